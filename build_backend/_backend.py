@@ -1,0 +1,200 @@
+"""The hooks: setuptools builds in a fresh copy of the tree, compiled and, if need be, again plain.
+
+    settings -> choice -> compile in a copy -> check the wheel -> hand it on
+                             | not possible, and "auto"
+                             +-> one line on stderr -> plain in another copy -> check -> hand on
+
+An editable install takes the extension modules out of such a wheel and puts them into the source
+tree; the rest of it is the plain editable wheel of setuptools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from setuptools import build_meta
+
+from . import _settings, _tree, _wheel
+from ._compile import NotCompiledError, compiling, declared
+from ._settings import ROOT, ConfigSettings, switches
+
+COMPILED_FOLDER = ROOT / "src" / "opero" / "_compiled"
+"""Where an editable install puts extension modules."""
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """End the build with one line instead of a traceback where the user has to act."""
+    try:
+        yield
+    except (switches.SwitchError, NotCompiledError, _wheel.WrongContentsError) as error:
+        raise SystemExit(f"opero: {error}") from error
+
+
+def get_requires_for_build_wheel(config_settings: ConfigSettings | None = None) -> list[str]:
+    """Return what a wheel needs besides the `requires` of `pyproject.toml`: Cython, or nothing."""
+    with _one_line_errors():
+        choice, _ = _settings.read(config_settings)
+    if choice == "compiled" or (choice == "auto" and sys.implementation.name == "cpython"):
+        return [_settings.CYTHON]
+    return []
+
+
+def get_requires_for_build_editable(config_settings: ConfigSettings | None = None) -> list[str]:
+    """Return what an editable install needs: the same as a wheel."""
+    return get_requires_for_build_wheel(config_settings)
+
+
+def get_requires_for_build_sdist(config_settings: ConfigSettings | None = None) -> list[str]:
+    """Return what a source distribution needs: nothing, since it holds no generated code."""
+    with _one_line_errors():
+        _settings.read(config_settings)
+    return []
+
+
+def prepare_metadata_for_build_wheel(
+    metadata_directory: str, config_settings: ConfigSettings | None = None
+) -> str:
+    """Write the metadata, which is the same for every kind of build.
+
+    Args:
+        metadata_directory: Where to.
+        config_settings: As the front end passed them.
+
+    Returns:
+        The name of the `.dist-info` folder.
+    """
+    target = os.path.abspath(metadata_directory)
+    with _one_line_errors():
+        _, rest = _settings.read(config_settings)
+        with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(False):
+            return str(build_meta.prepare_metadata_for_build_wheel(target, rest))
+
+
+def prepare_metadata_for_build_editable(
+    metadata_directory: str, config_settings: ConfigSettings | None = None
+) -> str:
+    """Write the metadata of an editable install: the same as a wheel's."""
+    return prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
+def build_sdist(sdist_directory: str, config_settings: ConfigSettings | None = None) -> str:
+    """Make a source distribution.
+
+    Args:
+        sdist_directory: Where to put it.
+        config_settings: As the front end passed them.
+
+    Returns:
+        Its file name.
+    """
+    target = os.path.abspath(sdist_directory)
+    with _one_line_errors():
+        _, rest = _settings.read(config_settings)
+        with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(False):
+            return str(build_meta.build_sdist(target, rest))
+
+
+def build_wheel(
+    wheel_directory: str,
+    config_settings: ConfigSettings | None = None,
+    metadata_directory: str | None = None,  # noqa: ARG001
+) -> str:
+    """Make a wheel: compiled, or plain Python where that is wanted or all there can be.
+
+    Args:
+        wheel_directory: Where to put it.
+        config_settings: As the front end passed them.
+        metadata_directory: Not read: the metadata is cheap to make and cannot disagree.
+
+    Returns:
+        Its file name.
+    """
+    target = Path(wheel_directory).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    with _one_line_errors():
+        choice, rest = _settings.read(config_settings)
+        with _checked_wheel(choice, rest) as wheel:
+            shutil.move(wheel, target / wheel.name)
+            return wheel.name
+
+
+def build_editable(
+    wheel_directory: str,
+    config_settings: ConfigSettings | None = None,
+    metadata_directory: str | None = None,  # noqa: ARG001
+) -> str:
+    """Make an editable wheel, and put the extension modules into the source tree.
+
+    Args:
+        wheel_directory: Where to put it.
+        config_settings: As the front end passed them.
+        metadata_directory: Not read: the metadata is cheap to make and cannot disagree.
+
+    Returns:
+        Its file name.
+    """
+    target = os.path.abspath(wheel_directory)
+    with _one_line_errors():
+        choice, rest = _settings.read(config_settings)
+        with _checked_wheel(choice, rest) as wheel:
+            _replace_modules(wheel)
+        with _tree.working_in(ROOT), compiling(False):
+            return str(build_meta.build_editable(target, rest))
+
+
+@contextlib.contextmanager
+def _checked_wheel(
+    choice: str, config_settings: dict[str, str | list[str] | None]
+) -> Iterator[Path]:
+    """Make a wheel in a temporary directory, and check what is in it.
+
+    Yields:
+        Its path, until the end of the `with` block.
+    """
+    with tempfile.TemporaryDirectory(prefix="opero-wheel-") as folder:
+        target = Path(folder)
+        try:
+            wheel = _make_wheel(target, config_settings, compiled=choice != "plain")
+        except NotCompiledError as error:
+            if choice == "compiled":
+                raise
+            print(f"opero: building plain Python, because {error}", file=sys.stderr, flush=True)
+            wheel = _make_wheel(target, config_settings, compiled=False)
+        yield wheel
+
+
+def _make_wheel(
+    folder: Path, config_settings: dict[str, str | list[str] | None], *, compiled: bool
+) -> Path:
+    """Make one wheel from one fresh copy of the tree, and check it."""
+    with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(compiled):
+        wheel = folder / str(build_meta.build_wheel(str(folder), config_settings))
+        _wheel.check(wheel, copy / "src", declared() if compiled else ())
+    return wheel
+
+
+def _replace_modules(wheel: Path) -> None:
+    """Put the extension modules of `wheel` into the source tree, in place of those there.
+
+    Only files that this Python would load are touched: one tree serves several Pythons. A plain
+    wheel has none, so it only clears. A file is replaced and not overwritten, because a running
+    process may have it mapped.
+    """
+    fresh = {path.name for path in _wheel.unpack_modules(wheel, wheel.parent)}
+    for path in COMPILED_FOLDER.iterdir():
+        _, dot, suffix = path.name.partition(".")
+        if dot + suffix in EXTENSION_SUFFIXES and path.name not in fresh:
+            path.unlink()
+    for name in fresh:
+        staged = COMPILED_FOLDER / f".{name}.new"
+        shutil.copyfile(wheel.parent / name, staged)
+        staged.chmod(0o755)
+        staged.replace(COMPILED_FOLDER / name)

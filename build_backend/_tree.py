@@ -1,0 +1,74 @@
+"""A fresh copy of the source tree for each build.
+
+No build can then find what an older one left, and none leaves anything in the tree: no `build`
+folder, no `.egg-info`, no C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._settings import ROOT
+
+PARTS = (
+    "CHANGELOG.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "README.md",
+    "benchmarks",
+    "build_backend",
+    "pyproject.toml",
+    "setup.py",
+    "src",
+    "tests",
+)
+"""What is copied. `MANIFEST.in` picks from it what a source distribution holds."""
+
+LEFT_BEHIND = shutil.ignore_patterns(
+    "__pycache__",
+    "*.py[cod]",
+    "*.so",
+    "*.c",
+    "*.egg-info",
+    ".*_cache",
+    ".benchmarks",
+    ".hypothesis",
+)
+"""What older builds and test runs may have left among the sources."""
+
+
+@contextlib.contextmanager
+def fresh_copy() -> Iterator[Path]:
+    """Copy the source tree to a temporary directory, and remove it at the end.
+
+    Yields:
+        The path of the copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="opero-build-") as folder:
+        copy = Path(folder, "opero")
+        copy.mkdir()
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, copy / part, ignore=LEFT_BEHIND)
+            elif source.exists():
+                shutil.copy2(source, copy / part)
+        yield copy
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make `folder` the working directory, and put it and `sys.argv` back at the end."""
+    before, arguments = Path.cwd(), sys.argv
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.argv = arguments

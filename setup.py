@@ -1,0 +1,27 @@
+"""Declares the extension modules; everything else about the project is in `pyproject.toml`.
+
+Each is compiled from the very file that also runs as plain Python, except for the two twins that
+are written for C. Their names agree with `opero.hotpath.MODULES`; a test says so.
+"""
+
+from setuptools import Extension, setup
+
+EXTENSIONS = [
+    Extension("opero._compiled.attempts", ["src/opero/core/attempts.py"]),
+    Extension("opero._compiled.binding", ["src/opero/core/binding.py"]),
+    Extension("opero._compiled.bucket", ["src/opero/core/bucket.py"]),
+    Extension("opero._compiled.call", ["src/opero/_compiled/call.pyx"]),
+    Extension("opero._compiled.canonical", ["src/opero/core/canonical.py"]),
+    Extension("opero._compiled.clock", ["src/opero/_compiled/clock.pyx"]),
+    Extension("opero._compiled.fallback", ["src/opero/core/fallback.py"]),
+    Extension("opero._compiled.flight", ["src/opero/core/flight.py"]),
+    Extension("opero._compiled.journal", ["src/opero/core/journal.py"]),
+    Extension("opero._compiled.keys", ["src/opero/core/keys.py"]),
+    Extension("opero._compiled.shapes", ["src/opero/core/shapes.py"]),
+    Extension("opero._compiled.store", ["src/opero/core/store.py"]),
+]
+
+if __name__ == "__main__":
+    from build_backend.hooks import steer
+
+    setup(**steer(EXTENSIONS))

@@ -1,0 +1,210 @@
+"""Chooses the compiled or the plain half of opero, once, and says which and why.
+
+    core       the active half, a `Core`: decorators read its classes at decoration
+    COMPILED   whether that is the compiled half
+    REASON     why that half, in a sentence
+    load()     either half by name, both side by side if need be
+
+A missing extension module and a broken one are different things. If all are missing, opero was
+built as plain Python and runs so. If some are, or one is there and does not load, the installation
+is broken: opero still runs, as plain Python, and warns. `OPERO_REQUIRE_COMPILED` makes either an
+`ImportError`; `OPERO_PURE_PYTHON` chooses plain without looking.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from . import switches
+
+if TYPE_CHECKING:
+    from .core import (
+        attempts,
+        binding,
+        bucket,
+        call,
+        canonical,
+        fallback,
+        flight,
+        journal,
+        keys,
+        shapes,
+    )
+    from .core import clock as clocks
+    from .core import store as stores
+
+_CLASSES: Final = {
+    "attempts": ("Attempts", "Policy"),
+    "binding": ("Binding",),
+    "bucket": ("TokenBucket",),
+    "call": ("AsyncCall", "Call"),
+    "canonical": ("Canonical",),
+    "clock": ("Clock",),
+    "fallback": ("Fallback",),
+    "flight": ("Flight",),
+    "journal": ("Journal",),
+    "keys": ("Freezer",),
+    "shapes": ("Shapes",),
+    "store": ("InstanceStores", "MemoryStore"),
+}
+
+MODULES: Final = tuple(_CLASSES)
+"""The modules of `opero.core` that `opero._compiled` has too; `setup.py` names the same ones."""
+
+_PACKAGES: Final = {"plain": "opero.core", "compiled": "opero._compiled"}
+
+
+class Core:
+    """One half of opero: its classes, and the one clock that they share.
+
+    Attributes:
+        name: "plain" or "compiled".
+        clock: What this half tells the time by; tests move it.
+    """
+
+    name: Literal["plain", "compiled"]
+    clock: clocks.Clock
+    Attempts: type[attempts.Attempts]
+    Policy: type[attempts.Policy]
+    Binding: type[binding.Binding]
+    TokenBucket: type[bucket.TokenBucket]
+    AsyncCall: type[call.AsyncCall]
+    Call: type[call.Call]
+    Canonical: type[canonical.Canonical]
+    Clock: type[clocks.Clock]
+    Fallback: type[fallback.Fallback]
+    Flight: type[flight.Flight]
+    Journal: type[journal.Journal]
+    Freezer: type[keys.Freezer]
+    Shapes: type[shapes.Shapes]
+    InstanceStores: type[stores.InstanceStores]
+    MemoryStore: type[stores.MemoryStore]
+
+    def __init__(self, name: Literal["plain", "compiled"], classes: dict[str, Any]) -> None:
+        """Gather the classes of the half called `name`."""
+        self.name = name
+        self.clock = classes["Clock"]()
+        vars(self).update(classes)
+
+    def new_lock(self) -> threading.Lock | None:
+        """Return a mutex for one object's methods, or None where they are atomic without one.
+
+        A method in C runs from start to end under the interpreter's lock; one in Python does not.
+        """
+        if self.name == "compiled" and getattr(sys, "_is_gil_enabled", _always)():
+            return None
+        return threading.Lock()
+
+
+class MissingModulesError(ImportError):
+    """Extension modules are not installed.
+
+    Attributes:
+        modules: Their names, without the package.
+    """
+
+    def __init__(self, modules: tuple[str, ...]) -> None:
+        """Name the missing modules."""
+        names = ", ".join(f"{_PACKAGES['compiled']}.{module}" for module in modules)
+        super().__init__(f"not installed: {names}")
+        self.modules = modules
+
+
+_loaded: dict[str, Core] = {}
+
+
+def load(name: Literal["plain", "compiled"]) -> Core:
+    """Import one half of opero, whichever is active.
+
+    Args:
+        name: "plain" or "compiled".
+
+    Returns:
+        The half; the same object each time.
+
+    Raises:
+        MissingModulesError: If extension modules are not installed.
+        ImportError: If one is installed and does not load, or comes from another version of opero.
+        ValueError: If there is no half of that name.
+    """
+    if name in _loaded:
+        return _loaded[name]
+    if name not in _PACKAGES:
+        raise ValueError(f"no implementation is called {name!r}: use 'plain' or 'compiled'")
+    classes: dict[str, Any] = {}
+    missing = set()
+    for module, members in _CLASSES.items():
+        full_name = f"{_PACKAGES[name]}.{module}"
+        try:
+            loaded = import_module(full_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith(_PACKAGES["compiled"] + "."):
+                raise
+            missing.add(error.name.rpartition(".")[2])  # this one, or another that it needs
+            continue
+        for member in members:
+            try:
+                classes[member] = getattr(loaded, member)
+            except AttributeError:
+                raise ImportError(
+                    f"{full_name} has no {member}, so it belongs to another version of opero: "
+                    f"install opero again",
+                    name=full_name,
+                    path=loaded.__file__,
+                ) from None
+    if missing:
+        raise MissingModulesError(tuple(sorted(missing)))
+    return _loaded.setdefault(name, Core(name, classes))
+
+
+def _always() -> bool:
+    """Stand in for `sys._is_gil_enabled` on a Python that has no other way to run."""
+    return True
+
+
+def _choose() -> tuple[Core, str]:
+    """Return the half to use, and why."""
+    wanted = switches.wanted_at_import(os.environ)
+    if wanted == "plain":
+        return load("plain"), f"{switches.PURE_PYTHON} is on."
+    try:
+        return load("compiled"), f"All {len(MODULES)} extension modules are installed and load."
+    except MissingModulesError as error:
+        if wanted == "auto" and error.modules == MODULES:
+            return load("plain"), f"No extension module is installed; {_others()}."
+        reason = f"Extension modules are {error}; {_others()}."
+        cause: Exception = error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        reason = f"An extension module does not load, {type(error).__name__}: {error}."
+        cause = error
+    if wanted == "compiled":
+        raise ImportError(f"{switches.REQUIRE_COMPILED} is on. {reason}") from cause
+    warnings.warn(f"opero runs as plain Python. {reason}", RuntimeWarning, stacklevel=2)
+    return load("plain"), reason
+
+
+def _others() -> str:
+    """Say what stands where the extension modules would be, for whom it may concern."""
+    package = import_module(_PACKAGES["compiled"])
+    files = sorted(
+        name
+        for folder in package.__path__
+        if os.path.isdir(folder)  # noqa: PTH112 - a plain import should not pay for pathlib
+        for name in os.listdir(folder)  # noqa: PTH208
+        if name.endswith((".so", ".pyd"))
+    )
+    if not files:
+        return "opero was built as plain Python"
+    return f"this is {sys.implementation.cache_tag} and there are {', '.join(files)}"
+
+
+core, REASON = _choose()
+"""The active half, and why it is that one."""
+
+COMPILED: Final = core.name == "compiled"
+"""Whether the active half is the compiled one."""
