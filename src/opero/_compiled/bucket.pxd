@@ -1,0 +1,11 @@
+# C types for core/bucket.py.
+
+cdef class TokenBucket:
+    cdef public long long interval
+    cdef public long long tolerance
+    cdef public long long arrival
+    cdef public Py_ssize_t queued
+    cdef public object lock
+    cpdef long long take(self, long long now) except -1
+    cpdef long long admit(self, long long now) noexcept
+    cpdef undo(self, long long before, long long after)

@@ -1,0 +1,761 @@
+"""The decorated function in C; the twin of `core/call.py`, which tells how it works.
+
+It is written by hand for one thing: an instance is called by the vectorcall protocol (PEP 590), so
+the arguments of a call stay in the C array they come in. A hit makes no tuple and no dict; a first
+attempt that succeeds makes nothing at all. What leaves the straight path is packed and handed to
+the shell, or to `Binding.key`.
+"""
+
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_CheckExact
+
+from .attempts cimport Policy
+from .binding cimport Binding
+from .bucket cimport TokenBucket
+from .clock cimport Clock
+from .fallback cimport Fallback
+from .flight cimport Flight
+from .journal cimport Journal
+from .keys cimport Freezer
+from .store cimport Entry, InstanceStores, MemoryStore
+
+from opero._compiled.binding import EMPTY as _EMPTY
+from opero.exceptions import CacheKeyError
+
+cdef extern from *:
+    """
+    static PyObject *opero_pack(PyObject *const *values, Py_ssize_t count) {
+        PyObject *packed = PyTuple_New(count);
+        if (packed == NULL) return NULL;
+        for (Py_ssize_t at = 0; at < count; at++) {
+            Py_INCREF(values[at]);
+            PyTuple_SET_ITEM(packed, at, values[at]);
+        }
+        return packed;
+    }
+
+    static PyObject *opero_pack_named(PyObject *const *values, PyObject *names) {
+        PyObject *packed = PyDict_New();
+        if (packed == NULL || names == NULL) return packed;
+        for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(names); at++) {
+            if (PyDict_SetItem(packed, PyTuple_GET_ITEM(names, at), values[at]) < 0) {
+                Py_DECREF(packed);
+                return NULL;
+            }
+        }
+        return packed;
+    }
+
+    /* Takes the exception that is set, with its traceback, and clears the indicator. */
+    static PyObject *opero_take_error(void) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *kind, *error, *traceback;
+        PyErr_Fetch(&kind, &error, &traceback);
+        PyErr_NormalizeException(&kind, &error, &traceback);
+        if (traceback != NULL) PyException_SetTraceback(error, traceback);
+        Py_XDECREF(kind);
+        Py_XDECREF(traceback);
+        return error;
+    #endif
+    }
+
+    #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
+    """
+    Py_ssize_t Py_REFCNT(object) noexcept
+    object opero_pack(PyObject *const *values, Py_ssize_t count)
+    object opero_pack_named(PyObject *const *values, PyObject *names)
+    object opero_take_error()
+    PyObject *opero_item(object values, Py_ssize_t at) noexcept
+
+cdef extern from "Python.h":
+    ctypedef PyObject *(*vectorcallfunc)(
+        PyObject *, PyObject *const *, size_t, PyObject *
+    ) except NULL
+    ctypedef struct PyTypeObject:
+        Py_ssize_t tp_vectorcall_offset
+        unsigned long tp_flags
+        void *tp_call
+    unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
+    size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    PyObject *PyVectorcall_Call(PyObject *, PyObject *, PyObject *)
+    Py_ssize_t PyVectorcall_NARGS(size_t) noexcept
+    PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) noexcept
+    bint PyLong_CheckExact(object) noexcept
+    void PyType_Modified(PyTypeObject *) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef long long NEVER = <long long>1 << 62
+cdef object EMPTY = _EMPTY
+
+FUNCTION_ATTRIBUTES = frozenset(
+    {"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__", "__builtins__"}
+)
+
+
+cdef class _Wrapper:
+    """What `Call` and `AsyncCall` have in common (see `core/call.py`)."""
+
+    cdef vectorcallfunc vectorcall
+    cdef dict __dict__
+    cdef object __weakref__
+    cdef readonly object func
+    cdef readonly object face
+    cdef readonly str name
+    cdef readonly object shell
+    cdef readonly Clock clock
+    cdef readonly Journal journal
+    cdef readonly Policy policy
+    cdef readonly Fallback fallback
+    cdef readonly object limiter
+    cdef readonly TokenBucket bucket
+    cdef readonly long long timeout
+    cdef readonly Binding binding
+    cdef readonly Binding keying
+    cdef readonly object cache_key
+    cdef readonly MemoryStore store
+    cdef readonly InstanceStores instances
+    cdef readonly bint method
+    cdef readonly bint single
+    cdef readonly bint lone
+    cdef public long long calls
+    cdef public long long hits
+    cdef public long long misses
+    cdef public long long attempted
+    cdef public long long retries
+    cdef public long long fallbacks
+    cdef public long long failures
+    cdef public long long permit_wait
+    cdef public long long backoff_wait
+    cdef public long long hits_cleared
+    cdef public long long misses_cleared
+
+    def __init__(
+        self,
+        func,
+        face,
+        name,
+        shell,
+        Clock clock not None,
+        Journal journal not None,
+        Policy policy not None,
+        Fallback fallback,
+        limiter,
+        long long timeout,
+        Binding binding,
+        cache_key,
+        MemoryStore store,
+        InstanceStores instances,
+    ):
+        self.func = func
+        self.face = face
+        self.name = name
+        self.shell = shell
+        self.clock = clock
+        self.journal = journal
+        self.policy = policy
+        self.fallback = fallback
+        self.limiter = limiter
+        self.bucket = None if limiter is None else limiter.bucket
+        self.timeout = timeout
+        self.binding = binding
+        self.cache_key = cache_key
+        self.store = store
+        self.instances = instances
+        self.keying = None if store is None else binding
+        self.single = policy.rounds == 1 and fallback is None
+        self._settle()
+
+    def _settle(self):
+        """Note whether the one argument of a call may be its key."""
+        self.lone = (
+            self.keying is not None
+            and self.cache_key is None
+            and not self.method
+            and self.keying.plain
+            and len(self.keying.names) == 1
+            and self.keying.positional == 1
+        )
+
+    # --- a function like any other ----------------------------------------------------------
+
+    def __set_name__(self, owner, name):
+        inner = getattr(type(self.func), "__set_name__", None)
+        if inner is not None:
+            inner(self.func, owner, name)
+        inside = self.face.__qualname__.rpartition(".")[0]
+        if inside == owner.__qualname__ and self.store is not None and not self.method:
+            self.method = True
+            if self.keying is not None:
+                self.keying = self.keying.without_first()
+            self._settle()
+
+    def __get__(self, instance, owner):
+        return self if instance is None else BoundCall(self, instance)
+
+    def __getattr__(self, name):
+        if name in FUNCTION_ATTRIBUTES:
+            return getattr(self.face, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __repr__(self):
+        return f"<opero function {self.name}>"
+
+    def fits(self, args, kwargs):
+        """Tell whether a call's arguments fit the signature."""
+        return self.binding is None or self.binding.fits(args, kwargs)
+
+    # --- figures and the cache --------------------------------------------------------------
+
+    def stats(self):
+        """Return what has happened since the function was decorated."""
+        from opero.figures import Stats
+
+        return Stats(
+            self.calls,
+            self.hits,
+            self.misses,
+            self.attempted,
+            self.retries,
+            self.fallbacks,
+            self.failures,
+            self.permit_wait / 1e9,
+            self.backoff_wait / 1e9,
+        )
+
+    def cache_info(self):
+        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
+        from opero.figures import CacheInfo
+
+        if self.store is None:
+            inner = getattr(self.func, "cache_info", None)
+            return CacheInfo(0, 0, 0, 0) if inner is None else inner()
+        return CacheInfo(
+            self.hits - self.hits_cleared,
+            self.misses - self.misses_cleared,
+            self.store.maxsize or None,
+            sum([len(store) for store in self._stores()]),
+        )
+
+    def cache_clear(self):
+        """Forget every value; what is running now will not be stored either."""
+        if self.store is None and hasattr(self.func, "cache_clear"):
+            self.func.cache_clear()
+        self.hits_cleared = self.hits
+        self.misses_cleared = self.misses
+        for store in self._stores():
+            self._ground_all(store)
+            store.clear()
+
+    def cache_invalidate(self, /, *args, **kwargs):
+        """Forget the value of one call, given by its arguments; tell whether there was one."""
+        if self.store is None:
+            inner = getattr(self.func, "cache_invalidate", None)
+            return False if inner is None else inner(*args, **kwargs)
+        store, key = self._locate(args, kwargs)
+        self._ground(store, key)
+        return bool(store.drop(key))
+
+    def _stores(self):
+        if self.store is None:
+            return []
+        return [self.store, *self.instances.all()]
+
+    def _ground(self, store, key):
+        flight = store.flights.pop(key, None)
+        if flight is not None:
+            flight.grounded = True
+
+    def _ground_all(self, store):
+        for key in list(store.flights):
+            self._ground(store, key)
+
+    def _locate(self, args, kwargs):
+        """Return the store and the key of a call."""
+        if self.cache_key is not None:
+            return self.store, self._own_key(args, kwargs)
+        if not self.method:
+            return self.store, self.keying.key(args, kwargs)
+        if not args:
+            raise TypeError(f"{self.name}() is missing its instance")
+        return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
+
+    def _own_key(self, args, kwargs):
+        """Return the key that the user's `cache_key` makes."""
+        key = self.cache_key(*args, **kwargs)
+        try:
+            return self.binding.freezer.probe(key)
+        except CacheKeyError as error:
+            raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+    cdef MemoryStore shelf(self, PyObject *const *args, Py_ssize_t count):
+        """Return the store for a call with these arguments."""
+        if not self.method or self.cache_key is not None:
+            return self.store
+        if count == 0:
+            raise TypeError(f"{self.name}() is missing its instance")
+        return self.instances.of(<object>args[0])
+
+    cdef object key(self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+        """Return the key of a call with these arguments."""
+        if self.cache_key is not None:
+            return self._own_key(opero_pack(args, count), opero_pack_named(args + count, names))
+        if self.method:
+            args += 1
+            count -= 1
+        if self.keying.plain and count <= self.keying.positional:
+            try:
+                key = straight_key(self.keying, args, count, names)
+            except CacheKeyError:
+                key = None  # the long way says which argument it was
+            if key is not None:
+                return key
+        return self.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
+
+
+cdef inline object part(Freezer freezer, object value):
+    """Return the key part of one argument."""
+    if PyUnicode_CheckExact(value) or PyLong_CheckExact(value):
+        return value
+    return freezer.probe(value)
+
+
+cdef object straight_key(
+    Binding binding, PyObject *const *args, Py_ssize_t count, PyObject *names
+):
+    """Return the key of a call whose arguments are all named ones, or None if they do not fit."""
+    cdef Py_ssize_t size = PyTuple_GET_SIZE(binding.names)
+    cdef Py_ssize_t at, named, slot
+    cdef Py_ssize_t given = 0 if names is NULL else PyTuple_GET_SIZE(<object>names)
+    cdef PyObject *name
+    cdef PyObject *found
+    cdef object value, frozen
+    cdef object key
+    if size == 1 and count == 1 and given == 0:
+        frozen = part(binding.freezer, <object>args[0])
+        # None stands for "does not fit" here, and the long way finds the key None too
+        return frozen
+    key = PyTuple_New(size)
+    for at in range(count):
+        frozen = part(binding.freezer, <object>args[at])
+        Py_INCREF(frozen)
+        PyTuple_SET_ITEM(key, at, frozen)
+    for named in range(given):
+        name = opero_item(<object>names, named)
+        for slot in range(binding.positional_only, size):
+            if opero_item(binding.names, slot) == name:
+                break
+        else:
+            found = PyDict_GetItemWithError(binding.slots, <object>name)
+            if found is NULL:
+                return None
+            slot = <object>found
+        if opero_item(key, slot) is not NULL:
+            return None
+        frozen = part(binding.freezer, <object>args[count + named])
+        Py_INCREF(frozen)
+        PyTuple_SET_ITEM(key, slot, frozen)
+    if count + given < size:
+        for slot in range(count, size):
+            if opero_item(key, slot) is NULL:
+                frozen = <object>opero_item(binding.constants, slot)
+                if frozen is None:
+                    value = <object>opero_item(binding.defaults, slot)
+                    if value is EMPTY:
+                        return None
+                    frozen = part(binding.freezer, value)
+                Py_INCREF(frozen)
+                PyTuple_SET_ITEM(key, slot, frozen)
+    if size == 1:
+        return <object>opero_item(key, 0)
+    return key
+
+
+cdef class Call(_Wrapper):
+    """A decorated ordinary function.
+
+    A flight that nobody followed is kept in `spare` and flown again: most flights are like that.
+    """
+
+    cdef Flight spare
+
+    def __init__(self, *args):
+        _Wrapper.__init__(self, *args)
+        self.vectorcall = call_uncached if self.store is None else call_cached
+
+    def lead(self, MemoryStore store, key, tuple args, dict kwargs, long long deadline):
+        """Run a call whose value is missing and store it, or follow the run that is under way."""
+        names = tuple(kwargs)
+        values = args + tuple(kwargs.values())
+        cdef PyObject **array = <PyObject **>PyMem_Malloc((len(values) + 1) * sizeof(PyObject *))
+        cdef Py_ssize_t at
+        if array is NULL:
+            raise MemoryError
+        for at in range(len(values)):
+            array[at] = opero_item(values, at)
+        try:
+            return self.fly(
+                store, key, array, len(args), <PyObject *>names if names else NULL, deadline
+            )
+        finally:
+            PyMem_Free(array)
+
+    cdef object fly(
+        self,
+        MemoryStore store,
+        object key,
+        PyObject *const *args,
+        size_t argsf,
+        PyObject *names,
+        long long deadline,
+    ):
+        """Do what `lead` says, with the arguments where they are."""
+        cdef Flight flight = self.spare
+        cdef Entry entry
+        cdef object other
+        cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+        if flight is None:
+            flight = Flight.__new__(Flight)
+        else:
+            self.spare = None
+        flight.owner = PyThread_get_thread_ident()
+        other = store.flights.setdefault(key, flight)
+        if other is not flight:
+            return self.shell.follow(
+                self,
+                store,
+                key,
+                other,
+                opero_pack(args, count),
+                opero_pack_named(args + count, names),
+                deadline,
+            )
+        other = None
+        try:
+            entry = None
+            # comparing another kind of key may run Python code, and let a thread store it meanwhile
+            if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
+                entry = store.find(key)
+            value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
+        except BaseException as error:
+            if not flight.grounded:
+                store.flights.pop(key, None)
+            flight.land(None, error)
+            raise
+        if not flight.grounded:
+            if entry is None:
+                store.put(key, value)
+            store.flights.pop(key, None)
+        if Py_REFCNT(flight) == 1 and not flight.grounded:
+            self.spare = flight  # nobody else has seen it, and now nobody can
+        else:
+            flight.land(value, None)
+        return value
+
+    cdef object attempt(
+        self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+    ):
+        """Make the first attempt; as an object, for callers that catch what it raises."""
+        cdef PyObject *result = first_attempt(self, args, argsf, names, deadline)
+        value = <object>result
+        Py_DECREF(value)
+        return value
+
+    cdef object run(
+        self,
+        PyObject *const *args,
+        size_t argsf,
+        PyObject *names,
+        long long deadline,
+        object error,
+    ):
+        """Hand the call to the shell."""
+        cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+        return self.shell.run(
+            self, opero_pack(args, count), opero_pack_named(args + count, names), deadline, error
+        )
+
+    cdef int check_fallback(
+        self, PyObject *const *args, Py_ssize_t count, PyObject *names
+    ) except -1:
+        """Refuse a call whose argument holds no fallback values."""
+        cdef Fallback fallback = self.fallback
+        cdef Py_ssize_t at
+        if fallback.listed is not None:
+            return 0
+        if 0 <= fallback.position < count:
+            fallback.check(<object>args[fallback.position])
+            return 0
+        if names is not NULL and fallback.by_name:
+            for at in range(PyTuple_GET_SIZE(<object>names)):
+                if <object>opero_item(<object>names, at) == fallback.name:
+                    fallback.check(<object>args[count + at])
+                    return 0
+        fallback.check(fallback.default)
+        return 0
+
+
+cdef PyObject *owned(object value) noexcept:
+    """Return a new reference to `value`, for C."""
+    Py_INCREF(value)
+    return <PyObject *>value
+
+
+cdef PyObject *first_attempt(
+    Call self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+) except NULL:
+    """Make the first attempt, if no permit has to be waited for; the shell goes on."""
+    cdef PyObject *result
+    if self.fallback is not None:
+        self.check_fallback(args, PyVectorcall_NARGS(argsf), names)
+    if self.bucket is not None:
+        if self.bucket.take(self.clock.now()):
+            return owned(self.run(args, argsf, names, deadline, None))
+        if self.journal.debug:
+            self.journal.permit(self.name, 0.0)
+    self.attempted += 1
+    result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
+    if result is not NULL:
+        return result
+    if self.single:
+        self.failures += 1
+        return NULL  # with the function's own exception set
+    return owned(self.run(args, argsf, names, deadline, opero_take_error()))
+
+
+cdef PyObject *call_uncached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef Call self = <Call>this
+    cdef long long deadline = NEVER
+    self.calls += 1
+    if self.timeout:
+        deadline = self.clock.now() + self.timeout
+    return first_attempt(self, args, argsf, names, deadline)
+
+
+cdef PyObject *call_cached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef Call self = <Call>this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef long long deadline = NEVER
+    cdef MemoryStore store
+    cdef Entry entry
+    cdef object key
+    self.calls += 1
+    if self.lone and count == 1 and names is NULL and (
+        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
+    ):
+        store = self.store
+        key = <object>args[0]
+    else:
+        store = self.shelf(args, count)
+        key = self.key(args, count, names)
+    entry = store.find(key)
+    if entry is not None:
+        self.hits += 1
+        if self.journal.debug:
+            self.journal.hit(self.name)
+        return owned(entry.value)
+    self.misses += 1
+    if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
+        key = self.binding.freezer.keep(key)
+    if self.timeout:
+        deadline = self.clock.now() + self.timeout
+    return owned(self.fly(store, key, args, argsf, names, deadline))
+
+
+cdef class AsyncCall(_Wrapper):
+    """A decorated coroutine function."""
+
+    cdef object ready
+    cdef object guard
+
+    def __init__(self, *args):
+        _Wrapper.__init__(self, *args)
+        self.ready = self.shell.ready
+        self.guard = self.shell.guard
+        self.vectorcall = acall_uncached if self.store is None else acall_cached
+
+    def _ground(self, store, key):
+        for flights in list(store.flights.values()):
+            flights.pop(key, None)
+
+    def _ground_all(self, store):
+        for flights in list(store.flights.values()):
+            flights.clear()
+
+
+cdef PyObject *acall_cached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef AsyncCall self = <AsyncCall>this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef MemoryStore store
+    cdef Entry entry
+    cdef object key
+    cdef PyObject *value[1]
+    self.calls += 1
+    if self.lone and count == 1 and names is NULL and (
+        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
+    ):
+        store = self.store
+        key = <object>args[0]
+    else:
+        store = self.shelf(args, count)
+        key = self.key(args, count, names)
+    entry = store.find(key)
+    if entry is not None:
+        self.hits += 1
+        if self.journal.debug:
+            self.journal.hit(self.name)
+        value[0] = <PyObject *>entry.value
+        return PyObject_Vectorcall(<PyObject *>self.ready, value, 1, NULL)
+    self.misses += 1
+    key = self.binding.freezer.keep(key)
+    return owned(
+        self.shell.share(
+            self, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
+        )
+    )
+
+
+cdef PyObject *acall_uncached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef AsyncCall self = <AsyncCall>this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef PyObject *given[4]
+    cdef PyObject *attempt
+    cdef PyObject *guarded
+    cdef object packed, named
+    self.calls += 1
+    if self.timeout or self.limiter is not None or self.fallback is not None:
+        packed = opero_pack(args, count)
+        named = opero_pack_named(args + count, names)
+        if self.timeout:
+            return owned(self.shell.run_until(self, packed, named))
+        return owned(self.shell.run(self, packed, named))
+    self.attempted += 1
+    attempt = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
+    if attempt is NULL:
+        return NULL
+    try:
+        packed = opero_pack(args, count)
+        named = None if names is NULL else opero_pack_named(args + count, names)
+        given[0] = this
+        given[1] = attempt
+        given[2] = <PyObject *>packed
+        given[3] = <PyObject *>named
+        guarded = PyObject_Vectorcall(<PyObject *>self.guard, given, 4, NULL)
+    finally:
+        Py_DECREF(<object>attempt)
+    return guarded
+
+
+cdef class BoundCall:
+    """A decorated method together with its instance."""
+
+    cdef vectorcallfunc vectorcall
+    cdef object __weakref__
+    cdef readonly object __func__
+    cdef readonly object __self__
+
+    def __init__(self, func, instance):
+        self.__func__ = func
+        self.__self__ = instance
+        self.vectorcall = call_bound
+
+    def cache_invalidate(self, /, *args, **kwargs):
+        """Forget the value of one call on this instance; tell whether there was one."""
+        return bool(self.__func__.cache_invalidate(self.__self__, *args, **kwargs))
+
+    def __getattr__(self, name):
+        return getattr(self.__func__, name)
+
+    @property
+    def __doc__(self):
+        return self.__func__.__doc__
+
+    @property
+    def __signature__(self):
+        import inspect
+
+        signature = inspect.signature(self.__func__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __eq__(self, other):
+        if not isinstance(other, BoundCall):
+            return NotImplemented
+        return self.__self__ is other.__self__ and self.__func__ is other.__func__
+
+    def __hash__(self):
+        return hash((id(self.__self__), id(self.__func__)))
+
+    def __reduce__(self):
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __repr__(self):
+        return f"<bound opero function {self.__func__.name} of {self.__self__!r}>"
+
+
+cdef PyObject *call_bound(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    """Put the instance before the arguments: in the free place there, or in a copy of the array."""
+    cdef BoundCall self = <BoundCall>this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef Py_ssize_t total = count
+    cdef Py_ssize_t at
+    cdef PyObject **array
+    cdef PyObject *kept
+    cdef PyObject *result
+    if argsf & PY_VECTORCALL_ARGUMENTS_OFFSET:
+        array = <PyObject **>args - 1
+        kept = array[0]
+        array[0] = <PyObject *>self.__self__
+        result = PyObject_Vectorcall(<PyObject *>self.__func__, array, count + 1, names)
+        array[0] = kept
+        return result
+    if names is not NULL:
+        total += PyTuple_GET_SIZE(<object>names)
+    array = <PyObject **>PyMem_Malloc((total + 1) * sizeof(PyObject *))
+    if array is NULL:
+        raise MemoryError
+    array[0] = <PyObject *>self.__self__
+    for at in range(total):
+        array[at + 1] = args[at]
+    result = PyObject_Vectorcall(<PyObject *>self.__func__, array, count + 1, names)
+    PyMem_Free(array)
+    return result
+
+
+cdef void by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags) noexcept:
+    """Let instances of `kind` be called by the function pointer at `offset` in them."""
+    cdef PyTypeObject *slots = <PyTypeObject *>kind
+    slots.tp_vectorcall_offset = offset
+    slots.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | flags
+    slots.tp_call = <void *>PyVectorcall_Call
+    PyType_Modified(slots)
+
+
+cdef _Wrapper wrapper = _Wrapper.__new__(_Wrapper)
+cdef BoundCall bound = BoundCall.__new__(BoundCall)
+cdef Py_ssize_t in_wrapper = <char *>&wrapper.vectorcall - <char *><void *>wrapper
+cdef Py_ssize_t in_bound = <char *>&bound.vectorcall - <char *><void *>bound
+by_vectorcall(_Wrapper, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
+by_vectorcall(Call, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
+by_vectorcall(AsyncCall, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
+by_vectorcall(BoundCall, in_bound, 0)
+wrapper = None
+bound = None

@@ -1,0 +1,40 @@
+# C types for core/canonical.py.
+
+cimport cython
+
+from .shapes cimport Plan, Shapes
+
+cdef int _DEPTH
+cdef int _AT
+cdef int _ATTRIBUTE
+cdef int _INSIDE
+cdef int _ROOT
+
+
+@cython.final
+cdef class Canonical:
+    cdef readonly Shapes shapes
+    cdef readonly object dumps
+    cdef readonly object hexdigest
+    cpdef bytes encode(self, object value)
+    cpdef str digest(self, bytes data)
+    cdef str _source(self, object func)
+    cdef bytes _encode(self, object value, object where)
+    cdef bint _is_json(self, object value, int depth) except -1
+    cdef bint _is_utf8(self, str text) except -1
+    @cython.locals(size=Py_ssize_t)
+    cdef object _write(self, bytearray out, object value, int depth, object where)
+    cdef object _write_text(self, bytearray out, str text)
+    @cython.locals(at=Py_ssize_t)
+    cdef object _write_items(
+        self, bytearray out, bytes tag, object items, int depth, object where, int how
+    )
+    @cython.locals(found=list, one=bytearray)
+    cdef object _write_set(self, bytearray out, bytes tag, object items, int depth, object where)
+    @cython.locals(found=list, one=bytearray, two=bytearray)
+    cdef object _write_dict(self, bytearray out, dict items, int depth, object where)
+    @cython.locals(plan=Plan, parts=tuple, at=Py_ssize_t, bases=Py_ssize_t)
+    cdef object _write_object(self, bytearray out, object value, int depth, object where)
+    cdef object _write_class(
+        self, bytearray out, object cls, Plan plan, bint instance, object where
+    )

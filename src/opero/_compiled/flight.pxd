@@ -1,0 +1,17 @@
+# C types for core/flight.py.
+
+cimport cython
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Flight:
+    cdef readonly unsigned long long owner
+    cdef readonly bint done
+    cdef public bint grounded
+    cdef readonly object value
+    cdef readonly object error
+    cdef readonly list waiters
+    cpdef join(self, object gate)
+    cpdef leave(self, object gate)
+    cpdef land(self, object value, object error)

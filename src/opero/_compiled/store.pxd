@@ -1,0 +1,66 @@
+# C types for core/store.py.
+
+cimport cython
+
+from .clock cimport Clock
+
+
+cdef int _DEAD
+cdef int _MOST_USES
+cdef long long NEVER
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Entry:
+    cdef readonly object key
+    cdef readonly object mark
+    cdef readonly object value
+    cdef readonly long long expires
+    cdef readonly int uses
+
+
+@cython.final
+cdef class MemoryStore:
+    cdef object __weakref__
+    cdef readonly Clock clock
+    cdef readonly Py_ssize_t maxsize
+    cdef readonly long long ttl
+    cdef readonly bint sharp
+    cdef readonly dict entries
+    cdef readonly dict flights
+    cdef readonly Py_ssize_t probation
+    cdef readonly object small
+    cdef readonly object main
+    cdef readonly object append_small
+    cdef readonly object next_small
+    cdef readonly set ghosts
+    cdef readonly set ghosts_before
+    @cython.locals(entry=Entry)
+    cpdef Entry find(self, object key)
+    @cython.locals(entry=Entry, old=Entry, mark=object)
+    cpdef put(self, object key, object value)
+    @cython.locals(entry=Entry)
+    cpdef bint drop(self, object key) except -1
+    cpdef clear(self)
+    @cython.locals(entry=Entry)
+    cpdef bint evict(self) except -1
+    @cython.locals(gone=Entry)
+    cpdef forget(self, Entry entry)
+    cpdef remember(self, object mark)
+    @cython.locals(entry=Entry, now=cython.longlong)
+    cpdef expire(self)
+    @cython.locals(entry=Entry)
+    cpdef compact(self)
+
+
+@cython.final
+cdef class InstanceStores:
+    cdef object __weakref__
+    cdef readonly Clock clock
+    cdef readonly Py_ssize_t maxsize
+    cdef readonly long long ttl
+    cdef readonly dict stores
+    @cython.locals(held=tuple)
+    cpdef MemoryStore of(self, object instance)
+    cpdef list all(self)

@@ -1,0 +1,429 @@
+"""The decorated function: answers a hit, makes the first attempt, hands everything else to a shell.
+
+    __call__ -> key -> store.find -> hit
+                          | miss
+                          v
+                        lead -> permit -> first attempt -> store.put
+                          |       |          | failed
+                          v       v          v
+                        shell: follow, wait, judge, back off, fall back
+
+`_compiled/call.pyx` is the compiled twin; the two behave the same.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from opero.exceptions import CacheKeyError
+
+from .attempts import Policy
+from .binding import Binding
+from .bucket import TokenBucket
+from .clock import NEVER, Clock
+from .fallback import Fallback
+from .flight import Flight
+from .journal import Journal
+from .store import InstanceStores, MemoryStore
+
+if TYPE_CHECKING:
+    import inspect
+
+    from opero.figures import CacheInfo, Stats
+
+FUNCTION_ATTRIBUTES = frozenset(
+    {"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__", "__builtins__"}
+)
+"""What `inspect` wants of a function, answered by the function that was decorated."""
+
+
+class _Wrapper:
+    """What `Call` and `AsyncCall` have in common.
+
+    Attributes:
+        func: The function that was decorated.
+        face: The plain function behind it, whose code object `inspect` may look at.
+        name: Its qualified name, for messages.
+        shell: The module that waits for it.
+        clock: Tells the time.
+        journal: Writes the log.
+        policy: How often it is attempted.
+        fallback: Which values an argument takes; None without.
+        limiter: Hands out its permits; None without.
+        bucket: The limiter's bucket.
+        timeout: Nanoseconds for a whole call; 0 for no bound.
+        binding: Its signature; None if it has none.
+        keying: The arguments that make the cache key; None without a cache.
+        cache_key: The user's own way to make one; None without.
+        store: The cache.
+        instances: The caches of the instances, if it is a method.
+        method: Whether it is a method, that is, whether its first argument counts by identity.
+    """
+
+    __slots__ = (  # so that no attribute of the user's function can get in their way
+        "__dict__",
+        "__weakref__",
+        "attempted",
+        "backoff_wait",
+        "binding",
+        "bucket",
+        "cache_key",
+        "calls",
+        "clock",
+        "face",
+        "failures",
+        "fallback",
+        "fallbacks",
+        "func",
+        "hits",
+        "hits_cleared",
+        "instances",
+        "journal",
+        "keying",
+        "limiter",
+        "method",
+        "misses",
+        "misses_cleared",
+        "name",
+        "permit_wait",
+        "policy",
+        "retries",
+        "shell",
+        "single",
+        "store",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        func: Any,
+        face: Any,
+        name: str,
+        shell: Any,
+        clock: Clock,
+        journal: Journal,
+        policy: Policy,
+        fallback: Fallback | None,
+        limiter: Any,
+        timeout: int,
+        binding: Binding | None,
+        cache_key: Any,
+        store: MemoryStore | None,
+        instances: InstanceStores | None,
+    ) -> None:
+        self.func = func
+        self.face = face
+        self.name = name
+        self.shell = shell
+        self.clock = clock
+        self.journal = journal
+        self.policy = policy
+        self.fallback = fallback
+        self.limiter = limiter
+        self.bucket: TokenBucket | None = None if limiter is None else limiter.bucket
+        self.timeout = timeout
+        self.binding = binding
+        self.cache_key = cache_key
+        self.store = store
+        self.instances = instances
+        self.keying = None if store is None else binding
+        self.method = False
+        self.single = policy.rounds == 1 and fallback is None
+        self.calls = self.hits = self.misses = self.attempted = 0
+        self.retries = self.fallbacks = self.failures = 0
+        self.permit_wait = self.backoff_wait = 0
+        self.hits_cleared = self.misses_cleared = 0
+
+    # --- a function like any other --------------------------------------------------------------
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        inner = getattr(type(self.func), "__set_name__", None)
+        if inner is not None:
+            inner(self.func, owner, name)
+        inside = self.face.__qualname__.rpartition(".")[0]
+        if inside == owner.__qualname__ and self.store is not None and not self.method:
+            self.method = True
+            if self.keying is not None:
+                self.keying = self.keying.without_first()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else BoundCall(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FUNCTION_ATTRIBUTES:
+            return getattr(self.face, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> str:
+        return str(self.__qualname__)
+
+    def __repr__(self) -> str:
+        return f"<opero function {self.name}>"
+
+    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether a call's arguments fit the signature."""
+        return self.binding is None or self.binding.fits(args, kwargs)
+
+    # --- figures and the cache ------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return what has happened since the function was decorated."""
+        from opero.figures import Stats
+
+        return Stats(
+            self.calls,
+            self.hits,
+            self.misses,
+            self.attempted,
+            self.retries,
+            self.fallbacks,
+            self.failures,
+            self.permit_wait / 1e9,
+            self.backoff_wait / 1e9,
+        )
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses since the last `cache_clear`, and the size of the cache.
+
+        A function without a cache answers for the one it decorates, if that has one.
+        """
+        from opero.figures import CacheInfo
+
+        if self.store is None:
+            inner = getattr(self.func, "cache_info", None)
+            return CacheInfo(0, 0, 0, 0) if inner is None else inner()
+        return CacheInfo(
+            self.hits - self.hits_cleared,
+            self.misses - self.misses_cleared,
+            self.store.maxsize or None,
+            sum(len(store) for store in self._stores()),
+        )
+
+    def cache_clear(self) -> None:
+        """Forget every value; what is running now will not be stored either."""
+        if self.store is None and hasattr(self.func, "cache_clear"):
+            self.func.cache_clear()
+        self.hits_cleared, self.misses_cleared = self.hits, self.misses
+        for store in self._stores():
+            self._ground_all(store)
+            store.clear()
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of one call, given by its arguments.
+
+        Returns:
+            Whether there was one.
+        """
+        if self.store is None:
+            inner = getattr(self.func, "cache_invalidate", None)
+            return False if inner is None else inner(*args, **kwargs)
+        store, key = self._locate(args, kwargs)
+        self._ground(store, key)
+        return bool(store.drop(key))
+
+    def _stores(self) -> list[MemoryStore]:
+        if self.store is None or self.instances is None:
+            return []
+        return [self.store, *self.instances.all()]
+
+    def _ground(self, store: MemoryStore, key: Any) -> None:
+        """Keep the run of `key` that is under way from being stored or joined."""
+        flight = store.flights.pop(key, None)
+        if flight is not None:
+            flight.grounded = True
+
+    def _ground_all(self, store: MemoryStore) -> None:
+        """Keep every run that is under way from being stored or joined."""
+        for key in list(store.flights):
+            self._ground(store, key)
+
+    def _locate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryStore, Any]:
+        """Return the store and the key of a call."""
+        assert self.store is not None
+        assert self.instances is not None
+        if self.cache_key is not None:
+            return self.store, self._own_key(args, kwargs)
+        assert self.keying is not None
+        if not self.method:
+            return self.store, self.keying.key(args, kwargs)
+        if not args:
+            raise TypeError(f"{self.name}() is missing its instance")
+        return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
+
+    def _keep(self, key: Any) -> Any:
+        """Return the key in a form that outlives changes of the arguments."""
+        assert self.binding is not None
+        return self.binding.freezer.keep(key)
+
+    def _own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the key that the user's `cache_key` makes."""
+        assert self.binding is not None
+        key = self.cache_key(*args, **kwargs)
+        try:
+            return self.binding.freezer.probe(key)
+        except CacheKeyError as error:
+            raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+
+class Call(_Wrapper):
+    """A decorated ordinary function."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
+        self.calls += 1
+        if self.store is None:
+            deadline = self.clock.now() + self.timeout if self.timeout else NEVER
+            return self._attempt(args, kwargs, deadline)
+        store, key = self._locate(args, kwargs)
+        entry = store.find(key)
+        if entry is not None:
+            value = entry.value
+            self.hits += 1
+            if self.journal.debug:
+                self.journal.hit(self.name)
+            return value
+        self.misses += 1
+        key = self._keep(key)
+        deadline = self.clock.now() + self.timeout if self.timeout else NEVER
+        return self.lead(store, key, args, kwargs, deadline)
+
+    def lead(
+        self,
+        store: MemoryStore,
+        key: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: int,
+    ) -> Any:
+        """Run a call whose value is missing and store it, or follow the run that is under way."""
+        flight: Flight | None = Flight(get_ident())
+        other = store.flights.setdefault(key, flight)
+        if other is not flight:
+            return self.shell.follow(self, store, key, other, args, kwargs, deadline)
+        other = None
+        assert flight is not None
+        try:
+            entry = store.find(key)  # another thread may have stored it since we looked
+            value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
+            if not flight.grounded:
+                if entry is None:
+                    store.put(key, value)
+                store.flights.pop(key, None)
+            flight.land(value, None)
+            return value
+        except BaseException as error:
+            if not flight.grounded:
+                store.flights.pop(key, None)
+            flight.land(None, error)
+            raise
+        finally:
+            flight = None  # it holds the error, whose traceback holds this frame
+
+    def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
+        """Make the first attempt, if no permit has to be waited for; the shell goes on."""
+        if self.fallback is not None:
+            self.fallback.check(self.fallback.given(args, kwargs))
+        if self.bucket is not None:
+            if self.bucket.take(self.clock.now()):
+                return self.shell.run(self, args, kwargs, deadline)
+            if self.journal.debug:
+                self.journal.permit(self.name, 0.0)
+        self.attempted += 1
+        failed: BaseException | None
+        try:
+            return self.func(*args, **kwargs)
+        except BaseException as error:
+            if self.single:
+                self.failures += 1
+                raise
+            failed = error
+        try:
+            return self.shell.run(self, args, kwargs, deadline, failed)
+        finally:
+            failed = None
+
+
+class AsyncCall(_Wrapper):
+    """A decorated coroutine function."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
+        self.calls += 1
+        if self.store is not None:
+            store, key = self._locate(args, kwargs)
+            entry = store.find(key)
+            if entry is None:
+                self.misses += 1
+                return self.shell.share(self, store, self._keep(key), args, kwargs)
+            self.hits += 1
+            if self.journal.debug:
+                self.journal.hit(self.name)
+            return self.shell.ready(entry.value)
+        if self.timeout:
+            return self.shell.run_until(self, args, kwargs)
+        if self.limiter is not None or self.fallback is not None:
+            return self.shell.run(self, args, kwargs)
+        self.attempted += 1
+        return self.shell.guard(self, self.func(*args, **kwargs), args, kwargs)
+
+    def _ground(self, store: MemoryStore, key: Any) -> None:
+        for flights in list(store.flights.values()):  # one table for each event loop
+            flights.pop(key, None)
+
+    def _ground_all(self, store: MemoryStore) -> None:
+        for flights in list(store.flights.values()):
+            flights.clear()
+
+
+class BoundCall:
+    """A decorated method together with its instance."""
+
+    __slots__ = ("__func__", "__self__", "__weakref__")
+
+    def __init__(self, func: Any, instance: Any) -> None:
+        self.__func__ = func
+        self.__self__ = instance
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of one call on this instance; tell whether there was one."""
+        return bool(self.__func__.cache_invalidate(self.__self__, *args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        doc: str | None = self.__func__.__doc__
+        return doc
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        import inspect
+
+        signature = inspect.signature(self.__func__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundCall):
+            return NotImplemented
+        return self.__self__ is other.__self__ and self.__func__ is other.__func__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), id(self.__func__)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__func__.__name__)
+
+    def __repr__(self) -> str:
+        return f"<bound opero function {self.__func__.name} of {self.__self__!r}>"
+
+
+BoundCall.__module__ = property(  # type: ignore[assignment]  # that of the method, not this one
+    lambda self: self.__func__.__module__
+)

@@ -1,0 +1,615 @@
+"""Stored cache keys: bytes that are the same for the same value on every machine and Python.
+
+The same value is what it is for the in-memory keys of `keys`: the same types and the same content
+at every depth, whatever the order of dicts and sets. Every value has exactly one encoding, and
+every encoding is that of one value only. The first byte says how to read on:
+
+    J text                JSON by orjson, keys sorted, for a value that is nothing but exact str
+                          (that UTF-8 can write), int of 64 bits, bool, None, list, dict with such
+                          keys; floats are not among them, as their digits are the writer's choice
+    N  T  F               None, True, False
+    I size ":" bytes      int, two's complement, big-endian, as few bytes as hold bit_length + 1
+    D 8 bytes             float, IEEE 754, big-endian, with the bits of a nan
+    S size ":" bytes      str in UTF-8, lone surrogates included
+    B size ":" bytes      bytes
+    L count ":" items     list; U: tuple
+    E count ":" items     set, sorted by their encodings; Z: frozenset
+    M count ":" pairs     dict, key and value, sorted by their encodings
+    C module name         a class, as two S
+    O module name fields count ":" items
+                          any other value: its class, the names of its fields (U of S), its parts
+
+Inside another encoding J does not occur; sizes and counts are decimal. What the parts of a value
+are is up to `shapes`. A class goes by module and qualified name, if it is found under them; in
+`__main__` its module is the script's resolved path, or the name after `-m`. An array's bytes are
+in the byte order that its dtype names, which is a part too.
+
+No `repr`, no `hash`, no `id`, no pickle: what has no parts (functions, modules, open files,
+instances of plain classes) is refused with a `CacheKeyError` that says where it was found.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from struct import pack
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+from opero.exceptions import CacheKeyError
+
+from .shapes import WAY_OUT, Plan, Shapes, name_of
+
+_DEPTH = 200
+_MAIN = ("__main__", "__mp_main__")
+_CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
+
+_AT, _ATTRIBUTE, _INSIDE, _ROOT = range(4)
+"""How a value was reached from the one around it: by index or key, as an attribute, ..."""
+
+_Where: TypeAlias = "tuple[Any, int, Any] | None"
+"""Where a value was found: where the one around it was, how it was reached, and by which name."""
+
+
+class StoredKey(NamedTuple):
+    """What a stored entry goes by.
+
+    Attributes:
+        name: Printable ASCII: format, namespace, module, qualified name and version with a digest
+            of `full` behind them, all separated by colons.
+        full: All that the digest was made of, to tell that an entry is what it claims to be.
+    """
+
+    name: str
+    full: bytes
+
+
+class Canonical:
+    """Makes stored keys.
+
+    Attributes:
+        shapes: Tells what values are made of.
+        dumps: Writes canonical JSON, once it has been needed.
+        hexdigest: The digest of bytes as text, once it has been needed.
+    """
+
+    __slots__ = ("dumps", "hexdigest", "shapes")
+
+    def __init__(self) -> None:
+        """Know the builtin types; classes are studied as they come."""
+        self.shapes = Shapes()
+        self.dumps: Callable[[Any], bytes] | None = None
+        self.hexdigest: Callable[[bytes], str] | None = None
+
+    def encode(self, value: Any) -> bytes:
+        """Encode a value.
+
+        Args:
+            value: The value.
+
+        Returns:
+            The same bytes as for another value exactly when the two are the same value.
+
+        Raises:
+            CacheKeyError: If the value cannot be encoded faithfully.
+        """
+        return self._encode(value, None)
+
+    def digest(self, data: bytes) -> str:
+        """Return the XXH3 digest of bytes: 32 hexadecimal digits.
+
+        Args:
+            data: The bytes.
+
+        Raises:
+            ImportError: If xxhash is not installed.
+        """
+        if self.hexdigest is None:
+            self.hexdigest = _find_digest()
+        return self.hexdigest(data)
+
+    def stored_key(
+        self,
+        namespace: str,
+        owner: tuple[str, str],
+        version: str,
+        arguments: Sequence[Any],
+        names: Sequence[str] = (),
+    ) -> StoredKey:
+        """Make the key of a call's result.
+
+        Args:
+            namespace: The cache's namespace.
+            owner: Module and qualified name of the function, as `owner_of` tells them.
+            version: What the user retires old results by.
+            arguments: The values of all parameters in order.
+            names: The names of the parameters, for messages.
+
+        Raises:
+            CacheKeyError: If an argument cannot be encoded faithfully; it names the argument.
+        """
+        scope = (namespace, *owner, version)
+        full = bytearray(_FORMAT.encode())
+        for part in scope:
+            self._write_text(full, part)
+        full += b"U%d:" % len(arguments)
+        for at, value in enumerate(arguments):
+            name = names[at] if at < len(names) else f"argument {at + 1}"
+            encoded = self._encode(value, (None, _ROOT, name))
+            full += b"%d:" % len(encoded)
+            full += encoded
+        data = bytes(full)
+        words = [_FORMAT, *map(_escape, scope), self.digest(data)]
+        return StoredKey(":".join(words), data)
+
+    # Whose result it is.
+
+    def owner_of(self, func: Callable[..., Any]) -> tuple[str, str]:
+        """Say whose results a stored entry belongs to.
+
+        Args:
+            func: The function.
+
+        Returns:
+            Its module and its qualified name. A function of `__main__` has the script's resolved
+            path for a module, or the name after `-m`; in a notebook, or at a prompt, a digest of
+            its source.
+
+        Raises:
+            ValueError: If it is no function and so has no name.
+        """
+        module = getattr(func, "__module__", None)
+        name = getattr(func, "__qualname__", None)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError(
+                f"a stored cache needs a function with a module and a name, not a "
+                f"{name_of(type(func))}: wrap it in a function"
+            )
+        return _place(module) or self._source(func), name
+
+    def has_free_variables(self, func: Callable[..., Any]) -> bool:
+        """Tell whether there can be two functions of this name that are not the same.
+
+        Args:
+            func: The function.
+        """
+        return bool(_free_variables(func))
+
+    def check_owner(
+        self, func: Callable[..., Any], has_cache_key: bool, has_own_namespace: bool
+    ) -> None:
+        """Refuse a function whose stored results cannot be told from another's.
+
+        Args:
+            func: The function.
+            has_cache_key: Whether its user says what identifies a call.
+            has_own_namespace: Whether its user has given it a namespace of its own.
+
+        Raises:
+            ValueError: If it is a closure or a lambda, and nothing tells it from others.
+        """
+        if has_cache_key or has_own_namespace:
+            return
+        free = _free_variables(func)
+        name = getattr(func, "__qualname__", "")
+        if free:
+            reason = f"depends on variables of the function around it ({', '.join(free)})"
+        elif name.endswith("<lambda>"):
+            reason = "is a lambda, and has no name of its own"
+        else:
+            return
+        raise ValueError(
+            f"{name} {reason}, so its stored results could be taken for those of another function: "
+            f"give it a cache_key= or a cache_namespace= of its own"
+        )
+
+    def _source(self, func: Any) -> str:
+        from inspect import getsource
+
+        try:
+            return f"source:{self.digest(getsource(func).encode('utf-8', 'surrogatepass'))}"
+        except (OSError, TypeError):
+            code = getattr(func, "__code__", None)
+        if code is None:
+            raise ValueError(
+                f"{func.__qualname__} has no source, so nothing tells its stored results from "
+                f"others: wrap it in a function"
+            )
+        return f"code:{self.digest(self.encode(_instructions(code)))}"
+
+    # Encoding.
+
+    def _encode(self, value: Any, where: _Where) -> bytes:
+        if self._is_json(value, 0):
+            if self.dumps is None:
+                self.dumps = _find_json()
+            return b"J" + self.dumps(value)
+        out = bytearray()
+        try:
+            self._write(out, value, 0, where)
+        except RecursionError as error:
+            raise _too_deep(where) from error
+        return bytes(out)
+
+    def _is_json(self, value: Any, depth: int) -> bool:
+        kind = type(value)
+        if kind is str:
+            return self._is_utf8(value)
+        if kind is int:
+            return bool(_LEAST <= value <= _GREATEST)
+        if kind is list:
+            if depth >= _DEPTH:
+                return False
+            for item in value:  # noqa: SIM110 - a generator would be slower
+                if not self._is_json(item, depth + 1):
+                    return False
+            return True
+        if kind is dict:
+            if depth >= _DEPTH:
+                return False
+            for key, item in value.items():
+                if type(key) is not str or not self._is_utf8(key):
+                    return False
+                if not self._is_json(item, depth + 1):
+                    return False
+            return True
+        return value is None or kind is bool
+
+    def _is_utf8(self, text: str) -> bool:
+        if text.isascii():
+            return True
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def _write(self, out: bytearray, value: Any, depth: int, where: _Where) -> None:
+        kind = type(value)
+        if kind is str:
+            self._write_text(out, value)
+        elif kind is int:
+            size = (value.bit_length() + 8) // 8
+            out += b"I%d:" % size
+            out += value.to_bytes(size, "big", signed=True)
+        elif value is None:
+            out += b"N"
+        elif kind is bool:
+            out += b"T" if value else b"F"
+        elif kind is float:
+            out += b"D"
+            out += pack(">d", value)
+        elif kind is bytes:
+            out += b"B%d:" % len(value)
+            out += value
+        elif depth >= _DEPTH:
+            raise _too_deep(where)
+        elif kind is list:
+            self._write_items(out, b"L", value, depth + 1, where, _AT)
+        elif kind is tuple:
+            self._write_items(out, b"U", value, depth + 1, where, _AT)
+        elif kind is dict:
+            self._write_dict(out, value, depth + 1, where)
+        elif kind is set:
+            self._write_set(out, b"E", value, depth + 1, where)
+        elif kind is frozenset:
+            self._write_set(out, b"Z", value, depth + 1, where)
+        elif issubclass(kind, type):
+            out += b"C"
+            self._write_class(out, value, self.shapes.plan(value), False, where)
+        else:
+            self._write_object(out, value, depth + 1, where)
+
+    def _write_text(self, out: bytearray, text: str) -> None:
+        data = text.encode("utf-8", "surrogatepass")
+        out += b"S%d:" % len(data)
+        out += data
+
+    def _write_items(
+        self,
+        out: bytearray,
+        tag: bytes,
+        items: Sequence[Any],
+        depth: int,
+        where: _Where,
+        how: int,
+    ) -> None:
+        out += tag
+        out += b"%d:" % len(items)
+        for at, item in enumerate(items):
+            self._write(out, item, depth, (where, how, at))
+
+    def _write_set(self, out: bytearray, tag: bytes, items: Any, depth: int, where: _Where) -> None:
+        found: list[bytes] = []
+        for item in items:
+            one = bytearray()
+            self._write(one, item, depth, (where, _INSIDE, None))
+            found.append(bytes(one))
+        found.sort()
+        out += tag
+        out += b"%d:" % len(found)
+        out += b"".join(found)
+
+    def _write_dict(self, out: bytearray, items: dict[Any, Any], depth: int, where: _Where) -> None:
+        found: list[tuple[bytes, bytes]] = []
+        for key, item in items.items():
+            one = bytearray()
+            self._write(one, key, depth, (where, _INSIDE, None))
+            two = bytearray()
+            self._write(two, item, depth, (where, _AT, key))
+            found.append((bytes(one), bytes(two)))
+        found.sort()
+        out += b"M%d:" % len(found)
+        for pair in found:
+            out += pair[0]
+            out += pair[1]
+
+    def _write_object(self, out: bytearray, value: Any, depth: int, where: _Where) -> None:
+        cls = type(value)
+        plan = self.shapes.plan(cls)
+        if plan.opaque:
+            key = _zone(value)
+            if key is None:
+                raise _refusal(cls, where, _why_opaque(value))
+            out += b"O"
+            self._write_text(out, "zoneinfo")
+            self._write_text(out, "ZoneInfo")
+            out += b"U0:1:"
+            self._write_text(out, key)
+            return
+        if plan.hidden:
+            raise _refusal(cls, where, "it has content that only its class knows")
+        try:
+            parts = self.shapes.parts(value, plan)
+        except CacheKeyError as error:
+            raise CacheKeyError(f"{_path(where)}{error}") from error
+        out += b"O"
+        self._write_class(out, cls, plan, True, where)
+        names = plan.fields if plan.fields is not None else _tuple_fields(cls)
+        out += b"U%d:" % len(names)
+        for name in names:
+            self._write_text(out, name)
+        out += b"%d:" % len(parts)
+        bases = len(plan.takes)
+        rest = None if plan.whole else parts[len(parts) - 1]
+        unset = () if rest is None else rest[0]
+        there = [name for name in plan.fields or () if name not in unset]
+        for at, part in enumerate(parts):
+            if not plan.whole and bases <= at < bases + len(there):
+                self._write(out, part, depth, (where, _ATTRIBUTE, there[at - bases]))
+            else:
+                self._write(out, part, depth, (where, _INSIDE, None))
+
+    def _write_class(
+        self, out: bytearray, cls: type, plan: Plan, instance: bool, where: _Where
+    ) -> None:
+        if plan.label is not None and (instance or plan.tag is None):
+            module, name = plan.label
+        else:
+            module = cls.__module__
+            name = cls.__qualname__
+            place = _place(module)
+            if place is None:
+                raise _refusal(cls, where, "the class was made in a notebook or at a prompt")
+            if not _is_found(cls, module, name):
+                raise _refusal(cls, where, "the class is not found under its module and name")
+            module = place
+        self._write_text(out, module)
+        self._write_text(out, name)
+
+
+_FORMAT = "opero1"
+_LEAST = -(2**63)
+_GREATEST = 2**64 - 1
+
+
+def _find_json() -> Callable[[Any], bytes]:
+    """Return what writes JSON without spaces and with sorted keys."""
+    try:
+        import orjson
+    except ImportError:
+        return _plain_json
+    dumps = orjson.dumps
+    sort_keys = orjson.OPT_SORT_KEYS
+    return lambda value: dumps(value, option=sort_keys)
+
+
+def _plain_json(value: Any) -> bytes:
+    """Write the same JSON as orjson does.
+
+    Args:
+        value: A value that `Canonical` has found to be all JSON.
+    """
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return text.encode()
+
+
+def _find_digest() -> Callable[[bytes], str]:
+    """Return what makes digests.
+
+    Raises:
+        ImportError: If xxhash is not installed.
+    """
+    try:
+        from xxhash import xxh3_128_hexdigest
+    except ImportError as error:
+        raise ImportError(
+            "stored cache keys need the xxhash package: pip install xxhash", name="xxhash"
+        ) from error
+    digest: Callable[[bytes], str] = xxh3_128_hexdigest
+    return digest
+
+
+def _escape(text: str) -> str:
+    """Write a text in printable ASCII without colons, so that others can be joined to it by one.
+
+    Args:
+        text: The text.
+    """
+    return "".join(
+        [
+            chr(byte) if 0x20 < byte < 0x7F and byte not in b":%" else f"%{byte:02X}"
+            for byte in text.encode("utf-8", "surrogatepass")
+        ]
+    )
+
+
+def _place(module: str) -> str | None:
+    """Return what a module is called wherever it is run from.
+
+    Args:
+        module: Its `__name__`.
+
+    Returns:
+        The name itself; for `__main__` the name after `-m`, else the script's resolved path, or
+        None if there is no script.
+    """
+    if module not in _MAIN:
+        return module
+    main = sys.modules.get(module)
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if isinstance(name, str) and name not in _MAIN:
+        return name
+    path = getattr(main, "__file__", None)
+    if isinstance(path, str) and not path.startswith("<"):
+        return os.path.realpath(path)
+    return None
+
+
+def _is_found(cls: type, module: str, name: str) -> bool:
+    """Tell whether a class is what its module has under its name.
+
+    Args:
+        cls: The class.
+        module: The module's name.
+        name: The class's qualified name.
+    """
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is cls
+
+
+def _tuple_fields(cls: type) -> tuple[str, ...]:
+    """Return the names of the fields of a named tuple class, none for any other.
+
+    Args:
+        cls: The class.
+    """
+    names = getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
+    if isinstance(names, tuple) and all(type(name) is str for name in names):
+        return names
+    return ()
+
+
+def _zone(value: Any) -> str | None:
+    """Return the key of a time zone that everybody gets by that key, None for anything else.
+
+    Args:
+        value: The value.
+    """
+    zoneinfo = sys.modules.get("zoneinfo")
+    if zoneinfo is None or type(value) is not zoneinfo.ZoneInfo:
+        return None
+    key: str | None = value.key
+    return key if key is not None and zoneinfo.ZoneInfo(key) is value else None
+
+
+def _free_variables(func: Any) -> tuple[str, ...]:
+    """Return the names of the variables that a function has from the functions around it.
+
+    Args:
+        func: The function.
+    """
+    func = getattr(func, "__func__", func)
+    free: tuple[str, ...] = getattr(getattr(func, "__code__", None), "co_freevars", ())
+    if "<locals>" in getattr(func, "__qualname__", ""):
+        return free
+    return tuple([name for name in free if name != "__class__"])  # a method that uses super()
+
+
+def _instructions(code: CodeType) -> tuple[Any, ...]:
+    """Return what a function does, as plain values.
+
+    Args:
+        code: Its code.
+    """
+    return (
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_names,
+        code.co_code,
+        tuple(
+            [
+                _instructions(constant) if type(constant) is CodeType else constant
+                for constant in code.co_consts
+            ]
+        ),
+    )
+
+
+def _why_opaque(value: Any) -> str:
+    """Say why a value that has no parts cannot be encoded.
+
+    Args:
+        value: The value.
+    """
+    if isinstance(value, _CODE):
+        return "it is code, not data"
+    return "nothing says what it is made of"
+
+
+def _refusal(cls: type, where: _Where, reason: str) -> CacheKeyError:
+    """Make the error that says what cannot be encoded.
+
+    Args:
+        cls: The class of the value, or the class that was the value.
+        where: Where it was found.
+        reason: Why it cannot be encoded.
+    """
+    return CacheKeyError(
+        f"{_path(where)}no stored cache key can be made of {name_of(cls)}: {reason}{WAY_OUT}"
+    )
+
+
+def _too_deep(where: _Where) -> CacheKeyError:
+    """Make the error for a value that has no end.
+
+    Args:
+        where: Where the end was looked for.
+    """
+    while where is not None and where[0] is not None:
+        where = where[0]
+    return CacheKeyError(
+        f"{_path(where) if where is not None and where[1] == _ROOT else ''}"
+        f"no stored cache key can be made of a value that contains itself, or is nested more than "
+        f"{_DEPTH} levels deep{WAY_OUT}"
+    )
+
+
+def _path(where: _Where) -> str:
+    """Write down where a value was found, as `name['a'][3]: `.
+
+    Args:
+        where: Where it was found.
+    """
+    steps: list[str] = []
+    while where is not None:
+        around, how, name = where
+        if how == _ROOT:
+            steps.append(str(name))
+        elif how == _ATTRIBUTE:
+            steps.append(f".{name}")
+        elif how == _AT:
+            plain = type(name) is str or type(name) is int
+            steps.append(f"[{name!r}]" if plain else f"[a {name_of(type(name))}]")
+        where = around
+    text = "".join(reversed(steps))
+    return f"{text}: " if text else ""

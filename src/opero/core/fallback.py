@@ -1,0 +1,101 @@
+"""Argument fallback: which values a parameter takes, one attempt after the other.
+
+Two ways, told apart by the option's type: a parameter that itself holds the list of values (the
+function gets a sequence whose first element is the one to try), or plain values listed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .binding import EMPTY
+
+if TYPE_CHECKING:
+    import inspect
+
+
+class Fallback:
+    """The values of one parameter.
+
+    Attributes:
+        function: The function's name, for messages.
+        name: The parameter.
+        position: Where it stands among the positional ones; -1 if it is keyword-only.
+        by_name: Whether it can be given by name.
+        default: Its default, `EMPTY` if it has none.
+        before: The defaults of the positional parameters, up to this one.
+        listed: The values to try after the caller's own; None if the parameter holds them all.
+    """
+
+    __slots__ = ("before", "by_name", "default", "function", "listed", "name", "position")
+
+    def __init__(
+        self,
+        function: str,
+        signature: inspect.Signature,
+        name: str,
+        listed: tuple[Any, ...] | None,
+    ) -> None:
+        """Study the parameter `name` of `signature`; it has to be a named one."""
+        parameter = signature.parameters[name]
+        self.function = function
+        self.name = name
+        self.position = -1
+        self.by_name = parameter.kind is not parameter.POSITIONAL_ONLY
+        self.default = EMPTY if parameter.default is parameter.empty else parameter.default
+        self.listed = listed
+        self.before: tuple[Any, ...] = ()
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            self.position = list(signature.parameters).index(name)
+            self.before = tuple(
+                other.default for other in list(signature.parameters.values())[: self.position]
+            )
+
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the caller's value, else the default, else `EMPTY`."""
+        if 0 <= self.position < len(args):
+            return args[self.position]
+        if self.by_name and self.name in kwargs:
+            return kwargs[self.name]
+        return self.default
+
+    def check(self, value: Any) -> int:
+        """Return how many values there are to try, the caller's own being `value`.
+
+        Raises:
+            ValueError: If the parameter should hold a list or tuple of values and does not.
+        """
+        if self.listed is not None:
+            return 1 + len(self.listed)
+        if isinstance(value, (list, tuple)) and len(value) > 0:
+            return len(value)
+        if value is EMPTY:
+            return 1  # the call itself says what is missing
+        found = "an empty one" if isinstance(value, (list, tuple)) else type(value).__name__
+        raise ValueError(
+            f"{self.function}(): argument {self.name!r} holds the fallback values, so it has to be "
+            f"a list or tuple with at least one, not {found}"
+        )
+
+    def choice(self, value: Any, number: int) -> Any:
+        """Return what the function gets in attempt `number` of a round, counted from 0."""
+        if number == 0:
+            return value
+        if self.listed is not None:
+            return self.listed[number - 1]
+        rest = value[number:]
+        if type(rest) is not type(value) and not hasattr(value, "_fields"):
+            rest = type(value)(rest)  # slicing a subclass gives a plain list or tuple
+        return rest
+
+    def place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the call's arguments with `value` in the parameter's place."""
+        at = self.position
+        if 0 <= at < len(args):
+            return (*args[:at], value, *args[at + 1 :]), kwargs
+        if self.by_name:
+            return args, {**kwargs, self.name: value}
+        return (*args, *self.before[len(args) :], value), kwargs

@@ -1,0 +1,62 @@
+"""Single flight for threads: one run per missing key, its outcome shared.
+
+The first caller of a missing key leads: it puts a `Flight` in the store's table under the key and
+runs. Callers that find a flight there follow: each leaves a locked mutex by `join`, looks once more
+whether the flight is `done`, and waits for its mutex. Leaving before looking, and finishing before
+waking, is what makes this safe although the leader, who mostly flies alone, takes no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+_joining = threading.RLock()  # a finalizer may run in the middle and land another flight
+
+
+class Flight:
+    """One run that several threads wait for.
+
+    Attributes:
+        owner: The identifier of the thread that runs.
+        done: Whether the outcome is known.
+        value: What the run returned.
+        error: What the run raised; None if it returned.
+        grounded: Whether its key was invalidated, so that its value must not be stored.
+        waiters: The locked mutexes of the threads that follow; None while there are none.
+    """
+
+    __slots__ = ("done", "error", "grounded", "owner", "value", "waiters")
+
+    def __init__(self, owner: int) -> None:
+        self.owner = owner
+        self.done = False
+        self.grounded = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiters: list[Any] | None = None
+
+    def join(self, gate: Any) -> None:
+        """Leave a locked mutex, which is released once the outcome is known."""
+        with _joining:
+            if self.waiters is None:
+                self.waiters = []
+            self.waiters.append(gate)
+
+    def leave(self, gate: Any) -> None:
+        """Take the mutex back, if it is there still."""
+        with _joining:
+            if self.waiters is not None and gate in self.waiters:
+                self.waiters.remove(gate)
+
+    def land(self, value: Any, error: BaseException | None) -> None:
+        """Make the outcome known and wake those who follow."""
+        self.value = value
+        self.error = error
+        self.done = True
+        if self.waiters is None:
+            return
+        with _joining:
+            waiters, self.waiters = self.waiters, None
+        for gate in waiters:
+            gate.release()

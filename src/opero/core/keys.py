@@ -1,0 +1,570 @@
+"""In-memory cache keys: equal exactly when they are keys of the same value.
+
+The same value means the same types and the same content at every depth: `1`, `1.0`, `True` and
+`"1"` differ, and so do a dataclass and its dict. Only the order of dicts and sets does not count.
+
+    exact str, exact int, None            their own key
+    trees of plain builtins               a `Key` with a hash of the whole tree, and the tree
+    trees with other values in them       the same, with `Node` standing for each of those
+
+No bytes are built and nothing is sorted. Looking up a plain tree copies nothing either: the key
+that `probe` makes holds the caller's own objects, its hash is the sum of a walk through them, and
+comparing it with a stored key is a second walk, side by side. A key that outlives the lookup must
+not change when the caller's objects do: `freeze` and `keep` make it of copies.
+
+In such a copy, a dict with exact str keys is a `Table`; whatever is no plain builtin, or has no
+order, is a `Node`: its class, its parts as `Shapes` tells them, and what compares by its own rules.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Hashable
+from math import copysign
+from struct import pack
+from typing import Any
+
+from opero.exceptions import CacheKeyError
+
+from .shapes import WAY_OUT, Shapes, name_of
+
+_DEPTH = 200
+_DIGEST_ABOVE = 4096
+_ABSENT = object()
+
+# Odd 64-bit numbers with scattered bits, from xxHash and the golden ratio.
+_MASK = 0xFFFFFFFFFFFFFFFF
+_FACTOR = 0x9E3779B97F4A7C15
+_SPREAD = 0xC2B2AE3D27D4EB4F
+_NONE = 0x165667B19E3779F9
+_TRUE = 0x27D4EB2F165667C5
+_FALSE = 0x85EBCA77C2B2AE63
+_FLOAT = 0x61C8864E7A143579
+_LIST = 0x2545F4914F6CDD1D
+_TUPLE = 0x5851F42D4C957F2D
+_DICT = 0x14057B7EF767814F
+_BYTES = 0x369DEA0F31A53F85
+
+
+class Table:
+    """The copy of a dict whose keys are exact str.
+
+    Attributes:
+        flat: Key, value, key, value, ... as the dict had them.
+        entries: The same as a dict, or None until a comparison needs it.
+    """
+
+    __slots__ = ("entries", "flat")
+
+    def __init__(self, flat: tuple[Any, ...]) -> None:
+        """Make a table.
+
+        Args:
+            flat: Key, value, key, value, ...
+        """
+        self.flat = flat
+        self.entries: dict[Any, Any] | None = None
+
+    def mapping(self) -> dict[Any, Any]:
+        """Return the table as a dict."""
+        found = self.entries
+        if found is None:
+            found = dict(zip(self.flat[::2], self.flat[1::2], strict=True))
+            self.entries = found
+        return found
+
+
+class Node:
+    """Any other value, in a key that is kept.
+
+    Attributes:
+        hash: The hash of all that follows.
+        cls: The class of the value, or what stands for it.
+        items: What it is made of, as `Shapes` tells it.
+        own: What compares and hashes by its own rules, or None.
+    """
+
+    __slots__ = ("cls", "hash", "items", "own")
+
+    cls: type
+    hash: int
+    items: tuple[Any, ...]
+    own: Any
+
+
+class Digest:
+    """Stands for the class of long bytes that are in a key by their SHA-256 only."""
+
+    __slots__ = ()
+
+
+class Same:
+    """Stands for an object that counts by identity because it has no hash.
+
+    Attributes:
+        target: The object.
+    """
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: object) -> None:
+        """Stand for an object and keep it alive.
+
+        Args:
+            target: The object.
+        """
+        self.target = target
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Same and other.target is self.target
+
+    def __hash__(self) -> int:
+        return id(self.target) >> 4
+
+
+class Key:
+    """A key of a value that is not its own key; made by a `Freezer` only.
+
+    Attributes:
+        hash: The hash of the value.
+        live: Whether `value` is the caller's own object.
+        value: The value, or a copy with a `Table` or `Node` in place of what is no plain builtin.
+    """
+
+    __slots__ = ("hash", "live", "value")
+
+    hash: int
+    live: bool
+    value: Any
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Key and self._is(other)
+
+    def _is(self, other: Key) -> bool:
+        return self.hash == other.hash and self._same(self.value, other.value)
+
+    def _same(self, one: Any, two: Any) -> bool:
+        if one is two:
+            return True
+        kind = type(one)
+        if kind is dict:
+            if type(two) is Table:
+                return self._same_dict(one, two)
+            return type(two) is dict and self._same_dict(one, Table(_flat(two)))
+        if kind is Table:
+            if type(two) is dict:
+                return self._same_dict(two, one)
+            return type(two) is Table and self._same_dict(one.mapping(), two)
+        if kind is not type(two):
+            return False
+        if kind is str:
+            return self._same_text(one, two)
+        if kind is int or kind is bytes:
+            return bool(one == two)
+        if kind is list:
+            return self._same_list(one, two)
+        if kind is tuple:
+            return self._same_tuple(one, two)
+        if kind is float:
+            return self._same_float(one, two)
+        return kind is Node and self._same_node(one, two)
+
+    def _same_text(self, one: str, two: str) -> bool:
+        return one == two
+
+    def _same_float(self, one: float, two: float) -> bool:
+        if one == two:
+            return one != 0.0 or copysign(1.0, one) == copysign(1.0, two)
+        return one != one and two != two and pack(">d", one) == pack(">d", two)
+
+    def _same_dict(self, one: dict[Any, Any], two: Table) -> bool:
+        flat = two.flat
+        if 2 * len(one) != len(flat):
+            return False
+        at = 0
+        for name, mine in one.items():
+            if flat[at] is not name and not self._same_text(name, flat[at]):
+                return self._same_mapping(one, two.mapping())  # it is in another order
+            other = flat[at + 1]
+            at += 2
+            if mine is other:
+                continue
+            if type(mine) is str:
+                if type(other) is not str or not self._same_text(mine, other):
+                    return False
+            elif type(mine) is dict:
+                if type(other) is not Table or not self._same_dict(mine, other):
+                    return False
+            elif not self._same(mine, other):
+                return False
+        return True
+
+    def _same_mapping(self, one: dict[Any, Any], two: dict[Any, Any]) -> bool:
+        for name, mine in one.items():
+            other = two.get(name, _ABSENT)
+            if mine is not other and not self._same(mine, other):
+                return False
+        return True
+
+    def _same_list(self, one: list[Any], two: list[Any]) -> bool:
+        size = len(one)
+        if size != len(two):
+            return False
+        for at in range(size):
+            mine = one[at]
+            other = two[at]
+            if mine is not other and not self._same(mine, other):
+                return False
+        return True
+
+    def _same_tuple(self, one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
+        size = len(one)
+        if size != len(two):
+            return False
+        for at in range(size):
+            mine = one[at]
+            other = two[at]
+            if mine is not other and not self._same(mine, other):
+                return False
+        return True
+
+    def _same_node(self, one: Node, two: Node) -> bool:
+        if one.hash != two.hash or one.cls is not two.cls:
+            return False
+        if not self._same_tuple(one.items, two.items):
+            return False
+        return one.own is two.own or bool(one.own == two.own)
+
+
+class Freezer:
+    """Makes in-memory keys.
+
+    Attributes:
+        shapes: Tells what values are made of.
+        true: The key of True.
+        false: The key of False.
+    """
+
+    __slots__ = ("false", "shapes", "true")
+
+    def __init__(self) -> None:
+        """Know the builtin types; classes are studied as they come."""
+        self.shapes = Shapes()
+        self.true = self._key(_TRUE, False, True)
+        self.false = self._key(_FALSE, False, False)
+
+    def probe(self, value: Any) -> Hashable:
+        """Make a key to look up at once and then let go of: it may hold the value itself.
+
+        Args:
+            value: The value.
+
+        Returns:
+            A key that is equal to another exactly when that one is a key of the same value.
+
+        Raises:
+            CacheKeyError: If the value cannot be told from others faithfully.
+        """
+        kind = type(value)
+        if kind is str or kind is int or value is None:
+            return value  # type: ignore[no-any-return]
+        if kind is bool:
+            return self.true if value else self.false
+        try:
+            found = self._walk(value, 0, False)
+            if found != 0:
+                return self._key(found, True, value)
+            return self._frozen(value, 0)  # type: ignore[no-any-return]
+        except RecursionError as error:
+            raise CacheKeyError(_TOO_DEEP) from error
+
+    def freeze(self, value: Any) -> Hashable:
+        """Make a key that can be kept: later changes of the value do not change it.
+
+        Args:
+            value: The value.
+
+        Returns:
+            A key that is equal to another exactly when that one is a key of the same value.
+
+        Raises:
+            CacheKeyError: If the value cannot be told from others faithfully.
+        """
+        return self.keep(self.probe(value))
+
+    def keep(self, key: Hashable) -> Hashable:
+        """Make a key that can be kept out of one that `probe` made.
+
+        Args:
+            key: The key, or a tuple of keys, of values that have not changed since.
+
+        Returns:
+            An equal key, or tuple of keys; the same one if it can be kept as it is.
+        """
+        if type(key) is Key:
+            return self._kept(key)
+        if type(key) is tuple:
+            return tuple([self._kept(part) if type(part) is Key else part for part in key])
+        return key
+
+    def is_constant(self, value: Any) -> bool:
+        """Tell whether a value cannot change, so that its key can be made once and for all.
+
+        Args:
+            value: The value.
+
+        Returns:
+            True for exact immutable builtins, and for tuples and frozensets of such.
+        """
+        return self._is_constant(value, 0)
+
+    def _is_constant(self, value: Any, depth: int) -> bool:
+        kind = type(value)
+        if kind is tuple or kind is frozenset:
+            if depth >= _DEPTH:
+                return False
+            for item in value:  # noqa: SIM110 - a generator would be slower
+                if not self._is_constant(item, depth + 1):
+                    return False
+            return True
+        return value is None or value is Ellipsis or kind in _CONSTANT
+
+    def _key(self, number: int, live: bool, value: Any) -> Key:
+        key = Key.__new__(Key)
+        key.hash = number
+        key.live = live
+        key.value = value
+        return key
+
+    def _kept(self, key: Key) -> Key:
+        if not key.live:
+            return key
+        try:
+            return self._key(key.hash, False, self._copy(key.value, 0))
+        except RecursionError as error:
+            raise CacheKeyError(_TOO_DEEP) from error
+
+    # The hash of a tree. In a live tree, 0 says that there is something in it that has to be
+    # taken apart first. (That a tree's hash happens to be 0 means a needless copy, no more.)
+
+    def _walk(self, value: Any, depth: int, kept: bool) -> int:
+        kind = type(value)
+        if kind is str:
+            return hash(value)
+        if kind is int:
+            return hash(value) ^ _SPREAD
+        if value is None:
+            return _NONE
+        if kind is dict:
+            return self._walk_dict(value, depth + 1)
+        if kind is list:
+            return self._walk_list(value, depth + 1, kept)
+        if kind is tuple:
+            return self._walk_tuple(value, depth + 1, kept)
+        if kind is bool:
+            return _TRUE if value else _FALSE
+        if kind is float:
+            return self._walk_float(value, value)
+        if kind is bytes:
+            return hash(value) ^ _BYTES
+        if kept:
+            if kind is Table:
+                return self._walk_table(value, depth + 1)
+            return self._walk_node(value)
+        return 0
+
+    def _walk_float(self, value: float, number: float) -> int:
+        if number != number:
+            return _FLOAT  # Python's own hash of a nan is that of the object
+        return hash(value) ^ _FLOAT
+
+    def _walk_list(self, value: list[Any], depth: int, kept: bool) -> int:
+        if depth > _DEPTH:
+            raise CacheKeyError(_TOO_DEEP)
+        total = _LIST
+        for item in value:
+            if type(item) is str:
+                found = hash(item)
+            else:
+                found = self._walk(item, depth, kept)
+                if found == 0:
+                    return 0
+            total = ((total ^ found) * _FACTOR) & _MASK
+            total ^= total >> 32
+        return total
+
+    def _walk_tuple(self, value: tuple[Any, ...], depth: int, kept: bool) -> int:
+        if depth > _DEPTH:
+            raise CacheKeyError(_TOO_DEEP)
+        total = _TUPLE
+        for item in value:
+            if type(item) is str:
+                found = hash(item)
+            else:
+                found = self._walk(item, depth, kept)
+                if found == 0:
+                    return 0
+            total = ((total ^ found) * _FACTOR) & _MASK
+            total ^= total >> 32
+        return total
+
+    def _walk_dict(self, value: dict[Any, Any], depth: int) -> int:
+        if depth > _DEPTH:
+            raise CacheKeyError(_TOO_DEEP)
+        total = _DICT
+        for name, item in value.items():
+            if type(name) is not str:
+                return 0
+            if type(item) is str:
+                found = hash(item)
+            elif type(item) is int:
+                found = hash(item) ^ _SPREAD
+            elif type(item) is dict:
+                found = self._walk_dict(item, depth + 1)
+                if found == 0:
+                    return 0
+            else:
+                found = self._walk(item, depth, False)
+                if found == 0:
+                    return 0
+            found = ((hash(name) * _FACTOR) ^ found) & _MASK
+            found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
+            total = (total + found) & _MASK
+        return total ^ (total >> 32)
+
+    def _walk_table(self, value: Table, depth: int) -> int:
+        total = _DICT
+        flat = value.flat
+        for at in range(0, len(flat), 2):
+            found = self._walk(flat[at + 1], depth, True)
+            found = ((hash(flat[at]) * _FACTOR) ^ found) & _MASK
+            found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
+            total = (total + found) & _MASK
+        return total ^ (total >> 32)
+
+    def _walk_node(self, value: Node) -> int:
+        return value.hash
+
+    # The copy of a tree.
+
+    def _frozen(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str or kind is int or value is None:
+            return value
+        if kind is bool:
+            return self.true if value else self.false
+        copy = self._copy(value, depth)
+        found = self._walk(value, depth, False)
+        if found == 0:
+            found = self._walk(copy, depth, True)
+        return self._key(found, False, copy)
+
+    def _copy(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if depth >= _DEPTH:
+            raise CacheKeyError(_TOO_DEEP)
+        if kind is list:
+            return [self._copy(item, depth + 1) for item in value]
+        if kind is tuple:
+            return tuple([self._copy(item, depth + 1) for item in value])
+        if kind is dict:
+            return self._copy_dict(value, depth + 1)
+        if kind is set or kind is frozenset:
+            return self._node(kind, (), _bag([self._frozen(item, depth + 1) for item in value]))
+        return self._take_apart(value, depth + 1)
+
+    def _copy_dict(self, value: dict[Any, Any], depth: int) -> Any:
+        flat: list[Any] = []
+        for name, item in value.items():
+            if type(name) is not str:
+                break
+            flat.append(name)
+            flat.append(self._copy(item, depth))
+        else:
+            return Table(tuple(flat))
+        pairs = [
+            (self._frozen(name, depth), self._frozen(item, depth)) for name, item in value.items()
+        ]
+        return self._node(dict, (), _bag(pairs))
+
+    def _take_apart(self, value: Any, depth: int) -> Node:
+        cls = type(value)
+        plan = self.shapes.plan(cls)
+        if plan.opaque:
+            return self._node(cls, (), _by_its_own_rules(value))
+        items: list[Any] = []
+        for part in self.shapes.parts(value, plan):
+            if type(part) is bytes and len(part) > _DIGEST_ABOVE:
+                from hashlib import sha256
+
+                digest = (len(part), sha256(part).digest())
+                items.append(self._node(Digest, digest, None))
+            else:
+                items.append(self._copy(part, depth))
+        own = _by_its_own_rules(value) if plan.hidden else None
+        return self._node(cls if plan.tag is None else plan.tag, tuple(items), own)
+
+    def _node(self, cls: type, items: tuple[Any, ...], own: Any) -> Node:
+        total = self._walk_tuple(items, 0, True)
+        total = ((total ^ id(cls)) * _FACTOR) & _MASK
+        if own is not None:
+            total = ((total ^ hash(own)) * _SPREAD) & _MASK
+        node = Node.__new__(Node)
+        node.hash = total ^ (total >> 32)
+        node.cls = cls
+        node.items = items
+        node.own = own
+        return node
+
+
+def _flat(value: dict[Any, Any]) -> tuple[Any, ...]:
+    """Return key, value, key, value, ... of a dict."""
+    return tuple([part for pair in value.items() for part in pair])
+
+
+def _bag(items: list[Any]) -> frozenset[Any]:
+    """Return keys without their order.
+
+    A set may hold several elements that have one key (two nans, say): then they are counted.
+
+    Args:
+        items: The keys.
+    """
+    bag = frozenset(items)
+    return bag if len(bag) == len(items) else frozenset(Counter(items).items())
+
+
+def _by_its_own_rules(value: Any) -> Any:
+    """Return a value that has no parts, or what stands for it in a key.
+
+    Args:
+        value: The value.
+
+    Raises:
+        CacheKeyError: If it has no hash.
+    """
+    try:
+        hash(value)
+    except TypeError as error:
+        times = sys.modules.get("datetime")
+        if times is not None and isinstance(value, times.tzinfo):
+            return Same(value)  # several time zone libraries have no hash, and never change
+        raise CacheKeyError(
+            f"no cache key can be made of {name_of(type(value))}: "
+            f"it has no hash, and nothing says what it is made of ({error}){WAY_OUT}"
+        ) from error
+    return value
+
+
+_ATOMS = frozenset((str, int, type(None), bool, float, bytes))
+_CONSTANT = frozenset((*_ATOMS, complex, range))
+_TOO_DEEP = (
+    f"no cache key can be made of a value that contains itself, or is nested more than {_DEPTH} "
+    f"levels deep{WAY_OUT}"
+)

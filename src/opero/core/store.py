@@ -1,0 +1,282 @@
+"""The memory store: bounded, with expiry, and nothing moved on a hit.
+
+Eviction is S3-FIFO: a small queue on probation, a main queue, and a memory of what was evicted
+from probation ("ghosts"). A hit only counts up the entry's uses. Source: J. Yang, Y. Zhang, Z. Qiu,
+Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. Two departures:
+ghosts are two generations of a set instead of a queue, and entries that were dropped stay in their
+queue, dead, until they reach its end or the queue is compacted.
+
+Only single operations of dicts, sets and deques touch shared state, and each of them is atomic;
+so threads, and finalizers that run in the middle of a call, find the store consistent.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import Any
+
+from opero.exceptions import CacheKeyError
+
+from .clock import NEVER, Clock
+
+_DEAD = -1
+_MOST_USES = 3
+_FEW = 64
+"""Up to so many queued entries, looking through them all costs next to nothing."""
+
+
+class Entry:
+    """One stored value; `MemoryStore.put` fills it in.
+
+    Attributes:
+        key: The key it is stored under.
+        mark: The key's hash.
+        value: What the function returned.
+        expires: When it stops counting, in nanoseconds.
+        uses: Hits since it was stored or moved, at most 3; -1 once it is dead.
+    """
+
+    __slots__ = ("expires", "key", "mark", "uses", "value")
+
+    key: Any
+    mark: int
+    value: Any
+    expires: int
+    uses: int
+
+
+class MemoryStore:
+    """Values by key, for one function (of one instance, if it is a method).
+
+    Attributes:
+        clock: Tells the time.
+        maxsize: The greatest number of entries; 0 for no bound.
+        ttl: How long a value counts, in nanoseconds; 0 for ever.
+        entries: The stored values.
+        flights: The runs that are under way (see `flight` and `shells.aio`).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "append_small",
+        "clock",
+        "entries",
+        "flights",
+        "ghosts",
+        "ghosts_before",
+        "main",
+        "maxsize",
+        "next_small",
+        "probation",
+        "sharp",
+        "small",
+        "ttl",
+    )
+
+    def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
+        self.clock = clock
+        self.maxsize = maxsize
+        self.ttl = ttl
+        self.sharp = ttl < 1_000_000_000  # a shorter life than 1 s is measured by the exact clock
+        self.entries: dict[Any, Entry] = {}
+        self.flights: dict[Any, Any] = {}
+        self.probation = max(1, maxsize // 10)
+        self.small: deque[Entry] = deque()
+        self.main: deque[Entry] = deque()
+        self.append_small = self.small.append
+        self.next_small = self.small.popleft
+        self.ghosts: set[int] = set()
+        self.ghosts_before: set[int] = set()
+
+    def find(self, key: Any) -> Entry | None:
+        """Return the entry of `key`, or None if there is none that still counts."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return None
+        if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
+            return None
+        if entry.uses < _MOST_USES:
+            entry.uses += 1
+        return entry
+
+    def put(self, key: Any, value: Any) -> None:
+        """Store `value` under `key`, evicting others if the store is full."""
+        entry = Entry.__new__(Entry)
+        entry.key = key
+        entry.mark = mark = hash(key)
+        entry.value = value
+        entry.expires = NEVER
+        entry.uses = 0
+        if self.ttl:
+            entry.expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
+        old = self.entries.setdefault(key, entry)
+        if old is not entry:  # a newer value takes the place of the old one, also in its queue
+            old.value = value
+            old.expires = entry.expires
+            return
+        if not self.maxsize:
+            if self.ttl:
+                self.append_small(entry)
+                self.expire()
+            return
+        if mark in self.ghosts or mark in self.ghosts_before:
+            self.main.append(entry)
+        else:
+            self.append_small(entry)
+        while len(self.entries) > self.maxsize:
+            if not self.evict():
+                break
+
+    def drop(self, key: Any) -> bool:
+        """Forget `key`; tell whether it was there."""
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return False
+        entry.uses = _DEAD
+        queued = len(self.small) + len(self.main)
+        if queued <= _FEW or queued > 2 * len(self.entries):
+            self.compact()
+        return True
+
+    def clear(self) -> None:
+        """Forget everything, and the outcome of what is under way."""
+        self.flights.clear()
+        self.small.clear()
+        self.main.clear()
+        self.entries.clear()  # last: an entry without a queue could never be evicted
+        self.ghosts = set()
+        self.ghosts_before = set()
+
+    def evict(self) -> bool:
+        """Take one entry out, from probation if that is over its share; tell whether one was."""
+        try:
+            while len(self.small) > self.probation or not self.main:
+                entry = self.next_small()
+                if entry.uses > 1:
+                    entry.uses = 0
+                    self.main.append(entry)
+                elif entry.uses >= 0:
+                    self.forget(entry)
+                    self.remember(entry.mark)
+                    return True
+            while True:
+                entry = self.main.popleft()
+                if entry.uses > 0:
+                    entry.uses -= 1
+                    self.main.append(entry)
+                elif entry.uses == 0:
+                    self.forget(entry)
+                    return True
+        except IndexError:  # another thread emptied the queue: it evicts in our place
+            return False
+
+    def forget(self, entry: Entry) -> None:
+        """Take `entry` out of the dictionary, unless its key has a newer one."""
+        entry.uses = _DEAD
+        gone = self.entries.pop(entry.key, entry)
+        if gone is not entry:
+            self.entries.setdefault(entry.key, gone)
+
+    def remember(self, mark: int) -> None:
+        """Keep in mind that a key with this hash was evicted from probation."""
+        if len(self.ghosts) >= self.maxsize:
+            self.ghosts_before = self.ghosts
+            self.ghosts = set()
+        self.ghosts.add(mark)
+
+    def expire(self) -> None:
+        """Look at the two entries of an unbounded store that were longest not looked at.
+
+        An outdated one is taken out, so that keys which are never asked for again go too.
+        """
+        now = self.clock.coarse()
+        for _ in range(2):
+            try:
+                entry = self.next_small()
+            except IndexError:
+                return
+            if entry.uses >= 0:
+                if entry.expires > now:
+                    self.append_small(entry)
+                else:
+                    self.forget(entry)
+
+    def compact(self) -> None:
+        """Take dead entries out of the queues."""
+        for queue in (self.small, self.main):
+            for _ in range(len(queue)):
+                try:
+                    entry = queue.popleft()
+                except IndexError:
+                    break
+                if entry.uses >= 0:
+                    queue.append(entry)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class _InstanceRef(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference that remembers the identity of what it referred to."""
+
+    __slots__ = ("ident",)
+    ident: int
+
+
+class InstanceStores:
+    """A memory store for each living instance, by identity; an instance's end is its store's end.
+
+    Attributes:
+        clock: Handed to every store.
+        maxsize: The greatest number of entries of each store; 0 for no bound.
+        ttl: Nanoseconds; 0 for ever.
+        stores: The weak reference and the store of each instance, by identity.
+    """
+
+    __slots__ = ("__weakref__", "clock", "maxsize", "stores", "ttl")
+
+    def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
+        self.clock = clock
+        self.maxsize = maxsize
+        self.ttl = ttl
+        self.stores: dict[int, tuple[Any, MemoryStore]] = {}
+
+    def of(self, instance: Any) -> MemoryStore:
+        """Return the store of `instance`, which is made at its first call.
+
+        Raises:
+            CacheKeyError: If the instance cannot be referred to weakly.
+        """
+        held = self.stores.get(id(instance))
+        if held is not None and held[0]() is instance:
+            return held[1]
+        return self.adopt(instance)
+
+    def adopt(self, instance: Any) -> MemoryStore:
+        """Make a store that ends with `instance`."""
+        stores = self.stores
+
+        def bury(ref: Any) -> None:
+            held = stores.get(ref.ident)
+            if held is not None and held[0] is ref:
+                stores.pop(ref.ident, None)
+
+        try:
+            ref = _InstanceRef(instance, bury)
+        except TypeError:
+            kind = type(instance).__qualname__
+            raise CacheKeyError(
+                f"an instance of {kind} cannot be cached by, because it cannot be referred to "
+                f"weakly: add '__weakref__' to its __slots__, or give cache_key="
+            ) from None
+        ref.ident = id(instance)
+        mine = (ref, MemoryStore(self.clock, self.maxsize, self.ttl))
+        held = stores.setdefault(ref.ident, mine)
+        if held[0]() is not instance:  # the identity of a dead instance, used again
+            stores[ref.ident] = held = mine
+        return held[1]
+
+    def all(self) -> list[MemoryStore]:
+        """Return the stores of all living instances."""
+        return [store for _, store in list(self.stores.values())]
