@@ -1,0 +1,69 @@
+"""opero makes any function resilient by one decorator: cache, retries, fallback, rate limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .contexts import clear_cache, get_cache_context
+from .decorators import (
+    get_cache_decorator,
+    get_fallback_decorator,
+    get_rate_limit_decorator,
+    get_retry_decorator,
+    opero,
+)
+from .exceptions import AllFailedError, CacheKeyError, DeadlineExceeded, OperoError
+from .hotpath import COMPILED
+from .limiter import RateLimiter
+
+if TYPE_CHECKING:
+    from .logs import configure_logging, get_logger
+    from .options import CacheConfig, RateLimitConfig, RetryConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "COMPILED",
+    "AllFailedError",
+    "CacheConfig",
+    "CacheKeyError",
+    "DeadlineExceeded",
+    "OperoError",
+    "RateLimitConfig",
+    "RateLimiter",
+    "RetryConfig",
+    "__version__",
+    "clear_cache",
+    "configure_logging",
+    "get_cache_context",
+    "get_cache_decorator",
+    "get_fallback_decorator",
+    "get_logger",
+    "get_rate_limit_decorator",
+    "get_retry_decorator",
+    "opero",
+]
+
+_LATER = {  # their modules import `dataclasses` and `logging`, which the import does without
+    "CacheConfig": "options",
+    "RateLimitConfig": "options",
+    "RetryConfig": "options",
+    "configure_logging": "logs",
+    "get_logger": "logs",
+}
+
+
+if not TYPE_CHECKING:  # a checker that saw it would take any misspelt name for one of opero's
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,147 @@
+"""Caches by namespace: clearing them together, and using one by hand.
+
+In memory every decorated function has a store of its own, so that a hot one cannot push out the
+values of the others; the store that `get_cache_context` opens stands beside them in the namespace.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import hotpath
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    class _More(TypedDict, total=False):
+        cache_ttl: float | None
+        cache_maxsize: int | None
+
+
+_lock = threading.Lock()
+_functions: dict[str, weakref.WeakSet[Any]] = {}
+_opened: dict[tuple[str, str], Any] = {}
+
+
+def register(namespace: str, function: Any) -> None:
+    """Note that `function` caches in `namespace`, for as long as the function exists."""
+    with _lock:
+        _functions.setdefault(namespace, weakref.WeakSet()).add(function)
+
+
+def clear_cache(namespace: str | None = None) -> None:
+    """Forget the cached values of every function of a namespace, and those put there by hand.
+
+    Args:
+        namespace: Which; None for all of them.
+    """
+    with _lock:
+        functions = [
+            function
+            for name, members in _functions.items()
+            if namespace in {None, name}
+            for function in members
+        ]
+        stores = [store for (_, name), store in _opened.items() if namespace in {None, name}]
+    for function in functions:
+        function.cache_clear()
+    for store in stores:
+        store.clear()
+
+
+class CacheContext:
+    """A cache used by hand; a context manager, though in memory nothing has to be closed.
+
+    Keys are told apart as arguments are: by type and value, at every depth.
+
+    Attributes:
+        namespace: The namespace it was opened in.
+    """
+
+    def __init__(self, namespace: str, store: Any, freezer: Any) -> None:
+        self.namespace = namespace
+        self._store = store
+        self._freezer = freezer
+
+    def __enter__(self) -> CacheContext:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of `key`, or `default` if there is none that still counts."""
+        entry = self._store.find(self._freezer.freeze(key))
+        return default if entry is None else entry.value
+
+    def set(self, key: Any, value: Any) -> None:
+        """Keep `value` under `key`."""
+        self._store.put(self._freezer.freeze(key), value)
+
+    def delete(self, key: Any) -> bool:
+        """Forget `key`; tell whether it was there."""
+        return bool(self._store.drop(self._freezer.freeze(key)))
+
+    def clear(self) -> None:
+        """Forget everything in the namespace, the values of decorated functions included."""
+        clear_cache(self.namespace)
+
+    def __contains__(self, key: object) -> bool:
+        return self._store.find(self._freezer.freeze(key)) is not None
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+
+def get_cache_context(
+    cache_backend: str = "memory", cache_namespace: str = "opero", **options: Unpack[_More]
+) -> CacheContext:
+    """Open a namespace's cache for use by hand; opening it again gives the same values.
+
+    Args:
+        cache_backend: Where it is kept: "memory".
+        cache_namespace: The namespace.
+        **options: `cache_ttl` in seconds and `cache_maxsize` in entries, for the first opening.
+
+    Returns:
+        The cache, which is also a context manager.
+
+    Raises:
+        TypeError: If an option is unknown or has the wrong type.
+        ValueError: If an option's value is not allowed, or differs from that of the first opening.
+    """
+    from .options import CACHE_DEFAULTS, cache_config, check_cache, unknown
+
+    known = ("cache_ttl", "cache_maxsize")
+    for name in options:
+        if name == "cache_key" or not name.startswith("cache_"):
+            raise TypeError(unknown(name, known, "get_cache_context"))
+    given = {
+        **CACHE_DEFAULTS,
+        **options,
+        "cache_backend": cache_backend,
+        "cache_namespace": cache_namespace,
+    }
+    plan = check_cache(cache_config(True, given))
+    core = hotpath.core
+    with _lock:
+        store = _opened.get((core.name, plan.namespace))
+        if store is None:
+            store = core.MemoryStore(core.clock, plan.maxsize, plan.ttl)
+            _opened[core.name, plan.namespace] = store
+        elif options and (store.maxsize, store.ttl) != (plan.maxsize, plan.ttl):
+            raise ValueError(
+                f"cache_namespace={plan.namespace!r} is open already with other options: "
+                f"cache_maxsize={store.maxsize or None}, cache_ttl={store.ttl / 1e9 or None}"
+            )
+    return CacheContext(plan.namespace, store, core.Freezer())

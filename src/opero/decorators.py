@@ -1,0 +1,466 @@
+"""Options in, wrapped function out: `@opero` and the four decorators of one mechanism each.
+
+opero(...) -> options.plan -> decorate -> Call | AsyncCall, of `hotpath.core`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from . import contexts, hotpath
+from .limiter import RateLimiter
+
+if TYPE_CHECKING:
+    import inspect
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    from .functions import Decorated, Decorator, P, R, T
+    from .options import ArgFallback, CacheConfig, Plan, RateLimitConfig, RetryConfig, RetryOn
+
+    _CacheKey = Callable[..., Any] | None
+    _RateLimit = float | RateLimitConfig | RateLimiter | None
+
+    class _MoreForCache(TypedDict, total=False):
+        cache_maxsize: int | None
+
+    class _MoreForRetry(TypedDict, total=False):
+        jitter: bool
+
+    class _MoreForRateLimit(TypedDict, total=False):
+        burst: int
+
+    class _MoreForFallback(TypedDict, total=False):
+        retry_on: RetryOn
+
+
+@overload
+def opero(  # type: ignore[overload-overlap] # a static method can be called too
+    retries: staticmethod[P, R], /
+) -> staticmethod[P, R]: ...
+@overload
+def opero(retries: classmethod[T, P, R], /) -> classmethod[T, P, R]: ...
+@overload
+def opero(retries: Callable[P, R], /) -> Decorated[P, R]: ...
+@overload
+def opero(
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_key: _CacheKey = None,
+    cache_namespace: str = "opero",
+    cache_backend: str = "memory",
+    rate_limit: _RateLimit = None,
+    *,
+    jitter: bool = True,
+    burst: int = 1,
+    timeout: float | None = None,
+    retry: RetryConfig | None = None,
+    cache_maxsize: int | None = 1024,
+) -> Decorator: ...
+def opero(
+    retries: Any = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_key: _CacheKey = None,
+    cache_namespace: str = "opero",
+    cache_backend: str = "memory",
+    rate_limit: _RateLimit = None,
+    *,
+    jitter: bool = True,
+    burst: int = 1,
+    timeout: float | None = None,
+    retry: RetryConfig | None = None,
+    cache_maxsize: int | None = 1024,
+    **kwargs: Any,
+) -> Any:
+    """Make a function resilient: cache, retries with backoff, argument fallback, rate limit.
+
+    Works with and without parentheses, on functions, coroutine functions, methods, class methods
+    and static methods. The order of operations is
+
+        deadline( cache + single flight( retry loop( fallback values( permit( attempt )))))
+
+    Args:
+        retries: The greatest number of attempts in all; 0 and 1 both mean one.
+        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        min_delay: The shortest delay between attempts, in seconds.
+        max_delay: The longest delay between attempts, in seconds.
+        retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
+            predicate of the exception. Any other goes up at once, unchanged.
+        arg_fallback: The name of a parameter that holds a list or tuple of values to try in order,
+            each as its element 0; or `{"parameter": [values]}`, tried after the caller's own.
+        cache: Whether returned values are cached; or a `CacheConfig`.
+        cache_ttl: Seconds for which a value counts; None for ever.
+        cache_key: Makes the key, from the call's own arguments.
+        cache_namespace: The name under which `clear_cache` finds the values.
+        cache_backend: Where they are kept: "memory".
+        rate_limit: The greatest number of attempts started per second; or a `RateLimitConfig`; or
+            a `RateLimiter`, which several functions may share.
+        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
+        burst: How many attempts may start at once after a pause.
+        timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
+            begun; an awaited attempt is cut, a running ordinary one cannot be.
+        retry: A `RetryConfig`, in place of the keywords for retries.
+        cache_maxsize: The greatest number of cached values (of each instance, for a method); None
+            for no bound.
+        **kwargs: Store options of other backends (refused until there are any).
+
+    Returns:
+        The decorated function, or a decorator. The decorated function keeps its signature and has
+        `cache_info`, `cache_clear`, `cache_invalidate`, `stats` and `__wrapped__`.
+
+    Raises:
+        TypeError: If an option has the wrong type or no such option exists, or what is decorated
+            is no function (a generator function is refused too).
+        ValueError: If an option's value is not allowed, or `arg_fallback` names no parameter.
+
+    A call raises:
+        AllFailedError: If every attempt has failed; a function with one attempt and no fallback
+            raises its own exception.
+        DeadlineExceeded: If `timeout` passed, or would pass in a wait.
+        CacheKeyError: If the arguments make no cache key; it names the argument.
+
+    Example:
+        ```python
+        @opero(retries=3, cache=True, cache_ttl=300)
+        def fetch(id: str) -> dict: ...
+        ```
+    """
+    from .options import cache_config, limit_config, plan, retry_config
+
+    function = None
+    if callable(retries) or isinstance(retries, (classmethod, staticmethod, property)):
+        function, retries = retries, 3
+    limits = limit_config(rate_limit, burst)
+    cached = cache_config(
+        cache,
+        {
+            **_store_options("opero", kwargs),
+            "cache_ttl": cache_ttl,
+            "cache_key": cache_key,
+            "cache_namespace": cache_namespace,
+            "cache_backend": cache_backend,
+            "cache_maxsize": cache_maxsize,
+        },
+    )
+    retried = retry_config(
+        retry,
+        {
+            "retries": retries,
+            "backoff_factor": backoff_factor,
+            "min_delay": min_delay,
+            "max_delay": max_delay,
+            "retry_on": retry_on,
+            "jitter": jitter,
+        },
+    )
+    checked = plan(
+        retry=retried,
+        arg_fallback=arg_fallback,
+        cache=cached,
+        limit=limits,
+        timeout=timeout,
+        attempts_named="retries" if retry is None else "attempts",
+    )
+    return _decorator(checked) if function is None else decorate(function, checked)
+
+
+def get_cache_decorator(
+    cache: bool | CacheConfig = True,
+    cache_ttl: float | None = None,
+    cache_key: _CacheKey = None,
+    cache_namespace: str = "opero",
+    cache_backend: str = "memory",
+    **kwargs: Unpack[_MoreForCache],
+) -> Decorator:
+    """Make a decorator that caches, with single flight, and does nothing else.
+
+    Args:
+        cache: Whether it caches; or a `CacheConfig`.
+        cache_ttl: Seconds for which a value counts; None for ever.
+        cache_key: Makes the key, from the call's own arguments.
+        cache_namespace: The name under which `clear_cache` finds the values.
+        cache_backend: Where they are kept: "memory".
+        **kwargs: Options of the backend: `cache_maxsize`.
+
+    Raises:
+        TypeError: If an option has the wrong type or there is no such option.
+        ValueError: If an option's value is not allowed.
+    """
+    from .options import cache_config
+
+    options = {
+        **_store_options("get_cache_decorator", kwargs, "cache_maxsize"),
+        "cache_ttl": cache_ttl,
+        "cache_key": cache_key,
+        "cache_namespace": cache_namespace,
+        "cache_backend": cache_backend,
+    }
+    return _decorator(_single(cache=cache_config(cache, options)))
+
+
+def get_retry_decorator(
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    **kwargs: Unpack[_MoreForRetry],
+) -> Decorator:
+    """Make a decorator that retries, and does nothing else.
+
+    Args:
+        retries: The greatest number of attempts in all; 0 and 1 both mean one.
+        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        min_delay: The shortest delay between attempts, in seconds.
+        max_delay: The longest delay between attempts, in seconds.
+        retry_on: Which exceptions are worth another attempt.
+        **kwargs: `jitter`, whether a delay is drawn at random below its ceiling.
+
+    Raises:
+        TypeError: If an option has the wrong type or there is no such option.
+        ValueError: If an option's value is not allowed.
+    """
+    from .options import RETRY_DEFAULTS, RetryConfig
+
+    _only("get_retry_decorator", kwargs, ("jitter",), tuple(RETRY_DEFAULTS))
+    config = RetryConfig(retries, backoff_factor, min_delay, max_delay, retry_on, **kwargs)
+    return _decorator(_single(retry=config))
+
+
+def get_rate_limit_decorator(
+    rate_limit: _RateLimit, **kwargs: Unpack[_MoreForRateLimit]
+) -> Decorator:
+    """Make a decorator that limits how often a function starts, and does nothing else.
+
+    Args:
+        rate_limit: The greatest number of starts per second; or a `RateLimitConfig`; or a
+            `RateLimiter`, which several functions may share.
+        **kwargs: `burst`, how many starts may follow each other at once after a pause.
+
+    Raises:
+        TypeError: If an option has the wrong type or there is no such option.
+        ValueError: If an option's value is not allowed.
+    """
+    from .options import limit_config
+
+    _only("get_rate_limit_decorator", kwargs, ("burst",), ("rate_limit",))
+    return _decorator(_single(limit=limit_config(rate_limit, kwargs.get("burst", 1))))
+
+
+def get_fallback_decorator(
+    arg_fallback: ArgFallback, **kwargs: Unpack[_MoreForFallback]
+) -> Decorator:
+    """Make a decorator that tries the values of one argument in order, and does nothing else.
+
+    Args:
+        arg_fallback: The name of a parameter that holds a list or tuple of values, each of which
+            is tried as its element 0; or `{"parameter": [values]}`, tried after the caller's own.
+        **kwargs: `retry_on`, which exceptions lead to the next value.
+
+    Raises:
+        TypeError: If an option has the wrong type or there is no such option.
+        ValueError: At decoration, if the function has no such parameter; at the call, if it holds
+            no list or tuple, or an empty one.
+    """
+    from .options import RetryConfig
+
+    _only("get_fallback_decorator", kwargs, ("retry_on",), ("arg_fallback",))
+    return _decorator(_single(retry=RetryConfig(1, **kwargs), arg_fallback=arg_fallback))
+
+
+def decorate(function: Any, plan: Plan) -> Any:
+    """Wrap `function` in the active implementation.
+
+    Args:
+        function: A function, coroutine function, class method or static method.
+        plan: The checked options.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If `arg_fallback` names no parameter of it.
+    """
+    import inspect
+
+    from . import logs
+
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate(function.__func__, plan))
+    if isinstance(function, classmethod):
+        return _ClassMethod(decorate(function.__func__, plan))
+    face = _face(function)
+    core = hotpath.core
+    signature = _signature(function)
+    name = getattr(function, "__qualname__", None) or getattr(face, "__qualname__", repr(function))
+    name = str(name)
+    binding = None if signature is None else core.Binding(name, signature, core.Freezer())
+    if plan.cache is not None and binding is None:
+        raise ValueError(f"cache=True: {name} has no signature that tells its arguments apart")
+    limit = plan.limit
+    if limit is not None and not isinstance(limit, RateLimiter):
+        assert limit.rate is not None
+        limit = RateLimiter(limit.rate, limit.burst)
+    retry = plan.retry
+    store = instances = None
+    if plan.cache is not None:
+        store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
+        instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
+    call: Any
+    shell: Any
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face):
+        from .shells import aio as shell
+
+        call = core.AsyncCall
+    else:
+        from .shells import sync as shell
+
+        call = core.Call
+    wrapper = call(
+        function,
+        face,
+        name,
+        shell,
+        core.clock,
+        logs.journal(core),
+        core.Policy(
+            max(1, retry.attempts),
+            retry.backoff_factor,
+            retry.min_delay,
+            retry.max_delay,
+            retry.jitter,
+            retry.retry_on if isinstance(retry.retry_on, tuple) else None,
+            None if isinstance(retry.retry_on, tuple) else retry.retry_on,
+        ),
+        _fallback(core, name, signature, plan.arg_fallback),
+        limit,
+        plan.timeout,
+        binding,
+        None if plan.cache is None else plan.cache.key_function,
+        store,
+        instances,
+    )
+    functools.update_wrapper(wrapper, function)
+    wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
+    wrapper.__dict__.setdefault("__qualname__", name)
+    if plan.cache is not None:
+        contexts.register(plan.cache.namespace, wrapper)
+    return wrapper
+
+
+class _ClassMethod(classmethod):  # type: ignore[type-arg]
+    """A class method whose bound form has the decorated function's attributes."""
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        return self.__func__.__get__(type(instance) if owner is None else owner)
+
+
+def _store_options(function: str, given: Mapping[str, Any], *also: str) -> dict[str, Any]:
+    """Return the options that some backend might read, or refuse the first that none does."""
+    from .options import OPTIONS, STORED_OPTIONS
+
+    _only(function, given, (*also, *STORED_OPTIONS), OPTIONS if function == "opero" else ())
+    return dict(given)
+
+
+def _only(
+    function: str, given: Mapping[str, Any], allowed: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    """Refuse the first option that is not allowed, naming its nearest neighbour."""
+    from .options import unknown
+
+    for name in given:
+        if name not in allowed:
+            raise TypeError(unknown(name, (*known, *allowed), function))
+
+
+def _single(
+    *,
+    retry: RetryConfig | None = None,
+    arg_fallback: ArgFallback | None = None,
+    cache: CacheConfig | None = None,
+    limit: RateLimitConfig | RateLimiter | None = None,
+) -> Plan:
+    """Check the options of one mechanism; the others are off."""
+    from .options import CacheConfig, RetryConfig, plan
+
+    return plan(
+        retry=RetryConfig(1) if retry is None else retry,
+        arg_fallback=arg_fallback,
+        cache=CacheConfig() if cache is None else cache,
+        limit=limit,
+        timeout=None,
+    )
+
+
+def _decorator(plan: Plan) -> Decorator:
+    def decorator(function: Any) -> Any:
+        return decorate(function, plan)
+
+    return cast("Decorator", decorator)
+
+
+def _face(function: Any) -> Any:
+    """Return the plain function behind a callable, and refuse what opero cannot wrap."""
+    if isinstance(function, (property, functools.cached_property)):
+        raise TypeError("opero decorates functions: put it below @property, not above")
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"opero decorates functions, not {function!r}")
+    import inspect
+
+    face = function
+    while isinstance(face, functools.partial):
+        face = face.func
+    if not hasattr(face, "__qualname__"):
+        face = type(face).__call__  # an instance that is called
+    if inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face):
+        raise TypeError(
+            f"opero cannot decorate the generator function {face.__qualname__}: a generator runs "
+            f"after the call has returned, so it can be neither retried nor cached"
+        )
+    return face
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    import inspect
+
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return None
+
+
+def _fallback(
+    core: hotpath.Core, name: str, signature: inspect.Signature | None, option: ArgFallback | None
+) -> Any:
+    if option is None:
+        return None
+    parameter, listed = (option, None) if isinstance(option, str) else next(iter(option.items()))
+    names = [] if signature is None else list(signature.parameters)
+    found = None if signature is None else signature.parameters.get(parameter)
+    if (
+        signature is None
+        or found is None
+        or found.kind in {found.VAR_POSITIONAL, found.VAR_KEYWORD}
+    ):
+        raise ValueError(
+            f"arg_fallback={parameter!r}: {name} has no parameter of that name to hold a value; it "
+            f"has {', '.join(names) or 'none'}"
+        )
+    return core.Fallback(name, signature, parameter, None if listed is None else tuple(listed))

@@ -1,0 +1,125 @@
+"""Two small HTTP clients, one for threads and one for tasks: what a user would decorate.
+
+Both make one request on a connection of their own, turn every status but 200 into `BadStatus`, and
+let a stalled socket end as `TimeoutError`, so that one `retry_on` serves both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
+"""Statuses that may be gone at the next attempt."""
+
+
+class BadStatus(Exception):
+    """The server answered, but not with what was asked for.
+
+    Attributes:
+        status: The HTTP status.
+        path: What was asked for, without the query.
+    """
+
+    def __init__(self, status: int, path: str) -> None:
+        super().__init__(status, path)
+        self.status = status
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} answered {self.status}"
+
+
+def transient(error: BaseException) -> bool:
+    """Whether another attempt may succeed: the predicate that the demo gives to `retry_on`."""
+    if isinstance(error, BadStatus):
+        return error.status in TRANSIENT
+    return isinstance(error, (OSError, http.client.HTTPException))
+
+
+def fetch(address: str, path: str, key: str = "", by: str = "", timeout: float = 5.0) -> str:
+    """Ask the server once, from a thread.
+
+    Args:
+        address: `host:port`.
+        path: The path without its query.
+        key: What to ask for.
+        by: Who asks.
+        timeout: Seconds that each wait on the socket may take.
+
+    Returns:
+        The text of the answer.
+
+    Raises:
+        BadStatus: The answer was another than 200.
+        TimeoutError: The server stalled.
+        OSError: The server could not be reached, or went away.
+    """
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+    try:
+        connection.request("GET", _target(path, key, by), headers={"Connection": "close"})
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != HTTPStatus.OK:
+        raise BadStatus(response.status, path)
+    return body.decode()
+
+
+async def fetch_async(
+    address: str, path: str, key: str = "", by: str = "", timeout: float = 5.0
+) -> str:
+    """Ask the server once, from a task.
+
+    Args:
+        address: `host:port`.
+        path: The path without its query.
+        key: What to ask for.
+        by: Who asks.
+        timeout: Seconds that the answer may take.
+
+    Returns:
+        The text of the answer.
+
+    Raises:
+        BadStatus: The answer was another than 200.
+        TimeoutError: The server stalled.
+        OSError: The server could not be reached, or went away.
+    """
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        target = _target(path, key, by)
+        head = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("ascii"))
+        status, body = await asyncio.wait_for(_answer(reader), timeout)
+    except asyncio.TimeoutError:  # a class of its own before Python 3.11
+        raise TimeoutError(f"{path} said nothing for {timeout:g} s") from None
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionError("the server went away before it had answered") from error
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if status != HTTPStatus.OK:
+        raise BadStatus(status, path)
+    return body.decode()
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status_line, *lines = head.rstrip().split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in lines)
+    body = await reader.readexactly(int(fields["content-length"]))
+    return int(status_line.split(" ")[1]), body
+
+
+def _target(path: str, key: str, by: str) -> str:
+    query = urlencode({name: value for name, value in (("key", key), ("by", by)) if value})
+    return f"{path}?{query}" if query else path

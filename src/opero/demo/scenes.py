@@ -1,0 +1,575 @@
+"""The scenes of the demo: each decorates a client as a user would, drives it, and checks promises.
+
+    decorated client --requests--> server
+           |                          |
+        stats()                    its log
+           +-----> Scene <------------+
+
+A scene decorates its functions anew each time it is played, so nothing is cached from an earlier
+run. Nothing here waits for ever: threads and loops are given `LONGEST` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, TypeVar
+
+from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero
+from opero.figures import Stats
+
+from .clients import BadStatus, fetch, fetch_async, transient
+from .report import Scene
+from .server import KINDS, MOST_TROUBLES, Arrival, DemoServer, answer
+
+T = TypeVar("T")
+
+LONGEST: Final = 8.0
+"""Seconds that the threads or tasks of one scene may take."""
+
+PATIENCE: Final = 0.3
+"""Seconds that a client waits for a flaky server before it calls it stalled."""
+
+SLACK: Final = 1.0
+"""Seconds by which a busy machine may tell us late that something is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a scene plays on.
+
+    Attributes:
+        server: The server to drive.
+        hot_calls: Calls of the hot loop; the awaited one makes a fifth of them.
+    """
+
+    server: DemoServer
+    hot_calls: int = 100_000
+
+    @property
+    def address(self) -> str:
+        """Where the server listens."""
+        return self.server.address
+
+    def answer(self, path: str, key: str) -> str:
+        """What the server answers when all is well."""
+        return answer(self.server.seed, path, key)
+
+
+# ---------------------------------------------------------------------------------------- scenes
+
+
+def hot_loop(stage: Stage) -> Scene:
+    """A function in a hot loop asks the server once for each key, and never again."""
+    scene, address = Scene("hot loop"), stage.address
+    keys = [f"hot-{number}" for number in range(5)]
+
+    @opero(cache=True, cache_ttl=300)
+    def read(key: str) -> str:
+        return fetch(address, "/item", key, by="thread")
+
+    @opero(cache=True, cache_ttl=300)
+    async def read_async(key: str) -> str:
+        return await fetch_async(address, "/item", key, by="task")
+
+    expected = {key: stage.answer("/item", key) for key in keys}
+
+    def loop(calls: int) -> _Loop:
+        made = right = 0
+        started = time.perf_counter()
+        while made < calls and time.perf_counter() - started < LONGEST / 2:
+            lap = (keys * 200)[: calls - made]
+            for key in lap:
+                right += read(key) == expected[key]
+            made += len(lap)
+        return _Loop(calls, made, right, time.perf_counter() - started)
+
+    async def loop_async(calls: int) -> _Loop:
+        made = right = 0
+        started = time.perf_counter()
+        while made < calls and time.perf_counter() - started < LONGEST / 2:
+            lap = (keys * 200)[: calls - made]
+            for key in lap:
+                right += await read_async(key) == expected[key]
+            made += len(lap)
+        return _Loop(calls, made, right, time.perf_counter() - started)
+
+    done = loop(stage.hot_calls)
+    _check_loop(scene, "called", done, read.stats(), stage.server.seen("/item", by="thread"), keys)
+    done = _in_a_loop(loop_async(stage.hot_calls // 5))
+    seen = stage.server.seen("/item", by="task")
+    _check_loop(scene, "awaited", done, read_async.stats(), seen, keys)
+    return scene
+
+
+class _Loop(NamedTuple):
+    """A hot loop: the calls it was to make, those it made, those answered rightly, its seconds."""
+
+    wanted: int
+    made: int
+    right: int
+    seconds: float
+
+
+def _check_loop(
+    scene: Scene, how: str, loop: _Loop, stats: Stats, seen: Sequence[Arrival], keys: Sequence[str]
+) -> None:
+    scene.row(how, seen, stats)
+    pace = f"{loop.seconds / max(loop.made, 1) * 1e9:,.0f} ns each, the loop included"
+    scene.promise(
+        f"{how} {loop.wanted:,} times, always with the server's own answer",
+        loop.right == loop.made == loop.wanted,
+        f"{loop.right:,} right of {loop.made:,}, {pace}",
+    )
+    scene.promise(
+        f"{how}, the server was asked once for each key",
+        sorted(arrival.key for arrival in seen) == sorted(keys),
+        f"{len(seen)} requests for {len(keys)} keys",
+    )
+    scene.promise(
+        f"{how}, every other call was a hit",
+        stats.calls == loop.made and stats.hits == loop.made - len(keys),
+        f"{stats.hits:,} hits in {stats.calls:,} calls",
+    )
+
+
+def retry(stage: Stage) -> Scene:
+    """Retries with backoff overcome a server that fails, stalls and says 429."""
+    scene, address = Scene("retry"), stage.address
+    min_delay, max_delay = 0.05, 0.3
+    by_thread = [f"thread-{number}" for number in range(12)]
+    by_task = [f"task-{number}" for number in range(24)]
+
+    @opero(
+        retries=MOST_TROUBLES + 2,
+        min_delay=min_delay,
+        max_delay=max_delay,
+        backoff_factor=2.0,
+        retry_on=transient,
+    )
+    def read(key: str) -> str:
+        return fetch(address, "/flaky", key, by="thread", timeout=PATIENCE)
+
+    @opero(
+        retries=MOST_TROUBLES + 2,
+        min_delay=min_delay,
+        max_delay=max_delay,
+        backoff_factor=2.0,
+        retry_on=transient,
+    )
+    async def read_async(key: str) -> str:
+        return await fetch_async(address, "/flaky", key, by="task", timeout=PATIENCE)
+
+    async def all_tasks() -> list[str | BaseException]:
+        return await asyncio.gather(*map(read_async, by_task), return_exceptions=True)
+
+    outcomes = _in_threads([partial(read, key) for key in by_thread])
+    _check_retries(stage, scene, "threads", by_thread, outcomes, read.stats(), min_delay)
+    outcomes = _in_a_loop(all_tasks())
+    _check_retries(stage, scene, "tasks", by_task, outcomes, read_async.stats(), min_delay)
+    return scene
+
+
+def _check_retries(
+    stage: Stage,
+    scene: Scene,
+    who: str,
+    keys: Sequence[str],
+    outcomes: Sequence[str | BaseException],
+    stats: Stats,
+    min_delay: float,
+) -> None:
+    seen = stage.server.seen("/flaky", by=who.removesuffix("s"))
+    scene.row(f"{len(keys)} {who}", seen, stats)
+    right = [stage.answer("/flaky", key) for key in keys]
+    wrong = [outcome for outcome, good in zip(outcomes, right, strict=True) if outcome != good]
+    scene.promise(
+        f"{who}: every call got its answer in the end",
+        not wrong,
+        f"{len(keys) - len(wrong)} of {len(keys)}{_first(wrong)}",
+    )
+    statuses = [arrival.status for arrival in seen]
+    counts: dict[str, int] = {kind: statuses.count(int(kind)) for kind in KINDS if kind != "stall"}
+    counts["stall"] = sum(arrival.stalled for arrival in seen)
+    scene.promise(
+        f"{who}: it had to get past a 500, a 429 and a stall",
+        all(counts.values()),
+        ", ".join(f"{kind}: {count}" for kind, count in counts.items()),
+    )
+    scene.promise(
+        f"{who}: attempts and retries are what the server saw",
+        stats.attempts == len(seen) and stats.retries == len(seen) - len(keys),
+        f"{stats.attempts} attempts, {stats.retries} retries, {len(seen)} requests",
+    )
+    gaps = [
+        later.at - earlier.at
+        for key in keys
+        for earlier, later in pairwise(arrival for arrival in seen if arrival.key == key)
+    ]
+    scene.promise(
+        f"{who}: the server had {min_delay * 1000:g} ms of peace or more before each retry",
+        bool(gaps) and min(gaps) >= min_delay - 0.001,
+        f"shortest {min(gaps) * 1000:.0f} ms" if gaps else "no retries",
+    )
+    scene.promise(
+        f"{who}: the waits are on record",
+        stats.backoff_wait >= min_delay * stats.retries > 0,
+        f"{stats.backoff_wait:.2f} s for {stats.retries} retries",
+    )
+
+
+def fallback(stage: Stage) -> Scene:
+    """When the primary endpoint is down or broken, the backup answers at once."""
+    scene, up = Scene("fallback"), stage.address
+    keys = [f"{number}" for number in range(6)]
+
+    with socket.socket() as held:  # bound and never listening: a port that is surely down
+        held.bind(("127.0.0.1", 0))
+        down = f"127.0.0.1:{held.getsockname()[1]}"
+
+        @opero(arg_fallback="endpoint", retries=2, min_delay=1.0)
+        def read(key: str, endpoint: Sequence[str] = (down, up)) -> str:
+            return fetch(endpoint[0], "/backup", key, by="thread", timeout=PATIENCE)
+
+        @opero(arg_fallback={"path": ["/backup"]}, retries=2, min_delay=1.0)
+        async def read_async(key: str, path: str = "/broken") -> str:
+            return await fetch_async(up, path, key, by="task")
+
+        async def all_tasks() -> list[str | BaseException]:
+            return await asyncio.gather(*map(read_async, keys), return_exceptions=True)
+
+        by_thread = _in_threads([partial(read, key) for key in keys])
+        by_task = _in_a_loop(all_tasks())
+
+    backups = stage.server.seen("/backup", by="thread")
+    scene.row("port down", backups, read.stats())
+    _check_fallbacks(stage, scene, "port down", keys, by_thread, read.stats())
+
+    broken = stage.server.seen("/broken", by="task")
+    backups = stage.server.seen("/backup", by="task")
+    scene.row("always 500", [*broken, *backups], read_async.stats())
+    _check_fallbacks(stage, scene, "always 500", keys, by_task, read_async.stats())
+    first = {arrival.key: arrival.at for arrival in broken}
+    in_order = [arrival for arrival in backups if first.get(arrival.key, arrival.at) < arrival.at]
+    scene.promise(
+        "always 500: the server saw each key at the primary, then at the backup",
+        len(broken) == len(backups) == len(in_order) == len(keys),
+        f"{len(broken)} and {len(backups)} requests, {len(in_order)} in order",
+    )
+    return scene
+
+
+def _check_fallbacks(
+    stage: Stage,
+    scene: Scene,
+    what: str,
+    keys: Sequence[str],
+    outcomes: Sequence[str | BaseException],
+    stats: Stats,
+) -> None:
+    wrong = [
+        outcome
+        for key, outcome in zip(keys, outcomes, strict=True)
+        if outcome != stage.answer("/backup", key)
+    ]
+    scene.promise(
+        f"{what}: the backup answered every call",
+        not wrong,
+        f"{len(keys) - len(wrong)} of {len(keys)}{_first(wrong)}",
+    )
+    scene.promise(
+        f"{what}: one fallback for each call, and no backoff before it",
+        stats.fallbacks == len(keys) and stats.retries == 0 and stats.backoff_wait == 0.0,
+        f"{stats.fallbacks} fallbacks, {stats.retries} retries, {stats.backoff_wait:.2f} s",
+    )
+
+
+def limit(stage: Stage) -> Scene:
+    """Threads and tasks that share one limiter stay within it, by the server's own watch."""
+    scene, address, allowed = Scene("rate limit"), stage.address, stage.server.limit
+    threads, calls_each, tasks = 4, 10, 40
+    limiter = RateLimiter(allowed.rate, burst=allowed.burst)
+
+    @opero(retries=1, rate_limit=limiter)
+    def read(key: str) -> str:
+        return fetch(address, "/limited", key, by="thread")
+
+    @opero(retries=1, rate_limit=limiter)
+    async def read_async(key: str) -> str:
+        return await fetch_async(address, "/limited", key, by="task")
+
+    def one_thread(number: int) -> list[str | BaseException]:
+        return [_outcome(lambda: read(f"thread-{number}")) for _ in range(calls_each)]
+
+    async def all_tasks() -> list[str | BaseException]:
+        asked = (read_async(f"task-{number}") for number in range(tasks))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    jobs: list[Callable[[], list[str | BaseException]]] = [lambda: _in_a_loop(all_tasks())]
+    jobs += (partial(one_thread, number) for number in range(threads))
+    outcomes: list[str | BaseException] = []
+    for outcome in _in_threads(jobs):
+        outcomes += [outcome] if isinstance(outcome, BaseException) else outcome
+
+    seen = stage.server.seen("/limited")
+    own, own_async = read.stats(), read_async.stats()
+    scene.row(f"{threads} threads", stage.server.seen("/limited", by="thread"), own)
+    scene.row(f"{tasks} tasks", stage.server.seen("/limited", by="task"), own_async)
+    scene.row("together", seen, own, own_async, limit=allowed)
+    wanted = threads * calls_each + tasks
+    refused = sum(arrival.status == 429 for arrival in seen)
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    scene.promise(
+        "the server answered every request and never had to say 429",
+        len(seen) == wanted and not refused and not failed,
+        f"{len(seen)} requests, {refused} refused{_first(failed)}",
+    )
+    times = [arrival.at for arrival in seen]
+    excess, pace = allowed.excess(times), allowed.pace(times)
+    scene.promise(
+        f"in every window of w seconds the server saw {allowed.burst} + {allowed.rate:g} w "
+        "requests or fewer, late ones forgiven",
+        excess <= allowed.tolerated,
+        f"worst window {max(excess, 0.0):.1f} above, {allowed.tolerated:g} forgiven",
+    )
+    scene.promise(
+        "threads and tasks together use what the limit allows",
+        pace is not None and pace >= allowed.rate / 2,
+        f"{pace or 0:.1f} per second of {allowed.rate:g}",
+    )
+    scene.promise(
+        "the waits for permits are on record",
+        min(own.permit_wait, own_async.permit_wait) > 0,
+        f"{own.permit_wait:.1f} s in threads, {own_async.permit_wait:.1f} s in tasks",
+    )
+    return scene
+
+
+def flight(stage: Stage) -> Scene:
+    """A crowd that asks for one missing key costs the server one request."""
+    scene, address = Scene("single flight"), stage.address
+    threads, tasks = 32, 200
+
+    @opero(cache=True)
+    def read(key: str) -> str:
+        return fetch(address, "/slow", key, by="thread")
+
+    @opero(cache=True)
+    async def read_async(key: str) -> str:
+        return await fetch_async(address, "/slow", key, by="task")
+
+    together = threading.Barrier(threads, timeout=LONGEST)
+
+    def one_thread() -> str:
+        together.wait()
+        return read("crowd")
+
+    async def all_tasks() -> list[str | BaseException]:
+        asked = (read_async("crowd") for _ in range(tasks))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    by_thread = _in_threads([one_thread] * threads)
+    by_task = _in_a_loop(all_tasks())
+    good = stage.answer("/slow", "crowd")
+    for what, outcomes, stats in (
+        ("thread", by_thread, read.stats()),
+        ("task", by_task, read_async.stats()),
+    ):
+        seen = stage.server.seen("/slow", by=what)
+        scene.row(f"{len(outcomes)} {what}s", seen, stats)
+        wrong = [outcome for outcome in outcomes if outcome != good]
+        scene.promise(
+            f"{len(outcomes)} {what}s asked for one missing key, the server saw one request",
+            len(seen) == 1 and stats.attempts == 1,
+            f"{len(seen)} requests",
+        )
+        scene.promise(
+            f"all {len(outcomes)} {what}s got its answer",
+            not wrong,
+            f"{len(outcomes) - len(wrong)} of {len(outcomes)}{_first(wrong)}",
+        )
+    return scene
+
+
+def failure(stage: Stage) -> Scene:
+    """What cannot be overcome is told whole; what must not be retried is passed on at once."""
+    scene, address = Scene("failure"), stage.address
+    attempts = 4
+
+    @opero(retries=attempts, min_delay=0.01, max_delay=0.05)
+    def read(key: str) -> str:
+        return fetch(address, "/broken", key, by="thread")
+
+    @opero(retries=attempts, min_delay=0.01, max_delay=0.05)
+    async def read_async(key: str) -> str:
+        return await fetch_async(address, "/broken", key, by="task")
+
+    @opero(retries=attempts, retry_on=transient)
+    def read_missing(key: str) -> str:
+        return fetch(address, "/nowhere", key)
+
+    outcomes: list[tuple[str, str, str | BaseException, Stats]] = [
+        ("called", "thread", _outcome(lambda: read("hopeless")), read.stats()),
+        (
+            "awaited",
+            "task",
+            _outcome(lambda: _in_a_loop(read_async("hopeless"))),
+            read_async.stats(),
+        ),
+    ]
+    for how, by, outcome, stats in outcomes:
+        seen = stage.server.seen("/broken", "hopeless", by)
+        scene.row(how, seen, stats)
+        errors = outcome.errors if isinstance(outcome, AllFailedError) else []
+        scene.promise(
+            f"{how}, a call that always fails ends in AllFailedError with an error per attempt",
+            len(errors) == len(seen) == stats.attempts == attempts
+            and all(isinstance(error, BadStatus) for error in errors),
+            f"{type(outcome).__name__} with {len(errors)} errors, {len(seen)} requests",
+        )
+        scene.promise(
+            f"{how}, its cause is the last of them, and all survive a pickle",
+            isinstance(outcome, AllFailedError)
+            and outcome.__cause__ is errors[-1]
+            and [str(error) for error in pickle.loads(pickle.dumps(outcome)).errors]
+            == [str(error) for error in errors],
+        )
+    missing = _outcome(lambda: read_missing("x"))
+    seen = stage.server.seen("/nowhere")
+    scene.row("not transient", seen, read_missing.stats())
+    scene.promise(
+        "a 404, which retry_on does not name, is raised as it is after one request",
+        isinstance(missing, BadStatus) and missing.status == 404 and len(seen) == 1,
+        f"{type(missing).__name__} after {len(seen)} requests",
+    )
+    return scene
+
+
+def deadline(stage: Stage) -> Scene:
+    """`timeout=` is kept: a stalled attempt is cut, and no wait begins that cannot end in time."""
+    scene, address, seconds = Scene("deadline"), stage.address, 0.4
+
+    @opero(retries=3, timeout=seconds)
+    async def read_stalled(key: str) -> str:
+        return await fetch_async(address, "/stall", key)
+
+    @opero(retries=3, min_delay=5.0, timeout=seconds)
+    def read_broken(key: str) -> str:
+        return fetch(address, "/broken", key)
+
+    @opero(retries=1, rate_limit=0.1, timeout=seconds)
+    async def read_limited(key: str) -> str:
+        return await fetch_async(address, "/item", key)
+
+    async def second_call() -> str:
+        await read_limited("deadline")
+        return await read_limited("deadline")
+
+    stalled, took = _timed(lambda: _in_a_loop(read_stalled("deadline")))
+    seen = stage.server.seen("/stall")
+    cut = stage.server.eventually(lambda: all(arrival.hung_up for arrival in seen))
+    scene.row("stalled server", seen, read_stalled.stats())
+    scene.promise(
+        f"a stalled attempt ends in DeadlineExceeded after {seconds:g} s",
+        isinstance(stalled, DeadlineExceeded) and seconds - 0.05 <= took <= seconds + SLACK,
+        f"{type(stalled).__name__} after {took:.2f} s",
+    )
+    scene.promise(
+        "the server saw its client hang up",
+        len(seen) == 1 and cut,
+        f"{len(seen)} requests, {sum(arrival.hung_up for arrival in seen)} hung up",
+    )
+
+    broken, took = _timed(lambda: read_broken("deadline"))
+    seen = stage.server.seen("/broken", "deadline")
+    scene.row("long backoff", seen, read_broken.stats())
+    errors = broken.errors if isinstance(broken, DeadlineExceeded) else []
+    scene.promise(
+        "a backoff that cannot end in time is not begun, and its error is kept",
+        len(errors) == len(seen) == 1 and took < seconds + SLACK,
+        f"{type(broken).__name__} with {len(errors)} errors after {took:.2f} s",
+    )
+
+    limited, took = _timed(lambda: _in_a_loop(second_call()))
+    seen = stage.server.seen("/item", "deadline")
+    scene.row("no permit", seen, read_limited.stats())
+    scene.promise(
+        "a permit that cannot come in time is not waited for",
+        isinstance(limited, DeadlineExceeded) and len(seen) == 1 and took < seconds + SLACK,
+        f"{type(limited).__name__} after {took:.2f} s, {len(seen)} requests",
+    )
+    return scene
+
+
+SCENES: Final[dict[str, Callable[[Stage], Scene]]] = {
+    "hot": hot_loop,
+    "retry": retry,
+    "fallback": fallback,
+    "limit": limit,
+    "flight": flight,
+    "failure": failure,
+    "deadline": deadline,
+}
+"""Every scene, by the name that the command line gives it, in the order they are played."""
+
+
+# --------------------------------------------------------------------------------------- driving
+
+
+def _outcome(run: Callable[[], T]) -> T | BaseException:
+    """The value of a call, or the exception it raised."""
+    try:
+        return run()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the checks look at it
+        return error
+
+
+def _timed(run: Callable[[], T]) -> tuple[T | BaseException, float]:
+    """The outcome of a call, and the seconds it took."""
+    started = time.monotonic()
+    outcome = _outcome(run)
+    return outcome, time.monotonic() - started
+
+
+def _first(wrong: Sequence[object]) -> str:
+    """The first outcome that was not what it should be, for the eye of whoever mends it."""
+    return f"; first: {type(wrong[0]).__name__}: {wrong[0]}"[:160] if wrong else ""
+
+
+def _in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a loop of its own, for `LONGEST` seconds at most."""
+    return asyncio.run(asyncio.wait_for(work, LONGEST))
+
+
+def _in_threads(jobs: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+    """Run each job in a thread of its own.
+
+    Args:
+        jobs: What to run.
+
+    Returns:
+        What came of each, in their order; a `TimeoutError` for one that took more than `LONGEST`.
+    """
+    late = TimeoutError(f"a thread was still busy after {LONGEST:g} s")
+    outcomes: list[T | BaseException] = [late] * len(jobs)
+
+    def work(index: int) -> None:
+        outcomes[index] = _outcome(jobs[index])
+
+    threads = [
+        threading.Thread(target=work, args=(index,), name=f"opero-demo-{index}", daemon=True)
+        for index in range(len(jobs))
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + LONGEST
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return outcomes.copy()

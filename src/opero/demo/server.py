@@ -1,0 +1,381 @@
+"""A real HTTP server that misbehaves on purpose, and remembers who asked for what and when.
+
+It listens on a free loopback port and runs in one thread of its own. What goes wrong is a pure
+function of the seed, the key and how often that key was asked for, so a promise about it can be
+checked; *when* requests arrive is the server's own observation, taken from the monotonic clock as
+it reads them.
+
+    client -> request -> Arrival in the log -> what the path does -> response (or a hang-up)
+
+    /item      answers 200
+    /flaky     fails, stalls and says 429 in the order of `troubles(seed, key)`, then answers 200
+    /broken    answers 500 for ever
+    /backup    answers 200
+    /slow      answers 200 after `SLOW` seconds
+    /stall     says nothing for `STALL` seconds, or until the client hangs up
+    /limited   answers 429 to whoever comes faster than the limit it was told to keep
+    anything else answers 404
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+SLOW: Final = 0.3
+"""Seconds that `/slow` takes: long enough for a crowd to gather behind one request."""
+
+STALL: Final = 3.0
+"""Seconds after which a stalled request is answered after all, so that nothing hangs for ever."""
+
+JITTER: Final = 0.15
+"""Seconds by which a permitted request may reach the server late (a busy machine, a sleeping
+thread that wakes up late) and so come too close to the next one. Over any window of w seconds the
+server therefore lets `burst + rate * (w + JITTER)` requests pass: a bound on bunching, which no
+one who is really faster than the rate can stay within."""
+
+START: Final = 10.0
+"""Seconds that the server's thread may take to start listening, or to end."""
+
+MOST_TROUBLES: Final = 3
+
+Trouble = Literal["500", "429", "stall"]
+KINDS: Final[tuple[Trouble, ...]] = ("500", "429", "stall")
+
+
+def troubles(seed: int, key: str) -> tuple[Trouble, ...]:
+    """What `/flaky` does to the first requests for a key, before it answers.
+
+    Args:
+        seed: The seed of the run.
+        key: The key that is asked for. One that ends in a number gets that kind of trouble first,
+            counted round, so that a few keys in a row meet every kind whatever the seed is.
+
+    Returns:
+        None to `MOST_TROUBLES` kinds of trouble, in order.
+    """
+    chance = random.Random(f"{seed}/{key}")
+    count = chance.randint(0, MOST_TROUBLES)
+    drawn = [chance.choice(KINDS) for _ in range(count)]
+    tail = key.rpartition("-")[2]
+    if tail.isdecimal() and int(tail) < len(KINDS):
+        drawn = [KINDS[int(tail)], *drawn[1:]]
+    return tuple(drawn)
+
+
+def answer(seed: int, path: str, key: str) -> str:
+    """The text that a good answer carries: one of its own for each seed, path and key."""
+    return f"{path.lstrip('/')} {key} of {seed}"
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One request as the server saw it.
+
+    Attributes:
+        at: When it was read, in seconds of the monotonic clock.
+        path: The path without its query.
+        key: What was asked for.
+        by: Who asked, as the client says.
+        nth: How many requests for this path and key came before it.
+        status: What it was answered; 0 for nothing.
+        stalled: Whether the server held the answer back.
+        hung_up: Whether the client went away before it was answered.
+    """
+
+    at: float
+    path: str
+    key: str
+    by: str
+    nth: int
+    status: int = 0
+    stalled: bool = False
+    hung_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The rate that `/limited` holds its clients to.
+
+    Attributes:
+        rate: Requests per second.
+        burst: Requests that may come at once after a rest.
+    """
+
+    rate: float
+    burst: int
+
+    def excess(self, times: Iterable[float]) -> float:
+        """How far the worst window lies above `burst + rate * window`.
+
+        Args:
+            times: Arrivals, in seconds.
+
+        Returns:
+            The largest number of requests too many over all windows; negative or zero when the
+            limit was kept to the letter. Minus infinity when nothing arrived.
+        """
+        worst = lowest = float("-inf")
+        for index, at in enumerate(sorted(times)):
+            level = index - self.rate * at
+            lowest = level if index == 0 else min(lowest, level)
+            worst = max(worst, level - lowest + 1 - self.burst)
+        return worst
+
+    def pace(self, times: Iterable[float]) -> float | None:
+        """Requests per second once the burst had been used up.
+
+        Args:
+            times: Arrivals, in seconds.
+
+        Returns:
+            The rate, or None when there was nothing beyond the burst.
+        """
+        ordered = sorted(times)
+        if len(ordered) <= self.burst:
+            return None
+        return (len(ordered) - self.burst) / max(ordered[-1] - ordered[0], 1e-9)
+
+    @property
+    def tolerated(self) -> float:
+        """Requests above the limit that `JITTER` explains."""
+        return self.rate * JITTER
+
+
+class Gate:
+    """Says of each arrival whether the limit, `JITTER` allowed for, still holds with it.
+
+    Deliberately not opero's own bucket: a leaking level of requests, so that one mistake cannot
+    hide in both.
+    """
+
+    __slots__ = ("_at", "_level", "limit")
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self._level = 0.0
+        self._at = float("-inf")
+
+    def admits(self, at: float) -> bool:
+        """Count an arrival and say whether it was within the limit.
+
+        Args:
+            at: When it arrived, in seconds; never earlier than the one before.
+        """
+        leaked = self.limit.rate * (at - self._at)
+        self._level = max(0.0, self._level - leaked) + 1.0
+        self._at = at
+        return self._level <= self.limit.burst + self.limit.tolerated
+
+
+class DemoServer:
+    """The server: a context manager that listens while it is entered.
+
+    Attributes:
+        seed: What decides its troubles.
+        limit: What `/limited` allows.
+        address: `host:port` while it listens.
+    """
+
+    def __init__(self, seed: int, limit: Limit) -> None:
+        """Prepare a server that does not listen yet.
+
+        Args:
+            seed: Decides which requests fail, stall or are refused.
+            limit: What `/limited` allows.
+        """
+        self.seed = seed
+        self.limit = limit
+        self.address = ""
+        self._gate = Gate(limit)
+        self._log: list[Arrival] = []
+        self._counts: dict[tuple[str, str], int] = {}
+        self._open: set[asyncio.Task[None]] = set()
+        self._listening = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="opero-demo-server", daemon=True)
+
+    def __enter__(self) -> DemoServer:
+        self._thread.start()
+        if not self._listening.wait(START):
+            raise RuntimeError(f"the demo server did not start within {START:g} s")
+        if self._failure is not None:
+            raise RuntimeError("the demo server could not start") from self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with suppress(RuntimeError):  # the loop has closed: it is over already
+                loop.call_soon_threadsafe(stopping.set)
+        self._thread.join(START)
+
+    def seen(self, path: str, key: str | None = None, by: str | None = None) -> list[Arrival]:
+        """The requests for a path so far, in the order they arrived.
+
+        Args:
+            path: The path without its query.
+            key: Only those for this key.
+            by: Only those of this client.
+        """
+        return [
+            arrival
+            for arrival in tuple(self._log)
+            if arrival.path == path
+            and (key is None or arrival.key == key)
+            and (by is None or arrival.by == by)
+        ]
+
+    def eventually(self, happened: Callable[[], bool], within: float = 2.0) -> bool:
+        """Wait for something that the server notices a moment after its client does.
+
+        Args:
+            happened: Says whether it has.
+            within: Seconds to wait at most.
+
+        Returns:
+            Whether it happened in time.
+        """
+        end = time.monotonic() + within
+        while not happened():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.005)
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over: no thread, no conversation, and no one listens at its port."""
+        if self._thread.is_alive() or self._open:
+            return False
+        host, _, port = self.address.partition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        except OSError:
+            return True
+        return False
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the server to start
+            self._failure = error
+        finally:
+            self._listening.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1024)
+        host, port = server.sockets[0].getsockname()[:2]
+        self.address = f"{host}:{port}"
+        self._listening.set()
+        await self._stopping.wait()
+        server.close()
+        if self._open:  # stalls end by themselves now: they wait for this moment too
+            _, late = await asyncio.wait(tuple(self._open), timeout=START / 2)
+            for task in late:
+                task.cancel()
+        await server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, EOFError, ValueError):
+            pass  # a client that went away, or never spoke HTTP
+        finally:
+            self._open.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        at = time.monotonic()
+        _method, target, _version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
+        arrival = self._note(at, target)
+        status, wait = self._decide(arrival)
+        if wait and await self._hold_back(wait, reader):
+            arrival.hung_up = True
+            return
+        arrival.status = status
+        text = answer(self.seed, arrival.path, arrival.key) if status == HTTPStatus.OK else ""
+        writer.write(_response(status, text))
+        await writer.drain()
+
+    def _note(self, at: float, target: str) -> Arrival:
+        url = urlsplit(target)
+        query = parse_qs(url.query)
+        key = query.get("key", [""])[0]
+        nth = self._counts.get((url.path, key), 0)
+        self._counts[url.path, key] = nth + 1
+        arrival = Arrival(at, url.path, key, query.get("by", [""])[0], nth)
+        self._log.append(arrival)
+        return arrival
+
+    def _decide(self, arrival: Arrival) -> tuple[int, float]:
+        """The status to answer, and the seconds to hold it back."""
+        if arrival.path == "/flaky":
+            planned = troubles(self.seed, arrival.key)
+            trouble = planned[arrival.nth] if arrival.nth < len(planned) else None
+            if trouble == "stall":
+                arrival.stalled = True
+                return HTTPStatus.OK, STALL
+            return int(trouble or HTTPStatus.OK), 0.0
+        if arrival.path == "/limited":
+            admitted = self._gate.admits(arrival.at)
+            return (HTTPStatus.OK if admitted else HTTPStatus.TOO_MANY_REQUESTS), 0.0
+        if arrival.path == "/stall":
+            arrival.stalled = True
+            return HTTPStatus.OK, STALL
+        if arrival.path == "/slow":
+            return HTTPStatus.OK, SLOW
+        if arrival.path == "/broken":
+            return HTTPStatus.INTERNAL_SERVER_ERROR, 0.0
+        if arrival.path in ("/item", "/backup"):
+            return HTTPStatus.OK, 0.0
+        return HTTPStatus.NOT_FOUND, 0.0
+
+    async def _hold_back(self, seconds: float, reader: asyncio.StreamReader) -> bool:
+        """Wait before an answer; return early when the client leaves or the server stops.
+
+        Returns:
+            Whether the client hung up.
+        """
+        assert self._stopping is not None
+        gone = asyncio.ensure_future(reader.read(1))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({gone, stop}, timeout=seconds, return_when="FIRST_COMPLETED")
+            return gone.done()
+        finally:
+            for waiting in (gone, stop):
+                waiting.cancel()
+            await asyncio.gather(gone, stop, return_exceptions=True)
+
+
+def _response(status: int, text: str) -> bytes:
+    body = text.encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        lines.append("Retry-After: 1")
+    return "\r\n".join((*lines, "", "")).encode("ascii") + body

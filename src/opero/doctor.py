@@ -1,0 +1,164 @@
+"""`python -m opero doctor`: which implementation runs and why, and what is installed around it.
+
+    hotpath, switches, the files of opero._compiled, installed distributions -> Findings -> text
+
+The examination imports the extension modules, because a file that is there may still not load. It
+imports nothing of the optional parts: it asks the import system and the installed metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import Final
+
+from . import __version__, hotpath, switches
+
+PARTS: Final = ("orjson", "xxhash", "tqdm", "cloudpickle", "uvloop", "diskcache", "redis")
+"""What opero or a coming part of it can use; module and distribution have one name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """One module of the compiled half.
+
+    Attributes:
+        name: The module, without its package.
+        state: "loads", "missing" or "broken".
+        detail: Its file, or why there is none or it does not load.
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the examination found.
+
+    Attributes:
+        facts: Names and values, in the order they are told.
+        extensions: The state of each module of the compiled half.
+        parts: Name and version of each optional part; the version says so when it is absent.
+        problems: What is wrong, in sentences; none when the installation is healthy.
+    """
+
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    extensions: list[Extension] = field(default_factory=list)
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """All of it, for people."""
+        lines = [f"{name:<22}  {value}" for name, value in self.facts]
+        lines += ["", "extension modules"]
+        lines += [f"  {each.name:<10}  {each.state:<7}  {each.detail}" for each in self.extensions]
+        lines += ["", "optional parts"]
+        lines += [f"  {name:<11}  {version}" for name, version in self.parts]
+        lines += ["", *(f"problem: {problem}" for problem in self.problems)]
+        lines.append("not healthy" if self.problems else "healthy")
+        return "\n".join(lines)
+
+
+def examine(environ: Mapping[str, str] = os.environ) -> Findings:
+    """Examine the running installation.
+
+    Args:
+        environ: Where the switches stand.
+
+    Returns:
+        What was found; `problems` is empty when the installation is healthy.
+    """
+    found = Findings()
+    python = f"{platform.python_implementation()} {platform.python_version()}, {_gil()}"
+    found.facts += [
+        ("opero", f"{__version__} in {Path(__file__).parent}"),
+        ("runs", f"{hotpath.core.name}: {hotpath.REASON}"),
+        ("python", f"{python}, {sys.executable}"),
+        ("platform", platform.platform()),
+    ]
+    found.facts += [
+        (name, repr(environ[name]) if name in environ else "not set")
+        for name in (switches.PURE_PYTHON, switches.REQUIRE_COMPILED, switches.BUILD)
+    ]
+    found.extensions += [_extension(name) for name in hotpath.MODULES]
+    found.parts += [(name, _version(name)) for name in PARTS]
+    found.problems += _problems(found.extensions)
+    return found
+
+
+def present() -> int:
+    """Examine the installation and print what was found.
+
+    Returns:
+        The exit code: 0 when it is healthy, else 1.
+    """
+    found = examine()
+    print(found.text())
+    return 1 if found.problems else 0
+
+
+def _problems(extensions: list[Extension]) -> list[str]:
+    broken = [each for each in extensions if each.state == "broken"]
+    missing = [each for each in extensions if each.state == "missing"]
+    problems = [f"{each.name} does not load: {each.detail}" for each in broken]
+    if missing and len(missing) < len(extensions):
+        names = ", ".join(each.name for each in missing)
+        problems.append(f"some extension modules are there and others are not: {names}")
+    if not broken and not missing:
+        try:
+            hotpath.load("compiled")
+        except Exception as error:  # noqa: BLE001 - that is the finding
+            problems.append(f"the extension modules load, but not as one: {error}")
+    return problems
+
+
+def _extension(name: str) -> Extension:
+    full_name = f"opero._compiled.{name}"
+    spec = util.find_spec(full_name)
+    if spec is None or spec.origin is None:
+        return Extension(name, "missing", _files_of_others(name))
+    try:
+        import_module(full_name)
+    except Exception as error:  # noqa: BLE001 - a broken library may raise anything
+        return Extension(name, "broken", f"{spec.origin}: {type(error).__name__}: {error}")
+    return Extension(name, "loads", spec.origin)
+
+
+def _files_of_others(name: str) -> str:
+    """Name the files of a module that this Python cannot use."""
+    files = sorted(
+        path.name
+        for folder in import_module("opero._compiled").__path__
+        for path in Path(folder).glob(f"{name}.*")
+        if path.suffix in (".so", ".pyd")
+    )
+    return f"made for another Python: {', '.join(files)}" if files else ""
+
+
+def _version(name: str) -> str:
+    """The version of an installed distribution, without importing it."""
+    try:
+        present = util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        present = False
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "present, of unknown version" if present else "not installed"
+    return version if present else f"{version} by its metadata, but there is no module"
+
+
+def _gil() -> str:
+    """Whether this Python has a GIL, and whether it is on."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "with the GIL"
+    enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return f"free-threaded, the GIL is {'on' if enabled else 'off'}"

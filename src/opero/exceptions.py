@@ -1,0 +1,166 @@
+"""The exceptions that opero raises; every one is an `OperoError`.
+
+An exception that carries other exceptions has to survive a pickle whatever its cargo is: the
+second half of this module says how.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OperoError(RuntimeError):
+    """Base of every exception that opero itself raises."""
+
+
+class _Failure(OperoError):
+    """A failure that carries the errors of the attempts behind it.
+
+    Attributes:
+        message: Description of the failure.
+        errors: The exception of each failed attempt, in order.
+    """
+
+    message: str
+    errors: list[Exception]
+
+    def __init__(self, message: str, errors: list[Exception] | None = None) -> None:
+        """Keep the message and the attempts' errors.
+
+        Args:
+            message: Description of the failure.
+            errors: The exception of each failed attempt, in order.
+        """
+        super().__init__(message)
+        self.message = message
+        self.errors = list(errors or ())
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_failure, (type(self), self.message, _pack(self.errors), _extras(self))
+
+
+class AllFailedError(_Failure):
+    """Every attempt has failed; `errors` holds the exception of each, `__cause__` the last one."""
+
+
+class DeadlineExceeded(_Failure, TimeoutError):
+    """The call's `timeout` passed, or would have passed in a wait that was therefore not begun.
+
+    `errors` holds the exceptions of the attempts so far.
+    """
+
+
+class CacheKeyError(OperoError, TypeError):
+    """The arguments of a call cannot be told apart faithfully, so no cache key can be made."""
+
+
+class ErrorStandIn(OperoError):
+    """Takes the place of an exception that cannot be pickled, and says which one it was."""
+
+
+# --- carrying exceptions through a pickle -------------------------------------------------------
+#
+# The default pickle of an exception calls `type(error)(*error.args)`, which fails for a class whose
+# `__init__` takes other arguments than it hands to `super().__init__`. Such an exception is rebuilt
+# without its `__init__`: same type, same args, same attributes.
+
+_Packed = tuple[str, Any]
+
+
+def _pack(errors: list[Exception]) -> list[_Packed]:
+    return [_pack_one(error) for error in errors]
+
+
+def _pack_one(error: BaseException) -> _Packed:
+    import pickle
+
+    if _survives(error):
+        return "whole", error
+    parts = (type(error), error.args, _extras(error))
+    try:
+        _rebuild_parts(*pickle.loads(pickle.dumps(parts)))
+    except Exception:  # noqa: BLE001 - whatever it is, the exception does not travel
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        return "lost", (name, _describe(error))
+    return "parts", parts
+
+
+def _survives(error: BaseException) -> bool:
+    """Tell whether a plain pickle brings `error` back as it is."""
+    import pickle
+
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - a user's __reduce__ or __init__ may raise anything
+        return False
+    return type(copy) is type(error) and len(copy.args) == len(error.args)
+
+
+def _extras(error: BaseException) -> dict[str, Any]:
+    """The attributes of `error` beyond its message and errors that can be pickled."""
+    import pickle
+
+    extras = {}
+    for name, value in vars(error).items():
+        if isinstance(error, _Failure) and name in {"message", "errors"}:
+            continue
+        try:
+            pickle.loads(pickle.dumps(value))
+        except Exception:  # noqa: BLE001 - this attribute stays behind
+            continue
+        extras[name] = value
+    return extras
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
+        return "(its message cannot be shown)"
+
+
+def _unpack(packed: list[_Packed]) -> list[Exception]:
+    errors: list[Exception] = []
+    for kind, cargo in packed:
+        if kind == "whole":
+            errors.append(cargo)
+        elif kind == "parts":
+            errors.append(_rebuild_parts(*cargo))
+        else:
+            errors.append(ErrorStandIn("{}: {}".format(*cargo)))
+    return errors
+
+
+def _rebuild_parts(
+    kind: type[Exception], args: tuple[Any, ...], extras: dict[str, Any]
+) -> Exception:
+    error = _new(kind, args)
+    error.args = args
+    vars(error).update(extras)
+    return error
+
+
+def _new(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
+    """Make a `kind` without its `__init__`, by the first base whose memory layout allows it."""
+    for base in kind.__mro__:
+        if "__new__" in vars(base):
+            try:
+                error: Exception = base.__new__(kind, *args)
+            except TypeError:  # "not safe": a later base has the larger layout
+                continue
+            return error
+    raise TypeError(f"{kind.__qualname__} cannot be made without its __init__")
+
+
+def _rebuild_failure(
+    kind: type[_Failure], message: str, packed: list[_Packed], extras: dict[str, Any]
+) -> _Failure:
+    errors = _unpack(packed)
+    error = kind(message, errors)
+    vars(error).update(extras)
+    if errors:
+        error.__cause__ = errors[-1]
+    return error

@@ -1,0 +1,120 @@
+"""What a decorated function looks like to a type checker, and to a reader.
+
+At run time it is a `Call` or `AsyncCall` of the active implementation; these classes only describe
+it: the function's own parameters and return type, and the attributes that opero adds. Nothing in
+opero imports this module at run time; an annotation may: `Decorated[[int], str]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from .figures import CacheInfo, Stats
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+T = TypeVar("T")
+
+
+class _Figures(Protocol):
+    __name__: str
+    __qualname__: str
+    __module__: str
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
+        ...
+
+    def cache_clear(self) -> None:
+        """Forget every value; what is running now will not be stored either."""
+        ...
+
+    def stats(self) -> Stats:
+        """Return what has happened since the function was decorated."""
+        ...
+
+
+class _Takes(Protocol, Generic[S_contra, Q, R_co]):
+    """A function by its first parameter and the others."""
+
+    def __call__(self, first: S_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+
+class Decorated(_Figures, Protocol, Generic[P, R_co]):
+    """A function decorated by opero.
+
+    No checker tells it whether `@staticmethod` or `@classmethod` stands beside it in a class, so
+    `__get__` goes by the first parameter: one that takes the class makes a class method, one that
+    takes the instance a method, any other a static method. Only a static method whose first
+    parameter would take the instance too, as `object` does, is taken for a method: checkers refuse
+    a call of it on an instance, and understand one on the class.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]:
+        """The function itself, without opero."""
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function, with all that opero adds."""
+        ...
+
+    def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the value of one call, given by its arguments; tell whether there was one."""
+        ...
+
+    @overload
+    def __get__(
+        self: _Takes[type[T], Q, R], instance: T | None, owner: type[T], /
+    ) -> Bound[Q, R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Decorated[P, R_co]: ...
+    @overload
+    def __get__(self: _Takes[S, Q, R], instance: S, owner: type | None = ..., /) -> Bound[Q, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = ..., /) -> Decorated[P, R_co]: ...
+
+
+class Bound(_Figures, Protocol, Generic[P, R_co]):
+    """A decorated method together with its instance, or a class method with its class."""
+
+    @property
+    def __self__(self) -> Any:
+        """The instance, or the class."""
+        ...
+
+    @property
+    def __func__(self) -> Decorated[..., R_co]:
+        """The decorated function without it."""
+        ...
+
+    @property
+    def __wrapped__(self) -> Callable[..., R_co]:
+        """The function itself, without opero and without the instance."""
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the method, with all that opero adds."""
+        ...
+
+    def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the value of one call on this instance; tell whether there was one."""
+        ...
+
+
+class Decorator(Protocol):
+    """A decorator whose options are given."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a static method can be called too
+        self, function: staticmethod[P, R], /
+    ) -> staticmethod[P, R]: ...
+    @overload
+    def __call__(self, function: classmethod[T, P, R], /) -> classmethod[T, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Decorated[P, R]: ...

@@ -1,0 +1,404 @@
+"""The options: three config objects, and every check that an option has to pass.
+
+A wrong option fails when the function is decorated, with a message that names the option, its value
+and what is allowed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from .limiter import RateLimiter
+
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
+
+_MOST = 10**9
+"""The greatest whole number that an option may ask for."""
+_LONGEST = 1e9
+"""The longest time, in seconds, that an option may ask for: about 31 years."""
+
+
+@dataclass
+class CacheConfig:
+    """How a function's values are cached; for `cache=`.
+
+    Attributes:
+        enabled: Whether they are cached at all.
+        ttl: Seconds for which a value counts; None for ever.
+        backend: Where they are kept: "memory".
+        namespace: The name under which `clear_cache` finds them.
+        key_function: Makes the key from the call's own arguments; None: from all of them.
+        backend_options: The backend's own options, without the prefix `cache_`: `maxsize`.
+    """
+
+    enabled: bool = False
+    ttl: float | None = None
+    backend: str = "memory"
+    namespace: str = "opero"
+    key_function: Callable[..., Any] | None = None
+    backend_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RetryConfig:
+    """How a function is attempted again; for `retry=`.
+
+    Attributes:
+        attempts: The greatest number of attempts in all; 0 and 1 both mean one.
+        backoff_factor: What the delay grows by from attempt to attempt, at least 1.
+        min_delay: The shortest delay in seconds.
+        max_delay: The longest delay in seconds.
+        retry_on: An exception type, a tuple of them, or a predicate of the exception.
+        jitter: Whether the delay is drawn at random below its ceiling.
+    """
+
+    attempts: int = 3
+    backoff_factor: float = 1.5
+    min_delay: float = 0.1
+    max_delay: float = 30.0
+    retry_on: RetryOn = (Exception,)
+    jitter: bool = True
+
+
+@dataclass
+class RateLimitConfig:
+    """How often a function may start; for `rate_limit=`.
+
+    Attributes:
+        rate: Starts per second; None for no limit.
+        burst: Starts that may follow each other at once after a pause.
+    """
+
+    rate: float | None = None
+    burst: int = 1
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """A checked `CacheConfig`: `ttl` in nanoseconds and `maxsize` in entries, 0 for no bound."""
+
+    ttl: int
+    maxsize: int
+    namespace: str
+    key_function: Callable[..., Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every option of one decorated function, checked.
+
+    Attributes:
+        retry: How it is attempted again.
+        arg_fallback: Which argument falls back to which values; None without.
+        cache: How it is cached; None without.
+        limit: Its rate limit; None without.
+        timeout: Nanoseconds for a whole call; 0 for no bound.
+    """
+
+    retry: RetryConfig
+    arg_fallback: ArgFallback | None
+    cache: CachePlan | None
+    limit: RateLimitConfig | RateLimiter | None
+    timeout: int
+
+
+CACHE_DEFAULTS: dict[str, Any] = {
+    "cache_ttl": None,
+    "cache_key": None,
+    "cache_namespace": "opero",
+    "cache_backend": "memory",
+    "cache_maxsize": 1024,
+}
+RETRY_DEFAULTS: dict[str, Any] = {
+    "retries": 3,
+    "backoff_factor": 1.5,
+    "min_delay": 0.1,
+    "max_delay": 30.0,
+    "retry_on": (Exception,),
+    "jitter": True,
+}
+STORED_OPTIONS = (
+    "cache_dir",
+    "cache_secret",
+    "cache_size_limit",
+    "cache_stale",
+    "cache_url",
+    "cache_version",
+)
+"""Options of the backends that keep values outside the process."""
+OPTIONS = (
+    *RETRY_DEFAULTS,
+    *CACHE_DEFAULTS,
+    "arg_fallback",
+    "burst",
+    "cache",
+    "rate_limit",
+    "retry",
+    "timeout",
+)
+"""Every option of `opero`, the memory store's included."""
+BACKENDS = ("memory", "disk", "redis")
+
+
+def plan(
+    *,
+    retry: RetryConfig,
+    arg_fallback: ArgFallback | None,
+    cache: CacheConfig,
+    limit: RateLimitConfig | RateLimiter | None,
+    timeout: float | None,
+    attempts_named: str = "retries",
+) -> Plan:
+    """Check the options of one function; `attempts_named` is what the caller calls them.
+
+    Raises:
+        TypeError: If an option has the wrong type.
+        ValueError: If an option has a value that is not allowed.
+    """
+    if isinstance(limit, RateLimitConfig) and limit.rate is None:
+        limit = None
+    if not isinstance(cache.enabled, bool):
+        _wrong("enabled", cache.enabled, "True or False", TypeError)
+    cached = check_cache(cache)
+    return Plan(
+        retry=_check_retry(retry, attempts_named),
+        arg_fallback=_check_arg_fallback(arg_fallback),
+        cache=cached if cache.enabled else None,
+        limit=limit,
+        timeout=0 if timeout is None else max(1, int(1e9 * _positive("timeout", timeout))),
+    )
+
+
+def cache_config(cache: bool | CacheConfig, options: Mapping[str, Any]) -> CacheConfig:
+    """Make one config of `cache=` and the `cache_*` keywords beside it.
+
+    Raises:
+        TypeError: If `cache` is neither a bool nor a `CacheConfig`.
+        ValueError: If both a `CacheConfig` and keywords are given.
+    """
+    if isinstance(cache, CacheConfig):
+        _refuse_both("cache=CacheConfig(...)", options, CACHE_DEFAULTS)
+        return cache
+    if not isinstance(cache, bool):
+        _wrong("cache", cache, "True, False or a CacheConfig", TypeError)
+    named = {"cache_ttl", "cache_key", "cache_namespace", "cache_backend"}
+    return CacheConfig(
+        enabled=cache,
+        ttl=options["cache_ttl"],
+        backend=options["cache_backend"],
+        namespace=options["cache_namespace"],
+        key_function=options["cache_key"],
+        backend_options={
+            name.removeprefix("cache_"): value
+            for name, value in options.items()
+            if name not in named and value != CACHE_DEFAULTS.get(name, _UNSET)
+        },
+    )
+
+
+def retry_config(retry: RetryConfig | None, options: Mapping[str, Any]) -> RetryConfig:
+    """Make one config of `retry=` and the keywords beside it.
+
+    Raises:
+        TypeError: If `retry` is neither None nor a `RetryConfig`.
+        ValueError: If both a `RetryConfig` and keywords are given.
+    """
+    if retry is None:
+        return RetryConfig(
+            attempts=options["retries"],
+            backoff_factor=options["backoff_factor"],
+            min_delay=options["min_delay"],
+            max_delay=options["max_delay"],
+            retry_on=options["retry_on"],
+            jitter=options["jitter"],
+        )
+    if not isinstance(retry, RetryConfig):
+        _wrong("retry", retry, "a RetryConfig", TypeError)
+    _refuse_both("retry=RetryConfig(...)", options, RETRY_DEFAULTS)
+    return retry
+
+
+def limit_config(
+    rate_limit: float | RateLimitConfig | RateLimiter | None, burst: int
+) -> RateLimitConfig | RateLimiter | None:
+    """Make one config of `rate_limit=` and `burst=`.
+
+    Raises:
+        TypeError: If `rate_limit` is no number, `RateLimitConfig` or `RateLimiter`.
+        ValueError: If `burst` is given beside an object that has its own, or a value is off.
+    """
+    from .limiter import RateLimiter
+
+    if isinstance(rate_limit, (RateLimitConfig, RateLimiter)):
+        kind = type(rate_limit).__name__
+        _refuse_both(f"rate_limit={kind}(...)", {"burst": burst}, {"burst": 1})
+        if isinstance(rate_limit, RateLimitConfig):
+            check_burst(rate_limit.burst)
+            if rate_limit.rate is not None:
+                check_rate("rate", rate_limit.rate)
+        return rate_limit
+    check_burst(burst)
+    if rate_limit is None:
+        return None
+    return RateLimitConfig(check_rate("rate_limit", rate_limit), burst)
+
+
+def check_cache(cache: CacheConfig) -> CachePlan:
+    """Check how a function is cached."""
+    backend = cache.backend
+    if backend not in BACKENDS:
+        _wrong("cache_backend", backend, "one of 'memory', 'disk', 'redis'")
+    if backend != "memory":
+        raise ValueError(
+            f"cache_backend={backend!r}: this release of opero caches in memory only; the disk and "
+            f"redis backends come in a later one. Use cache_backend='memory'"
+        )
+    if not isinstance(cache.backend_options, Mapping):
+        _wrong("backend_options", cache.backend_options, "a dict of options", TypeError)
+    options = dict(cache.backend_options)
+    maxsize = options.pop("maxsize", CACHE_DEFAULTS["cache_maxsize"])
+    for name, value in options.items():
+        if f"cache_{name}" in STORED_OPTIONS:
+            raise ValueError(f"cache_{name}={value!r} is not read by cache_backend='memory'")
+        raise TypeError(unknown(f"cache_{name}", (*CACHE_DEFAULTS, *STORED_OPTIONS)))
+    if maxsize is not None and _whole("cache_maxsize", maxsize) < 1:
+        _wrong("cache_maxsize", maxsize, "1 or more entries, or None for no bound")
+    if not isinstance(cache.namespace, str):
+        _wrong("cache_namespace", cache.namespace, "a string", TypeError)
+    if not cache.namespace:
+        _wrong("cache_namespace", cache.namespace, "a string with at least one character")
+    key = cache.key_function
+    if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
+        _wrong("cache_key", key, "an ordinary function of the call's arguments", TypeError)
+    ttl = 0 if cache.ttl is None else max(1, int(1e9 * _positive("cache_ttl", cache.ttl)))
+    return CachePlan(ttl, maxsize or 0, cache.namespace, key)
+
+
+def check_rate(option: str, rate: Any) -> float:
+    """Check a rate in permits per second and return it."""
+    number = _number(option, rate)
+    if not 1 / _LONGEST <= number <= 1e9:
+        _wrong(option, rate, "a number of permits per second between 1e-9 and 1e9")
+    return number
+
+
+def check_burst(burst: Any) -> int:
+    """Check a number of permits and return it."""
+    if _whole("burst", burst) < 1:
+        _wrong("burst", burst, "1 permit or more")
+    return int(burst)
+
+
+def unknown(option: str, known: tuple[str, ...], function: str = "opero") -> str:
+    """Say that there is no such option, and which one is nearest."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(option, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"{function}() has no option {option!r}; {hint}"
+
+
+_UNSET: Any = object()
+
+
+def _check_retry(retry: RetryConfig, named: str) -> RetryConfig:
+    attempts = _whole(named, retry.attempts)
+    if attempts < 0:
+        _wrong(named, attempts, "the number of attempts in all, 0 or more")
+    factor = _number("backoff_factor", retry.backoff_factor)
+    if not 1 <= factor <= _LONGEST:
+        _wrong("backoff_factor", factor, "a number from 1 to 1e9")
+    shortest = _seconds("min_delay", retry.min_delay)
+    longest = _seconds("max_delay", retry.max_delay)
+    if longest < shortest:
+        _wrong("max_delay", longest, f"at least min_delay, which is {shortest!r}")
+    if not isinstance(retry.jitter, bool):
+        _wrong("jitter", retry.jitter, "True or False", TypeError)
+    return RetryConfig(
+        attempts, factor, shortest, longest, _check_retry_on(retry.retry_on), retry.jitter
+    )
+
+
+def _check_retry_on(retry_on: Any) -> RetryOn:
+    allowed = "an exception type, a tuple of them, or a predicate of the exception"
+    if isinstance(retry_on, (type, tuple)):
+        kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                _wrong("retry_on", kind, allowed, TypeError)
+            if issubclass(kind, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                _wrong("retry_on", kind, "an exception that does not end the program")
+        return kinds
+    if not callable(retry_on) or inspect.iscoroutinefunction(retry_on):
+        _wrong("retry_on", retry_on, allowed, TypeError)
+    predicate: Callable[[Exception], bool] = retry_on
+    return predicate
+
+
+def _check_arg_fallback(arg_fallback: Any) -> ArgFallback | None:
+    allowed = "a parameter's name, or a dict of one parameter and the list of values to try"
+    if arg_fallback is None or (isinstance(arg_fallback, str) and arg_fallback):
+        return arg_fallback
+    if not isinstance(arg_fallback, Mapping):
+        kind = ValueError if isinstance(arg_fallback, str) else TypeError
+        _wrong("arg_fallback", arg_fallback, allowed, kind)
+    if len(arg_fallback) != 1:
+        _wrong("arg_fallback", dict(arg_fallback), allowed)
+    ((name, values),) = arg_fallback.items()
+    if not isinstance(name, str):
+        _wrong("arg_fallback", dict(arg_fallback), allowed, TypeError)
+    if not isinstance(values, (list, tuple)) or not values:
+        _wrong(f"arg_fallback[{name!r}]", values, "a list or tuple with at least one value")
+    return {name: tuple(values)}
+
+
+def _refuse_both(config: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not defaults.get(name, _UNSET) and value != defaults.get(name, _UNSET):
+            raise ValueError(f"{name}={value!r} beside {config}: say it inside the config object")
+
+
+def _whole(option: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        _wrong(option, value, "a whole number", TypeError)
+    number = int(operator.index(value))
+    if abs(number) > _MOST:
+        _wrong(option, value, f"a whole number up to {_MOST}")
+    return number
+
+
+def _number(option: str, value: Any) -> float:
+    if isinstance(value, (bool, str, bytes)) or not hasattr(type(value), "__float__"):
+        _wrong(option, value, "a number", TypeError)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        _wrong(option, value, "a finite number")
+    return number
+
+
+def _seconds(option: str, value: Any) -> float:
+    seconds = _number(option, value)
+    if not 0 <= seconds <= _LONGEST:
+        _wrong(option, value, "a number of seconds from 0 to 1e9")
+    return seconds
+
+
+def _positive(option: str, value: Any) -> float:
+    seconds = _number(option, value)
+    if not 0 < seconds <= _LONGEST:
+        _wrong(option, value, "a number of seconds above 0, up to 1e9")
+    return seconds
+
+
+def _wrong(option: str, value: Any, allowed: str, kind: type[Exception] = ValueError) -> NoReturn:
+    raise kind(f"{option}={value!r} is not allowed: it has to be {allowed}")

@@ -1,0 +1,148 @@
+"""The shell for ordinary functions: it sleeps in the caller's thread.
+
+`run` waits for a permit, starts the function, judges a failure, sleeps, and begins again; `follow`
+waits for another thread's flight.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from threading import get_ident
+from typing import Any
+
+from opero.core.attempts import is_final
+from opero.core.clock import NEVER
+
+from .verdicts import judge, misfits, too_late
+
+_waiting: dict[int, Any] = {}
+"""Which flight each waiting thread follows."""
+
+
+def run(
+    call: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    deadline: int = NEVER,
+    error: BaseException | None = None,
+) -> Any:
+    """Attempt a call until it succeeds or the core gives up.
+
+    Args:
+        call: The decorated function.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        deadline: When the call has to be over, in nanoseconds.
+        error: What the first attempt raised, if it has been made.
+
+    Returns:
+        What the function returned.
+    """
+    attempts: Any = None
+    failure: BaseException | None = None
+    fallback = call.fallback
+    given: Any = None
+    width = 1
+    if fallback is not None:
+        given = fallback.given(args, kwargs)
+        width = fallback.check(given)
+    now_args, now_kwargs = args, kwargs
+    try:
+        while True:
+            if error is not None:
+                if attempts is None:
+                    if misfits(call, error, args, kwargs):
+                        raise error
+                    attempts = call.policy.attempts(width)
+                failure = judge(call, attempts, error, deadline)
+                if failure is not None:
+                    raise failure
+                error = None
+                if attempts.delay:
+                    waited = sleep(call.clock, attempts.delay)
+                    call.backoff_wait += waited  # read only now: others wait at the same time
+                if fallback is not None:
+                    value = fallback.choice(given, attempts.value)
+                    now_args, now_kwargs = fallback.place(args, kwargs, value)
+            if call.limiter is not None:
+                permit(call, attempts, deadline)
+            call.attempted += 1
+            try:
+                return call.func(*now_args, **now_kwargs)
+            except BaseException as caught:  # noqa: BLE001 - judged above
+                error = caught
+    finally:
+        attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
+
+
+def permit(call: Any, attempts: Any, deadline: int) -> None:
+    """Wait for the call's rate-limit permit."""
+    waited = call.limiter.wait_sync(deadline)
+    if waited < 0:
+        raise too_late(call, attempts, "its rate-limit permit would not come in time")
+    call.permit_wait += waited
+    if call.journal.debug:
+        call.journal.permit(call.name, waited / 1e9)
+
+
+def sleep(clock: Any, delay: int) -> int:
+    """Sleep for `delay` nanoseconds, or move a clock that skips waits; return the time waited."""
+    start = clock.now()
+    end = start + delay
+    if clock.skipping:
+        clock.move_to(end)
+    left = end - clock.now()
+    while left > 0:
+        time.sleep(left / 1e9)
+        left = end - clock.now()
+    return int(clock.now() - start)
+
+
+def follow(
+    call: Any,
+    store: Any,
+    key: Any,
+    flight: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    deadline: int,
+) -> Any:
+    """Wait for another thread's run of the same call and share its outcome.
+
+    A thread that would wait for itself, directly or around a circle of threads, runs the function
+    on its own: what would be endless recursion without opero stays that, and does not hang.
+    """
+    me = get_ident()
+    gate = threading.Lock()
+    gate.acquire()
+    _waiting[me] = flight  # first, so that of two threads that meet in a circle one sees it
+    if _is_circle(flight, me):
+        _waiting.pop(me, None)
+        return run(call, args, kwargs, deadline)
+    try:
+        flight.join(gate)
+        if not flight.done:
+            left = -1.0 if deadline == NEVER else max(0.0, (deadline - call.clock.now()) / 1e9)
+            if not gate.acquire(timeout=min(left, threading.TIMEOUT_MAX)) and not flight.done:
+                raise too_late(call, None, "another caller's run of it takes longer")
+        if flight.error is None:
+            return flight.value
+        if not is_final(flight.error):
+            raise flight.error
+    finally:
+        _waiting.pop(me, None)
+        flight.leave(gate)
+        flight = None  # it holds the error, whose traceback holds this frame
+    return call.lead(store, key, args, kwargs, deadline)  # its thread was interrupted, not ours
+
+
+def _is_circle(flight: Any, me: int) -> bool:
+    """Tell whether thread `me` would wait for itself by waiting for `flight`."""
+    for _ in range(len(_waiting) + 1):
+        if flight.owner == me:
+            return True
+        flight = _waiting.get(flight.owner)
+        if flight is None or flight.done:
+            return False
+    return False
