@@ -1,0 +1,117 @@
+"""Runs every test on both implementations, and lets none leave a thread or a process behind.
+
+A test that asks for nothing runs twice: once with `opero.hotpath.core` set to the compiled half,
+once to the plain one; the fixture `core` is that half. A test marked `once` runs once, with what is
+active. `--implementation plain` (or `compiled`) deselects the other half.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from opero import hotpath, switches
+
+settings.register_profile(
+    "opero",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("opero")
+
+
+def _implementations() -> tuple[str, ...]:
+    """Name the halves that this run can test: plain always, compiled unless it is not there."""
+    if switches.is_on(switches.PURE_PYTHON, os.environ):
+        return ("plain",)
+    try:
+        hotpath.load("compiled")
+    except hotpath.MissingModulesError:
+        if switches.is_on(switches.REQUIRE_COMPILED, os.environ):
+            raise
+        return ("plain",)
+    return ("compiled", "plain")
+
+
+IMPLEMENTATIONS = _implementations()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that leaves out one half."""
+    parser.addoption(
+        "--implementation",
+        choices=["both", *IMPLEMENTATIONS],
+        default="both",
+        help="test only this half of opero (default: every half that is installed)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker of tests that do not depend on the implementation."""
+    config.addinivalue_line("markers", "once: not repeated for each implementation")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is tested, and which files are the compiled half."""
+    lines = [f"opero: {', '.join(IMPLEMENTATIONS)}; active: {hotpath.core.name} ({hotpath.REASON})"]
+    if "compiled" in IMPLEMENTATIONS:
+        package = import_module("opero._compiled")
+        for folder in map(Path, package.__path__):
+            files = sorted(path.name for path in folder.glob("*") if path.suffix in {".so", ".pyd"})
+            lines.append(f"opero extensions: {folder}: {', '.join(files)}")
+    else:
+        lines.append("opero extensions: none, the compiled half is NOT tested in this run")
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat a test for each half."""
+    if "core" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("implementation")
+        halves = IMPLEMENTATIONS if chosen == "both" else (chosen,)
+        if metafunc.definition.get_closest_marker("once"):
+            halves = (hotpath.core.name,)
+        metafunc.parametrize("core", halves, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hotpath.Core:
+    """Make one half the active one."""
+    half = hotpath.load(request.param)
+    monkeypatch.setattr(hotpath, "core", half)
+    return half
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over(core: hotpath.Core) -> Iterator[None]:
+    """Fail a test that leaves a thread, a child process or a changed clock behind."""
+    before = set(threading.enumerate())
+    yield
+    left = _settled(lambda: set(threading.enumerate()) - before)
+    assert not left, f"threads left over: {left}"
+    children = _settled(multiprocessing.active_children)
+    assert not children, f"processes left over: {children}"
+    assert not core.clock.frozen
+    assert not core.clock.skipping
+
+
+def _settled(look):  # type: ignore[no-untyped-def]
+    """Look until nothing is found, for two seconds at most."""
+    end = time.monotonic() + 2
+    found = look()
+    while found and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+        found = look()
+    return found
