@@ -1,0 +1,199 @@
+"""Rows of plain functions: hits, the first attempt, a free permit, everything on, one failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opero import opero
+
+from . import peers
+from .measure import new_argument, one_argument, three_arguments
+from .rows import CallRow, Function, Side, Target
+
+BY_HAND = "try/except by hand"
+
+RETRY_NO_DELAY: dict[str, Any] = {"retries": 3, "min_delay": 0.0, "max_delay": 0.0}
+
+
+def identity() -> Function:
+    """A function that does nothing, so that a figure is the decorator's own."""
+
+    def function(argument: object) -> object:
+        return argument
+
+    return function
+
+
+def three() -> Function:
+    """A function of three parameters."""
+
+    def function(first: object, second: object, third: object) -> object:
+        return first
+
+    return function
+
+
+def flaky() -> Function:
+    """A function that fails in every odd call, so that each decorated call takes two attempts."""
+    failing = True
+
+    def function(argument: object) -> object:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise ValueError("first attempt")
+        failing = True
+        return argument
+
+    return function
+
+
+def cached(function: Function) -> Function:
+    """`@opero` with a cache and a time to live, all else as it comes."""
+    return opero(cache=True, cache_ttl=peers.TTL)(function)
+
+
+def retried(function: Function) -> Function:
+    """`@opero` as it comes: three attempts."""
+    return opero(function)
+
+
+def retried_at_once(function: Function) -> Function:
+    """`@opero` with three attempts and no delay between them."""
+    return opero(**RETRY_NO_DELAY)(function)
+
+
+def limited(function: Function) -> Function:
+    """`@opero` with a rate limit alone, which no call ever waits for."""
+    return opero(retries=1, rate_limit=peers.PLENTY)(function)
+
+
+def everything(function: Function) -> Function:
+    """`@opero` with cache, time to live, retries and rate limit at once."""
+    return opero(
+        cache=True,
+        cache_ttl=peers.TTL,
+        cache_maxsize=peers.MAXSIZE,
+        rate_limit=peers.PLENTY,
+        **RETRY_NO_DELAY,
+    )(function)
+
+
+def _by_hand(function: Function) -> Function:
+    def by_hand(argument: object) -> object:
+        try:
+            return function(argument)
+        except ValueError:
+            return function(argument)
+
+    return by_hand
+
+
+def all_hits(decorated: Any) -> None:
+    """Says that the loop measured hits."""
+    stats = decorated.stats()
+    assert stats.misses == 1, f"a row of hits missed: {stats}"
+
+
+def all_misses(decorated: Any) -> None:
+    """Says that the loop measured misses, and no waits."""
+    stats = decorated.stats()
+    assert stats.hits == 0, f"a row of misses hit: {stats}"
+    assert stats.permit_wait == 0, f"a free permit was waited for: {stats}"
+
+
+def all_first_attempts(decorated: Any) -> None:
+    """Says that every call succeeded at once."""
+    stats = decorated.stats()
+    assert stats.attempts == stats.calls, f"a row of first attempts retried: {stats}"
+    assert stats.permit_wait == 0, f"a free permit was waited for: {stats}"
+
+
+def all_second_attempts(decorated: Any) -> None:
+    """Says that every call took two attempts and no wait."""
+    stats = decorated.stats()
+    assert stats.attempts == 2 * stats.calls, f"a row of one failure per call: {stats}"
+    assert stats.backoff_wait == 0, f"no delay was waited for: {stats}"
+
+
+ROWS: tuple[CallRow, ...] = (
+    CallRow(
+        "hit, one str argument, TTL set",
+        one_argument("abc"),
+        identity,
+        cached,
+        (peers.lru_hit(), *peers.caches()),
+        (Target(peers.LRU, 0.8),),
+        with_bare=False,
+        check=all_hits,
+    ),
+    CallRow(
+        "hit, one int argument, TTL set",
+        one_argument(12_345),
+        identity,
+        cached,
+        (peers.lru_hit(), *peers.caches()),
+        (Target(peers.LRU, 0.8),),
+        with_bare=False,
+        check=all_hits,
+    ),
+    CallRow(
+        "hit, three arguments, one by keyword",
+        three_arguments("abc"),
+        three,
+        cached,
+        (peers.lru_hit(), *peers.caches()),
+        (Target(peers.LRU, 1.0),),
+        with_bare=False,
+        check=all_hits,
+    ),
+    CallRow(
+        "retry, first attempt succeeds: added",
+        one_argument("abc"),
+        identity,
+        retried,
+        (peers.lru_hit(), *peers.retries()),
+        (
+            Target(peers.LRU, 0.6),
+            Target.times_less(200, "tenacity"),
+            Target.times_less(40, "backoff"),
+            Target.times_less(40, "pyresilience"),
+        ),
+        added=True,
+        check=all_first_attempts,
+    ),
+    CallRow(
+        "permit free: added",
+        one_argument("abc"),
+        identity,
+        limited,
+        (peers.lru_hit(), *peers.limiters()),
+        (
+            Target(peers.LRU, 1.2),
+            Target.times_less(50, "limits"),
+            Target.times_less(50, "throttled-py"),
+            Target.times_less(50, "pyrate-limiter"),
+        ),
+        added=True,
+        check=all_first_attempts,
+    ),
+    CallRow(
+        "everything on, miss and store",
+        new_argument(),
+        identity,
+        everything,
+        (peers.lru_miss(), *peers.caches(calls_through=True), peers.everything()),
+        (Target(peers.LRU, 2.5),),
+        check=all_misses,
+    ),
+    CallRow(
+        "one failure, no delay, then success",
+        one_argument("abc"),
+        flaky,
+        retried_at_once,
+        (Side(BY_HAND, _by_hand), *peers.retries(), peers.tenacity_without_sleep()),
+        (Target.times_less(20, "tenacity"),),
+        with_bare=False,
+        check=all_second_attempts,
+    ),
+)

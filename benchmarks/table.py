@@ -1,0 +1,216 @@
+"""The table: every row's figures beside its targets, as text, JSON, and Markdown for the README."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import asyncs, calls, imports, keys
+from .measure import Effort
+from .rows import COMPILED, PLAIN, Measured, Row, Target
+
+ROWS: tuple[Row, ...] = (*calls.ROWS[:3], *keys.ROWS, *calls.ROWS[3:], *asyncs.ROWS, *imports.ROWS)
+"""The call rows in the order of the promises."""
+
+Result = tuple[Row, Measured]
+
+_HEAD = ("", "compiled", "plain", "against", "its figure", "ratio", "target", "")
+
+
+def measure(rows: Iterable[Row], effort: Effort) -> list[Result]:
+    """Takes the figures of several rows, one after the other.
+
+    Args:
+        rows: What to measure.
+        effort: How long to measure each side.
+
+    Returns:
+        The rows with their figures.
+    """
+    results = []
+    for row in rows:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{row.name}", end="", file=sys.stderr, flush=True)
+        results.append((row, row.measure(effort)))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return results
+
+
+def cpu() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """Python, processor and system in one line."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{python}, {cpu()} ({os.cpu_count()} cores), {platform.system()} {platform.machine()}"
+
+
+def method(effort: Effort) -> str:
+    """How the figures were taken, in one line."""
+    return (
+        f"ns per call unless said otherwise: fastest of {effort.rounds} rounds in which all sides "
+        "take turns, empty loop\ntaken off; 'added': the undecorated function's call taken off too"
+    )
+
+
+def number(value: float | None) -> str:
+    """A figure with three digits that matter."""
+    if value is None:
+        return "missing"
+    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def comparison(ratio: float | None) -> str:
+    """A ratio as people read it: `0.65`, or `213 x less` where it is small."""
+    if ratio is None:
+        return ""
+    if ratio > 1 / 3:
+        return f"{ratio:.2f}"
+    return f"{1 / ratio:,.0f} x less" if ratio > 0 else "nothing"
+
+
+def promise(target: Target, unit: str) -> str:
+    """A target as people read it."""
+    if not target.against:
+        return f"{target.most:g} {unit} or less"
+    if target.most < 1 / 3:
+        return f"{1 / target.most:.0f} x less"
+    return f"{target.most:.2f} or less"
+
+
+def verdict(measured: Measured, target: Target) -> str:
+    """`met`, `MISSED`, or `not judged` when a side is missing."""
+    met = measured.met(target)
+    return "not judged" if met is None else "met" if met else "MISSED"
+
+
+def lines(row: Row, measured: Measured) -> list[tuple[str, ...]]:
+    """The lines of one row: its targets first, the other peers for scale behind them.
+
+    Args:
+        row: The row.
+        measured: Its figures.
+
+    Returns:
+        One tuple of cells per line.
+    """
+    figures = measured.figures
+    own = (row.name, number(figures.get(COMPILED)), number(figures.get(PLAIN)))
+    cells: list[tuple[str, ...]] = []
+    for target in row.targets:
+        value = measured.value(target)
+        ratio = comparison(value) if target.against else ""
+        other = number(figures.get(target.against)) if target.against else ""
+        cells.append(
+            (target.against, other, ratio, promise(target, row.unit), verdict(measured, target))
+        )
+    judged = {target.against for target in row.targets}
+    for name, figure in figures.items():
+        if name not in judged and name not in (COMPILED, PLAIN):
+            scale = Target(name, 0.0)
+            cells.append((name, number(figure), comparison(measured.value(scale)), "", ""))
+    for name, reason in measured.missing.items():
+        if name not in judged:
+            cells.append((name, "missing", reason, "", ""))
+    unit = "" if row.unit == "ns" else f" ({row.unit})"
+    first = (own[0] + unit, *own[1:])
+    return [(first if index == 0 else ("", "", "")) + tail for index, tail in enumerate(cells)]
+
+
+def text(results: Sequence[Result], effort: Effort) -> str:
+    """The table for a terminal.
+
+    Args:
+        results: The rows with their figures.
+        effort: How long was measured.
+
+    Returns:
+        The text, without a line break at the end.
+    """
+    table = [_HEAD, *(line for row, measured in results for line in lines(row, measured))]
+    widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
+    right = {1, 2, 4, 5}
+    rendered = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    ]
+    verdicts = [verdict(measured, target) for row, measured in results for target in row.targets]
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in ("met", "MISSED", "not judged"))
+    return "\n".join(
+        [machine(), method(effort), "", *rendered, "", f"targets of the compiled core: {counts}"]
+    )
+
+
+def readme(results: Sequence[Result], effort: Effort) -> str:
+    """The Markdown table for the README: what a hit and a retry cost.
+
+    Args:
+        results: The rows with their figures.
+        effort: How long was measured.
+
+    Returns:
+        The Markdown, without a line break at the end.
+    """
+    out = ["| what | opero | opero, plain Python | for comparison |", "|---|---:|---:|---|"]
+    for row, measured in results:
+        if row.unit == "modules":
+            continue
+        others = ", ".join(
+            f"{name} {number(figure)}"
+            for name, figure in measured.figures.items()
+            if name not in (COMPILED, PLAIN)
+        )
+        own = (number(measured.figures.get(COMPILED)), number(measured.figures.get(PLAIN)))
+        unit = "" if row.unit == "ns" else f" ({row.unit})"
+        out.append(f"| {row.name}{unit} | {own[0]} | {own[1]} | {others} |")
+    return "\n".join([*out, "", f"{machine()}.", f"{method(effort)}.".replace("\n", " ")])
+
+
+def as_json(results: Sequence[Result], effort: Effort) -> dict[str, Any]:
+    """Everything measured, for `--json`.
+
+    Args:
+        results: The rows with their figures.
+        effort: How long was measured.
+
+    Returns:
+        What `json.dump` takes.
+    """
+    return {
+        "python": platform.python_version(),
+        "machine": machine(),
+        "rounds": effort.rounds,
+        "rows": [
+            {
+                "name": row.name,
+                "unit": row.unit,
+                "figures": dict(measured.figures),
+                "missing": dict(measured.missing),
+                "targets": [
+                    {
+                        "against": target.against,
+                        "most": target.most,
+                        "value": measured.value(target),
+                        "met": measured.met(target),
+                    }
+                    for target in row.targets
+                ],
+            }
+            for row, measured in results
+        ],
+    }
