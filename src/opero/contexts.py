@@ -6,6 +6,7 @@ values of the others; the store that `get_cache_context` opens stands beside the
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from types import TracebackType
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _functions: dict[str, weakref.WeakSet[Any]] = {}
 _opened: dict[tuple[str, str], Any] = {}
+
+
+def _after_fork() -> None:
+    """Forget, in a child process, the runs of the parent's other threads."""
+    global _lock  # noqa: PLW0603 - another thread may have held the old one
+    _lock = threading.Lock()
+    for members in _functions.values():
+        for function in members:
+            function.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def register(namespace: str, function: Any) -> None:

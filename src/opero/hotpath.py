@@ -91,14 +91,14 @@ class Core:
         self.clock = classes["Clock"]()
         vars(self).update(classes)
 
-    def new_lock(self) -> threading.Lock | None:
+    def new_lock(self) -> threading.RLock | None:
         """Return a mutex for one object's methods, or None where they are atomic without one.
 
         A method in C runs from start to end under the interpreter's lock; one in Python does not.
         """
         if self.name == "compiled" and getattr(sys, "_is_gil_enabled", _always)():
             return None
-        return threading.Lock()
+        return threading.RLock()  # a finalizer may come back in the middle of a step
 
 
 class MissingModulesError(ImportError):

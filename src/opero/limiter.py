@@ -6,11 +6,16 @@ usually the head, whose timer is set for the next permit. Each other waiter also
 the time at which its turn would come, so a head whose event loop is stuck holds nobody up for good.
 Nobody in the line owns a permit before it is handed out, so one who leaves has nothing to return;
 one who leaves at the very moment of the handing out gives the permit back.
+
+The lock is reentrant, since a finalizer may leave the line, or join it, in the middle of any step;
+and every step looks at what it finds rather than trusting what the step before has left.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -30,17 +35,22 @@ class _Waiter:
 
     Attributes:
         wake: Tells the waiter to look again; false if it is gone for good.
-        before, after: The bucket's arrival time before and after the waiter's permit was taken.
         granted: Whether the waiter has its permit.
+        gone: Whether it does not wait any more.
+        after: The bucket's arrival time right after its permit was taken, in nanoseconds.
     """
 
-    __slots__ = ("after", "before", "granted", "wake")
+    __slots__ = ("after", "gone", "granted", "wake")
 
     def __init__(self) -> None:
         self.wake: Callable[[], bool] = bool
-        self.before = 0
-        self.after = 0
         self.granted = False
+        self.gone = False
+        self.after = 0
+
+    def is_settled(self) -> bool:
+        """Tell whether the waiter has no business in the line any more."""
+        return self.granted or self.gone
 
 
 class RateLimiter:
@@ -83,9 +93,10 @@ class RateLimiter:
         core = hotpath.core
         self._clock = core.clock
         lock = core.new_lock()
-        self._lock = threading.Lock() if lock is None else lock
+        self._lock = threading.RLock() if lock is None else lock
         self._line: deque[_Waiter] = deque()
         self.bucket = core.TokenBucket(self.rate_limit, self.burst, lock)
+        _limiters.add(self)
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.rate_limit!r}, burst={self.burst!r})"
@@ -94,8 +105,15 @@ class RateLimiter:
         return type(self), (self.rate_limit, self.burst)
 
     def try_acquire(self) -> bool:
-        """Take a permit if one is free now; tell whether one was."""
-        return self.bucket.take(self._clock.now()) == 0
+        """Take a permit if one is free now and nobody waits for it; tell whether one was."""
+        now = self._clock.now()
+        if self.bucket.take(now) == 0:
+            return True
+        if not self.bucket.queued:
+            return False
+        with self._lock:
+            self._serve(now)  # those who wait may not be awake to do it
+            return not self._line and self.bucket.admit(now) == 0
 
     def acquire_sync(self) -> None:
         """Block this thread until it has a permit."""
@@ -236,15 +254,12 @@ class RateLimiter:
             When the waiter's turn comes if nobody leaves, in nanoseconds; -1 if that is later than
             `deadline`, and then the waiter does not stand in line.
         """
-        bucket = self.bucket
         with self._lock:
-            ahead = len(self._line)
-            wait = max(0, bucket.arrival - bucket.tolerance - now)
-            due: int = now + wait + ahead * bucket.interval
+            self._serve(now)
+            due = self._next(now) + len(self._line) * self.bucket.interval
             if due > deadline:
                 return -1
             self._line.append(waiter)
-            bucket.queued = ahead + 1
             self._serve(now)
         return due
 
@@ -256,45 +271,90 @@ class RateLimiter:
             `deadline`, and then it has left the line.
         """
         now = self._clock.now()
-        bucket = self.bucket
         with self._lock:
             self._serve(now)
             if waiter.granted:
                 return now
-            due: int = now + max(0, bucket.arrival - bucket.tolerance - now)
-            if self._line[0] is not waiter:
-                due += bucket.interval
+            due = self._next(now)
+            if self._line and self._line[0] is not waiter:
+                due += self.bucket.interval
         if due > deadline:
             self._leave(waiter)
             return -1
         return due
 
+    def _next(self, now: int) -> int:
+        """Return when the next permit is free, in nanoseconds."""
+        free: int = self.bucket.arrival - self.bucket.tolerance
+        return max(now, free)
+
     def _leave(self, waiter: _Waiter) -> None:
         """Leave the line, or give the permit back."""
         with self._lock:
+            if waiter.gone:
+                return
+            waiter.gone = True
             if waiter.granted:
-                self.bucket.undo(waiter.before, waiter.after)
-            else:
-                self._line.remove(waiter)
-                self.bucket.queued = len(self._line)
+                self.bucket.undo(waiter.after)
+            self._drop(waiter)
             self._serve(self._clock.now())
-            if self._line:
-                self._line[0].wake()
+            self._wake_head()
 
     def _serve(self, now: int) -> None:
-        """Hand out the permits that are due, and tell the new head to set its timer."""
+        """Hand out the permits that are due, and tell a new head to set its timer."""
         line, bucket = self._line, self.bucket
-        served = False
+        moved = False
         while line:
             head = line[0]
-            before = bucket.arrival
-            if bucket.admit(now) > 0:
-                break
-            line.popleft()
-            head.before, head.after, head.granted = before, bucket.arrival, True
-            served = True
-            if not head.wake():
-                bucket.undo(before, head.after)
+            if not head.is_settled():
+                if bucket.admit(now) > 0:
+                    break
+                if head.is_settled():  # a finalizer has been here meanwhile
+                    bucket.undo(bucket.arrival)
+                else:
+                    head.after = bucket.arrival
+                    head.granted = True
+                    if not head.wake():
+                        head.gone = True
+                        bucket.undo(head.after)
+            self._drop(head)
+            moved = True
         bucket.queued = len(line)
-        if served and line:
-            line[0].wake()
+        if moved:
+            self._wake_head()
+
+    def _drop(self, waiter: _Waiter) -> None:
+        """Take `waiter` out of the line, if it stands there."""
+        try:
+            self._line.remove(waiter)
+        except ValueError:
+            pass
+
+    def _wake_head(self) -> None:
+        """Let the head of the line look at the time, unless it has gone."""
+        try:
+            head = self._line[0]
+        except IndexError:
+            return
+        if not head.wake():
+            head.gone = True
+
+    def _after_fork(self) -> None:
+        """Send the line away in a child process: those who wait in it did not come along."""
+        self._lock = threading.RLock()
+        if self.bucket.lock is not None:
+            self.bucket.lock = self._lock
+        self._line.clear()
+        self.bucket.queued = 0
+
+
+_limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for limiter in _limiters:
+        limiter._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

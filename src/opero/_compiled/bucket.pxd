@@ -1,11 +1,16 @@
 # C types for core/bucket.py.
 
+cimport cython
+
+
 cdef class TokenBucket:
     cdef public long long interval
     cdef public long long tolerance
     cdef public long long arrival
+    cdef public long long latest
     cdef public Py_ssize_t queued
     cdef public object lock
     cpdef long long take(self, long long now) except -1
     cpdef long long admit(self, long long now) noexcept
-    cpdef undo(self, long long before, long long after)
+    @cython.locals(refund=cython.longlong)
+    cpdef undo(self, long long after)

@@ -265,6 +265,11 @@ cdef class _Wrapper:
         self._ground(store, key)
         return bool(store.drop(key))
 
+    def after_fork(self):
+        """Forget the runs that are under way: in a child process nobody will end them."""
+        for store in self._stores():
+            store.flights.clear()
+
     def _stores(self):
         if self.store is None:
             return []
@@ -296,6 +301,18 @@ cdef class _Wrapper:
             return self.binding.freezer.probe(key)
         except CacheKeyError as error:
             raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+    def keep(self, MemoryStore store, key, value):
+        """Store a value; if that fails, the call goes on all the same."""
+        self.store_value(store, key, value)
+
+    cdef int store_value(self, MemoryStore store, object key, object value) except -1:
+        """Store a value; if that fails, the call goes on all the same."""
+        try:
+            store.put(key, value)
+        except Exception as error:
+            self.journal.unstored(self.name, error)
+        return 0
 
     cdef MemoryStore shelf(self, PyObject *const *args, Py_ssize_t count):
         """Return the store for a call with these arguments."""
@@ -394,6 +411,9 @@ cdef class Call(_Wrapper):
 
     def lead(self, MemoryStore store, key, tuple args, dict kwargs, long long deadline):
         """Run a call whose value is missing and store it, or follow the run that is under way."""
+        entry = store.find(key)  # the way here may have been long
+        if entry is not None:
+            return entry.value
         names = tuple(kwargs)
         values = args + tuple(kwargs.values())
         cdef PyObject **array = <PyObject **>PyMem_Malloc((len(values) + 1) * sizeof(PyObject *))
@@ -446,15 +466,17 @@ cdef class Call(_Wrapper):
             if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
                 entry = store.find(key)
             value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
-        except BaseException as error:
+            if entry is None and not flight.grounded:
+                self.store_value(store, key, value)
             if not flight.grounded:
                 store.flights.pop(key, None)
-            flight.land(None, error)
+        except BaseException as error:
+            try:
+                if store.flights.get(key) is flight:
+                    store.flights.pop(key, None)
+            finally:
+                flight.land(None, error)
             raise
-        if not flight.grounded:
-            if entry is None:
-                store.put(key, value)
-            store.flights.pop(key, None)
         if Py_REFCNT(flight) == 1 and not flight.grounded:
             self.spare = flight  # nobody else has seen it, and now nobody can
         else:
@@ -580,11 +602,13 @@ cdef class AsyncCall(_Wrapper):
 
     cdef object ready
     cdef object guard
+    cdef object guard_one
 
     def __init__(self, *args):
         _Wrapper.__init__(self, *args)
         self.ready = self.shell.ready
         self.guard = self.shell.guard
+        self.guard_one = self.shell.guard_one
         self.vectorcall = acall_uncached if self.store is None else acall_cached
 
     def _ground(self, store, key):
@@ -636,8 +660,6 @@ cdef PyObject *acall_uncached(
     cdef AsyncCall self = <AsyncCall>this
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *given[4]
-    cdef PyObject *attempt
-    cdef PyObject *guarded
     cdef object packed, named
     self.calls += 1
     if self.timeout or self.limiter is not None or self.fallback is not None:
@@ -647,20 +669,16 @@ cdef PyObject *acall_uncached(
             return owned(self.shell.run_until(self, packed, named))
         return owned(self.shell.run(self, packed, named))
     self.attempted += 1
-    attempt = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
-    if attempt is NULL:
-        return NULL
-    try:
-        packed = opero_pack(args, count)
-        named = None if names is NULL else opero_pack_named(args + count, names)
-        given[0] = this
-        given[1] = attempt
-        given[2] = <PyObject *>packed
-        given[3] = <PyObject *>named
-        guarded = PyObject_Vectorcall(<PyObject *>self.guard, given, 4, NULL)
-    finally:
-        Py_DECREF(<object>attempt)
-    return guarded
+    given[0] = this
+    given[1] = <PyObject *>self.func
+    if count == 1 and names is NULL:
+        given[2] = args[0]
+        return PyObject_Vectorcall(<PyObject *>self.guard_one, given, 3, NULL)
+    packed = opero_pack(args, count)
+    named = opero_pack_named(args + count, names)
+    given[2] = <PyObject *>packed
+    given[3] = <PyObject *>named
+    return PyObject_Vectorcall(<PyObject *>self.guard, given, 4, NULL)
 
 
 cdef class BoundCall:

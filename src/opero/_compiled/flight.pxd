@@ -11,6 +11,7 @@ cdef class Flight:
     cdef public bint grounded
     cdef readonly object value
     cdef readonly object error
+    cdef readonly object traceback
     cdef readonly list waiters
     cpdef join(self, object gate)
     cpdef leave(self, object gate)

@@ -22,11 +22,12 @@ class TokenBucket:
         interval: Nanoseconds between two permits.
         tolerance: How far, in nanoseconds, a burst may run ahead of the steady flow.
         arrival: The theoretical arrival time in nanoseconds.
+        latest: When the latest permit was taken, in nanoseconds.
         queued: How many callers wait in line; while some do, `take` lets nobody pass them.
         lock: Makes a step atomic; None where the interpreter does so by itself.
     """
 
-    __slots__ = ("arrival", "interval", "lock", "queued", "tolerance")
+    __slots__ = ("arrival", "interval", "latest", "lock", "queued", "tolerance")
 
     def __init__(self, rate: float, burst: int, lock: Any = None) -> None:
         """Make a full bucket.
@@ -45,6 +46,7 @@ class TokenBucket:
         self.interval = interval
         self.tolerance = interval * (burst - 1)
         self.arrival = -_LONGEST
+        self.latest = -_LONGEST
         self.queued = 0
         self.lock = lock
 
@@ -81,12 +83,20 @@ class TokenBucket:
         if self.arrival < now:
             self.arrival = now
         self.arrival += self.interval
+        self.latest = now
         return 0
 
-    def undo(self, before: int, after: int) -> None:
-        """Give back the permit whose taking moved the arrival time from `before` to `after`.
+    def undo(self, after: int) -> None:
+        """Give back a permit that was not used.
 
-        Once a later permit has been granted this does nothing: that one was timed by this one.
+        Had it not been taken, the arrival time would be less by one interval, or by as much of it
+        as the permits that were taken since have not made up for: `after - latest` at least.
+
+        Args:
+            after: The arrival time right after that permit was taken, in nanoseconds.
         """
-        if self.arrival == after:
-            self.arrival = before
+        refund = after - self.latest
+        if refund > self.interval:
+            refund = self.interval
+        if refund > 0:
+            self.arrival -= refund

@@ -222,6 +222,11 @@ class _Wrapper:
         self._ground(store, key)
         return bool(store.drop(key))
 
+    def after_fork(self) -> None:
+        """Forget the runs that are under way: in a child process nobody will end them."""
+        for store in self._stores():
+            store.flights.clear()
+
     def _stores(self) -> list[MemoryStore]:
         if self.store is None or self.instances is None:
             return []
@@ -251,10 +256,17 @@ class _Wrapper:
             raise TypeError(f"{self.name}() is missing its instance")
         return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
 
-    def _keep(self, key: Any) -> Any:
+    def _lasting(self, key: Any) -> Any:
         """Return the key in a form that outlives changes of the arguments."""
         assert self.binding is not None
         return self.binding.freezer.keep(key)
+
+    def keep(self, store: MemoryStore, key: Any, value: Any) -> None:
+        """Store a value; if that fails, the call goes on all the same."""
+        try:
+            store.put(key, value)
+        except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
+            self.journal.unstored(self.name, error)
 
     def _own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the key that the user's `cache_key` makes."""
@@ -285,7 +297,7 @@ class Call(_Wrapper):
                 self.journal.hit(self.name)
             return value
         self.misses += 1
-        key = self._keep(key)
+        key = self._lasting(key)
         deadline = self.clock.now() + self.timeout if self.timeout else NEVER
         return self.lead(store, key, args, kwargs, deadline)
 
@@ -299,27 +311,37 @@ class Call(_Wrapper):
     ) -> Any:
         """Run a call whose value is missing and store it, or follow the run that is under way."""
         flight: Flight | None = Flight(get_ident())
-        other = store.flights.setdefault(key, flight)
-        if other is not flight:
-            return self.shell.follow(self, store, key, other, args, kwargs, deadline)
-        other = None
         assert flight is not None
         try:
+            other = store.flights.setdefault(key, flight)
+            if other is not flight:
+                return self.shell.follow(self, store, key, other, args, kwargs, deadline)
             entry = store.find(key)  # another thread may have stored it since we looked
             value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
-            if not flight.grounded:
-                if entry is None:
-                    store.put(key, value)
-                store.flights.pop(key, None)
-            flight.land(value, None)
+            if entry is None and not flight.grounded:
+                self.keep(store, key, value)
+            self._land(store, key, flight, value, None)
             return value
         except BaseException as error:
-            if not flight.grounded:
-                store.flights.pop(key, None)
-            flight.land(None, error)
+            self._land(store, key, flight, None, error)
             raise
         finally:
-            flight = None  # it holds the error, whose traceback holds this frame
+            flight = other = None  # they hold the error, whose traceback holds this frame
+
+    def _land(
+        self,
+        store: MemoryStore,
+        key: Any,
+        flight: Flight,
+        value: Any,
+        error: BaseException | None,
+    ) -> None:
+        """End a flight: leave nothing under its key, and wake those who follow."""
+        try:
+            if store.flights.get(key) is flight:
+                store.flights.pop(key, None)
+        finally:
+            flight.land(value, error)
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if no permit has to be waited for; the shell goes on."""
@@ -357,7 +379,7 @@ class AsyncCall(_Wrapper):
             entry = store.find(key)
             if entry is None:
                 self.misses += 1
-                return self.shell.share(self, store, self._keep(key), args, kwargs)
+                return self.shell.share(self, store, self._lasting(key), args, kwargs)
             self.hits += 1
             if self.journal.debug:
                 self.journal.hit(self.name)
@@ -367,7 +389,7 @@ class AsyncCall(_Wrapper):
         if self.limiter is not None or self.fallback is not None:
             return self.shell.run(self, args, kwargs)
         self.attempted += 1
-        return self.shell.guard(self, self.func(*args, **kwargs), args, kwargs)
+        return self.shell.guard(self, self.func, args, kwargs)
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         for flights in list(store.flights.values()):  # one table for each event loop

@@ -407,12 +407,10 @@ _GREATEST = 2**64 - 1
 def _find_json() -> Callable[[Any], bytes]:
     """Return what writes JSON without spaces and with sorted keys."""
     try:
-        import orjson
+        from orjson import OPT_SORT_KEYS, dumps
     except ImportError:
         return _plain_json
-    dumps = orjson.dumps
-    sort_keys = orjson.OPT_SORT_KEYS
-    return lambda value: dumps(value, option=sort_keys)
+    return lambda value: dumps(value, option=OPT_SORT_KEYS)
 
 
 def _plain_json(value: Any) -> bytes:

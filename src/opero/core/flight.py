@@ -8,10 +8,21 @@ waking, is what makes this safe although the leader, who mostly flies alone, tak
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
 _joining = threading.RLock()  # a finalizer may run in the middle and land another flight
+
+
+def after_fork() -> None:
+    """Make a new lock in a child process: another thread may have held the old one."""
+    global _joining  # noqa: PLW0603 - there is one for all flights
+    _joining = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
 
 
 class Flight:
@@ -22,11 +33,12 @@ class Flight:
         done: Whether the outcome is known.
         value: What the run returned.
         error: What the run raised; None if it returned.
+        traceback: The error's traceback at that moment, before the followers raise it too.
         grounded: Whether its key was invalidated, so that its value must not be stored.
         waiters: The locked mutexes of the threads that follow; None while there are none.
     """
 
-    __slots__ = ("done", "error", "grounded", "owner", "value", "waiters")
+    __slots__ = ("done", "error", "grounded", "owner", "traceback", "value", "waiters")
 
     def __init__(self, owner: int) -> None:
         self.owner = owner
@@ -34,6 +46,7 @@ class Flight:
         self.grounded = False
         self.value: Any = None
         self.error: BaseException | None = None
+        self.traceback: Any = None
         self.waiters: list[Any] | None = None
 
     def join(self, gate: Any) -> None:
@@ -53,6 +66,7 @@ class Flight:
         """Make the outcome known and wake those who follow."""
         self.value = value
         self.error = error
+        self.traceback = None if error is None else error.__traceback__
         self.done = True
         if self.waiters is None:
             return

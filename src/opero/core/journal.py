@@ -68,6 +68,10 @@ class Journal:
                 error,
             )
 
+    def unstored(self, name: str, error: BaseException) -> None:
+        """Write that a value of `name` could not be stored."""
+        self.logger.warning("%s: the value is not cached: %s", name, type(error).__name__)
+
     def listens(self) -> bool:
         """Tell whether DEBUG is enabled, and remember the answer if that is safe."""
         enabled = self.logger.isEnabledFor(_DEBUG)

@@ -433,7 +433,7 @@ class Freezer:
                     return 0
             found = ((hash(name) * _FACTOR) ^ found) & _MASK
             found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
-            total = (total + found) & _MASK
+            total = (total + (found ^ (found >> 29))) & _MASK
         return total ^ (total >> 32)
 
     def _walk_table(self, value: Table, depth: int) -> int:
@@ -443,7 +443,7 @@ class Freezer:
             found = self._walk(flat[at + 1], depth, True)
             found = ((hash(flat[at]) * _FACTOR) ^ found) & _MASK
             found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
-            total = (total + found) & _MASK
+            total = (total + (found ^ (found >> 29))) & _MASK
         return total ^ (total >> 32)
 
     def _walk_node(self, value: Node) -> int:

@@ -140,8 +140,7 @@ class MemoryStore:
         return True
 
     def clear(self) -> None:
-        """Forget everything, and the outcome of what is under way."""
-        self.flights.clear()
+        """Forget every value."""
         self.small.clear()
         self.main.clear()
         self.entries.clear()  # last: an entry without a queue could never be evicted

@@ -6,6 +6,7 @@ waits for another thread's flight.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from threading import get_ident
@@ -18,6 +19,9 @@ from .verdicts import judge, misfits, too_late
 
 _waiting: dict[int, Any] = {}
 """Which flight each waiting thread follows."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_waiting.clear)
 
 
 def run(
@@ -125,11 +129,13 @@ def follow(
         if not flight.done:
             left = -1.0 if deadline == NEVER else max(0.0, (deadline - call.clock.now()) / 1e9)
             if not gate.acquire(timeout=min(left, threading.TIMEOUT_MAX)) and not flight.done:
+                if call.clock.skipping:
+                    call.clock.move_to(deadline)
                 raise too_late(call, None, "another caller's run of it takes longer")
         if flight.error is None:
             return flight.value
         if not is_final(flight.error):
-            raise flight.error
+            raise flight.error.with_traceback(flight.traceback)
     finally:
         _waiting.pop(me, None)
         flight.leave(gate)
