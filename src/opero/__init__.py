@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .contexts import clear_cache, get_cache_context
 from .decorators import (
     get_cache_decorator,
@@ -16,7 +14,10 @@ from .exceptions import AllFailedError, CacheKeyError, DeadlineExceeded, OperoEr
 from .hotpath import COMPILED
 from .limiter import RateLimiter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .logs import configure_logging, get_logger
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 

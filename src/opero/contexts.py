@@ -10,12 +10,12 @@ import os
 import threading
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from . import hotpath
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     from typing_extensions import Unpack
 
@@ -134,11 +134,11 @@ def get_cache_context(
         TypeError: If an option is unknown or has the wrong type.
         ValueError: If an option's value is not allowed, or differs from that of the first opening.
     """
-    from .options import CACHE_DEFAULTS, cache_config, check_cache, unknown
+    from .options import CACHE_DEFAULTS, STORED_OPTIONS, cache_config, check_cache, unknown
 
     known = ("cache_ttl", "cache_maxsize")
     for name in options:
-        if name == "cache_key" or not name.startswith("cache_"):
+        if name not in {*known, *STORED_OPTIONS}:
             raise TypeError(unknown(name, known, "get_cache_context"))
     given = {
         **CACHE_DEFAULTS,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast, overload
 
 from . import contexts, hotpath
 from .limiter import RateLimiter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import inspect
-    from typing import TypedDict
+    from typing import Any, TypedDict, overload
 
     from typing_extensions import Unpack
 
@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 
     class _MoreForFallback(TypedDict, total=False):
         retry_on: RetryOn
+
+
+if not TYPE_CHECKING:
+
+    def overload(function: Any) -> Any:
+        """Stand in for `typing.overload`: `import opero` does without `typing`."""
+        return function
 
 
 @overload
@@ -356,6 +363,8 @@ def decorate(function: Any, plan: Plan) -> Any:
         store,
         instances,
     )
+    if _is_method(face, signature):
+        wrapper.become_method()
     functools.update_wrapper(wrapper, function)
     wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
     wrapper.__dict__.setdefault("__qualname__", name)
@@ -413,7 +422,8 @@ def _decorator(plan: Plan) -> Decorator:
     def decorator(function: Any) -> Any:
         return decorate(function, plan)
 
-    return cast("Decorator", decorator)
+    typed: Any = decorator
+    return typed  # type: ignore[no-any-return]
 
 
 def _face(function: Any) -> Any:
@@ -435,6 +445,17 @@ def _face(function: Any) -> Any:
             f"after the call has returned, so it can be neither retried nor cached"
         )
     return face
+
+
+def _is_method(face: Any, signature: inspect.Signature | None) -> bool:
+    """Tell whether a function was written in a class body and takes `self`.
+
+    A class tells its functions so itself, by `__set_name__`, but not below `@property`.
+    """
+    inside = face.__qualname__.rpartition(".")[0]
+    if signature is None or not inside or inside.endswith("<locals>"):
+        return False
+    return next(iter(signature.parameters), None) == "self"
 
 
 def _signature(function: Any) -> inspect.Signature | None:

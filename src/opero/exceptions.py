@@ -6,7 +6,9 @@ second half of this module says how.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class OperoError(RuntimeError):
@@ -67,7 +69,8 @@ class ErrorStandIn(OperoError):
 # `__init__` takes other arguments than it hands to `super().__init__`. Such an exception is rebuilt
 # without its `__init__`: same type, same args, same attributes.
 
-_Packed = tuple[str, Any]
+if TYPE_CHECKING:
+    _Packed = tuple[str, Any]
 
 
 def _pack(errors: list[Exception]) -> list[_Packed]:
@@ -77,7 +80,7 @@ def _pack(errors: list[Exception]) -> list[_Packed]:
 def _pack_one(error: BaseException) -> _Packed:
     import pickle
 
-    if _survives(error):
+    if isinstance(error, _Failure) or _survives(error):
         return "whole", error
     parts = (type(error), error.args, _extras(error))
     try:
@@ -96,7 +99,10 @@ def _survives(error: BaseException) -> bool:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - a user's __reduce__ or __init__ may raise anything
         return False
-    return type(copy) is type(error) and len(copy.args) == len(error.args)
+    try:
+        return type(copy) is type(error) and bool(copy.args == error.args)
+    except Exception:  # noqa: BLE001 - arguments with an __eq__ of their own
+        return False
 
 
 def _extras(error: BaseException) -> dict[str, Any]:

@@ -18,11 +18,13 @@ import sys
 import threading
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import switches
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final, Literal
+
     from .core import (
         attempts,
         binding,

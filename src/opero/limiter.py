@@ -19,13 +19,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from . import hotpath
 from .core.clock import NEVER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+
+    from .core.bucket import TokenBucket
 
 __all__ = ["RateLimiter"]
 
@@ -88,14 +90,14 @@ class RateLimiter:
         """
         from .options import check_burst, check_rate
 
-        self.rate_limit = check_rate("rate_limit", rate_limit)
-        self.burst = check_burst(burst)
+        self.rate_limit: float = check_rate("rate_limit", rate_limit)
+        self.burst: int = check_burst(burst)
         core = hotpath.core
         self._clock = core.clock
         lock = core.new_lock()
         self._lock = threading.RLock() if lock is None else lock
         self._line: deque[_Waiter] = deque()
-        self.bucket = core.TokenBucket(self.rate_limit, self.burst, lock)
+        self.bucket: TokenBucket = core.TokenBucket(self.rate_limit, self.burst, lock)
         _limiters.add(self)
 
     def __repr__(self) -> str:

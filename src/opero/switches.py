@@ -11,10 +11,14 @@ library only, and a switch cannot mean one thing to the build and another to the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
 
-Choice = Literal["auto", "compiled", "plain"]
-"""What is wanted: "auto" takes compiled modules if it can, the others insist."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Literal
+
+if TYPE_CHECKING:
+    Choice = Literal["auto", "compiled", "plain"]
+    """What is wanted: "auto" takes compiled modules if it can, the others insist."""
 
 CHOICES: Final[tuple[Choice, ...]] = ("auto", "compiled", "plain")
 """Every `Choice`."""

@@ -42,7 +42,7 @@ class MovableClock:
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self.started = self.now()
+        self.started: float = self.now()
 
     def now(self) -> float:
         """Return the time in seconds."""

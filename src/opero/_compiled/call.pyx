@@ -189,8 +189,12 @@ cdef class _Wrapper:
         inner = getattr(type(self.func), "__set_name__", None)
         if inner is not None:
             inner(self.func, owner, name)
-        inside = self.face.__qualname__.rpartition(".")[0]
-        if inside == owner.__qualname__ and self.store is not None and not self.method:
+        if self.face.__qualname__.rpartition(".")[0] == owner.__qualname__:
+            self.become_method()
+
+    def become_method(self):
+        """Let the first argument count by identity, and a cache of its own go with it."""
+        if not self.method:
             self.method = True
             if self.keying is not None:
                 self.keying = self.keying.without_first()
@@ -409,26 +413,6 @@ cdef class Call(_Wrapper):
         _Wrapper.__init__(self, *args)
         self.vectorcall = call_uncached if self.store is None else call_cached
 
-    def lead(self, MemoryStore store, key, tuple args, dict kwargs, long long deadline):
-        """Run a call whose value is missing and store it, or follow the run that is under way."""
-        entry = store.find(key)  # the way here may have been long
-        if entry is not None:
-            return entry.value
-        names = tuple(kwargs)
-        values = args + tuple(kwargs.values())
-        cdef PyObject **array = <PyObject **>PyMem_Malloc((len(values) + 1) * sizeof(PyObject *))
-        cdef Py_ssize_t at
-        if array is NULL:
-            raise MemoryError
-        for at in range(len(values)):
-            array[at] = opero_item(values, at)
-        try:
-            return self.fly(
-                store, key, array, len(args), <PyObject *>names if names else NULL, deadline
-            )
-        finally:
-            PyMem_Free(array)
-
     cdef object fly(
         self,
         MemoryStore store,
@@ -438,32 +422,31 @@ cdef class Call(_Wrapper):
         PyObject *names,
         long long deadline,
     ):
-        """Do what `lead` says, with the arguments where they are."""
+        """Run a call whose value is missing and store it, or follow the run that is under way."""
         cdef Flight flight = self.spare
         cdef Entry entry
         cdef object other
+        cdef bint again = False
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
         if flight is None:
             flight = Flight.__new__(Flight)
         else:
             self.spare = None
         flight.owner = PyThread_get_thread_ident()
-        other = store.flights.setdefault(key, flight)
-        if other is not flight:
-            return self.shell.follow(
-                self,
-                store,
-                key,
-                other,
-                opero_pack(args, count),
-                opero_pack_named(args + count, names),
-                deadline,
-            )
+        while True:
+            other = store.flights.setdefault(key, flight)
+            if other is flight:
+                break
+            named = opero_pack_named(args + count, names)
+            value = self.shell.follow(self, other, opero_pack(args, count), named, deadline)
+            if value is not self.shell.AGAIN:
+                return value
+            again = True  # and much may have happened meanwhile
         other = None
         try:
             entry = None
             # comparing another kind of key may run Python code, and let a thread store it meanwhile
-            if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
+            if again or not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
                 entry = store.find(key)
             value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
             if entry is None and not flight.grounded:

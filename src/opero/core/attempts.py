@@ -11,7 +11,10 @@ It decides and never waits: a shell that can sleep or await carries out what it 
 from __future__ import annotations
 
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PROPAGATE, AGAIN, GIVE_UP, LATE = range(4)
 

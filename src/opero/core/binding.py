@@ -8,14 +8,15 @@ arguments, and leaves the others (`*args`, `**kwargs`, errors) to `Binding.key`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from opero.exceptions import CacheKeyError
 
 from .keys import Freezer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import inspect
+    from typing import Any
 
 
 class EMPTY:

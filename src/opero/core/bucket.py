@@ -9,7 +9,10 @@ interval is rounded up, so over any window `w` there are never more than `burst 
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LONGEST = 10**18
 """The longest time, in nanoseconds, that a bucket may need to fill: about 31 years."""

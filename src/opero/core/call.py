@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
 
 from opero.exceptions import CacheKeyError
 
@@ -27,8 +26,10 @@ from .flight import Flight
 from .journal import Journal
 from .store import InstanceStores, MemoryStore
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import inspect
+    from typing import Any
 
     from opero.figures import CacheInfo, Stats
 
@@ -141,8 +142,12 @@ class _Wrapper:
         inner = getattr(type(self.func), "__set_name__", None)
         if inner is not None:
             inner(self.func, owner, name)
-        inside = self.face.__qualname__.rpartition(".")[0]
-        if inside == owner.__qualname__ and self.store is not None and not self.method:
+        if self.face.__qualname__.rpartition(".")[0] == owner.__qualname__:
+            self.become_method()
+
+    def become_method(self) -> None:
+        """Let the first argument count by identity, and a cache of its own go with it."""
+        if not self.method:
             self.method = True
             if self.keying is not None:
                 self.keying = self.keying.without_first()
@@ -313,9 +318,13 @@ class Call(_Wrapper):
         flight: Flight | None = Flight(get_ident())
         assert flight is not None
         try:
-            other = store.flights.setdefault(key, flight)
-            if other is not flight:
-                return self.shell.follow(self, store, key, other, args, kwargs, deadline)
+            while True:
+                other = store.flights.setdefault(key, flight)
+                if other is flight:
+                    break
+                value = self.shell.follow(self, other, args, kwargs, deadline)
+                if value is not self.shell.AGAIN:
+                    return value
             entry = store.find(key)  # another thread may have stored it since we looked
             value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
             if entry is None and not flight.grounded:

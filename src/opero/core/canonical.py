@@ -35,11 +35,14 @@ import sys
 from collections.abc import Callable, Sequence
 from struct import pack
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, TypeAlias
 
 from opero.exceptions import CacheKeyError
 
 from .shapes import WAY_OUT, Plan, Shapes, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DEPTH = 200
 _MAIN = ("__main__", "__mp_main__")
@@ -48,11 +51,12 @@ _CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
 _AT, _ATTRIBUTE, _INSIDE, _ROOT = range(4)
 """How a value was reached from the one around it: by index or key, as an attribute, ..."""
 
-_Where: TypeAlias = "tuple[Any, int, Any] | None"
-"""Where a value was found: where the one around it was, how it was reached, and by which name."""
+if TYPE_CHECKING:
+    _Where = tuple[Any, int, Any] | None
+    """Where a value was found: around what, how it was reached from there, and by which name."""
 
 
-class StoredKey(NamedTuple):
+class StoredKey:
     """What a stored entry goes by.
 
     Attributes:
@@ -61,8 +65,11 @@ class StoredKey(NamedTuple):
         full: All that the digest was made of, to tell that an entry is what it claims to be.
     """
 
-    name: str
-    full: bytes
+    __slots__ = ("full", "name")
+
+    def __init__(self, name: str, full: bytes) -> None:
+        self.name = name
+        self.full = full
 
 
 class Canonical:

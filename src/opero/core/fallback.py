@@ -7,12 +7,13 @@ function gets a sequence whose first element is the one to try), or plain values
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from .binding import EMPTY
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import inspect
+    from typing import Any
 
 
 class Fallback:

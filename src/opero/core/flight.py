@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _joining = threading.RLock()  # a finalizer may run in the middle and land another flight
 

@@ -6,8 +6,7 @@ answer is kept in `debug`, and forgotten when `logs` sees that any logger's leve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 

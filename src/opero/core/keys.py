@@ -23,11 +23,14 @@ from collections import Counter
 from collections.abc import Hashable
 from math import copysign
 from struct import pack
-from typing import Any
 
 from opero.exceptions import CacheKeyError
 
 from .shapes import WAY_OUT, Shapes, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DEPTH = 200
 _DIGEST_ABOVE = 4096
@@ -196,8 +199,8 @@ class Key:
             if type(mine) is str:
                 if type(other) is not str or not self._same_text(mine, other):
                     return False
-            elif type(mine) is dict:
-                if type(other) is not Table or not self._same_dict(mine, other):
+            elif type(mine) is dict and type(other) is Table:
+                if not self._same_dict(mine, other):
                     return False
             elif not self._same(mine, other):
                 return False

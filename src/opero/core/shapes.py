@@ -26,10 +26,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
-from typing import Any
 from weakref import ref
 
 from opero.exceptions import CacheKeyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEAP_TYPE = 1 << 9
 _ABSENT = object()

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from typing import Any
 
 from opero.exceptions import CacheKeyError
 
 from .clock import NEVER, Clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DEAD = -1
 _MOST_USES = 3
@@ -120,13 +123,13 @@ class MemoryStore:
                 self.append_small(entry)
                 self.expire()
             return
+        while len(self.entries) > self.maxsize:
+            if not self.evict():
+                break
         if mark in self.ghosts or mark in self.ghosts_before:
             self.main.append(entry)
         else:
             self.append_small(entry)
-        while len(self.entries) > self.maxsize:
-            if not self.evict():
-                break
 
     def drop(self, key: Any) -> bool:
         """Forget `key`; tell whether it was there."""
@@ -150,7 +153,7 @@ class MemoryStore:
     def evict(self) -> bool:
         """Take one entry out, from probation if that is over its share; tell whether one was."""
         try:
-            while len(self.small) > self.probation or not self.main:
+            while len(self.small) >= self.probation or not self.main:
                 entry = self.next_small()
                 if entry.uses > 1:
                     entry.uses = 0

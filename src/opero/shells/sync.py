@@ -17,6 +17,9 @@ from opero.core.clock import NEVER
 
 from .verdicts import judge, misfits, too_late
 
+AGAIN = object()
+"""Says that whoever wanted to follow a flight has to look again, since it was broken off."""
+
 _waiting: dict[int, Any] = {}
 """Which flight each waiting thread follows."""
 
@@ -105,8 +108,6 @@ def sleep(clock: Any, delay: int) -> int:
 
 def follow(
     call: Any,
-    store: Any,
-    key: Any,
     flight: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -116,15 +117,19 @@ def follow(
 
     A thread that would wait for itself, directly or around a circle of threads, runs the function
     on its own: what would be endless recursion without opero stays that, and does not hang.
+
+    Returns:
+        What the function returned, or `AGAIN`.
     """
     me = get_ident()
     gate = threading.Lock()
     gate.acquire()
-    _waiting[me] = flight  # first, so that of two threads that meet in a circle one sees it
-    if _is_circle(flight, me):
-        _waiting.pop(me, None)
-        return run(call, args, kwargs, deadline)
+    before = _waiting.get(me)
     try:
+        _waiting[me] = flight  # first, so that of two threads that meet in a circle one sees it
+        if _is_circle(flight, me):
+            _restore(me, before)
+            return run(call, args, kwargs, deadline)
         flight.join(gate)
         if not flight.done:
             left = -1.0 if deadline == NEVER else max(0.0, (deadline - call.clock.now()) / 1e9)
@@ -137,10 +142,18 @@ def follow(
         if not is_final(flight.error):
             raise flight.error.with_traceback(flight.traceback)
     finally:
-        _waiting.pop(me, None)
+        _restore(me, before)
         flight.leave(gate)
         flight = None  # it holds the error, whose traceback holds this frame
-    return call.lead(store, key, args, kwargs, deadline)  # its thread was interrupted, not ours
+    return AGAIN  # the other thread was interrupted, not this one
+
+
+def _restore(me: int, before: Any) -> None:
+    """Note again what thread `me` waited for before: a signal handler may call in the middle."""
+    if before is None:
+        _waiting.pop(me, None)
+    else:
+        _waiting[me] = before
 
 
 def _is_circle(flight: Any, me: int) -> bool:
