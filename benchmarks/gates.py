@@ -21,7 +21,7 @@ import platform
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,12 @@ NOISE = 0.10
 TRIES = 3
 """How often a time gate is measured before it is red."""
 
-SEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SEEDS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """How many Python calls `--prove` adds, until the gate is red."""
+
+KNOWN_MISSES: Mapping[tuple[str, str], tuple[float, str]] = {}
+"""Promises that are not kept, by row and by what they are against: the ratio (or figure) that the
+gate holds instead, and what limits it. An entry goes as soon as its promise is kept."""
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -65,7 +69,7 @@ class Verdict:
 
     Args:
         gate: The row, and what it is judged by.
-        value: opero's ratio (or figure); None if it could not be had.
+        value: The ratio (or figure) of opero; None if it could not be had.
         limit: The largest one that passes; None if there is no limit to judge by.
         note: What the reader should know about the limit or the value.
     """
@@ -155,13 +159,18 @@ def judge_time(row: Row, target: Target, values: Iterable[float | None]) -> Verd
     Returns:
         The verdict on the best of them.
     """
-    known = [value for value in values if value is not None]
+    value = min((value for value in values if value is not None), default=None)
     against = f" / {target.against}" if target.against else f" {row.unit}"
     note = f"promise {table.promise(target, row.unit)} + {NOISE:.0%}"
-    if not known:
+    limit = target.most
+    if (row.name, target.against) in KNOWN_MISSES:
+        limit, reason = KNOWN_MISSES[row.name, target.against]
+        note = f"promise {table.promise(target, row.unit)} MISSED: {reason}; held to {limit:g}"
+        if value is not None and value <= target.most:
+            note = f"promise {table.promise(target, row.unit)} kept now: no known miss any more"
+    if value is None:
         note += "; could not be measured, is everything of the bench extra installed?"
-    value = min(known, default=None)
-    return Verdict(f"{row.name} [time{against}]", value, target.most * (1 + NOISE), note)
+    return Verdict(f"{row.name} [time{against}]", value, limit * (1 + NOISE), note)
 
 
 def time_gates(rows: Iterable[Row], effort: Effort, tries: int = TRIES) -> list[Verdict]:
@@ -239,26 +248,28 @@ def prove(with_instructions: bool, effort: Effort = QUICK) -> bool:
         Whether every gate turned red.
     """
     verdicts: list[Verdict] = []
+    already = 0
     if with_instructions:
         here = {"build": build(), "ratios": ratios(counted_here())}
         verdicts += judge_instructions(counted_here(seed=1), here)
         print("instruction gates with 1 Python call added, judged by this build's own count:\n")
         print(render(verdicts))
     print("\ntime gates: how many added Python calls (for imports: modules) it takes to be red\n")
+    timed = []
     for row in table.ROWS:
         for target in row.targets:
-            verdicts.append(_first_red(row.against(target.against), target, effort))
-            print(render(verdicts[-1:]).partition("\n")[2], flush=True)
-    green = [verdict.gate for verdict in verdicts if not verdict.red]
-    print(
-        f"\n{len(verdicts) - len(green)} of {len(verdicts)} gates turned red",
-        *green,
-        sep="\n  still green: ",
-    )
-    return not green
+            seed, verdict = _first_red(row.against(target.against), target, effort)
+            already += seed == 0
+            timed.append(replace(verdict, note=f"{seed} added; {verdict.note}"))
+    print(render(timed))
+    verdicts += timed
+    green = sum(not verdict.red for verdict in verdicts)
+    turned = len(verdicts) - green - already
+    print(f"\n{turned} gates turned red, {already} were red as it is, {green} stayed green")
+    return not green and not already
 
 
-def _first_red(row: Row, target: Target, effort: Effort) -> Verdict:
+def _first_red(row: Row, target: Target, effort: Effort) -> tuple[int, Verdict]:
     for seed in SEEDS:
         values = []
         for _ in range(TRIES):
@@ -268,7 +279,7 @@ def _first_red(row: Row, target: Target, effort: Effort) -> Verdict:
                 break
         if verdict.red:
             break
-    return Verdict(verdict.gate, verdict.value, verdict.limit, f"{seed} added; {verdict.note}")
+    return seed, verdict
 
 
 def accept(counted: Mapping[str, Mapping[str, float]]) -> Path:

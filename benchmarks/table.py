@@ -11,7 +11,7 @@ from typing import Any
 
 from . import asyncs, calls, imports, keys
 from .measure import Effort
-from .rows import COMPILED, PLAIN, Measured, Row, Target
+from .rows import BARE, COMPILED, PLAIN, Measured, Row, Target
 
 ROWS: tuple[Row, ...] = (*calls.ROWS[:3], *keys.ROWS, *calls.ROWS[3:], *asyncs.ROWS, *imports.ROWS)
 """The call rows in the order of the promises."""
@@ -113,17 +113,18 @@ def lines(row: Row, measured: Measured) -> list[tuple[str, ...]]:
         value = measured.value(target)
         ratio = comparison(value) if target.against else ""
         other = number(figures.get(target.against)) if target.against else ""
-        cells.append(
-            (target.against, other, ratio, promise(target, row.unit), verdict(measured, target))
-        )
+        word = verdict(measured, target)
+        if target.against in measured.missing:
+            word += f": {measured.missing[target.against]}"
+        cells.append((target.against, other, ratio, promise(target, row.unit), word))
     judged = {target.against for target in row.targets}
     for name, figure in figures.items():
         if name not in judged and name not in (COMPILED, PLAIN):
-            scale = Target(name, 0.0)
-            cells.append((name, number(figure), comparison(measured.value(scale)), "", ""))
+            ratio = "" if name == BARE else comparison(measured.value(Target(name, 0.0)))
+            cells.append((name, number(figure), ratio, "", ""))
     for name, reason in measured.missing.items():
         if name not in judged:
-            cells.append((name, "missing", reason, "", ""))
+            cells.append((name, "missing", "", "", reason))
     unit = "" if row.unit == "ns" else f" ({row.unit})"
     first = (own[0] + unit, *own[1:])
     return [(first if index == 0 else ("", "", "")) + tail for index, tail in enumerate(cells)]

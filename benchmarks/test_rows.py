@@ -1,8 +1,9 @@
-"""The rows under pytest-benchmark: `pytest benchmarks --benchmark-only`, one group per row.
+"""The rows under pytest-benchmark: `pytest benchmarks --benchmark-only -p no:logging`.
 
 The same rows, loops and sides as in `python -m benchmarks`, for those who want pytest-benchmark's
 statistics, history and comparison. A round is one loop of `_CALLS` calls, the empty loop included;
 the ratios that are promised come from the interleaved minima of `python -m benchmarks` instead.
+With pytest's own logging, which keeps every record, the row of failures would measure that.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def opero(
     from .options import cache_config, limit_config, plan, retry_config
 
     function = None
-    if callable(retries) or isinstance(retries, (classmethod, staticmethod, property)):
+    if callable(retries) or hasattr(type(retries), "__get__"):
         function, retries = retries, 3
     limits = limit_config(rate_limit, burst)
     cached = cache_config(
@@ -382,9 +382,14 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
 
 def _store_options(function: str, given: Mapping[str, Any], *also: str) -> dict[str, Any]:
     """Return the options that some backend might read, or refuse the first that none does."""
-    from .options import OPTIONS, STORED_OPTIONS
+    from .options import CACHE_DEFAULTS, OPTIONS, STORED_OPTIONS
 
-    _only(function, given, (*also, *STORED_OPTIONS), OPTIONS if function == "opero" else ())
+    _only(
+        function,
+        given,
+        (*also, *STORED_OPTIONS),
+        OPTIONS if function == "opero" else (*CACHE_DEFAULTS, "cache"),
+    )
     return dict(given)
 
 

@@ -86,8 +86,7 @@ def _pack_one(error: BaseException) -> _Packed:
     try:
         _rebuild_parts(*pickle.loads(pickle.dumps(parts)))
     except Exception:  # noqa: BLE001 - whatever it is, the exception does not travel
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        return "lost", (name, _describe(error))
+        return "lost", f"{type(error).__module__}: {describe(error)}"
     return "parts", parts
 
 
@@ -121,11 +120,12 @@ def _extras(error: BaseException) -> dict[str, Any]:
     return extras
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return the class and the message of `error`, whatever its `__str__` does."""
     try:
-        return str(error)
+        return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
-        return "(its message cannot be shown)"
+        return f"{type(error).__name__} (its message cannot be shown)"
 
 
 def _unpack(packed: list[_Packed]) -> list[Exception]:
@@ -136,7 +136,7 @@ def _unpack(packed: list[_Packed]) -> list[Exception]:
         elif kind == "parts":
             errors.append(_rebuild_parts(*cargo))
         else:
-            errors.append(ErrorStandIn("{}: {}".format(*cargo)))
+            errors.append(ErrorStandIn(cargo))
     return errors
 
 

@@ -39,16 +39,16 @@ class _Waiter:
         wake: Tells the waiter to look again; false if it is gone for good.
         granted: Whether the waiter has its permit.
         gone: Whether it does not wait any more.
-        after: The bucket's arrival time right after its permit was taken, in nanoseconds.
+        token: What gives its permit back.
     """
 
-    __slots__ = ("after", "gone", "granted", "wake")
+    __slots__ = ("gone", "granted", "token", "wake")
 
     def __init__(self) -> None:
         self.wake: Callable[[], bool] = bool
         self.granted = False
         self.gone = False
-        self.after = 0
+        self.token = 0
 
     def is_settled(self) -> bool:
         """Tell whether the waiter has no business in the line any more."""
@@ -211,8 +211,11 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         waiter = _Waiter()
         bell: asyncio.Future[None] = loop.create_future()
+        through = False
 
         def ring() -> None:
+            nonlocal through
+            through = waiter.granted  # seen here only, so that tasks go on in the order of grants
             if not bell.done():
                 bell.set_result(None)
 
@@ -228,8 +231,10 @@ class RateLimiter:
         if due < 0:
             return -1
         try:
-            while not waiter.granted:
-                if clock.skipping:
+            while not through:
+                if waiter.granted:
+                    await bell
+                elif clock.skipping:
                     clock.move_to(due)
                     await asyncio.sleep(0)
                 else:
@@ -238,10 +243,12 @@ class RateLimiter:
                         await bell
                     finally:
                         timer.cancel()
+                if bell.done():
                     bell = loop.create_future()
-                due = self._look(waiter, deadline)
-                if due < 0:
-                    return -1
+                if not through:
+                    due = self._look(waiter, deadline)
+                    if due < 0:
+                        return -1
         except BaseException:
             self._leave(waiter)
             raise
@@ -297,7 +304,7 @@ class RateLimiter:
                 return
             waiter.gone = True
             if waiter.granted:
-                self.bucket.undo(waiter.after)
+                self.bucket.undo(waiter.token)
             self._drop(waiter)
             self._serve(self._clock.now())
             self._wake_head()
@@ -312,13 +319,13 @@ class RateLimiter:
                 if bucket.admit(now) > 0:
                     break
                 if head.is_settled():  # a finalizer has been here meanwhile
-                    bucket.undo(bucket.arrival)
+                    bucket.undo(bucket.arrival + bucket.refunded)
                 else:
-                    head.after = bucket.arrival
+                    head.token = bucket.arrival + bucket.refunded
                     head.granted = True
                     if not head.wake():
                         head.gone = True
-                        bucket.undo(head.after)
+                        bucket.undo(head.token)
             self._drop(head)
             moved = True
         bucket.queued = len(line)

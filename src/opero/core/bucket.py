@@ -26,11 +26,12 @@ class TokenBucket:
         tolerance: How far, in nanoseconds, a burst may run ahead of the steady flow.
         arrival: The theoretical arrival time in nanoseconds.
         latest: When the latest permit was taken, in nanoseconds.
+        refunded: By how much permits that were given back have moved the arrival time, all told.
         queued: How many callers wait in line; while some do, `take` lets nobody pass them.
         lock: Makes a step atomic; None where the interpreter does so by itself.
     """
 
-    __slots__ = ("arrival", "interval", "latest", "lock", "queued", "tolerance")
+    __slots__ = ("arrival", "interval", "latest", "lock", "queued", "refunded", "tolerance")
 
     def __init__(self, rate: float, burst: int, lock: Any = None) -> None:
         """Make a full bucket.
@@ -50,6 +51,7 @@ class TokenBucket:
         self.tolerance = interval * (burst - 1)
         self.arrival = -_LONGEST
         self.latest = -_LONGEST
+        self.refunded = 0
         self.queued = 0
         self.lock = lock
 
@@ -89,17 +91,19 @@ class TokenBucket:
         self.latest = now
         return 0
 
-    def undo(self, after: int) -> None:
+    def undo(self, token: int) -> None:
         """Give back a permit that was not used.
 
         Had it not been taken, the arrival time would be less by one interval, or by as much of it
-        as the permits that were taken since have not made up for: `after - latest` at least.
+        as the permits that were taken since have not made up for: by the permit's own arrival time
+        less `latest`, at least.
 
         Args:
-            after: The arrival time right after that permit was taken, in nanoseconds.
+            token: `arrival + refunded` right after that permit was taken, in nanoseconds.
         """
-        refund = after - self.latest
+        refund = token - self.refunded - self.latest
         if refund > self.interval:
             refund = self.interval
         if refund > 0:
             self.arrival -= refund
+            self.refunded += refund

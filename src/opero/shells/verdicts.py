@@ -6,7 +6,7 @@ from typing import Any
 
 from opero.core.attempts import AGAIN, GIVE_UP, LATE
 from opero.core.clock import NEVER
-from opero.exceptions import AllFailedError, DeadlineExceeded
+from opero.exceptions import AllFailedError, DeadlineExceeded, describe
 
 
 def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> BaseException | None:
@@ -36,7 +36,7 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     if verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1):
         failure: BaseException = AllFailedError(
             f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
-            f"attempt{'' if count == 1 else 's'}; the last error: {type(error).__name__}: {error}",
+            f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}",
             attempts.errors,
         )
     elif verdict == LATE:

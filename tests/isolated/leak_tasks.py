@@ -1,0 +1,138 @@
+"""Calls of coroutine functions leave nothing: not when they succeed, fail, are shared, or are cut."""
+
+from __future__ import annotations
+
+import asyncio
+
+import common
+
+from opero import RateLimiter, get_logger, opero
+
+get_logger().setLevel("CRITICAL")
+
+
+class Failure(Exception):
+    """What fails."""
+
+
+async def fail(*args):
+    """Raise, after a wait."""
+    await asyncio.sleep(0)
+    raise Failure
+
+
+async def give(x):
+    """Return, after a wait."""
+    await asyncio.sleep(0)
+    return [x]
+
+
+async def wait(x):
+    """Wait for ever."""
+    await asyncio.get_running_loop().create_future()
+
+
+fast = {"min_delay": 0, "max_delay": 0}
+limiter = RateLimiter(1e6)
+plain = opero(retries=2)(give)
+retried = opero(retries=2, **fast)(fail)
+cached = opero(retries=1, cache=True, cache_maxsize=8)(give)
+cached_failure = opero(retries=2, cache=True, **fast)(fail)
+limited = opero(retries=2, rate_limit=limiter)(give)
+timed = opero(retries=1, timeout=60)(give)
+timed_failure = opero(retries=2, timeout=60, **fast)(fail)
+late = opero(retries=2, min_delay=9, max_delay=9, timeout=1)(fail)
+cut = opero(retries=2, timeout=0.0001)(wait)
+cached_cut = opero(retries=2, cache=True, timeout=0.0001)(wait)
+forever = opero(retries=2, **fast)(wait)
+cached_forever = opero(retries=2, cache=True)(wait)
+number = 0
+
+
+def fresh():
+    """Return a key that was not there before."""
+    global number
+    number += 1
+    return number
+
+
+async def everything():
+    """Go through every way a call can take."""
+    calls = [
+        plain(1),
+        retried(1),
+        cached("same"),
+        cached(fresh()),
+        cached_failure(1),
+        limited(1),
+        timed(1),
+        timed_failure(1),
+        late(1),
+    ]
+    calls += [cached(fresh())] * 1 + [cached(0) for _ in range(3)]
+    calls += [cached_failure(0) for _ in range(3)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    cached.cache_invalidate(0)
+
+
+async def cutting():
+    """Let deadlines pass."""
+    calls = [cut(1), cached_cut(1), cached_cut(1), cached_cut(fresh())]
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def cancelling():
+    """Cancel callers at several moments."""
+    tasks = [asyncio.ensure_future(call(fresh())) for call in (forever, cached_forever, plain)]
+    tasks += [asyncio.ensure_future(cached_forever(0)) for _ in range(3)]
+    early = asyncio.ensure_future(cached_forever(fresh()))
+    early.cancel()
+    for turn in range(3):
+        await asyncio.sleep(0)
+        tasks[turn].cancel()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait([*tasks, early])
+
+
+async def closing():
+    """Close coroutines at several moments."""
+    for call in (plain, cached, limited, timed, forever, cached_forever):
+        call(fresh()).close()
+        begun = call(fresh())
+        begun.send(None)
+        begun.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def lining_up():
+    """Wait in line, and leave it."""
+    slow = RateLimiter(100)
+    await slow.acquire()
+    tasks = [asyncio.ensure_future(slow.acquire()) for _ in range(4)]
+    tasks += [asyncio.ensure_future(limiter.acquire()) for _ in range(4)]
+    await asyncio.sleep(0)
+    for task in tasks[:4]:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+common.check_tasks("calls", everything)
+common.check_tasks("deadlines", cutting, rounds=60)
+common.check_tasks("cancellations", cancelling)
+common.check_tasks("closing", closing)
+common.check_tasks("line", lining_up, rounds=100)
+
+
+def one_loop():
+    """Use a loop for one call of each kind."""
+    asyncio.run(everything())
+    asyncio.run(cancelling())
+
+
+common.check_growth("loops", one_loop, rounds=30, count=common.objects)
+for function in (cached, cached_failure, cached_cut, cached_forever):
+    if function.store.flights:
+        raise SystemExit(f"{function}: {function.store.flights}")

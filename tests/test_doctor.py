@@ -1,0 +1,168 @@
+"""The doctor tells a healthy installation from a broken one, and the command line its words."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import opero
+from opero import doctor, hotpath
+from opero.__main__ import main
+
+pytestmark = pytest.mark.once
+
+
+def run(*words: str, tree: Path | None = None, **switches: str) -> subprocess.CompletedProcess[str]:
+    """`python -m opero` in a process of its own, of another source tree if one is named."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("OPERO_")}
+    if tree is not None:
+        environ["PYTHONPATH"] = str(tree)
+    return subprocess.run(
+        [sys.executable, "-m", "opero", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**environ, **switches},
+        cwd=tree,
+    )
+
+
+@pytest.fixture
+def plain_tree(tmp_path: Path) -> Path:
+    """A copy of opero as a plain installation has it: no extension module."""
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(Path(opero.__file__).parent, tmp_path / "opero", ignore=ignored)
+    return tmp_path
+
+
+def test_a_healthy_installation_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Version, implementation, reason, Python and parts stand in the report; the exit code is 0."""
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert f"{opero.__version__} in " in told
+    assert f"{hotpath.core.name}: {hotpath.REASON}" in told
+    assert platform.python_version() in told
+    for name in (*hotpath.MODULES, *doctor.PARTS):
+        assert f"  {name}" in told
+    assert told.endswith("\nhealthy\n")
+
+
+def test_a_plain_installation_is_healthy(plain_tree: Path) -> None:
+    """Without any extension module opero is meant to run as plain Python."""
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "plain: No extension module is installed" in ran.stdout
+    assert len(hotpath.MODULES) == ran.stdout.count("  missing")
+    assert ran.stderr == ""
+
+
+def test_a_switch_is_told_with_its_value(plain_tree: Path) -> None:
+    """Who wonders why it is plain sees the switch that says so."""
+    ran = run("doctor", tree=plain_tree, OPERO_PURE_PYTHON="1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "plain: OPERO_PURE_PYTHON is on" in ran.stdout
+    told = [line.split() for line in ran.stdout.splitlines()]
+    assert ["OPERO_PURE_PYTHON", "'1'"] in told
+    assert ["OPERO_REQUIRE_COMPILED", "not", "set"] in told
+
+
+def test_an_extension_that_does_not_load_is_not_healthy(plain_tree: Path) -> None:
+    """A file that is there and is no extension module is named, and the exit code is 1."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    (plain_tree / "opero" / "_compiled" / f"clock{suffix}").write_bytes(b"not a library")
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "problem: clock does not load: " in ran.stdout
+    assert f"clock{suffix}: ImportError: " in ran.stdout
+    assert ran.stdout.endswith("\nnot healthy\n")
+
+
+def test_an_installation_that_lost_a_module_is_not_healthy(plain_tree: Path) -> None:
+    """All but one are there: that one is named, and the exit code is 1."""
+    *others, lost = hotpath.MODULES
+    for name in others:
+        module = plain_tree / "opero" / "_compiled" / f"{name}.py"
+        module.write_text(f"from opero.core.{name} import *\n")
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert f"some extension modules are there and others are not: {lost}\n" in ran.stdout
+
+
+def test_modules_of_another_version_are_not_healthy(plain_tree: Path) -> None:
+    """All load, but what opero looks for is not in them: the exit code is 1."""
+    for name in hotpath.MODULES:
+        (plain_tree / "opero" / "_compiled" / f"{name}.py").write_text("")
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "problem: the extension modules load, but not as one: " in ran.stdout
+
+
+def test_files_made_for_another_python_are_named(plain_tree: Path) -> None:
+    """A library that this Python does not look at explains why the module is missing."""
+    stranger = plain_tree / "opero" / "_compiled" / "clock.cpython-39-somewhere.so"
+    stranger.write_bytes(b"")
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"made for another Python: {stranger.name}" in ran.stdout
+
+
+def test_the_examination_imports_no_optional_part() -> None:
+    """The doctor asks the metadata: a part that crashes on import is still told."""
+    code = (
+        "import json, sys; from opero import doctor; before = set(sys.modules); "
+        "doctor.examine(); print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(doctor.PARTS) & set(json.loads(ran.stdout))
+
+
+@pytest.mark.parametrize("name", doctor.PARTS)
+def test_a_part_is_told_with_its_version_or_its_absence(name: str) -> None:
+    """The version is that of the installed distribution."""
+    told = dict(doctor.examine().parts)[name]
+    try:
+        assert metadata.version(name) == told
+    except metadata.PackageNotFoundError:
+        assert told == "not installed"
+
+
+def test_a_part_whose_files_are_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata without a module is not called installed."""
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "1.2.3")
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
+    assert doctor._version("orjson") == "1.2.3 by its metadata, but there is no module"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints it and ends with 0."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert f"opero {opero.__version__}\n" == capsys.readouterr().out
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who does not know the commands is told them."""
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert "demo" in told
+    assert "doctor" in told
+
+
+def test_an_unknown_command_is_told(plain_tree: Path) -> None:
+    """The error names the word and the commands there are; the exit code is 2."""
+    ran = run("dance", tree=plain_tree)
+    assert ran.returncode == 2
+    assert "'dance'" in ran.stderr
+    assert "demo" in ran.stderr
+    assert "doctor" in ran.stderr

@@ -1,0 +1,664 @@
+"""The options: what is accepted, and that what is wrong fails at decoration and says why."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+import opero as package
+from opero import (
+    AllFailedError,
+    CacheConfig,
+    RateLimitConfig,
+    RateLimiter,
+    RetryConfig,
+    get_cache_context,
+    get_cache_decorator,
+    get_fallback_decorator,
+    get_rate_limit_decorator,
+    get_retry_decorator,
+    hotpath,
+    opero,
+)
+from opero.testing import manual_clock, skip_waits
+
+NAN, INF = float("nan"), float("inf")
+
+
+async def coroutine_function(*args: Any) -> bool:
+    """Stand for a predicate or key function that would have to be awaited."""
+    return True
+
+
+WRONG_RETRY: list[tuple[str, Any, type[Exception], str]] = [
+    ("retries", "3", TypeError, "a whole number"),
+    ("retries", 3.0, TypeError, "a whole number"),
+    ("retries", None, TypeError, "a whole number"),
+    ("retries", True, TypeError, "a whole number"),
+    ("retries", -1, ValueError, "0 or more"),
+    ("retries", 10**30, ValueError, "a whole number up to"),
+    ("backoff_factor", "2", TypeError, "a number"),
+    ("backoff_factor", None, TypeError, "a number"),
+    ("backoff_factor", True, TypeError, "a number"),
+    ("backoff_factor", 0.99, ValueError, "a number from 1"),
+    ("backoff_factor", NAN, ValueError, "a finite number"),
+    ("backoff_factor", INF, ValueError, "a finite number"),
+    ("backoff_factor", 1e10, ValueError, "a number from 1 to 1e9"),
+    ("min_delay", "1", TypeError, "a number"),
+    ("min_delay", 1j, TypeError, "a number"),
+    ("min_delay", -0.1, ValueError, "a number of seconds from 0"),
+    ("min_delay", NAN, ValueError, "a finite number"),
+    ("min_delay", INF, ValueError, "a finite number"),
+    ("min_delay", 10**400, ValueError, "a finite number"),
+    ("max_delay", "1", TypeError, "a number"),
+    ("max_delay", None, TypeError, "a number"),
+    ("max_delay", -1, ValueError, "a number of seconds from 0"),
+    ("max_delay", 1e10, ValueError, "to 1e9"),
+    ("max_delay", INF, ValueError, "a finite number"),
+    ("max_delay", 0.05, ValueError, "at least min_delay, which is 0.1"),
+    ("retry_on", None, TypeError, "an exception type, a tuple of them, or a predicate"),
+    ("retry_on", "ValueError", TypeError, "an exception type, a tuple of them, or a predicate"),
+    ("retry_on", [ValueError], TypeError, "an exception type, a tuple of them, or a predicate"),
+    ("retry_on", coroutine_function, TypeError, "a predicate of the exception"),
+    ("jitter", 1, TypeError, "True or False"),
+    ("jitter", None, TypeError, "True or False"),
+]
+WRONG_CACHE: list[tuple[str, Any, type[Exception], str]] = [
+    ("cache", 1, TypeError, "True, False or a CacheConfig"),
+    ("cache", "memory", TypeError, "True, False or a CacheConfig"),
+    ("cache", None, TypeError, "True, False or a CacheConfig"),
+    ("cache", CacheConfig, TypeError, "True, False or a CacheConfig"),
+    ("cache_ttl", "300", TypeError, "a number"),
+    ("cache_ttl", True, TypeError, "a number"),
+    ("cache_ttl", 0, ValueError, "above 0"),
+    ("cache_ttl", -1, ValueError, "above 0"),
+    ("cache_ttl", NAN, ValueError, "a finite number"),
+    ("cache_ttl", INF, ValueError, "a finite number"),
+    ("cache_ttl", 1e10, ValueError, "up to 1e9"),
+    ("cache_key", "key", TypeError, "an ordinary function of the call's arguments"),
+    ("cache_key", 5, TypeError, "an ordinary function of the call's arguments"),
+    ("cache_key", coroutine_function, TypeError, "an ordinary function of the call's arguments"),
+    ("cache_namespace", 5, TypeError, "a string"),
+    ("cache_namespace", None, TypeError, "a string"),
+    ("cache_namespace", b"x", TypeError, "a string"),
+    ("cache_namespace", "", ValueError, "at least one character"),
+    ("cache_backend", "memori", ValueError, "one of 'memory', 'disk', 'redis'"),
+    ("cache_backend", None, ValueError, "one of 'memory', 'disk', 'redis'"),
+    ("cache_maxsize", "1024", TypeError, "a whole number"),
+    ("cache_maxsize", 10.5, TypeError, "a whole number"),
+    ("cache_maxsize", True, TypeError, "a whole number"),
+    ("cache_maxsize", 0, ValueError, "1 or more entries, or None"),
+    ("cache_maxsize", -1, ValueError, "1 or more entries, or None"),
+    ("cache_maxsize", 10**30, ValueError, "a whole number up to"),
+]
+WRONG_LIMIT: list[tuple[str, Any, type[Exception], str]] = [
+    ("rate_limit", "5", TypeError, "a number"),
+    ("rate_limit", True, TypeError, "a number"),
+    ("rate_limit", [5], TypeError, "a number"),
+    ("rate_limit", RateLimiter, TypeError, "a number"),
+    ("rate_limit", 0, ValueError, "permits per second"),
+    ("rate_limit", -5, ValueError, "permits per second"),
+    ("rate_limit", NAN, ValueError, "a finite number"),
+    ("rate_limit", INF, ValueError, "a finite number"),
+    ("rate_limit", 1e10, ValueError, "between 1e-9 and 1e9"),
+    ("rate_limit", 1e-10, ValueError, "between 1e-9 and 1e9"),
+    ("burst", "1", TypeError, "a whole number"),
+    ("burst", 1.5, TypeError, "a whole number"),
+    ("burst", None, TypeError, "a whole number"),
+    ("burst", True, TypeError, "a whole number"),
+    ("burst", 0, ValueError, "1 permit or more"),
+    ("burst", -1, ValueError, "1 permit or more"),
+    ("burst", 10**30, ValueError, "a whole number up to"),
+]
+WRONG_FALLBACK: list[tuple[str, Any, type[Exception], str]] = [
+    ("arg_fallback", 5, TypeError, "a parameter's name, or a dict"),
+    ("arg_fallback", ["key"], TypeError, "a parameter's name, or a dict"),
+    ("arg_fallback", "", ValueError, "a parameter's name, or a dict"),
+    ("arg_fallback", {}, ValueError, "a parameter's name, or a dict"),
+    ("arg_fallback", {"a": [1], "b": [2]}, ValueError, "a dict of one parameter"),
+    ("arg_fallback", {5: [1]}, TypeError, "a parameter's name, or a dict"),
+]
+WRONG_OTHERS: list[tuple[str, Any, type[Exception], str]] = [
+    ("timeout", "5", TypeError, "a number"),
+    ("timeout", True, TypeError, "a number"),
+    ("timeout", 0, ValueError, "above 0"),
+    ("timeout", -1, ValueError, "above 0"),
+    ("timeout", NAN, ValueError, "a finite number"),
+    ("timeout", INF, ValueError, "a finite number"),
+    ("timeout", 1e10, ValueError, "up to 1e9"),
+    ("retry", 3, TypeError, "a RetryConfig"),
+    ("retry", True, TypeError, "a RetryConfig"),
+    ("retry", {"attempts": 3}, TypeError, "a RetryConfig"),
+    ("retry", RetryConfig, TypeError, "a RetryConfig"),
+]
+WRONG = [*WRONG_RETRY, *WRONG_CACHE, *WRONG_LIMIT, *WRONG_FALLBACK, *WRONG_OTHERS]
+
+
+def refused(
+    make: Callable[[], Any], kind: type[Exception], option: str, value: Any, allowed: str
+) -> None:
+    """Check that `make` raises exactly `kind`, naming option, value and what is allowed."""
+    pattern = rf"^{option}={re.escape(repr(value))} is not allowed: it has to be .*"
+    with pytest.raises(kind, match=pattern + re.escape(allowed)) as caught:
+        make()
+    assert kind is type(caught.value)
+
+
+def names(entry: Any) -> str:
+    """Name a test by option and value."""
+    return entry if isinstance(entry, str) else repr(entry)[:20]
+
+
+# --- wrong values ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("option", "value", "kind", "allowed"), WRONG, ids=names)
+def test_a_wrong_value_fails_at_decoration_and_says_what_is_allowed(
+    core: hotpath.Core, option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """Whatever else is on or off, the option, its value and the choice are named."""
+    refused(lambda: opero(**{option: value}), kind, option, value, allowed)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "allowed"),
+    [entry for entry in WRONG_CACHE if entry[0] != "cache"],
+    ids=names,
+)
+def test_a_wrong_cache_option_fails_while_the_cache_is_on(
+    core: hotpath.Core, option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """The same options, in the company in which they are usually given."""
+    refused(lambda: opero(cache=True, **{option: value}), kind, option, value, allowed)
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "value", "kind", "allowed"),
+    [
+        *[(get_retry_decorator, *entry) for entry in WRONG_RETRY],
+        *[(get_cache_decorator, *entry) for entry in WRONG_CACHE],
+        *[(get_rate_limit_decorator, *entry) for entry in WRONG_LIMIT if entry[0] != "burst"],
+        *[(get_fallback_decorator, *entry) for entry in WRONG_FALLBACK],
+    ],
+    ids=names,
+)
+@pytest.mark.once
+def test_the_decorators_of_one_mechanism_refuse_the_same_values(
+    make: Callable[..., Any], option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """They are the same code."""
+    refused(lambda: make(**{option: value}), kind, option, value, allowed)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "allowed"),
+    [entry for entry in WRONG_LIMIT if entry[0] == "burst"],
+    ids=names,
+)
+@pytest.mark.once
+def test_a_wrong_burst_is_refused_everywhere(
+    option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """As a keyword, in the config object, and by the limiter."""
+    refused(lambda: get_rate_limit_decorator(5, burst=value), kind, option, value, allowed)
+    refused(lambda: RateLimiter(5, burst=value), kind, option, value, allowed)
+    for rate in (5, None):
+        config = RateLimitConfig(rate, burst=value)
+        refused(lambda: opero(rate_limit=config), kind, option, value, allowed)  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "allowed"),
+    [entry for entry in WRONG_RETRY if entry[0] != "retries"],
+    ids=names,
+)
+@pytest.mark.once
+def test_a_wrong_value_in_a_retry_config_fails_at_decoration(
+    option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """The config object itself is a plain dataclass; it is checked when it is used."""
+    config = RetryConfig(**{option: value})
+    refused(lambda: opero(retry=config), kind, option, value, allowed)
+
+
+@pytest.mark.parametrize("value", ["3", -1, None])
+@pytest.mark.once
+def test_a_wrong_number_of_attempts_in_a_retry_config_is_called_attempts(value: Any) -> None:
+    """The message uses the name that the user wrote."""
+    kind = ValueError if value == -1 else TypeError
+    refused(lambda: opero(retry=RetryConfig(attempts=value)), kind, "attempts", value, "number")
+
+
+@pytest.mark.parametrize(
+    ("field", "option", "value", "kind", "allowed"),
+    [
+        ("enabled", "enabled", "no", TypeError, "True or False"),
+        ("enabled", "enabled", None, TypeError, "True or False"),
+        ("ttl", "cache_ttl", -1, ValueError, "above 0"),
+        ("ttl", "cache_ttl", "5", TypeError, "a number"),
+        ("backend", "cache_backend", "file", ValueError, "'memory', 'disk', 'redis'"),
+        ("namespace", "cache_namespace", "", ValueError, "at least one character"),
+        ("key_function", "cache_key", 5, TypeError, "an ordinary function"),
+        ("backend_options", "backend_options", None, TypeError, "a dict"),
+        ("backend_options", "backend_options", "maxsize", TypeError, "a dict"),
+    ],
+)
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.once
+def test_a_wrong_value_in_a_cache_config_fails_at_decoration(
+    enabled: bool, field: str, option: str, value: Any, kind: type[Exception], allowed: str
+) -> None:
+    """Whether the cache is enabled or not."""
+    config = CacheConfig(**{"enabled": enabled, field: value})
+    refused(lambda: opero(cache=config), kind, option, value, allowed)
+    refused(lambda: get_cache_decorator(config), kind, option, value, allowed)
+
+
+@pytest.mark.parametrize("value", [0, -1, NAN, "5"])
+@pytest.mark.once
+def test_a_wrong_rate_is_refused_everywhere(value: Any) -> None:
+    """In the config object it is called rate, in the limiter rate_limit."""
+    kind = TypeError if value == "5" else ValueError
+    refused(lambda: opero(rate_limit=RateLimitConfig(value)), kind, "rate", value, "number")
+    refused(lambda: RateLimiter(value), kind, "rate_limit", value, "number")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.once
+def test_exceptions_that_end_the_program_cannot_be_asked_to_be_retried(
+    kind: type[BaseException],
+) -> None:
+    """Alone or in a tuple, naming one is a mistake."""
+    for retry_on in (kind, (ValueError, kind)):
+        with pytest.raises(ValueError, match=rf"^retry_on={re.escape(repr(kind))} is not allowed"):
+            opero(retry_on=retry_on)
+
+
+@pytest.mark.parametrize("member", ["ValueError", 5, None, ValueError(), int, (KeyError,)])
+@pytest.mark.once
+def test_a_tuple_of_exception_types_holds_nothing_else(member: Any) -> None:
+    """The member that is none is named."""
+    with pytest.raises(TypeError, match=rf"^retry_on={re.escape(repr(member))} is not allowed"):
+        opero(retry_on=(OSError, member))
+
+
+@pytest.mark.parametrize("values", ["abc", 5, None, {"a"}, [], ()])
+@pytest.mark.once
+def test_listed_fallback_values_are_a_list_or_tuple_with_something_in_it(values: Any) -> None:
+    """A string is no list of values."""
+    with pytest.raises(
+        ValueError,
+        match=r"^arg_fallback\['model'\]=.* is not allowed: it has to be a list or tuple with",
+    ):
+        opero(arg_fallback={"model": values})
+
+
+@pytest.mark.once
+def test_a_limiter_that_would_fill_for_decades_fails_at_decoration() -> None:
+    """A rate and a burst that are fine alone may be too much together."""
+    with pytest.raises(ValueError, match="31 years"):
+        opero(rate_limit=1e-9, burst=5)(lambda: None)
+
+
+# --- backends that are not there yet --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["disk", "redis"])
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.once
+def test_a_backend_of_a_later_release_is_refused_with_words_that_say_so(
+    backend: str, cache: bool
+) -> None:
+    """Naming it is no mistake, it is early."""
+    pattern = rf"^cache_backend='{backend}'.*later.*cache_backend='memory'"
+    for make in (
+        lambda: opero(cache=cache, cache_backend=backend),
+        lambda: get_cache_decorator(cache=cache, cache_backend=backend),
+        lambda: opero(cache=CacheConfig(cache, backend=backend)),
+        lambda: get_cache_context(backend),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            make()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["cache_dir", "cache_size_limit", "cache_url", "cache_secret", "cache_stale", "cache_version"],
+)
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.once
+def test_an_option_that_the_chosen_backend_does_not_read_is_an_error(
+    option: str, cache: bool
+) -> None:
+    """As a keyword, and inside a `CacheConfig` without the prefix."""
+    pattern = f"^{option}='x' is not read by cache_backend='memory'"
+    bare = option.removeprefix("cache_")
+    for make in (
+        lambda: opero(cache=cache, **{option: "x"}),
+        lambda: get_cache_decorator(cache=cache, **{option: "x"}),
+        lambda: opero(cache=CacheConfig(cache, backend_options={bare: "x"})),
+        lambda: get_cache_context(**{option: "x"}),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            make()
+
+
+# --- misspelt options -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "meant"),
+    [
+        (opero, "retris", "retries"),
+        (opero, "retry_no", "retry_on"),
+        (opero, "backof_factor", "backoff_factor"),
+        (opero, "mindelay", "min_delay"),
+        (opero, "max_dealy", "max_delay"),
+        (opero, "argfallback", "arg_fallback"),
+        (opero, "cach", "cache"),
+        (opero, "cache_tll", "cache_ttl"),
+        (opero, "cache_keys", "cache_key"),
+        (opero, "cache_name_space", "cache_namespace"),
+        (opero, "cache_backends", "cache_backend"),
+        (opero, "cache_max_size", "cache_maxsize"),
+        (opero, "cache_directory", "cache_dir"),
+        (opero, "ratelimit", "rate_limit"),
+        (opero, "jiter", "jitter"),
+        (opero, "bursts", "burst"),
+        (opero, "time_out", "timeout"),
+        (get_retry_decorator, "jiter", "jitter"),
+        (get_retry_decorator, "retrys", "retries"),
+        (get_cache_decorator, "cache_maxsiz", "cache_maxsize"),
+        (get_cache_decorator, "cachettl", "cache_ttl"),
+        (get_rate_limit_decorator, "brust", "burst"),
+        (get_fallback_decorator, "retryon", "retry_on"),
+        (get_cache_context, "cache_tl", "cache_ttl"),
+        (get_cache_context, "maxsize", "cache_maxsize"),
+    ],
+)
+@pytest.mark.once
+def test_a_misspelt_option_names_its_nearest_neighbour(
+    make: Callable[..., Any], option: str, meant: str
+) -> None:
+    """The message also says whose option it would have been."""
+    required: tuple[Any, ...] = ()
+    if make is get_rate_limit_decorator:
+        required = (5,)
+    if make is get_fallback_decorator:
+        required = ("key",)
+    pattern = rf"^{make.__name__}\(\) has no option '{option}'; did you mean '{meant}'\?$"
+    with pytest.raises(TypeError, match=pattern):
+        make(*required, **{option: 1})
+
+
+@pytest.mark.once
+def test_a_misspelt_backend_option_names_its_nearest_neighbour() -> None:
+    """Inside a `CacheConfig` too."""
+    config = CacheConfig(True, backend_options={"maxsiz": 5})
+    with pytest.raises(TypeError, match="did you mean 'cache_maxsize'"):
+        opero(cache=config)
+
+
+@pytest.mark.once
+def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> None:
+    """Then the list is the help."""
+    with pytest.raises(TypeError, match="has no option 'zzz'; there are arg_fallback, ") as caught:
+        opero(zzz=1)
+    for option in ("retries", "cache_ttl", "timeout", "jitter", "rate_limit"):
+        assert option in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (get_retry_decorator, "timeout"),
+        (get_retry_decorator, "cache"),
+        (get_cache_decorator, "retries"),
+        (get_rate_limit_decorator, "jitter"),
+        (get_fallback_decorator, "retries"),
+        (get_cache_context, "cache_key"),
+    ],
+)
+@pytest.mark.once
+def test_an_option_of_another_mechanism_is_no_option(make: Callable[..., Any], option: str) -> None:
+    """Each of the four decorators takes the options of its own mechanism only."""
+    required = (5,) if make is get_rate_limit_decorator else ()
+    required = ("key",) if make is get_fallback_decorator else required  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=rf"^{make.__name__}\(\) has no option '{option}'"):
+        make(*required, **{option: 1})
+
+
+# --- what is accepted -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": 0},
+        {"retries": 1_000_000},
+        {"backoff_factor": 1},
+        {"backoff_factor": Fraction(3, 2)},
+        {"min_delay": 0, "max_delay": 0},
+        {"min_delay": Decimal("0.5")},
+        {"min_delay": 30.0},
+        {"max_delay": 1e9},
+        {"retry_on": ()},
+        {"retry_on": OSError},
+        {"retry_on": (OSError, KeyError)},
+        {"retry_on": lambda error: True},
+        {"retry_on": isinstance},
+        {"cache_ttl": 1e-9},
+        {"cache_ttl": 300},
+        {"cache": True, "cache_maxsize": None},
+        {"cache": True, "cache_maxsize": 1},
+        {"cache_key": len},
+        {"rate_limit": 1e-9},
+        {"rate_limit": 1e9, "burst": 1000},
+        {"rate_limit": Fraction(1, 3)},
+        {"rate_limit": None, "burst": 5},
+        {"rate_limit": RateLimitConfig()},
+        {"timeout": 1e-9},
+        {"timeout": 1e9},
+        {"jitter": False},
+    ],
+    ids=repr,
+)
+def test_an_allowed_value_is_accepted(core: hotpath.Core, options: dict[str, Any]) -> None:
+    """The bounds themselves are allowed, and any kind of number."""
+    function = opero(**options)(lambda value: value)
+    assert function("value") == "value"
+
+
+def test_numbers_of_numpy_are_numbers(core: hotpath.Core) -> None:
+    """A whole number is whatever can be an index, a number whatever can be a float."""
+    numpy = pytest.importorskip("numpy")
+    function = opero(
+        retries=numpy.int64(2),
+        min_delay=numpy.float32(0.5),
+        cache=True,
+        cache_maxsize=numpy.uint8(7),
+        timeout=numpy.float64(5),
+    )(lambda: 1)
+    assert (function(), function.cache_info().maxsize) == (1, 7)
+
+
+# --- config objects -------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("config", "defaults"),
+    [
+        (
+            CacheConfig,
+            {
+                "enabled": False,
+                "ttl": None,
+                "backend": "memory",
+                "namespace": "opero",
+                "key_function": None,
+                "backend_options": {},
+            },
+        ),
+        (
+            RetryConfig,
+            {
+                "attempts": 3,
+                "backoff_factor": 1.5,
+                "min_delay": 0.1,
+                "max_delay": 30.0,
+                "retry_on": (Exception,),
+                "jitter": True,
+            },
+        ),
+        (RateLimitConfig, {"rate": None, "burst": 1}),
+    ],
+)
+def test_the_config_objects_have_the_fields_and_defaults_of_the_reference(
+    config: type[Any], defaults: dict[str, Any]
+) -> None:
+    """In this order, so that positional use works as printed."""
+    fields = {field.name: getattr(config(), field.name) for field in dataclasses.fields(config)}
+    assert defaults == fields
+    assert list(defaults) == list(fields)
+
+
+def test_a_cache_config_says_how_values_are_cached(core: hotpath.Core) -> None:
+    """Expiry, namespace, key and backend options take effect."""
+    config = CacheConfig(
+        enabled=True,
+        ttl=10,
+        namespace="of my own",
+        key_function=lambda text: text.lower(),
+        backend_options={"maxsize": 5},
+    )
+    calls: list[str] = []
+
+    @opero(cache=config)
+    def function(text: str) -> str:
+        calls.append(text)
+        return text
+
+    with manual_clock() as clock:
+        assert [function("A"), function("a")] == ["A", "A"]
+        clock.advance(10)
+        assert function("a") == "a"
+    assert function.cache_info().maxsize == 5
+    package.clear_cache("of my own")
+    assert function.cache_info().currsize == 0
+
+
+def test_a_cache_config_that_is_not_enabled_caches_nothing(core: hotpath.Core) -> None:
+    """As its default says."""
+    runs: list[int] = []
+    function = opero(cache=CacheConfig(ttl=5))(runs.append)
+    function(1)
+    function(1)
+    assert runs == [1, 1]
+
+
+def test_a_retry_config_says_how_a_function_is_attempted_again(core: hotpath.Core) -> None:
+    """Number, delays, factor, jitter and exceptions take effect."""
+    config = RetryConfig(
+        attempts=3, backoff_factor=3, min_delay=2, max_delay=5, retry_on=KeyError, jitter=False
+    )
+
+    @opero(retry=config)
+    def function() -> None:
+        raise KeyError
+
+    with skip_waits() as clock, pytest.raises(AllFailedError) as caught:
+        function()
+    assert len(caught.value.errors) == 3
+    assert pytest.approx(function.stats().backoff_wait, abs=0.5) == 7
+    assert pytest.approx(clock.waited, abs=0.5) == 7
+
+
+def test_a_rate_limit_config_says_how_often_a_function_starts(core: hotpath.Core) -> None:
+    """Rate and burst take effect."""
+    function = opero(rate_limit=RateLimitConfig(rate=0.5, burst=2))(lambda: None)
+    with manual_clock() as clock:
+        for _ in range(4):
+            function()
+        assert pytest.approx(clock.waited) == 4.0
+
+
+def test_a_rate_limit_config_makes_a_limiter_for_each_function(core: hotpath.Core) -> None:
+    """Only a `RateLimiter` is shared."""
+    config = RateLimitConfig(rate=1)
+    one, other = opero(rate_limit=config)(lambda: 1), opero(rate_limit=config)(lambda: 2)
+    with manual_clock() as clock:
+        assert (one(), other(), clock.waited) == (1, 2, 0.0)
+
+
+def test_a_rate_limiter_is_shared_by_several_functions(core: hotpath.Core) -> None:
+    """Their attempts together stay within its rate."""
+    limiter = RateLimiter(2.0)
+    one = opero(rate_limit=limiter)(lambda: 1)
+    other = get_rate_limit_decorator(limiter)(lambda: 2)
+    with manual_clock() as clock:
+        assert [one(), other(), one(), other()] == [1, 2, 1, 2]
+        assert pytest.approx(clock.waited) == 1.5
+
+
+def test_a_config_that_is_changed_after_decoration_changes_nothing(core: hotpath.Core) -> None:
+    """Options are read once."""
+    retry = RetryConfig(attempts=2, min_delay=0)
+    cache = CacheConfig(enabled=True)
+    function = opero(retry=retry, cache=cache)(lambda: 1 / 0)
+    retry.attempts = 9
+    cache.enabled = False
+    with pytest.raises(AllFailedError) as caught:
+        function()
+    assert len(caught.value.errors) == 2
+    assert function.cache_info().maxsize == 1024
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({"retry": RetryConfig()}, {"retries": 5}),
+        ({"retry": RetryConfig()}, {"min_delay": 1}),
+        ({"retry": RetryConfig()}, {"retry_on": KeyError}),
+        ({"retry": RetryConfig()}, {"jitter": False}),
+        ({"cache": CacheConfig(True)}, {"cache_ttl": 5}),
+        ({"cache": CacheConfig(True)}, {"cache_namespace": "x"}),
+        ({"cache": CacheConfig(True)}, {"cache_maxsize": 5}),
+        ({"cache": CacheConfig(True)}, {"cache_key": len}),
+        ({"rate_limit": RateLimitConfig(5)}, {"burst": 2}),
+        ({"rate_limit": RateLimiter(5)}, {"burst": 2}),
+    ],
+    ids=repr,
+)
+@pytest.mark.once
+def test_a_config_object_and_a_keyword_for_the_same_thing_contradict_each_other(
+    config: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """The message names the keyword and says where to put it."""
+    ((option, value),) = options.items()
+    pattern = rf"^{option}={re.escape(repr(value))} beside .*: say it inside the config object$"
+    with pytest.raises(ValueError, match=pattern):
+        opero(**config, **options)
+
+
+# --- nothing is decided too late ------------------------------------------------------------------
+
+
+def test_a_wrong_option_fails_before_there_is_a_function(core: hotpath.Core) -> None:
+    """`opero(...)` itself raises, not the decorator that it returns, nor the first call."""
+    with pytest.raises(ValueError, match="retries"):
+        opero(retries=-1)
+
+
+def test_a_wrong_option_is_refused_for_coroutine_functions_likewise(core: hotpath.Core) -> None:
+    """It is the same check."""
+    with pytest.raises(ValueError, match="no parameter of that name"):
+        opero(arg_fallback="missing")(coroutine_function)
+    assert asyncio.run(opero(retries=0)(coroutine_function)(1))

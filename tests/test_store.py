@@ -1,0 +1,664 @@
+"""The memory store: bounded, forgetful in time, good at keeping what is used, safe for threads."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import threading
+import weakref
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from opero import CacheKeyError, hotpath
+
+SECOND = 1_000_000_000
+
+
+class Value:
+    """Something to store that can be watched by a weak reference."""
+
+
+class Instance:
+    """Something whose methods are cached, equal to every other one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Instance)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class SameHash:
+    """A key that collides with every other one."""
+
+    def __init__(self, name: int) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameHash) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def still_clock(core: hotpath.Core) -> Any:
+    """Make a clock that only the test moves."""
+    clock = core.Clock()
+    clock.freeze()
+    return clock
+
+
+def new_store(core: hotpath.Core, maxsize: int = 100, ttl: int = 0, clock: Any = None) -> Any:
+    """Make a store whose time stands still."""
+    return core.MemoryStore(still_clock(core) if clock is None else clock, maxsize, ttl)
+
+
+# --- what is stored is found ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, False, 0, "", "value", object()])
+def test_a_stored_value_is_found_whatever_it_is(core: hotpath.Core, value: object) -> None:
+    """`None` and everything that is false are values like any other."""
+    store = new_store(core)
+    store.put("key", value)
+    assert store.find("key").value is value
+
+
+def test_a_key_that_was_never_stored_is_not_found(core: hotpath.Core) -> None:
+    """A miss is None, not an entry."""
+    assert new_store(core).find("key") is None
+
+
+def test_a_new_value_replaces_the_old_one(core: hotpath.Core) -> None:
+    """There is one value for each key."""
+    store = new_store(core)
+    store.put("key", 1)
+    store.put("key", 2)
+    assert (store.find("key").value, len(store)) == (2, 1)
+
+
+def test_keys_with_one_hash_are_kept_apart(core: hotpath.Core) -> None:
+    """A collision is no hit."""
+    store = new_store(core)
+    for name in range(50):
+        store.put(SameHash(name), name)
+    assert list(range(50)) == [store.find(SameHash(name)).value for name in range(50)]
+
+
+def test_a_dropped_key_is_gone(core: hotpath.Core) -> None:
+    """`drop` says whether there was anything to drop."""
+    store = new_store(core)
+    store.put("key", 1)
+    assert [store.drop("key"), store.drop("key")] == [True, False]
+    assert (store.find("key"), len(store)) == (None, 0)
+
+
+def test_an_entry_in_the_hands_of_a_reader_keeps_its_value(core: hotpath.Core) -> None:
+    """Dropping, replacing or clearing cannot turn a hit that is under way into None."""
+    store = new_store(core)
+    entries = []
+    for forget in (store.drop, lambda key: store.put(key, "new"), lambda key: store.clear()):
+        store.put("key", "value")
+        entries.append(store.find("key"))
+        forget("key")
+    assert [entry.value for entry in entries] == ["value"] * 3
+
+
+def test_a_cleared_store_is_empty_and_usable(core: hotpath.Core) -> None:
+    """Nothing of the past counts, neither values nor what was evicted."""
+    store = new_store(core, maxsize=3)
+    for key in range(10):
+        store.put(key, key)
+    store.clear()
+    assert len(store) == 0
+    assert [store.find(key) for key in range(10)] == [None] * 10
+    store.put(1, "one")
+    assert store.find(1).value == "one"
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ttl", [1, 999_999_999, SECOND, 300 * SECOND])
+@pytest.mark.parametrize("maxsize", [0, 10])
+def test_a_value_counts_until_its_time_is_up_and_no_longer(
+    core: hotpath.Core, ttl: int, maxsize: int
+) -> None:
+    """One nanosecond before the end it is found, at the end it is not."""
+    clock = still_clock(core)
+    store = new_store(core, maxsize, ttl, clock)
+    store.put("key", 1)
+    clock.advance(ttl - 1)
+    assert store.find("key").value == 1
+    clock.advance(1)
+    assert store.find("key") is None
+
+
+def test_a_value_that_is_stored_again_lives_anew(core: hotpath.Core) -> None:
+    """Time counts from the last `put`, and a hit does not prolong it."""
+    clock = still_clock(core)
+    store = new_store(core, 10, 10 * SECOND, clock)
+    store.put("key", 1)
+    clock.advance(6 * SECOND)
+    store.find("key")
+    store.put("key", 2)
+    clock.advance(6 * SECOND)
+    assert store.find("key").value == 2
+    clock.advance(4 * SECOND)
+    assert store.find("key") is None
+
+
+def test_without_a_time_to_live_a_value_counts_for_ever(core: hotpath.Core) -> None:
+    """A century later it is still there."""
+    clock = still_clock(core)
+    store = new_store(core, 10, 0, clock)
+    store.put("key", 1)
+    clock.advance(100 * 365 * 86400 * SECOND)
+    assert store.find("key").value == 1
+
+
+def test_an_unbounded_store_forgets_what_is_out_of_date(core: hotpath.Core) -> None:
+    """Without a bound, expiry is all that keeps it from growing: each put does a bit of it."""
+    clock = still_clock(core)
+    store = new_store(core, 0, SECOND, clock)
+    for key in range(10_000):
+        store.put(key, key)
+        clock.advance(SECOND // 10)
+        assert len(store) <= 30, "ten count at any moment"
+    assert len(store.small) <= 30
+
+
+def test_an_unbounded_store_without_expiry_keeps_everything(core: hotpath.Core) -> None:
+    """It evicts nothing, and needs no queue for that."""
+    store = new_store(core, 0)
+    for key in range(5000):
+        store.put(key, key)
+    assert all(store.find(key).value == key for key in range(5000))
+    assert len(store.small) + len(store.main) == 0
+
+
+# --- room -----------------------------------------------------------------------------------------
+
+
+@given(
+    maxsize=st.integers(1, 40),
+    keys=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 3)), max_size=300),
+)
+def test_there_are_never_more_entries_than_maxsize(
+    core: hotpath.Core, maxsize: int, keys: list[tuple[int, int]]
+) -> None:
+    """Whatever is stored and however often it is used, the bound holds after each step."""
+    store = new_store(core, maxsize)
+    for key, hits in keys:
+        store.put(key, key)
+        assert len(store) <= maxsize
+        assert store.find(key).value == key, "a value that was just stored is found"
+        for _ in range(hits):
+            store.find(key)
+        assert len(store.small) + len(store.main) <= 2 * maxsize + 17
+        assert len(store.ghosts) + len(store.ghosts_before) <= 2 * maxsize
+
+
+def test_a_store_is_filled_before_anything_is_evicted(core: hotpath.Core) -> None:
+    """All of `maxsize` can be used."""
+    for maxsize in (1, 2, 9, 10, 11, 100):
+        store = new_store(core, maxsize)
+        for key in range(maxsize):
+            store.put(key, key)
+        assert [key for key in range(maxsize) if store.find(key) is None] == []
+
+
+@pytest.mark.parametrize("maxsize", [1, 2, 3, 10, 19, 20, 50])
+def test_a_value_just_stored_is_there_even_when_all_others_are_hot(
+    core: hotpath.Core, maxsize: int
+) -> None:
+    """A function that is called twice with new arguments runs once."""
+    store = new_store(core, maxsize)
+    for _ in range(5):
+        for key in range(maxsize):
+            if store.find(key) is None:
+                store.put(key, key)
+    for key in range(1000, 1100):
+        store.put(key, key)
+        assert store.find(key).value == key
+
+
+@pytest.mark.parametrize("maxsize", [10, 50, 1000])
+def test_hot_keys_survive_a_scan(core: hotpath.Core, maxsize: int) -> None:
+    """A long row of keys that are used once each does not push out what is used all the time."""
+    store = new_store(core, maxsize)
+    hot = [f"hot {number}" for number in range(maxsize // 2)]
+    for _ in range(4):
+        for key in hot:
+            if store.find(key) is None:
+                store.put(key, key)
+    for key in range(20 * maxsize):
+        store.put(key, key)
+    assert hot == [key for key in hot if store.find(key) is not None]
+
+
+def test_hot_keys_that_cool_down_make_room(core: hotpath.Core) -> None:
+    """What was hot once is not kept for ever when the load has moved on."""
+    store = new_store(core, 10)
+    for generation in range(5):
+        keys = [(generation, number) for number in range(8)]
+        for _ in range(20):
+            for key in keys:
+                if store.find(key) is None:
+                    store.put(key, key)
+        assert keys == [key for key in keys if store.find(key) is not None]
+
+
+def test_a_key_that_comes_back_is_found_after_its_put(core: hotpath.Core) -> None:
+    """A key that was evicted before is not the first to be evicted again."""
+    store = new_store(core, 1)
+    for key in (0, 1, 0, 2, 1, 0, 1):
+        store.put(key, key)
+        assert store.find(key).value == key
+
+
+def test_a_key_that_comes_back_soon_after_its_eviction_goes_to_the_main_queue(
+    core: hotpath.Core,
+) -> None:
+    """Its ghost remembers that it was wanted, so the next scan does not take it."""
+    store = new_store(core, 100)
+    for key in range(101):
+        store.put(key, key)
+    assert store.find(0) is None
+    store.put(0, 0)
+    for key in range(1000, 1050):
+        store.put(key, key)
+    assert store.find(0).value == 0
+
+
+def test_a_skewed_load_is_answered_about_as_well_as_the_best_choice_could(
+    core: hotpath.Core,
+) -> None:
+    """On a Zipf trace the hit ratio lies within a tenth of keeping exactly the hottest keys."""
+    draw = random.Random(7)
+    weights = [1 / rank for rank in range(1, 2001)]
+    trace = draw.choices(range(2000), weights, k=20_000)
+    store = new_store(core, 200)
+    hits = 0
+    for key in trace:
+        if store.find(key) is None:
+            store.put(key, key)
+        else:
+            hits += 1
+    best = sum(key < 200 for key in trace)
+    assert hits > 0.9 * best
+
+
+# --- nothing stays behind -------------------------------------------------------------------------
+
+
+def values_alive(store: Any, forget: Any) -> int:
+    """Store 30 values, have them forgotten, and count those that are still in memory."""
+    refs = []
+    for key in range(30):
+        value = Value()
+        refs.append(weakref.ref(value))
+        store.put(key, value)
+    del value
+    forget(store)
+    return sum(ref() is not None for ref in refs)
+
+
+def test_a_cleared_value_leaves_memory(core: hotpath.Core) -> None:
+    """A store that is cleared holds nothing."""
+    assert values_alive(new_store(core), lambda store: store.clear()) == 0
+
+
+def test_an_evicted_value_leaves_memory(core: hotpath.Core) -> None:
+    """What is pushed out is let go."""
+
+    def forget(store: Any) -> None:
+        for key in itertools.count(1000):
+            store.put(key, None)
+            if key > 1200:
+                return
+
+    assert values_alive(new_store(core, 40), forget) == 0
+
+
+@pytest.mark.parametrize("maxsize", [0, 40, 1000])
+def test_dropped_values_do_not_pile_up(core: hotpath.Core, maxsize: int) -> None:
+    """However many values are dropped one by one, only a handful may wait for their removal."""
+
+    def forget(store: Any) -> None:
+        for key in range(30):
+            store.drop(key)
+
+    assert values_alive(new_store(core, maxsize), forget) <= 16
+
+
+def test_replaced_values_do_not_pile_up(core: hotpath.Core) -> None:
+    """Storing one key again and again keeps about as many values as there may be keys."""
+    store = new_store(core, 10)
+    refs = []
+    for _ in range(1000):
+        value = Value()
+        refs.append(weakref.ref(value))
+        store.put("key", value)
+    del value
+    assert sum(ref() is not None for ref in refs) <= 2 * 10 + 17
+    assert store.find("key").value is not None
+
+
+def test_a_finalizer_that_uses_the_store_finds_it_whole(core: hotpath.Core) -> None:
+    """A value whose end stores another one does so in the middle of an eviction."""
+    store = new_store(core, 5)
+    born = itertools.count(1000)
+
+    class Phoenix:
+        def __del__(self) -> None:
+            key = next(born)
+            if key < 1200:
+                store.put(key, Phoenix())
+
+    for key in range(200):
+        store.put(key, Phoenix())
+        assert len(store) <= 5 + 1
+    store.put("last", None)
+    assert len(store) <= 5
+    born = itertools.count(10_000)
+    store.clear()
+
+
+# --- against a model ------------------------------------------------------------------------------
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives a store and a dictionary with expiry through the same steps."""
+
+    core: hotpath.Core
+    KEYS = st.integers(0, 25) | st.sampled_from(["a", "b", (1, 2)])
+
+    @initialize(
+        maxsize=st.sampled_from([0, 1, 2, 5, 12, 30]),
+        ttl=st.sampled_from([0, 1, SECOND // 2, 5 * SECOND]),
+    )
+    def begin(self, maxsize: int, ttl: int) -> None:
+        """Make an empty store and an empty model."""
+        self.clock = still_clock(self.core)
+        self.store = self.core.MemoryStore(self.clock, maxsize, ttl)
+        self.maxsize, self.ttl = maxsize, ttl
+        self.model: dict[Any, tuple[int, int]] = {}
+        self.serial = itertools.count()
+
+    def living(self, key: Any) -> int | None:
+        """Return the value that counts, by the model."""
+        value, expires = self.model.get(key, (None, 0))
+        return value if not self.ttl or expires > self.clock.now() else None
+
+    @rule(key=KEYS)
+    def put(self, key: Any) -> None:
+        """Store a value that was never stored before."""
+        value = next(self.serial)
+        self.store.put(key, value)
+        self.model[key] = (value, self.clock.now() + self.ttl)
+        assert self.store.find(key).value == value
+
+    @rule(key=KEYS, times=st.integers(1, 4))
+    def find(self, key: Any, times: int) -> None:
+        """Look for a key, once or often."""
+        for _ in range(times):
+            entry = self.store.find(key)
+            if entry is not None:
+                assert self.living(key) == entry.value
+            elif not self.maxsize:
+                assert self.living(key) is None
+
+    @rule(key=KEYS)
+    def drop(self, key: Any) -> None:
+        """Forget a key."""
+        held = key in self.store.entries
+        assert held == self.store.drop(key)
+        if not self.maxsize and self.living(key) is not None:
+            assert held
+        self.model.pop(key, None)
+        assert self.store.find(key) is None
+
+    @rule()
+    def clear(self) -> None:
+        """Forget everything."""
+        self.store.clear()
+        self.model.clear()
+
+    @precondition(lambda self: self.ttl)
+    @rule(share=st.sampled_from([0.1, 0.5, 1.0, 2.0]))
+    def wait(self, share: float) -> None:
+        """Let time pass."""
+        self.clock.advance(max(1, int(self.ttl * share)))
+
+    @invariant()
+    def the_bound_holds(self) -> None:
+        """There are never more than `maxsize` entries."""
+        if self.maxsize:
+            assert len(self.store) <= self.maxsize
+
+    @invariant()
+    def what_is_held_was_stored(self) -> None:
+        """Every entry is the last one of its key."""
+        for key, entry in self.store.entries.items():
+            assert key == entry.key
+            assert self.model[key][0] == entry.value
+
+    @invariant()
+    def every_entry_can_be_evicted(self) -> None:
+        """Every entry stands in a queue."""
+        if self.maxsize:
+            queued = {id(entry) for entry in [*self.store.small, *self.store.main]}
+            assert all(id(entry) in queued for entry in self.store.entries.values())
+
+
+def test_the_store_behaves_like_a_dictionary_with_expiry(core: hotpath.Core) -> None:
+    """Random steps against a model: no wrong value, no value out of date, no key too many."""
+    machine = type("Machine", (StoreMachine,), {"core": core})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+    )
+
+
+@pytest.mark.once
+@given(
+    maxsize=st.integers(1, 25),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "find", "find", "drop"]), st.integers(0, 40)),
+        max_size=200,
+    ),
+)
+def test_both_halves_evict_alike(
+    core: hotpath.Core, maxsize: int, steps: list[tuple[str, int]]
+) -> None:
+    """After the same steps the active half and the plain one hold the same keys."""
+    stores = [new_store(core, maxsize), new_store(hotpath.load("plain"), maxsize)]
+    for step, key in steps:
+        for store in stores:
+            if step == "put":
+                store.put(key, key)
+            else:
+                getattr(store, step)(key)
+        one, other = stores
+        assert set(one.entries) == set(other.entries)
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("maxsize", "ttl"), [(8, 0), (50, 200_000), (0, 200_000)])
+def test_threads_find_the_store_consistent(core: hotpath.Core, maxsize: int, ttl: int) -> None:
+    """Four threads that put, find, drop and clear get no wrong value, no error, and no leak."""
+    store = core.MemoryStore(core.Clock(), maxsize, ttl)
+    troubles: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed)
+        try:
+            for _ in range(1500):
+                key = draw.randrange(60)
+                deed = draw.random()
+                if deed < 0.45:
+                    entry = store.find(key)
+                    assert entry is None or entry.value == key * 7
+                elif deed < 0.9:
+                    store.put(key, key * 7)
+                elif deed < 0.995:
+                    store.drop(key)
+                else:
+                    store.clear()
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            troubles.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+    for key in range(100, 200):
+        store.put(key, key * 7)
+    if maxsize:
+        assert len(store) <= maxsize
+    store.clear()
+    assert len(store) == 0
+
+
+# --- a store for each instance --------------------------------------------------------------------
+
+
+def instance_stores(core: hotpath.Core) -> Any:
+    """Make a family of stores whose time stands still."""
+    return core.InstanceStores(still_clock(core), 10, 0)
+
+
+def test_an_instance_gets_its_store_back(core: hotpath.Core) -> None:
+    """Its first call makes the store, the others use it."""
+    stores, instance = instance_stores(core), Instance()
+    assert stores.of(instance) is stores.of(instance)
+
+
+def test_equal_instances_have_stores_of_their_own(core: hotpath.Core) -> None:
+    """Identity counts, not equality and not the hash."""
+    stores, one, other = instance_stores(core), Instance(), Instance()
+    assert one == other
+    assert stores.of(one) is not stores.of(other)
+    assert len(stores.all()) == 2
+
+
+def test_an_instance_that_cannot_be_hashed_has_a_store_too(core: hotpath.Core) -> None:
+    """Identity asks nothing of the class."""
+
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+    stores, instance = instance_stores(core), Unhashable()
+    assert stores.of(instance) is stores.of(instance)
+
+
+def test_the_bound_and_the_expiry_are_those_of_each_store(core: hotpath.Core) -> None:
+    """`cache_maxsize` is counted for each instance."""
+    stores = core.InstanceStores(still_clock(core), 3, 5)
+    assert (stores.of(Instance()).maxsize, stores.of(Instance()).ttl) == (3, 5)
+
+
+def test_a_store_never_keeps_its_instance_alive(core: hotpath.Core) -> None:
+    """The instance dies at once with its last reference, and the store with it."""
+    stores, instance = instance_stores(core), Instance()
+    value = Value()
+    stores.of(instance).put("key", value)
+    refs = [weakref.ref(instance), weakref.ref(stores.of(instance)), weakref.ref(value)]
+    del instance, value
+    assert [ref() for ref in refs] == [None, None, None]
+    assert (stores.all(), stores.stores) == ([], {})
+
+
+def test_an_instance_in_a_reference_cycle_can_be_collected(core: hotpath.Core) -> None:
+    """The store is no further obstacle to the garbage collector."""
+    stores, instance = instance_stores(core), Instance()
+    instance.itself = instance  # type: ignore[attr-defined]
+    stores.of(instance).put("key", 1)
+    ref = weakref.ref(instance)
+    del instance
+    gc.collect()
+    assert (ref(), stores.all()) == (None, [])
+
+
+def test_two_instances_are_never_mixed_when_memory_is_used_again(core: hotpath.Core) -> None:
+    """Thousands of instances live one after the other, most at the same address."""
+    stores = instance_stores(core)
+    addresses = set()
+    for number in range(3000):
+        instance = Instance()
+        addresses.add(id(instance))
+        assert stores.of(instance).find("key") is None
+        stores.of(instance).put("key", number)
+        del instance
+    assert len(addresses) < 3000
+    assert len(stores.all()) <= 1
+
+
+def test_a_store_left_over_under_a_reused_identity_is_not_used(core: hotpath.Core) -> None:
+    """Even if the end of the old instance went unnoticed, the new one gets a store of its own."""
+    stores, old, new = instance_stores(core), Instance(), Instance()
+    stores.of(old).put("key", "of the old one")
+    held = stores.stores[id(old)]
+    del old
+    stores.stores[id(new)] = held
+    assert stores.of(new).find("key") is None
+    assert stores.of(new) is not held[1]
+
+
+def test_the_late_end_of_an_old_instance_leaves_the_new_ones_store_alone(
+    core: hotpath.Core,
+) -> None:
+    """A weak reference that dies removes only its own store."""
+    stores, old, new = instance_stores(core), Instance(), Instance()
+    stores.of(old)
+    mine = stores.of(new)
+    stores.stores[id(old)] = stores.stores[id(new)]
+    del old
+    assert stores.of(new) is mine
+    assert mine in stores.all()
+
+
+def test_an_instance_without_weak_references_is_refused_with_a_way_out(core: hotpath.Core) -> None:
+    """The message names the class and says what to do."""
+
+    class Slotted:
+        __slots__ = ("x",)
+
+    with pytest.raises(CacheKeyError, match=r"Slotted.*__weakref__.*cache_key="):
+        instance_stores(core).of(Slotted())
+
+
+def test_threads_that_meet_at_a_new_instance_share_its_store(core: hotpath.Core) -> None:
+    """Of two stores made at the same moment one counts."""
+    for _ in range(30):
+        stores, instance = instance_stores(core), Instance()
+        barrier = threading.Barrier(4)
+        found: list[Any] = []
+
+        def work(barrier: Any, stores: Any, instance: Any, found: list[Any]) -> None:
+            barrier.wait()
+            found.append(stores.of(instance))
+
+        given = (barrier, stores, instance, found)
+        threads = [threading.Thread(target=work, args=given) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {id(store) for store in found} == {id(stores.of(instance))}

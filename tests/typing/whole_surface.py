@@ -1,0 +1,88 @@
+"""Everything else that opero exports."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import opero as package
+from opero import (
+    AllFailedError,
+    CacheConfig,
+    CacheKeyError,
+    DeadlineExceeded,
+    OperoError,
+    RateLimitConfig,
+    RateLimiter,
+    RetryConfig,
+    clear_cache,
+    configure_logging,
+    get_cache_context,
+    get_logger,
+    opero,
+)
+from opero.testing import MovableClock, manual_clock, skip_waits
+
+if sys.version_info >= (3, 11):
+    from typing import assert_type
+else:
+    from typing_extensions import assert_type
+
+assert_type(package.COMPILED, bool)
+assert_type(package.__version__, str)
+
+
+@opero(cache=True, cache_namespace="surface")
+def double(a: int) -> int:
+    """Double it."""
+    return 2 * a
+
+
+@opero(retries=2)
+def fails() -> int:
+    """Always fail."""
+    raise OSError("no")
+
+
+with skip_waits() as clock:
+    assert_type(clock, MovableClock)
+    try:
+        fails()
+    except AllFailedError as error:
+        assert_type(error.errors, list[Exception])
+        assert_type(error.message, str)
+    assert_type(clock.waited, float)
+
+with manual_clock() as clock:
+    clock.advance(1.5)
+    assert_type(clock.now(), float)
+
+timed_out = DeadlineExceeded("too late", [ValueError("x")])
+assert isinstance(timed_out, TimeoutError)
+assert_type(timed_out.errors, list[Exception])
+assert issubclass(CacheKeyError, OperoError)
+assert issubclass(AllFailedError, OperoError)
+
+with get_cache_context("memory", "surface", cache_ttl=10, cache_maxsize=None) as cache:
+    cache.set("key", 1)
+    assert "key" in cache
+    assert_type(len(cache), int)
+    assert_type(cache.delete("key"), bool)
+    cache.clear()
+clear_cache()
+clear_cache("surface")
+
+limiter = RateLimiter(1e9, 2)
+assert_type(limiter.try_acquire(), bool)
+assert_type(limiter.rate_limit, float)
+assert_type(limiter.burst, int)
+limiter.acquire_sync()
+with limiter as held:
+    assert_type(held, RateLimiter)
+
+assert_type(RetryConfig().attempts, int)
+assert_type(RateLimitConfig(rate=1.0).burst, int)
+assert_type(CacheConfig().ttl, float | None)
+assert_type(get_logger("client"), logging.Logger)
+configure = configure_logging
+assert callable(configure)
