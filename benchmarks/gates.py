@@ -44,7 +44,20 @@ TRIES = 3
 SEEDS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """How many Python calls `--prove` adds, until the gate is red."""
 
-KNOWN_MISSES: Mapping[tuple[str, str], tuple[float, str]] = {}
+KNOWN_MISSES: Mapping[tuple[str, str], tuple[float, str]] = {
+    ("awaited hit", BARE): (
+        1.9,
+        "a true coroutine made from C costs 1.3 to 1.4 of a bare one before any lookup",
+    ),
+    ("awaited retry, first attempt succeeds", BARE): (
+        2.4,
+        "the guard around the first attempt is a second coroutine, made from C",
+    ),
+    ("hit, one int argument, TTL set", peers.LRU): (
+        1.1,
+        "missed on 3.13 only, by ints above 256; not understood",
+    ),
+}
 """Promises that are not kept, by row and by what they are against: the ratio (or figure) that the
 gate holds instead, and what limits it. An entry goes as soon as its promise is kept."""
 

@@ -413,7 +413,7 @@ def test_a_loop_that_was_blocked_past_the_deadline_still_takes_a_finished_value(
 
     @opero(retries=1, timeout=0.02, cache=cache)
     async def fetch():
-        time.sleep(0.05)  # noqa: ASYNC251 - it is meant to block the loop
+        time.sleep(0.05)
         return "value"
 
     assert run(fetch()) == "value"

@@ -382,7 +382,7 @@ def test_a_cancelled_waiter_does_not_disturb_the_others(core: hotpath.Core) -> N
 
         @opero(cache=True)
         async def function() -> str:
-            while not going:  # noqa: ASYNC110, B023 - the shortest way to wait in a test
+            while not going:
                 await asyncio.sleep(0)
             return "value"
 
@@ -390,9 +390,9 @@ def test_a_cancelled_waiter_does_not_disturb_the_others(core: hotpath.Core) -> N
             tasks = [asyncio.create_task(function()) for _ in range(3)]
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            tasks[victim].cancel()  # noqa: B023
+            tasks[victim].cancel()
             await asyncio.sleep(0)
-            going.append(True)  # noqa: B023
+            going.append(True)
             return await asyncio.gather(*tasks, return_exceptions=True)
 
         found = asyncio.run(main())

@@ -504,7 +504,7 @@ WRAPPERS: dict[str, Any] = {
     "dict": lambda value: {"a": {"b": value}},
     "dict by number": lambda value: {0: value},
     "dataclass": lambda value: Point([value]),
-    "array": lambda value: deep_array(value),  # noqa: PLW0108 - it stands further down
+    "array": lambda value: deep_array(value),
     "namespace": lambda value: types.SimpleNamespace(a={1: (value,)}),
 }
 

@@ -359,7 +359,7 @@ def check(core: hotpath.Core, one: Any, two: Any) -> None:
     assert encodings == (plain.encode(one), plain.encode(two))
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(one=VALUES, two=VALUES)
 def test_random_values_have_one_key_exactly_if_they_are_the_same(
     core: hotpath.Core, one: Any, two: Any
@@ -368,7 +368,7 @@ def test_random_values_have_one_key_exactly_if_they_are_the_same(
     check(core, one, two)
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(value=VALUES, seed=st.integers(0, 2**32))
 def test_a_value_made_of_new_parts_in_another_order_has_the_same_key(
     core: hotpath.Core, value: Any, seed: int
@@ -379,7 +379,7 @@ def test_a_value_made_of_new_parts_in_another_order_has_the_same_key(
     check(core, value, other)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(value=VALUES, seed=st.integers(0, 2**32))
 def test_a_value_with_one_thing_changed_has_another_key(
     core: hotpath.Core, value: Any, seed: int
@@ -388,7 +388,7 @@ def test_a_value_with_one_thing_changed_has_another_key(
     check(core, value, changed(value, random.Random(seed)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     calls=st.lists(
         st.tuples(
@@ -422,7 +422,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(value=JSON)
 def test_json_is_the_same_with_and_without_orjson(core: hotpath.Core, value: Any) -> None:
     """Sorted, escaped and spaced alike, and nothing is lost."""

@@ -211,7 +211,7 @@ def test_a_wrong_burst_is_refused_everywhere(
     refused(lambda: RateLimiter(5, burst=value), kind, option, value, allowed)
     for rate in (5, None):
         config = RateLimitConfig(rate, burst=value)
-        refused(lambda: opero(rate_limit=config), kind, option, value, allowed)  # noqa: B023
+        refused(lambda: opero(rate_limit=config), kind, option, value, allowed)
 
 
 @pytest.mark.parametrize(

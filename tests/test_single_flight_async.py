@@ -542,6 +542,7 @@ def test_a_value_that_another_loop_stored_meanwhile_is_taken():
 
     assert run(main()) == 1
     assert len(runs) == 1
+    assert fetch.store.flights == {}
 
 
 def test_a_loop_closed_in_the_middle_of_a_run_leaves_the_key_usable():
