@@ -29,9 +29,10 @@ KEYS = [1, "one", (1, "one"), {"one": [1]}]
 
 @pytest.fixture(autouse=True)
 def nobody_waits():
-    """Fail a test after which a thread still counts as waiting."""
+    """Fail a test after which one more thread counts as waiting."""
+    before = set(sync._waiting)
     yield
-    assert sync._waiting == {}
+    assert set(sync._waiting) <= before
 
 
 def gathered(function: Any, count: int) -> Any:
@@ -458,6 +459,45 @@ def test_a_function_may_invalidate_the_key_it_is_running_for(forget):
     assert flights_of(fetch) == []
 
 
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_an_invalidation_in_the_middle_of_storing_is_heeded(forget):
+    """It comes after the last look at the flight, and before the value is in the store."""
+
+    class Meddler:
+        """Equal to its like; the comparison on the way into the store invalidates."""
+
+        armed = False
+
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return 7
+
+        def __eq__(self, other):
+            if Meddler.armed and {self.number, other.number} == {0, 1}:
+                Meddler.armed = False
+                if forget is FORGETTING["cache_invalidate"]:
+                    fetch.cache_invalidate(Meddler(1))
+                else:
+                    forget(fetch)
+            return self.number == other.number
+
+    @opero(retries=1, cache=True, cache_namespace="single flight")
+    def fetch(key):
+        Meddler.armed = key.number == 1 and source["version"] == 1
+        return source["version"]
+
+    source = {"version": 0}
+    fetch(Meddler(0))
+    source["version"] = 1
+    fetch(Meddler(1))  # made of version 1, and invalidated while it is stored
+    assert not Meddler.armed
+    source["version"] = 2
+    assert fetch(Meddler(1)) == 2
+    assert flights_of(fetch) == []
+
+
 def test_clearing_over_and_over_leaves_no_stale_value():
     """A value that was made from what held before the clearing is never found after it."""
     source = {"version": 0}
@@ -514,23 +554,55 @@ def disarmed():
 @pytest.mark.usefixtures("disarmed")
 def test_a_key_whose_comparison_fails_while_it_runs_leaves_nobody_waiting():
     """The function's own result is returned: a store never breaks a call."""
-    inside = threading.Barrier(3)
-    armed = threading.Event()
+    entered = []
+    gates = {number: threading.Event() for number in (1, 2, 3)}
 
     @opero(retries=1, cache=True)
     def fetch(key):
-        inside.wait(10)
-        armed.wait(10)
+        entered.append(key.number)
+        gates[key.number].wait(10)
         return key.number
 
-    leaders = [Job(fetch, Touchy(1)), Job(fetch, Touchy(2))]
-    inside.wait(10)
-    late = [Job(fetch, Touchy(1)), Job(fetch, Touchy(2))]
-    until(lambda: followers(fetch) == 2)
+    leaders = []
+    for number in (1, 2, 3):
+        leaders.append(Job(fetch, Touchy(number)))
+        until(lambda n=number: len(entered) == n)
+    late = [Job(fetch, Touchy(number)) for number in (1, 2, 3)]
+    until(lambda: followers(fetch) == 3)
     Touchy.armed = True
-    armed.set()
-    assert [job.result() for job in leaders + late] == [1, 2, 1, 2]
+    for number in (3, 2, 1):  # the later ones come past the earlier ones in the table
+        gates[number].set()
+        assert leaders[number - 1].result() == late[number - 1].result() == number
     Touchy.armed = False
+    assert [Job(fetch, Touchy(number)).result() for number in (1, 2, 3)] == [1, 2, 3]
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.usefixtures("disarmed")
+def test_a_key_whose_comparison_fails_after_a_failure_does_not_keep_that_failure():
+    """What failed is tried again by the next call, as ever."""
+    entered = []
+    gates = {number: threading.Event() for number in (1, 2)}
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        entered.append(key.number)
+        if len(entered) <= 2:
+            gates[key.number].wait(10)
+            raise ValueError(key.number)
+        return key.number
+
+    leaders = []
+    for number in (1, 2):
+        leaders.append(Job(fetch, Touchy(number)))
+        until(lambda n=number: len(entered) == n)
+    Touchy.armed = True
+    for number in (2, 1):
+        gates[number].set()
+        error = leaders[number - 1].wait().error
+        assert isinstance(error, (ValueError, ZeroDivisionError))
+    Touchy.armed = False
+    assert [Job(fetch, Touchy(number)).result() for number in (1, 2)] == [1, 2]
     assert flights_of(fetch) == []
 
 

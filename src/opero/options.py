@@ -11,10 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from .limiter import RateLimiter
+from typing import Any, NoReturn
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
@@ -105,7 +102,7 @@ class Plan:
     retry: RetryConfig
     arg_fallback: ArgFallback | None
     cache: CachePlan | None
-    limit: RateLimitConfig | RateLimiter | None
+    limit: RateLimitConfig | Any | None
     timeout: int
 
 
@@ -152,7 +149,7 @@ def plan(
     retry: RetryConfig,
     arg_fallback: ArgFallback | None,
     cache: CacheConfig,
-    limit: RateLimitConfig | RateLimiter | None,
+    limit: RateLimitConfig | Any | None,
     timeout: float | None,
     attempts_named: str = "retries",
 ) -> Plan:
@@ -226,18 +223,16 @@ def retry_config(retry: RetryConfig | None, options: Mapping[str, Any]) -> Retry
 
 
 def limit_config(
-    rate_limit: float | RateLimitConfig | RateLimiter | None, burst: int
-) -> RateLimitConfig | RateLimiter | None:
+    rate_limit: float | RateLimitConfig | Any | None, burst: int
+) -> RateLimitConfig | Any | None:
     """Make one config of `rate_limit=` and `burst=`.
 
     Raises:
         TypeError: If `rate_limit` is no number, `RateLimitConfig` or `RateLimiter`.
         ValueError: If `burst` is given beside an object that has its own, or a value is off.
     """
-    from .limiter import RateLimiter
-
-    if isinstance(rate_limit, (RateLimitConfig, RateLimiter)):
-        kind = type(rate_limit).__name__
+    kind = type(rate_limit).__name__
+    if isinstance(rate_limit, RateLimitConfig) or hasattr(rate_limit, "bucket"):
         _refuse_both(f"rate_limit={kind}(...)", {"burst": burst}, {"burst": 1})
         if isinstance(rate_limit, RateLimitConfig):
             check_burst(rate_limit.burst)

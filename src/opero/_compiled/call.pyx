@@ -269,6 +269,11 @@ cdef class _Wrapper:
         self._ground(store, key)
         return bool(store.drop(key))
 
+    def ground(self, store, key, flight):
+        """Take a flight that nobody flies any more out of the table."""
+        if store.flights.get(key) is flight:
+            self._ground(store, key)
+
     def after_fork(self):
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
@@ -438,7 +443,8 @@ cdef class Call(_Wrapper):
             if other is flight:
                 break
             named = opero_pack_named(args + count, names)
-            value = self.shell.follow(self, other, opero_pack(args, count), named, deadline)
+            packed = opero_pack(args, count)
+            value = self.shell.follow(self, store, key, other, packed, named, deadline)
             if value is not self.shell.AGAIN:
                 return value
             again = True  # and much may have happened meanwhile

@@ -227,6 +227,11 @@ class _Wrapper:
         self._ground(store, key)
         return bool(store.drop(key))
 
+    def ground(self, store: MemoryStore, key: Any, flight: Flight) -> None:
+        """Take a flight that nobody flies any more out of the table."""
+        if store.flights.get(key) is flight:
+            self._ground(store, key)
+
     def after_fork(self) -> None:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
@@ -322,7 +327,7 @@ class Call(_Wrapper):
                 other = store.flights.setdefault(key, flight)
                 if other is flight:
                     break
-                value = self.shell.follow(self, other, args, kwargs, deadline)
+                value = self.shell.follow(self, store, key, other, args, kwargs, deadline)
                 if value is not self.shell.AGAIN:
                     return value
             entry = store.find(key)  # another thread may have stored it since we looked

@@ -7,15 +7,21 @@ waits for another thread's flight.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from threading import get_ident
+from time import monotonic_ns
 from typing import Any
 
 from opero.core.attempts import is_final
 from opero.core.clock import NEVER
 
 from .verdicts import judge, misfits, too_late
+
+_GLANCE = 0.5
+"""How often, in seconds, a thread that follows a flight looks whether it is still flown."""
+_PLAIN = "opero.core.flight"
 
 AGAIN = object()
 """Says that whoever wanted to follow a flight has to look again, since it was broken off."""
@@ -108,6 +114,8 @@ def sleep(clock: Any, delay: int) -> int:
 
 def follow(
     call: Any,
+    store: Any,
+    key: Any,
     flight: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -122,6 +130,7 @@ def follow(
         What the function returned, or `AGAIN`.
     """
     me = get_ident()
+    lost = False
     gate = threading.Lock()
     gate.acquire()
     before = _waiting.get(me)
@@ -131,21 +140,43 @@ def follow(
             _restore(me, before)
             return run(call, args, kwargs, deadline)
         flight.join(gate)
-        if not flight.done:
-            left = -1.0 if deadline == NEVER else max(0.0, (deadline - call.clock.now()) / 1e9)
-            if not gate.acquire(timeout=min(left, threading.TIMEOUT_MAX)) and not flight.done:
+        end = NEVER if deadline == NEVER else monotonic_ns() + deadline - call.clock.now()
+        while not (flight.done or lost):
+            left = min(_GLANCE, (end - monotonic_ns()) / 1e9)
+            if gate.acquire(timeout=max(0.0, left)):
+                break
+            if monotonic_ns() < end:
+                lost = not _is_flown(flight)
+            elif not flight.done:
                 if call.clock.skipping:
                     call.clock.move_to(deadline)
                 raise too_late(call, None, "another caller's run of it takes longer")
-        if flight.error is None:
+        if lost:
+            call.ground(store, key, flight)
+        elif flight.error is None:
             return flight.value
-        if not is_final(flight.error):
+        elif not is_final(flight.error):
             raise flight.error.with_traceback(flight.traceback)
     finally:
         _restore(me, before)
         flight.leave(gate)
         flight = None  # it holds the error, whose traceback holds this frame
     return AGAIN  # the other thread was interrupted, not this one
+
+
+def _is_flown(flight: Any) -> bool:
+    """Tell whether the thread that leads `flight` is still at it.
+
+    It is not if it has ended, or was interrupted at so bad a moment that it could not tidy up.
+    """
+    frame = sys._current_frames().get(flight.owner)
+    if type(flight).__module__ != _PLAIN:
+        return frame is not None  # compiled code has no frame, and cannot be interrupted there
+    while frame is not None:
+        if frame.f_code.co_name == "lead" and frame.f_locals.get("flight") is flight:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _restore(me: int, before: Any) -> None:
