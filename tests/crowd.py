@@ -131,13 +131,19 @@ def where_all_stand() -> str:
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine in a loop of its own, and see to it that it leaves nothing there.
 
-    Fails if it takes too long, leaves a task behind, or if the loop is told of an error.
+    It runs in a task of its own, next to one that watches it: there are two tasks in all. Fails if
+    it takes too long, leaves a task behind, or if the loop is told of an error.
     """
 
     async def watched() -> Any:
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
-        value = await asyncio.wait_for(main, PATIENCE)
+        task = asyncio.ensure_future(main)
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if not task.done():
+            stacks = [str(each.get_stack()) for each in asyncio.all_tasks()]
+            raise AssertionError("a task hangs:\n" + "\n".join(stacks))
+        value = task.result()
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left over: {left}"

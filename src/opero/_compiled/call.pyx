@@ -442,6 +442,9 @@ cdef class Call(_Wrapper):
             other = store.flights.setdefault(key, flight)
             if other is flight:
                 break
+            if (<Flight>other).done and store.flights.get(key) is other:
+                store.flights.pop(key, None)  # it could not be taken out when it landed
+                continue
             named = opero_pack_named(args + count, names)
             packed = opero_pack(args, count)
             value = self.shell.follow(self, store, key, other, packed, named, deadline)
@@ -457,20 +460,28 @@ cdef class Call(_Wrapper):
             value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
             if entry is None and not flight.grounded:
                 self.store_value(store, key, value)
-            if not flight.grounded:
-                store.flights.pop(key, None)
+                if flight.grounded:  # it was invalidated while it was being stored
+                    store.drop(key)
         except BaseException as error:
-            try:
-                if store.flights.get(key) is flight:
-                    store.flights.pop(key, None)
-            finally:
-                flight.land(None, error)
+            self.take_out(store, key, flight)
+            flight.land(None, error)
             raise
+        if not flight.grounded:
+            self.take_out(store, key, flight)
         if Py_REFCNT(flight) == 1 and not flight.grounded:
             self.spare = flight  # nobody else has seen it, and now nobody can
         else:
             flight.land(value, None)
         return value
+
+    cdef int take_out(self, MemoryStore store, object key, Flight flight) except -1:
+        """Leave nothing under the key of a flight that is over."""
+        try:
+            if store.flights.get(key) is flight:
+                store.flights.pop(key, None)
+        except Exception as error:  # comparing keys may raise; the next call tidies up
+            self.journal.unstored(self.name, error)
+        return 0
 
     cdef object attempt(
         self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline

@@ -327,6 +327,9 @@ class Call(_Wrapper):
                 other = store.flights.setdefault(key, flight)
                 if other is flight:
                     break
+                if other.done and store.flights.get(key) is other:
+                    store.flights.pop(key, None)  # it could not be taken out when it landed
+                    continue
                 value = self.shell.follow(self, store, key, other, args, kwargs, deadline)
                 if value is not self.shell.AGAIN:
                     return value
@@ -334,6 +337,8 @@ class Call(_Wrapper):
             value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
             if entry is None and not flight.grounded:
                 self.keep(store, key, value)
+                if flight.grounded:  # it was invalidated while it was being stored
+                    store.drop(key)
             self._land(store, key, flight, value, None)
             return value
         except BaseException as error:
@@ -354,6 +359,8 @@ class Call(_Wrapper):
         try:
             if store.flights.get(key) is flight:
                 store.flights.pop(key, None)
+        except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
+            self.journal.unstored(self.name, broken)
         finally:
             flight.land(value, error)
 

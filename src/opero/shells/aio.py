@@ -8,6 +8,7 @@ others their run, a caller whose deadline passes can go, and the last one who go
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -122,7 +123,8 @@ def _is_cancellation(error: BaseException, flight: Flight | None) -> bool:
     """Tell whether the function was cancelled and made another error of that.
 
     It was if its task has been asked to end and the error arose while a `CancelledError` was being
-    handled. (Python 3.10 does not tell whether a task has been asked to end; a flight does.)
+    handled; one that the caller of the decorated function is handling does not count. (Python
+    3.10 does not tell whether a task has been asked to end; a flight does.)
     """
     if flight is None or not flight.stopping:
         try:
@@ -132,8 +134,9 @@ def _is_cancellation(error: BaseException, flight: Flight | None) -> bool:
         asked = getattr(task, "cancelling", None)
         if asked is None or asked() == 0:
             return False
+    outer = sys.exc_info()[1]
     context = error.__context__
-    while context is not None:
+    while context is not None and context is not outer:
         if isinstance(context, asyncio.CancelledError):
             return True
         context = context.__context__
@@ -227,6 +230,8 @@ class Flight:
         value = await self.lead(call, args, kwargs)
         if table.get(key) is self:
             call.keep(store, key, value)
+            if table.get(key) is not self:  # it was invalidated while it was being stored
+                store.drop(key)
         return value
 
     def reaches(self, flights: set[Flight]) -> bool:
@@ -346,6 +351,7 @@ async def share(
         return await flight.join(call, deadline)
     entry = store.find(key)  # a thread with another loop may have stored it meanwhile
     if entry is not None:
+        _clear(flights, loop, table, key, flight)
         return entry.value
     flight = Flight(deadline)
     table[key] = flight
@@ -369,9 +375,15 @@ def _enclosing() -> set[Flight]:
     return flights
 
 
-def _clear(flights: Any, loop: Any, table: dict[Any, Flight], key: Any, flight: Flight) -> None:
+def _clear(
+    flights: Any,
+    loop: Any,
+    table: dict[Any, Flight],
+    key: Any,
+    flight: Flight | None,
+) -> None:
     """Leave nothing behind for a key whose flight is over; this runs in the loop's own thread."""
-    if table.get(key) is flight:
+    if flight is not None and table.get(key) is flight:
         table.pop(key, None)
     if not table and flights.get(loop) is table:
         flights.pop(loop, None)
