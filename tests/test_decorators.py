@@ -216,6 +216,26 @@ def test_the_number_of_values_may_be_unbounded(core: hotpath.Core) -> None:
     assert (function.cache_info().maxsize, function.cache_info().currsize) == (None, 3000)
 
 
+def test_a_stored_value_belongs_to_the_arguments_as_they_were(
+    core: hotpath.Core, either: Either
+) -> None:
+    """Neither the caller who changes them later nor the function that does moves it elsewhere."""
+
+    class Changing(Script):
+        def __call__(self, *arguments: Any) -> Any:
+            arguments[0]["list"].append("by the function")
+            return super().__call__(*arguments)
+
+    function = either.decorated(Changing("first", "second", "third"), opero(cache=True))
+    mine: dict[str, Any] = {"list": [1]}
+    assert either.call(function, mine) == "first"
+    assert either.call(function, {"list": [1]}) == "first"
+    assert either.call(function, mine) == "second"
+    mine["list"].append("by the caller")
+    assert either.call(function, {"list": [1, "by the function"]}) == "second"
+    assert either.call(function, {"list": [1, "by the function", "by the caller"]}) == "third"
+
+
 def test_a_key_of_ones_own_is_made_from_the_calls_own_arguments(
     core: hotpath.Core, either: Either
 ) -> None:

@@ -575,7 +575,8 @@ def test_a_key_whose_comparison_fails_while_it_runs_leaves_nobody_waiting():
         assert leaders[number - 1].result() == late[number - 1].result() == number
     Touchy.armed = False
     assert [Job(fetch, Touchy(number)).result() for number in (1, 2, 3)] == [1, 2, 3]
-    assert flights_of(fetch) == []
+    # what could not be taken out has landed, so the next missing call of its key takes it out
+    assert all(flight.done for flight in flights_of(fetch))
 
 
 @pytest.mark.usefixtures("disarmed")

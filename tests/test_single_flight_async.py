@@ -599,11 +599,13 @@ def test_a_loop_with_eager_tasks_caches_shares_and_leaves_nothing(suspends):
         assert await asyncio.gather(*[fetch(1) for _ in range(20)]) == [1] * 20
         assert await fetch(1) == 1
         assert runs == [1]
+        await settle()
         assert fetch.store.flights == {}
         errors = await asyncio.gather(*[fetch("bad") for _ in range(3)], return_exceptions=True)
         assert {type(error) for error in errors} == {ValueError}
-        assert fetch.store.flights == {}
         assert await recurse() == 3
+        await settle()
+        assert fetch.store.flights == {}
         assert recurse.store.flights == {}
 
     run(main())

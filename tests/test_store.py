@@ -628,10 +628,11 @@ def test_the_late_end_of_an_old_instance_leaves_the_new_ones_store_alone(
     stores, old, new = instance_stores(core), Instance(), Instance()
     stores.of(old)
     mine = stores.of(new)
-    stores.stores[id(old)] = stores.stores[id(new)]
+    identity = id(old)
+    stores.stores[identity] = stores.stores[id(new)]
     del old
     assert stores.of(new) is mine
-    assert mine in stores.all()
+    assert stores.stores[identity][1] is mine
 
 
 def test_an_instance_without_weak_references_is_refused_with_a_way_out(core: hotpath.Core) -> None:
