@@ -279,6 +279,35 @@ def test_a_result_of_cache_key_that_makes_no_key_is_named(
         either.call(function, 1)
 
 
+def test_a_value_that_cannot_be_stored_is_returned_all_the_same(
+    core: hotpath.Core, either: Either, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning says so, without the arguments."""
+    broken: list[bool] = []
+
+    class Key:
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            if broken:
+                raise RuntimeError("S3CR3T")
+            return self is other
+
+    class Breaking(Script):
+        def __call__(self, *arguments: Any) -> Any:
+            if self.seen:
+                broken.append(True)
+            return super().__call__(*arguments)
+
+    function = either.decorated(Breaking("first", "second"), opero(cache=True))
+    assert [either.call(function, Key()), either.call(function, Key())] == ["first", "second"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{function.__qualname__}: the value is not cached" in caplog.text
+    assert "S3CR3T" not in caplog.text
+    assert not list(function.store.flights)
+
+
 def test_arguments_that_do_not_fit_are_a_type_error_and_not_retried(
     core: hotpath.Core, either: Either
 ) -> None:

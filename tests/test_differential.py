@@ -1,9 +1,9 @@
 """The compiled half and the plain one behave the same: random options, random sequences of calls.
 
 Each scenario is played once by the active half and once by the plain one, with a clock that only
-the scenario moves and without jitter. Every step leaves a trace: result or exception, what the function
-saw, figures, size of the cache, log records and time waited. The two traces have to be equal.
-Where opero is built as plain Python, it plays against itself.
+the scenario moves and without jitter. Every step leaves a trace: result or exception, what the
+function saw, figures, size of the cache, log records and time waited. The two traces have to be
+equal. Where opero is built as plain Python, it plays against itself.
 """
 
 from __future__ import annotations

@@ -101,6 +101,15 @@ class Holder(Exception):
         self.size = 5
 
 
+class Incomparable:
+    """An argument that cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class OwnFailure(AllFailedError):
     """A failure of a user's own."""
 
@@ -273,6 +282,12 @@ def test_an_exception_that_resists_everything_is_replaced_too() -> None:
         OperoError if isinstance(error, OperoError) else type(error) for error in failure.errors
     ]
     assert "Hostile" in str(failure.errors[0])
+
+
+def test_an_exception_whose_args_cannot_be_compared_survives() -> None:
+    """Whether it came back as it was is not asked of them."""
+    (twin,) = carried(ValueError(Incomparable(), 5)).errors
+    assert (ValueError, Incomparable, 5) == (type(twin), type(twin.args[0]), twin.args[1])
 
 
 def test_failures_inside_failures_survive() -> None:
