@@ -21,6 +21,7 @@ from crowd import (
     followers,
     hurried_switching,
     run,
+    standing_clock,
     together,
     until,
     until_async,
@@ -55,6 +56,7 @@ class Source:
 
     Attributes:
         log: What has happened.
+        cut: How often a run was cancelled while it tidied up.
         gate: Opened to let the runs end.
         fetch: The decorated function.
     """
@@ -67,6 +69,7 @@ class Source:
             **options: For `opero`.
         """
         self.log: list[str] = []
+        self.cut = 0
         self.gate = asyncio.Event()
 
         @opero(**{"retries": 1, "cache": True, **options})
@@ -82,6 +85,9 @@ class Source:
             finally:
                 try:
                     await settle(tidying)
+                except asyncio.CancelledError:
+                    self.cut += 1
+                    raise
                 finally:
                     self.log.append("tidy")
 
@@ -340,6 +346,32 @@ def test_a_timeout_block_around_a_call_works_and_a_later_call_is_retried_again(o
         assert await flaky() == "value"
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cache": True}, {"cache": False, "timeout": 60}, {"cache": False, "retries": 3}],
+    ids=str,
+)
+def test_the_end_of_asyncio_run_lets_a_function_tidy_up(options):
+    """All tasks are cancelled once then, callers and runs; none is cut in its finally-block."""
+    if sys.version_info < (3, 11) and (options["cache"] or "timeout" in options):
+        pytest.skip("Python 3.10 does not tell whether a task has been cancelled")
+
+    async def main():
+        nonlocal source
+        source = Source(tidying=8, **options)
+        tasks.extend([asyncio.ensure_future(source.fetch()) for _ in range(3)])
+        await settle()
+
+    tasks: list[Any] = []
+    source: Any = None
+    asyncio.run(main())
+    assert source.log.count("start") == source.log.count("cancelled") == source.log.count("tidy")
+    assert source.cut == 0
+    assert all(task.cancelled() for task in tasks)
+    if options["cache"]:
+        assert flights_of(source.fetch) == []
 
 
 # --- no attempt after a cancellation ----------------------------------------------------------------
@@ -726,7 +758,7 @@ def test_threads_interrupted_at_any_moment_never_leave_a_key_blocked(key):
                 hit[number] += 1
 
     workers = [Job(work, number) for number in range(4)]
-    end = time.monotonic() + 0.8
+    end = time.monotonic() + 0.4
     with hurried_switching(1e-5):
         while time.monotonic() < end:
             for number, worker in enumerate(workers):
@@ -745,26 +777,63 @@ def test_threads_interrupted_at_any_moment_never_leave_a_key_blocked(key):
     sync._waiting.clear()  # an interruption just before it is tidied up may leave an entry
 
 
-def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind():
+def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind(core):
     """Interrupted waiters are gone; those who are not interrupted are all served."""
-    limiter = RateLimiter(500)
-    served = []
-
-    def work(_):
+    limiter = RateLimiter(1000)
+    with standing_clock(core.clock):
         limiter.acquire_sync()
-        served.append(1)
-
-    patient = [Job(work, 0) for _ in range(20)]
-    hasty = [Job(work, 0) for _ in range(20)]
-    until(lambda: len(limiter._line) > 10)
-    for job in hasty:
-        job.interrupt()
+        patient = [Job(limiter.acquire_sync) for _ in range(15)]
+        hasty = [Job(limiter.acquire_sync) for _ in range(15)]
+        until(lambda: limiter.bucket.queued == 30)
+        for job in hasty:
+            job.interrupt()
     for job in patient:
         job.result()
     for job in hasty:
         job.wait()
         assert job.error is None or isinstance(job.error, KeyboardInterrupt)
-    assert not limiter._line
     assert limiter.bucket.queued == 0
-    time.sleep(0.003)
+    time.sleep(0.002)
     assert limiter.try_acquire()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_threads_interrupted_at_any_moment_never_leave_a_limiter_blocked():
+    """Wherever in the limiter's own work it hits them, the others get on."""
+    stop = threading.Event()
+    limiter = RateLimiter(20_000)
+    hit = [0] * 4
+    got = [0] * 4
+    ready = [False] * 4
+
+    def work(number):
+        while not stop.is_set():
+            try:
+                ready[number] = True
+                while not stop.is_set():
+                    limiter.acquire_sync()
+                    got[number] += 1
+            except KeyboardInterrupt:
+                hit[number] += 1
+
+    workers = [Job(work, number) for number in range(4)]
+    end = time.monotonic() + 0.3
+    with hurried_switching(1e-5):
+        while time.monotonic() < end:
+            for number, worker in enumerate(workers):
+                if ready[number]:
+                    ready[number] = False
+                    worker.interrupt()
+            time.sleep(0.0003)
+    stop.set()
+    for worker in workers:
+        worker.wait()
+        assert worker.error is None or isinstance(worker.error, KeyboardInterrupt)
+    assert sum(hit) > 4
+    assert sum(got) > 4
+    jobs = together(4, lambda _: [limiter.acquire_sync() for _ in range(5)])
+    for job in jobs:
+        job.result()
+    time.sleep(0.001)
+    assert limiter.try_acquire()
+    assert limiter.bucket.queued == 0

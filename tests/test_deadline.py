@@ -547,6 +547,7 @@ def test_a_deadline_that_is_over_before_the_first_attempt_starts_nothing_twice()
                 assert await fetch() == "value"
             except DeadlineExceeded:
                 pass
+            await asyncio.sleep(0)
             assert fetch.store.flights == {}
             assert fetch.stats().attempts <= 1
         assert len(asyncio.all_tasks()) == 2

@@ -323,6 +323,32 @@ def test_arguments_that_do_not_fit_are_a_type_error_and_not_retried(
         assert script.seen == []
 
 
+@pytest.mark.parametrize(
+    ("signature", "fits", "misfits"),
+    [
+        ("(x, /)", [((1,), {})], [((), {"x": 1}), ((1,), {"x": 1}), ((1, 1), {}), ((), {})]),
+        ("(x)", [((1,), {}), ((), {"x": 1})], [((1,), {"x": 1}), ((1, 1), {}), ((), {"y": 1})]),
+        ("(x, y=2)", [((1,), {}), ((1, 2), {})], [((1, 2), {"y": 2}), ((), {"y": 2})]),
+        ("(*, x)", [((), {"x": 1})], [((1,), {}), ((1,), {"x": 1}), ((), {})]),
+    ],
+)
+def test_a_stored_value_is_no_answer_to_a_call_that_does_not_fit(
+    core: hotpath.Core, either: Either, signature: str, fits: list[Any], misfits: list[Any]
+) -> None:
+    """By name what goes by position only, twice, or missing: an error and no hit."""
+    prefix = "async " if either.is_async else ""
+    scope: dict[str, Any] = {}
+    exec(f"{prefix}def function{signature}: return 'value'", scope)
+    function = opero(cache=True)(scope["function"])
+    for args, kwargs in fits:
+        assert either.call(function, *args, **kwargs) == "value"
+    hits = function.stats().hits
+    for args, kwargs in misfits:
+        with pytest.raises(TypeError):
+            either.call(function, *args, **kwargs)
+    assert function.stats().hits == hits == len(fits) - 1
+
+
 def test_a_type_error_from_inside_the_function_is_retried(
     core: hotpath.Core, either: Either
 ) -> None:
@@ -538,7 +564,7 @@ def test_a_value_invalidated_while_it_is_computed_is_not_stored(
                 forget(function)
             return super().__call__(*arguments)
 
-    function = either.decorated(Forgetful("old", "new"), opero(cache=True))
+    function = either.decorated(Forgetful("old", "new", "newer"), opero(cache=True))
     assert either.call(function, 1) == "old"
     assert function.cache_info().currsize == 0
     assert [either.call(function, 1), either.call(function, 1)] == ["new", "new"]

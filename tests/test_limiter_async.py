@@ -229,36 +229,36 @@ def test_random_cancellations_lose_no_permit(core):
 
 
 def test_a_crowd_of_waiters_costs_little_more_than_its_permits():
-    """2,000 tasks at 4,000 per second take half a second, not a scramble of everybody's timers."""
+    """800 tasks at 4,000 per second: not a scramble of everybody's timers."""
 
     async def main():
         limiter = RateLimiter(4000)
         begun, used = time.monotonic(), time.process_time()
-        await asyncio.gather(*[limiter.acquire() for _ in range(2000)])
+        await asyncio.gather(*[limiter.acquire() for _ in range(800)])
         return time.monotonic() - begun, time.process_time() - used
 
     took, used = run(main())
-    assert took >= 1999 / 4000
+    assert took >= 799 / 4000
     assert took < 3
-    assert used < 3
+    assert used < 2
 
 
 def test_waiting_tasks_do_not_keep_the_processor_busy():
-    """300 tasks in line for half a second take next to no processor time."""
+    """300 tasks in line for a quarter of a second take next to no processor time."""
 
     async def main():
         limiter = spent(RateLimiter(100))
         tasks = [asyncio.create_task(limiter.acquire()) for _ in range(300)]
         await settle()
         used = time.process_time()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.25)
         used = time.process_time() - used
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         return used
 
-    assert run(main()) < 0.25
+    assert run(main()) < 0.15
 
 
 # --- threads and loops together ---------------------------------------------------------------------

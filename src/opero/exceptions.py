@@ -80,7 +80,7 @@ def _pack(errors: list[Exception]) -> list[_Packed]:
 def _pack_one(error: BaseException) -> _Packed:
     import pickle
 
-    if isinstance(error, _Failure) or _survives(error):
+    if type(error) in {AllFailedError, DeadlineExceeded} or _survives(error):
         return "whole", error
     parts = (type(error), error.args, _extras(error))
     try:
@@ -165,7 +165,9 @@ def _rebuild_failure(
     kind: type[_Failure], message: str, packed: list[_Packed], extras: dict[str, Any]
 ) -> _Failure:
     errors = _unpack(packed)
-    error = kind(message, errors)
+    error = _new(kind, (message,))
+    assert isinstance(error, _Failure)
+    _Failure.__init__(error, message, errors)
     vars(error).update(extras)
     if errors:
         error.__cause__ = errors[-1]

@@ -32,7 +32,7 @@ def objects() -> int:
 def check_growth(
     name: str,
     work: Callable[[], Any],
-    rounds: int = 300,
+    rounds: int = 120,
     per_round: float = 0.2,
     count: Callable[[], int] = blocks,
 ) -> None:
@@ -59,7 +59,7 @@ def check_growth(
     raise SystemExit(f"{name}: {grown} {count.__name__} more after {rounds} rounds each")
 
 
-def check_tasks(name: str, work: Callable[[], Any], rounds: int = 300) -> None:
+def check_tasks(name: str, work: Callable[[], Any], rounds: int = 120) -> None:
     """Do the same for a coroutine function, in one loop."""
     loop = asyncio.new_event_loop()
     try:

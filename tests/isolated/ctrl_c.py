@@ -44,7 +44,7 @@ def limited():
 
 def interrupted(name, work):
     """Interrupt it after a moment; fail if it goes on."""
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begun = time.monotonic()
     try:

@@ -160,7 +160,7 @@ def all_at_once():
 bustlers = [threading.Thread(target=bustle, args=(number,), daemon=True) for number in range(3)]
 for bustler in bustlers:
     bustler.start()
-for _ in range(25):
+for _ in range(15):
     in_child(all_at_once)
     time.sleep(0.001)
 busy.set()

@@ -120,10 +120,10 @@ async def lining_up():
 
 
 common.check_tasks("calls", everything)
-common.check_tasks("deadlines", cutting, rounds=60)
+common.check_tasks("deadlines", cutting, rounds=30)
 common.check_tasks("cancellations", cancelling)
 common.check_tasks("closing", closing)
-common.check_tasks("line", lining_up, rounds=100)
+common.check_tasks("line", lining_up, rounds=50)
 
 
 def one_loop():
@@ -132,7 +132,7 @@ def one_loop():
     asyncio.run(cancelling())
 
 
-common.check_growth("loops", one_loop, rounds=30, count=common.objects)
+common.check_growth("loops", one_loop, rounds=20, count=common.objects)
 for function in (cached, cached_failure, cached_cut, cached_forever):
     if function.store.flights:
         raise SystemExit(f"{function}: {function.store.flights}")
