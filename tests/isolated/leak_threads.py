@@ -78,7 +78,7 @@ def round_():
 
 
 threading.excepthook = lambda told: None  # an interruption may arrive when all is over
-common.check_growth("threads", round_, rounds=40, per_round=1)
+common.check_growth("threads", round_, rounds=40, count=common.objects)
 if sync._waiting:
     raise SystemExit(f"still waiting: {sync._waiting}")
 for function in (shared, hurried, interrupted):

@@ -294,7 +294,9 @@ class Flight:
     async def _stop(self, task: asyncio.Task[Any]) -> None:
         """Cancel the run and wait until it is over, passing on further cancellations."""
         self.stopping = True
-        task.cancel()
+        asked = getattr(task, "cancelling", None)  # new in Python 3.11
+        if asked is None or not asked():  # the end of `asyncio.run` has cancelled it already
+            task.cancel()
         again = False
         while not task.done():
             try:
