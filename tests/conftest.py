@@ -75,6 +75,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is there before the first test; tests collect often."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat a test for each half."""
     if "core" in metafunc.fixturenames:

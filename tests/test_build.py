@@ -38,6 +38,7 @@ from build_backend import hooks
 print("\\nreturned " + json.dumps(getattr(hooks, hook)(*arguments)))
 """
 
+QUICKLY = {"PYTHONDONTWRITEBYTECODE": "1", "CFLAGS": "-O0 -g0"}
 NO_COMPILER = {"CC": "/nonexistent/cc", "PATH": ""}
 
 
@@ -83,7 +84,7 @@ class Tree:
         run = subprocess.run(
             [sys.executable, "-c", CALL_HOOK, call],
             cwd=self.folder,
-            env={**kept, "PYTHONDONTWRITEBYTECODE": "1", **environ},
+            env={**kept, **QUICKLY, **environ},
             capture_output=True,
             text=True,
             check=False,
@@ -145,7 +146,7 @@ def test_one_build_command_makes_an_sdist_and_from_it_a_compiled_wheel(tree: Tre
     run = subprocess.run(
         [*command, "-C", "build=compiled"],
         cwd=tree.folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **QUICKLY},
         capture_output=True,
         text=True,
         check=False,

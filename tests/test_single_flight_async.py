@@ -338,6 +338,43 @@ def test_a_task_that_a_run_has_started_may_call_the_function_after_it():
     assert len(runs) == 2
 
 
+def test_a_run_waits_only_for_runs_that_are_not_over():
+    """A task left by a finished run shares another run that had once waited for that one."""
+    runs = []
+    left: list[Any] = []
+
+    @opero(retries=1, cache=True)
+    async def fetch(key):
+        runs.append(key)
+        if key == "inner":
+            left.append(asyncio.create_task(afterwards()))
+            await asyncio.sleep(0.001)
+        else:
+            await fetch("inner")
+            await gate.wait()
+        return key
+
+    async def afterwards():
+        await until_async(lambda: fetch.store.find("inner"))
+        await settle()
+        return await fetch("outer")
+
+    async def main():
+        nonlocal gate
+        gate = asyncio.Event()
+        inner = asyncio.create_task(fetch("inner"))
+        await settle(1)
+        outer = asyncio.create_task(fetch("outer"))
+        assert await inner == "inner"
+        await settle(20)
+        gate.set()
+        assert await outer == await left[0] == "outer"
+
+    gate: Any = None
+    run(main())
+    assert sorted(runs) == ["inner", "outer"]
+
+
 def test_calls_that_lead_to_the_next_call_do_not_pile_up():
     """A function that schedules its own next call keeps no memory of all the calls before."""
     depths = []

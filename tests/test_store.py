@@ -128,6 +128,75 @@ def test_a_cleared_store_is_empty_and_usable(core: hotpath.Core) -> None:
     assert store.find(1).value == "one"
 
 
+def test_a_reserved_place_is_no_value_before_it_is_filled(core: hotpath.Core) -> None:
+    """Nobody finds it, but it takes up room, and it can be reserved and filled again."""
+    store = new_store(core, maxsize=2)
+    entry = store.reserve("key")
+    assert (store.find("key"), len(store)) == (None, 1)
+    assert store.reserve("key") is entry
+    store.fill(entry, "value")
+    assert store.find("key").value == "value"
+
+
+@pytest.mark.parametrize("maxsize", [0, 1, 20])
+def test_a_place_that_was_taken_away_is_filled_in_vain(core: hotpath.Core, maxsize: int) -> None:
+    """Between `reserve` and `fill` a drop, a clear or an eviction is final."""
+    store = new_store(core, maxsize, ttl=SECOND)
+    takers = [lambda: store.drop("key"), store.clear]
+    if maxsize:
+        takers.append(lambda: [store.put(number, number) for number in range(2 * maxsize)])
+    for take in takers:
+        entry = store.reserve("key")
+        assert take() is not True  # there was no value yet
+        store.fill(entry, "too late")
+        assert store.find("key") is None
+        store.put("key", "new")
+        assert store.find("key").value == "new"
+        store.clear()
+
+
+class Meddled:
+    """A key that compares by Python code, in whose midst something happens once."""
+
+    meddle: Any = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, Meddled)
+        meddle = Meddled.meddle
+        if meddle is not None and "second" in {self.name, other.name}:
+            Meddled.meddle = None
+            meddle()
+        return self.name == other.name
+
+
+@pytest.mark.parametrize("maxsize", [0, 20])
+def test_a_key_that_a_race_has_put_into_the_dictionary_twice_is_dropped_twice(
+    core: hotpath.Core, maxsize: int
+) -> None:
+    """A dictionary looks behind the place where another thread inserts the same key."""
+    store = new_store(core, maxsize)
+    store.put(Meddled("first"), 1)
+    store.put(Meddled("second"), 2)
+
+    def meddle() -> None:
+        store.drop(Meddled("first"))
+        store.put(Meddled("third"), 3)
+
+    Meddled.meddle = meddle
+    store.put(Meddled("third"), 3)
+    assert [entry.value for entry in store.entries.values()] == [2, 3, 3]
+    assert store.drop(Meddled("third"))
+    assert store.find(Meddled("third")) is None
+    assert store.find(Meddled("second")).value == 2
+    assert len(store) == 1
+
+
 # --- time -----------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ def check_growth(
     """Fail if doing something over and over needs more and more memory.
 
     Tables and free lists of the interpreter grow for a while, too, and stop; a leak does not. So it
-    is tried up to eight times, and once without growth is enough.
+    is tried up to 30 times, and once without growth is enough.
 
     Args:
         name: What is done.
@@ -49,7 +49,7 @@ def check_growth(
         count: What is counted: blocks of memory, or `objects`.
     """
     grown = []
-    for _ in range(8):
+    for _ in range(30):
         before = count()
         for _ in range(rounds):
             work()

@@ -272,7 +272,7 @@ cdef class _Wrapper:
     def ground(self, store, key, flight):
         """Take a flight that nobody flies any more out of the table."""
         if store.flights.get(key) is flight:
-            self._ground(store, key)
+            store.flights.pop(key, None)
 
     def after_fork(self):
         """Forget the runs that are under way: in a child process nobody will end them."""
@@ -285,9 +285,7 @@ cdef class _Wrapper:
         return [self.store, *self.instances.all()]
 
     def _ground(self, store, key):
-        flight = store.flights.pop(key, None)
-        if flight is not None:
-            flight.grounded = True
+        store.flights.pop(key, None)
 
     def _ground_all(self, store):
         for key in list(store.flights):
@@ -311,17 +309,17 @@ cdef class _Wrapper:
         except CacheKeyError as error:
             raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
 
-    def keep(self, MemoryStore store, key, value):
-        """Store a value; if that fails, the call goes on all the same."""
-        self.store_value(store, key, value)
+    def reserve(self, store, key):
+        """Make room for a value; if that fails, the call goes on all the same."""
+        return self.room(store, key)
 
-    cdef int store_value(self, MemoryStore store, object key, object value) except -1:
-        """Store a value; if that fails, the call goes on all the same."""
+    cdef Entry room(self, MemoryStore store, object key):
+        """Make room for a value; if that fails, the call goes on all the same."""
         try:
-            store.put(key, value)
+            return store.reserve(key)
         except Exception as error:
             self.journal.unstored(self.name, error)
-        return 0
+            return None
 
     cdef MemoryStore shelf(self, PyObject *const *args, Py_ssize_t count):
         """Return the store for a call with these arguments."""
@@ -432,6 +430,7 @@ cdef class Call(_Wrapper):
         cdef Entry entry
         cdef object other
         cdef bint again = False
+        cdef bint listed
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
         if flight is None:
             flight = Flight.__new__(Flight)
@@ -458,30 +457,38 @@ cdef class Call(_Wrapper):
             if again or not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
                 entry = store.find(key)
             value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
-            if entry is None and not flight.grounded:
-                self.store_value(store, key, value)
-                if flight.grounded:  # it was invalidated while it was being stored
-                    store.drop(key)
+            if entry is None:
+                entry = self.room(store, key)
+                listed = self.take_out(store, key, flight)
+                if entry is not None:
+                    if listed:  # and nobody has looked since it was taken out
+                        store.fill(entry, value)
+                    else:  # it was invalidated meanwhile
+                        store.drop(key)
+            else:
+                listed = self.take_out(store, key, flight)
         except BaseException as error:
             self.take_out(store, key, flight)
             flight.land(None, error)
             raise
-        if not flight.grounded:
-            self.take_out(store, key, flight)
-        if Py_REFCNT(flight) == 1 and not flight.grounded:
+        if listed and Py_REFCNT(flight) == 1:
             self.spare = flight  # nobody else has seen it, and now nobody can
         else:
             flight.land(value, None)
         return value
 
-    cdef int take_out(self, MemoryStore store, object key, Flight flight) except -1:
-        """Leave nothing under the key of a flight that is over."""
+    cdef bint take_out(self, MemoryStore store, object key, Flight flight) except -1:
+        """Leave nothing under the key of a flight that is over.
+
+        Returns:
+            Whether it was in the table still: whoever invalidates its key takes it out.
+        """
         try:
             if store.flights.get(key) is flight:
-                store.flights.pop(key, None)
+                return store.flights.pop(key, None) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
             self.journal.unstored(self.name, error)
-        return 0
+        return False
 
     cdef object attempt(
         self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline

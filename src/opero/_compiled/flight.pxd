@@ -8,7 +8,6 @@ cimport cython
 cdef class Flight:
     cdef readonly unsigned long long owner
     cdef readonly bint done
-    cdef public bint grounded
     cdef readonly object value
     cdef readonly object error
     cdef readonly object traceback

@@ -6,6 +6,7 @@ from .clock cimport Clock
 
 
 cdef int _DEAD
+cdef int _RESERVED
 cdef int _MOST_USES
 cdef long long NEVER
 
@@ -38,9 +39,11 @@ cdef class MemoryStore:
     cdef readonly set ghosts_before
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
-    @cython.locals(entry=Entry, old=Entry, mark=object)
     cpdef put(self, object key, object value)
-    @cython.locals(entry=Entry)
+    @cython.locals(entry=Entry, old=Entry, mark=object)
+    cpdef Entry reserve(self, object key)
+    cpdef fill(self, Entry entry, object value)
+    @cython.locals(entry=Entry, filled=cython.bint)
     cpdef bint drop(self, object key) except -1
     cpdef clear(self)
     @cython.locals(entry=Entry)

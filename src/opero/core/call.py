@@ -24,7 +24,7 @@ from .clock import NEVER, Clock
 from .fallback import Fallback
 from .flight import Flight
 from .journal import Journal
-from .store import InstanceStores, MemoryStore
+from .store import Entry, InstanceStores, MemoryStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class _Wrapper:
     def ground(self, store: MemoryStore, key: Any, flight: Flight) -> None:
         """Take a flight that nobody flies any more out of the table."""
         if store.flights.get(key) is flight:
-            self._ground(store, key)
+            store.flights.pop(key, None)
 
     def after_fork(self) -> None:
         """Forget the runs that are under way: in a child process nobody will end them."""
@@ -244,9 +244,7 @@ class _Wrapper:
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         """Keep the run of `key` that is under way from being stored or joined."""
-        flight = store.flights.pop(key, None)
-        if flight is not None:
-            flight.grounded = True
+        store.flights.pop(key, None)
 
     def _ground_all(self, store: MemoryStore) -> None:
         """Keep every run that is under way from being stored or joined."""
@@ -271,12 +269,13 @@ class _Wrapper:
         assert self.binding is not None
         return self.binding.freezer.keep(key)
 
-    def keep(self, store: MemoryStore, key: Any, value: Any) -> None:
-        """Store a value; if that fails, the call goes on all the same."""
+    def reserve(self, store: MemoryStore, key: Any) -> Entry | None:
+        """Make room for a value; if that fails, the call goes on all the same."""
         try:
-            store.put(key, value)
+            return store.reserve(key)
         except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
             self.journal.unstored(self.name, error)
+            return None
 
     def _own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the key that the user's `cache_key` makes."""
@@ -335,10 +334,13 @@ class Call(_Wrapper):
                     return value
             entry = store.find(key)  # another thread may have stored it since we looked
             value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
-            if entry is None and not flight.grounded:
-                self.keep(store, key, value)
-                if flight.grounded:  # it was invalidated while it was being stored
-                    store.drop(key)
+            if entry is None:
+                entry = self.reserve(store, key)
+                if entry is not None:
+                    if self._is_listed(store, key, flight):
+                        store.fill(entry, value)
+                    else:  # it was invalidated meanwhile
+                        store.drop(key)
             self._land(store, key, flight, value, None)
             return value
         except BaseException as error:
@@ -357,12 +359,22 @@ class Call(_Wrapper):
     ) -> None:
         """End a flight: leave nothing under its key, and wake those who follow."""
         try:
-            if store.flights.get(key) is flight:
+            if self._is_listed(store, key, flight):
                 store.flights.pop(key, None)
-        except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
-            self.journal.unstored(self.name, broken)
         finally:
             flight.land(value, error)
+
+    def _is_listed(self, store: MemoryStore, key: Any, flight: Flight) -> bool:
+        """Tell whether a flight is in the table still: whoever invalidates its key takes it out.
+
+        There, and not by a mark on the flight, because a flight may also be taken out by mistake,
+        by another one that lands at the moment of an invalidation. Then its value is not stored.
+        """
+        try:
+            return store.flights.get(key) is flight
+        except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
+            self.journal.unstored(self.name, broken)
+            return False
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if no permit has to be waited for; the shell goes on."""

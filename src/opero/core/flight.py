@@ -37,16 +37,14 @@ class Flight:
         value: What the run returned.
         error: What the run raised; None if it returned.
         traceback: The error's traceback at that moment, before the followers raise it too.
-        grounded: Whether its key was invalidated, so that its value must not be stored.
         waiters: The locked mutexes of the threads that follow; None while there are none.
     """
 
-    __slots__ = ("done", "error", "grounded", "owner", "traceback", "value", "waiters")
+    __slots__ = ("done", "error", "owner", "traceback", "value", "waiters")
 
     def __init__(self, owner: int) -> None:
         self.owner = owner
         self.done = False
-        self.grounded = False
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: Any = None

@@ -24,20 +24,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEAD = -1
+_RESERVED = -2
 _MOST_USES = 3
 _FEW = 64
 """Up to so many queued entries, looking through them all costs next to nothing."""
 
 
 class Entry:
-    """One stored value; `MemoryStore.put` fills it in.
+    """One stored value; `MemoryStore.reserve` makes it and `fill` gives it the value.
 
     Attributes:
         key: The key it is stored under.
         mark: The key's hash.
         value: What the function returned.
         expires: When it stops counting, in nanoseconds.
-        uses: Hits since it was stored or moved, at most 3; -1 once it is dead.
+        uses: Hits since it was stored or moved, at most 3; -1 once it is dead, -2 before it is
+            filled.
     """
 
     __slots__ = ("expires", "key", "mark", "uses", "value")
@@ -100,29 +102,36 @@ class MemoryStore:
         if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
             return None
         if entry.uses < _MOST_USES:
+            if entry.uses < 0:
+                return None
             entry.uses += 1
         return entry
 
     def put(self, key: Any, value: Any) -> None:
         """Store `value` under `key`, evicting others if the store is full."""
+        self.fill(self.reserve(key), value)
+
+    def reserve(self, key: Any) -> Entry:
+        """Make room for a value of `key`, and return the entry that `fill` will find it in.
+
+        Whoever invalidates the key between the two takes the entry out, so that `fill` fills what
+        nobody finds: a value that was computed before an invalidation cannot be stored after it, if
+        the one who stores it asks in between whether there was one.
+        """
         entry = Entry.__new__(Entry)
         entry.key = key
         entry.mark = mark = hash(key)
-        entry.value = value
+        entry.value = None
         entry.expires = NEVER
-        entry.uses = 0
-        if self.ttl:
-            entry.expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
+        entry.uses = _RESERVED
         old = self.entries.setdefault(key, entry)
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
-            old.value = value
-            old.expires = entry.expires
-            return
+            return old
         if not self.maxsize:
             if self.ttl:
                 self.append_small(entry)
                 self.expire()
-            return
+            return entry
         while len(self.entries) > self.maxsize:
             if not self.evict():
                 break
@@ -130,17 +139,30 @@ class MemoryStore:
             self.main.append(entry)
         else:
             self.append_small(entry)
+        return entry
+
+    def fill(self, entry: Entry, value: Any) -> None:
+        """Put a value into the entry that was reserved for it."""
+        entry.value = value
+        if self.ttl:
+            entry.expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
+        if entry.uses == _RESERVED:
+            entry.uses = 0
 
     def drop(self, key: Any) -> bool:
-        """Forget `key`; tell whether it was there."""
+        """Forget `key`; tell whether there was a value."""
         entry = self.entries.pop(key, None)
         if entry is None:
             return False
-        entry.uses = _DEAD
+        filled = False
+        while entry is not None:
+            filled = filled or entry.uses != _RESERVED
+            entry.uses = _DEAD
+            entry = self.entries.pop(key, None)  # it may be there twice, see `forget`
         queued = len(self.small) + len(self.main)
         if queued <= _FEW or queued > 2 * len(self.entries):
             self.compact()
-        return True
+        return filled
 
     def clear(self) -> None:
         """Forget every value."""
@@ -158,7 +180,7 @@ class MemoryStore:
                 if entry.uses > 1:
                     entry.uses = 0
                     self.main.append(entry)
-                elif entry.uses >= 0:
+                elif entry.uses != _DEAD:
                     self.forget(entry)
                     self.remember(entry.mark)
                     return True
@@ -167,18 +189,23 @@ class MemoryStore:
                 if entry.uses > 0:
                     entry.uses -= 1
                     self.main.append(entry)
-                elif entry.uses == 0:
+                elif entry.uses != _DEAD:
                     self.forget(entry)
                     return True
         except IndexError:  # another thread emptied the queue: it evicts in our place
             return False
 
     def forget(self, entry: Entry) -> None:
-        """Take `entry` out of the dictionary, unless its key has a newer one."""
+        """Take `entry` out of the dictionary, and whatever else its key has there.
+
+        After a race the key may have a newer entry; putting it back could undo an invalidation. It
+        may even have two: if the comparison of two keys runs Python code, another thread can
+        insert a key into the dictionary behind the place where this one looks for it.
+        """
         entry.uses = _DEAD
-        gone = self.entries.pop(entry.key, entry)
-        if gone is not entry:
-            self.entries.setdefault(entry.key, gone)
+        gone = self.entries.pop(entry.key, None)
+        while gone is not None and gone is not entry:
+            gone = self.entries.pop(entry.key, None)
 
     def remember(self, mark: int) -> None:
         """Keep in mind that a key with this hash was evicted from probation."""
@@ -198,7 +225,7 @@ class MemoryStore:
                 entry = self.next_small()
             except IndexError:
                 return
-            if entry.uses >= 0:
+            if entry.uses != _DEAD:
                 if entry.expires > now:
                     self.append_small(entry)
                 else:
@@ -212,7 +239,7 @@ class MemoryStore:
                     entry = queue.popleft()
                 except IndexError:
                     break
-                if entry.uses >= 0:
+                if entry.uses != _DEAD:
                     queue.append(entry)
 
     def __len__(self) -> int:

@@ -229,9 +229,12 @@ class Flight:
         """Run the call and store its value, unless the key was invalidated meanwhile."""
         value = await self.lead(call, args, kwargs)
         if table.get(key) is self:
-            call.keep(store, key, value)
-            if table.get(key) is not self:  # it was invalidated while it was being stored
-                store.drop(key)
+            entry = call.reserve(store, key)
+            if entry is not None:
+                if table.get(key) is self:
+                    store.fill(entry, value)
+                else:  # it was invalidated meanwhile
+                    store.drop(key)
         return value
 
     def reaches(self, flights: set[Flight]) -> bool:
