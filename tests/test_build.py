@@ -24,7 +24,7 @@ from opero import switches
 pytestmark = [pytest.mark.checkout, pytest.mark.once]
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULE = "flight"
+MODULE = "journal"
 """The module that the copy compiles."""
 
 CALL_HOOK = """

@@ -682,7 +682,15 @@ def test_what_does_not_match_propagates_at_once_unchanged(
         {"rate_limit": 1e6},
         {"timeout": 60},
     ],
-    ids=str,
+    ids=[
+        "Exception",
+        "BaseException",
+        "callable",
+        "arg_fallback",
+        "cache",
+        "rate_limit",
+        "timeout",
+    ],
 )
 def test_what_ends_a_task_or_the_program_is_never_retried_cached_or_wrapped(
     core: hotpath.Core, either: Either, kind: type[BaseException], options: dict[str, Any]

@@ -468,7 +468,7 @@ def test_an_option_of_another_mechanism_is_no_option(make: Callable[..., Any], o
         {"timeout": 1e9},
         {"jitter": False},
     ],
-    ids=repr,
+    ids=lambda options: " ".join(options),
 )
 def test_an_allowed_value_is_accepted(core: hotpath.Core, options: dict[str, Any]) -> None:
     """The bounds themselves are allowed, and any kind of number."""

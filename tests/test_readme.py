@@ -239,7 +239,7 @@ def test_the_two_commands_are_marked() -> None:
         assert block.language == "sh"
         assert block.text.count("\n") == 1
     assert commands["command: demo"].text.endswith("-m opero demo\n")
-    assert commands["command: test"].text.endswith("-m pytest\n")
+    assert commands["command: test"].text.endswith("-m pytest -n auto\n")
 
 
 @pytest.mark.once

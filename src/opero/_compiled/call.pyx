@@ -430,6 +430,7 @@ cdef class Call(_Wrapper):
         cdef Entry entry
         cdef object other
         cdef bint again = False
+        cdef bint simple = PyUnicode_CheckExact(key) or PyLong_CheckExact(key)
         cdef bint listed
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
         if flight is None:
@@ -454,11 +455,11 @@ cdef class Call(_Wrapper):
         try:
             entry = None
             # comparing another kind of key may run Python code, and let a thread store it meanwhile
-            if again or not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
+            if again or not simple:
                 entry = store.find(key)
             value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
             if entry is None:
-                entry = self.room(store, key)
+                entry = store.reserve(key) if simple else self.room(store, key)
                 listed = self.take_out(store, key, flight)
                 if entry is not None:
                     if listed:  # and nobody has looked since it was taken out
@@ -483,6 +484,12 @@ cdef class Call(_Wrapper):
         Returns:
             Whether it was in the table still: whoever invalidates its key takes it out.
         """
+        cdef object gone
+        if PyUnicode_CheckExact(key) or PyLong_CheckExact(key):  # no other thread can cut in
+            gone = store.flights.pop(key, None)
+            if gone is not flight and gone is not None:
+                store.flights[key] = gone
+            return gone is flight
         try:
             if store.flights.get(key) is flight:
                 return store.flights.pop(key, None) is flight

@@ -8,6 +8,7 @@ from .clock cimport Clock
 cdef int _DEAD
 cdef int _RESERVED
 cdef int _MOST_USES
+cdef unsigned long long _GOLDEN
 cdef long long NEVER
 
 
@@ -15,7 +16,7 @@ cdef long long NEVER
 @cython.freelist(64)
 cdef class Entry:
     cdef readonly object key
-    cdef readonly object mark
+    cdef readonly long long mark
     cdef readonly object value
     cdef readonly long long expires
     cdef readonly int uses
@@ -35,12 +36,12 @@ cdef class MemoryStore:
     cdef readonly object main
     cdef readonly object append_small
     cdef readonly object next_small
-    cdef readonly set ghosts
-    cdef readonly set ghosts_before
+    cdef readonly bytearray ghosts
+    cdef readonly long long ghost_mask
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
     cpdef put(self, object key, object value)
-    @cython.locals(entry=Entry, old=Entry, mark=object)
+    @cython.locals(entry=Entry, old=Entry, mark=cython.longlong)
     cpdef Entry reserve(self, object key)
     cpdef fill(self, Entry entry, object value)
     @cython.locals(entry=Entry, filled=cython.bint)
@@ -50,7 +51,12 @@ cdef class MemoryStore:
     cpdef bint evict(self) except -1
     @cython.locals(gone=Entry)
     cpdef forget(self, Entry entry)
-    cpdef remember(self, object mark)
+    @cython.locals(ghosts=bytearray, mixed=cython.ulonglong, at=Py_ssize_t)
+    cpdef remember(self, long long mark)
+    @cython.locals(
+        ghosts=bytearray, mixed=cython.ulonglong, at=Py_ssize_t, low=cython.uchar, high=cython.uchar
+    )
+    cpdef bint recalls(self, long long mark) except -1
     @cython.locals(entry=Entry, now=cython.longlong)
     cpdef expire(self)
     @cython.locals(entry=Entry)

@@ -3,8 +3,9 @@
 Eviction is S3-FIFO: a small queue on probation, a main queue, and a memory of what was evicted
 from probation ("ghosts"). A hit only counts up the entry's uses. Source: J. Yang, Y. Zhang, Z. Qiu,
 Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. Two departures:
-ghosts are two generations of a set instead of a queue, and entries that were dropped stay in their
-queue, dead, until they reach its end or the queue is compacted.
+ghosts are two bytes of their hash each, in a table with two places for each, where later ones
+replace earlier ones, instead of a queue; and entries that were dropped stay in their queue, dead,
+until they reach its end or the queue is compacted.
 
 Only single operations of dicts, sets and deques touch shared state, and each of them is atomic;
 so threads, and finalizers that run in the middle of a call, find the store consistent.
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _DEAD = -1
 _RESERVED = -2
 _MOST_USES = 3
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
 _FEW = 64
 """Up to so many queued entries, looking through them all costs next to nothing."""
 
@@ -68,8 +71,8 @@ class MemoryStore:
         "clock",
         "entries",
         "flights",
+        "ghost_mask",
         "ghosts",
-        "ghosts_before",
         "main",
         "maxsize",
         "next_small",
@@ -91,8 +94,8 @@ class MemoryStore:
         self.main: deque[Entry] = deque()
         self.append_small = self.small.append
         self.next_small = self.small.popleft
-        self.ghosts: set[int] = set()
-        self.ghosts_before: set[int] = set()
+        self.ghosts: bytearray | None = None  # made at the first eviction
+        self.ghost_mask = max(64, min(1 << 24, 1 << maxsize.bit_length())) - 1
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
@@ -135,7 +138,7 @@ class MemoryStore:
         while len(self.entries) > self.maxsize:
             if not self.evict():
                 break
-        if mark in self.ghosts or mark in self.ghosts_before:
+        if self.recalls(mark):
             self.main.append(entry)
         else:
             self.append_small(entry)
@@ -169,8 +172,7 @@ class MemoryStore:
         self.small.clear()
         self.main.clear()
         self.entries.clear()  # last: an entry without a queue could never be evicted
-        self.ghosts = set()
-        self.ghosts_before = set()
+        self.ghosts = None
 
     def evict(self) -> bool:
         """Take one entry out, from probation if that is over its share; tell whether one was."""
@@ -209,10 +211,28 @@ class MemoryStore:
 
     def remember(self, mark: int) -> None:
         """Keep in mind that a key with this hash was evicted from probation."""
-        if len(self.ghosts) >= self.maxsize:
-            self.ghosts_before = self.ghosts
-            self.ghosts = set()
-        self.ghosts.add(mark)
+        ghosts = self.ghosts
+        if ghosts is None:
+            self.ghosts = ghosts = bytearray(2 * self.ghost_mask + 2)
+        mixed = mark * _GOLDEN
+        at = 2 * (mixed >> 23 & self.ghost_mask)
+        ghosts[at ^ 2] = ghosts[at]
+        ghosts[at ^ 3] = ghosts[at ^ 1]
+        ghosts[at] = mixed >> 48 & 255 or 1
+        ghosts[at ^ 1] = mixed >> 56 & 255
+
+    def recalls(self, mark: int) -> bool:
+        """Tell whether a key with this hash was evicted from probation not long ago."""
+        ghosts = self.ghosts
+        if ghosts is None:
+            return False
+        mixed = mark * _GOLDEN
+        at = 2 * (mixed >> 23 & self.ghost_mask)
+        low = mixed >> 48 & 255 or 1
+        high = mixed >> 56 & 255
+        return (ghosts[at] == low and ghosts[at ^ 1] == high) or (
+            ghosts[at ^ 2] == low and ghosts[at ^ 3] == high
+        )
 
     def expire(self) -> None:
         """Look at the two entries of an unbounded store that were longest not looked at.
