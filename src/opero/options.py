@@ -263,7 +263,8 @@ def check_cache(cache: CacheConfig) -> CachePlan:
         if f"cache_{name}" in STORED_OPTIONS:
             raise ValueError(f"cache_{name}={value!r} is not read by cache_backend='memory'")
         raise TypeError(unknown(f"cache_{name}", (*CACHE_DEFAULTS, *STORED_OPTIONS)))
-    if maxsize is not None and _whole("cache_maxsize", maxsize) < 1:
+    bound = 1 if maxsize is None else _whole("cache_maxsize", maxsize)
+    if bound < 1:
         _wrong("cache_maxsize", maxsize, "1 or more entries, or None for no bound")
     if not isinstance(cache.namespace, str):
         _wrong("cache_namespace", cache.namespace, "a string", TypeError)
@@ -273,7 +274,7 @@ def check_cache(cache: CacheConfig) -> CachePlan:
     if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
         _wrong("cache_key", key, "an ordinary function of the call's arguments", TypeError)
     ttl = 0 if cache.ttl is None else max(1, int(1e9 * _positive("cache_ttl", cache.ttl)))
-    return CachePlan(ttl, maxsize or 0, cache.namespace, key)
+    return CachePlan(ttl, 0 if maxsize is None else bound, cache.namespace, key)
 
 
 def check_rate(option: str, rate: Any) -> float:
