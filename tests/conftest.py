@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -58,8 +59,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker of tests that do not depend on the implementation."""
+    """Declare the marker of tests that do not depend on the implementation, and let Ctrl-C in."""
     config.addinivalue_line("markers", "once: not repeated for each implementation")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
