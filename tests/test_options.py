@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,7 @@ WRONG_LIMIT: list[tuple[str, Any, type[Exception], str]] = [
     ("rate_limit", True, TypeError, "a number"),
     ("rate_limit", [5], TypeError, "a number"),
     ("rate_limit", RateLimiter, TypeError, "a number"),
+    ("rate_limit", SimpleNamespace(bucket="not a limiter"), TypeError, "a number"),
     ("rate_limit", 0, ValueError, "permits per second"),
     ("rate_limit", -5, ValueError, "permits per second"),
     ("rate_limit", NAN, ValueError, "a finite number"),

@@ -147,12 +147,12 @@ def opero(
         def fetch(id: str) -> dict: ...
         ```
     """
-    from .options import cache_config, limit_config, plan, retry_config
+    from .options import cache_config, plan, retry_config
 
     function = None
     if callable(retries) or hasattr(type(retries), "__get__"):
         function, retries = retries, 3
-    limits = limit_config(rate_limit, burst)
+    limit = _limit(rate_limit, burst)
     cached = cache_config(
         cache,
         {
@@ -179,7 +179,7 @@ def opero(
         retry=retried,
         arg_fallback=arg_fallback,
         cache=cached,
-        limit=limits,
+        limit=limit,
         timeout=timeout,
         attempts_named="retries" if retry is None else "attempts",
     )
@@ -263,10 +263,8 @@ def get_rate_limit_decorator(
         TypeError: If an option has the wrong type or there is no such option.
         ValueError: If an option's value is not allowed.
     """
-    from .options import limit_config
-
     _only("get_rate_limit_decorator", kwargs, ("burst",), ("rate_limit",))
-    return _decorator(_single(limit=limit_config(rate_limit, kwargs.get("burst", 1))))
+    return _decorator(_single(limit=_limit(rate_limit, kwargs.get("burst", 1))))
 
 
 def get_fallback_decorator(
@@ -402,6 +400,16 @@ def _only(
     for name in given:
         if name not in allowed:
             raise TypeError(unknown(name, (*known, *allowed), function))
+
+
+def _limit(rate_limit: _RateLimit, burst: int) -> RateLimitConfig | RateLimiter | None:
+    """Make one config of `rate_limit=` and `burst=`, unless it is a limiter to be shared."""
+    from .options import limit_config, refuse_burst
+
+    if isinstance(rate_limit, RateLimiter):
+        refuse_burst(rate_limit, burst)
+        return rate_limit
+    return limit_config(rate_limit, burst)
 
 
 def _single(

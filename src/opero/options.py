@@ -222,27 +222,33 @@ def retry_config(retry: RetryConfig | None, options: Mapping[str, Any]) -> Retry
     return retry
 
 
-def limit_config(
-    rate_limit: float | RateLimitConfig | Any | None, burst: int
-) -> RateLimitConfig | Any | None:
+def limit_config(rate_limit: float | RateLimitConfig | None, burst: int) -> RateLimitConfig | None:
     """Make one config of `rate_limit=` and `burst=`.
 
     Raises:
-        TypeError: If `rate_limit` is no number, `RateLimitConfig` or `RateLimiter`.
-        ValueError: If `burst` is given beside an object that has its own, or a value is off.
+        TypeError: If `rate_limit` is no number or `RateLimitConfig`.
+        ValueError: If `burst` is given beside a `RateLimitConfig`, or a value is off.
     """
-    kind = type(rate_limit).__name__
-    if isinstance(rate_limit, RateLimitConfig) or hasattr(rate_limit, "bucket"):
-        _refuse_both(f"rate_limit={kind}(...)", {"burst": burst}, {"burst": 1})
-        if isinstance(rate_limit, RateLimitConfig):
-            check_burst(rate_limit.burst)
-            if rate_limit.rate is not None:
-                check_rate("rate", rate_limit.rate)
+    if isinstance(rate_limit, RateLimitConfig):
+        refuse_burst(rate_limit, burst)
+        check_burst(rate_limit.burst)
+        if rate_limit.rate is not None:
+            check_rate("rate", rate_limit.rate)
         return rate_limit
     check_burst(burst)
     if rate_limit is None:
         return None
     return RateLimitConfig(check_rate("rate_limit", rate_limit), burst)
+
+
+def refuse_burst(rate_limit: object, burst: int) -> None:
+    """Refuse `burst=` beside an object that has its own.
+
+    Raises:
+        ValueError: If it is given.
+    """
+    kind = type(rate_limit).__name__
+    _refuse_both(f"rate_limit={kind}(...)", {"burst": burst}, {"burst": 1})
 
 
 def check_cache(cache: CacheConfig) -> CachePlan:

@@ -288,8 +288,7 @@ cdef class _Wrapper:
         store.flights.pop(key, None)
 
     def _ground_all(self, store):
-        for key in list(store.flights):
-            self._ground(store, key)
+        store.flights.clear()
 
     def _locate(self, args, kwargs):
         """Return the store and the key of a call."""

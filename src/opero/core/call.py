@@ -248,8 +248,7 @@ class _Wrapper:
 
     def _ground_all(self, store: MemoryStore) -> None:
         """Keep every run that is under way from being stored or joined."""
-        for key in list(store.flights):
-            self._ground(store, key)
+        store.flights.clear()
 
     def _locate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryStore, Any]:
         """Return the store and the key of a call."""

@@ -29,6 +29,8 @@ _RESERVED = -2
 _MOST_USES = 3
 _GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
+_MOST_GHOSTS = 1 << 24
+"""A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
 _FEW = 64
 """Up to so many queued entries, looking through them all costs next to nothing."""
 
@@ -95,7 +97,7 @@ class MemoryStore:
         self.append_small = self.small.append
         self.next_small = self.small.popleft
         self.ghosts: bytearray | None = None  # made at the first eviction
-        self.ghost_mask = max(64, min(1 << 24, 1 << maxsize.bit_length())) - 1
+        self.ghost_mask = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
