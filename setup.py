@@ -12,6 +12,7 @@ EXTENSIONS = [
     Extension("opero._compiled.bucket", ["src/opero/core/bucket.py"]),
     Extension("opero._compiled.call", ["src/opero/_compiled/call.pyx"]),
     Extension("opero._compiled.canonical", ["src/opero/core/canonical.py"]),
+    Extension("opero._compiled.chunk", ["src/opero/core/chunk.py"]),
     Extension("opero._compiled.clock", ["src/opero/_compiled/clock.pyx"]),
     Extension("opero._compiled.fallback", ["src/opero/core/fallback.py"]),
     Extension("opero._compiled.flight", ["src/opero/core/flight.py"]),

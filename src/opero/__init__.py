@@ -9,8 +9,17 @@ from .decorators import (
     get_rate_limit_decorator,
     get_retry_decorator,
     opero,
+    operomap,
+    opmap,
 )
-from .exceptions import AllFailedError, CacheKeyError, DeadlineExceeded, OperoError
+from .exceptions import (
+    AllFailedError,
+    AttemptTimeout,
+    CacheKeyError,
+    DeadlineExceeded,
+    OperoError,
+    WorkerCrashedError,
+)
 from .hotpath import COMPILED
 from .limiter import RateLimiter
 
@@ -26,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "COMPILED",
     "AllFailedError",
+    "AttemptTimeout",
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
@@ -33,6 +43,7 @@ __all__ = [
     "RateLimitConfig",
     "RateLimiter",
     "RetryConfig",
+    "WorkerCrashedError",
     "__version__",
     "clear_cache",
     "configure_logging",
@@ -43,6 +54,8 @@ __all__ = [
     "get_rate_limit_decorator",
     "get_retry_decorator",
     "opero",
+    "operomap",
+    "opmap",
 ]
 
 _LATER = {  # their modules import `dataclasses` and `logging`, which the import does without

@@ -186,6 +186,142 @@ def opero(
     return _decorator(checked) if function is None else decorate(function, checked)
 
 
+def opmap(
+    mode: Any = "process",
+    workers: int = 4,
+    ordered: bool = True,
+    progress: bool | Callable[[Any], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: _RateLimit = None,
+    *,
+    cache_key: _CacheKey = None,
+    cache_backend: str = "memory",
+    cache_maxsize: int | None = 1024,
+    jitter: bool = True,
+    burst: int = 1,
+    timeout: float | None = None,
+    retry: RetryConfig | None = None,
+    chunk_size: int | None = None,
+    rate_limit_scope: str = "worker",
+    attempt_timeout: float | None = None,
+    start_method: str | None = None,
+    executor: Any = None,
+    on_error: str = "return",
+    loop: str = "auto",
+    **kwargs: Any,
+) -> Any:
+    """Let a function of one item map itself over many, in parallel, with resilience for each item.
+
+    Args:
+        mode: Where attempts are made: "thread" and "process" for ordinary functions, "async" (one
+            event loop) and "async_process" (one in each process) for coroutine functions.
+        workers: How many threads or processes, or coroutines at once.
+        ordered: Whether results come in the order of the items, or as they are ready.
+        progress: Whether a bar is shown, where somebody sees it; or a function that is called with
+            a `Progress` now and then.
+        retries: The greatest number of attempts of an item; 0 and 1 both mean one.
+        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        min_delay: The shortest delay between attempts, in seconds.
+        max_delay: The longest delay between attempts, in seconds.
+        retry_on: Which exceptions are worth another attempt.
+        arg_fallback: Which argument falls back to which values, as in `opero`.
+        cache: Whether items' values are cached; or a `CacheConfig`.
+        cache_ttl: Seconds for which a value counts; None for ever.
+        cache_namespace: The name under which `clear_cache` finds the values.
+        rate_limit: The greatest number of attempts started per second, by each worker; or a
+            `RateLimiter`, which is one for all that share it.
+        cache_key: Makes the key, from the call's own arguments.
+        cache_backend: Where values are kept: "memory".
+        cache_maxsize: The greatest number of cached values; None for no bound.
+        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
+        burst: How many attempts may start at once after a pause.
+        timeout: Seconds for an item, from its first attempt on, waits included.
+        retry: A `RetryConfig`, in place of the keywords for retries.
+        chunk_size: How many items are handed to a worker at once; None to go by measured time.
+        rate_limit_scope: "worker", or "total" for one limit for the whole map.
+        attempt_timeout: Seconds for one attempt, which is ended then; not for threads.
+        start_method: How processes are started: "forkserver", "spawn" or "fork".
+        executor: A `concurrent.futures.Executor` that makes the attempts instead.
+        on_error: "return" puts an item's failure in its place; "raise" ends the map with it.
+        loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
+        **kwargs: Store options of other backends (refused until there are any).
+
+    Returns:
+        A decorator. The decorated function takes an iterable and keyword arguments for all items,
+        and returns a list; `stream`, `amap` and `astream` are its lazy and its async forms.
+
+    Raises:
+        TypeError: If an option has the wrong type or no such option exists.
+        ValueError: If an option's value is not allowed, or the function does not go with the mode.
+
+    Example:
+        ```python
+        @opmap(mode="thread", workers=10, retries=3)
+        def fetch(url: str) -> bytes: ...
+
+        pages = fetch(urls)
+        ```
+    """
+    if callable(mode):
+        return opmap()(mode)
+    from .options import OPTIONS, STORED_OPTIONS
+
+    options = {
+        "mode": mode,
+        "workers": workers,
+        "ordered": ordered,
+        "progress": progress,
+        "chunk_size": chunk_size,
+        "rate_limit_scope": rate_limit_scope,
+        "attempt_timeout": attempt_timeout,
+        "start_method": start_method,
+        "executor": executor,
+        "on_error": on_error,
+        "loop": loop,
+    }
+    _only("opmap", kwargs, STORED_OPTIONS, (*OPTIONS, *options))
+    decorator = opero(
+        retries,
+        backoff_factor,
+        min_delay,
+        max_delay,
+        retry_on,
+        arg_fallback,
+        cache,
+        cache_ttl,
+        cache_key,
+        cache_namespace,
+        cache_backend,
+        rate_limit,
+        jitter=jitter,
+        burst=burst,
+        timeout=timeout,
+        retry=retry,
+        cache_maxsize=cache_maxsize,
+        **kwargs,
+    )
+
+    def decorate_map(function: Any) -> Any:
+        from .concurrency.mapping import Map
+        from .concurrency.plan import map_plan
+
+        plan = map_plan(function, options, isinstance(rate_limit, RateLimiter))
+        return Map(decorator(function), plan)
+
+    return decorate_map
+
+
+operomap = opmap
+
+
 def get_cache_decorator(
     cache: bool | CacheConfig = True,
     cache_ttl: float | None = None,

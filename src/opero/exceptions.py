@@ -59,6 +59,38 @@ class CacheKeyError(OperoError, TypeError):
     """The arguments of a call cannot be told apart faithfully, so no cache key can be made."""
 
 
+class WorkerCrashedError(OperoError):
+    """A worker process died in the middle of an attempt.
+
+    Attributes:
+        message: Description of what happened.
+        exitcode: The process's exit code; None if it is not known.
+        signal: The name of the signal that ended it, such as "SIGKILL"; None if none did.
+    """
+
+    def __init__(
+        self, message: str, exitcode: int | None = None, signal: str | None = None
+    ) -> None:
+        """Keep what is known about the process's end.
+
+        Args:
+            message: Description of what happened.
+            exitcode: The process's exit code; None if it is not known.
+            signal: The name of the signal that ended it; None if none did.
+        """
+        super().__init__(message, exitcode, signal)
+        self.message = message
+        self.exitcode = exitcode
+        self.signal = signal
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AttemptTimeout(OperoError, TimeoutError):
+    """One attempt took longer than `attempt_timeout` and was stopped."""
+
+
 class ErrorStandIn(OperoError):
     """Takes the place of an exception that cannot be pickled, and says which one it was."""
 

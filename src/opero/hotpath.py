@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         bucket,
         call,
         canonical,
+        chunk,
         fallback,
         flight,
         journal,
@@ -46,6 +47,7 @@ _CLASSES: Final = {
     "bucket": ("TokenBucket",),
     "call": ("AsyncCall", "Call"),
     "canonical": ("Canonical",),
+    "chunk": ("ChunkSizer",),
     "clock": ("Clock",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
@@ -78,6 +80,7 @@ class Core:
     AsyncCall: type[call.AsyncCall]
     Call: type[call.Call]
     Canonical: type[canonical.Canonical]
+    ChunkSizer: type[chunk.ChunkSizer]
     Clock: type[clocks.Clock]
     Fallback: type[fallback.Fallback]
     Flight: type[flight.Flight]

@@ -298,6 +298,33 @@ def check_burst(burst: Any) -> int:
     return int(burst)
 
 
+def check_count(option: str, value: Any) -> int:
+    """Check a number of things of which there has to be one at least, and return it."""
+    number = _whole(option, value)
+    if number < 1:
+        _wrong(option, value, "1 or more")
+    return number
+
+
+def check_positive(option: str, value: Any) -> float:
+    """Check a time in seconds and return it."""
+    return _positive(option, value)
+
+
+def check_flag(option: str, value: Any) -> bool:
+    """Check that a value is True or False, and return it."""
+    if not isinstance(value, bool):
+        _wrong(option, value, "True or False", TypeError)
+    return value
+
+
+def check_choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check that a value is one of a few words, and return it."""
+    if not isinstance(value, str) or value not in choices:
+        _wrong(option, value, f"one of {', '.join(map(repr, choices))}")
+    return value
+
+
 def unknown(option: str, known: tuple[str, ...], function: str = "opero") -> str:
     """Say that there is no such option, and which one is nearest."""
     from difflib import get_close_matches

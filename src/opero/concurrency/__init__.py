@@ -1,0 +1,1 @@
+"""The map: one scheduler, and the engines that make the attempts."""

@@ -1,0 +1,267 @@
+"""The loop of a map: input to the scheduler, jobs to the engine, outcomes back, results out."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from opero.core.clock import NEVER
+
+from .engine import Crash, Engine, Report
+from .scheduler import Scheduler
+
+
+class Loop:
+    """What both drivers have in common: who is idle, and how the input ended.
+
+    Attributes:
+        scheduler: Decides.
+        engine: Runs.
+        clock: Tells the time.
+        idle: The slots without a job.
+        fault: What the input raised, if it did; it is raised after the results before it.
+    """
+
+    def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
+        self.scheduler = scheduler
+        self.engine = engine
+        self.clock = clock
+        self.idle = list(range(engine.slots))
+        self.fault: BaseException | None = None
+
+    def hand_out(self) -> None:
+        """Give every idle slot something to do, as far as there is anything."""
+        now = self.clock.now()
+        for slot in self.idle.copy():
+            job = self.scheduler.assign(slot, now)
+            if job is not None:
+                self.idle.remove(slot)
+                self.engine.start(slot, job)
+            elif self.scheduler.alike:
+                break  # there is nothing for the others either
+
+    def read(self, source: Iterator[Any]) -> bool:
+        """Feed the scheduler what it asks for; tell whether it asked."""
+        count = self.scheduler.demand()
+        if not count:
+            return False
+        values: list[Any] = []
+        try:
+            values.extend(islice(source, count))  # what came before an error is kept
+        except Exception as error:  # noqa: BLE001 - raised again, in its place
+            self.fault = error
+        self.scheduler.feed(values)
+        if len(values) < count:
+            self.scheduler.close()
+        return True
+
+    def take_in(self, events: list[Report | Crash]) -> None:
+        """Tell the scheduler what has come of jobs."""
+        for event in events:
+            self.idle.append(event.slot)
+            if isinstance(event, Report):
+                self.scheduler.report(event.job, event.results, event.failures, event.elapsed)
+            else:
+                self.scheduler.crash(
+                    event.job, event.results, event.failures, event.at, event.error
+                )
+
+    def patience(self) -> float | None:
+        """Return for how many seconds at most nothing can happen without the engine.
+
+        A clock that skips waits is moved instead, if nothing runs meanwhile.
+        """
+        if not self.idle:
+            return None
+        now: int = self.clock.now()
+        wake = self.scheduler.wake(now)
+        if wake == NEVER:
+            return None
+        if self.clock.skipping and len(self.idle) == self.engine.slots:
+            self.clock.move_to(wake)
+            return 0
+        return max(0, wake - now) / 1e9
+
+
+def drive(
+    scheduler: Scheduler,
+    make_engine: Callable[[], Engine],
+    source: Iterator[Any],
+    clock: Any,
+    bar: Any,
+    raises: bool,
+) -> Iterator[list[Any]]:
+    """Run a map to its end.
+
+    Args:
+        scheduler: Decides.
+        make_engine: Makes what runs; it is closed at the end, whatever the end is.
+        source: The input.
+        clock: Tells the time.
+        bar: Shows how far it is; a context manager.
+        raises: Whether the first item that fails for good ends the map.
+
+    Yields:
+        Results, some at a time.
+
+    Raises:
+        BaseException: What the input raised, after the results of the items before; and, if
+            `raises`, the failure of an item.
+    """
+    engine = make_engine()
+    done = False
+    try:
+        with bar:
+            loop = Loop(scheduler, engine, clock)
+            while True:
+                loop.hand_out()
+                while loop.idle and loop.read(source):
+                    loop.hand_out()
+                ready = scheduler.collect()
+                bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
+                if raises and scheduler.first_failure is not None:
+                    raise scheduler.first_failure
+                if ready:
+                    yield ready
+                if scheduler.over:
+                    break
+                if not ready:
+                    loop.take_in(engine.wait(loop.patience()))
+        done = True
+    finally:
+        engine.close(abandon=not done)
+    if loop.fault is not None:
+        raise loop.fault
+
+
+async def drive_async(
+    scheduler: Scheduler,
+    make_engine: Callable[[], Any],
+    source: Any,
+    clock: Any,
+    bar: Any,
+    raises: bool,
+) -> AsyncGenerator[list[Any], None]:
+    """Run a map to its end from a coroutine; the arguments are those of `drive`.
+
+    The input may be an asynchronous iterator. The engine may be one of either kind: one that
+    blocks is waited for in a thread.
+    """
+    engine = make_engine()
+    waiting = _Waiting(engine)
+    reading = _Reading(source)
+    done = False
+    try:
+        with bar:
+            loop = Loop(scheduler, engine, clock)
+            while True:
+                loop.hand_out()
+                while loop.idle and reading.next(loop):
+                    loop.hand_out()
+                ready = scheduler.collect()
+                bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
+                if raises and scheduler.first_failure is not None:
+                    raise scheduler.first_failure
+                if ready:
+                    yield ready
+                if scheduler.over:
+                    break
+                if not ready:
+                    loop.take_in(await waiting.until(loop.patience(), reading.task))
+        done = True
+    finally:
+        await reading.close()
+        await waiting.close(abandon=not done)
+    if loop.fault is not None:
+        raise loop.fault
+
+
+class _Reading:
+    """The input of a map in a coroutine.
+
+    Attributes:
+        task: The reading of the next item that is under way, if the input is asynchronous.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.task: asyncio.Future[Any] | None = None
+        self._source = aiter(source) if hasattr(source, "__aiter__") else iter(source)
+        self._asynchronous = hasattr(source, "__aiter__")
+
+    def next(self, loop: Loop) -> bool:
+        """Feed the scheduler what it asks for, if that is there; tell whether it was."""
+        if not self._asynchronous:
+            return loop.read(self._source)
+        if self.task is None:
+            if not loop.scheduler.demand():
+                return False
+            self.task = asyncio.ensure_future(self._source.__anext__())
+        if not self.task.done():
+            return False
+        task, self.task = self.task, None
+        try:
+            loop.scheduler.feed([task.result()])
+        except StopAsyncIteration:
+            loop.scheduler.close()
+        except Exception as error:  # noqa: BLE001 - raised again, in its place
+            loop.fault = error
+            loop.scheduler.close()
+        return True
+
+    async def close(self) -> None:
+        """Leave no reading behind."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+            if not self.task.cancelled():
+                self.task.exception()
+        if self._asynchronous and hasattr(self._source, "aclose"):
+            await self._source.aclose()
+
+
+class _Waiting:
+    """The waiting for an engine in a coroutine."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._asynchronous = inspect.iscoroutinefunction(engine.wait)
+        self._task: asyncio.Future[Any] | None = None
+        self._thread = None if self._asynchronous else ThreadPoolExecutor(1, "opero-map-wait")
+
+    async def until(
+        self, timeout: float | None, reading: asyncio.Future[Any] | None
+    ) -> list[Report | Crash]:
+        """Wait for events, for `timeout` seconds at most, or until an item has been read."""
+        if self._task is None:
+            if self._asynchronous and reading is None:
+                events: list[Report | Crash] = await self._engine.wait(timeout)
+                return events
+            if self._thread is None:
+                self._task = asyncio.ensure_future(self._engine.wait(None))
+            else:
+                self._task = asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._engine.wait, None
+                )
+        waited = {self._task} if reading is None else {self._task, reading}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not self._task.done():
+            return []
+        task, self._task = self._task, None
+        found: list[Report | Crash] = task.result()
+        return found
+
+    async def close(self, abandon: bool) -> None:
+        """Close the engine, and leave no waiting behind."""
+        if self._thread is None:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+            await self._engine.close(abandon)
+            return
+        self._engine.wake()
+        self._thread.shutdown(wait=True)
+        self._engine.close(abandon)

@@ -1,0 +1,270 @@
+"""Event loops that opero makes itself, and what is left of them: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from queue import SimpleQueue
+from typing import Any
+
+
+def new_loop(choice: str) -> asyncio.AbstractEventLoop:
+    """Make an event loop.
+
+    Args:
+        choice: "uvloop", "asyncio", or "auto": uvloop where it is installed.
+
+    Raises:
+        ImportError: If uvloop is asked for and is not there.
+    """
+    if choice != "asyncio":
+        try:
+            import uvloop  # type: ignore[import-not-found, unused-ignore]
+
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+        except ImportError:
+            if choice == "uvloop":
+                raise
+    return asyncio.new_event_loop()
+
+
+def run(main: Coroutine[Any, Any, Any], loop: str = "auto") -> Any:
+    """Run a coroutine to its end in a loop of its own, of which nothing is left over.
+
+    Where a loop is running in this thread already, as in a notebook, a helper thread does it; the
+    running loop stands still meanwhile. The coroutine sees the caller's context variables. Ctrl-C
+    cancels the coroutine and waits for its end; if it does not heed that, press it again.
+
+    Args:
+        main: What to run.
+        loop: Which loop: "auto", "uvloop" or "asyncio".
+
+    Returns:
+        What it returned.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C was pressed.
+    """
+    try:
+        work = Running(main, new_loop(loop))
+    except BaseException:
+        main.close()
+        raise
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with _sigint_cancels(work):
+            return work.complete()
+    return _run_elsewhere(work)
+
+
+class Running:
+    """A coroutine and the loop that was made for it.
+
+    Attributes:
+        loop: The loop.
+        task: The coroutine's task, once it runs.
+        stopping: Whether it has been asked to end.
+    """
+
+    def __init__(self, main: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.task: asyncio.Task[Any] | None = None
+        self.stopping = False
+        self._main = main
+
+    def complete(self) -> Any:
+        """Run it to its end, and close the loop."""
+        try:
+            self.task = self.loop.create_task(self._main)
+            if self.stopping:
+                self.task.cancel()
+            return self.loop.run_until_complete(self.task)
+        finally:
+            if self.task is not None and self.task.done() and not self.task.cancelled():
+                self.task.exception()  # looked at, so that nobody reports it as never retrieved
+            close_loop(self.loop)
+            self._main.close()  # if no task could be made
+
+    def stop(self) -> None:
+        """Cancel it; any thread may call this."""
+        self.stopping = True
+        try:
+            self.loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # the loop is closed: it is over
+            pass
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+_LOOK = 0.2
+"""Seconds after which to look for a signal: one that comes just before a wait does not end it."""
+
+
+def _run_elsewhere(work: Running) -> Any:
+    """Run it in a helper thread, and wait for that."""
+    context = contextvars.copy_context()
+    outcome: list[Any] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def body() -> None:
+        try:
+            outcome.append(work.complete())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the caller is
+            errors.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=context.run, args=(body,), name="opero-map-loop", daemon=True)
+    try:
+        with _sigint_cancels(work):
+            thread.start()
+            try:
+                while not done.wait(_LOOK):
+                    pass
+            except BaseException:
+                if not work.stopping:  # somebody else's signal handler has raised something
+                    work.stop()
+                    done.wait()
+                raise
+        thread.join()
+        if errors:
+            raise errors[0]
+        return outcome[0]
+    finally:
+        errors.clear()  # the error's traceback holds this frame
+
+
+@contextmanager
+def _sigint_cancels(work: Running) -> Iterator[None]:
+    """Let Ctrl-C cancel the work, and come out as `KeyboardInterrupt` when that is over.
+
+    This holds in the main thread, where Ctrl-C means `KeyboardInterrupt`, or what `asyncio.run`
+    makes of it; a program that handles it otherwise is left alone.
+    """
+    previous: Any = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.getsignal(signal.SIGINT)
+    task = _current_task()
+    if previous is not signal.default_int_handler and not (task and callable(previous)):
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if previous is not signal.default_int_handler:
+            previous(number, frame)
+            if not _is_asked_to_end(task):
+                return
+        if work.stopping:
+            raise KeyboardInterrupt
+        work.stop()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not work.stopping:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, previous)
+    if work.stopping:
+        raise KeyboardInterrupt
+
+
+def _current_task() -> Any:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _is_asked_to_end(task: Any) -> bool:
+    return bool(task.cancelling()) if hasattr(task, "cancelling") else False
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End what is left in a loop, as `asyncio.run` does, and close it."""
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        for task in left:
+            if not task.cancelled() and task.exception() is not None:
+                told = {"message": "an error while the loop was ended", "task": task}
+                loop.call_exception_handler({**told, "exception": task.exception()})
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+def iterate(
+    make_parts: Callable[[], AsyncGenerator[list[Any], None]], choice: str
+) -> Iterator[list[Any]]:
+    """Iterate over what an asynchronous iterator yields, from ordinary code.
+
+    A helper thread runs its loop, so that what is under way goes on while the caller is busy; it is
+    not asked for more before the caller has taken what there is.
+
+    Args:
+        make_parts: Makes the iterator, inside the loop.
+        choice: Which loop: "auto", "uvloop" or "asyncio".
+    """
+    parts: SimpleQueue[Any] = SimpleQueue()
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    stopping = threading.Event()
+
+    async def pump() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        begun.append((loop, task))
+        if stopping.is_set():
+            return
+        async with aclosing(make_parts()) as source:
+            async for part in source:
+                taken = asyncio.Event()
+                parts.put((part, taken))
+                await taken.wait()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            run(pump(), choice)
+        except BaseException as caught:  # noqa: BLE001 - raised in the caller's thread
+            error = caught
+        parts.put((error, None))
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="opero-map-loop", daemon=True
+    )
+    thread.start()
+    ended = False
+    try:
+        while True:
+            part, taken = parts.get()
+            if taken is None:
+                ended = True
+                if part is not None:
+                    raise part
+                return
+            yield part
+            begun[0][0].call_soon_threadsafe(taken.set)
+    finally:
+        stopping.set()
+        if not ended and begun:
+            with suppress(RuntimeError):  # the loop has ended by itself
+                begun[0][0].call_soon_threadsafe(begun[0][1].cancel)
+        thread.join()

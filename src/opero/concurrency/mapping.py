@@ -1,0 +1,237 @@
+"""The mapped function: what `@opmap` returns, and what one call of it puts together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from opero import hotpath
+
+from . import driver, loops, progress
+from .plan import MapPlan
+from .scheduler import Scheduler
+
+_AIM = 2_000_000
+"""How long a chunk should take, in nanoseconds."""
+_AIM_OF_TASKS = 200_000
+"""The same where all workers take turns in one thread."""
+_AHEAD = 16
+"""How many items for each worker a stream reads ahead, if chunks are small."""
+
+
+class Map:
+    """A function of one item that maps itself over many.
+
+    Attributes:
+        call: The function under `@opero`, with the options that an item's attempts go by.
+        plan: How it is mapped.
+        func: The function that was decorated.
+        core: The implementation that was active at decoration.
+    """
+
+    def __init__(self, call: Any, plan: MapPlan) -> None:
+        """Take over the name, the docstring and the signature of the function.
+
+        Args:
+            call: The function under `@opero`.
+            plan: How it is mapped.
+        """
+        functools.update_wrapper(self, call.__wrapped__)
+        self.call = call
+        self.plan = plan
+        self.func = call.func
+        self.core = hotpath.core
+
+    def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
+        """Map over `items`.
+
+        Args:
+            items: What the function is called with, one after the other.
+            **shared: Keyword arguments of every call.
+
+        Returns:
+            The results; in the place of an item that failed for good stands its exception.
+
+        Raises:
+            TypeError: If `items` is no iterable or `shared` does not fit the function.
+            BaseException: What iterating over `items` raises; and what an item fails with, if
+                `on_error="raise"`.
+        """
+        if self.plan.mode == "async":
+            results: list[Any] = loops.run(self.amap(items, **shared), self.plan.loop)
+            return results
+        results = []
+        for part in self._parts(items, shared, 0):
+            results += part
+        return results
+
+    def stream(self, items: Iterable[Any], /, **shared: Any) -> Iterator[Any]:
+        """Map over `items` lazily: results come as they are ready, and input is read as they go.
+
+        Args:
+            items: What the function is called with; it may be endless.
+            **shared: Keyword arguments of every call.
+
+        Returns:
+            An iterator over the results. Closing it ends the map.
+        """
+        parts = self._parts(items, shared, _AHEAD * self.plan.workers)
+        return (result for part in parts for result in part)
+
+    def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+        """Map over `items` from a coroutine.
+
+        Args:
+            items: An iterable, or an asynchronous one.
+            **shared: Keyword arguments of every call.
+        """
+        return _gather(self._aparts(items, shared, 0))
+
+    def astream(self, items: Any, /, **shared: Any) -> AsyncGenerator[Any, None]:
+        """Map over `items` lazily from a coroutine, by `async for`.
+
+        Args:
+            items: An iterable, or an asynchronous one.
+            **shared: Keyword arguments of every call.
+        """
+        return _flatten(self._aparts(items, shared, _AHEAD * self.plan.workers))
+
+    # --- the cache and the figures are those of the function of one item ------------------------
+
+    def cache_info(self) -> Any:
+        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
+        return self.call.cache_info()
+
+    def cache_clear(self) -> None:
+        """Forget every value."""
+        self.call.cache_clear()
+
+    def cache_invalidate(self, item: Any, /, **shared: Any) -> bool:
+        """Forget the value of one item; tell whether there was one."""
+        return bool(self.call.cache_invalidate(item, **shared))
+
+    def stats(self) -> Any:
+        """Return what has happened to all items since the function was decorated."""
+        return self.call.stats()
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise TypeError(
+            f"opmap maps functions, not methods: give {owner.__qualname__}.{name} as a function of "
+            f"its own, or below @staticmethod"
+        )
+
+    def __reduce__(self) -> str:
+        return str(self.__qualname__)  # type: ignore[attr-defined]  # update_wrapper sets it
+
+    def __repr__(self) -> str:
+        return f"<opero map of {self.call.name}, mode {self.plan.mode!r}>"
+
+    # --- one map --------------------------------------------------------------------------------
+
+    def _parts(self, items: Any, shared: dict[str, Any], window: int) -> Iterator[list[Any]]:
+        """Begin a map; its results come some at a time."""
+        scheduler = self._scheduler(items, shared, window)
+        if self.plan.mode == "async":
+            return loops.iterate(
+                lambda: self._drive_async(scheduler, items, shared), self.plan.loop
+            )
+        return driver.drive(
+            scheduler,
+            lambda: self._engine(shared),
+            iter(items),
+            self.call.clock,
+            self._bar(scheduler),
+            self.plan.raises,
+        )
+
+    def _aparts(
+        self, items: Any, shared: dict[str, Any], window: int
+    ) -> AsyncGenerator[list[Any], None]:
+        """Begin a map in a coroutine."""
+        return self._drive_async(self._scheduler(items, shared, window), items, shared)
+
+    def _drive_async(
+        self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
+    ) -> AsyncGenerator[list[Any], None]:
+        return driver.drive_async(
+            scheduler,
+            lambda: self._engine(shared),
+            items,
+            self.call.clock,
+            self._bar(scheduler),
+            self.plan.raises,
+        )
+
+    def _scheduler(self, items: Any, shared: dict[str, Any], window: int) -> Scheduler:
+        """Make the scheduler of one map, and refuse what does not fit the function."""
+        call, plan, core = self.call, self.plan, self.core
+        if call.binding is not None:
+            call.binding.arguments((None,), shared)
+        aim = _AIM_OF_TASKS if plan.mode == "async" else _AIM
+        sizer = core.ChunkSizer(plan.workers, aim, plan.chunk_size, _length(items))
+        buckets = None
+        if call.limiter is not None:
+            buckets = [call.limiter.bucket]
+            if not plan.total:
+                buckets = [
+                    core.TokenBucket(call.limiter.rate_limit, call.limiter.burst, core.new_lock())
+                    for _ in range(plan.workers)
+                ]
+        return Scheduler(call, shared, sizer, window, plan.ordered, buckets)
+
+    def _bar(self, scheduler: Scheduler) -> Any:
+        left = scheduler.sizer.left
+        return progress.open(self.plan.progress, None if left < 0 else left, self.call.name)
+
+    def _engine(self, shared: dict[str, Any]) -> Any:
+        """Make what runs the attempts of one map."""
+        plan = self.plan
+        if plan.executor is not None:
+            from .foreign import ExecutorEngine
+
+            return ExecutorEngine(self.func, shared, plan.executor, plan.workers, self.call.clock)
+        if plan.mode == "thread":
+            from .threads import ThreadEngine
+
+            return ThreadEngine(self.func, shared, plan.workers)
+        if plan.mode == "async":
+            from .tasks import TaskEngine
+
+            return TaskEngine(
+                self.func, shared, plan.workers, plan.attempt_timeout, self.call.clock
+            )
+        from .processes.engine import ProcessEngine
+
+        return ProcessEngine(
+            self.func,
+            shared,
+            plan.workers,
+            start_method=plan.start_method,
+            attempt_timeout=plan.attempt_timeout,
+            runner="loop" if plan.mode == "async_process" else "plain",
+        )
+
+
+def _length(items: Any) -> int:
+    """Return how many items there are, -1 if nobody knows."""
+    try:
+        return len(items)
+    except TypeError:
+        return -1
+
+
+async def _gather(parts: AsyncGenerator[list[Any], None]) -> list[Any]:
+    results: list[Any] = []
+    async with aclosing(parts):
+        async for part in parts:
+            results += part
+    return results
+
+
+async def _flatten(parts: AsyncGenerator[list[Any], None]) -> AsyncGenerator[Any, None]:
+    async with aclosing(parts):
+        async for part in parts:
+            for result in part:
+                yield result

@@ -1,0 +1,192 @@
+"""How far a map is: a tqdm bar, or a function of the user's that is told.
+
+The driver says how things stand as often as it likes; what is shown is throttled here, and exact at
+the end, whatever the end is.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from time import monotonic
+from typing import Any, NamedTuple
+
+INTERVAL = 0.1
+"""Seconds between two updates, at least."""
+
+
+class Progress(NamedTuple):
+    """How far a map is; this is what a function given as `progress=` is called with.
+
+    Attributes:
+        done: How many items have their final result, failed ones included.
+        failed: How many of them have failed for good.
+        retried: How many attempts were made because another failed.
+        total: How many items there are; None if the input has no length.
+        elapsed: Seconds since the map began.
+    """
+
+    done: int
+    failed: int
+    retried: int
+    total: int | None
+    elapsed: float
+
+
+class Bar:
+    """Shows nothing; the others show what they are told.
+
+    Attributes:
+        total: How many items there are; None if nobody knows.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        """Begin.
+
+        Args:
+            total: How many items there are; None if nobody knows.
+        """
+        self.total = total
+        self._began = monotonic()
+        self._next = self._began + INTERVAL
+        self._figures = (0, 0, 0)
+        self._shown: tuple[int, int, int] | None = None
+        self._open = True
+
+    def update(self, done: int, failed: int, retried: int) -> None:
+        """Take note of how things stand, and show it if it is time.
+
+        Args:
+            done: How many items have their final result.
+            failed: How many of them are failures.
+            retried: How many attempts were made because another failed.
+        """
+        self._figures = (done, failed, retried)
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + INTERVAL
+            self._tell()
+
+    def close(self) -> None:
+        """Show how things stand at the end, and leave a clean line; a second call does nothing."""
+        if self._open:
+            self._open = False
+            try:
+                if self._shown != self._figures:
+                    self._show(self._figures)
+            finally:
+                self._leave()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _tell(self) -> None:
+        if not self._open:
+            return
+        try:
+            self._show(self._figures)
+        except BaseException:
+            self._open = False  # who cannot take it is not told the end either
+            self._leave()
+            raise
+        self._shown = self._figures
+
+    def _show(self, figures: tuple[int, int, int]) -> None:
+        """Show how things stand."""
+
+    def _leave(self) -> None:
+        """Leave a clean line."""
+
+
+class Silent(Bar):
+    """No bar, at no cost."""
+
+    def update(self, done: int, failed: int, retried: int) -> None:
+        """Do nothing."""
+
+
+class Told(Bar):
+    """A function of the user's."""
+
+    def __init__(self, total: int | None, tell: Callable[[Progress], object]) -> None:
+        """Call nothing yet.
+
+        Args:
+            total: How many items there are; None if nobody knows.
+            tell: The function; what it raises comes out of the map.
+        """
+        super().__init__(total)
+        self._function = tell
+
+    def _show(self, figures: tuple[int, int, int]) -> None:
+        self._function(Progress(*figures, self.total, monotonic() - self._began))
+
+
+class Drawn(Bar):
+    """A tqdm bar."""
+
+    def __init__(self, total: int | None, name: str) -> None:
+        """Draw it.
+
+        Args:
+            total: How many items there are; None if nobody knows.
+            name: What to call it.
+        """
+        super().__init__(total)
+        self._bar = _tqdm()(total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True)
+
+    def _show(self, figures: tuple[int, int, int]) -> None:
+        done, failed, retried = figures
+        self._bar.set_postfix_str(f"failed={failed}, retried={retried}", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _leave(self) -> None:
+        self._bar.close()
+
+
+def _tqdm() -> Any:
+    """Return tqdm's bar for a terminal or a notebook, without what it would leave behind.
+
+    That is a thread that watches it, and a lock of `multiprocessing`, which fixes the start method.
+    """
+    tqdm: Any = import_module("tqdm.auto").tqdm
+    lock = getattr(tqdm, "_lock", None) or threading.RLock()
+    return type("Tqdm", (tqdm,), {"monitor_interval": 0, "_lock": lock})
+
+
+def is_shown() -> bool:
+    """Tell whether somebody sees a bar: in a terminal, or in a notebook."""
+    try:
+        if sys.stderr.isatty():
+            return True
+    except (AttributeError, ValueError):  # there is no stderr, or it is closed
+        pass
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def open(  # noqa: A001 - read as `progress.open`
+    progress: bool | Callable[[Progress], object], total: int | None, name: str
+) -> Bar:
+    """Begin to show how far a map is.
+
+    Args:
+        progress: True for a bar, where one can be seen; or a function to call with a `Progress` at
+            most ten times a second, and with the final one at the end.
+        total: How many items there are; None if nobody knows.
+        name: What to call the bar.
+
+    Returns:
+        What the driver tells how things stand; a context manager.
+    """
+    if callable(progress):
+        return Told(total, progress)
+    if progress and is_shown():
+        return Drawn(total, name)
+    return Silent(total)
