@@ -92,7 +92,7 @@ def drive(
     make_engine: Callable[[], Engine],
     source: Iterator[Any],
     clock: Any,
-    bar: Any,
+    make_bar: Callable[[], Any],
     raises: bool,
 ) -> Iterator[list[Any]]:
     """Run a map to its end.
@@ -102,7 +102,7 @@ def drive(
         make_engine: Makes what runs; it is closed at the end, whatever the end is.
         source: The input.
         clock: Tells the time.
-        bar: Shows how far it is; a context manager.
+        make_bar: Makes what shows how far it is; a context manager.
         raises: Whether the first item that fails for good ends the map.
 
     Yields:
@@ -115,7 +115,7 @@ def drive(
     engine = make_engine()
     done = False
     try:
-        with bar:
+        with make_bar() as bar:
             loop = Loop(scheduler, engine, clock)
             while True:
                 loop.hand_out()
@@ -143,7 +143,7 @@ async def drive_async(
     make_engine: Callable[[], Any],
     source: Any,
     clock: Any,
-    bar: Any,
+    make_bar: Callable[[], Any],
     raises: bool,
 ) -> AsyncGenerator[list[Any], None]:
     """Run a map to its end from a coroutine; the arguments are those of `drive`.
@@ -156,7 +156,7 @@ async def drive_async(
     reading = _Reading(source)
     done = False
     try:
-        with bar:
+        with make_bar() as bar:
             loop = Loop(scheduler, engine, clock)
             while True:
                 loop.hand_out()

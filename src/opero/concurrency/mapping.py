@@ -142,7 +142,7 @@ class Map:
             lambda: self._engine(shared),
             iter(items),
             self.call.clock,
-            self._bar(scheduler),
+            lambda: self._bar(scheduler),
             self.plan.raises,
         )
 
@@ -160,7 +160,7 @@ class Map:
             lambda: self._engine(shared),
             items,
             self.call.clock,
-            self._bar(scheduler),
+            lambda: self._bar(scheduler),
             self.plan.raises,
         )
 

@@ -331,7 +331,7 @@ class Scheduler:
         call = self.call
         args: tuple[Any, ...] = (span.values[offset],)
         kwargs = self.shared
-        if misfits(call, error, args, kwargs):
+        if misfits(call, error, args, kwargs) or getattr(error, "beyond_retry", False):
             self._settle(span, offset, error, True)
             return
         given: Any = None

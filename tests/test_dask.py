@@ -1,0 +1,129 @@
+"""`executor=client.get_executor()`: a map on a dask cluster of two worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import crowd
+import pytest
+from crowd import PATIENCE
+from test_foreign import Flop, Unreadable, decorated, moody, plain, run_map, suicidal
+
+from opero.exceptions import OperoError, WorkerCrashedError
+
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.filterwarnings("default"),  # dask's own are not ours to mend
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),  # each costs a new process
+        distributed.LocalCluster(**options, dashboard_address=None, silence_logs=50) as cluster,
+    ):
+        yield cluster
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def client(cluster):
+    from distributed import Client
+
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def executor(client):
+    with client.get_executor() as executor:
+        yield executor
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over(core):
+    """Allow for what the cluster keeps; the fixture `cluster` looks after it."""
+
+
+def test_a_dask_cluster_is_an_executor_like_any_other(executor, tmp_path):
+    """Right results in order, failures, retries that really run again, what cannot travel."""
+    assert run_map(plain, range(3000), executor) == list(range(1, 3001))
+    got = run_map(decorated.__wrapped__, range(20), executor, chunk=1)
+    assert len({pid for _, pid, _ in got}) == 2
+    assert os.getpid() not in {pid for _, pid, _ in got}
+
+    def second_time(value: int) -> int:
+        mark = Path(tmp_path, str(value))
+        if not mark.exists():
+            mark.touch()
+            raise Flop
+        return value
+
+    options = {"retries": 2, "min_delay": 0.01}
+    assert run_map(second_time, range(10), executor, chunk=1, **options) == list(range(10))
+    items = [0, threading.Lock(), Unreadable(), 4, 9]
+    got = run_map(moody, items, executor, chunk=5)
+    assert [type(each).__name__ for each in got] == ["list", *["PicklingError"] * 3, "list"]
+
+
+def test_a_dask_worker_killed_in_the_middle_costs_nothing(executor, tmp_path):
+    """By SIGKILL from outside, once: dask runs its work again elsewhere."""
+    told = tmp_path / "pid"
+
+    def work(value: int) -> int:
+        if value == 100:
+            with told.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        time.sleep(0.005)
+        return 2 * value
+
+    def kill() -> None:
+        end = time.monotonic() + PATIENCE
+        while not (told.exists() and told.read_text().endswith("\n")):
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        os.kill(int(told.read_text().split()[0]), signal.SIGKILL)
+
+    killer = crowd.Job(kill)
+    got = run_map(work, range(400), executor, chunk=5)
+    killer.result()
+    assert got == [2 * value for value in range(400)]
+
+
+def test_an_item_that_kills_every_dask_worker_is_blamed_alone(executor):
+    """All others are right, though they shared chunks and workers with it."""
+    items = [*range(60), "die", *range(60, 120)]
+    got = run_map(suicidal, items, executor, chunk=5)
+    assert type(got[60]) is WorkerCrashedError
+    assert "KilledWorker" in str(got[60])
+    assert got[:60] + got[61:] == list(range(120))
+
+
+def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
+    """The error says why, and nothing waits for what will not come."""
+
+    def work(value: int) -> int:
+        Path(tmp_path, str(value)).touch()
+        time.sleep(0.05)
+        return value
+
+    mapping = crowd.Job(run_map, work, range(200), client.get_executor(), 1)
+    end = time.monotonic() + PATIENCE
+    while not Path(tmp_path, "20").exists():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    client.close()
+    got = mapping.result()
+    assert got[:10] == list(range(10))
+    assert {type(each) for each in got[30:]} == {OperoError}
+    assert "is closed" in str(got[-1])
