@@ -23,8 +23,9 @@ async def adouble(x, plus=0):
     return 2 * x + plus
 
 
-WAYS = {"thread": double, "async": adouble}
-ways = pytest.mark.parametrize("mode", WAYS)
+WAYS = {"thread": double, "async": adouble, "process": double, "async_process": adouble}
+every_way = pytest.mark.parametrize("mode", WAYS)
+ways = pytest.mark.parametrize("mode", ["thread", "async"])  # those that share the test's memory
 
 
 def flaky(mode, failures, error=ValueError):
@@ -44,7 +45,7 @@ def flaky(mode, failures, error=ValueError):
     return (work if mode == "thread" else awork), attempts
 
 
-@ways
+@every_way
 @pytest.mark.parametrize("items", [[], [3], range(1000), iter(range(50)), {1: 2}, "ab"], ids=str)
 def test_results_stand_in_the_order_of_the_items(mode, items):
     """Whatever kind of iterable the items come in."""
@@ -61,7 +62,7 @@ def test_results_stand_in_the_order_of_the_items(mode, items):
     assert list(mapped.stream(items)) == expected
 
 
-@ways
+@every_way
 def test_shared_arguments_go_to_every_call_and_are_checked_at_once(mode):
     """One that the function does not take is an error of the whole map."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
@@ -100,7 +101,7 @@ def test_on_error_raise_ends_the_map_with_the_first_failure(mode):
     assert len(attempts) < 1000
 
 
-@ways
+@every_way
 def test_an_input_that_raises_gives_what_came_before_it(mode):
     """The stream ends with the input's own exception."""
 
@@ -134,7 +135,7 @@ def test_equal_items_run_once_and_cached_ones_not_at_all(mode):
     assert mapped.cache_info().currsize == 0
 
 
-@ways
+@every_way
 def test_a_stream_reads_ahead_no_further_than_a_little(mode):
     """An endless input is fine, and dropping the iterator ends everything."""
     read = []
@@ -154,7 +155,7 @@ def test_a_stream_reads_ahead_no_further_than_a_little(mode):
         next(stream)
 
 
-@ways
+@every_way
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_async_forms_take_both_kinds_of_iterables(mode, asynchronous):
     """`amap` gathers, `astream` yields."""
@@ -175,7 +176,7 @@ def test_the_async_forms_take_both_kinds_of_iterables(mode, asynchronous):
     run(main())
 
 
-@ways
+@every_way
 def test_the_plain_form_works_inside_a_running_loop(mode):
     """As in a notebook."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])

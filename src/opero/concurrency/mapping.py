@@ -17,6 +17,8 @@ _AIM = 2_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
 """The same where all workers take turns in one thread."""
+_AT_ONCE = 16
+"""How many coroutines each process of mode `async_process` runs at once."""
 _AHEAD = 16
 """How many items for each worker a stream reads ahead, if chunks are small."""
 
@@ -211,6 +213,8 @@ class Map:
             start_method=plan.start_method,
             attempt_timeout=plan.attempt_timeout,
             runner="loop" if plan.mode == "async_process" else "plain",
+            concurrency=_AT_ONCE,
+            loop=plan.loop,
         )
 
 
