@@ -16,6 +16,7 @@ pytestmark = pytest.mark.once
 NAMES = [
     "COMPILED",
     "AllFailedError",
+    "AttemptTimeout",
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
@@ -23,6 +24,7 @@ NAMES = [
     "RateLimitConfig",
     "RateLimiter",
     "RetryConfig",
+    "WorkerCrashedError",
     "__version__",
     "clear_cache",
     "configure_logging",
@@ -33,6 +35,8 @@ NAMES = [
     "get_rate_limit_decorator",
     "get_retry_decorator",
     "opero",
+    "operomap",
+    "opmap",
 ]
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -48,6 +52,22 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "cache_key": None,
         "cache_namespace": "opero",
         "cache_backend": "memory",
+        "rate_limit": None,
+    },
+    "opmap": {
+        "mode": "process",
+        "workers": 4,
+        "ordered": True,
+        "progress": True,
+        "retries": 3,
+        "backoff_factor": 1.5,
+        "min_delay": 0.1,
+        "max_delay": 30.0,
+        "retry_on": (Exception,),
+        "arg_fallback": None,
+        "cache": False,
+        "cache_ttl": None,
+        "cache_namespace": "opero_opmap_item",
         "rate_limit": None,
     },
     "get_cache_decorator": {
