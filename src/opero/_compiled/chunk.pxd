@@ -16,7 +16,7 @@ cdef class ChunkSizer:
     cdef readonly long long current
     cdef readonly long long pace
     @cython.locals(share=cython.longlong)
-    cpdef long long size(self) except -1
+    cpdef long long size(self) noexcept
     cpdef fed(self, long long count)
     @cython.locals(pace=cython.longlong)
     cpdef observe(self, long long count, long long elapsed)
