@@ -408,7 +408,10 @@ def test_a_worker_that_dies_between_two_items_costs_none(core):
     fixed=st.sampled_from([0, 0, 5]),
 )
 def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, workers, left, fixed):
-    """It never takes more than the aim by the last measure, nor half of a worker's share."""
+    """It takes no more than the aim by the last measure, nor half of a worker's share.
+
+    Unless a sixteenth of the aim is more than that share.
+    """
     sizer = ChunkSizer(workers, 2 * MILLISECOND, fixed, left)
     assert sizer.size() == fixed or sizer.size() == 1
     before = 1
@@ -420,7 +423,7 @@ def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, wor
             continue
         assert size <= before * 4
         if sizer.left >= 0:
-            assert size <= max(1, sizer.left // (2 * workers))
+            assert size <= max(1, sizer.left // (2 * workers), sizer.current // 16)
         if sizer.pace > 2 * MILLISECOND:
             assert size == 1
         sizer.fed(size)
@@ -438,7 +441,7 @@ def test_an_input_of_known_length_ends_in_small_chunks(core):
         sizer.observe(sizes[-1], sizes[-1] * 1000)
     assert sum(sizes) == 10_000
     assert max(sizes) > 500
-    assert sizes[-8:] == [1] * 8
+    assert max(sizes[-8:]) * 1000 <= 2 * MILLISECOND // 16
 
 
 def test_an_empty_report_changes_nothing(core):

@@ -47,7 +47,7 @@ _CLASSES: Final = {
     "bucket": ("TokenBucket",),
     "call": ("AsyncCall", "Call"),
     "canonical": ("Canonical",),
-    "chunk": ("ChunkSizer",),
+    "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
@@ -80,6 +80,7 @@ class Core:
     AsyncCall: type[call.AsyncCall]
     Call: type[call.Call]
     Canonical: type[canonical.Canonical]
+    ChunkRunner: type[chunk.ChunkRunner]
     ChunkSizer: type[chunk.ChunkSizer]
     Clock: type[clocks.Clock]
     Fallback: type[fallback.Fallback]

@@ -4,6 +4,7 @@ cimport cython
 
 
 cdef long long _LEAP
+cdef long long _TAIL
 cdef long long _MOST
 
 
@@ -20,3 +21,10 @@ cdef class ChunkSizer:
     cpdef fed(self, long long count)
     @cython.locals(pace=cython.longlong)
     cpdef observe(self, long long count, long long elapsed)
+
+
+@cython.final
+cdef class ChunkRunner:
+    cdef long long[::1] _mark
+    @cython.locals(place=cython.longlong)
+    cpdef run(self, function, list values, list results, list failures)

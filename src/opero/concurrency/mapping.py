@@ -13,7 +13,7 @@ from . import driver, loops, progress
 from .plan import MapPlan
 from .scheduler import Scheduler
 
-_AIM = 2_000_000
+_AIM = 4_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
 """The same where all workers take turns in one thread."""

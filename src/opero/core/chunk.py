@@ -1,4 +1,4 @@
-"""How many items to hand to a worker at once.
+"""How many items to hand to a worker at once, and the worker's way through them.
 
 A chunk costs its own hand-over, so tiny items want large ones; but a worker that has the last large
 chunk keeps all others waiting. So the size follows the measured time of an item, begins at one,
@@ -10,7 +10,13 @@ scheduling scheme for parallel supercomputers", IEEE Transactions on Computers C
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 _LEAP = 4
+_TAIL = 16
 _MOST = 1 << 16
 
 
@@ -43,7 +49,7 @@ class ChunkSizer:
         if self.left >= 0:
             share = self.left // (2 * self.workers)
             if share < self.current:
-                return max(1, share)
+                return max(1, share, self.current // _TAIL)
         return self.current
 
     def fed(self, count: int) -> None:
@@ -54,12 +60,56 @@ class ChunkSizer:
     def observe(self, count: int, elapsed: int) -> None:
         """Take note that a worker took `elapsed` nanoseconds for `count` items.
 
-        Items that are slower than those before count at once, faster ones by and by.
+        Items that are slower than those before count at once, faster ones by and by. But as a
+        worker that waits for a processor seems slow too, one report counts no more than fourfold.
         """
         if count < 1:
             return
         pace = max(1, elapsed // count)
         if self.pace and pace < self.pace:
             pace = (3 * self.pace + pace) // 4
+        elif self.pace:
+            pace = min(pace, _LEAP * self.pace)
         self.pace = pace
         self.current = max(1, min(self.aim // pace, _LEAP * self.current, _MOST))
+
+
+class ChunkRunner:
+    """Makes the attempts of chunks, and keeps a mark at the one that is under way.
+
+    The mark lies in memory that outlives a worker process: whoever sees it dead reads there which
+    item it was at.
+    """
+
+    __slots__ = ("_mark",)
+
+    def __init__(self, mark: memoryview) -> None:
+        """Take the memory of the mark.
+
+        Args:
+            mark: Signed numbers of eight bytes; the first is the place of the attempt under way.
+        """
+        self._mark = mark
+
+    def run(
+        self,
+        function: Callable[[Any], Any],
+        values: list[Any],
+        results: list[Any],
+        failures: list[tuple[int, BaseException]],
+    ) -> None:
+        """Call `function` with each value, in order.
+
+        Args:
+            function: What to call.
+            values: What with.
+            results: Gets what each call returned, None where it raised, as soon as it is known.
+            failures: Gets what was raised, and the place of the value.
+        """
+        for place, value in enumerate(values):
+            self._mark[0] = place
+            try:
+                results.append(function(value))
+            except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
+                failures.append((place, error))
+                results.append(None)

@@ -23,6 +23,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+from opero import hotpath
 from opero.exceptions import describe
 
 from .wire import Channel, pack, pack_each, pack_error, unpack
@@ -82,6 +83,7 @@ class Session:
     def __init__(self, channel: Channel, cells: memoryview, idle: float) -> None:
         self.channel = channel
         self.cells = cells
+        self._runner = hotpath.core.ChunkRunner(cells)
         self.run: Run | None = None
         self._idle = idle
         self._selector = selectors.DefaultSelector()
@@ -179,7 +181,7 @@ class Session:
             elif self._map["timed"]:
                 _timed(function, values, run, note)
             else:
-                _plainly(function, values, run, self.cells)
+                self._runner.run(function, values, run.results, run.failures)
         run.elapsed = monotonic_ns() - run.began
         self.cells[0] = MADE
         _flush()
@@ -315,21 +317,8 @@ class Session:
 # --- the attempts ---------------------------------------------------------------------------------
 
 
-def _plainly(function: Any, values: list[Any], run: Run, cells: memoryview) -> None:
-    """Make the attempts of a job; this is what every item goes through."""
-    results = run.results
-    append = results.append
-    for place, value in enumerate(values):
-        cells[0] = place
-        try:
-            append(function(value))
-        except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
-            run.failures.append((place, error))
-            append(None)
-
-
 def _timed(function: Any, values: list[Any], run: Run, note: Callable[[int], None]) -> None:
-    """Do the same and note when each began."""
+    """Make the attempts of a job, and note when each began."""
     for place, value in enumerate(values):
         note(place)
         try:
