@@ -492,6 +492,16 @@ def test_numbers_of_numpy_are_numbers(core: hotpath.Core) -> None:
     assert type(function.store.maxsize) is int
 
 
+@pytest.mark.parametrize("option", ["retries", "burst"])
+@pytest.mark.once
+def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
+    """A bool of numpy counts nothing, nor does an array."""
+    numpy = pytest.importorskip("numpy")
+    for value in (numpy.True_, numpy.array([2, 3])):
+        refused(lambda: opero(**{option: value}), TypeError, option, value, "a whole number")
+        refused(lambda: opero(timeout=value), TypeError, "timeout", value, "a number")
+
+
 # --- config objects -------------------------------------------------------------------------------
 
 

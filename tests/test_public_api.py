@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import opero
 from opero import hotpath
+from opero.concurrency.plan import MODES
+from opero.options import BACKENDS
 
 pytestmark = pytest.mark.once
 
@@ -17,10 +19,13 @@ NAMES = [
     "COMPILED",
     "AllFailedError",
     "AttemptTimeout",
+    "CacheBackend",
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
     "OperoError",
+    "ParallelMode",
+    "Progress",
     "RateLimitConfig",
     "RateLimiter",
     "RetryConfig",
@@ -103,6 +108,20 @@ MORE_OF_OPERO = {
 }
 """What `opero` takes by keyword only."""
 
+MORE_OF_OPMAP = {
+    **MORE_OF_OPERO,
+    "cache_key": None,
+    "cache_backend": "memory",
+    "chunk_size": None,
+    "rate_limit_scope": "worker",
+    "attempt_timeout": None,
+    "start_method": None,
+    "executor": None,
+    "on_error": "return",
+    "loop": "auto",
+}
+"""What `opmap` takes by keyword only."""
+
 
 def test_all_is_exact() -> None:
     """No more, no less, and sorted as it stands."""
@@ -138,22 +157,25 @@ def test_parameters_and_defaults_are_those_of_the_reference(name: str) -> None:
     assert list(PARAMETERS[name]) == list(positional)
 
 
-def test_what_came_after_the_reference_is_keyword_only() -> None:
+@pytest.mark.parametrize(
+    ("name", "more"), [("opero", MORE_OF_OPERO), ("opmap", MORE_OF_OPMAP)], ids=["opero", "opmap"]
+)
+def test_what_came_after_the_reference_is_keyword_only(name: str, more: dict[str, Any]) -> None:
     """So the positions of the reference stay as they are."""
-    parameters = inspect.signature(opero.opero).parameters.values()
+    parameters = inspect.signature(getattr(opero, name)).parameters.values()
     keywords = {
         parameter.name: parameter.default
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    assert keywords == MORE_OF_OPERO
+    assert keywords == more
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_public_name_is_documented(name: str) -> None:
     """In a sentence at least; functions tell their arguments too."""
     thing = getattr(opero, name)
-    if not callable(thing):
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
         return
     doc = inspect.getdoc(thing)
     assert doc
@@ -183,6 +205,17 @@ def test_a_rate_limiter_has_the_attributes_and_methods_of_the_reference() -> Non
     assert limiter.try_acquire() is True
     with limiter as entered:
         assert entered is limiter
+
+
+def test_the_types_of_the_reference_name_what_is_allowed() -> None:
+    """And the checks allow exactly that."""
+    assert get_args(opero.ParallelMode) == MODES
+    assert get_args(opero.CacheBackend) == BACKENDS
+
+
+def test_the_map_has_an_alias() -> None:
+    """Two names of one function."""
+    assert opero.operomap is opero.opmap
 
 
 def test_the_module_and_the_decorator_share_a_name_and_nothing_else() -> None:

@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .concurrency.progress import Progress
+    from .functions import CacheBackend, ParallelMode
     from .logs import configure_logging, get_logger
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 
@@ -36,10 +38,13 @@ __all__ = [
     "COMPILED",
     "AllFailedError",
     "AttemptTimeout",
+    "CacheBackend",
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
     "OperoError",
+    "ParallelMode",
+    "Progress",
     "RateLimitConfig",
     "RateLimiter",
     "RetryConfig",
@@ -58,8 +63,11 @@ __all__ = [
     "opmap",
 ]
 
-_LATER = {  # their modules import `dataclasses` and `logging`, which the import does without
+_LATER = {  # their modules import what `import opero` does without, such as `typing`
+    "CacheBackend": "functions",
     "CacheConfig": "options",
+    "ParallelMode": "functions",
+    "Progress": "concurrency.progress",
     "RateLimitConfig": "options",
     "RetryConfig": "options",
     "configure_logging": "logs",

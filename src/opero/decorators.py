@@ -1,6 +1,7 @@
-"""Options in, wrapped function out: `@opero` and the four decorators of one mechanism each.
+"""Options in, wrapped function out: `@opero`, `@opmap`, and the decorators of one mechanism each.
 
 opero(...) -> options.plan -> decorate -> Call | AsyncCall, of `hotpath.core`.
+opmap(...) -> the same, and map_plan -> Map, around that.
 """
 
 from __future__ import annotations
@@ -14,15 +15,46 @@ from .limiter import RateLimiter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import inspect
-    from typing import Any, TypedDict, overload
+    from concurrent.futures import Executor
+    from typing import Any, Concatenate, Literal, TypedDict, overload
 
     from typing_extensions import Unpack
 
-    from .functions import Decorated, Decorator, P, R, T
+    from .concurrency.progress import Progress
+    from .functions import (
+        AwaitingMapDecorator,
+        AwaitingRaisingMapDecorator,
+        Decorated,
+        Decorator,
+        MapDecorator,
+        Mapped,
+        P,
+        ParallelMode,
+        R,
+        RaisingMapDecorator,
+        T,
+    )
     from .options import ArgFallback, CacheConfig, Plan, RateLimitConfig, RetryConfig, RetryOn
 
     _CacheKey = Callable[..., Any] | None
     _RateLimit = float | RateLimitConfig | RateLimiter | None
+
+    _SyncMode = Literal["thread", "process"]
+
+    class _MoreForMap(TypedDict, total=False):
+        cache_key: _CacheKey
+        cache_backend: str
+        cache_maxsize: int | None
+        jitter: bool
+        burst: int
+        timeout: float | None
+        retry: RetryConfig | None
+        chunk_size: int | None
+        rate_limit_scope: Literal["worker", "total"]
+        attempt_timeout: float | None
+        start_method: Literal["forkserver", "spawn", "fork"] | None
+        executor: Executor | None
+        loop: Literal["auto", "uvloop", "asyncio"]
 
     class _MoreForCache(TypedDict, total=False):
         cache_maxsize: int | None
@@ -186,11 +218,95 @@ def opero(
     return _decorator(checked) if function is None else decorate(function, checked)
 
 
+@overload
+def opmap(mode: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R | BaseException]: ...
+@overload
+def opmap(mode: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R | BaseException]: ...
+@overload
+def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
+    mode: _SyncMode = "process",
+    workers: int = 4,
+    ordered: bool = True,
+    progress: bool | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: _RateLimit = None,
+    *,
+    on_error: Literal["return"] = "return",
+    **options: Unpack[_MoreForMap],
+) -> MapDecorator: ...
+@overload
+def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
+    mode: _SyncMode = "process",
+    workers: int = 4,
+    ordered: bool = True,
+    progress: bool | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: _RateLimit = None,
+    *,
+    on_error: Literal["raise"],
+    **options: Unpack[_MoreForMap],
+) -> RaisingMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode,
+    workers: int = 4,
+    ordered: bool = True,
+    progress: bool | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: _RateLimit = None,
+    *,
+    on_error: Literal["return"] = "return",
+    **options: Unpack[_MoreForMap],
+) -> AwaitingMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode,
+    workers: int = 4,
+    ordered: bool = True,
+    progress: bool | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: float = 0.1,
+    max_delay: float = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: float | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: _RateLimit = None,
+    *,
+    on_error: Literal["raise"],
+    **options: Unpack[_MoreForMap],
+) -> AwaitingRaisingMapDecorator: ...
 def opmap(
     mode: Any = "process",
     workers: int = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Any], object] = True,
+    progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: float = 0.1,
@@ -245,7 +361,8 @@ def opmap(
         burst: How many attempts may start at once after a pause.
         timeout: Seconds for an item, from its first attempt on, waits included.
         retry: A `RetryConfig`, in place of the keywords for retries.
-        chunk_size: How many items are handed to a worker at once; None to go by measured time.
+        chunk_size: How many items are handed to a worker at once; None to go by measured time. It
+            is one at a time with a `rate_limit` or a `timeout`.
         rate_limit_scope: "worker", or "total" for one limit for the whole map.
         attempt_timeout: Seconds for one attempt, which is ended then; not for threads.
         start_method: How processes are started: "forkserver", "spawn" or "fork".
@@ -255,12 +372,14 @@ def opmap(
         **kwargs: Store options of other backends (refused until there are any).
 
     Returns:
-        A decorator. The decorated function takes an iterable and keyword arguments for all items,
-        and returns a list; `stream`, `amap` and `astream` are its lazy and its async forms.
+        The mapped function, or a decorator. It takes an iterable and keyword arguments for all
+        items, and returns a list; `stream`, `amap` and `astream` are its lazy and its async forms.
 
     Raises:
-        TypeError: If an option has the wrong type or no such option exists.
-        ValueError: If an option's value is not allowed, or the function does not go with the mode.
+        TypeError: If an option has the wrong type or no such option exists, or what is decorated
+            is no function that takes an item (a method is refused too).
+        ValueError: If an option's value is not allowed, or does not go with another one or with
+            the function.
 
     Example:
         ```python
@@ -270,10 +389,12 @@ def opmap(
         pages = fetch(urls)
         ```
     """
-    if callable(mode):
-        return opmap()(mode)
-    from .options import OPTIONS, STORED_OPTIONS
+    from .concurrency.plan import map_plan
+    from .options import CACHE_DEFAULTS, OPTIONS, STORED_OPTIONS, CacheConfig
 
+    function = None
+    if callable(mode) or hasattr(type(mode), "__get__"):
+        function, mode = mode, "process"
     options = {
         "mode": mode,
         "workers": workers,
@@ -288,7 +409,9 @@ def opmap(
         "loop": loop,
     }
     _only("opmap", kwargs, STORED_OPTIONS, (*OPTIONS, *options))
-    decorator = opero(
+    if isinstance(cache, CacheConfig) and cache_namespace == "opero_opmap_item":
+        cache_namespace = CACHE_DEFAULTS["cache_namespace"]  # it is not given: the config says it
+    item_decorator: Any = opero(
         retries,
         backoff_factor,
         min_delay,
@@ -308,15 +431,22 @@ def opmap(
         cache_maxsize=cache_maxsize,
         **kwargs,
     )
+    plan = map_plan(options, isinstance(rate_limit, RateLimiter))
 
     def decorate_map(function: Any) -> Any:
         from .concurrency.mapping import Map
-        from .concurrency.plan import map_plan
+        from .concurrency.plan import check_function
 
-        plan = map_plan(function, options, isinstance(rate_limit, RateLimiter))
-        return Map(decorator(function), plan)
+        if isinstance(function, staticmethod):
+            return staticmethod(decorate_map(function.__func__))
+        if isinstance(function, (classmethod, Map)):
+            kind = "a map already" if isinstance(function, Map) else "a class method"
+            raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
+        call = item_decorator(function)
+        check_function(plan, call, _signature(function))
+        return Map(call, plan)
 
-    return decorate_map
+    return decorate_map if function is None else decorate_map(function)
 
 
 operomap = opmap

@@ -1,14 +1,22 @@
 """What a decorated function looks like to a type checker, and to a reader.
 
-At run time it is a `Call` or `AsyncCall` of the active implementation; these classes only describe
-it: the function's own parameters and return type, and the attributes that opero adds. Nothing in
-opero imports this module at run time; an annotation may: `Decorated[[int], str]`.
+At run time it is a `Call` or `AsyncCall` of the active implementation, or a `Map`; these classes
+only describe it: the function's own parameters and return type, and the attributes that opero adds.
+Nothing in opero imports this module at run time; an annotation may: `Decorated[[int], str]`, or
+`Mapped[int, [], str]` for a map over ints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+)
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from .figures import CacheInfo, Stats
 
@@ -19,6 +27,9 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
+
+ParallelMode = Literal["thread", "process", "async", "async_process"]
+CacheBackend = Literal["memory", "disk", "redis"]
 
 
 class _Figures(Protocol):
@@ -118,3 +129,118 @@ class Decorator(Protocol):
     def __call__(self, function: classmethod[T, P, R], /) -> classmethod[T, P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Decorated[P, R]: ...
+
+
+class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
+    """A function of one item that `opmap` maps over many.
+
+    `Mapped[Item, [further parameters], Result]`: `Result` is what may stand in the results, so with
+    `on_error="return"` it is a union: what the function returns, or a `BaseException`. It is not
+    only an `Exception`, as the `SystemExit` and the `CancelledError` of an item stand there too.
+
+    The further parameters can only be given by keyword, which no checker knows to ask for; it does
+    check their names and types.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[S_contra, P], Any]:
+        """The function of one item itself, without opero."""
+        ...
+
+    def __call__(self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """Map over `items`."""
+        ...
+
+    def stream(
+        self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[R, None, None]:
+        """Map over `items` lazily; closing the iterator ends the map."""
+        ...
+
+    def amap(
+        self,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Map over `items` from a coroutine."""
+        ...
+
+    def astream(
+        self,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[R, None]:
+        """Map over `items` lazily from a coroutine, by `async for`."""
+        ...
+
+    def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the value of one item; tell whether there was one."""
+        ...
+
+
+# The second form of each pair is for mypy, which finds a function whose item has a name, with
+# `**kwargs` behind it, not to be of the first form.
+
+
+class MapDecorator(Protocol):
+    """What `opmap` returns for ordinary functions; failures stand in the results."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, P], R], /
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], R], /
+    ) -> Mapped[T, ..., R | BaseException]: ...
+
+
+class RaisingMapDecorator(Protocol):
+    """The same with `on_error="raise"`: there are only results."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R]: ...
+
+
+class AwaitingMapDecorator(Protocol):
+    """What `opmap` returns in a mode for coroutine functions, or in one that is not known."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, ..., R | BaseException]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, P], R], /
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], R], /
+    ) -> Mapped[T, ..., R | BaseException]: ...
+
+
+class AwaitingRaisingMapDecorator(Protocol):
+    """The same with `on_error="raise"`."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, ..., R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R]: ...

@@ -395,24 +395,36 @@ def _refuse_both(config: str, options: Mapping[str, Any], defaults: Mapping[str,
 
 
 def _whole(option: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    try:
+        number = None if _is_flag(value) else int(operator.index(value))
+    except TypeError:  # an array has an `__index__` too
+        number = None
+    if number is None:
         _wrong(option, value, "a whole number", TypeError)
-    number = int(operator.index(value))
     if abs(number) > _MOST:
         _wrong(option, value, f"a whole number up to {_MOST}")
     return number
 
 
 def _number(option: str, value: Any) -> float:
-    if isinstance(value, (bool, str, bytes)) or not hasattr(type(value), "__float__"):
-        _wrong(option, value, "a number", TypeError)
+    number = None
     try:
-        number = float(value)
+        if not _is_flag(value) and hasattr(type(value), "__float__"):
+            number = float(value)
+    except TypeError:  # an array has a `__float__` too
+        pass
     except OverflowError:
         number = math.inf
+    if number is None:
+        _wrong(option, value, "a number", TypeError)
     if not math.isfinite(number):
         _wrong(option, value, "a finite number")
     return number
+
+
+def _is_flag(value: Any) -> bool:
+    """Tell whether a value is a bool, numpy's included, which can pass for 0 or 1."""
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
 
 
 def _seconds(option: str, value: Any) -> float:

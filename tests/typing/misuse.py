@@ -15,6 +15,7 @@ from opero import (
     get_rate_limit_decorator,
     get_retry_decorator,
     opero,
+    opmap,
 )
 
 
@@ -28,6 +29,24 @@ def plain(a: int, *, b: str = "") -> list[str]:
 async def later(a: int) -> int:
     """Is decorated and awaited."""
     return a
+
+
+@opmap(mode="thread")
+def mapped(item: int, *, b: str = "") -> list[str]:
+    """Is mapped."""
+    return [b] * item
+
+
+@opmap(mode="thread", workers=2)
+def needs(item: int, factor: int) -> int:
+    """Is mapped and needs a shared argument."""
+    return item * factor
+
+
+@opmap(mode="async", on_error="raise")
+async def mapped_later(item: int) -> int:
+    """Is mapped and awaited."""
+    return item
 
 
 class Shop:
@@ -136,4 +155,65 @@ opero(3)(4)  # E: call-overload | reportArgumentType
 @property
 def not_a_function(self: Shop) -> int:
     """Is no function."""
+    return 1
+
+
+async def maps() -> None:
+    """Map wrongly."""
+    mapped(1)  # E: arg-type | reportArgumentType
+    mapped(["1"])  # E: list-item | reportArgumentType
+    mapped()  # E: call-arg | reportCallIssue
+    mapped(item=[1])  # E: call-arg | reportCallIssue
+    mapped([1], b=2)  # E: arg-type | reportArgumentType
+    mapped([1], c=2)  # E: call-arg | reportCallIssue
+    mapped([1], "b")  # E: call-arg | reportCallIssue
+    needs([1])  # E: call-arg | reportCallIssue
+    needs([1], factor="2")  # E: arg-type | reportArgumentType
+    whole: list[list[str]] = mapped([1])  # E: assignment | reportAssignmentType
+    print(whole)
+    mapped([1])[0].append("")  # E: union-attr | reportAttributeAccessIssue
+    mapped.stream(["1"])  # E: list-item | reportArgumentType
+    mapped.stream([1], c=2)  # E: call-arg | reportCallIssue
+    await mapped.amap(["1"])  # E: list-item | reportArgumentType
+    mapped.astream([1], b=2)  # E: arg-type | reportArgumentType
+    await mapped.astream([1])  # E: misc | reportGeneralTypeIssues
+    text: list[str] = await mapped_later.amap([1])  # E: assignment | reportAssignmentType
+    print(text)
+    async for _ in mapped_later.amap([1]):  # E: attr-defined | reportGeneralTypeIssues
+        pass
+    mapped.cache_invalidate([1])  # E: arg-type | reportArgumentType
+    mapped.map([1])  # E: attr-defined | reportAttributeAccessIssue
+    mapped.__wrapped__("1")  # E: arg-type | reportArgumentType
+
+
+def map_options() -> None:
+    """Give wrong options."""
+    opmap(mode="threads")  # E: call-overload | reportCallIssue
+    opmap(mode=3)  # E: call-overload | reportCallIssue
+    opmap(worker=4)  # E: call-overload | reportCallIssue
+    opmap(workers="4")  # E: call-overload | reportArgumentType
+    opmap(workers=2.5)  # E: call-overload | reportArgumentType
+    opmap(ordered="yes")  # E: call-overload | reportArgumentType
+    opmap(progress=None)  # E: call-overload | reportArgumentType
+    opmap(progress=takes_text)  # E: arg-type | reportArgumentType
+    opmap(chunk_size="all")  # E: call-overload | reportArgumentType
+    opmap(rate_limit_scope="map")  # E: call-overload | reportArgumentType
+    opmap(attempt_timeout="5")  # E: call-overload | reportArgumentType
+    opmap(start_method="clone")  # E: call-overload | reportArgumentType
+    opmap(executor=4)  # E: call-overload | reportArgumentType
+    opmap(on_error="ignore")  # E: call-overload | reportCallIssue
+    opmap(loop="trio")  # E: call-overload | reportArgumentType
+    opmap(cache_dir="/tmp")  # E: call-overload | reportCallIssue
+    opmap()(takes_nothing)  # E: arg-type | reportArgumentType
+    opmap(mode="async")(takes_nothing)  # E: arg-type | reportCallIssue
+    opmap(takes_nothing)  # E: arg-type | reportCallIssue
+    opmap(4)  # E: call-overload | reportCallIssue
+
+
+def takes_text(text: str) -> None:
+    """Is told of no progress."""
+
+
+def takes_nothing() -> int:
+    """Takes no item."""
     return 1

@@ -8,13 +8,18 @@ import sys
 import opero as package
 from opero import (
     AllFailedError,
+    AttemptTimeout,
+    CacheBackend,
     CacheConfig,
     CacheKeyError,
     DeadlineExceeded,
     OperoError,
+    ParallelMode,
+    Progress,
     RateLimitConfig,
     RateLimiter,
     RetryConfig,
+    WorkerCrashedError,
     clear_cache,
     configure_logging,
     get_cache_context,
@@ -62,6 +67,16 @@ assert isinstance(timed_out, TimeoutError)
 assert_type(timed_out.errors, list[Exception])
 assert issubclass(CacheKeyError, OperoError)
 assert issubclass(AllFailedError, OperoError)
+
+crashed = WorkerCrashedError("gone", signal="SIGKILL")
+assert_type(crashed.exitcode, int | None)
+assert_type(crashed.signal, str | None)
+assert issubclass(AttemptTimeout, TimeoutError)
+
+modes: list[ParallelMode] = ["thread", "process", "async", "async_process"]
+backends: list[CacheBackend] = ["memory", "disk", "redis"]
+progress = Progress(done=1, failed=0, retried=0, total=None, elapsed=0.5)
+assert_type(progress.total, int | None)
 
 with get_cache_context("memory", "surface", cache_ttl=10, cache_maxsize=None) as cache:
     cache.set("key", 1)

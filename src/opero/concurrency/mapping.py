@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -41,6 +41,8 @@ class Map:
             plan: How it is mapped.
         """
         functools.update_wrapper(self, call.__wrapped__)
+        for name in ("__name__", "__qualname__"):  # a partial has none of its own
+            self.__dict__.setdefault(name, getattr(call, name))
         self.call = call
         self.plan = plan
         self.func = call.func
@@ -69,7 +71,7 @@ class Map:
             results += part
         return results
 
-    def stream(self, items: Iterable[Any], /, **shared: Any) -> Iterator[Any]:
+    def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
         """Map over `items` lazily: results come as they are ready, and input is read as they go.
 
         Args:

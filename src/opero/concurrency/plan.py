@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from opero.options import check_choice, check_count, check_flag, check_positive
 
 MODES = ("thread", "process", "async", "async_process")
 LOOPS = ("auto", "uvloop", "asyncio")
+_MOST_WORKERS = 1_000_000
+"""The greatest number of workers; each costs a little memory before it does anything."""
 
 
 @dataclass(frozen=True)
@@ -45,70 +48,150 @@ class MapPlan:
     loop: str
 
 
-def map_plan(function: Any, options: dict[str, Any], shared_limit: bool) -> MapPlan:
-    """Check the options of one map against each other and against the function.
+def map_plan(options: dict[str, Any], shared_limit: bool) -> MapPlan:
+    """Check the options of one map, each by itself and against the others.
 
     Args:
-        function: What is decorated.
         options: The options, by name.
         shared_limit: Whether the rate limit is a `RateLimiter`, which others may share.
 
     Raises:
         TypeError: If an option has the wrong type.
-        ValueError: If an option's value is not allowed, or does not go with another or with the
-            function.
+        ValueError: If an option's value is not allowed, or does not go with another.
     """
     mode = check_choice("mode", options["mode"], MODES)
-    progress = options["progress"]
-    if not callable(progress):
-        check_flag("progress", progress)
     chunk_size = options["chunk_size"]
-    timeout = options["attempt_timeout"]
-    start_method = options["start_method"]
-    executor = options["executor"]
-    if start_method is not None:
-        import multiprocessing
-
-        check_choice("start_method", start_method, tuple(multiprocessing.get_all_start_methods()))
-        if mode not in {"process", "async_process"} or executor is not None:
-            raise ValueError(
-                f"start_method={start_method!r}: only mode='process' and mode='async_process' "
-                f"start processes"
-            )
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"executor={executor!r}: use a concurrent.futures.Executor")
-    if executor is not None and mode not in {"thread", "process"}:
-        raise ValueError(f"executor=... beside mode={mode!r}: an executor runs ordinary functions")
-    if timeout is not None:
-        timeout = check_positive("attempt_timeout", timeout)
-        if mode == "thread" or executor is not None:
-            raise ValueError(
-                f"attempt_timeout={timeout!r}: a running thread cannot be stopped, nor can what "
-                f"an executor runs; use mode='process', or mode='async' for coroutine functions"
-            )
-    asynchronous = inspect.iscoroutinefunction(function)
-    name = getattr(function, "__qualname__", repr(function))
-    if asynchronous and mode in {"thread", "process"}:
-        raise ValueError(
-            f"mode={mode!r}: {name} is a coroutine function; use mode="
-            f"{'async' if mode == 'thread' else 'async_process'!r}"
-        )
-    if not asynchronous and mode in {"async", "async_process"}:
-        raise ValueError(
-            f"mode={mode!r}: {name} is no coroutine function; use mode="
-            f"{'thread' if mode == 'async' else 'process'!r}"
-        )
     scope = check_choice("rate_limit_scope", options["rate_limit_scope"], ("worker", "total"))
+    executor = _check_executor(options["executor"], mode)
     return MapPlan(
         mode=mode,
-        workers=check_count("workers", options["workers"]),
+        workers=_check_workers(options["workers"]),
         ordered=check_flag("ordered", options["ordered"]),
-        progress=progress,
+        progress=_check_progress(options["progress"]),
         chunk_size=0 if chunk_size is None else check_count("chunk_size", chunk_size),
         total=shared_limit or scope == "total",
-        attempt_timeout=timeout,
-        start_method=start_method,
+        attempt_timeout=_check_attempt_timeout(options["attempt_timeout"], mode, executor),
+        start_method=_check_start_method(options["start_method"], mode, executor),
         executor=executor,
         raises=check_choice("on_error", options["on_error"], ("return", "raise")) == "raise",
-        loop=check_choice("loop", options["loop"], LOOPS),
+        loop=_check_loop(options["loop"], mode),
     )
+
+
+def check_function(plan: MapPlan, call: Any, signature: inspect.Signature | None) -> None:
+    """Check that a function can be mapped so.
+
+    Args:
+        plan: How it is to be mapped.
+        call: The function under `@opero`.
+        signature: Its parameters; None if nobody knows them.
+
+    Raises:
+        TypeError: If it does not take an item, or is a class method.
+        ValueError: If it does not go with the mode.
+    """
+    mode, name = plan.mode, call.name
+    asynchronous = inspect.iscoroutinefunction(call)
+    if asynchronous and mode in {"thread", "process"}:
+        other = "async" if mode == "thread" else "async_process"
+        raise ValueError(f"mode={mode!r}: {name} is a coroutine function; use mode={other!r}")
+    if not asynchronous and mode in {"async", "async_process"}:
+        other = "thread" if mode == "async" else "process"
+        raise ValueError(f"mode={mode!r}: {name} is no coroutine function; use mode={other!r}")
+    if signature is None:
+        return
+    parameters = list(signature.parameters.values())
+    inside = name.rpartition(".")[0]
+    if inside and not inside.endswith("<locals>") and parameters and parameters[0].name == "cls":
+        raise TypeError(
+            f"opmap maps functions, and {name} is a class method: make it a function of its own, "
+            f"or a static method"
+        )
+    try:
+        signature.bind_partial(None)
+    except TypeError:
+        raise TypeError(
+            f"opmap calls a function with an item, and {name}{signature} takes no argument by "
+            f"position"
+        ) from None
+    for parameter in parameters[1:]:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise TypeError(
+                f"opmap gives all arguments but the item by keyword, and {name}{signature} does "
+                f"not take {parameter.name!r} so"
+            )
+
+
+def _check_workers(workers: Any) -> int:
+    count = check_count("workers", workers)
+    if count > _MOST_WORKERS:
+        raise ValueError(_not_allowed("workers", workers, f"{_MOST_WORKERS} at most"))
+    return count
+
+
+def _check_progress(progress: Any) -> bool | Callable[[Any], object]:
+    allowed = "True, False or an ordinary function of a Progress"
+    if isinstance(progress, bool):
+        return progress
+    if not callable(progress) or inspect.iscoroutinefunction(progress):
+        raise TypeError(_not_allowed("progress", progress, allowed))
+    told: Callable[[Any], object] = progress
+    return told
+
+
+def _check_executor(executor: Any, mode: str) -> Executor | None:
+    if executor is None:
+        return None
+    if not isinstance(executor, Executor):
+        allowed = "a concurrent.futures.Executor"
+        if hasattr(executor, "get_executor"):
+            allowed += ", such as its get_executor() returns"
+        raise TypeError(_not_allowed("executor", executor, allowed))
+    if mode not in {"thread", "process"}:
+        raise ValueError(
+            f"executor={executor!r} beside mode={mode!r}: an executor runs ordinary functions; "
+            f"leave one of them out"
+        )
+    return executor
+
+
+def _check_attempt_timeout(timeout: Any, mode: str, executor: Executor | None) -> float | None:
+    if timeout is None:
+        return None
+    seconds = check_positive("attempt_timeout", timeout)
+    if mode == "thread" or executor is not None:
+        raise ValueError(
+            f"attempt_timeout={timeout!r}: a running thread cannot be stopped, nor can what "
+            f"an executor runs; use mode='process', or mode='async' for coroutine functions"
+        )
+    return seconds
+
+
+def _check_start_method(method: Any, mode: str, executor: Executor | None) -> str | None:
+    if method is None:
+        return None
+    import multiprocessing
+
+    check_choice("start_method", method, tuple(multiprocessing.get_all_start_methods()))
+    if executor is not None:
+        raise ValueError(f"start_method={method!r}: the executor starts its workers itself")
+    if mode not in {"process", "async_process"}:
+        raise ValueError(
+            f"start_method={method!r}: only mode='process' and mode='async_process' start processes"
+        )
+    return str(method)
+
+
+def _check_loop(loop: Any, mode: str) -> str:
+    choice = check_choice("loop", loop, LOOPS)
+    if choice != "auto" and mode not in {"async", "async_process"}:
+        raise ValueError(
+            f"loop={loop!r}: only mode='async' and mode='async_process' have an event loop"
+        )
+    if choice == "uvloop" and find_spec("uvloop") is None:
+        raise ValueError("loop='uvloop': uvloop is not installed; use 'auto' or 'asyncio'")
+    return choice
+
+
+def _not_allowed(option: str, value: Any, allowed: str) -> str:
+    return f"{option}={value!r} is not allowed: it has to be {allowed}"
