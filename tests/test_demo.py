@@ -15,16 +15,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from opero import RateLimiter, hotpath, opero
+import opero.demo as demo
+from opero import RateLimiter, hotpath, opero, opmap
 from opero.__main__ import main
-from opero.demo import clients, play, scenes
+from opero.concurrency.processes import pool
+from opero.demo import clients, library, maps, play, scenes, stage
 from opero.demo import server as demo_server
 from opero.demo.report import Promise, Report, Scene
-from opero.demo.server import KINDS, MOST_TROUBLES, DemoServer, Gate, Limit, answer, troubles
+from opero.demo.server import (
+    KINDS,
+    MISHAPS,
+    MOST_MISHAPS,
+    MOST_TROUBLES,
+    DemoServer,
+    Gate,
+    Limit,
+    answer,
+    mishaps,
+    troubles,
+)
 
 pytestmark = pytest.mark.once
 
@@ -90,24 +104,44 @@ def broken_claims(report: Report) -> str:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None:
-    """`python -m opero demo` ends with 0, in time, and leaves no warning of an open socket."""
+    """`python -m opero demo` ends with 0, in time, with no warning and no process left behind."""
     plain = "1" if half == "plain" else "0"
     compiled = "0" if half == "plain" else "1"
-    started = time.monotonic()
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "opero", "demo", "--seed", "11"],
-        capture_output=True,
+    words = ["demo", "--seed", "11", "--files", "100", "--urls", "500"]
+    ran = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "opero", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
+        start_new_session=True,
         env={**os.environ, "OPERO_PURE_PYTHON": plain, "OPERO_REQUIRE_COMPILED": compiled},
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stderr == ""
-    assert f"{half} core" in ran.stdout
-    assert "BROKEN" not in ran.stdout
-    assert "promises kept" in ran.stdout
-    assert time.monotonic() - started < 20
+    with ran:
+        try:
+            told, complaints = ran.communicate(timeout=100)
+        except BaseException:
+            ran.kill()  # its workers end by themselves then
+            raise
+    assert ran.returncode == 0, told + complaints
+    assert complaints == ""
+    assert f"{half} core" in told
+    assert "BROKEN" not in told
+    assert "promises kept" in told
+    assert f"100 of {len(library.files()):,}, as asked" in told
+    if hasattr(os, "killpg"):
+        assert no_process_is_left_of(ran.pid)
+
+
+def no_process_is_left_of(group: int) -> bool:
+    """Wait until no process is left of a group, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_an_import_of_opero_does_not_import_the_demo() -> None:
@@ -132,7 +166,9 @@ def test_one_scene_can_be_played_alone(capsys: pytest.CaptureFixture[str]) -> No
     ("words", "complaint"),
     [
         (["--only", "nonsense"], "no scene is called 'nonsense'"),
-        (["--calls", "3"], "use 25 or more"),
+        (["--calls", "3"], "--calls 3: use 25 or more"),
+        (["--files", "0"], "--files 0: use 25 or more"),
+        (["--urls", "-1"], "--urls -1: use 25 or more"),
         (["--seed", "x"], "invalid int value"),
     ],
 )
@@ -235,11 +271,11 @@ def test_a_thread_that_is_left_behind_breaks_a_promise(monkeypatch: pytest.Monke
     end = threading.Event()
     stray = threading.Thread(target=end.wait, name="stray", daemon=True)
 
-    def littering(stage: scenes.Stage) -> Scene:
+    def littering(on: stage.Stage) -> Scene:
         stray.start()
         return Scene("littering")
 
-    monkeypatch.setitem(scenes.SCENES, "littering", littering)
+    monkeypatch.setitem(demo.SCENES, "littering", littering)
     try:
         report = play(3, ["littering"])
     finally:
@@ -249,13 +285,23 @@ def test_a_thread_that_is_left_behind_breaks_a_promise(monkeypatch: pytest.Monke
     assert "stray" in report.text()
 
 
+def test_a_demo_that_takes_too_long_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The serial runs say how fast the machine is."""
+    aside = 0.0
+    monkeypatch.setitem(demo.SCENES, "quick", lambda on: Scene("quick", aside=aside))
+    monkeypatch.setattr(demo, "LONGEST", 0.0)
+    assert "all of it in less than 0 s" in broken_claims(play(3, ["quick"]))
+    aside = 3600.0
+    assert "all of it" not in broken_claims(play(3, ["quick"]))
+
+
 def test_a_scene_that_breaks_off_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in a scene is no reason to count it as kept, nor to skip the others."""
 
-    def falling(stage: scenes.Stage) -> Scene:
+    def falling(on: stage.Stage) -> Scene:
         raise LookupError("fell over")
 
-    monkeypatch.setitem(scenes.SCENES, "falling", falling)
+    monkeypatch.setitem(demo.SCENES, "falling", falling)
     report = play(3, ["falling", "failure"])
     assert "falling: the scene is played to its end" in broken_claims(report)
     assert "LookupError: fell over" in report.text()
@@ -264,12 +310,269 @@ def test_a_scene_that_breaks_off_breaks_a_promise(monkeypatch: pytest.MonkeyPatc
 
 def test_threads_that_never_end_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that hangs costs its time limit and comes back as a TimeoutError."""
-    monkeypatch.setattr(scenes, "LONGEST", 0.05)
+    monkeypatch.setattr(stage, "LONGEST", 0.05)
     end = threading.Event()
-    hung, fine = scenes._in_threads([lambda: end.wait(30), lambda: True])
+    hung, fine = stage.in_threads([lambda: end.wait(30), lambda: True])
     end.set()
     assert isinstance(hung, TimeoutError)
     assert fine is True
+
+
+# ------------------------------------------------------------------------- promises of the maps
+
+
+def changed_map(**changes: Any) -> Decorate:
+    """An opmap that takes other options than it is given; None leaves an option out."""
+
+    def sabotaged(**options: Any) -> Any:
+        options.update(changes)
+        return opmap(**{name: value for name, value in options.items() if value is not None})
+
+    return sabotaged
+
+
+def spoilt_map(spoil: Callable[[list[Any]], None]) -> Decorate:
+    """An opmap whose results are spoilt before they are handed on."""
+
+    class Spoilt:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+            self.stats = inner.stats
+
+        def __call__(self, items: Any) -> list[Any]:
+            results: list[Any] = self.inner(items)
+            spoil(results)
+            return results
+
+        async def amap(self, items: Any) -> list[Any]:
+            results: list[Any] = await self.inner.amap(items)
+            spoil(results)
+            return results
+
+    return lambda **options: lambda function: Spoilt(opmap(**options)(function))
+
+
+def lose_the_last(results: list[Any]) -> None:
+    results.pop()
+
+
+def swap_the_ends(results: list[Any]) -> None:
+    results[0], results[-1] = results[-1], results[0]
+
+
+def forget_why(results: list[Any]) -> None:
+    results[:] = [ValueError("failed") if isinstance(each, Exception) else each for each in results]
+
+
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A standard library of 80 files, one of which is no Python."""
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f(:\n")
+    few = [*library.files()[:79], str(bad)]
+    monkeypatch.setattr(library, "files", lambda: few)
+    return few
+
+
+def test_every_file_of_the_standard_library_is_found_and_no_other() -> None:
+    """The packages of others do not count, its own tests do."""
+    found = library.files()
+    folder = Path(os.__file__).parent
+    assert os.__file__ in found
+    assert str(folder / "json" / "decoder.py") in found
+    assert found == sorted(set(found))
+    assert not [path for path in found if "site-packages" in path or not path.endswith(".py")]
+    modules = {path.removesuffix(".py") for path in found}
+    missing = [
+        name
+        for name in sys.stdlib_module_names
+        if (folder / f"{name}.py").exists() and str(folder / name) not in modules
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("tables", [True, False], ids=["tables", "trees"])
+def test_a_file_is_measured(tables: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested functions and classes count; what is no Python is an error."""
+    if not tables:
+        monkeypatch.setattr(library, "symtable", None)
+    path = tmp_path / "some.py"
+    path.write_text("class A:\n    def f(self):\n        def g(): pass\n\nasync def h(): pass\n")
+    assert library.measure(str(path)) == (library.Measure(5, 3, 1), os.getpid())
+    path.write_bytes(b"# coding: latin-1\nname = '\xe9'\n")
+    assert library.measure(str(path)).measure == (2, 0, 0)
+    path.write_bytes(b"name = '\xe9'\n")
+    with pytest.raises(SyntaxError):
+        library.measure(str(path))
+
+
+def test_the_poison_kills_nobody_but_a_worker(tmp_path: Path) -> None:
+    """Who measures it elsewhere is told so."""
+    path = tmp_path / "poison.py"
+    path.write_bytes(library.POISON)
+    with pytest.raises(RuntimeError, match="only a worker process"):
+        library.measure(str(path))
+
+
+def test_a_map_over_files_keeps_its_promises(few_files: list[str]) -> None:
+    """One that kills its worker and one that is no Python among them."""
+    report = play(3, ["library"])
+    assert broken_claims(report) == ""
+    assert "80 outcomes of 80" in report.text()
+    assert "1 SyntaxError" in report.text()
+    assert "SIGKILL" in report.text()
+    assert not pool._all
+
+
+AS_SERIAL = "as in a serial run"
+AS_IT_IS = "stands in its place as what it is"
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "claims"),
+    [
+        (spoilt_map(lose_the_last), [AS_SERIAL]),
+        (spoilt_map(swap_the_ends), [AS_SERIAL]),
+        (spoilt_map(forget_why), [AS_SERIAL, AS_IT_IS]),
+        (changed_map(retry_on=None), [AS_SERIAL, "it alone was tried again"]),
+        (changed_map(retries=1), [AS_IT_IS, "it alone was tried again"]),
+        (changed_map(retries=3), [AS_IT_IS, "it alone was tried again"]),
+        (
+            changed_map(mode="thread", workers=1, attempt_timeout=None),
+            [AS_IT_IS, "measured in a worker process"],
+        ),
+    ],
+    ids=[
+        "loses-one", "out-of-order", "no-reasons", "retries-all",
+        "no-retry", "one-retry-more", "no-processes",
+    ],
+)  # fmt: skip
+def test_a_map_over_files_that_does_less_breaks_its_promise(
+    sabotage: Decorate, claims: list[str], few_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with one file among many, the scene says so."""
+    monkeypatch.setattr(maps, "opmap", sabotage)
+    report = play(3, ["library"])
+    assert report.exit_code == 1
+    for claim in claims:
+        assert claim in broken_claims(report)
+
+
+def test_a_file_that_kills_nobody_breaks_a_promise(
+    few_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo does not take its own poison for granted."""
+    monkeypatch.setattr(library, "POISON", b"harmless = True\n")
+    report = play(3, ["library"])
+    assert AS_IT_IS in broken_claims(report)
+    assert AS_SERIAL not in broken_claims(report)
+
+
+def test_files_that_hardly_any_are_python_break_a_promise(
+    few_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a map refuses what a serial run refuses is not enough."""
+    few = [*few_files[:20], *[few_files[-1]] * 20]
+    monkeypatch.setattr(library, "files", lambda: few)
+    assert "what is there is Python" in broken_claims(play(3, ["library"]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are not looked for there")
+def test_workers_that_do_not_end_break_a_promise(
+    few_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo looks for its worker processes itself."""
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "shut", lambda: None)
+        report = play(3, ["library"])
+    pool.shut()
+    assert "end when told to" in broken_claims(report)
+
+
+def test_a_map_over_urls_keeps_its_promises() -> None:
+    """Also when they are few."""
+    report = play(3, ["urls"], urls=100)
+    assert broken_claims(report) == ""
+    assert "100 answers, 0 differ" in report.text()
+
+
+AS_SERIAL_ANSWER = "each with the answer of a serial run"
+IN_EVERY_WINDOW = "in every window"
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "claims"),
+    [
+        (spoilt_map(lose_the_last), [AS_SERIAL_ANSWER]),
+        (spoilt_map(swap_the_ends), [AS_SERIAL_ANSWER]),
+        (changed_map(ordered=False), [AS_SERIAL_ANSWER]),
+        (changed_map(retries=1), [AS_SERIAL_ANSWER, "one retry for each", "peace"]),
+        (changed_map(min_delay=0.0, max_delay=0.0, workers=1), ["peace"]),
+        (changed_map(progress=False), ["progress"]),
+        (changed_map(rate_limit=None, burst=None), [IN_EVERY_WINDOW]),
+        (changed_map(rate_limit_scope="worker"), [IN_EVERY_WINDOW]),
+        (changed_map(rate_limit=100.0), [IN_EVERY_WINDOW]),
+    ],
+    ids=[
+        "loses-one", "out-of-order", "as-they-come", "no-retries", "no-backoff", "no-progress",
+        "no-limit", "limit-of-each", "twice-too-fast",
+    ],
+)  # fmt: skip
+def test_a_map_over_urls_that_does_less_breaks_its_promise(
+    sabotage: Decorate, claims: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever mechanism is taken away, the scene says so."""
+    monkeypatch.setattr(maps, "opmap", sabotage)
+    pace = Limit(rate=50.0, burst=5) if IN_EVERY_WINDOW in claims else stage.PACE
+    report = play(3, ["urls"], urls=300, pace=pace)
+    assert report.exit_code == 1
+    for claim in claims:
+        assert claim in broken_claims(report)
+
+
+def test_urls_that_are_asked_for_twice_break_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server knows better."""
+
+    async def twice(*args: Any, **options: Any) -> str:
+        await clients.fetch_async(*args, **options)
+        return await clients.fetch_async(*args, **options)
+
+    monkeypatch.setattr(maps, "fetch_async", twice)
+    assert "asked for twice" in broken_claims(play(3, ["urls"], urls=100))
+
+
+def test_a_task_and_a_connection_that_are_left_break_a_promise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The demo looks for what a map leaves in its loop, and at the server."""
+    tasks: list[asyncio.Task[None]] = []
+    held: list[socket.socket] = []
+
+    async def littering(address: str, *args: Any, **options: Any) -> str:
+        if not tasks:
+            tasks.append(asyncio.create_task(asyncio.sleep(60), name="stray"))
+        return await clients.fetch_async(address, *args, **options)
+
+    async def clinging(address: str, *args: Any, **options: Any) -> str:
+        if not held:
+            host, _, port = address.partition(":")
+            held.append(socket.create_connection((host, int(port)), timeout=5))
+        return await clients.fetch_async(address, *args, **options)
+
+    monkeypatch.setattr(maps, "fetch_async", littering)
+    report = play(3, ["urls"], urls=100)
+    assert "no connection and no task is left" in broken_claims(report)
+    assert "stray" in report.text()
+
+    def releasing(*args: Any, **options: Any) -> str:
+        held[0].close()  # in the serial run, which comes later
+        return clients.fetch(*args, **options)
+
+    monkeypatch.setattr(maps, "fetch_async", clinging)
+    monkeypatch.setattr(maps, "fetch", releasing)
+    report = play(3, ["urls"], urls=100)
+    assert "no connection and no task is left" in broken_claims(report)
+    assert "1 connections" in report.text()
 
 
 # ------------------------------------------------------------------------------------ the report
@@ -346,6 +649,31 @@ def test_troubles_are_the_same_for_one_seed_and_differ_between_seeds() -> None:
 def test_three_keys_meet_every_kind_of_trouble(seed: int) -> None:
     """Whatever the seed is, a run has a 500, a 429 and a stall to get past."""
     assert tuple(troubles(seed, f"thread-{n}")[0] for n in range(3)) == KINDS
+
+
+def test_mishaps_are_few_and_of_both_kinds() -> None:
+    """They are the same for one seed, and differ between seeds."""
+    keys = [f"{number}" for number in range(2000)]
+    first, again, other = ([mishaps(seed, key) for key in keys] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert (first[0], first[1]) == (MISHAPS[:1], MISHAPS[1:])
+    assert max(map(len, first)) == MOST_MISHAPS
+    assert 100 < sum(map(bool, first)) < 300
+
+
+def test_a_shaky_key_is_answered_once_its_mishaps_are_over(server: DemoServer) -> None:
+    """Each client meets them anew; a lost connection is an error of the network."""
+    for by in ("one", "two"):
+        with pytest.raises(clients.BadStatus):
+            clients.fetch(server.address, "/shaky", "0", by=by)
+        assert clients.fetch(server.address, "/shaky", "0", by=by) == answer(7, "/shaky", "0")
+        with pytest.raises(ConnectionError):
+            clients.fetch(server.address, "/shaky", "1", by=by)
+    with pytest.raises(ConnectionError):
+        asyncio.run(clients.fetch_async(server.address, "/shaky", "1", by="three"))
+    assert [arrival.dropped for arrival in server.seen("/shaky", "1")] == [True] * 3
+    assert server.eventually(lambda: not server.talking)
 
 
 def test_the_server_answers_each_path_as_it_says(server: DemoServer) -> None:

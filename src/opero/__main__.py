@@ -30,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="drive a misbehaving HTTP server through @opero and check what opero promises",
+        help="drive a misbehaving HTTP server through opero and check what opero promises",
         description="Starts a real HTTP server on a free loopback port that fails, stalls and "
-        "says 429, drives it through @opero, prints what happened and checks every promise. "
+        "says 429, drives it through @opero, maps over the standard library and over thousands "
+        "of URLs through @opmap, prints what happened and checks every promise. "
         "The exit code is 0 only if all of them held.",
     )
     demo.add_argument(
@@ -43,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=int,
         default=100_000,
         help="calls of the hot loop, 25 or more (default: 100000)",
+    )
+    demo.add_argument(
+        "--files",
+        type=int,
+        default=None,
+        help="files of the standard library to measure, 25 or more (default: all)",
+    )
+    demo.add_argument(
+        "--urls",
+        type=int,
+        default=3_000,
+        help="URLs to fetch in one map, 25 or more (default: 3000)",
     )
     demo.add_argument(
         "--only",
@@ -62,9 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if unknown := [name for name in chosen.only if name not in SCENES]:
             demo.error(f"no scene is called {unknown[0]!r}: use one of {', '.join(SCENES)}")
-        if chosen.calls < 25:
-            demo.error(f"--calls {chosen.calls}: use 25 or more")
-        return present(chosen.seed, chosen.only, chosen.calls)
+        for name in ("calls", "files", "urls"):
+            count = getattr(chosen, name)
+            if count is not None and count < 25:
+                demo.error(f"--{name} {count}: use 25 or more")
+        sizes = {"files": chosen.files, "urls": chosen.urls}
+        return present(chosen.seed, chosen.only, chosen.calls, **sizes)
     if chosen.command == "doctor":
         from .doctor import present as present_doctor
 

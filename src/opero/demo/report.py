@@ -92,11 +92,13 @@ class Scene:
         name: The scene.
         rows: One for each function that was driven.
         promises: What was checked.
+        aside: Seconds of it that went by without opero, in a serial run to compare with.
     """
 
     name: str
     rows: list[Row] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
+    aside: float = 0.0
 
     def row(
         self, what: str, arrivals: Sequence[Arrival], *stats: Stats, limit: Limit | None = None

@@ -1,4 +1,4 @@
-"""The scenes of the demo: each decorates a client as a user would, drives it, and checks promises.
+"""The scenes about `@opero`: each decorates a client, drives it as a user would, checks promises.
 
     decorated client --requests--> server
            |                          |
@@ -16,51 +16,24 @@ import pickle
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero
 from opero.figures import Stats
 
 from .clients import BadStatus, fetch, fetch_async, transient
 from .report import Scene
-from .server import KINDS, MOST_TROUBLES, Arrival, DemoServer, answer
-
-T = TypeVar("T")
-
-LONGEST: Final = 8.0
-"""Seconds that the threads or tasks of one scene may take."""
+from .server import KINDS, MOST_TROUBLES, Arrival
+from .stage import LONGEST, Stage, first_of, in_a_loop, in_threads, outcome_of, timed
 
 PATIENCE: Final = 0.3
 """Seconds that a client waits for a flaky server before it calls it stalled."""
 
 SLACK: Final = 1.0
 """Seconds by which a busy machine may tell us late that something is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What a scene plays on.
-
-    Attributes:
-        server: The server to drive.
-        hot_calls: Calls of the hot loop; the awaited one makes a fifth of them.
-    """
-
-    server: DemoServer
-    hot_calls: int = 100_000
-
-    @property
-    def address(self) -> str:
-        """Where the server listens."""
-        return self.server.address
-
-    def answer(self, path: str, key: str) -> str:
-        """What the server answers when all is well."""
-        return answer(self.server.seed, path, key)
 
 
 # ---------------------------------------------------------------------------------------- scenes
@@ -103,7 +76,7 @@ def hot_loop(stage: Stage) -> Scene:
 
     done = loop(stage.hot_calls)
     _check_loop(scene, "called", done, read.stats(), stage.server.seen("/item", by="thread"), keys)
-    done = _in_a_loop(loop_async(stage.hot_calls // 5))
+    done = in_a_loop(loop_async(stage.hot_calls // 5))
     seen = stage.server.seen("/item", by="task")
     _check_loop(scene, "awaited", done, read_async.stats(), seen, keys)
     return scene
@@ -170,9 +143,9 @@ def retry(stage: Stage) -> Scene:
     async def all_tasks() -> list[str | BaseException]:
         return await asyncio.gather(*map(read_async, by_task), return_exceptions=True)
 
-    outcomes = _in_threads([partial(read, key) for key in by_thread])
+    outcomes = in_threads([partial(read, key) for key in by_thread])
     _check_retries(stage, scene, "threads", by_thread, outcomes, read.stats(), min_delay)
-    outcomes = _in_a_loop(all_tasks())
+    outcomes = in_a_loop(all_tasks())
     _check_retries(stage, scene, "tasks", by_task, outcomes, read_async.stats(), min_delay)
     return scene
 
@@ -193,7 +166,7 @@ def _check_retries(
     scene.promise(
         f"{who}: every call got its answer in the end",
         not wrong,
-        f"{len(keys) - len(wrong)} of {len(keys)}{_first(wrong)}",
+        f"{len(keys) - len(wrong)} of {len(keys)}{first_of(wrong)}",
     )
     statuses = [arrival.status for arrival in seen]
     counts: dict[str, int] = {kind: statuses.count(int(kind)) for kind in KINDS if kind != "stall"}
@@ -245,8 +218,8 @@ def fallback(stage: Stage) -> Scene:
         async def all_tasks() -> list[str | BaseException]:
             return await asyncio.gather(*map(read_async, keys), return_exceptions=True)
 
-        by_thread = _in_threads([partial(read, key) for key in keys])
-        by_task = _in_a_loop(all_tasks())
+        by_thread = in_threads([partial(read, key) for key in keys])
+        by_task = in_a_loop(all_tasks())
 
     backups = stage.server.seen("/backup", by="thread")
     scene.row("port down", backups, read.stats())
@@ -282,7 +255,7 @@ def _check_fallbacks(
     scene.promise(
         f"{what}: the backup answered every call",
         not wrong,
-        f"{len(keys) - len(wrong)} of {len(keys)}{_first(wrong)}",
+        f"{len(keys) - len(wrong)} of {len(keys)}{first_of(wrong)}",
     )
     scene.promise(
         f"{what}: one fallback for each call, and no backoff before it",
@@ -306,16 +279,16 @@ def limit(stage: Stage) -> Scene:
         return await fetch_async(address, "/limited", key, by="task")
 
     def one_thread(number: int) -> list[str | BaseException]:
-        return [_outcome(lambda: read(f"thread-{number}")) for _ in range(calls_each)]
+        return [outcome_of(lambda: read(f"thread-{number}")) for _ in range(calls_each)]
 
     async def all_tasks() -> list[str | BaseException]:
         asked = (read_async(f"task-{number}") for number in range(tasks))
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    jobs: list[Callable[[], list[str | BaseException]]] = [lambda: _in_a_loop(all_tasks())]
+    jobs: list[Callable[[], list[str | BaseException]]] = [lambda: in_a_loop(all_tasks())]
     jobs += (partial(one_thread, number) for number in range(threads))
     outcomes: list[str | BaseException] = []
-    for outcome in _in_threads(jobs):
+    for outcome in in_threads(jobs):
         outcomes += [outcome] if isinstance(outcome, BaseException) else outcome
 
     seen = stage.server.seen("/limited")
@@ -329,7 +302,7 @@ def limit(stage: Stage) -> Scene:
     scene.promise(
         "the server answered every request and never had to say 429",
         len(seen) == wanted and not refused and not failed,
-        f"{len(seen)} requests, {refused} refused{_first(failed)}",
+        f"{len(seen)} requests, {refused} refused{first_of(failed)}",
     )
     times = [arrival.at for arrival in seen]
     excess, pace = allowed.excess(times), allowed.pace(times)
@@ -375,8 +348,8 @@ def flight(stage: Stage) -> Scene:
         asked = (read_async("crowd") for _ in range(tasks))
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    by_thread = _in_threads([one_thread] * threads)
-    by_task = _in_a_loop(all_tasks())
+    by_thread = in_threads([one_thread] * threads)
+    by_task = in_a_loop(all_tasks())
     good = stage.answer("/slow", "crowd")
     for what, outcomes, stats in (
         ("thread", by_thread, read.stats()),
@@ -393,7 +366,7 @@ def flight(stage: Stage) -> Scene:
         scene.promise(
             f"all {len(outcomes)} {what}s got its answer",
             not wrong,
-            f"{len(outcomes) - len(wrong)} of {len(outcomes)}{_first(wrong)}",
+            f"{len(outcomes) - len(wrong)} of {len(outcomes)}{first_of(wrong)}",
         )
     return scene
 
@@ -416,11 +389,11 @@ def failure(stage: Stage) -> Scene:
         return fetch(address, "/nowhere", key)
 
     outcomes: list[tuple[str, str, str | BaseException, Stats]] = [
-        ("called", "thread", _outcome(lambda: read("hopeless")), read.stats()),
+        ("called", "thread", outcome_of(lambda: read("hopeless")), read.stats()),
         (
             "awaited",
             "task",
-            _outcome(lambda: _in_a_loop(read_async("hopeless"))),
+            outcome_of(lambda: in_a_loop(read_async("hopeless"))),
             read_async.stats(),
         ),
     ]
@@ -441,7 +414,7 @@ def failure(stage: Stage) -> Scene:
             and [str(error) for error in pickle.loads(pickle.dumps(outcome)).errors]
             == [str(error) for error in errors],
         )
-    missing = _outcome(lambda: read_missing("x"))
+    missing = outcome_of(lambda: read_missing("x"))
     seen = stage.server.seen("/nowhere")
     scene.row("not transient", seen, read_missing.stats())
     scene.promise(
@@ -472,7 +445,7 @@ def deadline(stage: Stage) -> Scene:
         await read_limited("deadline")
         return await read_limited("deadline")
 
-    stalled, took = _timed(lambda: _in_a_loop(read_stalled("deadline")))
+    stalled, took = timed(lambda: in_a_loop(read_stalled("deadline")))
     seen = stage.server.seen("/stall")
     cut = stage.server.eventually(lambda: all(arrival.hung_up for arrival in seen))
     scene.row("stalled server", seen, read_stalled.stats())
@@ -487,7 +460,7 @@ def deadline(stage: Stage) -> Scene:
         f"{len(seen)} requests, {sum(arrival.hung_up for arrival in seen)} hung up",
     )
 
-    broken, took = _timed(lambda: read_broken("deadline"))
+    broken, took = timed(lambda: read_broken("deadline"))
     seen = stage.server.seen("/broken", "deadline")
     scene.row("long backoff", seen, read_broken.stats())
     errors = broken.errors if isinstance(broken, DeadlineExceeded) else []
@@ -497,7 +470,7 @@ def deadline(stage: Stage) -> Scene:
         f"{type(broken).__name__} with {len(errors)} errors after {took:.2f} s",
     )
 
-    limited, took = _timed(lambda: _in_a_loop(second_call()))
+    limited, took = timed(lambda: in_a_loop(second_call()))
     seen = stage.server.seen("/item", "deadline")
     scene.row("no permit", seen, read_limited.stats())
     scene.promise(
@@ -517,59 +490,4 @@ SCENES: Final[dict[str, Callable[[Stage], Scene]]] = {
     "failure": failure,
     "deadline": deadline,
 }
-"""Every scene, by the name that the command line gives it, in the order they are played."""
-
-
-# --------------------------------------------------------------------------------------- driving
-
-
-def _outcome(run: Callable[[], T]) -> T | BaseException:
-    """The value of a call, or the exception it raised."""
-    try:
-        return run()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the checks look at it
-        return error
-
-
-def _timed(run: Callable[[], T]) -> tuple[T | BaseException, float]:
-    """The outcome of a call, and the seconds it took."""
-    started = time.monotonic()
-    outcome = _outcome(run)
-    return outcome, time.monotonic() - started
-
-
-def _first(wrong: Sequence[object]) -> str:
-    """The first outcome that was not what it should be, for the eye of whoever mends it."""
-    return f"; first: {type(wrong[0]).__name__}: {wrong[0]}"[:160] if wrong else ""
-
-
-def _in_a_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own, for `LONGEST` seconds at most."""
-    return asyncio.run(asyncio.wait_for(work, LONGEST))
-
-
-def _in_threads(jobs: Sequence[Callable[[], T]]) -> list[T | BaseException]:
-    """Run each job in a thread of its own.
-
-    Args:
-        jobs: What to run.
-
-    Returns:
-        What came of each, in their order; a `TimeoutError` for one that took more than `LONGEST`.
-    """
-    late = TimeoutError(f"a thread was still busy after {LONGEST:g} s")
-    outcomes: list[T | BaseException] = [late] * len(jobs)
-
-    def work(index: int) -> None:
-        outcomes[index] = _outcome(jobs[index])
-
-    threads = [
-        threading.Thread(target=work, args=(index,), name=f"opero-demo-{index}", daemon=True)
-        for index in range(len(jobs))
-    ]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + LONGEST
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return outcomes.copy()
+"""The scenes of this module, by the name that the command line gives them."""

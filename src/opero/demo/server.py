@@ -9,6 +9,7 @@ it reads them.
 
     /item      answers 200
     /flaky     fails, stalls and says 429 in the order of `troubles(seed, key)`, then answers 200
+    /shaky     answers 500 or hangs up in the order of `mishaps(seed, key)`, then answers 200
     /broken    answers 500 for ever
     /backup    answers 200
     /slow      answers 200 after `SLOW` seconds
@@ -72,6 +73,31 @@ def troubles(seed: int, key: str) -> tuple[Trouble, ...]:
     return tuple(drawn)
 
 
+MOST_MISHAPS: Final = 2
+
+Mishap = Literal["500", "drop"]
+MISHAPS: Final[tuple[Mishap, ...]] = ("500", "drop")
+
+
+def mishaps(seed: int, key: str) -> tuple[Mishap, ...]:
+    """What `/shaky` does to the first requests for a key, before it answers.
+
+    Args:
+        seed: The seed of the run.
+        key: The key that is asked for. About one in ten meets something; "0" and "1" do for sure,
+            so that every run has both kinds.
+
+    Returns:
+        None to `MOST_MISHAPS` kinds of mishap, in order.
+    """
+    if key in {"0", "1"}:
+        return (MISHAPS[int(key)],)
+    chance = random.Random(f"{seed}/{key}/shaky")
+    if chance.random() >= 0.1:
+        return ()
+    return tuple(chance.choice(MISHAPS) for _ in range(chance.randint(1, MOST_MISHAPS)))
+
+
 def answer(seed: int, path: str, key: str) -> str:
     """The text that a good answer carries: one of its own for each seed, path and key."""
     return f"{path.lstrip('/')} {key} of {seed}"
@@ -86,9 +112,10 @@ class Arrival:
         path: The path without its query.
         key: What was asked for.
         by: Who asked, as the client says.
-        nth: How many requests for this path and key came before it.
+        nth: How many requests for this path and key came before it from the same client.
         status: What it was answered; 0 for nothing.
         stalled: Whether the server held the answer back.
+        dropped: Whether the server hung up instead of answering.
         hung_up: Whether the client went away before it was answered.
     """
 
@@ -99,6 +126,7 @@ class Arrival:
     nth: int
     status: int = 0
     stalled: bool = False
+    dropped: bool = False
     hung_up: bool = False
 
 
@@ -198,7 +226,7 @@ class DemoServer:
         self.address = ""
         self._gate = Gate(limit)
         self._log: list[Arrival] = []
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str, str], int] = {}
         self._open: set[asyncio.Task[None]] = set()
         self._listening = threading.Event()
         self._failure: BaseException | None = None
@@ -253,6 +281,11 @@ class DemoServer:
                 return False
             time.sleep(0.005)
         return True
+
+    @property
+    def talking(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     @property
     def closed(self) -> bool:
@@ -312,6 +345,8 @@ class DemoServer:
         if wait and await self._hold_back(wait, reader):
             arrival.hung_up = True
             return
+        if arrival.dropped:
+            return
         arrival.status = status
         text = answer(self.seed, arrival.path, arrival.key) if status == HTTPStatus.OK else ""
         writer.write(_response(status, text))
@@ -321,9 +356,10 @@ class DemoServer:
         url = urlsplit(target)
         query = parse_qs(url.query)
         key = query.get("key", [""])[0]
-        nth = self._counts.get((url.path, key), 0)
-        self._counts[url.path, key] = nth + 1
-        arrival = Arrival(at, url.path, key, query.get("by", [""])[0], nth)
+        by = query.get("by", [""])[0]
+        nth = self._counts.get((url.path, key, by), 0)
+        self._counts[url.path, key, by] = nth + 1
+        arrival = Arrival(at, url.path, key, by, nth)
         self._log.append(arrival)
         return arrival
 
@@ -336,6 +372,11 @@ class DemoServer:
                 arrival.stalled = True
                 return HTTPStatus.OK, STALL
             return int(trouble or HTTPStatus.OK), 0.0
+        if arrival.path == "/shaky":
+            met = mishaps(self.seed, arrival.key)
+            mishap = met[arrival.nth] if arrival.nth < len(met) else None
+            arrival.dropped = mishap == "drop"
+            return (int(mishap) if mishap == "500" else HTTPStatus.OK), 0.0
         if arrival.path == "/limited":
             admitted = self._gate.admits(arrival.at)
             return (HTTPStatus.OK if admitted else HTTPStatus.TOO_MANY_REQUESTS), 0.0
