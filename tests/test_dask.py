@@ -11,9 +11,20 @@ from pathlib import Path
 
 import crowd
 import pytest
-from crowd import PATIENCE
-from test_foreign import Flop, Unreadable, decorated, moody, plain, run_map, suicidal
+from test_executors import (
+    Flop,
+    Stubborn,
+    Unreadable,
+    decorated,
+    measure,
+    moody,
+    plain,
+    run_map,
+    suicidal,
+)
 
+from opero import opmap
+from opero.concurrency.executors.engine import workers_of
 from opero.exceptions import OperoError, WorkerCrashedError
 
 pytestmark = [
@@ -21,17 +32,18 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # dask's own are not ours to mend
 ]
 
+LONG = 60.0
+"""Seconds after which something hangs; a worker takes long to start on a busy machine."""
+
 
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
-    import dask
-
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),  # each costs a new process
-        distributed.LocalCluster(**options, dashboard_address=None, silence_logs=50) as cluster,
-    ):
+    with distributed.LocalCluster(
+        **options, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        cluster.scheduler.allowed_failures = 0  # each costs a new process
         yield cluster
     assert not multiprocessing.active_children()
 
@@ -73,11 +85,26 @@ def test_a_dask_cluster_is_an_executor_like_any_other(executor, tmp_path):
     assert run_map(second_time, range(10), executor, chunk=1, **options) == list(range(10))
     items = [0, threading.Lock(), Unreadable(), 4, 9]
     got = run_map(moody, items, executor, chunk=5)
-    assert [type(each).__name__ for each in got] == ["list", *["PicklingError"] * 3, "list"]
+    assert [type(each).__name__ for each in got] == ["list", *["TypeError"] * 3, "list"]
 
 
-def test_a_dask_worker_killed_in_the_middle_costs_nothing(executor, tmp_path):
-    """By SIGKILL from outside, once: dask runs its work again elsewhere."""
+def test_a_map_moves_to_a_cluster_by_one_argument(executor):
+    """And uses all of it with `workers=None`; what is large and shared goes to each worker once."""
+    assert workers_of(executor) == 2
+    mapped = opmap(executor=executor, workers=None, progress=False)(measure)
+    assert mapped(range(500), text=bytes(10**6)) == list(range(10**6, 10**6 + 500))
+    assert list(mapped.stream(range(20), text=b"")) == list(range(20))
+    mapped = opmap(executor=executor, retries=2, min_delay=0.01, progress=False)(moody)
+    ok, failed = mapped([0, 1])
+    assert ok == [0]
+    assert [type(each) for each in failed.errors] == [Stubborn] * 2
+    assert "in moody" in str(failed.__cause__.__cause__)
+
+
+@pytest.mark.parametrize("again", [0, 1], ids=["opero", "dask"])
+def test_a_dask_worker_killed_in_the_middle_costs_nothing(cluster, executor, tmp_path, again):
+    """By SIGKILL from outside, once; dask runs its work again elsewhere, or leaves that to opero."""
+    cluster.scheduler.allowed_failures = again
     told = tmp_path / "pid"
 
     def work(value: int) -> int:
@@ -88,14 +115,17 @@ def test_a_dask_worker_killed_in_the_middle_costs_nothing(executor, tmp_path):
         return 2 * value
 
     def kill() -> None:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + LONG
         while not (told.exists() and told.read_text().endswith("\n")):
             assert time.monotonic() < end
             time.sleep(0.005)
         os.kill(int(told.read_text().split()[0]), signal.SIGKILL)
 
     killer = crowd.Job(kill)
-    got = run_map(work, range(400), executor, chunk=5)
+    try:
+        got = run_map(work, range(400), executor, chunk=5)
+    finally:
+        cluster.scheduler.allowed_failures = 0
     killer.result()
     assert got == [2 * value for value in range(400)]
 
@@ -117,13 +147,16 @@ def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
         time.sleep(0.05)
         return value
 
-    mapping = crowd.Job(run_map, work, range(200), client.get_executor(), 1)
-    end = time.monotonic() + PATIENCE
-    while not Path(tmp_path, "20").exists():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    client.close()
-    got = mapping.result()
+    def close() -> None:
+        end = time.monotonic() + LONG
+        while not Path(tmp_path, "20").exists():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        client.close()
+
+    closer = crowd.Job(close)
+    got = run_map(work, range(200), client.get_executor(), 1)
+    closer.result()
     assert got[:10] == list(range(10))
-    assert {type(each) for each in got[30:]} == {OperoError}
+    assert {type(each) for each in got[-20:]} == {OperoError}
     assert "is closed" in str(got[-1])

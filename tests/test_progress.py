@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -171,6 +170,87 @@ def test_two_bars_one_after_the_other_stand_on_lines_of_their_own():
     assert after == ""
 
 
+# --- whole maps -----------------------------------------------------------------------------------------
+
+MAP = """
+import asyncio, os, signal, threading
+from opero import opmap
+OPTIONS = {"workers": 2, "retries": 2, "min_delay": 0.001, "max_delay": 0.001}
+def work(x, boss=None):
+    if x == "die": os._exit(5)
+    if x == "interrupt": os.kill(boss, signal.SIGINT)
+    if x == "wait": time.sleep(0.5)
+    if x in range(3, 1000, 10): raise ValueError(x)
+    return x
+async def awork(x, boss=None):
+    if x == "wait": await asyncio.sleep(60)
+    return work(x, boss)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("thread", "mapped(range(50))"),
+        ("process", "mapped(iter(range(50)))"),
+        ("async", "list(mapped.stream(range(50)))"),
+        ("async", "asyncio.run(mapped.amap(x for x in range(50)))"),
+        ("async_process", "mapped(range(50))"),
+    ],
+)
+def test_the_bar_of_a_map_is_exact_though_items_fail(mode, form):
+    """In every mode and form, of known and of unknown length."""
+    function = "awork" if "async" in mode else "work"
+    written, code = in_terminal(
+        f"{MAP}\nmapped = opmap(mode={mode!r}, **OPTIONS)({function})\n{form}"
+    )
+    assert code == 0, written
+    *_, last, after = lines_of(written)
+    assert "failed=5, retried=5" in last
+    assert ("50/50" in last) == (
+        "range(50))" in form and "iter" not in form and " for " not in form
+    )
+    assert "50/50" in last or "50it" in last
+    assert after == ""
+
+
+def test_the_bar_of_a_map_counts_dead_workers_and_cached_items():
+    """A death is a failed attempt; what the cache answers is done."""
+    written, code = in_terminal(
+        MAP
+        + "mapped = opmap(mode='process', cache=True, **OPTIONS)(work)\n"
+        + "mapped([*range(0, 100, 10), 'die', *range(1, 100, 10), 0, 10, 20])\n"
+        + "mapped(range(0, 100, 10))\n"
+    )
+    assert code == 0, written
+    *_, first, second, after = lines_of(written)
+    assert "24/24" in first
+    assert "23/23" in first or "failed=1, retried=1" in first
+    assert "10/10" in second
+    assert "failed=0, retried=0" in second
+    assert after == ""
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
+def test_an_interrupted_map_says_how_far_it_came_and_leaves_a_clean_line(mode):
+    """By a signal, while an item runs; it is one that the first ones did not have to wait for."""
+    function = "awork" if "async" in mode else "work"
+    written, code = in_terminal(
+        MAP
+        + "items = [*range(4, 10), 'interrupt', *range(14, 20), *['wait'] * 4]\n"
+        + f"opmap(mode={mode!r}, chunk_size=1, **OPTIONS)({function})(items, boss=os.getpid())\n"
+    )
+    assert code != 0, written
+    lines = lines_of(written)
+    (bar,) = [line for line in lines if line.startswith(function)]
+    done = re.search(r"(\d+)/17", bar)
+    assert done is not None
+    assert int(done[1]) >= 4
+    assert "failed=0, retried=0" in bar
+    assert lines[lines.index(bar) + 1] == "Traceback (most recent call last):"
+    assert "KeyboardInterrupt" in lines[-2]
+
+
 # --- silence ------------------------------------------------------------------------------------------
 
 
@@ -209,7 +289,7 @@ def test_no_bar_is_shown_in_a_terminal_when_none_is_asked_for():
 
 
 def test_what_looks_like_a_notebook_shows_a_bar_without_a_terminal(monkeypatch):
-    """A shell with a kernel; this is a simulation, the next test is the real thing."""
+    """A shell with a kernel; the real thing is in `test_notebook.py`."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     shell = SimpleNamespace(kernel=object())
@@ -227,32 +307,6 @@ def test_an_interactive_shell_without_a_kernel_is_no_notebook(monkeypatch):
     for found in [lambda: shell, lambda: None]:
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=found))
         assert type(progress.open(True, 10, "work")) is progress.Silent
-
-
-def test_a_real_kernel_shows_a_bar_that_ends_exact(monkeypatch):
-    """As a widget where ipywidgets is installed, as text where it is not."""
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed: no real notebook here")
-    manager_module = pytest.importorskip("jupyter_client.manager")
-    root = str(Path(progress.__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-    manager = manager_module.KernelManager()
-    manager.kernel_spec.argv[0] = sys.executable
-    manager.start_kernel()
-    client = manager.client()
-    try:
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
-        messages: list = []
-        code = BEGIN + "with progress.open(True, 10, 'work') as bar: bar.update(10, 1, 2)\n"
-        reply = client.execute_interactive(code, timeout=60, output_hook=messages.append)
-        assert reply["content"]["status"] == "ok", reply
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        client.context.destroy()
-    shown = "".join(repr(each["content"]) for each in messages).replace(r"\u2007", " ")
-    assert "10/10" in shown
-    assert "failed=1, retried=2" in shown
 
 
 # --- functions that are told --------------------------------------------------------------------------

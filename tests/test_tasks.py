@@ -1005,6 +1005,16 @@ def test_a_worker_runs_as_many_coroutines_at_once_as_it_may(coroutines):
     assert len(seen) == 1
 
 
+def test_a_worker_changes_its_loop_if_a_map_wants_another(coroutines):
+    """It is warm from the map before, which may have wanted the other one."""
+
+    async def name(x):
+        return type(asyncio.get_running_loop()).__module__.split(".")[0]
+
+    for wanted in ["asyncio", "uvloop", "asyncio"]:
+        assert coroutines(name, [0], loop=wanted) == ([wanted], [])
+
+
 def test_a_worker_has_time_limits_and_fallback_arguments(coroutines):
     """As the engine has."""
 

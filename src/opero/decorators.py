@@ -225,7 +225,7 @@ def opmap(mode: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R | BaseE
 @overload
 def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
     mode: _SyncMode = "process",
-    workers: int = 4,
+    workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
@@ -245,7 +245,7 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
 @overload
 def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
     mode: _SyncMode = "process",
-    workers: int = 4,
+    workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
@@ -265,7 +265,7 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
 @overload
 def opmap(
     mode: ParallelMode,
-    workers: int = 4,
+    workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
@@ -285,7 +285,7 @@ def opmap(
 @overload
 def opmap(
     mode: ParallelMode,
-    workers: int = 4,
+    workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
@@ -304,7 +304,7 @@ def opmap(
 ) -> AwaitingRaisingMapDecorator: ...
 def opmap(
     mode: Any = "process",
-    workers: int = 4,
+    workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Callable[[Progress], object] = True,
     retries: int = 3,
@@ -339,7 +339,8 @@ def opmap(
     Args:
         mode: Where attempts are made: "thread" and "process" for ordinary functions, "async" (one
             event loop) and "async_process" (one in each process) for coroutine functions.
-        workers: How many threads or processes, or coroutines at once.
+        workers: How many threads or processes, or coroutines at once; with `executor`, how many
+            jobs it is given at once, None for as many as it has workers.
         ordered: Whether results come in the order of the items, or as they are ready.
         progress: Whether a bar is shown, where somebody sees it; or a function that is called with
             a `Progress` now and then.

@@ -174,8 +174,10 @@ async def drive_async(
                     loop.take_in(await waiting.until(loop.patience(), reading.task))
         done = True
     finally:
-        await reading.close()
-        await waiting.close(abandon=not done)
+        try:
+            await reading.close()
+        finally:  # whatever the input does at its end, and if it is cancelled once more
+            await waiting.close(abandon=not done)
     if loop.fault is not None:
         raise loop.fault
 
@@ -257,10 +259,12 @@ class _Waiting:
     async def close(self, abandon: bool) -> None:
         """Close the engine, and leave no waiting behind."""
         if self._thread is None:
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.wait({self._task})
-            await self._engine.close(abandon)
+            try:
+                if self._task is not None:
+                    self._task.cancel()
+                    await asyncio.wait({self._task})
+            finally:
+                await self._engine.close(abandon)
             return
         self._engine.wake()
         self._thread.shutdown(wait=True)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 
@@ -254,7 +254,10 @@ def iterate(
     ended = False
     try:
         while True:
-            part, taken = parts.get()
+            try:
+                part, taken = parts.get(timeout=_LOOK)
+            except Empty:
+                continue
             if taken is None:
                 ended = True
                 if part is not None:

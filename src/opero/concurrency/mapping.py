@@ -10,6 +10,7 @@ from typing import Any
 from opero import hotpath
 
 from . import driver, loops, progress
+from .filling import Filling
 from .plan import MapPlan
 from .scheduler import Scheduler
 
@@ -17,6 +18,8 @@ _AIM = 4_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
 """The same where all workers take turns in one thread."""
+_AIM_OF_EXECUTORS = 50_000_000
+"""The same where every chunk takes a way of milliseconds, as on a cluster."""
 _AT_ONCE = 16
 """How many coroutines each process of mode `async_process` runs at once."""
 _AHEAD = 16
@@ -81,7 +84,7 @@ class Map:
         Returns:
             An iterator over the results. Closing it ends the map.
         """
-        parts = self._parts(items, shared, _AHEAD * self.plan.workers)
+        parts = self._parts(items, shared, _AHEAD)
         return (result for part in parts for result in part)
 
     def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
@@ -100,7 +103,7 @@ class Map:
             items: An iterable, or an asynchronous one.
             **shared: Keyword arguments of every call.
         """
-        return _flatten(self._aparts(items, shared, _AHEAD * self.plan.workers))
+        return _flatten(self._aparts(items, shared, _AHEAD))
 
     # --- the cache and the figures are those of the function of one item ------------------------
 
@@ -134,16 +137,16 @@ class Map:
 
     # --- one map --------------------------------------------------------------------------------
 
-    def _parts(self, items: Any, shared: dict[str, Any], window: int) -> Iterator[list[Any]]:
+    def _parts(self, items: Any, shared: dict[str, Any], ahead: int) -> Iterator[list[Any]]:
         """Begin a map; its results come some at a time."""
-        scheduler = self._scheduler(items, shared, window)
+        scheduler = self._scheduler(items, shared, ahead)
         if self.plan.mode == "async":
             return loops.iterate(
                 lambda: self._drive_async(scheduler, items, shared), self.plan.loop
             )
         return driver.drive(
             scheduler,
-            lambda: self._engine(shared),
+            lambda: self._engine(shared, scheduler.sizer.workers),
             iter(items),
             self.call.clock,
             lambda: self._bar(scheduler),
@@ -151,67 +154,78 @@ class Map:
         )
 
     def _aparts(
-        self, items: Any, shared: dict[str, Any], window: int
+        self, items: Any, shared: dict[str, Any], ahead: int
     ) -> AsyncGenerator[list[Any], None]:
         """Begin a map in a coroutine."""
-        return self._drive_async(self._scheduler(items, shared, window), items, shared)
+        return self._drive_async(self._scheduler(items, shared, ahead), items, shared)
 
     def _drive_async(
         self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         return driver.drive_async(
             scheduler,
-            lambda: self._engine(shared),
+            lambda: self._engine(shared, scheduler.sizer.workers),
             items,
             self.call.clock,
             lambda: self._bar(scheduler),
             self.plan.raises,
         )
 
-    def _scheduler(self, items: Any, shared: dict[str, Any], window: int) -> Scheduler:
-        """Make the scheduler of one map, and refuse what does not fit the function."""
+    def _scheduler(self, items: Any, shared: dict[str, Any], ahead: int) -> Scheduler:
+        """Make the scheduler of one map, and refuse what does not fit the function.
+
+        Args:
+            items: The input.
+            shared: Keyword arguments of every call.
+            ahead: How many items for each worker may be read ahead; 0 for no bound.
+        """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
             call.binding.arguments((None,), shared)
-        aim = _AIM_OF_TASKS if plan.mode == "async" else _AIM
-        sizer = core.ChunkSizer(plan.workers, aim, plan.chunk_size, _length(items))
+        workers, aim = plan.workers, _AIM_OF_TASKS if plan.mode == "async" else _AIM
+        if plan.executor is not None:
+            from .executors.engine import workers_of
+
+            workers, aim = workers or workers_of(plan.executor), _AIM_OF_EXECUTORS
+        assert workers is not None
+        sizer: Any = core.ChunkSizer(workers, aim, plan.chunk_size, _length(items))
+        if plan.mode == "async_process":
+            sizer = Filling(sizer, _AT_ONCE)
         buckets = None
         if call.limiter is not None:
             buckets = [call.limiter.bucket]
             if not plan.total:
                 buckets = [
                     core.TokenBucket(call.limiter.rate_limit, call.limiter.burst, core.new_lock())
-                    for _ in range(plan.workers)
+                    for _ in range(workers)
                 ]
-        return Scheduler(call, shared, sizer, window, plan.ordered, buckets)
+        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, buckets)
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
         return progress.open(self.plan.progress, None if left < 0 else left, self.call.name)
 
-    def _engine(self, shared: dict[str, Any]) -> Any:
+    def _engine(self, shared: dict[str, Any], workers: int) -> Any:
         """Make what runs the attempts of one map."""
         plan = self.plan
         if plan.executor is not None:
-            from .foreign import ExecutorEngine
+            from .executors.engine import ExecutorEngine
 
-            return ExecutorEngine(self.func, shared, plan.executor, plan.workers, self.call.clock)
+            return ExecutorEngine(self.func, shared, plan.executor, workers)
         if plan.mode == "thread":
             from .threads import ThreadEngine
 
-            return ThreadEngine(self.func, shared, plan.workers)
+            return ThreadEngine(self.func, shared, workers)
         if plan.mode == "async":
             from .tasks import TaskEngine
 
-            return TaskEngine(
-                self.func, shared, plan.workers, plan.attempt_timeout, self.call.clock
-            )
+            return TaskEngine(self.func, shared, workers, plan.attempt_timeout, self.call.clock)
         from .processes.engine import ProcessEngine
 
         return ProcessEngine(
             self.func,
             shared,
-            plan.workers,
+            workers,
             start_method=plan.start_method,
             attempt_timeout=plan.attempt_timeout,
             runner="loop" if plan.mode == "async_process" else "plain",

@@ -23,7 +23,7 @@ class MapPlan:
 
     Attributes:
         mode: Where the attempts are made: one of `MODES`.
-        workers: How many threads, processes or coroutines at once.
+        workers: How many threads, processes or coroutines at once; None to ask the executor.
         ordered: Whether results come in the order of the items.
         progress: Whether a bar is shown; or what is told of the progress.
         chunk_size: Items handed out at once; 0 to go by measured time.
@@ -36,7 +36,7 @@ class MapPlan:
     """
 
     mode: str
-    workers: int
+    workers: int | None
     ordered: bool
     progress: bool | Callable[[Any], object]
     chunk_size: int
@@ -65,7 +65,7 @@ def map_plan(options: dict[str, Any], shared_limit: bool) -> MapPlan:
     executor = _check_executor(options["executor"], mode)
     return MapPlan(
         mode=mode,
-        workers=_check_workers(options["workers"]),
+        workers=_check_workers(options["workers"], executor),
         ordered=check_flag("ordered", options["ordered"]),
         progress=_check_progress(options["progress"]),
         chunk_size=0 if chunk_size is None else check_count("chunk_size", chunk_size),
@@ -122,7 +122,11 @@ def check_function(plan: MapPlan, call: Any, signature: inspect.Signature | None
             )
 
 
-def _check_workers(workers: Any) -> int:
+def _check_workers(workers: Any, executor: Executor | None) -> int | None:
+    if workers is None and executor is not None:
+        return None
+    if workers is None:
+        raise ValueError("workers=None: only an executor= knows how many it has; give a number")
     count = check_count("workers", workers)
     if count > _MOST_WORKERS:
         raise ValueError(_not_allowed("workers", workers, f"{_MOST_WORKERS} at most"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from time import monotonic
@@ -152,9 +153,12 @@ class Drawn(Bar):
 def _tqdm() -> Any:
     """Return tqdm's bar for a terminal or a notebook, without what it would leave behind.
 
-    That is a thread that watches it, and a lock of `multiprocessing`, which fixes the start method.
+    That is a thread that watches it, and a lock of `multiprocessing`, which fixes the start method;
+    and in a notebook without widgets, where the bar is text, the advice to install them.
     """
-    tqdm: Any = import_module("tqdm.auto").tqdm
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        tqdm: Any = import_module("tqdm.auto").tqdm
     lock = getattr(tqdm, "_lock", None) or threading.RLock()
     return type("Tqdm", (tqdm,), {"monitor_interval": 0, "_lock": lock})
 

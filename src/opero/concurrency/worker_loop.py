@@ -15,8 +15,9 @@ from .scheduler import NOTHING
 from .slots import Work
 from .tasks import TaskEngine
 
-_own: tuple[int, asyncio.AbstractEventLoop] | None = None
-"""The loop of this worker process, and the process that made it: a forked child makes its own."""
+_own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
+"""The loop of this worker process, and which one it was to be; and the process that made it, as a
+forked child makes its own."""
 
 
 def run_coroutines(
@@ -32,7 +33,7 @@ def run_coroutines(
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job in this process, several at once.
 
-    The loop stays for the next job.
+    The loop stays for the next job, unless that wants another one.
 
     Args:
         function: The coroutine function.
@@ -42,7 +43,7 @@ def run_coroutines(
         concurrency: How many attempts may be under way at once.
         note: Told the place of each attempt before it begins.
         attempt_timeout: Seconds that an attempt may take.
-        loop: Which loop, if there is none yet: "auto", "uvloop" or "asyncio".
+        loop: Which loop: "auto", "uvloop" or "asyncio".
         done: Told the place of each attempt when it is over.
 
     Returns:
@@ -51,8 +52,10 @@ def run_coroutines(
     from multiprocessing.util import Finalize
 
     global _own  # noqa: PLW0603 - there is one per process
+    if _own is not None and _own[2] != loop:
+        close_worker_loop()
     if _own is None or _own[0] != os.getpid() or _own[1].is_closed():
-        _own = os.getpid(), new_loop(loop)
+        _own = os.getpid(), new_loop(loop), loop
         Finalize(None, close_worker_loop, exitpriority=10)
     clock = hotpath.core.clock
     slots = min(concurrency, len(values))

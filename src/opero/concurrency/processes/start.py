@@ -22,6 +22,7 @@ _PRELOAD = ["opero.concurrency.processes.worker", "cloudpickle"]
 
 
 def _preparation(name: str) -> dict[str, Any]:
+    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # a notebook's %reset takes it away
     data: dict[str, Any] = spawn.get_preparation_data(name)
     data.pop("init_main_from_name", None)
     data.pop("init_main_from_path", None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures as cf
 import contextvars
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -12,20 +14,22 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import crowd
 import pytest
 from crowd import PATIENCE
 
 from opero import AllFailedError, OperoError, opero, opmap
-from opero.concurrency import foreign
 from opero.concurrency.driver import drive
 from opero.concurrency.engine import Crash, Report
-from opero.concurrency.foreign import ExecutorEngine
+from opero.concurrency.executors import cargo, parcels
+from opero.concurrency.executors.engine import ExecutorEngine, workers_of
 from opero.concurrency.progress import Silent
 from opero.concurrency.scheduler import NOTHING, Job, Scheduler, Span
 from opero.core.chunk import ChunkSizer
@@ -120,7 +124,7 @@ def run_map(
     **options: Any,
 ) -> list[Any]:
     call = opero(**{"retries": 1, **options})(function)
-    engine = ExecutorEngine(function, shared or {}, executor, workers)
+    engine = ExecutorEngine(function, shared or {}, executor, workers or workers_of(executor))
     sizer = ChunkSizer(engine.slots, 2_000_000, chunk, -1)
     scheduler = Scheduler(call, shared or {}, sizer, 1000, True, None)
     ways = drive(scheduler, lambda: engine, iter(items), call.clock, lambda: Silent(None), False)
@@ -187,7 +191,7 @@ class Fragile(cf.Executor):
             if lost:
                 future.set_exception(self.kind("all those workers died"))
             else:
-                future.set_result(foreign.run(parcel))
+                future.set_result(parcels.run(parcel))
 
 
 class Forgetful(cf.Executor):
@@ -235,6 +239,25 @@ def test_opmap_takes_an_executor(processes):
     assert list(mapped.stream(range(10))) == list(range(1, 11))
 
 
+def test_an_executor_serves_a_coroutine(processes):
+    """`amap` and `astream`; a map that is cancelled leaves the executor what it has begun."""
+    mapped = opmap(executor=processes, workers=None, progress=False)(plain)
+
+    async def main() -> None:
+        assert await mapped.amap(range(100)) == list(range(1, 101))
+        assert [each async for each in mapped.astream(range(10), plus=2)] == list(range(2, 12))
+        task = asyncio.ensure_future(
+            opmap(executor=processes, progress=False)(slow).amap(range(999))
+        )
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    crowd.run(main())
+    assert processes.submit(plain, 1).result(PATIENCE) == 2
+
+
 def test_the_executor_stays_open(processes):
     """It belongs to the user."""
     run_map(plain, range(10), processes)
@@ -244,7 +267,7 @@ def test_the_executor_stays_open(processes):
 def test_a_decorated_function_travels_by_its_name(processes):
     """The worker imports the wrapper and takes the function out of it."""
     function = decorated.__wrapped__
-    assert isinstance(foreign.carrier(function), foreign.Named)
+    assert isinstance(cargo.carrier(function), cargo.Named)
     for value, pid, elsewhere in run_map(function, range(5), processes):
         assert (pid != os.getpid(), elsewhere) == (True, True), value
 
@@ -258,7 +281,7 @@ def test_closures_and_lambdas_travel_by_their_source(processes):
 def test_a_method_travels_undecorated_with_its_owner(processes):
     """A plain pickle of the bound method would lead to the decorated one."""
     bound = Owner.add.__wrapped__.__get__(Owner(5))
-    assert isinstance(foreign.carrier(bound), foreign.Bound)
+    assert isinstance(cargo.carrier(bound), cargo.Bound)
     assert run_map(bound, range(5), processes) == list(range(5, 10))
 
 
@@ -271,8 +294,8 @@ def test_a_function_that_cannot_travel_ends_the_map_and_says_why(processes):
 
 def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(processes):
     """Such as one from a module that the worker does not have."""
-    engine = ExecutorEngine(plain, {}, processes)
-    engine._cargo._packed = b"any name", pickle.dumps((foreign.Named("nowhere", "f", 0), {}))
+    engine = ExecutorEngine(plain, {}, processes, 2)
+    engine._cargo._packed = b"any name", pickle.dumps((cargo.Named("nowhere", "f", 0), {}))
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)
     engine.close(False)
@@ -295,7 +318,7 @@ def test_main_module_functions_classes_and_exceptions_travel(tmp_path):
         "    if thing.n == 2: raise Boom(2)\n"
         "    return Thing(thing.n + 1)\n"
         "def main():\n"
-        "    from test_foreign import run_map\n"
+        "    from test_executors import run_map\n"
         "    context = multiprocessing.get_context(sys.argv[2])\n"
         "    with cf.ProcessPoolExecutor(1, context) as executor:\n"
         "        got = run_map(work, [Thing(n) for n in range(4)], executor, chunk=2)\n"
@@ -334,12 +357,31 @@ def test_what_cannot_travel_fails_its_own_item_only(processes):
     assert (type(got[1]), got[1].args) == (Stubborn, ("1 and 2",))
     assert (type(got[2]), "Locked" in str(got[2])) == (ErrorStandIn, True)
     assert callable(got[3])
-    assert (type(got[4]), "cannot pickle" in str(got[4])) == (pickle.PicklingError, True)
-    assert (type(got[5]), "no number" in str(got[5])) == (pickle.PicklingError, True)
+    assert (type(got[4]), "the result of type _thread.lock cannot be" in str(got[4])) == (
+        TypeError,
+        True,
+    )
+    assert (type(got[5]), "no number" in str(got[5])) == (TypeError, True)
     assert (type(got[6]), got[6].code) == (SystemExit, 3)
-    assert (type(got[7]), "cannot pickle" in str(got[7])) == (pickle.PicklingError, True)
-    assert (type(got[8]), "no number" in str(got[8])) == (pickle.PicklingError, True)
+    assert (type(got[7]), "the item of type _thread.lock cannot be" in str(got[7])) == (
+        TypeError,
+        True,
+    )
+    assert (type(got[8]), "no number" in str(got[8])) == (TypeError, True)
     assert got[9] == [9]
+
+
+def test_a_failure_shows_where_it_was_raised(processes):
+    """The traceback of the other process is its cause, as in mode `process`."""
+    items = [0, 1, 2, 6]
+    _, stubborn, locked, fatal = run_map(moody, items, processes, chunk=2)
+    for error in [stubborn, locked, fatal]:
+        assert "in moody" in str(error.__cause__)
+        assert "threads.py" not in str(error.__cause__)
+    shown = "".join(traceback.format_exception(stubborn))
+    assert "raise Stubborn(1, 2)" in shown
+    (again,) = run_map(moody, [1], processes, retries=2, min_delay=0.01)
+    assert "in moody" in str(again.errors[0].__cause__)
 
 
 def test_failed_items_are_tried_again(processes, tmp_path):
@@ -358,7 +400,7 @@ def test_failed_items_are_tried_again(processes, tmp_path):
 
 def test_a_fallback_value_takes_its_place(processes):
     """The one attempt's arguments travel instead of the item."""
-    engine = ExecutorEngine(plain, {}, processes)
+    engine = ExecutorEngine(plain, {}, processes, 2)
     job = job_of(1)
     job.call = ((1,), {"plus": 41})
     engine.start(0, job)
@@ -369,7 +411,7 @@ def test_a_fallback_value_takes_its_place(processes):
 
 def test_the_elapsed_time_is_that_of_the_worker(processes):
     """Chunks are sized by it."""
-    engine = ExecutorEngine(slow, {}, processes)
+    engine = ExecutorEngine(slow, {}, processes, 2)
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)
     engine.close(False)
@@ -403,6 +445,7 @@ def test_a_broken_process_pool_fails_what_is_left_and_ends_soon():
     assert len(lost) >= 500, "the pool was found broken too late"
     assert {type(each) for each in lost.values()} == {WorkerCrashedError}
     assert "the executor broke" in str(lost[200])
+    assert "mode='process' without executor=" in str(lost[200])
     assert isinstance(lost[200].__cause__, BrokenProcessPool)
 
 
@@ -501,7 +544,7 @@ def test_an_item_that_killed_its_workers_is_tried_again_alone():
 
 def test_wait_ends_with_its_timeout_and_with_wake():
     """A driver is never kept longer than it asked."""
-    engine = ExecutorEngine(plain, {}, cf.ThreadPoolExecutor(1))
+    engine = ExecutorEngine(plain, {}, cf.ThreadPoolExecutor(1), 2)
     begun = time.monotonic()
     assert engine.wait(0.05) == []
     assert 0.04 < time.monotonic() - begun < PATIENCE
@@ -538,44 +581,121 @@ def test_an_abandoned_map_does_not_wait_and_runs_nothing_more():
     assert engine.wait(0) == []
 
 
-def test_slots_are_those_of_the_user_or_of_the_executor():
-    """In that order; four where nobody says."""
+def test_as_many_jobs_are_submitted_as_the_user_says_or_the_executor_has_workers():
+    """`workers=None` asks it; four where it does not say."""
+    gate = threading.Event()
+    most = 0
+    begun = itertools.count(1)
+
+    def work(value: int) -> int:
+        nonlocal most
+        most = max(most, next(begun))
+        gate.wait(PATIENCE)
+        return value
+
     with cf.ThreadPoolExecutor(7) as executor:
-        assert ExecutorEngine(plain, {}, executor).slots == 7
-        assert ExecutorEngine(plain, {}, executor, 3).slots == 3
-    assert ExecutorEngine(plain, {}, Inline()).slots == 4
+        assert workers_of(executor) == 7
+        mapped = opmap(mode="thread", executor=executor, workers=None, progress=False)(work)
+        mapping = crowd.Job(mapped, range(50))
+        crowd.until(lambda: most == 7)
+        gate.set()
+        assert mapping.result() == list(range(50))
+        stream = mapped.stream(range(100))
+        assert [next(stream) for _ in range(5)] == list(range(5))
+        stream.close()
+    assert workers_of(Inline()) == 4
+    with pytest.raises(ValueError, match="workers=None"):
+        opmap(workers=None)(plain)
+    with pytest.raises(ValueError, match="workers=0"):
+        opmap(workers=0, executor=executor)(plain)
 
 
 def test_a_time_limit_for_attempts_is_refused():
     """Nothing could keep it."""
     with pytest.raises(ValueError, match="attempt_timeout=3"):
-        ExecutorEngine(plain, {}, Inline(), None, None, 3)
+        opmap(executor=Inline(), attempt_timeout=3)(plain)
 
 
-def test_a_worker_keeps_the_functions_of_few_maps():
+# --- the function and its shared arguments --------------------------------------------------------------
+
+
+def test_a_worker_keeps_the_functions_of_few_maps(own_cargo):
     """Their shared arguments may be large."""
-    before = foreign._loaded.copy()
-    try:
-        for number in range(20):
-            cargo = foreign.Cargo(plain, {"plus": number})
-            _, function = foreign.load_cargo(*cargo.pack())
-            assert function(1) == 1 + number
-            assert foreign.load_cargo(*cargo.pack())[1] is function
-        assert len(foreign._loaded) == foreign.KEPT
-    finally:
-        foreign._loaded.clear()
-        foreign._loaded.update(before)
+    for number in range(20):
+        load = cargo.Cargo(plain, {"plus": number})
+        _, function = cargo.load(*load.pack(True))
+        assert function(1) == 1 + number
+        assert cargo.load(*load.pack(False))[1] is function
+    assert len(cargo._loaded) == cargo.KEPT
+
+
+@pytest.mark.parametrize("forgets", [0, 1, 3])
+def test_large_shared_arguments_travel_once(own_cargo, forgets):
+    """And again to a worker that does not have them, or no more; a small function with every job."""
+    executor = Weighing(forgets)
+    large = bytes(10**6)
+    got = run_map(measure, range(100), executor, chunk=2, workers=3, shared={"text": large})
+    assert got == [10**6 + value for value in range(100)]
+    heavy = [weight for weight in executor.weights if weight > 10**6]
+    assert len(executor.weights) - len(heavy) >= 47
+    assert len(heavy) <= {0: 3, 1: 50, 3: 26}[forgets]
+    assert run_map(plain, range(10), Weighing(1), chunk=1) == list(range(1, 11))
+
+
+def test_real_processes_get_large_shared_arguments_once(processes):
+    """Whichever of them takes a job."""
+    shared = {"text": bytes(3 * 10**6)}
+    got = run_map(measure, range(50), processes, chunk=1, shared=shared)
+    assert got == [3 * 10**6 + value for value in range(50)]
+
+
+def measure(value: int, text: bytes) -> int:
+    return len(text) + value
+
+
+@pytest.fixture
+def own_cargo():
+    """Let a test play the worker in this process."""
+    before = cargo._loaded.copy()
+    cargo._loaded.clear()
+    yield
+    cargo._loaded.clear()
+    cargo._loaded.update(before)
+
+
+class Weighing(cf.Executor):
+    """Runs a call at once, from its pickle; it may forget functions, as a new process has none."""
+
+    def __init__(self, forgets: int) -> None:
+        self.forgets = forgets
+        self.weights: list[int] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        body = pickle.dumps(args)
+        self.weights.append(len(body))
+        if self.forgets and len(self.weights) % self.forgets == 0:
+            cargo._loaded.clear()
+        future: Any = cf.Future()
+        future.set_result(pickle.loads(pickle.dumps(fn(*pickle.loads(body)))))
+        return future
+
+
+# --- others ---------------------------------------------------------------------------------------------
 
 
 def test_loky_is_an_executor_like_any_other():
-    """Where it is installed; joblib brings it too."""
-    loky = pytest.importorskip("loky", reason="loky is not installed")
+    """It breaks like a pool of the standard library; the next `get_reusable_executor` is another."""
+    import loky
+
     executor = loky.get_reusable_executor(max_workers=2, timeout=5)
     try:
+        assert workers_of(executor) == 2
         assert run_map(lambda value: value + 1, range(1000), executor) == list(range(1, 1001))
         got = run_map(suicidal, [1, "die", 2], executor, chunk=1, workers=1)
         assert got[0] == 1
         assert [type(each) for each in got[1:]] == [WorkerCrashedError] * 2
         assert "SIGKILL" in str(got[1])
+        executor = loky.get_reusable_executor(max_workers=2, timeout=5)
+        assert run_map(plain, range(100), executor) == list(range(1, 101))
     finally:
         executor.shutdown(wait=True, kill_workers=True)
