@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import inspect
+import itertools
+import pickle
 import threading
 import time
+import weakref
 
 import pytest
-from crowd import run
+from crowd import Job, run
 
-from opero import AllFailedError, RateLimiter, opmap
+from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero, opmap
+from opero.testing import skip_waits
 
 QUIET = {"progress": False, "min_delay": 0.001, "max_delay": 0.002}
 
@@ -246,6 +253,364 @@ def test_a_progress_function_is_told_the_exact_end(mode):
     )
     mapped(range(10))
     assert (told[-1].done, told[-1].failed, told[-1].retried, told[-1].total) == (10, 1, 2, 10)
+
+
+# --- bad items and bad inputs ---------------------------------------------------------------------
+
+
+@every_way
+def test_what_is_no_input_is_refused_at_once(mode):
+    """Before anything runs, by all four forms."""
+    mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
+    for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
+        with pytest.raises(TypeError, match=r"double\(\): the items, an int, are not iterable"):
+            form(5)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'minus'"):
+            form([], minus=5)
+        with pytest.raises(TypeError, match="multiple values for argument 'x'"):
+            form([], x=5)
+
+    async def source():
+        yield 1
+
+    for form in (mapped, mapped.stream):
+        with pytest.raises(TypeError, match="an async_generator, come asynchronously: use amap"):
+            form(source())
+
+
+class Unsure:
+    """An input that does not know how long it is."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __iter__(self):
+        return iter(range(100))
+
+    def __len__(self):
+        if isinstance(self.length, Exception):
+            raise self.length
+        return self.length
+
+
+@ways
+@pytest.mark.parametrize("length", [0, 3, 100_000, -1, ValueError("no")], ids=str)
+def test_an_input_may_be_wrong_about_its_length(mode, length):
+    """It is a hint only."""
+    mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
+    assert mapped(Unsure(length)) == [2 * x for x in range(100)]
+
+
+@ways
+def test_an_input_may_be_too_long_for_a_length(mode):
+    """`len` fails for such a range."""
+    stream = opmap(mode=mode, workers=2, **QUIET)(WAYS[mode]).stream(range(1 << 99))
+    assert list(itertools.islice(stream, 3)) == [0, 2, 4]
+    stream.close()
+
+
+class Nameless:
+    """A value of which no cache key can be made."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@ways
+def test_an_item_without_a_cache_key_fails_alone(mode):
+    """The million others are worth something."""
+    function, attempts = flaky(mode, lambda x: 0)
+    mapped = opmap(mode=mode, cache=True, **QUIET)(function)
+    results = mapped([1, Nameless(), 2, 1])
+    assert (results[0], results[2], results[3]) == (-1, -2, -1)
+    assert isinstance(results[1], TypeError)
+    assert "argument 'x'" in str(results[1])
+    assert attempts == {1: 1, 2: 1}
+
+
+# --- what functions return and raise ---------------------------------------------------------------
+
+
+def hostile(x):
+    if x == "stop":
+        raise StopIteration(5)
+    if x == "exit":
+        raise SystemExit(3)
+    if x == "close":
+        raise GeneratorExit
+    if x == "cancel":
+        raise asyncio.CancelledError
+    if x == "value":
+        return ValueError("returned")
+    return None
+
+
+async def ahostile(x):
+    return hostile(x)
+
+
+@every_way
+def test_whatever_a_function_raises_is_the_outcome_of_its_item(mode):
+    """What ends programs, tasks and generators is not tried again, and ends nothing here."""
+    mapped = opmap(mode=mode, workers=1, retries=3, **QUIET)(
+        ahostile if "async" in mode else hostile
+    )
+    results = mapped(["fine", "stop", "exit", "close", "cancel", "value", "fine"])
+    assert [results[0], results[6]] == [None, None]
+    assert [type(results[n]) for n in (2, 3, 4)] == [
+        SystemExit,
+        GeneratorExit,
+        asyncio.CancelledError,
+    ]
+    kind = RuntimeError if "async" in mode else StopIteration  # as of any coroutine
+    assert isinstance(results[1].errors[-1], kind)
+    assert repr(results[5]) == "ValueError('returned')"
+    assert mapped.stats().failures == 4  # a returned exception is a result
+
+
+@ways
+def test_none_is_a_value_like_any_other(mode):
+    """It is cached too."""
+    function, attempts = flaky(mode, lambda x: 0)
+
+    def nothing(x):
+        function(x)
+
+    async def anothing(x):
+        await function(x)
+
+    mapped = opmap(mode=mode, cache=True, **QUIET)(nothing if mode == "thread" else anothing)
+    assert mapped([1, 1]) == [None, None]
+    assert mapped([1]) == [None]
+    assert attempts == {1: 1}
+
+
+@every_way
+def test_a_stream_gives_what_is_ready_before_it_raises_a_failure(mode):
+    """With `on_error="raise"`, in the order of the items."""
+    mapped = opmap(mode=mode, workers=1, retries=1, on_error="raise", **QUIET)(WAYS[mode])
+    seen = []
+    with pytest.raises(TypeError):
+        seen.extend(mapped.stream([1, 2, 3, None, 5]))
+    assert seen == [2, 4, 6]
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+async def oversleep(x):
+    await asyncio.sleep(x)
+    return x
+
+
+@pytest.mark.parametrize("mode", ["async", "async_process"])
+def test_an_awaited_attempt_is_cut_at_the_deadline(mode):
+    """As under `@opero`; the other items are not touched."""
+    mapped = opmap(mode=mode, timeout=0.4, retries=3, **QUIET)(oversleep)
+    late, fine = mapped([600, 0])
+    assert isinstance(late, DeadlineExceeded)
+    assert fine == 0
+
+
+@every_way
+def test_waits_can_be_skipped_in_tests(core, mode):
+    """In every mode; the figures tell how long they would have been."""
+    mapped = opmap(mode=mode, retries=3, min_delay=900, max_delay=900, progress=False)(WAYS[mode])
+    with skip_waits() as clock:
+        assert [type(result) for result in mapped([None, 1])] == [AllFailedError, int]
+        assert clock.waited >= 1800
+    assert mapped.stats().backoff_wait == 1800
+    assert mapped.stats()[3:7] == (4, 2, 0, 1)
+
+
+@ways
+def test_a_limiter_serves_maps_and_functions_in_turn(core, mode):
+    """A map stands in its line; nobody is passed for ever."""
+    limiter = RateLimiter(50)
+    single = opero(rate_limit=limiter)(double)
+    mapped = opmap(mode=mode, rate_limit=limiter, **QUIET)(WAYS[mode])
+    over = threading.Event()
+
+    def crowd():
+        while not over.is_set():
+            single(1)
+
+    crowds = [Job(crowd) for _ in range(3)]
+    try:
+        begun = time.monotonic()
+        assert mapped(range(8)) == [2 * x for x in range(8)]
+        elapsed = time.monotonic() - begun
+    finally:
+        over.set()
+        for each in crowds:
+            each.wait()
+    assert elapsed >= 7 * 4 / 50 * 0.5  # three others stand before each of its permits
+    assert 0 < mapped.stats().permit_wait <= elapsed
+
+
+# --- maps beside and inside each other -------------------------------------------------------------
+
+
+@ways
+def test_streams_of_one_function_go_on_side_by_side(mode):
+    """Neither sees anything of the other; nor do they wait for each other's runs."""
+    mapped = opmap(mode=mode, workers=2, cache=True, **QUIET)(WAYS[mode])
+    one, other = mapped.stream(range(50)), mapped.stream(range(50))
+    assert list(zip(one, other, strict=True)) == [(2 * x, 2 * x) for x in range(50)]
+    paused = mapped.stream(range(50, 60))
+    assert next(paused) == 100
+    assert mapped(range(50, 60)) == list(range(100, 120, 2))
+    paused.close()
+    assert mapped.call.store.flights == {}
+
+
+@ways
+def test_a_value_that_is_invalidated_while_it_is_made_is_not_kept(mode):
+    """The map itself gets it: it began before."""
+
+    def forget(x):
+        mapped.cache_invalidate(x)
+        return x
+
+    async def aforget(x):
+        return forget(x)
+
+    mapped = opmap(mode=mode, cache=True, **QUIET)(forget if mode == "thread" else aforget)
+    assert mapped([1, 2]) == [1, 2]
+    assert mapped.cache_info().currsize == 0
+
+
+def test_a_map_may_run_inside_a_map():
+    """Also inside a coroutine of another one, which it holds up."""
+    inner = opmap(mode="thread", workers=2, **QUIET)(double)
+
+    def outer(x):
+        return sum(inner(range(x)))
+
+    async def aouter(x):
+        return outer(x) + sum(await inner.amap(range(x)))
+
+    assert opmap(mode="thread", workers=3, **QUIET)(outer)(range(8)) == [
+        x * (x - 1) for x in range(8)
+    ]
+    assert opmap(mode="async", workers=3, **QUIET)(aouter)(range(8)) == [
+        2 * x * (x - 1) for x in range(8)
+    ]
+
+
+@every_way
+def test_a_stream_may_end_in_another_thread(mode):
+    """Where its last reference is dropped."""
+    stream = opmap(mode=mode, workers=2, **QUIET)(WAYS[mode]).stream(itertools.count())
+    assert next(stream) == 0
+    held = [stream]
+    del stream
+    Job(held.clear).wait()
+
+
+# --- a function like any other --------------------------------------------------------------------
+
+
+@opmap(mode="thread", **QUIET)
+def documented(x: int, plus: int = 0) -> int:
+    """Say what it does."""
+    return x + plus
+
+
+def test_a_map_looks_like_its_function():
+    """Name, docstring, signature; and it travels by its name."""
+    assert documented.__name__ == "documented"
+    assert documented.__doc__ == "Say what it does."
+    assert str(inspect.signature(documented)) == "(x: 'int', plus: 'int' = 0) -> 'int'"
+    assert documented.__wrapped__(1, plus=2) == 3
+    assert pickle.loads(pickle.dumps(documented)) is documented
+    assert repr(documented) == "<opero map of documented, mode 'thread'>"
+
+
+def test_an_attribute_of_the_function_does_not_hide_a_form_of_the_map():
+    """Others are taken over, as by `functools.wraps`."""
+
+    def odd(x):
+        return x
+
+    odd.stream = odd.amap = odd.plan = odd.mine = "an attribute"
+    mapped = opmap(mode="thread", **QUIET)(odd)
+    assert list(mapped.stream([1])) == [1]
+    assert mapped.stats().calls == 1
+    assert mapped.mine == "an attribute"
+
+
+@ways
+def test_attempts_see_the_callers_context(mode):
+    """And what one sets, no other sees."""
+    where = contextvars.ContextVar("where", default="nowhere")
+
+    def look(x):
+        return where.get()
+
+    async def alook(x):
+        seen = where.get()
+        where.set(str(x))
+        return seen
+
+    mapped = opmap(mode=mode, workers=2, **QUIET)(look if mode == "thread" else alook)
+    where.set("here")
+    assert mapped(range(5)) == list(mapped.stream(range(5))) == ["here"] * 5
+    assert where.get() == "here"
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Something that a weak reference can watch."""
+
+
+@ways
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_lets_go_of_what_it_has_handed_on(mode, ordered):
+    """Items and results, also those of the same chunk."""
+    watched = []
+
+    def make(x):
+        result = Payload()
+        watched.append(weakref.ref(x))
+        watched.append(weakref.ref(result))
+        return result
+
+    async def amake(x):
+        return make(x)
+
+    mapped = opmap(mode=mode, workers=2, ordered=ordered, **QUIET)(
+        make if mode == "thread" else amake
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        taken = 0
+        for result in mapped.stream(Payload() for _ in range(2000)):
+            assert isinstance(result, Payload)
+            taken += 1
+        del result
+        assert taken == 2000
+        assert not [ref for ref in watched if ref() is not None]
+    finally:
+        gc.enable()
+
+
+@every_way
+def test_a_progress_function_that_raises_ends_the_map(mode):
+    """With what it raised."""
+
+    def tell(progress):
+        raise OSError("the display is gone")
+
+    options = {**QUIET, "progress": tell}
+    mapped = opmap(mode=mode, workers=2, **options)(WAYS[mode])
+    with pytest.raises(OSError, match="the display is gone"):
+        mapped(range(1000))
+
+
+# --- options --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

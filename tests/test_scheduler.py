@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import weakref
 from collections import Counter
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,10 +15,11 @@ from crowd import standing_clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import AllFailedError, DeadlineExceeded, opero
+from opero import AllFailedError, AttemptTimeout, DeadlineExceeded, RateLimiter, get_logger, opero
 from opero.concurrency.scheduler import NOTHING, Scheduler
 from opero.core.chunk import ChunkSizer
 from opero.core.clock import NEVER
+from opero.limiter import Turn
 
 MILLISECOND = 10**6
 
@@ -55,7 +58,9 @@ class World:
         self.running: dict[int, Any] = {}
         self.attempts: Counter[Any] = Counter()
         self.starts: list[tuple[int, int, Any]] = []
+        self.begun: dict[Any, int] = {}
         self.earliest: dict[Any, int] = {}
+        self.latest: dict[Any, int] = {}
         self.results: list[Any] = []
         self.most_read_ahead = 0
         self.largest = 1
@@ -76,7 +81,12 @@ class World:
                 self.finish(self.dice.choice(sorted(self.running)), crashes)
             elif waits:
                 assert wake > self.clock.now(), "a driver would spin"
+                for slot in self.idle:
+                    assert scheduler.assign(slot, wake - 1) is None, "a driver would oversleep"
                 self.clock.move_to(wake)
+                settled = scheduler.settled
+                if not self.hand_out() and scheduler.settled == settled:
+                    assert scheduler._permits, "a driver would wake in vain"
             else:
                 assert self.collect(), "nothing can happen any more, and not all is done"
         self.collect()
@@ -111,6 +121,9 @@ class World:
             if job.trial is not None:
                 (value,) = job.values  # what has failed is tried alone
                 assert now >= self.earliest[value], "a retry before its delay is over"
+                assert now < self.latest[value], "an attempt after its deadline"
+            for value in job.values:
+                self.begun[value] = now
             self.starts += [(slot, now, value) for value in job.values]
         return moved
 
@@ -151,8 +164,9 @@ class World:
 
     def note(self, value: Any) -> None:
         """Remember when an item may be tried again at the earliest."""
-        least = int(self.scheduler.call.policy.min_delay * 1e9)
-        self.earliest[value] = self.clock.now() + least
+        call = self.scheduler.call
+        self.earliest[value] = self.clock.now() + int(call.policy.min_delay * 1e9)
+        self.latest.setdefault(value, self.begun[value] + (call.timeout or NEVER))
 
 
 def identity(x: Any) -> Any:
@@ -266,8 +280,9 @@ def test_equal_items_share_a_run_and_stored_ones_need_none(
         assert list(map(seen, results)) == wanted
     else:
         assert Counter(map(seen, results)) == Counter(wanted)
-    assert scheduler._running == {}
-    assert scheduler._keys == {}
+    assert scheduler._runs.under_way == {}
+    assert scheduler._leaders == {}
+    assert function.store.flights == {}
     assert function.cache_info().hits + function.cache_info().misses == len(items)
 
 
@@ -313,11 +328,6 @@ def test_no_attempt_begins_after_its_deadline(core, scripts, slots, timeout, lim
     with standing_clock(core.clock):
         world = World(scheduler, scripts, slots, random.Random(seed))
         results = world.run(list(range(len(scripts))))
-    first: dict[Any, int] = {}
-    for _, now, value in world.starts:
-        begun = first.setdefault(value, now)
-        if not world.running and slots == 1 and not limited:
-            assert now < begun + timeout * 1e9 + 5 * MILLISECOND
     for value, result in enumerate(results):
         right = expected(scripts[value], value, 5)
         assert seen(result) == right or isinstance(result, DeadlineExceeded)
@@ -396,6 +406,462 @@ def test_a_worker_that_dies_between_two_items_costs_none(core):
     scheduler.report(job, ["one", "two", "three"], [], 1)
     assert scheduler.collect() == ["zero", "one", "two", "three"]
     assert scheduler.failed == 0
+
+
+def test_what_a_dead_worker_leaves_goes_before_what_is_in_line(core):
+    """Its items came earlier, and others may wait for them."""
+    scheduler = new_scheduler(opero(retries=1)(identity), 2, 20, True, chunk=2)
+    scheduler.feed([0, 1])
+    job = scheduler.assign(0, core.clock.now())
+    scheduler.feed([2, 3])
+    scheduler.crash(job, [], [], 0, Crash())
+    assert scheduler.assign(0, core.clock.now()).values == [1]
+    assert scheduler.assign(1, core.clock.now()).values == [2, 3]
+
+
+def test_a_failure_that_no_attempt_can_mend_is_final(core):
+    """As when an executor is lost; it counts as a failed run."""
+    error = Flop()
+    error.beyond_retry = True  # type: ignore[attr-defined]
+    function = opero(retries=5)(identity)
+    scheduler = new_scheduler(function, 1, 10, True)
+    scheduler.feed([1])
+    scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, error)], 1)
+    assert scheduler.collect() == [error]
+    assert (function.stats().failures, function.stats().retries) == (1, 0)
+
+
+def test_retries_that_are_due_at_the_same_time_keep_their_order(core):
+    """Whatever else there is to compare."""
+    scheduler = new_scheduler(opero(min_delay=1, max_delay=1)(identity), 1, 10, True, chunk=2)
+    with standing_clock(core.clock):
+        scheduler.feed([1, 2])
+        job = scheduler.assign(0, core.clock.now())
+        scheduler.report(job, [NOTHING] * 2, [(0, Flop()), (1, Flop())], 1)
+        core.clock.advance(10**9)
+        assert scheduler.assign(0, core.clock.now()).values == [1]
+        assert scheduler.assign(0, core.clock.now()).values == [2]
+
+
+# --- how far ahead --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("window", "bound"), [(20, 20), (1, 8), (0, 1000)])
+def test_reading_stops_where_the_window_ends(core, ordered, window, bound):
+    """Behind a slow item, or if nobody collects; and goes on when somebody does."""
+    scheduler = new_scheduler(opero(identity), 2, window, ordered, chunk=1)
+    scheduler.feed([0])
+    slow = scheduler.assign(0, core.clock.now())
+    while scheduler.read < bound and scheduler.demand():
+        scheduler.feed([scheduler.read])
+        run_one(scheduler, "done")
+    assert scheduler.read == bound
+    assert scheduler.demand() == (0 if window else 1)
+    assert len(scheduler.collect()) == (0 if ordered else bound - 1)
+    scheduler.report(slow, ["slow"], [], 1)
+    assert len(scheduler.collect()) == (bound if ordered else 1)
+    assert scheduler.demand() == 1
+
+
+def test_nothing_is_read_while_there_is_work_in_line(core):
+    """Or the input would run away from the workers."""
+    scheduler = new_scheduler(opero(identity), 2, 0, True, chunk=3)
+    assert scheduler.demand() == 3
+    scheduler.feed([1, 2, 3])
+    assert scheduler.demand() == 0
+    scheduler.assign(0, core.clock.now())
+    assert scheduler.demand() == 3
+    scheduler.close()
+    assert scheduler.demand() == 0
+
+
+def test_what_has_been_read_is_told_to_the_sizer(core):
+    """It makes the last chunks small."""
+    sizer = ChunkSizer(1, MILLISECOND, 0, 10)
+    Scheduler(opero(identity), {}, sizer, 0, True).feed([1, 2, 3])
+    assert sizer.left == 7
+
+
+def test_a_report_tells_the_sizer_how_long_its_items_took(core):
+    """So that the next chunk is larger, or smaller."""
+    scheduler = new_scheduler(opero(identity), 1, 0, True)
+    scheduler.feed([1])
+    scheduler.report(scheduler.assign(0, core.clock.now()), [1], [], 1000)
+    assert (scheduler.sizer.pace, scheduler.demand()) == (1000, 4)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 5}, {"rate_limit": 5}], ids=str)
+def test_items_that_begin_when_they_are_handed_out_go_one_by_one(core, options):
+    """A deadline and a permit are not for those that wait behind others in a chunk."""
+    buckets = [core.TokenBucket(5, 1, core.new_lock())] if "rate_limit" in options else None
+    scheduler = new_scheduler(opero(**options)(identity), 2, 10, True, buckets, chunk=3)
+    assert scheduler.demand() == 1
+
+
+# --- bad items, and bad options -------------------------------------------------------------------
+
+
+class Sour:
+    """A value that takes every comparison amiss."""
+
+    def __init__(self, mood: int = 0) -> None:
+        self.mood = mood
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        raise Flop("do not compare me")
+
+
+class Nameless:
+    """A value of which no key can be made."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def key_of(x: Any) -> Any:
+    """Make a key of anything but a string."""
+    if isinstance(x, str):
+        raise Flop(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("options", "bad", "kind"),
+    [
+        ({"cache_key": key_of}, "no key", Flop),
+        ({"cache_key": lambda x: x}, Nameless(), TypeError),
+        ({}, Nameless(), TypeError),
+    ],
+    ids=["cache_key", "the key of cache_key", "the item"],
+)
+def test_an_item_without_a_key_fails_alone(core, options, bad, kind):
+    """Nobody loses a batch over one bad item; no worker sees it."""
+    function = opero(cache=True, **options)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, chunk=3)
+    scheduler.feed([1, bad, 2])
+    scheduler.close()
+    job = scheduler.assign(0, core.clock.now())
+    assert job.values == [1, 2]
+    scheduler.report(job, ["one", "two"], [], 1)
+    first, error, last = scheduler.collect()
+    assert (first, last) == ("one", "two")
+    assert isinstance(error, kind)
+    assert (scheduler.failed, scheduler.over) == (1, True)
+
+
+def test_keys_that_do_not_let_themselves_be_compared_cost_only_their_items(core):
+    """At worst such an item fails, or is not stored."""
+    function = opero(cache=True, cache_key=lambda x: x)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, chunk=4)
+    scheduler.feed([Sour(), Sour(), 3])
+    scheduler.close()
+    job = scheduler.assign(0, core.clock.now())
+    scheduler.report(job, list(range(len(job.values))), [], 1)
+    assert scheduler.over
+    assert len(scheduler.collect()) == 3
+    scheduler.end()
+
+
+def test_a_predicate_that_raises_fails_its_item_alone(core):
+    """What it raised is the item's failure, and tells of the attempt's."""
+
+    def worth(error):
+        raise Fatal("which one?")
+
+    scheduler = new_scheduler(opero(retries=3, retry_on=worth)(identity), 1, 10, True, chunk=2)
+    scheduler.feed([1, 2])
+    scheduler.close()
+    job = scheduler.assign(0, core.clock.now())
+    flop = Flop()
+    scheduler.report(job, [NOTHING, "two"], [(0, flop)], 1)
+    error, result = scheduler.collect()
+    assert isinstance(error, Fatal)
+    assert error.__context__ is flop
+    assert result == "two"
+    assert scheduler.over
+
+
+# --- invalidation, and maps beside each other ------------------------------------------------------
+
+
+def run_one(scheduler: Scheduler, result: Any) -> None:
+    """Hand out one job and report this for each of its items."""
+    job = scheduler.assign(0, scheduler.call.clock.now())
+    scheduler.report(job, [result] * len(job.values), [], 1)
+
+
+async def aidentity(x: Any) -> Any:
+    """Stand for a coroutine function."""
+    return x
+
+
+@pytest.mark.parametrize("function", [identity, aidentity], ids=["plain", "coroutine"])
+@pytest.mark.parametrize("by", ["key", "function", "nothing"])
+def test_what_is_invalidated_while_it_runs_is_not_stored(core, function, by):
+    """Nor given to items that come later; those before share it."""
+    call = opero(cache=True)(function)
+    scheduler = new_scheduler(call, 1, 20, True, chunk=2)
+    scheduler.feed([1, 1])
+    job = scheduler.assign(0, core.clock.now())
+    assert job.values == [1]
+    if by == "key":
+        call.cache_invalidate(1)
+    elif by == "function":
+        call.cache_clear()
+    scheduler.feed([1, 2])
+    scheduler.close()
+    scheduler.report(job, ["old"], [], 1)
+    assert (call.store.find(1) is None) == (by != "nothing")
+    while not scheduler.over:
+        run_one(scheduler, "new")
+    later = "old" if by == "nothing" else "new"
+    assert scheduler.collect() == ["old", "old", later, "new"]
+    assert call.store.find(1).value == later
+    assert call.store.flights == {}
+
+
+@pytest.mark.parametrize("function", [identity, aidentity], ids=["plain", "coroutine"])
+def test_maps_at_the_same_time_do_not_wait_for_each_other_and_both_store(core, function):
+    """The end of one does not keep the other's value out, even if it fails."""
+    call = opero(cache=True, retries=1)(function)
+    one, other = (new_scheduler(call, 1, 10, True) for _ in range(2))
+    for scheduler in (one, other):
+        scheduler.feed([1])
+        scheduler.close()
+    job = one.assign(0, core.clock.now())
+    one.report(job, [NOTHING], [(0, Fatal())], 1)
+    one.end()
+    assert call.store.find(1) is None
+    run_one(other, "value")
+    assert call.store.find(1).value == "value"
+    assert call.store.flights == {}
+
+
+def test_the_end_of_a_map_leaves_nothing_behind(core):
+    """No note of a run, no place in a line, no item."""
+    limiter = RateLimiter(1)
+    call = opero(cache=True, rate_limit=limiter)(identity)
+    scheduler = new_scheduler(call, 1, 10, True, [Turn(limiter)])
+    with standing_clock(core.clock):
+        assert limiter.try_acquire()
+        scheduler.feed([1])
+        assert scheduler.assign(0, core.clock.now()) is None
+        assert limiter.bucket.queued == 1
+        scheduler.end()
+        assert limiter.bucket.queued == 0
+    assert call.store.flights == {}
+    assert not scheduler._line
+    assert scheduler.demand() == 0
+
+
+# --- permits --------------------------------------------------------------------------------------
+
+
+def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
+    """First come, first served: who comes later does not get the permit that it waits for."""
+    limiter = RateLimiter(10)
+    function = opero(rate_limit=limiter)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, [Turn(limiter)])
+    scheduler.feed([1])
+    with standing_clock(core.clock):
+        assert limiter.try_acquire()
+        assert scheduler.assign(0, core.clock.now()) is None
+        later = Turn(limiter)
+        assert later.take(core.clock.now()) > 0
+        core.clock.move_to(scheduler.wake(core.clock.now()))
+        assert later.take(core.clock.now()) > 0
+        assert scheduler.assign(0, core.clock.now()).values == [1]
+        assert function.stats().permit_wait == pytest.approx(0.1)
+        core.clock.advance(10**8)
+        assert later.take(core.clock.now()) == 0
+    assert limiter.bucket.queued == 0
+
+
+def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
+    """A map without items does not keep the others waiting."""
+    limiter = RateLimiter(10)
+    function = opero(rate_limit=limiter, timeout=0.15, retries=2, min_delay=0, max_delay=0)
+    scheduler = new_scheduler(function(identity), 1, 10, True, [Turn(limiter)])
+    scheduler.feed([1])
+    with standing_clock(core.clock):
+        job = scheduler.assign(0, core.clock.now())
+        scheduler.report(job, [NOTHING], [(0, Flop())], 1)
+        assert scheduler.assign(0, core.clock.now()) is None
+        core.clock.advance(2 * 10**8)
+        assert scheduler.assign(0, core.clock.now()) is None  # it was too late
+        assert isinstance(scheduler.collect()[0], DeadlineExceeded)
+        assert limiter.bucket.queued == 0
+        assert limiter.try_acquire()
+
+
+def test_each_worker_has_permits_of_its_own(core):
+    """Without `rate_limit_scope="total"`: one that has to wait leaves its item to another."""
+    buckets = [core.TokenBucket(10, 1, core.new_lock()) for _ in range(2)]
+    scheduler = new_scheduler(opero(rate_limit=10)(identity), 2, 10, True, buckets)
+    with standing_clock(core.clock):
+        scheduler.feed([1])
+        assert scheduler.assign(0, core.clock.now()).values == [1]
+        scheduler.feed([2])
+        assert scheduler.assign(0, core.clock.now()) is None
+        assert scheduler.assign(1, core.clock.now()).values == [2]
+
+
+def test_a_wait_for_a_permit_counts_from_the_first_refusal_to_the_start(core):
+    """However often the worker asks in between."""
+    function = opero(rate_limit=10)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(10, 1, core.new_lock())])
+    with standing_clock(core.clock):
+        for item in range(2):
+            scheduler.feed([item])
+            while scheduler.assign(0, core.clock.now()) is None:
+                core.clock.advance(25 * MILLISECOND)
+    assert function.stats().permit_wait == pytest.approx(0.1)
+
+
+def test_a_permit_that_would_come_after_the_deadline_is_not_waited_for(core):
+    """The item fails at once, and the next one has its place."""
+    function = opero(rate_limit=1, timeout=0.5, retries=2, min_delay=0, max_delay=0)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(1, 1, core.new_lock())])
+    with standing_clock(core.clock):
+        scheduler.feed([1])
+        job = scheduler.assign(0, core.clock.now())
+        scheduler.report(job, [NOTHING], [(0, Flop())], 1)
+        assert scheduler.assign(0, core.clock.now()) is None
+        (failure,) = scheduler.collect()
+    assert isinstance(failure, DeadlineExceeded)
+    assert "permit" in str(failure)
+
+
+def test_a_permit_is_for_one_attempt(core):
+    """A chunk that stands in line is handed out item by item."""
+    function = opero(rate_limit=10)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(10, 2, core.new_lock())])
+    with standing_clock(core.clock):
+        scheduler.feed([1, 2, 3])
+        assert scheduler.assign(0, core.clock.now()).values == [1]
+        assert scheduler.assign(0, core.clock.now()).values == [2]
+        assert scheduler.assign(0, core.clock.now()) is None
+        assert function.stats().attempts == 2
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_the_figures_mean_what_they_mean_for_single_calls(core):
+    """Items are calls; a wait is counted once it is over."""
+    function = opero(retries=3, min_delay=0.5, max_delay=0.5, cache=True)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, chunk=4)
+    with standing_clock(core.clock):
+        scheduler.feed([1, 1, 2])
+        scheduler.close()
+        job = scheduler.assign(0, core.clock.now())
+        scheduler.report(job, [NOTHING, "two"], [(0, Flop())], 1)
+        assert function.stats()[:7] == (3, 0, 3, 2, 1, 0, 0)
+        assert function.stats().backoff_wait == 0
+        core.clock.move_to(scheduler.wake(core.clock.now()))
+        scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, Flop())], 1)
+        core.clock.move_to(scheduler.wake(core.clock.now()))
+        scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, Flop())], 1)
+    assert scheduler.over
+    assert function.stats() == (3, 0, 3, 4, 2, 0, 1, 0.0, 1.0)
+    assert scheduler.failed == 2  # the item, and the equal one that shared its run
+    assert scheduler.retried == 2
+
+
+def test_attempts_that_a_dead_worker_had_not_begun_are_not_counted(core):
+    """They are, once they begin."""
+    function = opero(retries=1)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, chunk=4)
+    scheduler.feed([0, 1, 2, 3])
+    job = scheduler.assign(0, core.clock.now())
+    scheduler.crash(job, [0], [], 1, Crash())
+    assert function.stats().attempts == 2
+    job = scheduler.assign(0, core.clock.now())
+    assert job.values == [2, 3]
+    scheduler.crash(job, [], [], None, Crash())
+    assert function.stats().attempts == 2
+
+
+# --- deadlines ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("delay", "kind"), [(0.8, type(None)), (0.9, DeadlineExceeded)])
+def test_a_deadline_counts_from_the_first_attempt_on(core, delay, kind):
+    """A wait that would end at the deadline or later is not begun."""
+    function = opero(retries=2, min_delay=delay, max_delay=delay, timeout=1)(identity)
+    scheduler = new_scheduler(function, 1, 10, True)
+    with standing_clock(core.clock):
+        core.clock.advance(10**9)
+        scheduler.feed([1])
+        scheduler.close()
+        core.clock.advance(10**9)  # in line nothing runs out
+        job = scheduler.assign(0, core.clock.now())
+        core.clock.advance(10**8)
+        scheduler.report(job, [NOTHING], [(0, Flop())], 1)
+        (failure,) = scheduler.collect() or [None]
+    assert type(failure) is kind
+    if failure is not None:
+        assert [type(error) for error in failure.errors] == [Flop]
+
+
+def test_an_attempt_that_is_cut_at_the_deadline_has_exceeded_it(core):
+    """Whatever `retries` and `retry_on` say; one that is cut before it has failed like any other."""
+    function = opero(retries=2, retry_on=(AttemptTimeout,), min_delay=0, max_delay=0, timeout=1)
+    scheduler = new_scheduler(function(identity), 1, 10, True)
+    with standing_clock(core.clock):
+        scheduler.feed([1])
+        job = scheduler.assign(0, core.clock.now())
+        assert job.deadline == core.clock.now() + 10**9
+        core.clock.advance(6 * 10**8)
+        scheduler.report(job, [NOTHING], [(0, AttemptTimeout("long"))], 1)
+        again = scheduler.assign(0, core.clock.now())
+        assert again.deadline == job.deadline
+        core.clock.advance(4 * 10**8)
+        scheduler.report(again, [NOTHING], [(0, AttemptTimeout("long"))], 1)
+    (failure,) = scheduler.collect()
+    assert isinstance(failure, DeadlineExceeded)
+    assert "an attempt was still running" in str(failure)
+    assert len(failure.errors) == 1
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Something that a weak reference can watch."""
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("options", [{}, {"cache": True, "cache_key": id}, {"retries": 2}], ids=str)
+def test_what_has_been_handed_on_is_let_go(core, monkeypatch, ordered, options):
+    """Items and results alike, failures too, without help of the garbage collector."""
+    monkeypatch.setattr(get_logger(), "disabled", True)  # pytest keeps what is logged
+    function = opero(min_delay=0, max_delay=0, **options)(identity)
+    scheduler = new_scheduler(function, 1, 10, ordered, chunk=3)
+    items = [Payload() for _ in range(3)]
+    watched = [weakref.ref(item) for item in items]
+    gc.disable()
+    try:
+        scheduler.feed(items)
+        del items
+        while scheduler.settled < 3:
+            job = scheduler.assign(0, core.clock.now())
+            results: list[Any] = [Payload() for _ in job.values]
+            failures = [] if scheduler.settled else [(0, Flop())]
+            watched += map(weakref.ref, results)
+            watched += [weakref.ref(error) for _, error in failures]
+            scheduler.report(job, results, failures, 1)
+            del job, results, failures
+        assert len(scheduler.collect()) == 3
+        function.cache_clear()
+        assert not any(ref() for ref in watched)
+    finally:
+        gc.enable()
 
 
 # --- chunks ---------------------------------------------------------------------------------------

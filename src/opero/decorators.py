@@ -360,7 +360,8 @@ def opmap(
         cache_maxsize: The greatest number of cached values; None for no bound.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
         burst: How many attempts may start at once after a pause.
-        timeout: Seconds for an item, from its first attempt on, waits included.
+        timeout: Seconds for an item, from its first attempt on, waits included; it cuts an awaited
+            attempt too.
         retry: A `RetryConfig`, in place of the keywords for retries.
         chunk_size: How many items are handed to a worker at once; None to go by measured time. It
             is one at a time with a `rate_limit` or a `timeout`.

@@ -357,6 +357,57 @@ class RateLimiter:
         self.bucket.queued = 0
 
 
+class Turn:
+    """A place in the line of a limiter, for somebody who does not wait but comes back to look.
+
+    It stands in the line from a `take` that found no permit until the one that gets it, or `leave`.
+    A permit that it was handed before it looks again is its own.
+    """
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        """Do not stand in line yet.
+
+        Args:
+            limiter: Whose line it is.
+        """
+        self._limiter = limiter
+        self._waiter: _Waiter | None = None
+
+    def take(self, now: int) -> int:
+        """Take a permit, if it is there.
+
+        Args:
+            now: The time in nanoseconds.
+
+        Returns:
+            0 if it was, else nanoseconds until it might be.
+        """
+        limiter = self._limiter
+        waiter = self._waiter
+        if waiter is None:
+            if limiter.bucket.take(now) == 0:
+                return 0
+            waiter = self._waiter = _Waiter()
+            waiter.wake = _always
+            due = limiter._join(waiter, now, NEVER)
+        else:
+            due = limiter._look(waiter, NEVER)
+        if waiter.granted:
+            self._waiter = None
+            return 0
+        return max(1, due - now)
+
+    def leave(self) -> None:
+        """Leave the line, or give the permit back."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._limiter._leave(waiter)
+
+
+def _always() -> bool:
+    return True
+
+
 _limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
 
 

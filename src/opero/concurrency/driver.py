@@ -12,7 +12,7 @@ from typing import Any
 from opero.core.clock import NEVER
 
 from .engine import Crash, Engine, Report
-from .scheduler import Scheduler
+from .scheduler import Scheduler, without_top
 
 
 class Loop:
@@ -53,7 +53,7 @@ class Loop:
         try:
             values.extend(islice(source, count))  # what came before an error is kept
         except Exception as error:  # noqa: BLE001 - raised again, in its place
-            self.fault = error
+            self.fault = without_top(error)
         self.scheduler.feed(values)
         if len(values) < count:
             self.scheduler.close()
@@ -110,10 +110,12 @@ def drive(
 
     Raises:
         BaseException: What the input raised, after the results of the items before; and, if
-            `raises`, the failure of an item.
+            `raises`, the failure of an item, after the results that are ready before its own.
     """
     engine = make_engine()
     done = False
+    fault: BaseException | None = None
+    scheduler.failures = [] if raises else None
     try:
         with make_bar() as bar:
             loop = Loop(scheduler, engine, clock)
@@ -123,19 +125,38 @@ def drive(
                     loop.hand_out()
                 ready = scheduler.collect()
                 bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
-                if raises and scheduler.first_failure is not None:
-                    raise scheduler.first_failure
-                if ready:
-                    yield ready
-                if scheduler.over:
+                if scheduler.failures:
+                    ready, fault = _before_failure(ready, scheduler.failures)
                     break
-                if not ready:
+                if ready:
+                    yield ready  # the list belongs to whoever gets it
+                elif scheduler.over:
+                    done = True
+                    fault, loop.fault = loop.fault, None
+                    break
+                else:
                     loop.take_in(engine.wait(loop.patience()))
-        done = True
     finally:
+        scheduler.end()
         engine.close(abandon=not done)
-    if loop.fault is not None:
-        raise loop.fault
+    if ready and not done:
+        yield ready
+    if fault is not None:
+        try:
+            raise fault
+        finally:
+            fault = None  # its traceback holds this frame
+
+
+def _before_failure(
+    ready: list[Any], failures: list[BaseException]
+) -> tuple[list[Any], BaseException]:
+    """Return the results before the first failure, and that; it may be none of these results."""
+    failed = set(map(id, failures))
+    for place, result in enumerate(ready):
+        if id(result) in failed:
+            return ready[:place], result
+    return ready, failures[0]
 
 
 async def drive_async(
@@ -151,35 +172,46 @@ async def drive_async(
     The input may be an asynchronous iterator. The engine may be one of either kind: one that
     blocks is waited for in a thread.
     """
-    engine = make_engine()
-    waiting = _Waiting(engine)
     reading = _Reading(source)
+    waiting = _Waiting(make_engine())
     done = False
+    fault: BaseException | None = None
+    scheduler.failures = [] if raises else None
     try:
         with make_bar() as bar:
-            loop = Loop(scheduler, engine, clock)
+            loop = Loop(scheduler, waiting.engine, clock)
             while True:
                 loop.hand_out()
                 while loop.idle and reading.next(loop):
                     loop.hand_out()
                 ready = scheduler.collect()
                 bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
-                if raises and scheduler.first_failure is not None:
-                    raise scheduler.first_failure
-                if ready:
-                    yield ready
-                if scheduler.over:
+                if scheduler.failures:
+                    ready, fault = _before_failure(ready, scheduler.failures)
                     break
-                if not ready:
-                    loop.take_in(await waiting.until(loop.patience(), reading.task))
-        done = True
+                if ready:
+                    yield ready  # the list belongs to whoever gets it
+                elif scheduler.over:
+                    done = True
+                    fault, loop.fault = loop.fault, None
+                    break
+                else:
+                    # what has been read while nobody is idle has to wait
+                    task = reading.task if loop.idle else None
+                    loop.take_in(await waiting.until(loop.patience(), task))
     finally:
+        scheduler.end()
         try:
             await reading.close()
-        finally:  # whatever the input does at its end, and if it is cancelled once more
+        finally:
             await waiting.close(abandon=not done)
-    if loop.fault is not None:
-        raise loop.fault
+    if ready and not done:
+        yield ready
+    if fault is not None:
+        try:
+            raise fault
+        finally:
+            fault = None  # its traceback holds this frame
 
 
 class _Reading:
@@ -210,7 +242,7 @@ class _Reading:
         except StopAsyncIteration:
             loop.scheduler.close()
         except Exception as error:  # noqa: BLE001 - raised again, in its place
-            loop.fault = error
+            loop.fault = without_top(error)
             loop.scheduler.close()
         return True
 
@@ -226,10 +258,14 @@ class _Reading:
 
 
 class _Waiting:
-    """The waiting for an engine in a coroutine."""
+    """The waiting for an engine in a coroutine.
+
+    Attributes:
+        engine: The engine, of either kind.
+    """
 
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
+        self.engine = engine
         self._asynchronous = inspect.iscoroutinefunction(engine.wait)
         self._task: asyncio.Future[Any] | None = None
         self._thread = None if self._asynchronous else ThreadPoolExecutor(1, "opero-map-wait")
@@ -240,13 +276,13 @@ class _Waiting:
         """Wait for events, for `timeout` seconds at most, or until an item has been read."""
         if self._task is None:
             if self._asynchronous and reading is None:
-                events: list[Report | Crash] = await self._engine.wait(timeout)
+                events: list[Report | Crash] = await self.engine.wait(timeout)
                 return events
             if self._thread is None:
-                self._task = asyncio.ensure_future(self._engine.wait(None))
+                self._task = asyncio.ensure_future(self.engine.wait(None))
             else:
                 self._task = asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._engine.wait, None
+                    self._thread, self.engine.wait, None
                 )
         waited = {self._task} if reading is None else {self._task, reading}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -264,8 +300,8 @@ class _Waiting:
                     self._task.cancel()
                     await asyncio.wait({self._task})
             finally:
-                await self._engine.close(abandon)
+                await self.engine.close(abandon)
             return
-        self._engine.wake()
+        self.engine.wake()
         self._thread.shutdown(wait=True)
-        self._engine.close(abandon)
+        self.engine.close(abandon)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from opero import hotpath
+from opero.limiter import Turn
 
 from . import driver, loops, progress
 from .filling import Filling
@@ -44,6 +45,8 @@ class Map:
             plan: How it is mapped.
         """
         functools.update_wrapper(self, call.__wrapped__)
+        for name in _METHODS.intersection(vars(self)):
+            del vars(self)[name]  # an attribute of the function must not hide one of these
         for name in ("__name__", "__qualname__"):  # a partial has none of its own
             self.__dict__.setdefault(name, getattr(call, name))
         self.call = call
@@ -62,12 +65,15 @@ class Map:
             The results; in the place of an item that failed for good stands its exception.
 
         Raises:
-            TypeError: If `items` is no iterable or `shared` does not fit the function.
+            TypeError: If `items` is no iterable or `shared` does not fit the function; before
+                anything is run.
             BaseException: What iterating over `items` raises; and what an item fails with, if
                 `on_error="raise"`.
         """
         if self.plan.mode == "async":
-            results: list[Any] = loops.run(self.amap(items, **shared), self.plan.loop)
+            scheduler = self._scheduler(items, shared, 0)
+            parts = self._drive_async(scheduler, self._iterator(items), shared)
+            results: list[Any] = loops.run(_gather(parts), self.plan.loop)
             return results
         results = []
         for part in self._parts(items, shared, 0):
@@ -84,8 +90,7 @@ class Map:
         Returns:
             An iterator over the results. Closing it ends the map.
         """
-        parts = self._parts(items, shared, _AHEAD)
-        return (result for part in parts for result in part)
+        return _each(self._parts(items, shared, _AHEAD))
 
     def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
         """Map over `items` from a coroutine.
@@ -140,14 +145,15 @@ class Map:
     def _parts(self, items: Any, shared: dict[str, Any], ahead: int) -> Iterator[list[Any]]:
         """Begin a map; its results come some at a time."""
         scheduler = self._scheduler(items, shared, ahead)
+        source = self._iterator(items)
         if self.plan.mode == "async":
             return loops.iterate(
-                lambda: self._drive_async(scheduler, items, shared), self.plan.loop
+                lambda: self._drive_async(scheduler, source, shared), self.plan.loop
             )
         return driver.drive(
             scheduler,
             lambda: self._engine(shared, scheduler.sizer.workers),
-            iter(items),
+            source,
             self.call.clock,
             lambda: self._bar(scheduler),
             self.plan.raises,
@@ -157,19 +163,32 @@ class Map:
         self, items: Any, shared: dict[str, Any], ahead: int
     ) -> AsyncGenerator[list[Any], None]:
         """Begin a map in a coroutine."""
-        return self._drive_async(self._scheduler(items, shared, ahead), items, shared)
+        scheduler = self._scheduler(items, shared, ahead)
+        source = items if hasattr(items, "__aiter__") else self._iterator(items)
+        return self._drive_async(scheduler, source, shared)
 
     def _drive_async(
-        self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
+        self, scheduler: Scheduler, source: Any, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         return driver.drive_async(
             scheduler,
             lambda: self._engine(shared, scheduler.sizer.workers),
-            items,
+            source,
             self.call.clock,
             lambda: self._bar(scheduler),
             self.plan.raises,
         )
+
+    def _iterator(self, items: Any) -> Iterator[Any]:
+        """Begin to iterate over the items."""
+        if hasattr(items, "__aiter__"):
+            raise TypeError(
+                f"{self.call.name}(): the items, {_described(items)}, come asynchronously: "
+                f"use amap or astream"
+            )
+        if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
+            raise TypeError(f"{self.call.name}(): the items, {_described(items)}, are not iterable")
+        return iter(items)
 
     def _scheduler(self, items: Any, shared: dict[str, Any], ahead: int) -> Scheduler:
         """Make the scheduler of one map, and refuse what does not fit the function.
@@ -191,9 +210,9 @@ class Map:
         sizer: Any = core.ChunkSizer(workers, aim, plan.chunk_size, _length(items))
         if plan.mode == "async_process":
             sizer = Filling(sizer, _AT_ONCE)
-        buckets = None
+        buckets: list[Any] | None = None
         if call.limiter is not None:
-            buckets = [call.limiter.bucket]
+            buckets = [Turn(call.limiter)]
             if not plan.total:
                 buckets = [
                     core.TokenBucket(call.limiter.rate_limit, call.limiter.burst, core.new_lock())
@@ -219,27 +238,53 @@ class Map:
         if plan.mode == "async":
             from .tasks import TaskEngine
 
-            return TaskEngine(self.func, shared, workers, plan.attempt_timeout, self.call.clock)
+            return TaskEngine(self.func, shared, workers, self._limit(), self.call.clock)
         from .processes.engine import ProcessEngine
 
+        loop = plan.mode == "async_process"
         return ProcessEngine(
             self.func,
             shared,
             workers,
             start_method=plan.start_method,
-            attempt_timeout=plan.attempt_timeout,
-            runner="loop" if plan.mode == "async_process" else "plain",
+            attempt_timeout=self._limit() if loop else plan.attempt_timeout,
+            runner="loop" if loop else "plain",
             concurrency=_AT_ONCE,
             loop=plan.loop,
         )
+
+    def _limit(self) -> float | None:
+        """Return how many seconds an awaited attempt may take; `timeout` cuts it too."""
+        whole = self.call.timeout / 1e9
+        limit = self.plan.attempt_timeout
+        return whole if whole and (limit is None or whole < limit) else limit
+
+
+_METHODS = {name for name in vars(Map) if not name.startswith("__")}
+
+
+def _described(items: Any) -> str:
+    kind = type(items)
+    return f"{'an' if kind.__name__[:1] in 'aeiou' else 'a'} {kind.__name__}"
 
 
 def _length(items: Any) -> int:
     """Return how many items there are, -1 if nobody knows."""
     try:
         return len(items)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - `range(1 << 99)` has one that does not fit
         return -1
+
+
+def _each(parts: Iterator[list[Any]]) -> Generator[Any, None, None]:
+    """Yield results one by one, and let go of each."""
+    try:
+        for part in parts:
+            part.reverse()
+            while part:
+                yield part.pop()
+    finally:
+        parts.close()  # type: ignore[attr-defined]  # it is a generator
 
 
 async def _gather(parts: AsyncGenerator[list[Any], None]) -> list[Any]:
@@ -253,5 +298,6 @@ async def _gather(parts: AsyncGenerator[list[Any], None]) -> list[Any]:
 async def _flatten(parts: AsyncGenerator[list[Any], None]) -> AsyncGenerator[Any, None]:
     async with aclosing(parts):
         async for part in parts:
-            for result in part:
-                yield result
+            part.reverse()
+            while part:
+                yield part.pop()

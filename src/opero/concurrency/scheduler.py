@@ -22,7 +22,10 @@ from heapq import heappop, heappush
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.exceptions import AttemptTimeout
 from opero.shells.verdicts import judge, misfits, too_late
+
+from .sharing import Run, Runs
 
 NOTHING: Any = object()
 """Stands in a list of results where there is none."""
@@ -69,10 +72,10 @@ class Job:
         values: The items: each is called as `function(value, **shared)`.
         call: The arguments of the one attempt instead, if a fallback value takes a place in them.
         trial: The account of the one item, if it has failed before.
-        started: When it was handed out, in nanoseconds.
+        deadline: When an attempt that can be cut has to be over, in nanoseconds.
     """
 
-    __slots__ = ("call", "offsets", "span", "started", "trial", "values")
+    __slots__ = ("call", "deadline", "offsets", "span", "trial", "values")
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
         self.span = span
@@ -80,7 +83,7 @@ class Job:
         self.values = values
         self.trial = trial
         self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.started = 0
+        self.deadline = NEVER
 
 
 class Scheduler:
@@ -93,14 +96,15 @@ class Scheduler:
         window: How many items may have been read and not handed on, if four chunks for each worker
             are not more; 0 for no bound.
         ordered: Whether results are handed on in the order of the input.
-        buckets: The permits, of each slot or of all; None without a rate limit.
+        buckets: The permits, of each slot or of all; None without a rate limit. One that has a
+            `leave` is told when nobody waits for its permit any more.
         alike: Whether what one slot does not get, no other gets.
         read: How many items have been fed.
         settled: How many have their final result.
         handed: How many results have been collected.
         failed: How many final results are failures.
         retried: How many attempts were made because another failed.
-        first_failure: The first final failure, if any.
+        failures: The final failures; kept only if the driver wants to know them.
         closed: Whether the input has ended.
     """
 
@@ -121,17 +125,18 @@ class Scheduler:
         self.buckets = buckets
         self.alike = buckets is None or len(buckets) == 1
         self.read = self.settled = self.handed = self.failed = self.retried = 0
-        self.first_failure: BaseException | None = None
+        self.failures: list[BaseException] | None = None
         self.closed = False
         self._careful = call.store is not None or call.fallback is not None
+        self._runs = None if call.store is None else Runs(call)
+        self._leaders: dict[tuple[int, int], Run] = {}
         self._line: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
         self._order: deque[Span] = deque()
         self._ready: list[Any] = []
-        self._running: dict[Any, list[tuple[Span, int]]] = {}
-        self._keys: dict[tuple[int, int], Any] = {}
         self._permits: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
 
     # --- the input ------------------------------------------------------------------------------
 
@@ -149,11 +154,7 @@ class Scheduler:
         return max(0, min(size, room))
 
     def feed(self, values: list[Any]) -> None:
-        """Take items in: the next ones of the input, in order.
-
-        Raises:
-            CacheKeyError: If the arguments of one make no key.
-        """
+        """Take items in: the next ones of the input, in order."""
         if not values:
             return
         span = Span(values)
@@ -174,32 +175,47 @@ class Scheduler:
         """Take note that the input has ended."""
         self.closed = True
 
+    def end(self) -> None:
+        """Leave nothing behind, whether the map is over or not."""
+        self.closed = True
+        if self._runs is not None:
+            self._runs.close()
+        self._leave_line()
+        for held in (self._line, self._heap, self._order, self._ready, self._leaders):
+            held.clear()
+        self.failures = None
+
     def _needs_a_run(self, span: Span, offset: int) -> bool:
+        """Tell whether an item has to run; one without a key or fallback values fails alone."""
+        try:
+            return self._is_new(span, offset)
+        except Exception as error:  # noqa: BLE001 - keys, and `cache_key`, may raise anything
+            self._settle(span, offset, without_top(error), True)
+            return False
+
+    def _is_new(self, span: Span, offset: int) -> bool:
         """Look for an item's result in the cache and among the runs under way."""
         call = self.call
         args = (span.values[offset],)
         if call.fallback is not None:
-            try:
-                call.fallback.check(call.fallback.given(args, self.shared))
-            except ValueError as error:
-                self._settle(span, offset, error, True)
-                return False
-        if call.store is None:
+            call.fallback.check(call.fallback.given(args, self.shared))
+        if self._runs is None:
             return True
         store, key = call._locate(args, self.shared)
         entry = store.find(key)
         if entry is not None:
             call.hits += 1
+            if call.journal.debug:
+                call.journal.hit(call.name)
             self._settle(span, offset, entry.value, False)
             return False
         call.misses += 1
         key = call.binding.freezer.keep(key)
-        followers = self._running.get(key)
-        if followers is not None:
-            followers.append((span, offset))
+        run = self._runs.find(key)
+        if run is not None:
+            run.followers.append((span, offset))
             return False
-        self._running[key] = []
-        self._keys[id(span), offset] = key
+        self._leaders[id(span), offset] = self._runs.begin(store, key)
         return True
 
     # --- work out ---------------------------------------------------------------------------------
@@ -216,6 +232,8 @@ class Scheduler:
         while job is None:
             due = bool(self._heap) and self._heap[0][0] <= now
             if not due and not self._line:
+                self._refused.pop(slot, None)
+                self._leave_line()
                 return None
             job = self._heap[0][2] if due else self._line[0]
             wait = 0
@@ -224,24 +242,40 @@ class Scheduler:
             late = self._is_too_late(job, now + wait)
             if wait and not late:
                 self._permits[slot] = now + wait
+                self._refused.setdefault(slot, now)
                 return None
-            self._leave(due)
+            self._take_out(due)
             if late:
                 job = None
-        if self.buckets is not None and len(job.values) > 1:
-            rest = _part(job, range(1, len(job.values)))
-            job = _part(job, range(1))
-            self._line.appendleft(rest)
-        job.started = now
-        self.call.attempted += len(job.values)
+        call = self.call
+        if self.buckets is not None:
+            waited = now - self._refused.pop(slot, now)
+            call.permit_wait += waited
+            if call.journal.debug:
+                call.journal.permit(call.name, waited / 1e9)
+            if len(job.values) > 1:  # the permit is for one
+                self._line.appendleft(_part(job, range(1, len(job.values))))
+                job = _part(job, range(1))
+        if job.trial is not None:
+            job.deadline = job.trial.deadline
+        elif call.timeout:
+            job.deadline = now + call.timeout
+        call.attempted += len(job.values)
         return job
 
-    def _leave(self, due: bool) -> None:
+    def _take_out(self, due: bool) -> None:
         """Take the first job out of the heap, or out of the line."""
         if due:
-            heappop(self._heap)
+            job = heappop(self._heap)[2]
+            assert job.trial is not None
+            self.call.backoff_wait += job.trial.attempts.delay
         else:
             self._line.popleft()
+
+    def _leave_line(self) -> None:
+        """Let others have the permit that nobody here waits for any more."""
+        if self.buckets is not None and self.alike and hasattr(self.buckets[0], "leave"):
+            self.buckets[0].leave()
 
     def _is_too_late(self, job: Job, then: int) -> bool:
         """Settle an item whose deadline passes before it can have a worker and its permit."""
@@ -300,6 +334,8 @@ class Scheduler:
         """
         known = len(results)
         again = [place for place in range(known, len(job.values)) if place != at]
+        first = known if at is None else at + 1
+        self.call.attempted -= len(job.values) - first  # these have not begun
         self._take_in(_part(job, range(known)), results, failures)
         if at is not None:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
@@ -328,47 +364,63 @@ class Scheduler:
 
     def _fail(self, job: Job, span: Span, offset: int, error: BaseException) -> None:
         """Try an item again later, or settle its failure."""
+        failure: BaseException | None
+        try:
+            failure = self._judge(job, span, offset, error)
+        except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
+            failure = without_top(broken)
+            if failure is not error and failure.__context__ is None:
+                failure.__context__ = error
+        if failure is not None:
+            self._settle(span, offset, failure, True)
+
+    def _judge(
+        self, job: Job, span: Span, offset: int, error: BaseException
+    ) -> BaseException | None:
+        """Put an item in the heap for another attempt, or return its final failure."""
         call = self.call
         args: tuple[Any, ...] = (span.values[offset],)
         kwargs = self.shared
-        if misfits(call, error, args, kwargs) or getattr(error, "beyond_retry", False):
-            self._settle(span, offset, error, True)
-            return
+        if misfits(call, error, args, kwargs):
+            return error
+        if getattr(error, "beyond_retry", False):
+            call.failures += 1
+            return error
         given: Any = None
-        trial = job.trial
-        if trial is None:
-            width = 1
-            if call.fallback is not None:
-                given = call.fallback.given(args, kwargs)
-                width = call.fallback.check(given)
-            deadline = job.started + call.timeout if call.timeout else NEVER
-            trial = Trial(call.policy.attempts(width), deadline)
-        failure = judge(call, trial.attempts, error, trial.deadline)
-        if failure is not None:
-            self._settle(span, offset, failure, True)
-            return
-        self.retried += 1
-        again = Job(span, [offset], [span.values[offset]], trial)
+        width = 1
         if call.fallback is not None:
             given = call.fallback.given(args, kwargs)
+            width = call.fallback.check(given)
+        trial = job.trial
+        if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
+            attempts = None if trial is None else trial.attempts
+            return too_late(call, attempts, "an attempt was still running then")
+        if trial is None:
+            trial = Trial(call.policy.attempts(width), job.deadline)
+        failure = judge(call, trial.attempts, error, trial.deadline)
+        if failure is not None:
+            return failure
+        again = Job(span, [offset], [span.values[offset]], trial)
+        if call.fallback is not None:
             value = call.fallback.choice(given, trial.attempts.value)
             again.call = call.fallback.place(args, kwargs, value)
+        self.retried += 1
         self._serial += 1
         due = call.clock.now() + trial.attempts.delay
         heappush(self._heap, (due, self._serial, again))
+        return None
 
     def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
         """Make an item's outcome final, and that of all that wait for it."""
         self._place(span, offset, outcome, failed)
-        key = self._keys.pop((id(span), offset), NOTHING)
-        if key is NOTHING:
+        run = self._leaders.pop((id(span), offset), None)
+        if run is None:
             return
+        assert self._runs is not None
         if not failed:
-            store = self.call.store
-            entry = self.call.reserve(store, key)
-            if entry is not None:
-                store.fill(entry, outcome)
-        for other, place in self._running.pop(key):
+            self._runs.store(run, outcome)
+        self._runs.end(run)
+        for other, place in run.followers:
             self._place(other, place, outcome, failed)
 
     def _place(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
@@ -379,8 +431,8 @@ class Scheduler:
         self.settled += 1
         if failed:
             self.failed += 1
-            if self.first_failure is None:
-                self.first_failure = outcome
+            if self.failures is not None:
+                self.failures.append(outcome)
         if not self.ordered:
             self._ready.append(outcome)
 
@@ -414,5 +466,16 @@ def _part(job: Job, places: Any) -> Job:
         job.trial,
     )
     part.call = job.call
-    part.started = job.started
+    part.deadline = job.deadline
     return part
+
+
+def without_top(error: BaseException) -> BaseException:
+    """Take the frames of whoever has caught an error out of its traceback, as they hold it."""
+    traceback = error.__traceback__
+    if traceback is not None:
+        catcher = traceback.tb_frame.f_code.co_filename
+        while traceback is not None and traceback.tb_frame.f_code.co_filename == catcher:
+            traceback = traceback.tb_next
+        error.__traceback__ = traceback
+    return error

@@ -211,6 +211,7 @@ class TaskEngine:
         asked = slot.task.cancelling
         copy = self._context.copy
         limit = self._limit
+        until = getattr(work.job, "deadline", NEVER)
         clock = self._clock
         function = work.function
         closed = False
@@ -223,7 +224,7 @@ class TaskEngine:
                 step: Any = coroutine.send
                 given: Any = None
                 if limit:
-                    slot.due = clock.now() + limit
+                    slot.due = min(clock.now() + limit, until)
                 try:
                     while True:
                         awaited = run(step, given)

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from .engine import Crash, Report
-from .scheduler import NOTHING, Job
+from .scheduler import NOTHING, Job, without_top
 
 _numbers = itertools.count(1)
 
@@ -31,22 +31,20 @@ def attempt(
     """
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
+    append = results.append
     if call is not None:
-        function = functools.partial(_ignoring, function, call)
-    outcomes = map(function, values)
-    while len(results) < len(values):
+        args, kwargs = call
+        function, values = functools.partial(_ignoring, function, args, kwargs), [None]
+    for value in values:
         try:
-            results.extend(outcomes)  # each result is kept at once, also if a later one is none
-            if len(results) < len(values):
-                raise RuntimeError("the function raised StopIteration")
+            append(function(value))
         except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
-            failures.append((len(results), error))
-            results.append(NOTHING)
+            failures.append((len(results), without_top(error)))
+            append(NOTHING)
     return results, failures
 
 
-def _ignoring(function: Any, call: tuple[tuple[Any, ...], dict[str, Any]], _: Any) -> Any:
-    args, kwargs = call
+def _ignoring(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> Any:
     return function(*args, **kwargs)
 
 
