@@ -42,17 +42,21 @@ class Effort:
         loop_ns: How long one loop of one side should take, in nanoseconds.
         most: The largest number of calls in one loop.
         least: The smallest number of calls in one loop.
+        turns: How often every side of a row of the map has its turn, at most.
+        items: The largest number of items in a map; None for as many as the row has.
     """
 
     rounds: int = 200
     loop_ns: int = 300_000
     most: int = 5_000
     least: int = 10
+    turns: int = 15
+    items: int | None = None
 
 
 FULL = Effort()
-QUICK = Effort(rounds=40, loop_ns=150_000)
-SMOKE = Effort(rounds=2, loop_ns=10_000, most=20, least=2)
+QUICK = Effort(rounds=40, loop_ns=150_000, turns=5)
+SMOKE = Effort(rounds=2, loop_ns=10_000, most=20, least=2, turns=1, items=200)
 
 
 def fresh(template: Template) -> Template:

@@ -100,7 +100,7 @@ class Row(Protocol):
 
     @property
     def unit(self) -> str:
-        """What the figures count: `ns`, `ms` or `modules`."""
+        """What the figures count: `ns`, `ms`, `modules`, `MiB` ..."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -208,7 +208,7 @@ class CallRow:
         """
         if not calls:
             return self
-        wrap = _slower_async if self.shape.is_async else _slower
+        wrap = slower_async if self.shape.is_async else slower
 
         def slow(function: Function) -> Function:
             decorated = self.opero(function)
@@ -264,14 +264,18 @@ class CallRow:
         return Measured(self.subtract(figures), missing)
 
 
-def _slower(function: Function) -> Function:
+def slower(function: Function) -> Function:
+    """Put a Python function around another: the seeded regression."""
+
     def slower(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
     return slower
 
 
-def _slower_async(function: Function) -> Function:
+def slower_async(function: Function) -> Function:
+    """Put a coroutine function around another: the seeded regression."""
+
     async def slower(*args: Any, **kwargs: Any) -> Any:
         return await function(*args, **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +130,13 @@ def lines(row: Row, measured: Measured) -> list[tuple[str, ...]]:
     return [(first if index == 0 else ("", "", "")) + tail for index, tail in enumerate(cells)]
 
 
-def text(results: Sequence[Result], effort: Effort) -> str:
+def text(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str] = method) -> str:
     """The table for a terminal.
 
     Args:
         results: The rows with their figures.
         effort: How long was measured.
+        how: Says how the figures were taken.
 
     Returns:
         The text, without a line break at the end.
@@ -153,16 +154,17 @@ def text(results: Sequence[Result], effort: Effort) -> str:
     verdicts = [verdict(measured, target) for row, measured in results for target in row.targets]
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in ("met", "MISSED", "not judged"))
     return "\n".join(
-        [machine(), method(effort), "", *rendered, "", f"targets of the compiled core: {counts}"]
+        [machine(), how(effort), "", *rendered, "", f"targets of the compiled core: {counts}"]
     )
 
 
-def readme(results: Sequence[Result], effort: Effort) -> str:
-    """The Markdown table for the README: what a hit and a retry cost.
+def readme(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str] = method) -> str:
+    """The Markdown table for the README.
 
     Args:
         results: The rows with their figures.
         effort: How long was measured.
+        how: Says how the figures were taken.
 
     Returns:
         The Markdown, without a line break at the end.
@@ -179,7 +181,7 @@ def readme(results: Sequence[Result], effort: Effort) -> str:
         own = (number(measured.figures.get(COMPILED)), number(measured.figures.get(PLAIN)))
         unit = "" if row.unit == "ns" else f" ({row.unit})"
         out.append(f"| {row.name}{unit} | {own[0]} | {own[1]} | {others} |")
-    return "\n".join([*out, "", f"{machine()}.", f"{method(effort)}.".replace("\n", " ")])
+    return "\n".join([*out, "", f"{machine()}.", f"{how(effort)}.".replace("\n", " ")])
 
 
 def as_json(results: Sequence[Result], effort: Effort) -> dict[str, Any]:

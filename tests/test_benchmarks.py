@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import __main__ as command
 from benchmarks import calls, gates, hit_ratio, imports, instructions, table
 from benchmarks.implementations import NAMES, Implementation, using
+from benchmarks.maps import __main__ as maps_command
+from benchmarks.maps import alone, busy, memory, plot, sides, sweep, tiny, turns, work
+from benchmarks.maps import rows as maps
 from benchmarks.measure import SMOKE, Effort, fresh, interleaved, one_argument
 from benchmarks.rows import (
     BARE,
@@ -58,7 +62,7 @@ def doing_nothing(function: Function) -> Function:
     return function
 
 
-def not_there(function: Function) -> Function:
+def not_there(function: Function, workers: int = 0) -> Any:
     """Need a library that nobody has."""
     raise ImportError("no such library here")
 
@@ -231,7 +235,7 @@ def test_a_known_miss_is_held_to_its_own_limit_and_named(monkeypatch: pytest.Mon
 
 def test_every_known_miss_is_about_a_promise() -> None:
     """A renamed row does not leave a looser limit behind."""
-    promises = {(row.name, target.against) for row in table.ROWS for target in row.targets}
+    promises = {(row.name, target.against) for row in gates.TIMED for target in row.targets}
     assert set(gates.KNOWN_MISSES) <= promises
 
 
@@ -332,6 +336,199 @@ def test_importing_opero_brings_no_heavy_module_and_a_seeded_one_is_seen() -> No
     row = imports.HeavyRow()
     assert set(row.measure(SMOKE).figures.values()) == {0.0}
     assert all(figure >= 1.0 for figure in row.slowed(1).measure(SMOKE).figures.values())
+
+
+# --- the map ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", maps.ROWS, ids=lambda row: row.name)
+def test_every_row_of_the_map_measures_or_reports_as_missing_each_of_its_sides(row: Any) -> None:
+    """One small batch through every side, the results compared with what they have to be."""
+    if "MiB" in row.name:
+        row = replace(row, count=4)
+    elif row.unit == "MiB" or "cold" in row.name:  # every side has an interpreter of its own
+        row = replace(row, peers=row.peers[:1])
+    measured = row.measure(SMOKE)
+    sides = measured.figures.keys() | measured.missing.keys()
+    assert OPERO.keys() <= sides
+    assert {peer.name for peer in getattr(row, "peers", ())} <= sides  # resilience has none
+    assert all(0 <= figure < math.inf for figure in measured.figures.values())
+    assert not measured.figures.keys() & measured.missing.keys()
+    assert (COMPILED in measured.figures) is ("compiled" not in unavailable())
+
+
+def test_every_promise_of_the_map_is_made_against_a_side_of_its_row() -> None:
+    """The gates hold promises of the table, and no others."""
+    promises = set()
+    for row in maps.ROWS:
+        names = {peer.name for peer in getattr(row, "peers", ())} | {"", busy.IDEAL}
+        assert {target.against for target in row.targets} <= names
+        promises |= {(row.name, target) for target in row.targets}
+    assert {(row.name, target) for row in maps.GATED for target in row.targets} <= promises
+
+
+def test_a_side_of_the_map_with_wrong_results_is_an_error() -> None:
+    """A map that is quick because it loses an item is not measured."""
+    wrong = {"forgetful": (lambda items: list(items)[:-1], range(10))}
+    with pytest.raises(AssertionError, match="forgetful"):
+        turns.in_turns(wrong, SMOKE)
+
+
+def test_the_fastest_turn_of_a_side_counts_and_a_slow_side_has_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sides take turns; one that is out of patience leaves them to the others."""
+    calls: list[str] = []
+
+    def mapper(name: str) -> Any:
+        def mapped(items: Any) -> list[Any]:
+            calls.append(name)
+            return list(items)
+
+        return mapped
+
+    times = iter([5.0, 70.0, 3.0, 4.0])
+    monkeypatch.setattr(turns, "_PATIENCE", 0)
+    both = {name: (mapper(name), range(3)) for name in ("one", "other")}
+    best = turns.in_turns(both, Effort(turns=3), lambda *_: next(times))
+    assert calls == ["one", "other"] * 2
+    assert best == {"one": 5.0, "other": 70.0}
+    monkeypatch.undo()
+    best = turns.in_turns({"one": both["one"]}, Effort(turns=2), lambda *_: next(times))
+    assert best == {"one": 3.0}
+
+
+def test_of_a_hundred_skewed_items_one_is_a_hundred_times_longer() -> None:
+    """As it is promised; the places are drawn once."""
+    items = work.skewed(1_000)
+    assert sorted(set(items)) == [100_000, 10_000_000]
+    assert items.count(10_000_000) == 10
+    assert items == work.skewed(1_000)
+
+
+def test_no_schedule_is_shorter_than_its_longest_item_nor_than_its_share_of_the_sum() -> None:
+    """The yardstick of the makespan; items that took longer lengthen it."""
+    assert busy.shortest([8, 1, 1]) == 8
+    assert busy.shortest([1] * 8 * sides.PROCESSES) == 8
+    items = [1_000_000] * 2 * sides.PROCESSES
+    assert busy.makespan(2_000_000, items, items) == 2.0
+    assert busy.makespan(6_000_000, items, [2 * item for item in items]) == 3.0
+
+
+def test_the_makespan_of_a_fixed_large_chunk_is_worse_than_the_ideal() -> None:
+    """The seeded regression of the skewed row: one worker gets all, the others wait."""
+    halves = tuple(half for half in NAMES if half not in unavailable())
+    row = replace(busy.SKEWED.against(), implementations=halves[:1], count=200)
+    measured = row.slowed(200).measure(SMOKE)
+    [own] = measured.figures.keys() - {busy.IDEAL}
+    assert measured.figures[own] > 0.9 * sides.PROCESSES * measured.figures[busy.IDEAL]
+
+
+@pytest.mark.parametrize("row", tiny.ROWS, ids=lambda row: row.name)
+def test_a_slowed_map_has_the_same_results(row: tiny.MapRow) -> None:
+    """Python calls around the mapped function cost time and change nothing else."""
+    halves = tuple(half for half in NAMES if half not in unavailable())
+    slowed = replace(row.slowed(3), implementations=halves[:1], peers=())
+    assert len(slowed.measure(SMOKE).figures) == 1
+
+
+def test_a_stream_whose_results_are_kept_is_seen_in_its_memory() -> None:
+    """The seeded regression of the memory rows, in an interpreter of its own."""
+    half = next(half for half in NAMES if half not in unavailable())
+    count = 2_000_000  # of some 36 bytes each
+    kept, dropped = (alone.run(f"opero thread {half}", 2, count, seed) for seed in (count, 0))
+    assert kept["mebibytes"] > dropped["mebibytes"] + 24
+
+
+def test_a_stream_in_another_interpreter_tells_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that cannot be imported there is no crash."""
+    (tmp_path / "mpire.py").write_text("raise ImportError('it is not for this Python')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(alone.MissingError, match="not for this Python"):
+        alone.run("mpire", 2, 10)
+
+
+def test_the_gate_of_memory_is_red_above_its_promise() -> None:
+    """64 MiB and a tenth for noise."""
+    [target] = memory.THREAD.targets
+    assert not gates.judge_time(memory.THREAD, target, [70.0]).red
+    assert gates.judge_time(memory.THREAD, target, [71.0]).red
+
+
+def test_the_sweep_leaves_out_sizes_that_would_take_a_side_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The table shows a gap there, and the reason why a peer is missing."""
+    lost = sides.Peer("lost", not_there)
+    monkeypatch.setattr(sweep, "PEERS", ((sides.THREAD_EXECUTOR, 2), (lost, 2)))
+    costs, missing = sweep.sweep(SMOKE, (10, 1_000))
+    assert missing == {"lost": "no such library here"}
+    assert set(costs) == {"opero, process", "opero, thread", sides.THREAD_EXECUTOR.name}
+    assert all(set(by_size) == {10, 1_000} for by_size in costs.values())
+    monkeypatch.setattr(sweep, "_LONGEST", 0)
+    costs, _ = sweep.sweep(SMOKE, (10, 100, 1_000))
+    assert all(set(by_size) == {10} for by_size in costs.values())
+    assert sweep.text({"a": {10: 5.0}, "b": {10: 4.0, 1_000: 3.0}}).splitlines()[1].endswith(" -")
+
+
+def test_the_command_of_the_map_prints_chosen_rows_and_writes_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m benchmarks.maps --row thread,_200 --json FILE` measures that row alone."""
+    monkeypatch.setattr(maps_command, "FULL", SMOKE)
+    figures = tmp_path / "figures.json"
+    assert maps_command.main(["--row", tiny.THREAD.name, "--json", str(figures)]) == 0
+    printed = capsys.readouterr().out
+    assert tiny.THREAD.name in printed
+    assert "20 x less" in printed
+    content = json.loads(figures.read_text(encoding="utf-8"))
+    assert [row["name"] for row in content["rows"]] == [tiny.THREAD.name]
+    assert content["sweep"] == {}
+    assert content["processors"] == os.cpu_count()
+    assert maps_command.main(["--readme", "--row", tiny.THREAD.name]) == 0
+    assert f"| {tiny.THREAD.name} (ns/item) |" in capsys.readouterr().out
+
+
+def test_a_row_of_the_map_that_does_not_exist_is_an_error_that_lists_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A misspelt `--row` is not an empty table."""
+    assert maps_command.main(["--row", "no such row"]) == 2
+    printed = capsys.readouterr().out
+    assert tiny.THREAD.name in printed
+    assert maps_command.SWEEP in printed
+
+
+def test_the_plot_wants_a_sweep() -> None:
+    """Figures of single rows are no curve; those of a sweep are sorted by size."""
+    with pytest.raises(ValueError, match="no sweep"):
+        plot.series({"sweep": {}})
+    points = plot.series({"sweep": {"side": {"1000": 3, "20": 4.5}}})
+    assert points == {"side": [(20, 4.5), (1000, 3.0)]}
+
+
+def test_the_plot_is_drawn_from_the_figures_and_the_same_each_time(tmp_path: Path) -> None:
+    """Every side is named in it."""
+    pytest.importorskip("matplotlib")
+    lines = {"opero, process": [(10, 5.0), (100, 4.0)], "peer": [(10, 50.0), (100, 40.0)]}
+    drawn = []
+    for name in ("one.svg", "two.svg"):
+        plot.draw(lines, "some machine", tmp_path / name)
+        drawn.append((tmp_path / name).read_text(encoding="utf-8"))
+    assert drawn[0] == drawn[1]
+    for text in (*lines, "some machine"):
+        assert text in drawn[0]
+
+
+def test_the_drawn_plot_and_the_figures_beside_it_are_of_the_same_sides() -> None:
+    """Who measures again draws again."""
+    folder = ROOT / "benchmarks" / "figures"
+    content = json.loads((folder / "map.json").read_text(encoding="utf-8"))
+    drawn = (folder / "map.svg").read_text(encoding="utf-8")
+    for text in (*plot.series(content), content["machine"]):
+        assert f">{text}<" in drawn
 
 
 REQUESTS = 20_000

@@ -1,0 +1,38 @@
+"""All rows of the map, in the order of the table, and those that are gates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.rows import Row
+
+from . import busy, first, memory, payloads, resilience, sides, tiny
+
+PROMISED: tuple[Row, ...] = (
+    tiny.PROCESS,
+    busy.SKEWED,
+    *tiny.ROWS[1:],
+    *memory.ROWS,
+)
+"""What is promised."""
+
+ROWS: tuple[Row, ...] = (
+    *PROMISED,
+    busy.EVEN,
+    *payloads.ROWS,
+    *resilience.ROWS,
+    *first.ROWS,
+    *memory.FOR_SCALE,
+)
+"""All of them."""
+
+GATED: tuple[Row, ...] = (
+    replace(tiny.PROCESS, targets=tiny.PROCESS.targets[:1]),
+    busy.SKEWED,
+    *tiny.ROWS[1:3],
+    memory.THREAD,
+    memory.PROCESS,
+)
+"""The promises that are gates: those that take seconds, each against its nearest peer."""
+
+assert GATED[0].targets[0].against == sides.POOL.name
