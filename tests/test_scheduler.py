@@ -876,7 +876,7 @@ def test_what_has_been_handed_on_is_let_go(core, monkeypatch, ordered, options):
 def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, workers, left, fixed):
     """It takes no more than the aim by the last measure, nor half of a worker's share.
 
-    Unless a sixteenth of the aim is more than that share.
+    Unless a thirty-second of the aim is more than that share.
     """
     sizer = ChunkSizer(workers, 2 * MILLISECOND, fixed, left)
     assert sizer.size() == fixed or sizer.size() == 1
@@ -889,7 +889,7 @@ def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, wor
             continue
         assert size <= before * 4
         if sizer.left >= 0:
-            assert size <= max(1, sizer.left // (2 * workers), sizer.current // 16)
+            assert size <= max(1, sizer.left // (2 * workers), sizer.current // 32)
         if sizer.pace > 2 * MILLISECOND:
             assert size == 1
         sizer.fed(size)
@@ -907,7 +907,7 @@ def test_an_input_of_known_length_ends_in_small_chunks(core):
         sizer.observe(sizes[-1], sizes[-1] * 1000)
     assert sum(sizes) == 10_000
     assert max(sizes) > 500
-    assert max(sizes[-8:]) * 1000 <= 2 * MILLISECOND // 16
+    assert max(sizes[-8:]) * 1000 <= 2 * MILLISECOND // 32
 
 
 def test_an_empty_report_changes_nothing(core):

@@ -15,7 +15,7 @@ from .filling import Filling
 from .plan import MapPlan
 from .scheduler import Scheduler
 
-_AIM = 4_000_000
+_AIM = 8_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
 """The same where all workers take turns in one thread."""
@@ -208,8 +208,10 @@ class Map:
             workers, aim = workers or workers_of(plan.executor), _AIM_OF_EXECUTORS
         assert workers is not None
         sizer: Any = core.ChunkSizer(workers, aim, plan.chunk_size, _length(items))
+        width = 1
         if plan.mode == "async_process":
-            sizer = Filling(sizer, _AT_ONCE)
+            width = _AT_ONCE
+            sizer = Filling(sizer, width)
         buckets: list[Any] | None = None
         if call.limiter is not None:
             buckets = [Turn(call.limiter)]
@@ -218,7 +220,7 @@ class Map:
                     core.TokenBucket(call.limiter.rate_limit, call.limiter.burst, core.new_lock())
                     for _ in range(workers)
                 ]
-        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, buckets)
+        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, buckets, width)
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left

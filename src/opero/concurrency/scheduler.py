@@ -30,6 +30,8 @@ from .sharing import Run, Runs
 NOTHING: Any = object()
 """Stands in a list of results where there is none."""
 
+_STRIDE = 1024
+
 
 class Span:
     """Neighbouring items, from their arrival until their results are handed on.
@@ -99,6 +101,7 @@ class Scheduler:
         buckets: The permits, of each slot or of all; None without a rate limit. One that has a
             `leave` is told when nobody waits for its permit any more.
         alike: Whether what one slot does not get, no other gets.
+        width: How many items of a job begin at once.
         read: How many items have been fed.
         settled: How many have their final result.
         handed: How many results have been collected.
@@ -116,6 +119,7 @@ class Scheduler:
         window: int,
         ordered: bool,
         buckets: list[Any] | None = None,
+        width: int = 1,
     ) -> None:
         self.call = call
         self.shared = shared
@@ -124,6 +128,7 @@ class Scheduler:
         self.ordered = ordered
         self.buckets = buckets
         self.alike = buckets is None or len(buckets) == 1
+        self.width = width
         self.read = self.settled = self.handed = self.failed = self.retried = 0
         self.failures: list[BaseException] | None = None
         self.closed = False
@@ -133,6 +138,7 @@ class Scheduler:
         self._line: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
+        self._stride = 1  # how many items to look up at once, while all are known already
         self._order: deque[Span] = deque()
         self._ready: list[Any] = []
         self._permits: dict[int, int] = {}
@@ -144,14 +150,21 @@ class Scheduler:
         """Return how many more items to feed now; 0 while there is work in line, or no room."""
         if self.closed or self._line:
             return 0
-        size: int = self.sizer.size()
-        if self.buckets is not None or self.call.timeout:
-            size = 1  # each is to start when it is handed out
+        size = max(self._chunk(), self._stride)
         if not self.window:
             return size
         window = max(self.window, 4 * self.sizer.workers * size)
         room: int = window - (self.read - self.handed)
         return max(0, min(size, room))
+
+    def _chunk(self) -> int:
+        """Return how many items to hand out at once."""
+        if self.buckets is not None:
+            return 1  # as each takes a permit
+        size: int = self.sizer.size()
+        if self.call.timeout:
+            size = min(size, self.width)  # their time begins when they are handed out
+        return size
 
     def feed(self, values: list[Any]) -> None:
         """Take items in: the next ones of the input, in order."""
@@ -168,8 +181,11 @@ class Scheduler:
             return
         span.results = [NOTHING] * len(values)
         offsets = [offset for offset in range(len(values)) if self._needs_a_run(span, offset)]
-        if offsets:
-            self._line.append(Job(span, offsets, [values[offset] for offset in offsets], None))
+        self._stride = 1 if offsets else min(2 * len(values), _STRIDE)
+        size = self._chunk()
+        for first in range(0, len(offsets), size):
+            some = offsets[first : first + size]
+            self._line.append(Job(span, some, [values[offset] for offset in some], None))
 
     def close(self) -> None:
         """Take note that the input has ended."""

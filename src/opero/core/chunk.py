@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LEAP = 4
-_TAIL = 16
+_TAIL = 32
 _MOST = 1 << 16
 
 
