@@ -55,7 +55,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("mode", ["thread"], ValueError, MODES),
     ("workers", "4", TypeError, "a whole number"),
     ("workers", 4.0, TypeError, "a whole number"),
-    ("workers", None, TypeError, "a whole number"),
+    ("workers", None, ValueError, "a whole number, but beside executor="),
     ("workers", True, TypeError, "a whole number"),
     ("workers", NAN, TypeError, "a whole number"),
     ("workers", 0, ValueError, "1 or more"),

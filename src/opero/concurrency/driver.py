@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from opero.core.clock import NEVER
 
 from .engine import Crash, Engine, Report
-from .scheduler import Scheduler, without_top
+from .interrupts import ctrl_c_later
+from .scheduler import Scheduler
+from .traces import without_top
 
 
 class Loop:
@@ -94,7 +96,7 @@ def drive(
     clock: Any,
     make_bar: Callable[[], Any],
     raises: bool,
-) -> Iterator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """Run a map to its end.
 
     Args:
@@ -281,9 +283,10 @@ class _Waiting:
             if self._thread is None:
                 self._task = asyncio.ensure_future(self.engine.wait(None))
             else:
-                self._task = asyncio.get_running_loop().run_in_executor(
-                    self._thread, self.engine.wait, None
-                )
+                with ctrl_c_later():  # it starts a thread
+                    self._task = asyncio.get_running_loop().run_in_executor(
+                        self._thread, self.engine.wait, None
+                    )
         waited = {self._task} if reading is None else {self._task, reading}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not self._task.done():

@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from .interrupts import ctrl_c_later
 
 
 def new_loop(choice: str) -> asyncio.AbstractEventLoop:
@@ -212,7 +214,7 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def iterate(
     make_parts: Callable[[], AsyncGenerator[list[Any], None]], choice: str
-) -> Iterator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """Iterate over what an asynchronous iterator yields, from ordinary code.
 
     A helper thread runs its loop, so that what is under way goes on while the caller is busy; it is
@@ -250,9 +252,10 @@ def iterate(
     thread = threading.Thread(
         target=contextvars.copy_context().run, args=(work,), name="opero-map-loop", daemon=True
     )
-    thread.start()
     ended = False
     try:
+        with ctrl_c_later():
+            thread.start()
         while True:
             try:
                 part, taken = parts.get(timeout=_LOOK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 from opero import hotpath
@@ -72,12 +72,13 @@ class Map:
         """
         if self.plan.mode == "async":
             scheduler = self._scheduler(items, shared, 0)
-            parts = self._drive_async(scheduler, self._iterator(items), shared)
-            results: list[Any] = loops.run(_gather(parts), self.plan.loop)
+            gathered = _gather(self._drive_async(scheduler, self._iterator(items), shared))
+            results: list[Any] = loops.run(gathered, self.plan.loop)
             return results
         results = []
-        for part in self._parts(items, shared, 0):
-            results += part
+        with closing(self._parts(items, shared, 0)) as parts:
+            for part in parts:
+                results += part
         return results
 
     def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
@@ -142,7 +143,9 @@ class Map:
 
     # --- one map --------------------------------------------------------------------------------
 
-    def _parts(self, items: Any, shared: dict[str, Any], ahead: int) -> Iterator[list[Any]]:
+    def _parts(
+        self, items: Any, shared: dict[str, Any], ahead: int
+    ) -> Generator[list[Any], None, None]:
         """Begin a map; its results come some at a time."""
         scheduler = self._scheduler(items, shared, ahead)
         source = self._iterator(items)
@@ -278,15 +281,13 @@ def _length(items: Any) -> int:
         return -1
 
 
-def _each(parts: Iterator[list[Any]]) -> Generator[Any, None, None]:
+def _each(parts: Generator[list[Any], None, None]) -> Generator[Any, None, None]:
     """Yield results one by one, and let go of each."""
-    try:
+    with closing(parts):
         for part in parts:
             part.reverse()
             while part:
                 yield part.pop()
-    finally:
-        parts.close()  # type: ignore[attr-defined]  # it is a generator
 
 
 async def _gather(parts: AsyncGenerator[list[Any], None]) -> list[Any]:

@@ -126,7 +126,7 @@ def _check_workers(workers: Any, executor: Executor | None) -> int | None:
     if workers is None and executor is not None:
         return None
     if workers is None:
-        raise ValueError("workers=None: only an executor= knows how many it has; give a number")
+        raise ValueError(_not_allowed("workers", None, "a whole number, but beside executor="))
     count = check_count("workers", workers)
     if count > _MOST_WORKERS:
         raise ValueError(_not_allowed("workers", workers, f"{_MOST_WORKERS} at most"))

@@ -26,6 +26,7 @@ from opero.exceptions import AttemptTimeout
 from opero.shells.verdicts import judge, misfits, too_late
 
 from .sharing import Run, Runs
+from .traces import without_top
 
 NOTHING: Any = object()
 """Stands in a list of results where there is none."""
@@ -484,14 +485,3 @@ def _part(job: Job, places: Any) -> Job:
     part.call = job.call
     part.deadline = job.deadline
     return part
-
-
-def without_top(error: BaseException) -> BaseException:
-    """Take the frames of whoever has caught an error out of its traceback, as they hold it."""
-    traceback = error.__traceback__
-    if traceback is not None:
-        catcher = traceback.tb_frame.f_code.co_filename
-        while traceback is not None and traceback.tb_frame.f_code.co_filename == catcher:
-            traceback = traceback.tb_next
-        error.__traceback__ = traceback
-    return error

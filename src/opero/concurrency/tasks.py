@@ -39,6 +39,7 @@ from opero.logs import get_logger
 from .engine import Crash, Report
 from .scheduler import NOTHING, Job
 from .slots import Slot, Task, Work, call, may_be_ctrl_c
+from .traces import without_top
 
 _TURN = 0.005
 """Seconds for which a slot may keep the loop to itself."""
@@ -239,14 +240,14 @@ class TaskEngine:
                             raise
                         except BaseException as error:  # noqa: BLE001 - it is for the function
                             step = coroutine.throw
-                            given = _without_top(error)
+                            given = without_top(error)
                         turn = perf_counter() + _TURN
                 except StopIteration as end:
                     results[place] = end.value
                 except BaseException as error:
                     if closed:
                         raise
-                    work.failures.append((place, _without_top(error)))
+                    work.failures.append((place, without_top(error)))
                     if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
                         work.place += 1
                         raise
@@ -349,10 +350,3 @@ class TaskEngine:
 
 def _ignoring(function: Callable[[], Any], _: Any) -> Any:
     return function()
-
-
-def _without_top(error: BaseException) -> BaseException:
-    """Take the frame that has caught an error out of its traceback, as it holds the error."""
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
-    return error

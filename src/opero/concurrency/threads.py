@@ -11,7 +11,9 @@ from time import perf_counter_ns
 from typing import Any
 
 from .engine import Crash, Report
-from .scheduler import NOTHING, Job, without_top
+from .interrupts import ctrl_c_later
+from .scheduler import NOTHING, Job
+from .traces import without_top
 
 _numbers = itertools.count(1)
 
@@ -84,8 +86,9 @@ class ThreadEngine:
             thread = threading.Thread(
                 target=context.run, args=(self._work,), name=name, daemon=True
             )
-            thread.start()
-            self._threads.append(thread)
+            with ctrl_c_later():
+                thread.start()
+                self._threads.append(thread)
         self._jobs.put((slot, job))
 
     def wait(self, timeout: float | None) -> list[Report | Crash]:

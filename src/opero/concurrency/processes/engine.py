@@ -1,7 +1,8 @@
 """The engine of mode `process`: it hands jobs to leased workers, and reads what came of them.
 
 One job at a time is with a worker, which reads all of it before it writes; nothing here blocks on a
-worker but `wait`, and `wait` looks at all of them at once.
+worker but `wait`, and `wait` looks at all of them at once. A map in a coroutine waits in a thread,
+and may start a job meanwhile: they take turns.
 
 A job's items travel in one pickle. If that goes wrong on either side, or a worker dies over it, the
 job is sent again carefully, each item for itself: then it is known which one is to blame.
@@ -18,6 +19,7 @@ from time import monotonic_ns
 from typing import Any
 
 from opero.concurrency.engine import Crash, Report
+from opero.concurrency.interrupts import ctrl_c_later
 from opero.concurrency.scheduler import NOTHING, Job
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
 
@@ -117,6 +119,8 @@ class ProcessEngine:
         self._ring.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._stillborn = 0
+        self._turn = threading.Lock()
+        self._waiting = False
         self._closing = threading.Lock()
         self._closed = False
         self._process = os.getpid()
@@ -125,28 +129,37 @@ class ProcessEngine:
 
     def start(self, slot: int, job: Job) -> None:
         """Send a job to the worker of an idle slot; lease one if there is none."""
-        self._runs[slot] = run = _Run(job)
-        self._send(slot, run)
+        with self._turn:
+            self._runs[slot] = run = _Run(job)
+            self._send(slot, run)
+        if self._waiting:
+            self.wake()  # this job may have failed already, or be the first to be late
 
     def wait(self, timeout: float | None) -> list[Report | Crash]:
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
         end = None if timeout is None else monotonic_ns() + int(timeout * 1e9)
         woken = False
+        self._waiting = True
         while not self._events and not woken:
-            until = self._end_late_ones()
+            with self._turn:
+                until = self._end_late_ones()
             if end is not None:
                 until = end if until is None else min(end, until)
             left = None if until is None else max(0, until - monotonic_ns()) / 1e9
-            for key, mask in self._selector.select(left):
-                if key.data is None:
-                    woken = True
-                    self._bell.recv(4096)
-                else:
-                    slot, leased, ended = key.data
-                    self._look_after(slot, leased, ended, mask)
+            ready = self._selector.select(left)
+            with self._turn:
+                for key, mask in ready:
+                    if key.data is None:
+                        woken = True
+                        self._bell.recv(4096)
+                    else:
+                        slot, leased, ended = key.data
+                        self._look_after(slot, leased, ended, mask)
             if end is not None and monotonic_ns() >= end:
                 break
-        events, self._events = self._events, []
+        self._waiting = False
+        with self._turn:
+            events, self._events = self._events, []
         return events
 
     def wake(self) -> None:
@@ -160,6 +173,14 @@ class ProcessEngine:
 
     def close(self, abandon: bool) -> None:  # noqa: ARG002 - who is at work is known here
         """Give the workers back; end those that are still at work."""
+        with ctrl_c_later():
+            self._close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process"):  # an interrupt may have come before the call of `close`
+            self._close()
+
+    def _close(self) -> None:
         with self._closing:
             if self._closed or os.getpid() != self._process:
                 return
@@ -211,8 +232,9 @@ class ProcessEngine:
 
     def _lease(self, slot: int) -> pool.Worker:
         """Get a worker for a slot, and tell it about the map."""
-        leased = pool.lease(self._method)
-        self._workers[slot] = leased
+        with ctrl_c_later():
+            leased = pool.lease(self._method)
+            self._workers[slot] = leased
         self._selector.register(leased.channel, selectors.EVENT_READ, (slot, leased, False))
         if sys.platform != "win32":
             end = leased.process.sentinel

@@ -1,7 +1,9 @@
 """The worker processes of this process: started when they are wanted, kept warm between maps.
 
 Whoever leases a worker has it alone. A worker ends by itself: when it has been idle for `IDLE`
-seconds, and when the process that started it is gone.
+seconds, and when the process that started it is gone. One that was forked or spawned, and has been
+idle for too long, stays a zombie until the next map or the end of the program, as only this process
+can take note of its end, and keeps no thread for that; what the fork server starts does not.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import signal
 import socket
 import threading
+import weakref
 from multiprocessing import connection, heap, process, util
 
 from opero.exceptions import WorkerCrashedError
@@ -25,7 +28,7 @@ _GRACE = 1.0  # seconds that a worker gets to end, before it is killed
 
 _lock = threading.RLock()
 _idle: dict[str, list[Worker]] = {}
-_all: set[Worker] = set()
+_all: weakref.WeakSet[Worker] = weakref.WeakSet()
 _numbers = itertools.count(1)
 _owners: set[int] = set()
 
@@ -115,24 +118,24 @@ def lease(method: str) -> Worker:
         if os.getpid() not in _owners:
             _owners.add(os.getpid())
             util.Finalize(None, shut, exitpriority=1000)
+        _see_off()
         idle = _idle.setdefault(method, [])
-        while idle:
-            found = idle.pop()
-            if found.responds:
-                return found
-            found.bury()
-        return Worker(method)
+        return idle.pop() if idle else Worker(method)
 
 
 def give_back(leased: Worker) -> None:
-    """Put a worker back that has nothing to do; see off those that have ended meanwhile."""
+    """Put a worker back that has nothing to do."""
     with _lock:
-        idle = _idle.setdefault(leased.method, [])
-        gone = [each for each in idle if not each.responds]
-        idle[:] = [each for each in idle if each not in gone]
-        idle.append(leased)
-    for each in gone:
-        each.bury()
+        _see_off()
+        _idle.setdefault(leased.method, []).append(leased)
+
+
+def _see_off() -> None:
+    """Forget the idle workers that have ended; the lock is held."""
+    for idle in _idle.values():
+        for each in [each for each in idle if not each.responds]:
+            idle.remove(each)
+            each.bury()
 
 
 def shut() -> None:

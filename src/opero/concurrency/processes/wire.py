@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from opero.concurrency.traces import without_top
 from opero.exceptions import ErrorStandIn, _extras, _pack_one, _unpack, describe
 
 _HEAD = struct.Struct("=QQ")
@@ -198,12 +199,11 @@ def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
 
 def pack_error(error: BaseException) -> bytes:
     """Put an exception into bytes from which `unpack_error` makes one again, whatever it is."""
-    frames = error.__traceback__
     text = ""
     try:
-        if frames is not None:  # the first is the worker's own
-            lines = traceback.format_exception(type(error), error, frames.tb_next)
-            text = "".join(lines)
+        if error.__traceback__ is not None:
+            frames = without_top(error).__traceback__
+            text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
         pass
     packed = _pack_one(error)

@@ -1,7 +1,8 @@
 """What runs in a worker process: it reads a job, makes its attempts, sends what came of them.
 
-A thread beside it sends the finished results of a long job from time to time, so that little is
-lost if the process dies, and ends the process when its parent is gone.
+A thread beside it looks up every 50 ms while there is a job: it sends the finished results of a
+long one, so that little is lost if the process dies, and ends the process when its parent is gone.
+So a result may be pickled while the next attempt runs: what that changes in it, is changed.
 """
 
 from __future__ import annotations
@@ -393,6 +394,7 @@ def main(end: socket.socket, block: Any, idle: float) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=end.close)
+    _end_with(process.parent_process())
     session = Session(Channel(end), block.create_memoryview().cast("q"), idle)
     try:
         session.serve()
@@ -405,6 +407,23 @@ def main(end: socket.socket, block: Any, idle: float) -> None:
 
 def _ignore(*_: Any) -> None:
     pass
+
+
+def _end_with(parent: Any) -> None:
+    """Have the system end this process when its parent is gone, on Linux.
+
+    The thread that watches cannot do that while the function is in C code that keeps the
+    interpreter to itself.
+    """
+    try:
+        import fcntl
+
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):
+        pass  # another system
 
 
 def _flush() -> None:
