@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from repeats import REPEATS
 
 from opero import hotpath, switches
 
@@ -75,6 +76,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             lines.append(f"opero extensions: {folder}: {', '.join(files)}")
     else:
         lines.append("opero extensions: none, the compiled half is NOT tested in this run")
+    lines.append(f"opero endurance: {REPEATS} repetitions; OPERO_REPEATS=100 for more")
     return lines
 
 

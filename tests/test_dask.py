@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -38,6 +40,7 @@ LONG = 60.0
 
 @pytest.fixture(scope="module")
 def cluster():
+    reducers = dict(copyreg.dispatch_table)
     distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
     with distributed.LocalCluster(
@@ -46,6 +49,8 @@ def cluster():
         cluster.scheduler.allowed_failures = 0  # each costs a new process
         yield cluster
     assert not multiprocessing.active_children()
+    copyreg.dispatch_table.clear()  # dask has all exceptions of a process pickled its own way
+    copyreg.dispatch_table.update(reducers)
 
 
 @pytest.fixture
@@ -160,3 +165,14 @@ def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
     assert got[:10] == list(range(10))
     assert {type(each) for each in got[-20:]} == {OperoError}
     assert "is closed" in str(got[-1])
+
+
+def test_the_example_of_the_readme_runs_as_it_is_printed(client, monkeypatch, capsys):
+    """But for the address, which is that of this cluster."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text.partition("<!-- on a cluster -->\n```python\n")[2].partition("```")[0]
+    printed = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    monkeypatch.setattr("distributed.Client", lambda address: client)
+    exec(compile(block, "README.md", "exec"), {"__name__": "example"})
+    assert printed == ["[3, 6]"]
+    assert capsys.readouterr().out.splitlines() == printed

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is left: each fault a hundred times, through `@opmap` alone."""
+"""Nothing is lost and nothing is left: each fault again and again, through `@opmap` alone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).with_name("isolated_map")))
 
 import census
 import faults
+from repeats import REPEATS, scaled
 
 from opero import AllFailedError, WorkerCrashedError, opmap
 from opero.concurrency.processes import pool
@@ -35,7 +36,6 @@ pytestmark = [
 
 FUNCTIONS = {"process": faults.work, "async_process": faults.awork}
 QUIET = {"progress": False, "retries": 1}
-TIMES = 100
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def holds(after: Any) -> Any:
         time.sleep(0.02)
 
 
-def repeat(once: Any, times: int = TIMES) -> None:
+def repeat(once: Any, times: int = REPEATS) -> None:
     """Do something again and again, and see that nothing grows."""
     end = time.monotonic() + 10  # whatever earlier tests have left to end
     while any(each.name.startswith("opero") for each in threading.enumerate()):
@@ -93,7 +93,7 @@ def others(results: list[Any], items: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("word", faults.DEATHS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
-def test_a_worker_that_dies_in_the_middle_costs_one_item_a_hundred_times(method, word):
+def test_a_worker_that_dies_in_the_middle_costs_one_item_again_and_again(method, word):
     """Be it by `os._exit`, a signal, or for lack of memory."""
     mapped = mapping("process", method)
     items = [0, 1, (word, 2), 3, 4, 5]
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_in_the_middle_costs_one_item_a_hundred_times(method,
     ],
 )
 def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
-    """A hundred deaths; fewer, where a worker takes long to start."""
+    """Fewer times where a worker takes long to start."""
     if method == "fork":  # or each worker would import them anew
         importlib.import_module("opero.concurrency.worker_loop")
         pytest.importorskip("uvloop")
@@ -126,11 +126,11 @@ def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
         dead = others(mapped(items), items)
         assert [faults.code_of(bad) for bad in dead] == list(faults.CODES.values())
 
-    repeat(once, times)
+    repeat(once, scaled(times))
 
 
 @pytest.mark.parametrize("mode", FUNCTIONS)
-def test_an_item_that_kills_every_worker_it_meets_is_given_up_a_hundred_times(mode):
+def test_an_item_that_kills_every_worker_it_meets_is_given_up_again_and_again(mode):
     """After as many attempts as it has; each is one of the errors."""
     mapped = mapping(mode, "fork", retries=3, min_delay=0, max_delay=0)
     items = [0, 1, 2, ("kill", 3), 4]
@@ -140,7 +140,7 @@ def test_an_item_that_kills_every_worker_it_meets_is_given_up_a_hundred_times(mo
         assert isinstance(bad, AllFailedError)
         assert [faults.code_of(error) for error in bad.errors] == [-9] * 3
 
-    repeat(once, 34 if mode == "process" else 5)  # three workers each
+    repeat(once, scaled(34 if mode == "process" else 5))  # three workers each
 
 
 def test_an_item_that_kills_its_worker_once_has_its_result_in_the_end(tmp_path):
@@ -156,7 +156,7 @@ def test_an_item_that_kills_its_worker_once_has_its_result_in_the_end(tmp_path):
 
 @pytest.mark.parametrize("mode", FUNCTIONS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
-def test_what_does_not_travel_fails_its_own_item_a_hundred_times(mode, method):
+def test_what_does_not_travel_fails_its_own_item_again_and_again(mode, method):
     """Exceptions, results and arguments that cannot be pickled or not be rebuilt."""
     mapped = mapping(mode, method)
     words = ["raise lock", "raise two", "raise no way back", "lock", "one way", "system exit"]
@@ -177,7 +177,7 @@ def test_what_does_not_travel_fails_its_own_item_a_hundred_times(mode, method):
 
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
-def test_an_input_that_raises_halfway_leaves_nothing_a_hundred_times(mode):
+def test_an_input_that_raises_halfway_leaves_nothing_again_and_again(mode):
     """What came before it is there, and the input's own exception comes out."""
     function = faults.awork if mode.startswith("async") else faults.work
     mapped = opmap(mode=mode, workers=2, chunk_size=2, **QUIET)(function)
@@ -246,7 +246,7 @@ def drop(stream: Any, how: str) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("how", ["close", "del", "cycle", "break"])
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
-def test_a_stream_that_is_dropped_halfway_leaves_nothing_a_hundred_times(mode, how):
+def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, how):
     """Its workers are given back, or ended if they are at work."""
     function = faults.awork if mode.startswith("async") else faults.work
     if mode.endswith("process"):
@@ -265,12 +265,12 @@ def test_a_stream_that_is_dropped_halfway_leaves_nothing_a_hundred_times(mode, h
         if how == "cycle":
             gc.collect()
 
-    repeat(once, TIMES if how == "close" else 20)
+    repeat(once, REPEATS if how == "close" else scaled(20))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
-def test_a_cancelled_coroutine_leaves_nothing_a_hundred_times(mode):
+def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
     """No task, no thread, no process, no file."""
     function = faults.awork if mode.startswith("async") else faults.work
     if mode.endswith("process"):
@@ -436,7 +436,7 @@ KINDS = {
     "sleep": {AttemptTimeout},
 }  # fmt: skip
 LIMIT = 1.0
-MAPS = int(os.environ.get("OPERO_SOAK", "12"))
+MAPS = max(6, scaled(40))
 
 
 async def asoak(item):

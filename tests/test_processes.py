@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from crowd import Job as Thread
 from crowd import together, until
+from repeats import REPEATS
 
 FOLDER = Path(__file__).with_name("isolated_map")
 sys.path.insert(0, str(FOLDER))
@@ -538,7 +539,7 @@ def test_wait_ends_early_when_it_is_woken_and_in_time_when_it_is_not():
         assert only(engine.wait(None)).results == [0]
 
 
-def test_a_hundred_maps_leave_no_process_and_no_file(tmp_path):
+def test_many_maps_leave_no_process_and_no_file(tmp_path):
     """Good ones, with crashes, with what does not pickle, and abandoned ones."""
 
     def once():
@@ -554,7 +555,7 @@ def test_a_hundred_maps_leave_no_process_and_no_file(tmp_path):
     for _ in range(3):
         once()
     before = open_files(), len(children())
-    for _ in range(100):
+    for _ in range(REPEATS):
         once()
     assert (open_files(), len(children())) == before
 

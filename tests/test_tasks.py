@@ -277,7 +277,7 @@ def test_a_failure_shows_the_function_and_holds_nothing(closes):
         (report,) = await engine.wait(None)
         ((_, error),) = report.failures
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-        assert names == ["call", "fails", "deep"]
+        assert names == ["fails", "deep"]
         error.__context__ = None  # what asyncio makes is not ours to untie
         gone = weakref.ref(error)
         del error, report

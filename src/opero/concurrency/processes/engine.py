@@ -177,7 +177,9 @@ class ProcessEngine:
             self._close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_process"):  # an interrupt may have come before the call of `close`
+        # an interrupt may have come before the call of `close`; when the interpreter ends, workers
+        # see that it is gone
+        if hasattr(self, "_process") and not sys.is_finalizing():
             self._close()
 
     def _close(self) -> None:

@@ -1,0 +1,15 @@
+"""How often a test of endurance does what it does.
+
+`OPERO_REPEATS` says it. The default keeps the suite short; `.ci/run` takes a hundred.
+"""
+
+from __future__ import annotations
+
+import os
+
+REPEATS = int(os.environ.get("OPERO_REPEATS", "15"))
+
+
+def scaled(times: int) -> int:
+    """Return how often to do what is done `times` times when others are done a hundred times."""
+    return max(2, times * REPEATS // 100)
