@@ -260,7 +260,7 @@ def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> No
         {"mode": "thread", "rate_limit_scope": "total"},
         {"mode": "thread", "rate_limit": None, "rate_limit_scope": "total"},
         {"mode": "thread", "rate_limit": 1e9, "rate_limit_scope": "total"},
-        {"mode": "thread", "rate_limit": RateLimiter(1e9), "rate_limit_scope": "total"},
+        {"mode": "thread", "rate_limit": RateLimiter, "rate_limit_scope": "total"},
         {"mode": "thread", "rate_limit": RateLimitConfig(1e9, burst=5)},
         {"mode": "thread", "retry": RetryConfig(2)},
         {"mode": "thread", "cache": CacheConfig(True)},
@@ -276,6 +276,8 @@ def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> No
 )
 def test_an_allowed_value_is_accepted(core: hotpath.Core, options: dict[str, Any]) -> None:
     """An option of a mechanism that is off does no harm: so one argument switches it."""
+    if options.get("rate_limit") is RateLimiter:  # one that goes by the clock of this half
+        options = {**options, "rate_limit": RateLimiter(1e9)}
     mapped = opmap(**{"progress": False, **options})(FUNCTIONS[options["mode"]])
     assert sorted(mapped([1, 2, 3])) == [2, 4, 6]
 

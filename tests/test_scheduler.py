@@ -15,9 +15,16 @@ from crowd import standing_clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import AllFailedError, AttemptTimeout, DeadlineExceeded, RateLimiter, get_logger, opero
+from opero import (
+    AllFailedError,
+    AttemptTimeout,
+    DeadlineExceeded,
+    RateLimiter,
+    get_logger,
+    hotpath,
+    opero,
+)
 from opero.concurrency.scheduler import NOTHING, Scheduler
-from opero.core.chunk import ChunkSizer
 from opero.core.clock import NEVER
 from opero.limiter import Turn
 
@@ -178,7 +185,7 @@ def new_scheduler(
     function: Any, slots: int, window: int, ordered: bool, buckets: Any = None, chunk: int = 0
 ) -> Scheduler:
     """Make a scheduler whose chunks are sized by measured time, or fixed."""
-    sizer = ChunkSizer(slots, 2 * MILLISECOND, chunk, -1)
+    sizer = hotpath.core.ChunkSizer(slots, 2 * MILLISECOND, chunk, -1)
     return Scheduler(function, {}, sizer, window, ordered, buckets)
 
 
@@ -478,7 +485,7 @@ def test_nothing_is_read_while_there_is_work_in_line(core):
 
 def test_what_has_been_read_is_told_to_the_sizer(core):
     """It makes the last chunks small."""
-    sizer = ChunkSizer(1, MILLISECOND, 0, 10)
+    sizer = hotpath.core.ChunkSizer(1, MILLISECOND, 0, 10)
     Scheduler(opero(identity), {}, sizer, 0, True).feed([1, 2, 3])
     assert sizer.left == 7
 
@@ -878,7 +885,7 @@ def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, wor
 
     Unless a thirty-second of the aim is more than that share.
     """
-    sizer = ChunkSizer(workers, 2 * MILLISECOND, fixed, left)
+    sizer = hotpath.core.ChunkSizer(workers, 2 * MILLISECOND, fixed, left)
     assert sizer.size() == fixed or sizer.size() == 1
     before = 1
     for pace in paces:
@@ -899,7 +906,7 @@ def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, wor
 
 def test_an_input_of_known_length_ends_in_small_chunks(core):
     """So that all workers end at about the same time."""
-    sizer = ChunkSizer(4, 2 * MILLISECOND, 0, 10_000)
+    sizer = hotpath.core.ChunkSizer(4, 2 * MILLISECOND, 0, 10_000)
     sizes = []
     while sizer.left:
         sizes.append(min(sizer.size(), sizer.left))
@@ -912,7 +919,7 @@ def test_an_input_of_known_length_ends_in_small_chunks(core):
 
 def test_an_empty_report_changes_nothing(core):
     """There is nothing to divide by."""
-    sizer = ChunkSizer(1, 1, 0, -1)
+    sizer = hotpath.core.ChunkSizer(1, 1, 0, -1)
     sizer.observe(0, 5)
     assert (sizer.size(), sizer.pace) == (1, 0)
 
@@ -925,3 +932,48 @@ def test_an_empty_input_is_over_at_once(core, ordered):
     scheduler.close()
     assert scheduler.over
     assert (scheduler.demand(), scheduler.assign(0, 0), scheduler.collect()) == (0, None, [])
+
+
+def test_known_items_are_looked_up_many_at_a_time(core):
+    """And new ones among them are still handed out in chunks of the measured size."""
+    function = opero(cache=True, cache_maxsize=None)(identity)
+    for known in range(10_000):
+        function(known)
+    scheduler = new_scheduler(function, 1, 0, True)
+    items = iter([*range(10_000), *range(-1, -3000, -1)])
+    feeds = jobs = 0
+    results = []
+    while not scheduler.over:
+        count = scheduler.demand()
+        if count:
+            values = list(islice(items, count))
+            scheduler.feed(values)
+            feeds += 1
+            if len(values) < count:
+                scheduler.close()
+        most = scheduler.sizer.size()
+        job = scheduler.assign(0, core.clock.now())
+        if job is not None:
+            jobs += 1
+            assert len(job.values) <= most
+            assert min(job.values) < 0
+            scheduler.report(job, job.values, [], 1000 * len(job.values))
+        results += scheduler.collect()
+    assert results == [*range(10_000), *range(-1, -3000, -1)]
+    assert feeds < 10_000 // 256 + jobs
+
+
+@pytest.mark.parametrize("width", [1, 16])
+def test_under_a_deadline_no_more_is_handed_out_than_begins_at_once(core, width):
+    """As the time of all of it begins then."""
+    function = opero(timeout=60)(identity)
+    scheduler = Scheduler(
+        function, {}, hotpath.core.ChunkSizer(2, MILLISECOND, 0, -1), 0, True, None, width
+    )
+    for _ in range(6):
+        count = scheduler.demand()
+        assert 1 <= count <= width
+        scheduler.feed(list(range(count)))
+        job = scheduler.assign(0, core.clock.now())
+        scheduler.report(job, job.values, [], len(job.values))
+    assert count == width
