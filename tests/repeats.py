@@ -12,4 +12,4 @@ REPEATS = int(os.environ.get("OPERO_REPEATS", "15"))
 
 def scaled(times: int) -> int:
     """Return how often to do what is done `times` times when others are done a hundred times."""
-    return max(2, times * REPEATS // 100)
+    return max(1, times * REPEATS // 100)

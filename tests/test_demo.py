@@ -107,7 +107,7 @@ def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None
     """`python -m opero demo` ends with 0, in time, with no warning and no process left behind."""
     plain = "1" if half == "plain" else "0"
     compiled = "0" if half == "plain" else "1"
-    words = ["demo", "--seed", "11", "--files", "100", "--urls", "500"]
+    words = ["demo", "--seed", "11", "--files", "50", "--urls", "250"]
     ran = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "opero", *words],
         stdout=subprocess.PIPE,
@@ -127,7 +127,7 @@ def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None
     assert f"{half} core" in told
     assert "BROKEN" not in told
     assert "promises kept" in told
-    assert f"100 of {len(library.files()):,}, as asked" in told
+    assert f"50 of {len(library.files()):,}, as asked" in told
     if hasattr(os, "killpg"):
         assert no_process_is_left_of(ran.pid)
 
