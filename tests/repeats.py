@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-REPEATS = int(os.environ.get("OPERO_REPEATS", "15"))
+REPEATS = int(os.environ.get("OPERO_REPEATS", "10"))
 
 
 def scaled(times: int) -> int:
