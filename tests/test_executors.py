@@ -295,7 +295,7 @@ def test_a_function_that_cannot_travel_ends_the_map_and_says_why(processes):
 def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(processes):
     """Such as one from a module that the worker does not have."""
     engine = ExecutorEngine(plain, {}, processes, 2)
-    engine._cargo._packed = b"any name", pickle.dumps((cargo.Named("nowhere", "f", 0), {}))
+    engine._cargo._packed = b"any name", pickle.dumps((cargo.Named(("nowhere", "f", [])), {}))
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)
     engine.close(False)

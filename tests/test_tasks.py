@@ -963,7 +963,7 @@ def coroutines():
 
 
 def test_a_worker_runs_as_many_coroutines_at_once_as_it_may(coroutines):
-    """Their results come in order, each is announced and reported, and the loop stays."""
+    """Their results come in order, each is announced, and the loop stays."""
     running = most = 0
     log = []
     seen = set()
@@ -976,6 +976,7 @@ def test_a_worker_runs_as_many_coroutines_at_once_as_it_may(coroutines):
         assert log[-1] == ("note", x)
         await asyncio.sleep(0.001 * (x % 3))
         running -= 1
+        log.append(("done", x))
         if x % 9 == 4:
             raise Flop(x)
         return x + plus
@@ -987,7 +988,6 @@ def test_a_worker_runs_as_many_coroutines_at_once_as_it_may(coroutines):
             list(range(40)),
             shared={"plus": 100},
             note=lambda place: log.append(("note", place)),
-            done=lambda place: log.append(("done", place)),
         )
         bad = [4, 13, 22, 31]
         assert [result for result in results if result is not NOTHING] == [
@@ -1029,10 +1029,10 @@ def test_a_worker_has_time_limits_and_fallback_arguments(coroutines):
 
 
 def test_a_worker_gives_up_what_does_not_heed_its_cancellation(coroutines, monkeypatch):
-    """The other items are run, and are told of in the same way."""
+    """The other items are run, and are announced in the same way."""
     monkeypatch.setattr(tasks, "_GRACE", 0.02)
     stop = False
-    done = []
+    begun = []
 
     async def deaf(x):
         while x == 2 and not stop:
@@ -1042,10 +1042,10 @@ def test_a_worker_gives_up_what_does_not_heed_its_cancellation(coroutines, monke
                 pass
         return x
 
-    results, failures = coroutines(deaf, list(range(8)), 1, attempt_timeout=0.01, done=done.append)
+    results, failures = coroutines(deaf, list(range(8)), 1, attempt_timeout=0.01, note=begun.append)
     assert [*results[:2], *results[3:]] == [0, 1, 3, 4, 5, 6, 7]
     assert [(place, type(error)) for place, error in failures] == [(2, AttemptTimeout)]
-    assert done == list(range(8))
+    assert begun == list(range(8))
     stop = True
 
 

@@ -25,7 +25,10 @@ class Loop:
         engine: Runs.
         clock: Tells the time.
         idle: The slots without a job.
-        fault: What the input raised, if it did; it is raised after the results before it.
+        fault: What the input raised, or what an item failed with if that ends the map; it is raised
+            after the results before it.
+        cut: Whether a failure has ended the map, with items left.
+        over: Whether there is nothing more to do.
     """
 
     def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
@@ -34,6 +37,8 @@ class Loop:
         self.clock = clock
         self.idle = list(range(engine.slots))
         self.fault: BaseException | None = None
+        self.cut = False
+        self.over = False
 
     def hand_out(self) -> None:
         """Give every idle slot something to do, as far as there is anything."""
@@ -61,6 +66,18 @@ class Loop:
             self.scheduler.close()
         return True
 
+    def results(self, bar: Any) -> list[Any]:
+        """Return the results to hand on now, show how far it is, and note the end."""
+        scheduler = self.scheduler
+        ready = scheduler.collect()
+        bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
+        if scheduler.failures:
+            self.over = self.cut = True
+            ready, self.fault = _before_failure(ready, scheduler.failures)
+        elif not ready:
+            self.over = scheduler.over
+        return ready
+
     def take_in(self, events: list[Report | Crash]) -> None:
         """Tell the scheduler what has come of jobs."""
         for event in events:
@@ -71,6 +88,15 @@ class Loop:
                 self.scheduler.crash(
                     event.job, event.results, event.failures, event.at, event.error
                 )
+
+    def raise_fault(self) -> None:
+        """Raise what has ended the map, if anything has; forget it, as its traceback holds this."""
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                fault = None
 
     def patience(self) -> float | None:
         """Return for how many seconds at most nothing can happen without the engine.
@@ -115,39 +141,27 @@ def drive(
             `raises`, the failure of an item, after the results that are ready before its own.
     """
     engine = make_engine()
-    done = False
-    fault: BaseException | None = None
     scheduler.failures = [] if raises else None
+    loop = Loop(scheduler, engine, clock)
     try:
         with make_bar() as bar:
-            loop = Loop(scheduler, engine, clock)
             while True:
                 loop.hand_out()
                 while loop.idle and loop.read(source):
                     loop.hand_out()
-                ready = scheduler.collect()
-                bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
-                if scheduler.failures:
-                    ready, fault = _before_failure(ready, scheduler.failures)
+                ready = loop.results(bar)
+                if loop.over:
                     break
                 if ready:
                     yield ready  # the list belongs to whoever gets it
-                elif scheduler.over:
-                    done = True
-                    fault, loop.fault = loop.fault, None
-                    break
                 else:
                     loop.take_in(engine.wait(loop.patience()))
     finally:
         scheduler.end()
-        engine.close(abandon=not done)
-    if ready and not done:
+        engine.close(abandon=loop.cut or not loop.over)
+    if ready:
         yield ready
-    if fault is not None:
-        try:
-            raise fault
-        finally:
-            fault = None  # its traceback holds this frame
+    loop.raise_fault()
 
 
 def _before_failure(
@@ -176,27 +190,19 @@ async def drive_async(
     """
     reading = _Reading(source)
     waiting = _Waiting(make_engine())
-    done = False
-    fault: BaseException | None = None
     scheduler.failures = [] if raises else None
+    loop = Loop(scheduler, waiting.engine, clock)
     try:
         with make_bar() as bar:
-            loop = Loop(scheduler, waiting.engine, clock)
             while True:
                 loop.hand_out()
                 while loop.idle and reading.next(loop):
                     loop.hand_out()
-                ready = scheduler.collect()
-                bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
-                if scheduler.failures:
-                    ready, fault = _before_failure(ready, scheduler.failures)
+                ready = loop.results(bar)
+                if loop.over:
                     break
                 if ready:
                     yield ready  # the list belongs to whoever gets it
-                elif scheduler.over:
-                    done = True
-                    fault, loop.fault = loop.fault, None
-                    break
                 else:
                     # what has been read while nobody is idle has to wait
                     task = reading.task if loop.idle else None
@@ -206,14 +212,10 @@ async def drive_async(
         try:
             await reading.close()
         finally:
-            await waiting.close(abandon=not done)
-    if ready and not done:
+            await waiting.close(abandon=loop.cut or not loop.over)
+    if ready:
         yield ready
-    if fault is not None:
-        try:
-            raise fault
-        finally:
-            fault = None  # its traceback holds this frame
+    loop.raise_fault()
 
 
 class _Reading:

@@ -212,7 +212,7 @@ class TaskEngine:
         asked = slot.task.cancelling
         copy = self._context.copy
         limit = self._limit
-        until = getattr(work.job, "deadline", NEVER)
+        until = work.job.deadline
         clock = self._clock
         function = work.function
         closed = False

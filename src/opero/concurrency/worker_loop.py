@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from opero import hotpath
+from opero.core.clock import NEVER
 
 from .engine import Crash
 from .loops import close_loop, new_loop
@@ -29,7 +30,6 @@ def run_coroutines(
     note: Callable[[int], Any] | None,
     attempt_timeout: float | None,
     loop: str = "auto",
-    done: Callable[[int], Any] | None = None,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job in this process, several at once.
 
@@ -44,7 +44,6 @@ def run_coroutines(
         note: Told the place of each attempt before it begins.
         attempt_timeout: Seconds that an attempt may take.
         loop: Which loop: "auto", "uvloop" or "asyncio".
-        done: Told the place of each attempt when it is over.
 
     Returns:
         What the attempts returned, `NOTHING` where one failed; and the failures, by place.
@@ -60,7 +59,7 @@ def run_coroutines(
     clock = hotpath.core.clock
     slots = min(concurrency, len(values))
     engine = TaskEngine(function, shared, slots, attempt_timeout, clock)
-    main = _own[1].create_task(_spread(engine, values, call, note, done))
+    main = _own[1].create_task(_spread(engine, values, call, note))
     try:
         return _own[1].run_until_complete(main)
     except BaseException:
@@ -80,35 +79,27 @@ class Feed:
     """The items that one slot takes out of what is there for all.
 
     Attributes:
-        place: Which one it has begun; -1 if none is under way.
+        deadline: None of its own: each attempt has its time limit.
     """
 
-    def __init__(self, source: Iterator[tuple[int, Any]], note: Any, done: Any) -> None:
-        self.place = -1
+    deadline = NEVER
+
+    def __init__(self, source: Iterator[tuple[int, Any]], note: Any) -> None:
         self._source = source
         self._note = note
-        self._done = done
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         return self
 
     def __next__(self) -> tuple[int, Any]:
-        self.end()
         place, value = next(self._source)
-        self.place = place
         if self._note is not None:
             self._note(place)
         return place, value
 
-    def end(self) -> None:
-        """Tell that the present attempt is over."""
-        place, self.place = self.place, -1
-        if place >= 0 and self._done is not None:
-            self._done(place)
-
 
 async def _spread(
-    engine: TaskEngine, values: list[Any], call: Any, note: Any, done: Any
+    engine: TaskEngine, values: list[Any], call: Any, note: Any
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Let all slots of an engine take items until there are no more."""
     results = [NOTHING] * len(values)
@@ -117,7 +108,7 @@ async def _spread(
     source = enumerate(values)
 
     def begin(slot: int) -> None:
-        feed = Feed(source, note, done)
+        feed = Feed(source, note)
         engine.begin(slot, Work(feed, function, feed, results, []))
 
     try:
@@ -126,7 +117,6 @@ async def _spread(
             begin(slot)
         while running:
             for event in await engine.wait(None):
-                event.job.end()  # type: ignore[attr-defined]  # it is a feed
                 failures += event.failures
                 if isinstance(event, Crash):  # the slot's task is gone, the other items are not
                     if event.at is not None:

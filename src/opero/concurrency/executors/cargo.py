@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextvars
 import os
 import pickle
-import sys
 import threading
 from collections import OrderedDict
 from functools import partial
-from importlib import import_module
 from types import MethodType
 from typing import Any
 
-from .pickles import dumps
+from opero.concurrency.names import Whereabouts, found_at, whereabouts
+from opero.concurrency.processes.wire import dumps
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -108,19 +107,12 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
 class Named:
     """A function that the worker can import, under whatever decorators its name stands for."""
 
-    def __init__(self, module: str, path: str, depth: int) -> None:
-        self._module = module
-        self._path = path
-        self._depth = depth
+    def __init__(self, where: Whereabouts) -> None:
+        self._where = where
 
     def unpack(self) -> Any:
         """Import the function."""
-        found: Any = import_module(self._module)
-        for part in self._path.split("."):
-            found = getattr(found, part)
-        for _ in range(self._depth):
-            found = found.__wrapped__
-        return found
+        return found_at(self._where)
 
 
 class Bound:
@@ -150,17 +142,5 @@ def carrier(function: Any) -> Named | Bound | Whole:
     """Say how a function travels: by its name if that leads to it, otherwise by a pickle."""
     if isinstance(function, MethodType):
         return Bound(function.__func__, function.__self__)
-    module = getattr(function, "__module__", None)
-    path = getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(path, str) or module == "__main__":
-        return Whole(function)
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    depth = 0
-    while found is not None:
-        if found is function:
-            return Named(module, path, depth)
-        found = getattr(found, "__wrapped__", None)
-        depth += 1
-    return Whole(function)
+    where = whereabouts(function)
+    return Whole(function) if where is None else Named(where)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from importlib import import_module
 from typing import Any
 
-from opero.concurrency.processes.wire import unpicklable
+from opero.concurrency.processes.wire import dumps, unpicklable
 from opero.exceptions import describe
 
 Sealed = tuple[Any, list[tuple[int, str]]]
@@ -14,17 +13,6 @@ Sealed = tuple[Any, list[tuple[int, str]]]
 
 _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
 """Types whose values always survive a pickle, so that many of them can share one."""
-
-
-def dumps(value: Any) -> bytes:
-    """Pickle anything; what only this program's main module knows travels by its source."""
-    try:
-        data: bytes = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # noqa: BLE001 - cloudpickle knows more, or raises the better error
-        pass
-    return bytes(import_module("cloudpickle").dumps(value))
 
 
 def seal(values: list[Any], what: str) -> Sealed:

@@ -20,6 +20,7 @@ from typing import Any
 
 from opero.concurrency.engine import Crash, Report
 from opero.concurrency.interrupts import ctrl_c_later
+from opero.concurrency.names import whereabouts
 from opero.concurrency.scheduler import NOTHING, Job
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
 
@@ -423,37 +424,6 @@ def _place(failure: tuple[int, BaseException]) -> int:
 
 
 # --- what travels once ----------------------------------------------------------------------------
-
-
-def whereabouts(function: Any) -> tuple[str, str, list[str]] | None:
-    """Return where a worker finds a function by importing it; None if it does not.
-
-    Returns:
-        The module, the path in it, and the attributes that lead from there to the function, if
-        there is a wrapper of it.
-    """
-    module = getattr(function, "__module__", None)
-    path = getattr(function, "__qualname__", None)
-    if type(module) is not str or type(path) is not str or module in {"__main__", "__mp_main__"}:
-        return None
-    found: Any = sys.modules.get(module)
-    if getattr(found, "__spec__", None) is None:
-        return None
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    inner: list[str] = []
-    while found is not function:
-        for name in ("func", "__wrapped__"):
-            if hasattr(found, name) and len(inner) < _DEPTH:
-                inner.append(name)
-                found = getattr(found, name)
-                break
-        else:
-            return None
-    return module, path, inner
-
-
-_DEPTH = 20  # wrappers around a function
 
 
 def _pack_function(function: Any) -> bytes:

@@ -16,6 +16,7 @@ import struct
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from opero.concurrency.traces import without_top
@@ -134,6 +135,39 @@ def _plan() -> Iterator[Any]:
 # --- values -------------------------------------------------------------------------------------
 
 
+def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
+    """Pickle anything; what only this program's main module knows travels by its source.
+
+    Args:
+        thing: The value.
+        aside: Gets the large buffers, which are then not in the pickle.
+
+    Raises:
+        Exception: Whatever cloudpickle raises for what cannot be pickled.
+    """
+    keep = None if aside is None else partial(_put_aside, aside)
+    try:
+        body = pickle.dumps(thing, 5, buffer_callback=keep)
+        if b"__main__" not in body:
+            return body
+    except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
+        pass
+    import cloudpickle
+
+    if aside is not None:
+        aside.clear()
+    return bytes(cloudpickle.dumps(thing, 5, buffer_callback=keep))
+
+
+def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
+    """Put a buffer aside if it is large; tell whether it stays in the pickle."""
+    raw = buffer.raw()
+    if raw.nbytes < _LARGE:
+        return True
+    aside.append(raw)
+    return False
+
+
 def pack(thing: Any) -> list[Any]:
     """Put a value into a pickle and the large buffers that it refers to.
 
@@ -141,24 +175,7 @@ def pack(thing: Any) -> list[Any]:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
     buffers: list[Any] = []
-
-    def aside(buffer: Any) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < _LARGE:
-            return True
-        buffers.append(raw)
-        return False
-
-    try:
-        body = pickle.dumps(thing, 5, buffer_callback=aside)
-        if b"__main__" not in body:
-            return [body, *buffers]
-    except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
-        pass
-    import cloudpickle
-
-    buffers.clear()
-    return [cloudpickle.dumps(thing, 5, buffer_callback=aside), *buffers]
+    return [dumps(thing, buffers), *buffers]
 
 
 def unpack(parts: list[Any]) -> Any:

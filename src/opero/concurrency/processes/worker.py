@@ -25,6 +25,7 @@ from time import monotonic_ns
 from typing import Any
 
 from opero import hotpath
+from opero.concurrency.names import found_at
 from opero.exceptions import describe
 
 from .wire import Channel, pack, pack_each, pack_error, unpack
@@ -207,11 +208,7 @@ class Session:
         _take_on(seen["world"])
         found: Any
         if seen["name"] is not None:
-            module, path, inner = seen["name"]
-            __import__(module)
-            found = sys.modules[module]
-            for name in (*path.split("."), *inner):
-                found = getattr(found, name)
+            found = found_at(seen["name"])
             if seen["code"] is not None and fingerprint(found) != seen["code"]:
                 raise Outdated
         else:

@@ -1,0 +1,53 @@
+"""Functions by their names: where a worker finds one by importing it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+Whereabouts = tuple[str, str, list[str]]
+"""A module, a path in it, and the attributes that lead from there through wrappers."""
+
+_DEPTH = 20  # wrappers around a function
+
+
+def whereabouts(function: Any) -> Whereabouts | None:
+    """Return where a worker finds a function by importing it; None if it does not.
+
+    Returns:
+        The module, the path in it, and the attributes that lead from there to the function, if
+        there is a wrapper of it.
+    """
+    module = getattr(function, "__module__", None)
+    path = getattr(function, "__qualname__", None)
+    if type(module) is not str or type(path) is not str or module in {"__main__", "__mp_main__"}:
+        return None
+    found: Any = sys.modules.get(module)
+    if getattr(found, "__spec__", None) is None:
+        return None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    inner: list[str] = []
+    while found is not function:
+        for name in ("func", "__wrapped__"):
+            if hasattr(found, name) and len(inner) < _DEPTH:
+                inner.append(name)
+                found = getattr(found, name)
+                break
+        else:
+            return None
+    return module, path, inner
+
+
+def found_at(where: Whereabouts) -> Any:
+    """Import what is there.
+
+    Raises:
+        Exception: Whatever the import raises, and `AttributeError` if nothing is there any more.
+    """
+    module, path, inner = where
+    found: Any = import_module(module)
+    for name in (*path.split("."), *inner):
+        found = getattr(found, name)
+    return found
