@@ -179,7 +179,7 @@ class Nowhere(Executor):
         ({"rate_limit": RateLimiter(5), "burst": 2}, "^burst=2 beside rate_limit=RateLimiter"),
         ({"rate_limit": RateLimitConfig(5), "burst": 2}, "^burst=2 beside rate_limit="),
         ({"cache_dir": "x"}, "^cache_dir='x' is not read by cache_backend='memory'"),
-        ({"cache_backend": "disk"}, "^cache_backend='disk': this release"),
+        ({"cache_backend": "redis", "cache_dir": "x"}, "^cache_dir='x' is not read by"),
     ],
     ids=lambda entry: " ".join(map(str, entry)) if isinstance(entry, dict) else "",
 )

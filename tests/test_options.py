@@ -28,6 +28,7 @@ from opero import (
     hotpath,
     opero,
 )
+from opero.options import check_cache
 from opero.testing import manual_clock, skip_waits
 
 NAN, INF = float("nan"), float("inf")
@@ -309,25 +310,43 @@ def test_a_limiter_that_would_fill_for_decades_fails_at_decoration() -> None:
         opero(rate_limit=1e-9, burst=5)(lambda: None)
 
 
-# --- backends that are not there yet --------------------------------------------------------------
+# --- options of stored backends -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["disk", "redis"])
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"cache_dir": 5}, TypeError, "^cache_dir=5 is not allowed: .*a path"),
+        ({"cache_size_limit": 0}, ValueError, "^cache_size_limit=0 .*bytes, or None"),
+        ({"cache_size_limit": True}, ValueError, "^cache_size_limit=True"),
+        ({"cache_size_limit": 1.5}, ValueError, "^cache_size_limit=1.5"),
+        ({"cache_version": 3}, TypeError, "^cache_version=3 .*a string"),
+        ({"cache_stale": -1, "cache_ttl": 5}, ValueError, "^cache_stale=-1.* 0 seconds or more"),
+        ({"cache_stale": 5}, ValueError, "^cache_stale=5.* needs cache_ttl="),
+        ({"cache_pickle": "no"}, TypeError, "^cache_pickle='no' .*True or False"),
+        ({"cache_maxsize": 5}, ValueError, "^cache_maxsize=5 is not read by cache_backend='disk'"),
+        ({"cache_url": "x"}, ValueError, "^cache_url='x' is not read by cache_backend='disk'"),
+        ({"cache_backend": "redis", "cache_url": 5}, TypeError, "^cache_url=5 .*a URL such as"),
+        (
+            {"cache_backend": "redis", "cache_dir": "x"},
+            ValueError,
+            "^cache_dir='x' is not read by cache_backend='redis'",
+        ),
+    ],
+)
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.once
-def test_a_backend_of_a_later_release_is_refused_with_words_that_say_so(
-    backend: str, cache: bool
+def test_a_wrong_option_of_a_stored_backend_is_named(
+    options: dict[str, Any], error: type[Exception], words: str, cache: bool
 ) -> None:
-    """Naming it is no mistake, it is early."""
-    pattern = rf"^cache_backend='{backend}'.*later.*cache_backend='memory'"
-    for make in (
-        lambda: opero(cache=cache, cache_backend=backend),
-        lambda: get_cache_decorator(cache=cache, cache_backend=backend),
-        lambda: opero(cache=CacheConfig(cache, backend=backend)),
-        lambda: get_cache_context(backend),
-    ):
-        with pytest.raises(ValueError, match=pattern):
-            make()
+    """At decoration, though the cache may be off."""
+    given = {"cache_backend": "disk", **options}
+    with pytest.raises(error, match=words):
+        opero(cache=cache, **given)
+    with pytest.raises(error, match=words):
+        get_cache_decorator(cache=cache, **given)
+    with pytest.raises(error, match=words):
+        get_cache_context(**given)
 
 
 @pytest.mark.parametrize(
@@ -339,8 +358,9 @@ def test_a_backend_of_a_later_release_is_refused_with_words_that_say_so(
 def test_an_option_that_the_chosen_backend_does_not_read_is_an_error(
     option: str, cache: bool
 ) -> None:
-    """As a keyword, and inside a `CacheConfig` without the prefix."""
-    pattern = f"^{option}='x' is not read by cache_backend='memory'"
+    """As a keyword, and inside a `CacheConfig` without the prefix; a secret is not shown."""
+    shown = "\\.\\.\\." if option == "cache_secret" else "'x'"
+    pattern = f"^{option}={shown} is not read by cache_backend='memory'"
     bare = option.removeprefix("cache_")
     for make in (
         lambda: opero(cache=cache, **{option: "x"}),
@@ -350,6 +370,16 @@ def test_an_option_that_the_chosen_backend_does_not_read_is_an_error(
     ):
         with pytest.raises(ValueError, match=pattern):
             make()
+
+
+@pytest.mark.once
+def test_no_repr_shows_a_secret_or_a_password() -> None:
+    """Neither that of a config nor that of what is made of it."""
+    url = "redis://:hush-password@localhost:1/0"
+    options = {"secret": "hush-hush-hush-hush", "url": url}
+    config = CacheConfig(True, backend="redis", backend_options=options)
+    assert "hush" not in repr(config)
+    assert "hush" not in repr(check_cache(config))
 
 
 # --- misspelt options -----------------------------------------------------------------------------

@@ -775,7 +775,7 @@ def test_the_figures_mean_what_they_mean_for_single_calls(core):
         core.clock.move_to(scheduler.wake(core.clock.now()))
         scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, Flop())], 1)
     assert scheduler.over
-    assert function.stats() == (3, 0, 3, 4, 2, 0, 1, 0.0, 1.0)
+    assert function.stats() == (3, 0, 3, 4, 2, 0, 1, 0.0, 1.0, 0, 0, 0)
     assert scheduler.failed == 2  # the item, and the equal one that shared its run
     assert scheduler.retried == 2
 

@@ -24,6 +24,9 @@ FIELDS = (
     "failures",
     "permit_wait",
     "backoff_wait",
+    "stale",
+    "store_failures",
+    "rejected",
 )
 
 

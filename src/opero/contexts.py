@@ -15,18 +15,20 @@ from . import hotpath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from typing import Any
 
     from typing_extensions import Unpack
 
-    class _More(TypedDict, total=False):
+    from .functions import StoreOptions
+
+    class _More(StoreOptions, total=False):
         cache_ttl: float | None
         cache_maxsize: int | None
 
 
 _lock = threading.Lock()
 _functions: dict[str, weakref.WeakSet[Any]] = {}
-_opened: dict[tuple[str, str], Any] = {}
+_opened: dict[tuple[str, str, int], Any] = {}
 
 
 def _after_fork() -> None:
@@ -61,26 +63,52 @@ def clear_cache(namespace: str | None = None) -> None:
             if namespace in {None, name}
             for function in members
         ]
-        stores = [store for (_, name), store in _opened.items() if namespace in {None, name}]
+        stores = [store for (_, name, _), store in _opened.items() if namespace in {None, name}]
+    shelves: dict[tuple[int, str], Any] = {}
     for function in functions:
         function.cache_clear()
+        if function.archive is not None:
+            archive = function.archive
+            shelves[id(archive.depot), archive.namespace] = archive
     for store in stores:
         store.clear()
+    for archive in shelves.values():  # what functions of other programs have stored there
+        archive.clear_namespace()
+
+
+class _InMemory:
+    """The store of a context, in memory."""
+
+    def __init__(self, store: Any, freezer: Any) -> None:
+        self._store = store
+        self._freezer = freezer
+
+    def find(self, key: Any) -> Any:
+        return self._store.find(self._freezer.freeze(key))
+
+    def put(self, key: Any, value: Any) -> None:
+        self._store.put(self._freezer.freeze(key), value)
+
+    def drop(self, key: Any) -> bool:
+        return bool(self._store.drop(self._freezer.freeze(key)))
+
+    def __len__(self) -> int:
+        return len(self._store)
 
 
 class CacheContext:
-    """A cache used by hand; a context manager, though in memory nothing has to be closed.
+    """A cache used by hand; a context manager, though nothing has to be closed.
 
-    Keys are told apart as arguments are: by type and value, at every depth.
+    Keys are told apart as arguments are: by type and value, at every depth. A stored backend that
+    is out of order holds nothing: `get` returns the default and `set` does nothing, with a WARNING.
 
     Attributes:
         namespace: The namespace it was opened in.
     """
 
-    def __init__(self, namespace: str, store: Any, freezer: Any) -> None:
+    def __init__(self, namespace: str, store: Any) -> None:
         self.namespace = namespace
         self._store = store
-        self._freezer = freezer
 
     def __enter__(self) -> CacheContext:
         return self
@@ -95,23 +123,23 @@ class CacheContext:
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of `key`, or `default` if there is none that still counts."""
-        entry = self._store.find(self._freezer.freeze(key))
+        entry = self._store.find(key)
         return default if entry is None else entry.value
 
     def set(self, key: Any, value: Any) -> None:
         """Keep `value` under `key`."""
-        self._store.put(self._freezer.freeze(key), value)
+        self._store.put(key, value)
 
     def delete(self, key: Any) -> bool:
         """Forget `key`; tell whether it was there."""
-        return bool(self._store.drop(self._freezer.freeze(key)))
+        return bool(self._store.drop(key))
 
     def clear(self) -> None:
         """Forget everything in the namespace, the values of decorated functions included."""
         clear_cache(self.namespace)
 
     def __contains__(self, key: object) -> bool:
-        return self._store.find(self._freezer.freeze(key)) is not None
+        return self._store.find(key) is not None
 
     def __len__(self) -> int:
         return len(self._store)
@@ -123,9 +151,10 @@ def get_cache_context(
     """Open a namespace's cache for use by hand; opening it again gives the same values.
 
     Args:
-        cache_backend: Where it is kept: "memory".
+        cache_backend: Where it is kept: "memory", "disk" or "redis".
         cache_namespace: The namespace.
-        **options: `cache_ttl` in seconds and `cache_maxsize` in entries, for the first opening.
+        **options: `cache_ttl` in seconds, and the backend's own options, as of `opero`; in memory
+            they are those of the first opening.
 
     Returns:
         The cache, which is also a context manager.
@@ -136,9 +165,9 @@ def get_cache_context(
     """
     from .options import CACHE_DEFAULTS, STORED_OPTIONS, cache_config, check_cache, unknown
 
-    known = ("cache_ttl", "cache_maxsize")
+    known = ("cache_ttl", "cache_maxsize", *STORED_OPTIONS)
     for name in options:
-        if name not in {*known, *STORED_OPTIONS}:
+        if name not in known:
             raise TypeError(unknown(name, known, "get_cache_context"))
     given = {
         **CACHE_DEFAULTS,
@@ -148,14 +177,21 @@ def get_cache_context(
     }
     plan = check_cache(cache_config(True, given))
     core = hotpath.core
+    if plan.backend != "memory":
+        from .caching.by_hand import open_by_hand
+
+        stored = open_by_hand(plan, core)
+        with _lock:
+            _opened[plan.backend, plan.namespace, id(stored.archive.depot)] = stored
+        return CacheContext(plan.namespace, stored)
     with _lock:
-        store = _opened.get((core.name, plan.namespace))
+        store = _opened.get((core.name, plan.namespace, 0))
         if store is None:
             store = core.MemoryStore(core.clock, plan.maxsize, plan.ttl)
-            _opened[core.name, plan.namespace] = store
+            _opened[core.name, plan.namespace, 0] = store
         elif options and (store.maxsize, store.ttl) != (plan.maxsize, plan.ttl):
             raise ValueError(
                 f"cache_namespace={plan.namespace!r} is open already with other options: "
                 f"cache_maxsize={store.maxsize or None}, cache_ttl={store.ttl / 1e9 or None}"
             )
-    return CacheContext(plan.namespace, store, core.Freezer())
+    return CacheContext(plan.namespace, _InMemory(store, core.Freezer()))

@@ -32,16 +32,25 @@ if TYPE_CHECKING:
         ParallelMode,
         R,
         RaisingMapDecorator,
+        StoreOptions,
         T,
     )
-    from .options import ArgFallback, CacheConfig, Plan, RateLimitConfig, RetryConfig, RetryOn
+    from .options import (
+        ArgFallback,
+        CacheConfig,
+        CachePlan,
+        Plan,
+        RateLimitConfig,
+        RetryConfig,
+        RetryOn,
+    )
 
     _CacheKey = Callable[..., Any] | None
     _RateLimit = float | RateLimitConfig | RateLimiter | None
 
     _SyncMode = Literal["thread", "process"]
 
-    class _MoreForMap(TypedDict, total=False):
+    class _MoreForMap(StoreOptions, total=False):
         cache_key: _CacheKey
         cache_backend: str
         cache_maxsize: int | None
@@ -56,7 +65,7 @@ if TYPE_CHECKING:
         executor: Executor | None
         loop: Literal["auto", "uvloop", "asyncio"]
 
-    class _MoreForCache(TypedDict, total=False):
+    class _MoreForCache(StoreOptions, total=False):
         cache_maxsize: int | None
 
     class _MoreForRetry(TypedDict, total=False):
@@ -104,6 +113,7 @@ def opero(
     timeout: float | None = None,
     retry: RetryConfig | None = None,
     cache_maxsize: int | None = 1024,
+    **kwargs: Unpack[StoreOptions],
 ) -> Decorator: ...
 def opero(
     retries: Any = 3,
@@ -146,7 +156,8 @@ def opero(
         cache_ttl: Seconds for which a value counts; None for ever.
         cache_key: Makes the key, from the call's own arguments.
         cache_namespace: The name under which `clear_cache` finds the values.
-        cache_backend: Where they are kept: "memory".
+        cache_backend: Where they are kept: "memory"; "disk", which survives the process and is
+            shared by those of this machine; or "redis", which hosts share too.
         rate_limit: The greatest number of attempts started per second; or a `RateLimitConfig`; or
             a `RateLimiter`, which several functions may share.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
@@ -156,7 +167,13 @@ def opero(
         retry: A `RetryConfig`, in place of the keywords for retries.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
-        **kwargs: Store options of other backends (refused until there are any).
+        **kwargs: Options of the stored backends, an error beside one that does not read them.
+            Both: `cache_secret` (what entries are sealed with: 16 characters or more, or several
+            such, of which the first seals and all open; else what the environment variable
+            `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
+            `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
+            (a name that retires the entries of all others), `cache_pickle` (False: never pickle).
+            Disk: `cache_dir`, `cache_size_limit` (bytes; None for no bound). Redis: `cache_url`.
 
     Returns:
         The decorated function, or a decorator. The decorated function keeps its signature and has
@@ -356,7 +373,7 @@ def opmap(
         rate_limit: The greatest number of attempts started per second, by each worker; or a
             `RateLimiter`, which is one for all that share it.
         cache_key: Makes the key, from the call's own arguments.
-        cache_backend: Where values are kept: "memory".
+        cache_backend: Where values are kept: "memory", "disk" or "redis".
         cache_maxsize: The greatest number of cached values; None for no bound.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
         burst: How many attempts may start at once after a pause.
@@ -371,7 +388,13 @@ def opmap(
         executor: A `concurrent.futures.Executor` that makes the attempts instead.
         on_error: "return" puts an item's failure in its place; "raise" ends the map with it.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
-        **kwargs: Store options of other backends (refused until there are any).
+        **kwargs: Options of the stored backends, an error beside one that does not read them.
+            Both: `cache_secret` (what entries are sealed with: 16 characters or more, or several
+            such, of which the first seals and all open; else what the environment variable
+            `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
+            `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
+            (a name that retires the entries of all others), `cache_pickle` (False: never pickle).
+            Disk: `cache_dir`, `cache_size_limit` (bytes; None for no bound). Redis: `cache_url`.
 
     Returns:
         The mapped function, or a decorator. It takes an iterable and keyword arguments for all
@@ -469,8 +492,8 @@ def get_cache_decorator(
         cache_ttl: Seconds for which a value counts; None for ever.
         cache_key: Makes the key, from the call's own arguments.
         cache_namespace: The name under which `clear_cache` finds the values.
-        cache_backend: Where they are kept: "memory".
-        **kwargs: Options of the backend: `cache_maxsize`.
+        cache_backend: Where they are kept: "memory", "disk" or "redis".
+        **kwargs: Options of the backend, as of `opero`; `cache_maxsize` of the memory.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -591,8 +614,8 @@ def decorate(function: Any, plan: Plan) -> Any:
         assert limit.rate is not None
         limit = RateLimiter(limit.rate, limit.burst)
     retry = plan.retry
-    store = instances = None
-    if plan.cache is not None:
+    store = instances = archive = None
+    if plan.cache is not None and plan.cache.backend == "memory":
         store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
         instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
     call: Any
@@ -605,13 +628,16 @@ def decorate(function: Any, plan: Plan) -> Any:
         from .shells import sync as shell
 
         call = core.Call
+    journal = logs.journal(core)
+    if plan.cache is not None and plan.cache.backend != "memory":
+        archive = _archive(function, face, name, plan.cache, call is core.AsyncCall)
     wrapper = call(
         function,
         face,
         name,
         shell,
         core.clock,
-        logs.journal(core),
+        journal,
         core.Policy(
             max(1, retry.attempts),
             retry.backoff_factor,
@@ -628,6 +654,7 @@ def decorate(function: Any, plan: Plan) -> Any:
         None if plan.cache is None else plan.cache.key_function,
         store,
         instances,
+        archive,
     )
     if _is_method(face, signature):
         wrapper.become_method()
@@ -637,6 +664,28 @@ def decorate(function: Any, plan: Plan) -> Any:
     if plan.cache is not None:
         contexts.register(plan.cache.namespace, wrapper)
     return wrapper
+
+
+def _archive(function: Any, face: Any, name: str, plan: CachePlan, asynchronous: bool) -> Any:
+    """Open the archive of a function whose values are stored, and refuse one that others share.
+
+    A partial, like a closure, is not told from others by its name, and the arguments that it has
+    been given are none of its calls'.
+    """
+    from . import logs
+    from .caching.opening import archive
+    from .options import DEFAULT_NAMESPACES
+
+    made, canonical = archive(plan, name, asynchronous, hotpath.core, logs.journal(hotpath.core))
+    told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
+    canonical.check_owner(face, plan.key_function is not None, told_apart)
+    if face is not function and not told_apart:
+        raise ValueError(
+            f"{name} is a {type(function).__name__}, so its stored results could be taken for "
+            f"those of another one: give it a cache_key= or a cache_namespace= of its own"
+        )
+    made.belong(plan.namespace, canonical.owner_of(face), plan.version)
+    return made
 
 
 class _ClassMethod(classmethod):  # type: ignore[type-arg]

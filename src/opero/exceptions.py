@@ -59,6 +59,10 @@ class CacheKeyError(OperoError, TypeError):
     """The arguments of a call cannot be told apart faithfully, so no cache key can be made."""
 
 
+class UnsafePlaceError(OperoError, ValueError):
+    """A directory or file that has to be private is not: others own it, or could write to it."""
+
+
 class WorkerCrashedError(OperoError):
     """A worker process died in the middle of an attempt.
 

@@ -34,6 +34,9 @@ class Stats(NamedTuple):
         failures: Runs that ended in an exception.
         permit_wait: Seconds spent waiting for rate-limit permits.
         backoff_wait: Seconds spent waiting between rounds.
+        stale: Calls answered with an outdated value, as `cache_stale` allows.
+        store_failures: Times the disk or Redis store could not be used, a call going on without.
+        rejected: Stored entries that were not taken, as they were forged, damaged or another's.
     """
 
     calls: int
@@ -45,3 +48,6 @@ class Stats(NamedTuple):
     failures: int
     permit_wait: float
     backoff_wait: float
+    stale: int = 0
+    store_failures: int = 0
+    rejected: int = 0

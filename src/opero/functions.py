@@ -15,8 +15,20 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
+    Sequence,
 )
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from os import PathLike
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 from .figures import CacheInfo, Stats
 
@@ -27,6 +39,19 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
+
+
+class StoreOptions(TypedDict, total=False):
+    """The options of the backends that keep values outside the process."""
+
+    cache_dir: str | PathLike[str] | None
+    cache_size_limit: int | None
+    cache_url: str
+    cache_secret: str | bytes | Sequence[str | bytes] | None
+    cache_stale: float | None
+    cache_version: str
+    cache_pickle: bool
+
 
 ParallelMode = Literal["thread", "process", "async", "async_process"]
 CacheBackend = Literal["memory", "disk", "redis"]

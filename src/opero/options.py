@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -29,10 +30,11 @@ class CacheConfig:
     Attributes:
         enabled: Whether they are cached at all.
         ttl: Seconds for which a value counts; None for ever.
-        backend: Where they are kept: "memory".
+        backend: Where they are kept: "memory", "disk" or "redis".
         namespace: The name under which `clear_cache` finds them.
         key_function: Makes the key from the call's own arguments; None: from all of them.
-        backend_options: The backend's own options, without the prefix `cache_`: `maxsize`.
+        backend_options: The backend's own options, without the prefix `cache_`, such as `maxsize`
+            or `dir`. They may hold a secret, so no `repr` shows them.
     """
 
     enabled: bool = False
@@ -40,7 +42,7 @@ class CacheConfig:
     backend: str = "memory"
     namespace: str = "opero"
     key_function: Callable[..., Any] | None = None
-    backend_options: dict[str, Any] = field(default_factory=dict)
+    backend_options: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -79,12 +81,35 @@ class RateLimitConfig:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """A checked `CacheConfig`: `ttl` in nanoseconds and `maxsize` in entries, 0 for no bound."""
+    """A checked `CacheConfig`.
+
+    Attributes:
+        ttl: Nanoseconds for which a value counts; 0 for ever.
+        maxsize: Entries in memory; 0 for no bound.
+        namespace: The namespace.
+        key_function: Makes the key; None to go by the arguments.
+        backend: One of `BACKENDS`.
+        directory: Where the disk store is; None for the user's cache directory.
+        size_limit: Bytes on disk; None for no bound.
+        url: Where Redis is.
+        secret: What entries are sealed with; None for what the environment or the key file says.
+        stale: Seconds for which an outdated value may be served.
+        version: What the user retires old values by.
+        pickles: Whether values may be pickled.
+    """
 
     ttl: int
     maxsize: int
     namespace: str
     key_function: Callable[..., Any] | None
+    backend: str = "memory"
+    directory: str | os.PathLike[str] | None = None
+    size_limit: int | None = None
+    url: str = field(default="", repr=False)
+    secret: Any = field(default=None, repr=False)
+    stale: float = 0.0
+    version: str = ""
+    pickles: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,9 @@ CACHE_DEFAULTS: dict[str, Any] = {
     "cache_backend": "memory",
     "cache_maxsize": 1024,
 }
+DEFAULT_NAMESPACES = ("opero", "opero_opmap_item")
+_SIZE_LIMIT = 2**30
+_URL = "redis://localhost:6379/0"
 RETRY_DEFAULTS: dict[str, Any] = {
     "retries": 3,
     "backoff_factor": 1.5,
@@ -121,13 +149,14 @@ RETRY_DEFAULTS: dict[str, Any] = {
     "retry_on": (Exception,),
     "jitter": True,
 }
-STORED_OPTIONS = (
-    "cache_dir",
-    "cache_secret",
-    "cache_size_limit",
-    "cache_stale",
-    "cache_url",
-    "cache_version",
+_READ_BY = {
+    "memory": ("maxsize",),
+    "disk": ("dir", "size_limit", "secret", "stale", "version", "pickle"),
+    "redis": ("url", "secret", "stale", "version", "pickle"),
+}
+"""Which options each backend reads."""
+STORED_OPTIONS = tuple(
+    sorted({f"cache_{name}" for names in _READ_BY.values() for name in names} - {"cache_maxsize"})
 )
 """Options of the backends that keep values outside the process."""
 OPTIONS = (
@@ -256,19 +285,16 @@ def check_cache(cache: CacheConfig) -> CachePlan:
     backend = cache.backend
     if backend not in BACKENDS:
         _wrong("cache_backend", backend, "one of 'memory', 'disk', 'redis'")
-    if backend != "memory":
-        raise ValueError(
-            f"cache_backend={backend!r}: this release of opero caches in memory only; the disk and "
-            f"redis backends come in a later one. Use cache_backend='memory'"
-        )
     if not isinstance(cache.backend_options, Mapping):
         _wrong("backend_options", cache.backend_options, "a dict of options", TypeError)
     options = dict(cache.backend_options)
-    maxsize = options.pop("maxsize", CACHE_DEFAULTS["cache_maxsize"])
     for name, value in options.items():
-        if f"cache_{name}" in STORED_OPTIONS:
-            raise ValueError(f"cache_{name}={value!r} is not read by cache_backend='memory'")
-        raise TypeError(unknown(f"cache_{name}", (*CACHE_DEFAULTS, *STORED_OPTIONS)))
+        if f"cache_{name}" not in {*STORED_OPTIONS, "cache_maxsize"}:
+            raise TypeError(unknown(f"cache_{name}", (*CACHE_DEFAULTS, *STORED_OPTIONS)))
+        if name not in _READ_BY[backend]:
+            shown = "..." if name == "secret" else repr(value)
+            raise ValueError(f"cache_{name}={shown} is not read by cache_backend={backend!r}")
+    maxsize = options.pop("maxsize", CACHE_DEFAULTS["cache_maxsize"])
     bound = 1 if maxsize is None else _whole("cache_maxsize", maxsize)
     if bound < 1:
         _wrong("cache_maxsize", maxsize, "1 or more entries, or None for no bound")
@@ -280,7 +306,48 @@ def check_cache(cache: CacheConfig) -> CachePlan:
     if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
         _wrong("cache_key", key, "an ordinary function of the call's arguments", TypeError)
     ttl = 0 if cache.ttl is None else max(1, int(1e9 * _positive("cache_ttl", cache.ttl)))
-    return CachePlan(ttl, 0 if maxsize is None else bound, cache.namespace, key)
+    return CachePlan(
+        ttl,
+        0 if maxsize is None else bound,
+        cache.namespace,
+        key,
+        backend,
+        **({} if backend == "memory" else _check_stored(options, ttl)),
+    )
+
+
+def _check_stored(options: dict[str, Any], ttl: int) -> dict[str, Any]:
+    """Check the options of a stored backend, but for those that the store itself checks."""
+    directory = options.get("dir")
+    if directory is not None and not isinstance(directory, (str, os.PathLike)):
+        _wrong("cache_dir", directory, "a path", TypeError)
+    size_limit = options.get("size_limit", _SIZE_LIMIT)
+    if size_limit is not None and not (
+        isinstance(size_limit, int) and not _is_flag(size_limit) and 0 < size_limit < 2**63
+    ):
+        _wrong("cache_size_limit", size_limit, "a number of bytes, or None for no bound")
+    url = options.get("url", _URL)
+    if not isinstance(url, str):
+        _wrong("cache_url", url, "a URL such as redis://localhost:6379/0", TypeError)
+    version = options.get("version", "")
+    if not isinstance(version, str):
+        _wrong("cache_version", version, "a string", TypeError)
+    stale = options.get("stale")
+    if stale is not None:
+        stale = _number("cache_stale", stale)
+        if not 0 <= stale <= _LONGEST:
+            _wrong("cache_stale", stale, "0 seconds or more")
+        if stale and not ttl:
+            raise ValueError(f"cache_stale={stale!r} needs cache_ttl=: without, nothing gets stale")
+    return {
+        "directory": directory,
+        "size_limit": size_limit,
+        "url": url,
+        "secret": options.get("secret"),
+        "stale": stale or 0.0,
+        "version": version,
+        "pickles": check_flag("cache_pickle", options.get("pickle", True)),
+    }
 
 
 def check_rate(option: str, rate: Any) -> float:

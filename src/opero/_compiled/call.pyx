@@ -121,6 +121,7 @@ cdef class _Wrapper:
     cdef readonly object cache_key
     cdef readonly MemoryStore store
     cdef readonly InstanceStores instances
+    cdef readonly object archive
     cdef readonly bint method
     cdef readonly bint single
     cdef readonly bint lone
@@ -152,6 +153,7 @@ cdef class _Wrapper:
         cache_key,
         MemoryStore store,
         InstanceStores instances,
+        archive=None,
     ):
         self.func = func
         self.face = face
@@ -168,6 +170,7 @@ cdef class _Wrapper:
         self.cache_key = cache_key
         self.store = store
         self.instances = instances
+        self.archive = archive
         self.keying = None if store is None else binding
         self.single = policy.rounds == 1 and fallback is None
         self._settle()
@@ -234,25 +237,29 @@ cdef class _Wrapper:
             self.failures,
             self.permit_wait / 1e9,
             self.backoff_wait / 1e9,
+            *(() if self.archive is None else self.archive.figures()),
         )
 
     def cache_info(self):
         """Return hits and misses since the last `cache_clear`, and the size of the cache."""
         from opero.figures import CacheInfo
 
-        if self.store is None:
+        if self.store is None and self.archive is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
+        stored = self.archive is not None
         return CacheInfo(
             self.hits - self.hits_cleared,
             self.misses - self.misses_cleared,
-            self.store.maxsize or None,
-            sum([len(store) for store in self._stores()]),
+            None if self.store is None else self.store.maxsize or None,
+            self.archive.count() if stored else sum([len(store) for store in self._stores()]),
         )
 
     def cache_clear(self):
         """Forget every value; what is running now will not be stored either."""
-        if self.store is None and hasattr(self.func, "cache_clear"):
+        if self.archive is not None:
+            self.archive.clear()
+        elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
         self.hits_cleared = self.hits
         self.misses_cleared = self.misses
@@ -262,6 +269,8 @@ cdef class _Wrapper:
 
     def cache_invalidate(self, /, *args, **kwargs):
         """Forget the value of one call, given by its arguments; tell whether there was one."""
+        if self.archive is not None:
+            return bool(self.archive.invalidate(self, args, kwargs))
         if self.store is None:
             inner = getattr(self.func, "cache_invalidate", None)
             return False if inner is None else inner(*args, **kwargs)
@@ -278,6 +287,8 @@ cdef class _Wrapper:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             store.flights.clear()
+        if self.archive is not None:
+            self.archive.flights.clear()
 
     def _stores(self):
         if self.store is None:
@@ -414,6 +425,8 @@ cdef class Call(_Wrapper):
     def __init__(self, *args):
         _Wrapper.__init__(self, *args)
         self.vectorcall = call_uncached if self.store is None else call_cached
+        if self.archive is not None:
+            self.vectorcall = call_stored
 
     cdef object fly(
         self,
@@ -610,6 +623,19 @@ cdef PyObject *call_cached(
     return owned(self.fly(store, key, args, argsf, names, deadline))
 
 
+cdef PyObject *call_stored(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef _Wrapper self = <_Wrapper>this
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    self.calls += 1
+    return owned(
+        self.archive.recall(
+            self, opero_pack(args, count), opero_pack_named(args + count, names)
+        )
+    )
+
+
 cdef class AsyncCall(_Wrapper):
     """A decorated coroutine function."""
 
@@ -623,6 +649,8 @@ cdef class AsyncCall(_Wrapper):
         self.guard = self.shell.guard
         self.guard_one = self.shell.guard_one
         self.vectorcall = acall_uncached if self.store is None else acall_cached
+        if self.archive is not None:
+            self.vectorcall = call_stored
 
     def _ground(self, store, key):
         for flights in list(store.flights.values()):

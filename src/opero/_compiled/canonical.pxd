@@ -5,6 +5,7 @@ cimport cython
 from .shapes cimport Plan, Shapes
 
 cdef int _DEPTH
+cdef int _MOST_NODES
 cdef int _AT
 cdef int _ATTRIBUTE
 cdef int _INSIDE
@@ -18,9 +19,11 @@ cdef class Canonical:
     cdef readonly object hexdigest
     cpdef bytes encode(self, object value)
     cpdef str digest(self, bytes data)
+    cpdef bint is_plain(self, object value) except -1
     cdef str _source(self, object func)
     cdef bytes _encode(self, object value, object where)
     cdef bint _is_json(self, object value, int depth) except -1
+    cdef int _count_plain(self, object value, int depth, int left) except -2
     cdef bint _is_utf8(self, str text) except -1
     @cython.locals(size=Py_ssize_t)
     cdef object _write(self, bytearray out, object value, int depth, object where)

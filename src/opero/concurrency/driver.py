@@ -14,6 +14,7 @@ from opero.core.clock import NEVER
 from .engine import Crash, Engine, Report
 from .interrupts import ctrl_c_later
 from .scheduler import Scheduler
+from .stored import StoredItems
 from .traces import without_top
 
 
@@ -24,6 +25,7 @@ class Loop:
         scheduler: Decides.
         engine: Runs.
         clock: Tells the time.
+        stored: The items' stored values; None if they are not kept outside the process.
         idle: The slots without a job.
         fault: What the input raised, or what an item failed with if that ends the map; it is raised
             after the results before it.
@@ -32,7 +34,9 @@ class Loop:
     """
 
     def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
+        call = scheduler.call
         self.scheduler = scheduler
+        self.stored = None if call.archive is None else StoredItems(call, scheduler.shared)
         self.engine = engine
         self.clock = clock
         self.idle = list(range(engine.slots))
@@ -51,20 +55,37 @@ class Loop:
             elif self.scheduler.alike:
                 break  # there is nothing for the others either
 
-    def read(self, source: Iterator[Any]) -> bool:
-        """Feed the scheduler what it asks for; tell whether it asked."""
+    def pull(self, source: Iterator[Any]) -> list[Any] | None:
+        """Take from the input what the scheduler asks for; None if it asks for nothing."""
         count = self.scheduler.demand()
         if not count:
-            return False
+            return None
         values: list[Any] = []
         try:
             values.extend(islice(source, count))  # what came before an error is kept
         except Exception as error:  # noqa: BLE001 - raised again, in its place
             self.fault = without_top(error)
-        self.scheduler.feed(values)
         if len(values) < count:
             self.scheduler.close()
+        return values
+
+    def read(self, source: Iterator[Any]) -> bool:
+        """Feed the scheduler what it asks for; tell whether it asked."""
+        values = self.pull(source)
+        if values is None:
+            return False
+        known = None
+        if self.stored is not None and values:
+            known = self.stored.look(self.stored.keys(values))
+        self.scheduler.feed(values, known)
         return True
+
+    def keep(self) -> None:
+        """Store what there is to store, before anybody gets it."""
+        pairs = self.scheduler.to_store()
+        if pairs:
+            assert self.stored is not None
+            self.stored.keep(pairs)
 
     def results(self, bar: Any) -> list[Any]:
         """Return the results to hand on now, show how far it is, and note the end."""
@@ -149,6 +170,7 @@ def drive(
                 loop.hand_out()
                 while loop.idle and loop.read(source):
                     loop.hand_out()
+                loop.keep()
                 ready = loop.results(bar)
                 if loop.over:
                     break
@@ -196,8 +218,9 @@ async def drive_async(
         with make_bar() as bar:
             while True:
                 loop.hand_out()
-                while loop.idle and reading.next(loop):
+                while loop.idle and await reading.next(loop):
                     loop.hand_out()
+                await _keep(loop)
                 ready = loop.results(bar)
                 if loop.over:
                     break
@@ -230,10 +253,16 @@ class _Reading:
         self._source = aiter(source) if hasattr(source, "__aiter__") else iter(source)
         self._asynchronous = hasattr(source, "__aiter__")
 
-    def next(self, loop: Loop) -> bool:
+    async def next(self, loop: Loop) -> bool:
         """Feed the scheduler what it asks for, if that is there; tell whether it was."""
         if not self._asynchronous:
-            return loop.read(self._source)
+            if loop.stored is None:
+                return loop.read(self._source)
+            values = loop.pull(self._source)
+            if values is None:
+                return False
+            await self._feed(loop, values)
+            return True
         if self.task is None:
             if not loop.scheduler.demand():
                 return False
@@ -241,14 +270,22 @@ class _Reading:
         if not self.task.done():
             return False
         task, self.task = self.task, None
+        values = []
         try:
-            loop.scheduler.feed([task.result()])
+            values.append(task.result())
         except StopAsyncIteration:
             loop.scheduler.close()
         except Exception as error:  # noqa: BLE001 - raised again, in its place
             loop.fault = without_top(error)
             loop.scheduler.close()
+        await self._feed(loop, values)
         return True
+
+    async def _feed(self, loop: Loop, values: list[Any]) -> None:
+        known = None
+        if loop.stored is not None and values:
+            known = await _in_thread(loop.stored.look, loop.stored.keys(values))
+        loop.scheduler.feed(values, known)
 
     async def close(self) -> None:
         """Leave no reading behind."""
@@ -259,6 +296,21 @@ class _Reading:
                 self.task.exception()
         if self._asynchronous and hasattr(self._source, "aclose"):
             await self._source.aclose()
+
+
+async def _keep(loop: Loop) -> None:
+    """Store what there is to store, before anybody gets it."""
+    pairs = loop.scheduler.to_store()
+    if pairs:
+        assert loop.stored is not None
+        await _in_thread(loop.stored.keep, pairs)
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Do what waits for a store without holding up the loop."""
+    with ctrl_c_later():  # it may start a thread
+        future = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    return await future
 
 
 class _Waiting:

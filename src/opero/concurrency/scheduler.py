@@ -32,6 +32,7 @@ NOTHING: Any = object()
 """Stands in a list of results where there is none."""
 
 _STRIDE = 1024
+_LOOKED_UP = 32
 
 
 class Span:
@@ -133,13 +134,17 @@ class Scheduler:
         self.read = self.settled = self.handed = self.failed = self.retried = 0
         self.failures: list[BaseException] | None = None
         self.closed = False
-        self._careful = call.store is not None or call.fallback is not None
-        self._runs = None if call.store is None else Runs(call)
+        self._stored = call.archive is not None
+        cached = self._stored or call.store is not None
+        self._careful = cached or call.fallback is not None
+        self._runs = Runs(call) if cached else None
         self._leaders: dict[tuple[int, int], Run] = {}
         self._line: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
-        self._stride = 1  # how many items to look up at once, while all are known already
+        # how many items to look up at once: more and more while all are known already, and always
+        # some where looking takes a way to another process
+        self._least = self._stride = _LOOKED_UP if self._stored else 1
         self._order: deque[Span] = deque()
         self._ready: list[Any] = []
         self._permits: dict[int, int] = {}
@@ -167,8 +172,13 @@ class Scheduler:
             size = min(size, self.width)  # their time begins when they are handed out
         return size
 
-    def feed(self, values: list[Any]) -> None:
-        """Take items in: the next ones of the input, in order."""
+    def feed(self, values: list[Any], known: list[tuple[Any, Any]] | None = None) -> None:
+        """Take items in: the next ones of the input, in order.
+
+        Args:
+            values: The items.
+            known: If values are stored outside the process, what `StoredItems.look` found out.
+        """
         if not values:
             return
         span = Span(values)
@@ -181,8 +191,10 @@ class Scheduler:
             self._line.append(Job(span, range(len(values)), values, None))
             return
         span.results = [NOTHING] * len(values)
-        offsets = [offset for offset in range(len(values)) if self._needs_a_run(span, offset)]
-        self._stride = 1 if offsets else min(2 * len(values), _STRIDE)
+        offsets = [
+            offset for offset in range(len(values)) if self._needs_a_run(span, offset, known)
+        ]
+        self._stride = self._least if offsets else min(2 * len(values), _STRIDE)
         size = self._chunk()
         for first in range(0, len(offsets), size):
             some = offsets[first : first + size]
@@ -202,15 +214,15 @@ class Scheduler:
             held.clear()
         self.failures = None
 
-    def _needs_a_run(self, span: Span, offset: int) -> bool:
+    def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
         """Tell whether an item has to run; one without a key or fallback values fails alone."""
         try:
-            return self._is_new(span, offset)
+            return self._is_new(span, offset, known)
         except Exception as error:  # noqa: BLE001 - keys, and `cache_key`, may raise anything
             self._settle(span, offset, without_top(error), True)
             return False
 
-    def _is_new(self, span: Span, offset: int) -> bool:
+    def _is_new(self, span: Span, offset: int, known: Any) -> bool:
         """Look for an item's result in the cache and among the runs under way."""
         call = self.call
         args = (span.values[offset],)
@@ -218,22 +230,39 @@ class Scheduler:
             call.fallback.check(call.fallback.given(args, self.shared))
         if self._runs is None:
             return True
-        store, key = call._locate(args, self.shared)
-        entry = store.find(key)
-        if entry is not None:
+        stored = None
+        if self._stored:
+            store, (stored, entry) = call.archive, known[offset]
+            if isinstance(stored, Exception):
+                raise stored
+            key = stored.full
+            fresh = entry is not None and store.is_fresh(entry, call.clock)
+        else:
+            store, key = call._locate(args, self.shared)
+            entry = store.find(key)
+            fresh = entry is not None
+        if fresh:
             call.hits += 1
             if call.journal.debug:
                 call.journal.hit(call.name)
             self._settle(span, offset, entry.value, False)
             return False
         call.misses += 1
-        key = call.binding.freezer.keep(key)
+        if not self._stored:
+            key = call.binding.freezer.keep(key)
         run = self._runs.find(key)
         if run is not None:
             run.followers.append((span, offset))
             return False
-        self._leaders[id(span), offset] = self._runs.begin(store, key)
+        self._leaders[id(span), offset] = self._runs.begin(store, key, stored, entry)
         return True
+
+    def to_store(self) -> list[tuple[Any, Any]]:
+        """Return the stored keys and values that have come up since this was asked last."""
+        if self._runs is None or not self._runs.kept:
+            return []
+        kept, self._runs.kept = self._runs.kept, []
+        return kept
 
     # --- work out ---------------------------------------------------------------------------------
 
@@ -429,12 +458,17 @@ class Scheduler:
 
     def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
         """Make an item's outcome final, and that of all that wait for it."""
-        self._place(span, offset, outcome, failed)
         run = self._leaders.pop((id(span), offset), None)
+        served = False
+        if failed and run is not None and run.stale is not None:
+            served = self.call.archive.serves_stale(self.call, run.stale, outcome)
+            if served:
+                outcome, failed = run.stale.value, False
+        self._place(span, offset, outcome, failed)
         if run is None:
             return
         assert self._runs is not None
-        if not failed:
+        if not failed and not served:
             self._runs.store(run, outcome)
         self._runs.end(run)
         for other, place in run.followers:

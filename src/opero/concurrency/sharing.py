@@ -36,15 +36,19 @@ class Run:
     Attributes:
         key: Its cache key.
         store: Where its value belongs.
+        stored: The stored key, if values are kept outside the process; None if not.
+        stale: An outdated entry that may be served if the run fails; None without.
         flight: The note in the store's table.
         followers: The items that wait for it: their spans, and their places there.
     """
 
-    __slots__ = ("flight", "followers", "key", "store")
+    __slots__ = ("flight", "followers", "key", "stale", "store", "stored")
 
-    def __init__(self, store: Any, key: Any) -> None:
+    def __init__(self, store: Any, key: Any, stored: Any, stale: Any) -> None:
         self.store = store
         self.key = key
+        self.stored = stored
+        self.stale = stale
         self.flight: Any = None
         self.followers: list[tuple[Any, int]] = []
 
@@ -55,6 +59,7 @@ class Runs:
     Attributes:
         call: The decorated function of one item.
         under_way: The runs, by key.
+        kept: The stored keys of values that are to be stored outside the process, and the values.
     """
 
     def __init__(self, call: Any) -> None:
@@ -67,6 +72,7 @@ class Runs:
         core = hotpath.load("compiled" if compiled else "plain")
         self.call = call
         self.under_way: dict[Any, Run] = {}
+        self.kept: list[tuple[Any, Any]] = []
         self._new_flight = core.Flight
         self._asynchronous = isinstance(call, core.AsyncCall)
 
@@ -75,9 +81,9 @@ class Runs:
         run = self.under_way.get(key)
         return run if run is not None and self._is_listed(run) else None
 
-    def begin(self, store: Any, key: Any) -> Run:
+    def begin(self, store: Any, key: Any, stored: Any = None, stale: Any = None) -> Run:
         """Note that an item is going to run."""
-        run = Run(store, key)
+        run = Run(store, key, stored, stale)
         table = self._table(store)
         flight = table.get(key)
         if flight is None or flight.owner != _OURS or not flight.waiters:
@@ -91,7 +97,10 @@ class Runs:
 
     def store(self, run: Run, value: Any) -> None:
         """Store what a run has returned, unless its key has been invalidated since it began."""
-        if self._is_listed(run):
+        if run.stored is not None:
+            if self._is_listed(run):
+                self.kept.append((run.stored, value))
+        elif self._is_listed(run):
             entry = self.call.reserve(run.store, run.key)
             if entry is not None:
                 if self._is_listed(run):

@@ -59,12 +59,14 @@ class _Wrapper:
         cache_key: The user's own way to make one; None without.
         store: The cache.
         instances: The caches of the instances, if it is a method.
+        archive: The stored values, if they are kept outside the process; None without.
         method: Whether it is a method, that is, whether its first argument counts by identity.
     """
 
     __slots__ = (  # so that no attribute of the user's function can get in their way
         "__dict__",
         "__weakref__",
+        "archive",
         "attempted",
         "backoff_wait",
         "binding",
@@ -112,6 +114,7 @@ class _Wrapper:
         cache_key: Any,
         store: MemoryStore | None,
         instances: InstanceStores | None,
+        archive: Any = None,
     ) -> None:
         self.func = func
         self.face = face
@@ -128,6 +131,7 @@ class _Wrapper:
         self.cache_key = cache_key
         self.store = store
         self.instances = instances
+        self.archive = archive
         self.keying = None if store is None else binding
         self.method = False
         self.single = policy.rounds == 1 and fallback is None
@@ -186,6 +190,7 @@ class _Wrapper:
             self.failures,
             self.permit_wait / 1e9,
             self.backoff_wait / 1e9,
+            *(() if self.archive is None else self.archive.figures()),
         )
 
     def cache_info(self) -> CacheInfo:
@@ -195,19 +200,22 @@ class _Wrapper:
         """
         from opero.figures import CacheInfo
 
-        if self.store is None:
+        if self.store is None and self.archive is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
+        stored = self.archive is not None
         return CacheInfo(
             self.hits - self.hits_cleared,
             self.misses - self.misses_cleared,
-            self.store.maxsize or None,
-            sum(len(store) for store in self._stores()),
+            None if self.store is None else self.store.maxsize or None,
+            self.archive.count() if stored else sum(len(store) for store in self._stores()),
         )
 
     def cache_clear(self) -> None:
         """Forget every value; what is running now will not be stored either."""
-        if self.store is None and hasattr(self.func, "cache_clear"):
+        if self.archive is not None:
+            self.archive.clear()
+        elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
         self.hits_cleared, self.misses_cleared = self.hits, self.misses
         for store in self._stores():
@@ -220,6 +228,8 @@ class _Wrapper:
         Returns:
             Whether there was one.
         """
+        if self.archive is not None:
+            return bool(self.archive.invalidate(self, args, kwargs))
         if self.store is None:
             inner = getattr(self.func, "cache_invalidate", None)
             return False if inner is None else inner(*args, **kwargs)
@@ -236,6 +246,8 @@ class _Wrapper:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             store.flights.clear()
+        if self.archive is not None:
+            self.archive.flights.clear()
 
     def _stores(self) -> list[MemoryStore]:
         if self.store is None or self.instances is None:
@@ -294,6 +306,8 @@ class Call(_Wrapper):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.calls += 1
         if self.store is None:
+            if self.archive is not None:
+                return self.archive.recall(self, args, kwargs)
             deadline = self.clock.now() + self.timeout if self.timeout else NEVER
             return self._attempt(args, kwargs, deadline)
         store, key = self._locate(args, kwargs)
@@ -416,6 +430,8 @@ class AsyncCall(_Wrapper):
             if self.journal.debug:
                 self.journal.hit(self.name)
             return self.shell.ready(entry.value)
+        if self.archive is not None:
+            return self.archive.recall(self, args, kwargs)
         if self.timeout:
             return self.shell.run_until(self, args, kwargs)
         if self.limiter is not None or self.fallback is not None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEPTH = 200
+_MOST_NODES = 2**24
 _MAIN = ("__main__", "__mp_main__")
 _CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
 
@@ -116,6 +117,17 @@ class Canonical:
             self.hexdigest = _find_digest()
         return self.hexdigest(data)
 
+    def is_plain(self, value: Any) -> bool:
+        """Tell whether JSON brings a value back as it is, apart from text that UTF-8 cannot write.
+
+        It does if the value is nothing but exact str, int of 64 bits, bool, None, finite float,
+        list, and dict with exact str for keys; and neither too deep nor endlessly large.
+
+        Args:
+            value: The value.
+        """
+        return self._count_plain(value, 0, _MOST_NODES) >= 0
+
     def stored_key(
         self,
         namespace: str,
@@ -149,6 +161,14 @@ class Canonical:
         data = bytes(full)
         words = [_FORMAT, *map(_escape, scope), self.digest(data)]
         return StoredKey(":".join(words), data)
+
+    def prefix(self, *scope: str) -> str:
+        """Return what the names of all stored keys of some scope begin with.
+
+        Args:
+            *scope: The namespace; and, if they are given, module, qualified name, version.
+        """
+        return ":".join([_FORMAT, *map(_escape, scope), ""])
 
     # Whose result it is.
 
@@ -262,6 +282,37 @@ class Canonical:
                     return False
             return True
         return value is None or kind is bool
+
+    def _count_plain(self, value: Any, depth: int, left: int) -> int:
+        """Return how many of `left` nodes are left after those of `value`; -1 if it is not plain.
+
+        Without a bound, a list that holds the same list twice, and that one another twice, and so
+        on, would take for ever.
+        """
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return left - 1
+        if kind is int:
+            return left - 1 if _LEAST <= value <= _GREATEST else -1
+        if kind is float:
+            return left - 1 if value - value == 0.0 else -1
+        if depth >= _DEPTH:
+            return -1
+        if kind is list:
+            for item in value:
+                left = self._count_plain(item, depth + 1, left)
+                if left < 0:
+                    return -1
+            return left - 1
+        if kind is dict:
+            for key, item in value.items():
+                if type(key) is not str:
+                    return -1
+                left = self._count_plain(item, depth + 1, left)
+                if left < 0:
+                    return -1
+            return left - 1
+        return -1
 
     def _is_utf8(self, text: str) -> bool:
         if text.isascii():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -209,12 +209,16 @@ class Flight:
         """Tell whether a caller may still join."""
         return not (self.stopping or self.over or (self.task is not None and self.task.done()))
 
-    async def lead(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the call; this is the task's coroutine."""
+    def enter(self) -> None:
+        """Note, in the task, that all it does is inside this flight."""
         outer = _lineage.get()
         while outer is not None and outer[0].over:
             outer = outer[1]
         _lineage.set((self, outer))
+
+    async def lead(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call; this is the task's coroutine."""
+        self.enter()
         return await run(call, args, kwargs, self)
 
     async def lead_and_store(
@@ -335,14 +339,45 @@ async def run_until(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 async def share(
     call: Any, store: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Run a call whose value is not cached, or join the run that is under way on this loop.
+    """Run a call whose value is not cached in memory, or join the run that is under way."""
+
+    def look() -> Any:
+        return store.find(key)
+
+    def work(flight: Flight, table: dict[Any, Flight]) -> Coroutine[Any, Any, Any]:
+        return flight.lead_and_store(call, args, kwargs, store, table, key)
+
+    return await fly(call, store.flights, key, args, kwargs, look, work)
+
+
+async def fly(
+    call: Any,
+    flights: Any,
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    look: Callable[[], Any],
+    work: Callable[[Flight, dict[Any, Flight]], Coroutine[Any, Any, Any]],
+) -> Any:
+    """Run a call whose value is missing, or join the run that is under way on this loop.
 
     A call made from inside the very run that it would wait for runs on its own: what would be
     endless recursion without opero stays that, and does not hang.
+
+    Args:
+        call: The decorated function.
+        flights: The runs that are under way, by loop and key.
+        key: The call's key.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        look: Looks for the value once more: a thread with another loop may have stored it.
+        work: Makes the coroutine that runs the call in a flight, and stores its value.
+
+    Returns:
+        What the function returned.
     """
     deadline = call.clock.now() + call.timeout if call.timeout else NEVER
     loop = asyncio.get_running_loop()
-    flights = store.flights
     table = flights.get(loop)
     if table is None:
         for other in list(flights):
@@ -354,14 +389,14 @@ async def share(
         if flight.reaches(_enclosing()):
             return await run(call, args, kwargs)
         return await flight.join(call, deadline)
-    entry = store.find(key)  # a thread with another loop may have stored it meanwhile
+    entry = look()
     if entry is not None:
         _clear(flights, loop, table, key, flight)
         return entry.value
     flight = Flight(deadline)
     table[key] = flight
     try:
-        flight.launch(flight.lead_and_store(call, args, kwargs, store, table, key))
+        flight.launch(work(flight, table))
     except BaseException:
         _clear(flights, loop, table, key, flight)
         raise

@@ -1,0 +1,119 @@
+"""Calls of coroutine functions over a stored cache: the store is awaited, in a flight's own task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from opero.core.clock import NEVER
+from opero.shells import aio
+
+from .archive import Archive, Pause, Steps, Turn, Unavailable
+
+
+class AsyncArchive(Archive):
+    """The stored values of a coroutine function; `flights` are by event loop, and then by key."""
+
+    async def recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call from the store, or run it.
+
+        Args:
+            call: The decorated function.
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+        """
+        key = self.key(call, args, kwargs)
+        found: Any = None
+        reachable = True
+        try:
+            found = await self._drive(self.look(key))
+        except Unavailable:
+            reachable = False
+        if found is not None and self.answers(found, call.clock):
+            call.hits += 1
+            if call.journal.debug:
+                call.journal.hit(call.name)
+            return found.value
+        call.misses += 1
+
+        def work(flight: Any, table: Any) -> Any:
+            return self._run(call, key, args, kwargs, found, reachable, flight, table)
+
+        return await aio.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
+
+    async def _run(
+        self,
+        call: Any,
+        key: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        found: Any,
+        reachable: bool,
+        flight: Any,
+        table: Any,
+    ) -> Any:
+        flight.enter()
+        turn = Turn(False, None, None, found)
+        if reachable:
+            try:  # the flight is cut when the time of its last caller is over, so it needs no end
+                turn = await self._drive(self.begin(call, key, found, NEVER))
+            except Unavailable:
+                pass
+        if turn.known:
+            return turn.value
+        begun = time.monotonic()
+        try:
+            value = await aio.run(call, args, kwargs, flight)
+        except BaseException as error:
+            if self.give_up(call, turn, error):
+                return turn.stale.value
+            raise
+        if turn.token is None:
+            return value
+        if table.get(key.full) is not flight:  # it was invalidated meanwhile
+            self.give_back(turn)
+            return value
+        try:
+            await self._drive(self.finish(call, key, turn, value, time.monotonic() - begun))
+        except Unavailable:
+            pass
+        return value
+
+    async def _drive(self, steps: Steps) -> Any:
+        """Take steps until they end; return what they return."""
+        answer: Any = None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as end:
+                    return end.value
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    answer = None
+                else:
+                    answer = await self._ask(step.operation, *step.arguments)
+        finally:
+            steps.close()
+
+    async def _ask(self, operation: str, *arguments: Any) -> Any:
+        self.admit()
+        try:
+            answer = await getattr(self.depot.ashelf, operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - any library's
+            raise self.failed(error) from None
+        self.depot.outage.worked()
+        return answer
+
+    def ground(self, full: bytes | None) -> None:
+        """Keep the run of one key, or of all (None), from being joined or stored."""
+        for flights in list(self.flights.values()):
+            if full is None:
+                flights.clear()
+            else:
+                flights.pop(full, None)
+
+
+def _nothing() -> None:
+    return None
