@@ -62,6 +62,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that do not depend on the implementation, and let Ctrl-C in."""
     config.addinivalue_line("markers", "once: not repeated for each implementation")
+    config.addinivalue_line(
+        "markers", "redis: needs a redis-server; deselected where there is none"
+    )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that in its background
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

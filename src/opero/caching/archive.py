@@ -34,6 +34,10 @@ class Unavailable(Exception):
     """The store is out of order: the call goes on without it."""
 
 
+class TooLarge(Unavailable):
+    """The store is in order, but this value is too large for it."""
+
+
 class Ask(NamedTuple):
     """Something to ask the store: the name of a method of a shelf, and its arguments."""
 
@@ -98,7 +102,7 @@ class Archive:
         self.owner = ("", "")
         self.ttl: float | None = None
         self.allowance = 0.0
-        self._reported = False
+        self._warned: set[str] = set()
 
     def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:
         """Say whose values they are.
@@ -159,24 +163,27 @@ class Archive:
             return self.seal.open(key.full, data)
         except Forged as error:
             self.rejected += 1
-            if not self._reported:
-                self._reported = True
-                self.journal.logger.warning(
-                    "%s: a stored entry is not taken: %s (forged, damaged, of another key, or "
-                    "sealed with another secret); such calls run the function",
-                    self.name,
-                    error,
-                )
+            self._warn(
+                "a stored entry is not taken (forged, damaged, of another call, or sealed with "
+                "another secret); such calls run the function",
+                str(error),
+            )
             return None
 
     def sealed(self, key: Any, value: Any, clock: Any, took: float) -> bytes | None:
-        """Seal a value; None if it cannot be stored, which is said once."""
+        """Seal a value; None if it cannot be, which is said once."""
         until = math.inf if self.ttl is None else self.wall(clock) + self.ttl
         try:
             return self.seal.close(key.full, value, until, took)
         except Unsealable as error:
-            self.journal.logger.warning("%s: the value is not stored: %s", self.name, error)
+            self._warn("a value is not stored; such calls run the function again", str(error))
             return None
+
+    def _warn(self, what: str, why: str) -> None:
+        """Write a warning once; a service that goes on for years has it in its log all the same."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self.journal.logger.warning("%s: %s: %s", self.name, what, why)
 
     def lifetime(self) -> float | None:
         """Return for how many seconds the store is to keep an entry."""
@@ -322,8 +329,14 @@ class Archive:
             raise Unavailable
 
     def failed(self, error: Exception) -> Unavailable:
-        """Note that the store could not be used, and return what says so."""
+        """Note that the store could not be used, and return what says so.
+
+        A `ValueError` is about the value alone, which is too large: the store is in order.
+        """
         self.failures += 1
+        if isinstance(error, ValueError):
+            self._warn("a value is not stored; such calls run the function again", str(error))
+            return TooLarge()
         self.depot.outage.failed(error)
         return Unavailable()
 
@@ -358,11 +371,18 @@ class Archive:
         """
         entries = [(key.name, self.sealed(key, value, clock, 0.0)) for key, value in pairs]
         whole = [(name, data) for name, data in entries if data is not None]
-        if whole:
-            try:
-                self.ask("put_many", whole, self.lifetime())
-            except Unavailable:
-                pass
+        if not whole:
+            return
+        try:
+            self.ask("put_many", whole, self.lifetime())
+        except TooLarge:
+            for name, data in whole:
+                try:
+                    self.ask("put", name, data, self.lifetime())
+                except Unavailable:
+                    continue
+        except Unavailable:
+            pass
 
     # --- what the user asks for -----------------------------------------------------------------
 
