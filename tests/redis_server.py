@@ -145,13 +145,13 @@ class RedisServer:
         Raises:
             OSError: If it cannot be reached, or answers with an error.
         """
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
-            with sock.makefile("rwb") as stream:
-                if self.password:
-                    _send(stream, ["AUTH", self.password])
-                    _receive(stream)
-                _send(stream, words)
-                return _receive(stream)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        with sock, sock.makefile("rwb") as stream:
+            if self.password:
+                _send(stream, ["AUTH", self.password])
+                _receive(stream)
+            _send(stream, words)
+            return _receive(stream)
 
     def close(self) -> None:
         """Stop it and remove its directory."""

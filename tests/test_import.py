@@ -14,7 +14,7 @@ import opero
 
 pytestmark = pytest.mark.once
 
-HEAVY = ("asyncio", "uvloop", "tqdm", "cloudpickle", "diskcache", "redis")
+HEAVY = ("asyncio", "uvloop", "tqdm", "cloudpickle", "diskcache", "platformdirs", "redis")
 
 
 def imported_by(statement: str, **environ: str) -> set[str]:

@@ -113,7 +113,8 @@ def options() -> None:
     opero(cache="yes")  # E: call-overload | reportArgumentType
     opero(cache_ttl="60")  # E: call-overload | reportArgumentType
     opero(cache_key="key")  # E: call-overload | reportArgumentType
-    opero(cache_dir="/tmp")  # E: call-overload | reportCallIssue
+    opero(cache_dir=5)  # E: call-overload | reportArgumentType
+    opero(cache_place="/tmp")  # E: call-overload | reportCallIssue
     opero(arg_fallback=["a"])  # E: call-overload | reportArgumentType
     opero(arg_fallback={"model": "a"})  # E: dict-item | reportArgumentType
     opero(rate_limit="5")  # E: call-overload | reportArgumentType
@@ -203,7 +204,8 @@ def map_options() -> None:
     opmap(executor=4)  # E: call-overload | reportArgumentType
     opmap(on_error="ignore")  # E: call-overload | reportCallIssue
     opmap(loop="trio")  # E: call-overload | reportArgumentType
-    opmap(cache_dir="/tmp")  # E: call-overload | reportCallIssue
+    opmap(cache_dir=5)  # E: call-overload | reportArgumentType
+    opmap(cache_place="/tmp")  # E: call-overload | reportCallIssue
     opmap()(takes_nothing)  # E: arg-type | reportArgumentType
     opmap(mode="async")(takes_nothing)  # E: arg-type | reportCallIssue
     opmap(takes_nothing)  # E: arg-type | reportCallIssue

@@ -25,6 +25,7 @@ from opero import (
     get_cache_context,
     get_logger,
     opero,
+    opmap,
 )
 from opero.testing import MovableClock, manual_clock, skip_waits
 
@@ -41,6 +42,33 @@ assert_type(package.__version__, str)
 def double(a: int) -> int:
     """Double it."""
     return 2 * a
+
+
+def stored() -> None:
+    """Use the options of the stored backends; for the checkers only."""
+
+    @opero(
+        cache=True,
+        cache_backend="redis",
+        cache_url="redis://localhost:6379/0",
+        cache_secret=["a secret of 16 or more", b"an older one, of bytes"],
+        cache_ttl=60,
+        cache_stale=60,
+        cache_version="2",
+        cache_pickle=False,
+    )
+    def stored_in_redis(a: int) -> int:
+        """Double it."""
+        return 2 * a
+
+    @opmap(cache=True, cache_backend="disk", cache_dir="/tmp", cache_size_limit=None)
+    def stored_on_disk(a: int) -> int:
+        """Double it."""
+        return 2 * a
+
+    with get_cache_context("disk", "surface", cache_dir="/tmp", cache_ttl=5) as on_disk:
+        on_disk.set("key", 1)
+    assert_type(stored_in_redis(1), int)
 
 
 @opero(retries=2)

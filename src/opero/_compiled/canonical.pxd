@@ -17,6 +17,8 @@ cdef class Canonical:
     cdef readonly Shapes shapes
     cdef readonly object dumps
     cdef readonly object hexdigest
+    cdef readonly tuple common
+    cdef tuple _common(self, tuple scope)
     cpdef bytes encode(self, object value)
     cpdef str digest(self, bytes data)
     cpdef bint is_plain(self, object value) except -1

@@ -1,4 +1,4 @@
-"""Calls of coroutine functions over a stored cache: the store is awaited, in a flight's own task."""
+"""Calls of coroutine functions over a stored cache: a flight's own task awaits the store."""
 
 from __future__ import annotations
 

@@ -136,8 +136,10 @@ class Archive:
         if call.cache_key is not None:
             return self.key_of((call.cache_key(*args, **kwargs),), ("the result of cache_key",))
         arguments = binding.arguments(args, kwargs)
-        named = len(binding.names)
-        names = [*binding.names, *(binding.extra(at) for at in range(named, len(arguments)))]
+        names = binding.names
+        if not binding.plain:
+            more = range(len(names), len(arguments))
+            names = [*names, *(binding.extra(at) for at in more)]
         return self.key_of(arguments, names)
 
     def key_of(self, arguments: Any, names: Any = ()) -> Any:

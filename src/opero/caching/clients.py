@@ -20,7 +20,6 @@ import inspect
 import os
 import select
 import socket
-import threading
 import time
 import weakref
 from collections import deque
@@ -43,8 +42,8 @@ try:
         ReadOnlyError,
         RedisError,
         ResponseError,
-        TimeoutError,
     )
+    from redis.exceptions import TimeoutError as LateError
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError("Redis needs the package redis: pip install opero[redis]") from error
@@ -65,6 +64,8 @@ IDLE: Final = 32
 
 LATE: Final = 0.05
 """A timer that rings so many seconds late says that the program was busy, not the server."""
+
+__all__ = ["AsyncClient", "Client", "Command", "NoScriptError", "Script", "async_client", "client"]
 
 Command = Sequence[Any]
 """The name of a command and its arguments: str, bytes, int or float."""
@@ -245,7 +246,7 @@ class AsyncClient:
             reason = self._late() if watch.expired else str(error)
             self._dismiss_line(reason)
             if watch.expired:
-                raise TimeoutError(reason) from error
+                raise LateError(reason) from error
             raise
         finally:
             watch.stop()
@@ -329,7 +330,7 @@ class AsyncClient:
         finally:
             timer.cancel()
         if reason:
-            raise TimeoutError(reason)
+            raise LateError(reason)
 
     def _leave(self) -> None:
         """Hand the right to a connection to the next in line."""
@@ -533,7 +534,7 @@ class _Target:
 def _settings(url: str) -> dict[str, Any]:
     """Let redis-py read a URL."""
     try:
-        settings = dict(parse_url(url))
+        settings = dict(parse_url(url))  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, AttributeError):  # the message might show the password
         settings = {}
         wrong = True
@@ -610,7 +611,7 @@ class _Socket:
     def _hurry(self) -> None:
         left = self._connection.until - time.monotonic()
         if left <= 0:
-            raise socket.timeout("the time for this command is over")
+            raise TimeoutError("the time for this command is over")
         self._sock.settimeout(min(left, self._connection.silence))
 
 
@@ -673,7 +674,7 @@ def _bury(connection: Any) -> None:
     """Close the socket of a connection without its event loop, which is closed."""
     writer = connection._writer
     connection._writer = connection._reader = None
-    transport = getattr(writer, "transport", None)
+    transport: Any = getattr(writer, "transport", None)
     sock = getattr(transport, "_sock", None)
     if sock is not None:
         sock.close()

@@ -33,10 +33,11 @@ try:
 except ImportError as error:
     raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from error
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 from .shelves import LEASE, holds, lease_of, mark_of
 
@@ -73,7 +74,7 @@ class _Bytes(diskcache.Disk):  # type: ignore[misc]
     def __init__(self, directory: str, **_settings: Any) -> None:
         super().__init__(directory)
 
-    def hash(self, key: Any) -> int:
+    def hash(self, *_: Any) -> int:
         raise TamperedError("no key is hashed here")
 
     def put(self, key: Any) -> tuple[str, bool]:
@@ -86,7 +87,7 @@ class _Bytes(diskcache.Disk):  # type: ignore[misc]
             raise TamperedError("a key in the database is none of opero's")
         return key
 
-    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, Any]:
+    def store(self, value: Any, read: bool, **_: Any) -> tuple[int, int, None, bytes]:
         if type(value) is not bytes or read:
             raise TamperedError(f"a value is {type(value).__name__}, not bytes")
         return 0, diskcache.core.MODE_RAW, None, value
@@ -102,10 +103,10 @@ class _Bytes(diskcache.Disk):  # type: ignore[misc]
             raise TamperedError("a value in the database is none of opero's")
         return value
 
-    def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:
+    def filename(self, *_: Any, **__: Any) -> tuple[str, str]:
         raise TamperedError("no value is kept in a file here")
 
-    def remove(self, file_path: Any) -> None:
+    def remove(self, *_: Any) -> None:
         raise TamperedError("no value is kept in a file here")
 
     def _write(self, *_: Any, **__: Any) -> int:
@@ -128,6 +129,9 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 """Every setting that diskcache has, so that none is taken from the database."""
 
+_KEEP_LOG: Final[int | None] = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
+"""Tells a connection to leave the log alone when it is closed; None before Python 3.12."""
+
 _COUNTERS: Final = ("count", "size", "hits", "misses")
 
 _PRAGMAS: Final = (
@@ -145,13 +149,29 @@ class _Connection(sqlite3.Connection):
 
     Attributes:
         until: The monotonic time at which it gives up.
-        file: The device and inode that it opened.
-        pid: The process that it belongs to.
+        path: The file that it opened.
+        file: The device and inode of that file.
+        pid: The process that opened it.
     """
 
     until = 0.0
+    path = Path()
     file: tuple[int, int] = (0, 0)
     pid = 0
+
+    def leave(self) -> None:
+        """Close it, unless that would disturb others.
+
+        SQLite removes the log of the database when the last connection to it is closed, by its
+        name: if the database was deleted or set aside meanwhile, that is the log of the next one.
+        And a connection of the parent process is the parent's.
+        """
+        if self.pid == os.getpid() and (
+            _KEEP_LOG is not None or _identity_of(self.path) == self.file
+        ):
+            self.close()
+        else:
+            _forget(self)
 
 
 class _Cache(diskcache.Cache):  # type: ignore[misc]
@@ -190,7 +210,7 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _transact(
-        self, retry: bool = False, filename: str | None = None
+        self, *_: Any, **__: Any
     ) -> Iterator[tuple[Callable[..., Any], Callable[[Any], None]]]:
         """Begin a transaction, unless one has begun; what fails in it undoes it."""
         connection = self._con
@@ -207,7 +227,7 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
                     connection.execute("ROLLBACK")
             raise
 
-    def reset(self, key: str, value: Any = diskcache.core.ENOVAL, update: bool = True) -> Any:
+    def reset(self, key: str, value: Any = None, **_: Any) -> Any:
         """Set what opero sets; the database has no say, and runs no PRAGMA."""
         if key in _COUNTERS:
             value = 0
@@ -219,9 +239,7 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
     def close(self) -> None:
         """Do nothing: the connection is the shelf's."""
 
-    def _cull(
-        self, now: float, sql: Callable[..., Any], cleanup: Any, limit: int | None = None
-    ) -> None:
+    def _cull(self, now: float, sql: Callable[..., Any], *_: Any) -> None:
         """Remove some expired rows, and the oldest while the table is too large."""
         sql(
             "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache"
@@ -333,7 +351,7 @@ class DiskShelf:
                 "DELETE FROM Cache WHERE key = ? AND (expire_time IS NULL OR expire_time > ?)",
                 (name, time.time()),
             )
-            return deleted.rowcount > 0
+            return bool(deleted.rowcount)
 
     def clear(self, prefix: str) -> int:
         """As `Shelf.clear`."""
@@ -454,21 +472,18 @@ class DiskShelf:
             with self._cache.on(connection) as sql:
                 yield sql
         except BaseException as error:
-            connection.close()
+            connection.leave()
             if _is_damage(error):
                 self._set_aside(connection.file, error)
             raise
         if len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
-            connection.close()
+            connection.leave()
 
     def _borrow(self) -> _Connection:
         """Get an idle connection to the file that is there now, or a new one."""
-        try:
-            found: tuple[int, int] | None = _identity(os.lstat(self._path))
-        except FileNotFoundError:
-            found = None
+        found = _identity_of(self._path)
         while True:
             try:
                 connection = self._idle.pop()
@@ -476,10 +491,7 @@ class DiskShelf:
                 break
             if connection.file == found and connection.pid == os.getpid():
                 return connection
-            if connection.pid == os.getpid():
-                connection.close()
-            else:
-                _abandoned.append(connection)  # closing it would disturb the parent process
+            connection.leave()
         if found is None or found != self._prepared:
             with self._locked():
                 return self._connect(prepare=True)
@@ -495,8 +507,11 @@ class DiskShelf:
             factory=_Connection,
         )
         try:
+            connection.path = self._path
             connection.file = file
             connection.pid = os.getpid()
+            if _KEEP_LOG is not None:
+                connection.setconfig(_KEEP_LOG, True)  # type: ignore[attr-defined]
             connection.until = time.monotonic() + LONGEST
             connection.set_progress_handler(_Alarm(connection).ring, 100_000)
             if prepare:
@@ -509,7 +524,7 @@ class DiskShelf:
                     self._cache.prepare()
                 self._prepared = file
         except BaseException as error:
-            connection.close()
+            connection.leave()
             if _is_damage(error) or (prepare and not isinstance(error, (sqlite3.Error, OSError))):
                 self._set_aside(file, error)
             raise
@@ -518,7 +533,7 @@ class DiskShelf:
     def _make_file(self) -> tuple[int, int]:
         """See to it that the database is a file that only its owner can use; return which."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(self._directory, os.stat(self._directory))
+        _check_owner(self._directory, self._directory.stat())
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         try:
             os.close(os.open(self._path, flags, 0o600))
@@ -529,7 +544,7 @@ class DiskShelf:
             raise TamperedError(f"{self._path} is not a regular file")
         _check_owner(self._path, status)
         if status.st_mode & 0o077 and os.name == "posix":
-            os.chmod(self._path, 0o600)
+            self._path.chmod(0o600)
         return _identity(status)
 
     @contextlib.contextmanager
@@ -560,12 +575,12 @@ class DiskShelf:
         aside = self._path.with_name(f"cache.db.damaged-{time.time_ns():x}-{os.getpid()}")
         try:
             with self._locked():
-                if _identity(os.lstat(self._path)) != file:
+                if _identity_of(self._path) != file:
                     return
-                os.rename(self._path, aside)
+                self._path.rename(aside)
                 for suffix in ("-wal", "-shm"):
                     with contextlib.suppress(FileNotFoundError):
-                        os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+                        Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
         except OSError:
             return  # the next failure tries again
         _LOGGER.warning(
@@ -591,7 +606,7 @@ class _Alarm:
 
 
 _shelves: weakref.WeakSet[DiskShelf] = weakref.WeakSet()
-_abandoned: list[_Connection] = []
+_forgotten: list[_Connection] = []
 
 
 def _before_fork() -> None:
@@ -610,10 +625,23 @@ def _close_all(idle: deque[_Connection]) -> None:
             connection = idle.pop()
         except IndexError:
             return
-        if connection.pid == os.getpid():
-            connection.close()
-        else:
-            _abandoned.append(connection)
+        connection.leave()
+
+
+def _forget(connection: _Connection) -> None:
+    """Keep a connection open for good, past the interpreter's end."""
+    _forgotten.append(connection)
+    with contextlib.suppress(ImportError, AttributeError):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        return _identity(os.lstat(path))
+    except FileNotFoundError:
+        return None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Leases: of several processes that miss one value, one runs and the others wait for what it stores.
+"""Leases: of several processes that miss one value, one runs and the others wait for it.
 
 A lease is an entry beside the missing one that says who is at it. It expires after `SECONDS`, so a
 holder that dies costs the others that long at most; one that lives renews it by the `Keeper`, a

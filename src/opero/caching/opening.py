@@ -1,4 +1,4 @@
-"""From checked options to an archive: places, secrets and stores, each opened once for a process."""
+"""From checked options to an archive: places, secrets, and stores opened once for a process."""
 
 from __future__ import annotations
 

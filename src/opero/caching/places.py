@@ -43,18 +43,21 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
         OSError: If it cannot be made or looked at.
         ImportError: If platformdirs is not installed.
         TypeError: If `given` is no path.
-        ValueError: If `given` is an empty path.
+        ValueError: If `given` is an empty path, or in the home of nobody.
     """
     if given is None:
         where = user_cache_directory()
         mend = "mend that, or choose another directory by cache_dir="
     else:
-        text = os.fspath(given)
+        text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
         if not isinstance(text, str):
-            raise TypeError(f"cache_dir={given!r} is not allowed: it has to be a path in a str")
+            raise TypeError(f"cache_dir={given!r} is not allowed: it has to be a path")
         if not text or "\0" in text:
             raise ValueError(f"cache_dir={given!r} is not allowed: it has to be a path")
-        where = Path(text).expanduser()
+        try:
+            where = Path(text).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"cache_dir={given!r} is not allowed: no such home") from error
         mend = "mend that, or choose another cache_dir="
     entries = private_directory(where, "the cache directory", mend) / ENTRIES
     found = _find_or_make(entries)

@@ -80,15 +80,18 @@ class Canonical:
         shapes: Tells what values are made of.
         dumps: Writes canonical JSON, once it has been needed.
         hexdigest: The digest of bytes as text, once it has been needed.
+        common: Namespace, module, qualified name and version of the last key, and what all keys
+            with these begin with: most are of the scope that was last.
     """
 
-    __slots__ = ("dumps", "hexdigest", "shapes")
+    __slots__ = ("common", "dumps", "hexdigest", "shapes")
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
         self.shapes = Shapes()
         self.dumps: Callable[[Any], bytes] | None = None
         self.hexdigest: Callable[[bytes], str] | None = None
+        self.common: tuple[tuple[str, ...], bytes, str] = ((), b"", "")
 
     def encode(self, value: Any) -> bytes:
         """Encode a value.
@@ -149,9 +152,10 @@ class Canonical:
             CacheKeyError: If an argument cannot be encoded faithfully; it names the argument.
         """
         scope = (namespace, *owner, version)
-        full = bytearray(_FORMAT.encode())
-        for part in scope:
-            self._write_text(full, part)
+        common = self.common
+        if scope != common[0]:
+            self.common = common = self._common(scope)
+        full = bytearray(common[1])
         full += b"U%d:" % len(arguments)
         for at, value in enumerate(arguments):
             name = names[at] if at < len(names) else f"argument {at + 1}"
@@ -159,8 +163,14 @@ class Canonical:
             full += b"%d:" % len(encoded)
             full += encoded
         data = bytes(full)
-        words = [_FORMAT, *map(_escape, scope), self.digest(data)]
-        return StoredKey(":".join(words), data)
+        return StoredKey(common[2] + self.digest(data), data)
+
+    def _common(self, scope: tuple[str, ...]) -> tuple[tuple[str, ...], bytes, str]:
+        """Return a scope, and what the full keys and the names in it begin with."""
+        beginning = bytearray(_FORMAT.encode())
+        for part in scope:
+            self._write_text(beginning, part)
+        return scope, bytes(beginning), self.prefix(*scope)
 
     def prefix(self, *scope: str) -> str:
         """Return what the names of all stored keys of some scope begin with.
