@@ -554,7 +554,7 @@ def test_an_unsafe_place_or_secret_is_refused_at_decoration(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="cache_secret= is too short") as error:
         opero(cache=True, cache_backend="disk", cache_secret="hush")(functions.double)
     assert "hush" not in str(error.value)
-    with pytest.raises(ValueError, match="cache_url|URL|url"):
+    with pytest.raises(ValueError, match=r"cache_url|URL|url"):
         opero(cache=True, cache_backend="redis", cache_url="http://x:hush@y")(functions.double)
 
 
@@ -597,15 +597,55 @@ def test_calls_go_on_while_redis_is_gone_and_it_heals(form, caplog):
         _until_it_heals(function)
 
 
-def _until_it_heals(function: Any) -> None:
+def _until_it_heals(function: Any, argument: Any = 1) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         before = len(runs())
-        function(1)
+        function(argument)
         if len(runs()) == before:
             return
         time.sleep(0.1)
     raise AssertionError("it does not heal")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("form", FORMS)
+def test_a_full_redis_still_answers_what_it_has(form, caplog):
+    """Nothing more is stored until there is room again; with one warning."""
+    with RedisServer() as server:
+        store = {"cache_backend": "redis", "cache_url": server.url}
+        function = decorated(of(form, "double"), store)
+        function(1)
+        server.fill()
+        for number in range(5):
+            assert function(1) == [1, 1, 0]
+            assert function(2 + number % 2) == [2 + number % 2, 2 + number % 2, 0]
+        assert len(runs()) == 6
+        assert function.stats().hits == 5
+        assert len(warnings_of(caplog)) == 1
+        server.drain()
+        _until_it_heals(function, 2)
+
+
+@pytest.mark.once
+def test_a_locked_database_still_answers_what_it_has(disk, tmp_path, caplog):
+    """Another program does not give its lock back."""
+    import sqlite3
+
+    function = decorated(functions.double, disk)
+    function(1)
+    (path,) = (tmp_path / "cache").rglob("*.db")
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    for _ in range(3):
+        assert function(1) == [1, 1, 0]
+        assert function(2) == [2, 2, 0]
+    assert len(runs()) == 4
+    assert function.stats().hits == 3
+    assert len(warnings_of(caplog)) == 1
+    lock.execute("ROLLBACK")
+    lock.close()
+    _until_it_heals(function, 2)
 
 
 @pytest.mark.redis
@@ -816,6 +856,18 @@ def test_what_is_invalidated_during_a_map_is_not_stored_by_it(disk):
     function.cache_invalidate(1)
     assert job.wait().value == [{"x": 1}, {"x": 2}]
     assert function.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+def test_a_call_beside_a_map_gets_its_own_value(disk, mode):
+    """The function of one item under the map, called for an item that is under way there."""
+    function = mapped(mode, disk, "slow")
+    job = Job(function, [1, 2])
+    while len(runs()) < 2:
+        time.sleep(0.005)
+    value = function.call(1)
+    assert (asyncio.run(value) if mode == "async" else value) == {"x": 1}
+    assert job.wait().value == [{"x": 1}, {"x": 2}]
 
 
 SURVIVOR = """

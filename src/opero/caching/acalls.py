@@ -98,12 +98,12 @@ class AsyncArchive(Archive):
             steps.close()
 
     async def _ask(self, operation: str, *arguments: Any) -> Any:
-        self.admit()
+        self.admit(operation)
         try:
             answer = await getattr(self.depot.ashelf, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(error) from None
-        self.depot.outage.worked()
+            raise self.failed(operation, error) from None
+        self.worked(operation)
         return answer
 
     def ground(self, full: bytes | None) -> None:

@@ -30,6 +30,10 @@ from . import leases
 from .sealing import Forged, Seal, Unsealable
 
 
+_READING = frozenset({"get", "get_many", "count"})
+"""What a store can do that nobody can write to: one that is full, or read-only."""
+
+
 class Unavailable(Exception):
     """The store is out of order: the call goes on without it."""
 
@@ -320,17 +324,21 @@ class Archive:
 
     # --- asking, in a thread --------------------------------------------------------------------
 
-    def admit(self) -> None:
+    def admit(self, operation: str) -> None:
         """Refuse to ask a store that is out of order.
 
         Raises:
             Unavailable: If it is.
         """
-        if self.depot.outage.blocks():
+        if self.depot.outage.blocks(operation not in _READING):
             self.failures += 1
             raise Unavailable
 
-    def failed(self, error: Exception) -> Unavailable:
+    def worked(self, operation: str) -> None:
+        """Note that the store did what it was asked for."""
+        self.depot.outage.worked(operation not in _READING)
+
+    def failed(self, operation: str, error: Exception) -> Unavailable:
         """Note that the store could not be used, and return what says so.
 
         A `ValueError` is about the value alone, which is too large: the store is in order.
@@ -339,7 +347,7 @@ class Archive:
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()
-        self.depot.outage.failed(error)
+        self.depot.outage.failed(error, operation not in _READING)
         return Unavailable()
 
     def ask(self, operation: str, *arguments: Any) -> Any:
@@ -348,12 +356,12 @@ class Archive:
         Raises:
             Unavailable: If it is out of order.
         """
-        self.admit()
+        self.admit(operation)
         try:
             answer = getattr(self.depot.shelf, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(error) from None
-        self.depot.outage.worked()
+            raise self.failed(operation, error) from None
+        self.worked(operation)
         return answer
 
     def find_many(self, keys: list[Any]) -> list[Any]:
@@ -438,12 +446,12 @@ class Archive:
         try:
             answer = getattr(self.depot.shelf, operation)(name)
         except Exception as error:
-            self.failed(error)
+            self.failed(operation, error)
             raise OperoError(
                 f"{self.name}: {self.depot.what} cannot be reached ({type(error).__name__}), so "
                 f"nothing is forgotten"
             ) from error
-        self.depot.outage.worked()
+        self.worked(operation)
         return answer
 
     def ground(self, full: bytes | None) -> None:

@@ -58,6 +58,9 @@ class SyncArchive(Archive):
                 other = self.flights.setdefault(key.full, flight)
                 if other is flight:
                     break
+                if other.done and self.flights.get(key.full) is other:
+                    self.flights.pop(key.full, None)  # a map has noted it, or it was not tidied up
+                    continue
                 value = sync.follow(call, self, key.full, other, args, kwargs, deadline)
                 if value is not sync.AGAIN:
                     return value

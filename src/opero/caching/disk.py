@@ -33,15 +33,15 @@ try:
 except ImportError as error:
     raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from error
 
+from .shelves import LEASE, holds, lease_of, mark_of
+
 fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-from .shelves import LEASE, holds, lease_of, mark_of
-
-LONGEST: Final = 10.0
+LONGEST: Final = 5.0
 """Seconds after which SQLite gives up what it does, whatever it is."""
 
 NAMES: Final = 500
@@ -59,7 +59,11 @@ IDLE: Final = 8
 FOREVER: Final = 1e10
 """A time to live of so many seconds, three hundred years, is for ever."""
 
+WAIT: Final = 2.0
+"""Seconds to wait for another process's write to end, unless the shelf is told otherwise."""
+
 _LOGGER: Final = logging.getLogger("opero")
+_DAMAGE: Final = ("no such", "table ", "views ", "cannot modify", "Could not decode", "malformed")
 _END: Final = "\U0010ffff"
 """Sorts after every character of a name."""
 
@@ -129,9 +133,6 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 """Every setting that diskcache has, so that none is taken from the database."""
 
-_KEEP_LOG: Final[int | None] = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
-"""Tells a connection to leave the log alone when it is closed; None before Python 3.12."""
-
 _COUNTERS: Final = ("count", "size", "hits", "misses")
 
 _PRAGMAS: Final = (
@@ -149,26 +150,17 @@ class _Connection(sqlite3.Connection):
 
     Attributes:
         until: The monotonic time at which it gives up.
-        path: The file that it opened.
-        file: The device and inode of that file.
+        file: The device and inode of the file that it opened.
         pid: The process that opened it.
     """
 
     until = 0.0
-    path = Path()
     file: tuple[int, int] = (0, 0)
     pid = 0
 
     def leave(self) -> None:
-        """Close it, unless that would disturb others.
-
-        SQLite removes the log of the database when the last connection to it is closed, by its
-        name: if the database was deleted or set aside meanwhile, that is the log of the next one.
-        And a connection of the parent process is the parent's.
-        """
-        if self.pid == os.getpid() and (
-            _KEEP_LOG is not None or _identity_of(self.path) == self.file
-        ):
+        """Close it, unless it is the parent process's: that would disturb the parent."""
+        if self.pid == os.getpid():
             self.close()
         else:
             _forget(self)
@@ -222,9 +214,8 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
             yield connection.execute, _remove_no_file
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):  # the connection is closed after this
-                    connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # the connection is closed after this
+                connection.execute("ROLLBACK")
             raise
 
     def reset(self, key: str, value: Any = None, **_: Any) -> Any:
@@ -271,7 +262,7 @@ class DiskShelf:
         where: The directory, for messages.
     """
 
-    def __init__(self, directory: Path, size_limit: int | None, timeout: float) -> None:
+    def __init__(self, directory: Path, size_limit: int | None, timeout: float = WAIT) -> None:
         """Say where; nothing is opened yet.
 
         Args:
@@ -507,11 +498,8 @@ class DiskShelf:
             factory=_Connection,
         )
         try:
-            connection.path = self._path
             connection.file = file
             connection.pid = os.getpid()
-            if _KEEP_LOG is not None:
-                connection.setconfig(_KEEP_LOG, True)  # type: ignore[attr-defined]
             connection.until = time.monotonic() + LONGEST
             connection.set_progress_handler(_Alarm(connection).ring, 100_000)
             if prepare:
@@ -525,7 +513,7 @@ class DiskShelf:
                 self._prepared = file
         except BaseException as error:
             connection.leave()
-            if _is_damage(error) or (prepare and not isinstance(error, (sqlite3.Error, OSError))):
+            if _is_damage(error) or isinstance(error, (TypeError, AttributeError, ValueError)):
                 self._set_aside(file, error)
             raise
         return connection
@@ -655,9 +643,12 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 def _is_damage(error: BaseException) -> bool:
     """Tell whether an error says that the file is no sound database of diskcache's."""
-    if isinstance(error, sqlite3.OperationalError):
-        return str(error).startswith(("no such", "table Cache has no", "table Settings has no"))
-    return type(error) is sqlite3.DatabaseError
+    if type(error) is sqlite3.DatabaseError:  # malformed, or no database at all
+        return True
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)  # Python 3.11
+    return code == 1 or (code is None and str(error).startswith(_DAMAGE))
 
 
 def _ttl(ttl: float | None) -> float | None:
