@@ -39,6 +39,11 @@ def likes_values(error: BaseException) -> bool:
     return isinstance(error, ValueError)
 
 
+def waits(error: BaseException) -> Any:
+    """Be a function that tells what a server asks for: something, too much, nothing, or nonsense."""
+    return {ValueError: 1.5, KeyError: 40, Custom: "soon"}.get(type(error))
+
+
 def key_of_everything(*args: Any, **kwargs: Any) -> Any:
     """Be a key function that knows more spellings than there are calls."""
     return [len(args), sorted(kwargs)]
@@ -61,6 +66,7 @@ OPTIONS = st.fixed_dictionaries(
         "rate_limit": st.sampled_from([0.5, 4.0]),
         "burst": st.sampled_from([1, 2]),
         "timeout": st.sampled_from([0.1, 1, 6]),
+        "retry_after": st.sampled_from([waits, "soon".index]),
     },
 )
 VALUES = st.sampled_from([1, 1, 1, 2, True, "a", None, ["s", "t"], ("s", "t", "u"), [], {"k": [1]}])

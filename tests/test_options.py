@@ -71,6 +71,9 @@ WRONG_RETRY: list[tuple[str, Any, type[Exception], str]] = [
     ("retry_on", coroutine_function, TypeError, "a predicate of the exception"),
     ("jitter", 1, TypeError, "True or False"),
     ("jitter", None, TypeError, "True or False"),
+    ("retry_after", 30, TypeError, "returns seconds or None"),
+    ("retry_after", ValueError, TypeError, "returns seconds or None"),
+    ("retry_after", coroutine_function, TypeError, "an ordinary function of the exception"),
 ]
 WRONG_CACHE: list[tuple[str, Any, type[Exception], str]] = [
     ("cache", 1, TypeError, "True, False or a CacheConfig"),
@@ -499,6 +502,7 @@ def test_an_option_of_another_mechanism_is_no_option(make: Callable[..., Any], o
         {"timeout": 1e-9},
         {"timeout": 1e9},
         {"jitter": False},
+        {"retry_after": package.retry_after},
     ],
     ids=lambda options: " ".join(options),
 )
@@ -559,6 +563,7 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
                 "max_delay": 30.0,
                 "retry_on": (Exception,),
                 "jitter": True,
+                "retry_after": None,
             },
         ),
         (RateLimitConfig, {"rate": None, "burst": 1}),

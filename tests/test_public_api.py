@@ -42,6 +42,7 @@ NAMES = [
     "opero",
     "operomap",
     "opmap",
+    "retry_after",
 ]
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -104,6 +105,7 @@ MORE_OF_OPERO = {
     "burst": 1,
     "timeout": None,
     "retry": None,
+    "retry_after": None,
     "cache_maxsize": 1024,
 }
 """What `opero` takes by keyword only."""

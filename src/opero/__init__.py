@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .concurrency.progress import Progress
     from .functions import CacheBackend, ParallelMode
+    from .headers import retry_after
     from .logs import configure_logging, get_logger
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 
@@ -61,6 +62,7 @@ __all__ = [
     "opero",
     "operomap",
     "opmap",
+    "retry_after",
 ]
 
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
@@ -72,6 +74,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "RetryConfig": "options",
     "configure_logging": "logs",
     "get_logger": "logs",
+    "retry_after": "headers",
 }
 
 

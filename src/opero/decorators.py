@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RetryConfig,
         RetryOn,
     )
+    from .options import RetryAfter as _RetryAfter
 
     _CacheKey = Callable[..., Any] | None
     _RateLimit = float | RateLimitConfig | RateLimiter | None
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         burst: int
         timeout: float | None
         retry: RetryConfig | None
+        retry_after: _RetryAfter | None
         chunk_size: int | None
         rate_limit_scope: Literal["worker", "total"]
         attempt_timeout: float | None
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 
     class _MoreForRetry(TypedDict, total=False):
         jitter: bool
+        retry_after: _RetryAfter | None
 
     class _MoreForRateLimit(TypedDict, total=False):
         burst: int
@@ -112,6 +115,7 @@ def opero(
     burst: int = 1,
     timeout: float | None = None,
     retry: RetryConfig | None = None,
+    retry_after: _RetryAfter | None = None,
     cache_maxsize: int | None = 1024,
     **kwargs: Unpack[StoreOptions],
 ) -> Decorator: ...
@@ -133,6 +137,7 @@ def opero(
     burst: int = 1,
     timeout: float | None = None,
     retry: RetryConfig | None = None,
+    retry_after: _RetryAfter | None = None,
     cache_maxsize: int | None = 1024,
     **kwargs: Any,
 ) -> Any:
@@ -165,6 +170,10 @@ def opero(
         timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
             begun; an awaited attempt is cut, a running ordinary one cannot be.
         retry: A `RetryConfig`, in place of the keywords for retries.
+        retry_after: Tells from the exception how many seconds the server asks to wait, or None;
+            `opero.retry_after` knows the usual clients' errors. The next delay is that long at
+            least, up to `max_delay`, or up to the deadline with a `timeout`; for longer waits the
+            call gives up at once.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
@@ -222,6 +231,7 @@ def opero(
             "max_delay": max_delay,
             "retry_on": retry_on,
             "jitter": jitter,
+            "retry_after": retry_after,
         },
     )
     checked = plan(
@@ -342,6 +352,7 @@ def opmap(
     burst: int = 1,
     timeout: float | None = None,
     retry: RetryConfig | None = None,
+    retry_after: _RetryAfter | None = None,
     chunk_size: int | None = None,
     rate_limit_scope: str = "worker",
     attempt_timeout: float | None = None,
@@ -380,6 +391,10 @@ def opmap(
         timeout: Seconds for an item, from its first attempt on, waits included; it cuts an awaited
             attempt too.
         retry: A `RetryConfig`, in place of the keywords for retries.
+        retry_after: Tells from the exception how many seconds the server asks to wait, or None;
+            `opero.retry_after` knows the usual clients' errors. The next delay is that long at
+            least, up to `max_delay`, or up to the deadline with a `timeout`; for longer waits the
+            item gives up at once.
         chunk_size: How many items are handed to a worker at once; None to go by measured time. It
             is one at a time with a `rate_limit` or a `timeout`.
         rate_limit_scope: "worker", or "total" for one limit for the whole map.
@@ -453,6 +468,7 @@ def opmap(
         burst=burst,
         timeout=timeout,
         retry=retry,
+        retry_after=retry_after,
         cache_maxsize=cache_maxsize,
         **kwargs,
     )
@@ -527,7 +543,8 @@ def get_retry_decorator(
         min_delay: The shortest delay between attempts, in seconds.
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt.
-        **kwargs: `jitter`, whether a delay is drawn at random below its ceiling.
+        **kwargs: `jitter`, whether a delay is drawn at random below its ceiling; `retry_after`,
+            which tells from the exception how many seconds the server asks to wait, or None.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -535,7 +552,7 @@ def get_retry_decorator(
     """
     from .options import RETRY_DEFAULTS, RetryConfig
 
-    _only("get_retry_decorator", kwargs, ("jitter",), tuple(RETRY_DEFAULTS))
+    _only("get_retry_decorator", kwargs, ("jitter", "retry_after"), tuple(RETRY_DEFAULTS))
     config = RetryConfig(retries, backoff_factor, min_delay, max_delay, retry_on, **kwargs)
     return _decorator(_single(retry=config))
 
@@ -646,6 +663,7 @@ def decorate(function: Any, plan: Plan) -> Any:
             retry.jitter,
             retry.retry_on if isinstance(retry.retry_on, tuple) else None,
             None if isinstance(retry.retry_on, tuple) else retry.retry_on,
+            retry.retry_after,
         ),
         _fallback(core, name, signature, plan.arg_fallback),
         limit,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+RetryAfter = Callable[[Exception], float | None]
 ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
 
 _MOST = 10**9
@@ -56,6 +57,8 @@ class RetryConfig:
         max_delay: The longest delay in seconds.
         retry_on: An exception type, a tuple of them, or a predicate of the exception.
         jitter: Whether the delay is drawn at random below its ceiling.
+        retry_after: Tells from the exception how many seconds the server asks to wait, or None;
+            `opero.retry_after` knows the usual clients' errors.
     """
 
     attempts: int = 3
@@ -64,6 +67,7 @@ class RetryConfig:
     max_delay: float = 30.0
     retry_on: RetryOn = (Exception,)
     jitter: bool = True
+    retry_after: RetryAfter | None = None
 
 
 @dataclass
@@ -148,6 +152,7 @@ RETRY_DEFAULTS: dict[str, Any] = {
     "max_delay": 30.0,
     "retry_on": (Exception,),
     "jitter": True,
+    "retry_after": None,
 }
 _READ_BY = {
     "memory": ("maxsize",),
@@ -244,6 +249,7 @@ def retry_config(retry: RetryConfig | None, options: Mapping[str, Any]) -> Retry
             max_delay=options["max_delay"],
             retry_on=options["retry_on"],
             jitter=options["jitter"],
+            retry_after=options["retry_after"],
         )
     if not isinstance(retry, RetryConfig):
         _wrong("retry", retry, "a RetryConfig", TypeError)
@@ -418,7 +424,13 @@ def _check_retry(retry: RetryConfig, named: str) -> RetryConfig:
     if not isinstance(retry.jitter, bool):
         _wrong("jitter", retry.jitter, "True or False", TypeError)
     return RetryConfig(
-        attempts, factor, shortest, longest, _check_retry_on(retry.retry_on), retry.jitter
+        attempts,
+        factor,
+        shortest,
+        longest,
+        _check_retry_on(retry.retry_on),
+        retry.jitter,
+        _check_retry_after(retry.retry_after),
     )
 
 
@@ -436,6 +448,20 @@ def _check_retry_on(retry_on: Any) -> RetryOn:
         _wrong("retry_on", retry_on, allowed, TypeError)
     predicate: Callable[[Exception], bool] = retry_on
     return predicate
+
+
+def _check_retry_after(retry_after: Any) -> RetryAfter | None:
+    if retry_after is None:
+        return None
+    if (
+        not callable(retry_after)
+        or isinstance(retry_after, type)
+        or inspect.iscoroutinefunction(retry_after)
+    ):
+        allowed = "an ordinary function of the exception that returns seconds or None"
+        _wrong("retry_after", retry_after, allowed, TypeError)
+    function: RetryAfter = retry_after
+    return function
 
 
 def _check_arg_fallback(arg_fallback: Any) -> ArgFallback | None:

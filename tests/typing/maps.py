@@ -141,6 +141,7 @@ threads: Executor = ThreadPoolExecutor(1)
     jitter=False,
     burst=3,
     timeout=5.0,
+    retry_after=lambda error: 1.5 if isinstance(error, OSError) else None,
     chunk_size=4,
     rate_limit_scope="total",
     attempt_timeout=2,

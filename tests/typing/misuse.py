@@ -121,6 +121,7 @@ def options() -> None:
     opero(timeout="5")  # E: call-overload | reportArgumentType
     opero(burst=1.5)  # E: call-overload | reportArgumentType
     opero(retry=3)  # E: call-overload | reportArgumentType
+    opero(retry_after=30)  # E: call-overload | reportArgumentType
 
 
 def one_mechanism() -> None:
@@ -129,6 +130,7 @@ def one_mechanism() -> None:
     get_cache_decorator(cache_maxsize="1")  # E: arg-type | reportArgumentType
     get_retry_decorator(jiter=False)  # E: call-arg | reportCallIssue
     get_retry_decorator(3, 2, 0, 1, OSError, False)  # E: call-arg | reportCallIssue
+    get_retry_decorator(retry_after="7")  # E: arg-type | reportArgumentType
     get_retry_decorator(cache=True)  # E: call-arg | reportCallIssue
     get_rate_limit_decorator()  # E: call-arg | reportCallIssue
     get_rate_limit_decorator(1.0, bursts=2)  # E: call-arg | reportCallIssue

@@ -15,6 +15,7 @@ from opero import (
     get_rate_limit_decorator,
     get_retry_decorator,
     opero,
+    retry_after,
 )
 from opero.figures import CacheInfo, Stats
 from opero.functions import Decorated
@@ -58,6 +59,7 @@ def by_first(keys: list[str]) -> str:
     jitter=False,
     burst=3,
     timeout=5.0,
+    retry_after=retry_after,
     cache_maxsize=None,
 )
 def every_option(keys: list[str]) -> str:
@@ -96,7 +98,7 @@ def cached(a: int) -> int:
     return a
 
 
-@get_retry_decorator(retries=5, retry_on=OSError, jitter=False)
+@get_retry_decorator(retries=5, retry_on=OSError, jitter=False, retry_after=retry_after)
 def retried(a: int) -> int:
     """Is attempted again."""
     return a

@@ -26,6 +26,7 @@ from opero import (
     get_logger,
     opero,
     opmap,
+    retry_after,
 )
 from opero.testing import MovableClock, manual_clock, skip_waits
 
@@ -124,6 +125,8 @@ with limiter as held:
     assert_type(held, RateLimiter)
 
 assert_type(RetryConfig().attempts, int)
+assert_type(RetryConfig(retry_after=retry_after).jitter, bool)
+assert_type(retry_after(ValueError("no")), float | None)
 assert_type(RateLimitConfig(rate=1.0).burst, int)
 assert_type(CacheConfig().ttl, float | None)
 assert_type(get_logger("client"), logging.Logger)

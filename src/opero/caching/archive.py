@@ -29,7 +29,6 @@ from opero.shells.verdicts import too_late
 from . import leases
 from .sealing import Forged, Seal, Unsealable
 
-
 _READING = frozenset({"get", "get_many", "count"})
 """What a store can do that nobody can write to: one that is full, or read-only."""
 

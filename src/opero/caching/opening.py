@@ -14,7 +14,6 @@ from .calls import SyncArchive
 from .outages import Outage
 from .sealing import Seal
 
-
 PATIENCE = 0.5
 """How long, in seconds, an operation on disk waits for another process's write to end."""
 

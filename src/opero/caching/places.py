@@ -1,9 +1,9 @@
 """Directories that nobody else can write to.
 
-A path is followed step by step from the root, symbolic links included, and every step has to be
-one that only we or root can turn elsewhere: a directory of ours or of root, which nobody else may
-write to unless it is sticky like /tmp, or a link of ours or of root. What is missing is made, for
-us alone (0700). The directory at the end has to be ours.
+A path is followed step by step from the root, symbolic links included. Every step has to be one
+that only we or root can turn elsewhere: a directory of ours or of root, which nobody else may write
+to unless it is sticky like /tmp, or a link of ours or of root. (The root itself is taken as it is.)
+What is missing is made, for us alone (0700). The directory at the end has to be ours.
 
 Access control lists are not read; nor is anything on systems without user ids, where the user's
 own directories are private as they are.
@@ -92,7 +92,7 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         return path.resolve()
     check = _Check(what, path, mend)
-    whole = Path.cwd() / path
+    whole = path if path.is_absolute() else Path.cwd() / path
     here = Path(whole.anchor)
     found = here.lstat()
     todo = _steps(whole)

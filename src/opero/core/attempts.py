@@ -6,17 +6,25 @@ It decides and never waits: a shell that can sleep or await carries out what it 
                      AGAIN       attempt value number `value`, after `delay` nanoseconds
                      GIVE_UP     every attempt has failed
                      LATE        the wait before the next attempt would end after the deadline
+                     REFUSED     the server asks for a longer wait than the longest delay
 """
 
 from __future__ import annotations
 
 import sys
 
+from opero.exceptions import describe
+
+from .clock import NEVER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PROPAGATE, AGAIN, GIVE_UP, LATE = range(4)
+PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED = range(5)
+
+_LONGEST = 4e9
+"""Seconds that are longer than any deadline, and that a machine word holds as nanoseconds."""
 
 
 class Policy:
@@ -30,9 +38,19 @@ class Policy:
         jitter: Whether a delay is drawn between `min_delay` and the ceiling, or is the ceiling.
         types: The exceptions worth another attempt; None if `predicate` decides.
         predicate: Called with the exception; says whether it is worth another attempt.
+        retry_after: Called with the exception; says how many seconds to wait at least, or None.
     """
 
-    __slots__ = ("factor", "jitter", "max_delay", "min_delay", "predicate", "rounds", "types")
+    __slots__ = (
+        "factor",
+        "jitter",
+        "max_delay",
+        "min_delay",
+        "predicate",
+        "retry_after",
+        "rounds",
+        "types",
+    )
 
     def __init__(
         self,
@@ -43,6 +61,7 @@ class Policy:
         jitter: bool,
         types: tuple[type[BaseException], ...] | None,
         predicate: Any,
+        retry_after: Any = None,
     ) -> None:
         self.rounds = rounds
         self.factor = factor
@@ -51,6 +70,7 @@ class Policy:
         self.jitter = jitter
         self.types = types
         self.predicate = predicate
+        self.retry_after = retry_after
 
     def attempts(self, width: int) -> Attempts:
         """Begin the account of a call that has failed once; each round tries `width` values."""
@@ -76,9 +96,26 @@ class Attempts:
         delay: Nanoseconds to wait before the next attempt.
         ceiling: The greatest delay after the current round, in seconds, before `max_delay`.
         errors: The exceptions so far, in order.
+        asked: The longest wait, in seconds, that a failure of the current round asks for.
+        heeds: Whether `delay` is what a server has asked for.
+        trouble: What was wrong with the answer of the policy's `retry_after` to the last failure;
+            None if nothing was, or something was before.
+        troubled: Whether something ever was.
     """
 
-    __slots__ = ("ceiling", "delay", "errors", "policy", "round", "value", "width")
+    __slots__ = (
+        "asked",
+        "ceiling",
+        "delay",
+        "errors",
+        "heeds",
+        "policy",
+        "round",
+        "trouble",
+        "troubled",
+        "value",
+        "width",
+    )
 
     def __init__(self, policy: Policy, width: int) -> None:
         self.policy = policy
@@ -88,6 +125,10 @@ class Attempts:
         self.delay = 0
         self.ceiling = policy.min_delay
         self.errors: list[BaseException] = []
+        self.asked = 0.0
+        self.heeds = False
+        self.trouble: str | None = None
+        self.troubled = False
 
     def failed(self, error: BaseException, now: int, deadline: int) -> int:
         """Take note of a failed attempt and say what to do next.
@@ -98,13 +139,19 @@ class Attempts:
             deadline: When the call has to be over, in nanoseconds.
 
         Returns:
-            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`.
+            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`.
         """
         policy = self.policy
+        self.trouble = None
         if not policy.matches(error):
             return 0
         self.errors.append(error)
         self.delay = 0
+        if self.value == 0:
+            self.asked = 0.0
+            self.heeds = False
+        if policy.retry_after is not None and self.round < policy.rounds:
+            self.ask(error)
         self.value += 1
         if self.value >= self.width:
             if self.round >= policy.rounds:
@@ -112,9 +159,40 @@ class Attempts:
             self.value = 0
             self.round += 1
             self.delay = self.backoff()
+            if self.asked > 0.0:
+                if deadline >= NEVER and self.asked > policy.max_delay:
+                    return 4
+                asked = self.asked_delay()
+                if asked >= self.delay:
+                    self.delay = asked
+                    self.heeds = True
         if now + self.delay >= deadline:
             return 3
         return 1
+
+    def ask(self, error: BaseException) -> None:
+        """Ask how long to wait after `error`; the longest wait of a round's failures counts.
+
+        Args:
+            error: What the attempt raised.
+        """
+        try:
+            seconds = _seconds(self.policy.retry_after(error))
+        except Exception as wrong:  # noqa: BLE001 - a wrong answer must not cost the right error
+            if not self.troubled:
+                self.troubled = True
+                self.trouble = describe(wrong)
+            return
+        if seconds > self.asked:
+            self.asked = seconds
+
+    def asked_delay(self) -> int:
+        """Return the wait that was asked for, in whole nanoseconds."""
+        asked = self.asked
+        if asked > _LONGEST:
+            asked = _LONGEST
+        delay = int(asked * 1e9)
+        return delay if delay >= asked * 1e9 else delay + 1
 
     def backoff(self) -> int:
         """Return the delay after this round in nanoseconds, and raise the ceiling for the next.
@@ -133,6 +211,29 @@ class Attempts:
 
             ceiling = policy.min_delay + (ceiling - policy.min_delay) * random()
         return int(ceiling * 1e9)
+
+
+def _seconds(answer: Any) -> float:
+    """Return the seconds that an answer means: 0 for none and for a time that has passed.
+
+    Args:
+        answer: What `retry_after` returned.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not a number, as a float.
+    """
+    if answer is None:
+        return 0.0
+    if type(answer) is bool or not hasattr(type(answer), "__float__"):
+        raise TypeError(f"it returned a {type(answer).__name__}, not seconds or None")
+    try:
+        seconds = float(answer)
+    except OverflowError:  # an int
+        seconds = _LONGEST if answer > 0 else 0.0
+    if seconds != seconds:
+        raise ValueError("it returned nan, not seconds or None")
+    return max(0.0, seconds)
 
 
 def is_final(error: BaseException) -> bool:

@@ -44,16 +44,27 @@ class Journal:
         if self.listens():
             self.logger.debug("%s: permit after %.3f s", name, waited)
 
-    def retry(self, name: str, attempt: int, delay: float, error: BaseException) -> None:
-        """Write that attempt number `attempt` failed and another follows after `delay` seconds."""
+    def retry(
+        self, name: str, attempt: int, delay: float, error: BaseException, asked: bool = False
+    ) -> None:
+        """Write that attempt number `attempt` failed and another follows after `delay` seconds.
+
+        Args:
+            name: The function's name.
+            attempt: The number of the attempt.
+            delay: The seconds.
+            error: What the attempt raised.
+            asked: Whether it is the server that asked for this delay.
+        """
         if self.warns():
             self.logger.warning(
-                "%s: attempt %d failed with %s: %s; retrying in %.3f s",
+                "%s: attempt %d failed with %s: %s; retrying in %.3f s%s",
                 name,
                 attempt,
                 type(error).__name__,
                 error,
                 delay,
+                ", as the server asked" if asked else "",
             )
 
     def fallback(self, name: str, attempt: int, error: BaseException) -> None:
@@ -66,6 +77,10 @@ class Journal:
                 type(error).__name__,
                 error,
             )
+
+    def unanswered(self, name: str, trouble: str) -> None:
+        """Write that `retry_after` of `name` gave no answer that could be used."""
+        self.logger.warning("%s: retry_after is not heeded: %s", name, trouble)
 
     def unstored(self, name: str, error: BaseException) -> None:
         """Write that a value of `name` could not be stored."""

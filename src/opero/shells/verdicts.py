@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opero.core.attempts import AGAIN, GIVE_UP, LATE
+from opero.core.attempts import AGAIN, GIVE_UP, LATE, REFUSED
 from opero.core.clock import NEVER
 from opero.exceptions import AllFailedError, DeadlineExceeded, describe
 
@@ -23,26 +23,40 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     """
     now = 0 if deadline == NEVER else call.clock.now()
     verdict = attempts.failed(error, now, deadline)
+    if attempts.trouble is not None:
+        call.journal.unanswered(call.name, attempts.trouble)
     if verdict == AGAIN:
         if attempts.value:
             call.fallbacks += 1
             call.journal.fallback(call.name, len(attempts.errors), error)
         else:
             call.retries += 1
-            call.journal.retry(call.name, len(attempts.errors), attempts.delay / 1e9, error)
+            call.journal.retry(
+                call.name, len(attempts.errors), attempts.delay / 1e9, error, attempts.heeds
+            )
         return None
     call.failures += 1
     count = len(attempts.errors)
-    if verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1):
+    if verdict == REFUSED or (
+        verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1)
+    ):
+        reason = ""
+        if verdict == REFUSED:
+            reason = (
+                f"; the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
+                f"{call.policy.max_delay:g} s"
+            )
         failure: BaseException = AllFailedError(
             f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
-            f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}",
+            f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}{reason}",
             attempts.errors,
         )
     elif verdict == LATE:
+        delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
         failure = DeadlineExceeded(
-            f"{call.name} has {call.timeout / 1e9:g} s, and the wait of {attempts.delay / 1e9:.3g} "
-            f"s before attempt {count + 1} would not end in time",
+            f"{call.name} has {call.timeout / 1e9:g} s, and the wait of {delay:.3g} s before "
+            f"attempt {count + 1}{', for which the server asked,' if attempts.heeds else ''} would "
+            f"not end in time",
             attempts.errors,
         )
     else:

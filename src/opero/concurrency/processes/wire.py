@@ -21,6 +21,7 @@ from typing import Any
 
 from opero.concurrency.traces import without_top
 from opero.exceptions import ErrorStandIn, _extras, _pack_one, _unpack, describe
+from opero.headers import retry_after
 
 _HEAD = struct.Struct("=QQ")
 _LARGE = 1 << 15  # bytes; a smaller buffer is cheaper inside the pickle
@@ -215,8 +216,12 @@ def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
 
 
 def pack_error(error: BaseException) -> bytes:
-    """Put an exception into bytes from which `unpack_error` makes one again, whatever it is."""
+    """Put an exception into bytes from which `unpack_error` makes one again, whatever it is.
+
+    What a server asked for goes along: the headers that say so may not travel.
+    """
     text = ""
+    asked = retry_after(error)
     try:
         if error.__traceback__ is not None:
             frames = without_top(error).__traceback__
@@ -226,39 +231,44 @@ def pack_error(error: BaseException) -> bytes:
     packed = _pack_one(error)
     if packed[0] != "lost":
         try:
-            body = pickle.dumps((packed, text), 5)
+            body = pickle.dumps((packed, text, asked), 5)
             if b"__main__" not in body:
                 return body
         except Exception:  # noqa: BLE001 - it may work when done as below
             pass
-    return _pack_by_value(error, text)
+    return _pack_by_value(error, text, asked)
 
 
-def _pack_by_value(error: BaseException, text: str) -> bytes:
+def _pack_by_value(error: BaseException, text: str, asked: float | None) -> bytes:
     """Pack an exception whose class cannot be imported."""
     import cloudpickle
 
     for kind in ("whole", "parts"):
         try:
             cargo = error if kind == "whole" else (type(error), error.args, _extras(error))
-            body: bytes = cloudpickle.dumps(((kind, cargo), text), 5)
+            body: bytes = cloudpickle.dumps(((kind, cargo), text, asked), 5)
             (copy,) = _unpack([pickle.loads(body)[0]])
             if type(copy) is type(error) and copy.args == error.args:
                 return body
         except Exception:  # noqa: BLE001 - whatever it is, it does not travel so
             continue
     lost = "lost", f"{type(error).__module__}: {describe(error)}"
-    return pickle.dumps((lost, text), 5)
+    return pickle.dumps((lost, text, asked), 5)
 
 
 def unpack_error(body: bytes) -> BaseException:
     """Return the exception again; what stands in for it, if it cannot be made here."""
-    text = ""
+    text, asked = "", None
     try:
-        packed, text = pickle.loads(body)
+        packed, text, asked = pickle.loads(body)
         (error,) = _unpack([packed])
     except Exception as fault:  # noqa: BLE001 - a user's __setstate__ may raise anything
         error = ErrorStandIn(f"an exception that cannot be rebuilt here: {describe(fault)}")
     if text:
         error.__cause__ = RemoteTraceback(text)
+    if asked is not None and retry_after(error) is None:
+        try:
+            error.retry_after = asked  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - its class may not let us
+            pass
     return error
