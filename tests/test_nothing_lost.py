@@ -436,7 +436,7 @@ KINDS = {
     "sleep": {AttemptTimeout},
 }  # fmt: skip
 LIMIT = 1.0
-MAPS = max(6, scaled(40))
+MAPS = max(6, scaled(24))
 
 
 async def asoak(item):
