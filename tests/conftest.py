@@ -3,6 +3,9 @@
 A test that asks for nothing runs twice: once with `opero.hotpath.core` set to the compiled half,
 once to the plain one; the fixture `core` is that half. A test marked `once` runs once, with what is
 active. `--implementation plain` (or `compiled`) deselects the other half.
+
+A test marked `redis` needs a redis-server, and starts its own. Where there is none, such tests are
+deselected and the header says so; with `OPERO_REQUIRE_REDIS=1` that is an error.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from redis_server import EXECUTABLE, RedisServer
 from repeats import REPEATS
 
 from opero import hotpath, switches
@@ -65,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "redis: needs a redis-server; deselected where there is none"
     )
+    if EXECUTABLE is None and switches.is_on("OPERO_REQUIRE_REDIS", os.environ):
+        raise pytest.UsageError("OPERO_REQUIRE_REDIS is on, and there is no redis-server")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that in its background
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -79,8 +85,22 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             lines.append(f"opero extensions: {folder}: {', '.join(files)}")
     else:
         lines.append("opero extensions: none, the compiled half is NOT tested in this run")
+    lines.append(
+        f"opero redis: {EXECUTABLE}"
+        if EXECUTABLE
+        else "opero redis: no redis-server, tests that need one are DESELECTED in this run"
+    )
     lines.append(f"opero endurance: {REPEATS} repetitions; OPERO_REPEATS=100 for more")
     return lines
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need a redis-server where there is none."""
+    if EXECUTABLE is None:
+        left_out = [item for item in items if item.get_closest_marker("redis")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("redis")]
 
 
 def pytest_collection_finish() -> None:
@@ -97,6 +117,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.definition.get_closest_marker("once"):
             halves = (hotpath.core.name,)
         metafunc.parametrize("core", halves, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """Run a redis-server for the tests of one module."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,13 @@ EXECUTABLE = shutil.which("redis-server")
 """None where there is no redis-server."""
 
 _GUARD = """
-import os, signal, sys
+import os, shutil, signal, sys
 sys.stdin.read()  # ends when the process that started the server has ended
 try:
     os.kill(int(sys.argv[1]), signal.SIGKILL)
 except ProcessLookupError:
     pass
+shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
 
 
@@ -65,7 +66,9 @@ class RedisServer:
             except RuntimeError:
                 continue
             return
-        raise RuntimeError("redis-server does not start: " + self._log())
+        log = self._log()
+        self.close()
+        raise RuntimeError("redis-server does not start: " + log)
 
     @property
     def url(self) -> str:
@@ -89,7 +92,7 @@ class RedisServer:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid), str(self.directory)],
             stdin=subprocess.PIPE,
         )
         end = time.monotonic() + 10

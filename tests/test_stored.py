@@ -511,6 +511,38 @@ def test_an_entry_of_another_call_is_a_miss_with_one_warning(store, form, caplog
     assert "not taken" in warnings_of(caplog)[0]
 
 
+@pytest.mark.once
+def test_a_row_of_the_database_that_would_be_unpickled_is_a_miss_with_one_warning(
+    disk, tmp_path, caplog
+):
+    """It is not read as what it says it is, and the next run replaces it."""
+    import pickle
+    import sqlite3
+
+    canary = tmp_path / "canary"
+    function = decorated(functions.double, disk)
+    function(1)
+    (path,) = (tmp_path / "cache").rglob("*.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps(_Touch(canary)),))
+    connection.close()
+    assert function(1) == function(1) == [1, 1, 0]
+    assert len(runs()) == 2
+    assert not canary.exists()
+    assert function.stats().rejected
+    assert len(warnings_of(caplog)) == 1
+
+
+class _Touch:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
 def test_entries_of_another_secret_are_misses_and_a_rotated_one_opens_both(store, caplog):
     """The first secret seals, all open."""
     old, new = "the old secret of ours", "the new secret of ours"

@@ -16,6 +16,7 @@ another name, and a new one begins.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sqlite3
@@ -26,7 +27,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 try:
     import diskcache
@@ -132,6 +133,14 @@ _SETTINGS: Final[dict[str, Any]] = {
     "disk_pickle_protocol": 0,
 }
 """Every setting that diskcache has, so that none is taken from the database."""
+
+_GET: Final = (
+    "SELECT mode, filename, value FROM Cache"
+    " WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+)
+
+_FOREIGN: Final = b""
+"""Stands for a value that opero did not write: no seal opens it, and the next run replaces it."""
 
 _COUNTERS: Final = ("count", "size", "hits", "misses")
 
@@ -255,6 +264,26 @@ def _remove_no_file(name: Any) -> None:
     """Take the place of diskcache's removal of files: what a row names is left alone."""
 
 
+class _Renewed(Exception):
+    """The database was damaged; there is a new one now."""
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _again(method: _Method) -> _Method:
+    """Let a method of `DiskShelf` begin once more if it found the database damaged."""
+
+    @functools.wraps(method)
+    def twice(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except _Renewed:
+            return method(*arguments)
+
+    return cast("_Method", twice)
+
+
 class DiskShelf:
     """A `Shelf` in a directory, for the threads and processes of one user.
 
@@ -276,6 +305,7 @@ class DiskShelf:
         self._timeout = timeout
         self._limit = size_limit
         self._cache = _Cache(size_limit)
+        self._disk = _Bytes(self.where)
         self._prepared: tuple[int, int] | None = None
         self._idle: deque[_Connection] = deque()
         weakref.finalize(self, _close_all, self._idle)
@@ -283,12 +313,19 @@ class DiskShelf:
 
     # --- entries --------------------------------------------------------------------------------
 
+    @_again
     def get(self, name: str) -> bytes | None:
         """As `Shelf.get`."""
-        with self._open():
-            entry: bytes | None = self._cache.get(name)
-            return entry
+        connection = self._borrow()  # what `_open` does, in fewer steps: this is the hit
+        try:
+            row = connection.execute(_GET, (name, time.time())).fetchone()
+        except BaseException as error:
+            self._give_up(connection, error)
+            raise
+        self._give_back(connection)
+        return None if row is None else self._value(*row)
 
+    @_again
     def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """As `Shelf.get_many`."""
         found: dict[str, bytes] = {}
@@ -302,15 +339,29 @@ class DiskShelf:
                     (*some, time.time()),
                 )
                 for key, mode, filename, value in rows:
-                    found[key] = self._cache.disk.fetch(mode, filename, value, False)
+                    found[key] = self._value(mode, filename, value)
         return [found.get(name) for name in names]
 
+    def _entry(self, name: str) -> bytes | None:
+        """Return an entry, on the connection that this thread has borrowed."""
+        row = self._cache._con.execute(_GET, (name, time.time())).fetchone()
+        return None if row is None else self._value(*row)
+
+    def _value(self, mode: Any, filename: Any, value: Any) -> bytes:
+        """Return what a row holds, unless opero did not write it."""
+        try:
+            return self._disk.fetch(mode, filename, value, False)
+        except TamperedError:
+            return _FOREIGN
+
+    @_again
     def put(self, name: str, data: bytes, ttl: float | None) -> None:
         """As `Shelf.put`."""
         self._check(data)
         with self._open():
             self._cache.set(name, data, expire=_ttl(ttl))
 
+    @_again
     def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
         """As `Shelf.put_many`."""
         batch: list[tuple[str, bytes]] = []
@@ -334,6 +385,7 @@ class DiskShelf:
             for name, data in batch:
                 self._cache.set(name, data, expire=_ttl(ttl))
 
+    @_again
     def delete(self, name: str) -> bool:
         """As `Shelf.delete`."""
         with self._open() as sql, self._cache.transact():
@@ -344,6 +396,7 @@ class DiskShelf:
             )
             return bool(deleted.rowcount)
 
+    @_again
     def clear(self, prefix: str) -> int:
         """As `Shelf.clear`."""
         removed = 0
@@ -368,6 +421,7 @@ class DiskShelf:
                     removed += 0 if leases else sum(bool(row[2]) for row in rows)
         return removed
 
+    @_again
     def count(self, prefix: str) -> int:
         """As `Shelf.count`."""
         with self._open() as sql:
@@ -381,24 +435,27 @@ class DiskShelf:
 
     # --- leases ---------------------------------------------------------------------------------
 
+    @_again
     def take(self, name: str, token: str, seconds: float) -> str | None:
         """As `Shelf.take`."""
         with self._open(), self._cache.transact():
             return self._take(name, token, seconds)
 
+    @_again
     def get_and_take(
         self, name: str, token: str, seconds: float
     ) -> tuple[bytes | None, str | None]:
         """As `Shelf.get_and_take`."""
         with self._open():
-            entry = self._cache.get(name)  # most are there, and reading waits for nobody
+            entry = self._entry(name)  # most are there, and reading waits for nobody
             if entry is None:
                 with self._cache.transact():
-                    entry = self._cache.get(name)
+                    entry = self._entry(name)
                     if entry is None:
                         return None, self._take(name, token, seconds)
             return entry, None
 
+    @_again
     def renew(self, name: str, token: str, seconds: float) -> bool:
         """As `Shelf.renew`."""
         with self._open(), self._cache.transact():
@@ -407,12 +464,14 @@ class DiskShelf:
             self._lend(name, token, seconds)
             return True
 
+    @_again
     def release(self, name: str, token: str) -> None:
         """As `Shelf.release`."""
         with self._open(), self._cache.transact():
             if self._holds(name, token):
                 self._cache.delete(lease_of(name))
 
+    @_again
     def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
         """As `Shelf.seize`."""
         with self._open(), self._cache.transact():
@@ -421,6 +480,7 @@ class DiskShelf:
             self._lend(name, token, seconds)
             return True
 
+    @_again
     def settle(self, name: str, token: str, data: bytes, ttl: float | None) -> bool:
         """As `Shelf.settle`."""
         self._check(data)
@@ -459,18 +519,23 @@ class DiskShelf:
         """Borrow a connection; it is closed, and not used again, if anything fails."""
         connection = self._borrow()
         try:
-            connection.until = time.monotonic() + LONGEST
             with self._cache.on(connection) as sql:
                 yield sql
         except BaseException as error:
-            connection.leave()
-            if _is_damage(error):
-                self._set_aside(connection.file, error)
+            self._give_up(connection, error)
             raise
+        self._give_back(connection)
+
+    def _give_back(self, connection: _Connection) -> None:
         if len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
             connection.leave()
+
+    def _give_up(self, connection: _Connection, error: BaseException) -> None:
+        connection.leave()
+        if _is_damage(error) and self._set_aside(connection.file, error):
+            raise _Renewed from error
 
     def _borrow(self) -> _Connection:
         """Get an idle connection to the file that is there now, or a new one."""
@@ -481,6 +546,7 @@ class DiskShelf:
             except IndexError:
                 break
             if connection.file == found and connection.pid == os.getpid():
+                connection.until = time.monotonic() + LONGEST
                 return connection
             connection.leave()
         if found is None or found != self._prepared:
@@ -513,8 +579,11 @@ class DiskShelf:
                 self._prepared = file
         except BaseException as error:
             connection.leave()
-            if _is_damage(error) or isinstance(error, (TypeError, AttributeError, ValueError)):
-                self._set_aside(file, error)
+            damaged = _is_damage(error) or isinstance(
+                error, (TypeError, AttributeError, ValueError)
+            )
+            if damaged and self._set_aside(file, error, locked=prepare):
+                raise _Renewed from error
             raise
         return connection
 
@@ -558,25 +627,28 @@ class DiskShelf:
         finally:
             os.close(lock)
 
-    def _set_aside(self, file: tuple[int, int], error: BaseException) -> None:
-        """Rename a damaged database, unless another process has done so already."""
+    def _set_aside(
+        self, file: tuple[int, int], error: BaseException, *, locked: bool = False
+    ) -> bool:
+        """Rename a damaged database, unless another process has; tell whether it is gone."""
         aside = self._path.with_name(f"cache.db.damaged-{time.time_ns():x}-{os.getpid()}")
         try:
-            with self._locked():
+            with contextlib.nullcontext() if locked else self._locked():
                 if _identity_of(self._path) != file:
-                    return
+                    return True
                 self._path.rename(aside)
                 for suffix in ("-wal", "-shm"):
                     with contextlib.suppress(FileNotFoundError):
                         Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
         except OSError:
-            return  # the next failure tries again
+            return False  # the next failure tries again
         _LOGGER.warning(
             "the cache database %s is damaged (%s); it is kept as %s, and a new one begins",
             self._path,
             error,
             aside.name,
         )
+        return True
 
 
 class _Alarm:

@@ -14,9 +14,6 @@ from .calls import SyncArchive
 from .outages import Outage
 from .sealing import Seal
 
-PATIENCE = 0.5
-"""How long, in seconds, an operation on disk waits for another process's write to end."""
-
 
 class Depot:
     """A store, and whether it is in order: shared by all functions of this process that use it.
@@ -108,7 +105,7 @@ def _disk(plan: Any) -> Depot:
     with _lock:
         found = _depots.get(("disk", path))
         if found is None:
-            shelf = _Opened(lambda: DiskShelf(place(), plan.size_limit, PATIENCE))
+            shelf = _Opened(lambda: DiskShelf(place(), plan.size_limit))
             found = plan.size_limit, Depot(f"the disk cache in {path}", shelf, InThreads(shelf))
             _depots["disk", path] = found
     if found[0] != plan.size_limit:

@@ -19,7 +19,10 @@ from .clients import AsyncClient, Client, Command, NoScriptError, Script, async_
 from .shelves import LEASE, lease_of, mark_of
 
 NAMES: Final = 1000
-"""How many names one `SCAN` looks at, and how many one `MGET` or `UNLINK` has at most."""
+"""How many names one `SCAN` looks at, and how many commands or names a batch has at most."""
+
+FEW: Final = 100
+"""How many entries one `MGET` asks for: its reply has one time limit."""
 
 BATCH: Final = 1 << 20
 """How many bytes one batch of `put_many` has, unless a single entry has more."""
@@ -87,8 +90,10 @@ def _get(name: str) -> _Steps[bytes | None]:
 def _get_many(names: Sequence[str]) -> _Steps[list[bytes | None]]:
     entries: list[bytes | None] = []
     for start in range(0, len(names), NAMES):
-        (some,) = yield (("MGET", *names[start : start + NAMES]),)
-        entries += some
+        end = min(start + NAMES, len(names))
+        batch = [("MGET", *names[few : min(few + FEW, end)]) for few in range(start, end, FEW)]
+        for some in (yield batch):
+            entries += some
     return entries
 
 
