@@ -1,6 +1,6 @@
 """Declares the extension modules; everything else about the project is in `pyproject.toml`.
 
-Each is compiled from the very file that also runs as plain Python, except for the two twins that
+Each is compiled from the very file that also runs as plain Python, except for the three twins that
 are written for C. Their names agree with `opero.hotpath.MODULES`; a test says so.
 """
 
@@ -19,7 +19,9 @@ EXTENSIONS = [
     Extension("opero._compiled.journal", ["src/opero/core/journal.py"]),
     Extension("opero._compiled.keys", ["src/opero/core/keys.py"]),
     Extension("opero._compiled.shapes", ["src/opero/core/shapes.py"]),
+    Extension("opero._compiled.shared_bucket", ["src/opero/core/shared_bucket.py"]),
     Extension("opero._compiled.store", ["src/opero/core/store.py"]),
+    Extension("opero._compiled.words", ["src/opero/_compiled/words.pyx"]),
 ]
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ PACKAGE = Path(opero.__file__).parent
 PUBLIC = sorted(module.name for module in pkgutil.walk_packages(opero.__path__, "opero."))
 """Every module that is installed, in both halves."""
 
-TWINS = ("call", "clock")
+TWINS = ("call", "clock", "words")
 """The modules with a source of their own in C's terms, which may keep more to themselves."""
 
 
@@ -124,7 +124,12 @@ class TestSources:
         is the same Python class in both halves.
         """
         files = sorted(SOURCES.glob(f"_compiled/{module}.p*"))
-        typed = attributes_in("\n".join(path.read_text() for path in files))
+        text = "\n".join(path.read_text() for path in files)
+        bases = re.findall(r"^from \.(\w+) cimport .*Bucket", text, re.MULTILINE)
+        outer = "\n".join((SOURCES / f"_compiled/{base}.pxd").read_text() for base in bases)
+        inherited = attributes_in(outer)
+        typed = attributes_in(f"{outer}\n{text}")
+        typed = {name: found for name, found in typed.items() if name not in inherited}
         plain = slots_in(import_module(f"opero.core.{module}"))
         if module in TWINS:
             shared = typed.keys() & plain.keys()
@@ -168,13 +173,13 @@ def attributes_in(text: str) -> dict[str, set[str]]:
 def slots_in(module: ModuleType) -> dict[str, set[str]]:
     """Return the slots of each class of a module that has any, inherited ones included.
 
-    Classes of Python's own that a class extends keep it out of C, so those are left out.
+    A class that extends one of Python's own is left out: that keeps it out of C.
     """
     found = {}
     for name, value in vars(module).items():
         if isinstance(value, type) and value.__module__ == module.__name__:
             line = [each for each in value.__mro__ if each is not object]
-            if all(each.__module__ == module.__name__ for each in line):
+            if all(each.__module__.startswith("opero.core.") for each in line):
                 found[name] = {slot for each in line for slot in vars(each).get("__slots__", ())}
     return found
 

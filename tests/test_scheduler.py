@@ -26,7 +26,7 @@ from opero import (
 )
 from opero.concurrency.scheduler import NOTHING, Scheduler
 from opero.core.clock import NEVER
-from opero.limiter import Turn
+from opero.limiting import Turn
 
 MILLISECOND = 10**6
 

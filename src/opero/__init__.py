@@ -21,7 +21,7 @@ from .exceptions import (
     WorkerCrashedError,
 )
 from .hotpath import COMPILED
-from .limiter import RateLimiter
+from .limiting import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from . import contexts, hotpath
-from .limiter import RateLimiter
+from .limiting import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

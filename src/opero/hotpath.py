@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         journal,
         keys,
         shapes,
+        shared_bucket,
+        words,
     )
     from .core import clock as clocks
     from .core import store as stores
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
-    "bucket": ("TokenBucket",),
+    "bucket": ("TokenBucket", "WindowedBucket"),
     "call": ("AsyncCall", "Call"),
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
@@ -54,7 +56,9 @@ _CLASSES: Final = {
     "journal": ("Journal",),
     "keys": ("Freezer",),
     "shapes": ("Shapes",),
+    "shared_bucket": ("SharedBucket",),
     "store": ("InstanceStores", "MemoryStore"),
+    "words": ("Words",),
 }
 
 MODULES: Final = tuple(_CLASSES)
@@ -77,6 +81,7 @@ class Core:
     Policy: type[attempts.Policy]
     Binding: type[binding.Binding]
     TokenBucket: type[bucket.TokenBucket]
+    WindowedBucket: type[bucket.WindowedBucket]
     AsyncCall: type[call.AsyncCall]
     Call: type[call.Call]
     Canonical: type[canonical.Canonical]
@@ -89,7 +94,9 @@ class Core:
     Freezer: type[keys.Freezer]
     Shapes: type[shapes.Shapes]
     InstanceStores: type[stores.InstanceStores]
+    SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]
+    Words: type[words.Words]
 
     def __init__(self, name: Literal["plain", "compiled"], classes: dict[str, Any]) -> None:
         """Gather the classes of the half called `name`."""

@@ -70,14 +70,21 @@ class Outage:
         failures: Operations that failed or were left out, in all.
     """
 
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        what: str,
+        clock: Callable[[], float] = time.monotonic,
+        instead: str = "calls go on without it",
+    ) -> None:
         """Start in good order.
 
         Args:
             what: The store, such as "the redis cache at 127.0.0.1:6379"; it goes into the log.
             clock: Returns seconds.
+            instead: What is done meanwhile, for the log.
         """
         self.what = what
+        self._instead = instead
         self.failures = 0
         self._clock = clock
         self._lock = threading.Lock()
@@ -127,10 +134,10 @@ class Outage:
             self._since = now
             self._failures_before = self.failures - 1
         _LOGGER.warning(
-            "%s is out of order (%s); calls go on without it, and it is tried again from time to "
-            "time",
+            "%s is out of order (%s); %s, and it is tried again from time to time",
             self.what,
             _describe(error),
+            self._instead,
         )
 
     def worked(self, writing: bool = False) -> None:

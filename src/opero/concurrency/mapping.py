@@ -8,7 +8,7 @@ from contextlib import aclosing, closing
 from typing import Any
 
 from opero import hotpath
-from opero.limiter import Turn
+from opero.limiting import Turn
 
 from . import driver, loops, progress
 from .filling import Filling

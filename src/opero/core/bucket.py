@@ -4,6 +4,9 @@ The bucket keeps one number, the theoretical arrival time: when a steady flow at
 would send its next cell. A permit is free when that time is no further ahead than the burst allows.
 Source: ITU-T Recommendation I.371, "virtual scheduling"; whole nanoseconds keep it exact, and the
 interval is rounded up, so over any window `w` there are never more than `burst + rate * w` permits.
+
+A pause moves the arrival time forward too, so that it costs nobody a question: the burst is spent
+when it ends, and permits come one by one.
 """
 
 from __future__ import annotations
@@ -26,12 +29,22 @@ class TokenBucket:
         tolerance: How far, in nanoseconds, a burst may run ahead of the steady flow.
         arrival: The theoretical arrival time in nanoseconds.
         latest: When the latest permit was taken, in nanoseconds.
+        floor: What the arrival time must not fall below, because of a pause.
         refunded: By how much permits that were given back have moved the arrival time, all told.
         queued: How many callers wait in line; while some do, `take` lets nobody pass them.
         lock: Makes a step atomic; None where the interpreter does so by itself.
     """
 
-    __slots__ = ("arrival", "interval", "latest", "lock", "queued", "refunded", "tolerance")
+    __slots__ = (
+        "arrival",
+        "floor",
+        "interval",
+        "latest",
+        "lock",
+        "queued",
+        "refunded",
+        "tolerance",
+    )
 
     def __init__(self, rate: float, burst: int, lock: Any = None) -> None:
         """Make a full bucket.
@@ -51,6 +64,7 @@ class TokenBucket:
         self.tolerance = interval * (burst - 1)
         self.arrival = -_LONGEST
         self.latest = -_LONGEST
+        self.floor = -_LONGEST
         self.refunded = 0
         self.queued = 0
         self.lock = lock
@@ -91,19 +105,155 @@ class TokenBucket:
         self.latest = now
         return 0
 
-    def undo(self, token: int) -> None:
-        """Give back a permit that was not used.
+    def take_many(self, now: int, weight: int) -> int:
+        """Take `weight` permits at once, as `take` does one."""
+        if self.lock is None:
+            if self.queued:
+                return self.interval
+            return self.admit_many(now, weight)
+        with self.lock:
+            if self.queued:
+                return self.interval
+            return self.admit_many(now, weight)
 
-        Had it not been taken, the arrival time would be less by one interval, or by as much of it
-        as the permits that were taken since have not made up for: by the permit's own arrival time
-        less `latest`, at least.
+    def admit_many(self, now: int, weight: int) -> int:
+        """Take `weight` permits at once, `burst` at most, as `admit` does one."""
+        wait = self.lack(now, weight)
+        if wait > 0:
+            return wait
+        self.spend(now, weight)
+        return 0
+
+    def lack(self, now: int, weight: int) -> int:
+        """Return nanoseconds until `weight` permits are free; 0 or less if they are."""
+        return self.arrival - self.tolerance + (weight - 1) * self.interval - now
+
+    def spend(self, now: int, weight: int) -> None:
+        """Take `weight` permits, free or not."""
+        if self.arrival < now:
+            self.arrival = now
+        self.arrival += weight * self.interval
+        self.latest = now
+
+    def due(self, now: int, weight: int, ahead: int) -> int:
+        """Return when `weight` permits are free, at the earliest.
 
         Args:
-            token: `arrival + refunded` right after that permit was taken, in nanoseconds.
+            now: The time in nanoseconds.
+            weight: How many permits.
+            ahead: How many others get before.
         """
-        refund = token - self.refunded - self.latest
-        if refund > self.interval:
-            refund = self.interval
+        arrival = self.arrival
+        if ahead:
+            if ahead > _LONGEST // self.interval:
+                ahead = _LONGEST // self.interval
+            arrival = max(arrival, now) + ahead * self.interval
+        free = arrival - self.tolerance + (weight - 1) * self.interval
+        return max(free, now)
+
+    def pause(self, now: int, length: int) -> None:
+        """Let nobody have a permit for a while; a pause that lasts longer already goes on.
+
+        Args:
+            now: The time in nanoseconds.
+            length: Nanoseconds.
+        """
+        floor = now + length + self.tolerance
+        if floor > self.floor:
+            self.floor = floor
+        if floor > self.arrival:
+            if self.arrival > self.latest:  # permits of before it have nothing to give back now
+                self.refunded += self.arrival - self.latest
+            self.arrival = floor
+
+    def receipt(self) -> Any:
+        """Return what gives back the permits that were taken last."""
+        return self.arrival + self.refunded
+
+    def undo(self, receipt: Any, weight: int = 1) -> None:
+        """Give back permits that were not used.
+
+        Had they not been taken, the arrival time would be less by one interval for each, or by as
+        much of that as the permits that were taken since have not made up for: by the permits' own
+        arrival time less `latest`, at least.
+
+        Args:
+            receipt: What `receipt` returned right after they were taken.
+            weight: How many they are.
+        """
+        refund = receipt - self.refunded - self.latest
+        if refund > weight * self.interval:
+            refund = weight * self.interval
+        if refund > self.arrival - self.floor:
+            refund = self.arrival - self.floor
         if refund > 0:
             self.arrival -= refund
             self.refunded += refund
+
+
+class WindowedBucket(TokenBucket):
+    """Permits at a steady rate that further limits hold back: each permit is taken from all.
+
+    Attributes:
+        others: The buckets of the further limits.
+    """
+
+    __slots__ = ("others",)
+
+    def __init__(
+        self, rate: float, burst: int, lock: Any, windows: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Make full buckets.
+
+        Args:
+            rate: Permits per second.
+            burst: How many permits may be taken at once after a pause.
+            lock: A mutex, or None.
+            windows: The interval in nanoseconds and the burst of each further limit.
+        """
+        TokenBucket.__init__(self, rate, burst, lock)
+        others = []
+        for interval, most in windows:
+            other = TokenBucket(1.0, 1)
+            other.interval = interval
+            other.tolerance = interval * (most - 1)
+            others.append(other)
+        self.others = tuple(others)
+
+    def admit(self, now: int) -> int:
+        """Take a permit from all buckets, or from none."""
+        return self.admit_many(now, 1)
+
+    def lack(self, now: int, weight: int) -> int:
+        """Return nanoseconds until `weight` permits are free in all; 0 or less if they are."""
+        longest = TokenBucket.lack(self, now, weight)
+        for other in self.others:
+            wait = other.lack(now, weight)
+            if wait > longest:
+                longest = wait
+        return longest
+
+    def spend(self, now: int, weight: int) -> None:
+        """Take `weight` permits from all, free or not."""
+        TokenBucket.spend(self, now, weight)
+        for other in self.others:
+            other.spend(now, weight)
+
+    def due(self, now: int, weight: int, ahead: int) -> int:
+        """Return when `weight` permits are free in all, at the earliest."""
+        latest = TokenBucket.due(self, now, weight, ahead)
+        for other in self.others:
+            free = other.due(now, weight, ahead)
+            if free > latest:
+                latest = free
+        return latest
+
+    def receipt(self) -> Any:
+        """Return what gives back the permits that were taken last."""
+        return [TokenBucket.receipt(self), *[other.receipt() for other in self.others]]
+
+    def undo(self, receipt: Any, weight: int = 1) -> None:
+        """Give back permits that were not used, to all."""
+        TokenBucket.undo(self, receipt[0], weight)
+        for at, other in enumerate(self.others):
+            other.undo(receipt[at + 1], weight)

@@ -1,4 +1,4 @@
-"""`RateLimiter`: one line of waiters, threads and tasks alike, in front of one token bucket.
+"""The line of waiters, threads and tasks alike, in front of one token bucket.
 
 A caller that finds a free permit and nobody waiting takes it and goes. Everybody else joins the
 line. Permits are handed out in the order of the line by whoever is awake to do it (`_serve`):
@@ -13,23 +13,22 @@ and every step looks at what it finds rather than trusting what the step before 
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
+from itertools import islice
 
-from . import hotpath
-from .core.clock import NEVER
+from opero.core.clock import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from typing import Any
 
-    from .core.bucket import TokenBucket
+    from opero.core.clock import Clock
 
-__all__ = ["RateLimiter"]
+_FAR = 64
+"""How many places of the line a waiter counts to tell when its turn comes."""
 
 
 class _Waiter:
@@ -39,132 +38,90 @@ class _Waiter:
         wake: Tells the waiter to look again; false if it is gone for good.
         granted: Whether the waiter has its permit.
         gone: Whether it does not wait any more.
-        token: What gives its permit back.
+        receipt: What gives its permit back.
+        weight: How many permits it wants at once.
+        told: When it was to look again, in nanoseconds, if it is the head.
+        losses: How often in a row another process got the permit for which it was the head.
     """
 
-    __slots__ = ("gone", "granted", "token", "wake")
+    __slots__ = ("gone", "granted", "losses", "receipt", "told", "wake", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, weight: int) -> None:
         self.wake: Callable[[], bool] = bool
         self.granted = False
         self.gone = False
-        self.token = 0
+        self.receipt: Any = None
+        self.weight = weight
+        self.told = NEVER
+        self.losses = 0
 
     def is_settled(self) -> bool:
         """Tell whether the waiter has no business in the line any more."""
         return self.granted or self.gone
 
 
-class RateLimiter:
-    """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
-
-    Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters get
-    theirs first come, first served. A cancelled waiter leaves its permit to the next.
+class Line:
+    """Waiters in front of a bucket.
 
     Attributes:
-        rate_limit: Permits per second.
-        burst: Permits that may be taken at once after a pause.
-        bucket: The decision without the waiting; a decorated function asks it first.
-
-    Example:
-        ```python
-        limiter = RateLimiter(5.0)
-
-        with limiter:  # a thread waits
-            ...
-        async with limiter:  # a task waits
-            ...
-        ```
+        bucket: Hands out the permits.
+        clock: Tells the time.
     """
 
-    def __init__(self, rate_limit: float, burst: int = 1) -> None:
-        """Make a limiter with all of its burst free.
+    def __init__(self, bucket: Any, clock: Clock) -> None:
+        """Begin with nobody in line.
 
         Args:
-            rate_limit: Permits per second.
-            burst: Permits that may be taken at once after a pause.
-
-        Raises:
-            TypeError: If an argument is no number.
-            ValueError: If the rate is not positive and finite, or the burst is less than 1.
+            bucket: Hands out the permits.
+            clock: Tells the time.
         """
-        from .options import check_burst, check_rate
-
-        self.rate_limit: float = check_rate("rate_limit", rate_limit)
-        self.burst: int = check_burst(burst)
-        core = hotpath.core
-        self._clock = core.clock
-        lock = core.new_lock()
-        self._lock = threading.RLock() if lock is None else lock
+        self.bucket = bucket
+        self.clock = clock
+        self._lock = threading.RLock() if bucket.lock is None else bucket.lock
         self._line: deque[_Waiter] = deque()
-        self.bucket: TokenBucket = core.TokenBucket(self.rate_limit, self.burst, lock)
-        _limiters.add(self)
+        self._extra = 0  # permits that those in line want beyond one each
+        self._free = 0  # when the head might be served
 
-    def __repr__(self) -> str:
-        return f"RateLimiter({self.rate_limit!r}, burst={self.burst!r})"
+    def __len__(self) -> int:
+        return len(self._line)
 
-    def __reduce__(self) -> tuple[type[RateLimiter], tuple[float, int]]:
-        return type(self), (self.rate_limit, self.burst)
-
-    def try_acquire(self) -> bool:
-        """Take a permit if one is free now and nobody waits for it; tell whether one was."""
-        now = self._clock.now()
-        if self.bucket.take(now) == 0:
+    def try_take(self, weight: int) -> bool:
+        """Take permits if they are free now and nobody waits for them; tell whether they were."""
+        now = self.clock.now()
+        if self.bucket.take_many(now, weight) == 0:
             return True
         if not self.bucket.queued:
             return False
         with self._lock:
             self._serve(now)  # those who wait may not be awake to do it
-            return not self._line and self.bucket.admit(now) == 0
+            return not self._line and self.bucket.admit_many(now, weight) == 0
 
-    def acquire_sync(self) -> None:
-        """Block this thread until it has a permit."""
-        self.wait_sync(NEVER)
+    def pause(self, length: int) -> None:
+        """Hand out nothing for some nanoseconds."""
+        with self._lock:
+            self.bucket.pause(self.clock.now(), length)
 
-    async def acquire(self) -> None:
-        """Wait until this task has a permit."""
-        await self.wait(NEVER)
-
-    def __enter__(self) -> RateLimiter:
-        self.wait_sync(NEVER)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
-
-    async def __aenter__(self) -> RateLimiter:
-        await self.wait(NEVER)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
+    def turn(self) -> Place:
+        """Return a place in the line that nobody has taken yet."""
+        return Place(self)
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def wait_sync(self, deadline: int) -> int:
+    def wait_sync(self, deadline: int, weight: int) -> int:
         """Get a permit for this thread, unless it would come too late.
 
         Args:
-            deadline: The latest time for the permit, in nanoseconds of the limiter's clock.
+            deadline: The latest time for the permit, in nanoseconds of the line's clock.
+            weight: How many permits to get at once.
 
         Returns:
             Nanoseconds waited, or -1 if the permit would come after `deadline`.
         """
-        clock = self._clock
+        clock = self.clock
         start = clock.now()
-        if self.bucket.take(start) == 0:
+        if self.bucket.take_many(start, weight) == 0:
             return 0
-        waiter = _Waiter()
+        waiter = _Waiter(weight)
         bell = threading.Lock()
         bell.acquire()
 
@@ -193,23 +150,24 @@ class RateLimiter:
             raise
         return max(0, clock.now() - start)
 
-    async def wait(self, deadline: int) -> int:
+    async def wait(self, deadline: int, weight: int) -> int:
         """Get a permit for this task, unless it would come too late.
 
         Args:
-            deadline: The latest time for the permit, in nanoseconds of the limiter's clock.
+            deadline: The latest time for the permit, in nanoseconds of the line's clock.
+            weight: How many permits to get at once.
 
         Returns:
             Nanoseconds waited, or -1 if the permit would come after `deadline`.
         """
-        clock = self._clock
+        clock = self.clock
         start = clock.now()
-        if self.bucket.take(start) == 0:
+        if self.bucket.take_many(start, weight) == 0:
             return 0
         import asyncio
 
         loop = asyncio.get_running_loop()
-        waiter = _Waiter()
+        waiter = _Waiter(weight)
         bell: asyncio.Future[None] = loop.create_future()
         through = False
 
@@ -263,14 +221,20 @@ class RateLimiter:
             When the waiter's turn comes if nobody leaves, in nanoseconds; -1 if that is later than
             `deadline`, and then the waiter does not stand in line.
         """
+        line = self._line
         with self._lock:
             self._serve(now)
-            due = self._next(now) + len(self._line) * self.bucket.interval
+            if not line:
+                self._extra = 0
+            due: int = self.bucket.due(now, waiter.weight, len(line) + self._extra)
             if due > deadline:
                 return -1
-            self._line.append(waiter)
+            line.append(waiter)
+            self._extra += waiter.weight - 1
             self._serve(now)
-        return due
+            if line and line[0] is waiter:
+                due = self._note(waiter, now, max(due, self._free))
+        return min(due, deadline)
 
     def _look(self, waiter: _Waiter, deadline: int) -> int:
         """Hand out what is due.
@@ -279,23 +243,35 @@ class RateLimiter:
             When `waiter` should look again, in nanoseconds; -1 if its permit would come after
             `deadline`, and then it has left the line.
         """
-        now = self._clock.now()
+        now = self.clock.now()
+        line = self._line
         with self._lock:
             self._serve(now)
             if waiter.granted:
                 return now
-            due = self._next(now)
-            if self._line and self._line[0] is not waiter:
-                due += self.bucket.interval
-        if due > deadline:
+            due = self._free
+            late = due > deadline
+            if line and line[0] is waiter:
+                due = self._note(waiter, now, due)
+            else:
+                due += self._places_before(waiter) * self.bucket.interval
+                late = due > deadline
+        if late:
             self._leave(waiter)
             return -1
+        return min(due, deadline)
+
+    def _note(self, head: _Waiter, now: int, due: int) -> int:  # noqa: ARG002
+        """Note when the head of the line looks again, and return it."""
+        head.told = due
         return due
 
-    def _next(self, now: int) -> int:
-        """Return when the next permit is free, in nanoseconds."""
-        free: int = self.bucket.arrival - self.bucket.tolerance
-        return max(now, free)
+    def _places_before(self, waiter: _Waiter) -> int:
+        """Count those who stand before a waiter; from some number on it does not matter."""
+        for place, other in enumerate(islice(self._line, _FAR)):
+            if other is waiter:
+                return place
+        return _FAR
 
     def _leave(self, waiter: _Waiter) -> None:
         """Leave the line, or give the permit back."""
@@ -304,9 +280,9 @@ class RateLimiter:
                 return
             waiter.gone = True
             if waiter.granted:
-                self.bucket.undo(waiter.token)
+                self.bucket.undo(waiter.receipt, waiter.weight)
             self._drop(waiter)
-            self._serve(self._clock.now())
+            self._serve(self.clock.now())
             self._wake_head()
 
     def _serve(self, now: int) -> None:
@@ -316,16 +292,19 @@ class RateLimiter:
         while line:
             head = line[0]
             if not head.is_settled():
-                if bucket.admit(now) > 0:
+                wait = bucket.admit_many(now, head.weight)
+                if wait > 0:
+                    self._free = now + wait
                     break
+                receipt = bucket.receipt()
                 if head.is_settled():  # a finalizer has been here meanwhile
-                    bucket.undo(bucket.arrival + bucket.refunded)
+                    bucket.undo(receipt, head.weight)
                 else:
-                    head.token = bucket.arrival + bucket.refunded
+                    head.receipt = receipt
                     head.granted = True
                     if not head.wake():
                         head.gone = True
-                        bucket.undo(head.token)
+                        bucket.undo(receipt, head.weight)
             self._drop(head)
             moved = True
         bucket.queued = len(line)
@@ -337,7 +316,8 @@ class RateLimiter:
         try:
             self._line.remove(waiter)
         except ValueError:
-            pass
+            return
+        self._extra -= waiter.weight - 1
 
     def _wake_head(self) -> None:
         """Let the head of the line look at the time, unless it has gone."""
@@ -348,29 +328,30 @@ class RateLimiter:
         if not head.wake():
             head.gone = True
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Send the line away in a child process: those who wait in it did not come along."""
         self._lock = threading.RLock()
         if self.bucket.lock is not None:
             self.bucket.lock = self._lock
         self._line.clear()
+        self._extra = 0
         self.bucket.queued = 0
 
 
-class Turn:
-    """A place in the line of a limiter, for somebody who does not wait but comes back to look.
+class Place:
+    """A place in a line, for somebody who does not wait but comes back to look.
 
     It stands in the line from a `take` that found no permit until the one that gets it, or `leave`.
     A permit that it was handed before it looks again is its own.
     """
 
-    def __init__(self, limiter: RateLimiter) -> None:
+    def __init__(self, line: Line) -> None:
         """Do not stand in line yet.
 
         Args:
-            limiter: Whose line it is.
+            line: Which line.
         """
-        self._limiter = limiter
+        self._line = line
         self._waiter: _Waiter | None = None
 
     def take(self, now: int) -> int:
@@ -382,39 +363,28 @@ class Turn:
         Returns:
             0 if it was, else nanoseconds until it might be.
         """
-        limiter = self._limiter
+        line = self._line
         waiter = self._waiter
         if waiter is None:
-            if limiter.bucket.take(now) == 0:
+            now = line.clock.now()
+            if line.bucket.take(now) == 0:
                 return 0
-            waiter = self._waiter = _Waiter()
+            waiter = self._waiter = _Waiter(1)
             waiter.wake = _always
-            due = limiter._join(waiter, now, NEVER)
+            due = line._join(waiter, now, NEVER)
         else:
-            due = limiter._look(waiter, NEVER)
+            due = line._look(waiter, NEVER)
         if waiter.granted:
             self._waiter = None
             return 0
-        return max(1, due - now)
+        return max(1, due - line.clock.now())
 
     def leave(self) -> None:
         """Leave the line, or give the permit back."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            self._limiter._leave(waiter)
+            self._line._leave(waiter)
 
 
 def _always() -> bool:
     return True
-
-
-_limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for limiter in _limiters:
-        limiter._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
