@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ from benchmarks.rows import (
     Target,
     unavailable,
 )
+from benchmarks.stores import __main__ as stores_command
+from benchmarks.stores import disk, permits, place, server, values
+from benchmarks.stores import rows as stores
+from benchmarks.stores import sides as store_sides
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -529,6 +535,114 @@ def test_the_drawn_plot_and_the_figures_beside_it_are_of_the_same_sides() -> Non
     drawn = (folder / "map.svg").read_text(encoding="utf-8")
     for text in (*plot.series(content), content["machine"]):
         assert f">{text}<" in drawn
+
+
+# --- stores -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be no redis-server."""
+    monkeypatch.setattr(server.shutil, "which", lambda name: None)
+
+
+def measured_or_missing(row: Any) -> Measured:
+    """Measure a row with the least effort, and see that no side is forgotten."""
+    measured: Measured = row.measure(SMOKE)
+    sides = measured.figures.keys() | measured.missing.keys()
+    assert OPERO.keys() <= sides
+    assert {peer.name for peer in getattr(row, "peers", ())} <= sides  # shares have none
+    assert all(0 <= figure < math.inf for figure in measured.figures.values())
+    assert not measured.figures.keys() & measured.missing.keys()
+    return measured
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.redis if "Redis" in row.name else ())
+        for row in stores.ROWS
+        if "KiB" not in row.name and ("MiB" not in row.name or row in disk.HITS)
+    ],
+    ids=lambda row: row.name,
+)
+def test_every_row_of_stores_measures_or_reports_as_missing_each_of_its_sides(row: Any) -> None:
+    """A few calls of every side; hits do not run the function, and misses do."""
+    measured = measured_or_missing(row)
+    assert PLAIN in measured.figures
+    assert (COMPILED in measured.figures) is ("compiled" not in unavailable())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in stores.ROWS if "Redis" in row.name and "iB" not in row.name],
+    ids=lambda row: row.name,
+)
+def test_without_a_server_every_side_of_its_rows_is_missing(row: Any, no_server: None) -> None:
+    """And the reason is told."""
+    measured = measured_or_missing(row)
+    assert not measured.figures
+    assert "redis-server" in measured.missing[PLAIN]
+
+
+def test_a_store_that_forgets_is_not_measured_as_one_that_hits() -> None:
+    """A peer that runs the function each time would flatter opero."""
+
+    @contextmanager
+    def forgetful(place: Any, function: Function) -> Any:
+        yield lambda key: function(key)
+
+    row = replace(disk.HITS[0], peers=(store_sides.Side("forgetful", forgetful),), halves=())
+    with pytest.raises(AssertionError, match="no hits"):
+        row.measure(SMOKE)
+
+
+def test_a_store_that_knows_what_it_was_never_asked_is_not_measured_as_one_that_misses() -> None:
+    """Then nothing would have been stored."""
+
+    @contextmanager
+    def knowing(place: Any, function: Function) -> Any:
+        yield lambda key: values.SMALL
+
+    row = replace(disk.MISSES[0], peers=(store_sides.Side("knowing", knowing),), halves=())
+    with pytest.raises(AssertionError, match="no misses"):
+        row.measure(SMOKE)
+
+
+def test_a_place_leaves_nothing_behind() -> None:
+    """Neither its directory nor its event loop."""
+    with place.Place() as here:
+        folders = [here.folder(), here.folder()]
+        assert here.run(values.small_later(1)) == values.SMALL
+    assert len(set(folders)) == 2
+    assert not any(folder.exists() for folder in folders)
+
+
+@pytest.mark.redis
+def test_the_server_of_the_benchmark_answers_and_ends(tmp_path: Path) -> None:
+    """It is the benchmark's own, on a port that was free."""
+    with server.serving(tmp_path) as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    with pytest.raises(OSError):  # noqa: PT011 - which one is the system's affair
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+
+def test_the_command_of_stores_prints_chosen_rows_and_writes_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m benchmarks.stores --row TEXT --json FILE` measures those rows alone."""
+    monkeypatch.setattr(stores_command, "FULL", SMOKE)
+    figures = tmp_path / "figures.json"
+    name = permits.MACHINE.name
+    assert stores_command.main(["--row", name, "--json", str(figures)]) == 0
+    assert name in capsys.readouterr().out
+    content = json.loads(figures.read_text(encoding="utf-8"))
+    assert [row["name"] for row in content["rows"]] == [name]
+    assert stores_command.main(["--readme", "--row", name]) == 0
+    assert f"| {name} (ns/permit) |" in capsys.readouterr().out
+    assert stores_command.main(["--row", "no such row"]) == 2
+    assert name in capsys.readouterr().out
 
 
 REQUESTS = 20_000

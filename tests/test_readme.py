@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +16,11 @@ from typing import Any
 
 import pytest
 from loopback import Requests, serving
+from redis_server import RedisServer
 
 import opero as package
-from opero import get_logger, opero, switches
+from opero import clear_cache, get_logger, opero, switches
+from opero.caching import secret
 from opero.figures import CacheInfo, Stats
 from opero.testing import skip_waits
 
@@ -25,6 +30,10 @@ FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+URL = "redis://localhost:6379/0"
+"""What the examples call a Redis; in the tests it is another one."""
+ELSEWHERE = ("on a cluster", "file: batch.py")
+"""Marks of examples that have tests of their own; the cluster's is in test_dask.py."""
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 
 
@@ -62,8 +71,26 @@ def chains() -> list[list[Block]]:
     for block in BLOCKS:
         if block.mark in {"continues", "prints"}:
             found[-1].append(block)
-        elif block.language == "python" and block.mark != "on a cluster":  # see test_dask.py
+        elif block.language == "python" and block.mark not in ELSEWHERE:
             found.append([block])
+    return found
+
+
+def examples() -> list[Any]:
+    """The chains as parameters of a test; those that need a Redis are marked."""
+    return [
+        pytest.param(
+            chain,
+            id=f"line_{chain[0].line}",
+            marks=[pytest.mark.redis] if chain[0].mark == "with redis" else [],
+        )
+        for chain in chains()
+    ]
+
+
+def marked(mark: str) -> Block:
+    """The block with this mark."""
+    [found] = [block for block in BLOCKS if block.mark == mark]
     return found
 
 
@@ -104,9 +131,28 @@ def logger() -> Iterator[logging.Logger]:
     found.setLevel(level)
 
 
-@pytest.mark.parametrize("chain", chains(), ids=lambda chain: f"line_{chain[0].line}")
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Run a Redis for the examples that need one."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Give the examples a home of their own; return the environment that says so."""
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", secret.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("opero.limiting.machine.directory", lambda: tmp_path)
+    return dict(os.environ)
+
+
+@pytest.mark.parametrize("chain", examples())
 def test_examples_run_and_print_what_they_say(
     chain: list[Block],
+    request: pytest.FixtureRequest,
+    at_home: dict[str, str],
     requests: Requests,
     logger: logging.Logger,
     capsys: pytest.CaptureFixture[str],
@@ -114,10 +160,16 @@ def test_examples_run_and_print_what_they_say(
     """Each example runs as it is printed, and prints what stands behind its `print` calls."""
     names: dict[str, Any] = {"__name__": "example"}
     expected = ""
+    url = URL
+    if chain[0].mark == "with redis":
+        url = request.getfixturevalue("server").url
+        assert URL in chain[0].text
     for block in chain:
         if block.language == "python":
             padding = "\n" * block.line  # so that a traceback names the README's own lines
-            code = compile(padding + block.text, str(README), "exec", dont_inherit=True)
+            code = compile(
+                padding + block.text.replace(URL, url), str(README), "exec", dont_inherit=True
+            )
             with skip_waits():
                 exec(code, names)
             expected += "".join(f"{line}\n" for line in PRINTED.findall(block.text))
@@ -179,17 +231,109 @@ def test_the_decorators_of_one_mechanism_take_the_options_in_their_table() -> No
 
 
 @pytest.mark.once
-def test_refused_options_are_named() -> None:
-    """The options of coming backends in the text are those that are refused as such."""
-    from opero.options import STORED_OPTIONS
+def test_the_table_of_backends_options_is_what_each_of_them_reads() -> None:
+    """The others are an error that names the option and the backend."""
+    from opero.options import BACKENDS, STORED_OPTIONS, CacheConfig, check_cache
 
-    text = TEXT.partition("## Options")[2].partition("belong to the coming backends")[0]
-    named = set(re.findall(r"`(cache_\w+)`", text[text.rindex("|") :]))
+    rows = {quoted(name): readers for name, readers, _, _ in table("have\noptions of their own")}
+    assert set(rows) == set(STORED_OPTIONS)
+    values = {"cache_stale": 1, "cache_pickle": False, "cache_size_limit": 1}
+    for option, readers in rows.items():
+        given = {option.removeprefix("cache_"): values.get(option, "x")}
+        for backend in BACKENDS:
+            config = CacheConfig(True, ttl=1, backend=backend, backend_options=given)
+            if backend in readers.split(", "):
+                check_cache(config)
+            else:
+                with pytest.raises(ValueError, match=f"{option}.*{backend}"):
+                    check_cache(config)
 
-    assert named == set(STORED_OPTIONS)
-    for option in named:
-        with pytest.raises(ValueError, match=option):
-            opero(cache=True, **{option: "x"})(lambda: None)
+
+@pytest.mark.once
+def test_the_defaults_of_the_backends_options_are_true() -> None:
+    """As the table has them."""
+    from opero.options import CacheConfig, check_cache
+
+    defaults = {quoted(name): cell for name, _, cell, _ in table("have\noptions of their own")}
+    disk = check_cache(CacheConfig(True, backend="disk"))
+    redis = check_cache(CacheConfig(True, backend="redis"))
+    assert defaults == {
+        "cache_secret": f"`{disk.secret}`",
+        "cache_stale": "`None`" if disk.stale == 0 else disk.stale,
+        "cache_version": f'`"{disk.version}"`',
+        "cache_pickle": f"`{disk.pickles}`",
+        "cache_dir": f"`{disk.directory}`",
+        "cache_size_limit": "1 GiB" if disk.size_limit == 2**30 else disk.size_limit,
+        "cache_url": f'`"{redis.url}"`',
+    }
+    assert redis.url == URL
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the example ends itself by a signal")
+def test_the_batch_that_is_killed_goes_on_where_it_was(
+    tmp_path: Path, at_home: dict[str, str]
+) -> None:
+    """The script runs twice, as the text says, and computes nothing again that was handed on."""
+    script = tmp_path / "batch.py"
+    script.write_text(marked("file: batch.py").text, encoding="utf-8")
+    first, second = (
+        subprocess.run(
+            [sys.executable, str(script)],
+            env=at_home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for _ in range(2)
+    )
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    pattern = r"100 results: (\d+) were stored, (\d+) computed\n"
+    found = re.fullmatch(pattern, second.stdout)
+    assert found, second.stdout + second.stderr
+    stored, computed = map(int, found.groups())
+    assert stored >= 50
+    assert stored + computed == 100
+    assert re.search(pattern, TEXT)
+
+
+@pytest.mark.once
+@pytest.mark.redis
+def test_a_user_of_redis_who_may_no_more_than_the_text_says_is_enough(
+    at_home: dict[str, str],
+) -> None:
+    """A cache, a map and a limit never ask for what that user may not."""
+    from opero import RateLimiter, opmap
+
+    word, name, *rules = marked("acl").text.split()
+    assert word == "user"
+    with RedisServer() as server:
+        server.command("ACL", "SETUSER", name, *rules)
+        password = next(rule[1:] for rule in rules if rule.startswith(">"))
+        url = f"redis://{name}:{password}@127.0.0.1:{server.port}/0"
+
+        def same(item: int) -> int:
+            return item
+
+        stored: dict[str, Any] = {"cache_backend": "redis", "cache_url": url}
+        stored["cache_namespace"] = "acl"
+        call = opero(cache=True, cache_ttl=60, **stored)(same)
+        items = opmap(mode="thread", progress=False, cache=True, **stored)(same)
+        for _ in range(2):
+            assert (call(1), items(range(3))) == (1, [0, 1, 2])
+        assert (call.cache_info().currsize, call.cache_invalidate(1)) == (3, True)
+        call.cache_clear()
+        clear_cache("acl")
+        assert (call.stats().store_failures, items.stats().store_failures) == (0, 0)
+        limiter = RateLimiter(
+            1000.0, burst=2, scope="redis", name="acl", url=url, windows=[(1000, 1.0)]
+        )
+        for _ in range(5):
+            limiter.acquire_sync(2)
+        limiter.pause(0.01)
+        limiter.acquire_sync()
+        assert server.command("ACL", "LOG") == []
 
 
 def test_the_table_of_attributes_is_complete() -> None:
@@ -223,6 +367,7 @@ def test_switches_are_the_real_ones() -> None:
         switches.BUILD,
         switches.REQUIRE_COMPILED,
         switches.PURE_PYTHON,
+        secret.VARIABLE,
     }
     assert set(re.findall(r"-C (\w+)=(\w+)", TEXT)) == {
         (switches.SETTING, choice) for choice in switches.CHOICES
@@ -244,11 +389,11 @@ def test_the_two_commands_are_marked() -> None:
 
 @pytest.mark.once
 def test_measured_figures_have_their_place() -> None:
-    """The measured table goes between two markers, each on a line of its own."""
-    begin, end = "\n<!-- measured:begin -->\n", "\n<!-- measured:end -->\n"
-
-    assert TEXT.count(begin) == TEXT.count(end) == 1
-    assert TEXT.index(begin) < TEXT.index(end)
+    """A measured table goes between two markers, each on a line of its own."""
+    for what in ("measured", "measured maps", "measured stores"):
+        begin, end = f"\n<!-- {what}:begin -->\n", f"\n<!-- {what}:end -->\n"
+        assert TEXT.count(begin) == TEXT.count(end) == 1
+        assert TEXT.index(begin) < TEXT.index(end)
 
 
 @pytest.mark.once
@@ -276,3 +421,18 @@ def test_links_to_files_lead_somewhere() -> None:
 def test_every_public_name_is_mentioned() -> None:
     """No public name is left for readers to find in the source."""
     assert [name for name in package.__all__ if name not in TEXT and name != "__version__"] == []
+
+
+@pytest.mark.once
+def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
+    """The table says them in words."""
+    from opero.caching import clients, disk, leases, outages
+
+    words = {0.5: "half a second", 1.0: "second", 2.0: "two seconds", 5.0: "five seconds"}
+    text = README.read_text(encoding="utf-8")
+    section = text[text.index("### When the store fails") :].split("\n##")[0]
+    for seconds in (disk.WAIT, disk.LONGEST, clients.LIMIT, outages.FIRST):
+        assert words[seconds] in section, seconds
+    assert outages.LAST == 10.0
+    assert "ten seconds" in section
+    assert leases.SECONDS == 5.0

@@ -1,0 +1,15 @@
+"""All rows of stores and shared limits, in the order of the table."""
+
+from __future__ import annotations
+
+from benchmarks.rows import Row
+
+from . import disk, permits, remote, seals
+
+ROWS: tuple[Row, ...] = (*disk.ROWS, *remote.ROWS, *permits.ROWS, *seals.ROWS)
+"""All of them."""
+
+IN_README: tuple[Row, ...] = tuple(
+    row for row in ROWS if "KiB" not in row.name or row.name.startswith("disk hit")
+)
+"""Those of the README, where a KiB of text is much like a small dict."""
