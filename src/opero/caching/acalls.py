@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from secrets import token_hex
 from typing import Any
 
 from opero.core.clock import NEVER
 from opero.shells import aio
 
+from . import leases
 from .archive import Archive, Pause, Steps, Turn, Unavailable
 
 
@@ -54,30 +56,31 @@ class AsyncArchive(Archive):
         table: Any,
     ) -> Any:
         flight.enter()
+        token = token_hex(8)
         turn = Turn(False, None, None, found)
-        if reachable:
-            try:  # the flight is cut when the time of its last caller is over, so it needs no end
-                turn = await self._drive(self.begin(call, key, found, NEVER))
-            except Unavailable:
-                pass
-        if turn.known:
-            return turn.value
-        begun = time.monotonic()
         try:
-            value = await aio.run(call, args, kwargs, flight)
-        except BaseException as error:
-            if self.give_up(call, turn, error):
-                return turn.stale.value
-            raise
-        if turn.token is None:
-            return value
-        if table.get(key.full) is not flight:  # it was invalidated meanwhile
-            self.give_back(turn)
-            return value
-        try:
-            await self._drive(self.finish(call, key, turn, value, time.monotonic() - begun))
-        except Unavailable:
-            pass
+            if reachable:
+                try:  # the flight is cut when the time of its last caller is over
+                    turn = await self._drive(self.begin(call, key, found, NEVER, token))
+                except Unavailable:
+                    pass
+            if turn.known:
+                return turn.value
+            begun = time.monotonic()
+            try:
+                value = await aio.run(call, args, kwargs, flight)
+            except Exception as error:
+                if self.serves_stale(call, turn.stale, error):
+                    return turn.stale.value
+                raise
+            # else it was invalidated meanwhile
+            if turn.token is not None and table.get(key.full) is flight:
+                try:
+                    await self._drive(self.finish(call, key, turn, value, time.monotonic() - begun))
+                except Unavailable:
+                    pass
+        finally:
+            leases.keeper.abandon(token)
         return value
 
     async def _drive(self, steps: Steps) -> Any:

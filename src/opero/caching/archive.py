@@ -19,7 +19,6 @@ import math
 import random
 import time
 from collections.abc import Generator
-from secrets import token_hex
 from typing import Any, NamedTuple
 
 from opero.core.clock import NEVER
@@ -225,7 +224,7 @@ class Archive:
         data = yield Ask("get", (key.name,))
         return self.unseal(key, data)
 
-    def begin(self, call: Any, key: Any, found: Any, deadline: int) -> Steps:
+    def begin(self, call: Any, key: Any, found: Any, deadline: int, token: str) -> Steps:
         """Become the one who runs, or wait for the process that does.
 
         Args:
@@ -233,12 +232,13 @@ class Archive:
             key: The key of the missing value.
             found: An outdated entry, or one that is to be renewed; None without.
             deadline: When the call has to be over, in nanoseconds.
+            token: What our lease would be known by. The keeper renews it from the moment that we
+                have it, so whoever calls this gives it back by `abandon`, whatever happens.
 
         Returns:
             A `Turn`.
         """
         stale = found if found is not None and self.is_usable(found, call.clock) else None
-        token = token_hex(8)
         watch: leases.Watch | None = None
         asking = True
         try:
@@ -290,20 +290,9 @@ class Archive:
         assert turn.token is not None
         data = self.sealed(key, value, call.clock, took)
         if data is None:
-            leases.keeper.abandon(turn.token)
             return
         leases.keeper.let_go(turn.token)
         yield Ask("settle", (key.name, turn.token, data, self.lifetime()))
-
-    def give_up(self, call: Any, turn: Turn, error: BaseException) -> bool:
-        """Give the lease of a failed run back; tell whether an outdated value is served instead."""
-        self.give_back(turn)
-        return self.serves_stale(call, turn.stale, error)
-
-    def give_back(self, turn: Turn) -> None:
-        """Give the lease of a run back whose value is not to be stored."""
-        if turn.token is not None:
-            leases.keeper.abandon(turn.token)
 
     def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
         """Tell whether an outdated value is served for a failed run, and say so in the log."""

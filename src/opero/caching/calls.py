@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from secrets import token_hex
 from threading import get_ident
 from typing import Any
 
@@ -10,6 +11,7 @@ from opero.core.clock import NEVER
 from opero.core.flight import Flight
 from opero.shells import sync
 
+from . import leases
 from .archive import Archive, Pause, Steps, Turn, Unavailable
 
 
@@ -84,30 +86,31 @@ class SyncArchive(Archive):
         deadline: int,
         flight: Flight,
     ) -> Any:
+        token = token_hex(8)
         turn = Turn(False, None, None, found)
-        if reachable:
+        try:
+            if reachable:
+                try:
+                    turn = self._drive(self.begin(call, key, found, deadline, token))
+                except Unavailable:
+                    pass
+            if turn.known:
+                return turn.value
+            begun = time.monotonic()
             try:
-                turn = self._drive(self.begin(call, key, found, deadline))
-            except Unavailable:
-                pass
-        if turn.known:
-            return turn.value
-        begun = time.monotonic()
-        try:
-            value = sync.run(call, args, kwargs, deadline)
-        except BaseException as error:
-            if self.give_up(call, turn, error):
-                return turn.stale.value
-            raise
-        if turn.token is None:
-            return value
-        if self.flights.get(key.full) is not flight:  # it was invalidated meanwhile
-            self.give_back(turn)
-            return value
-        try:
-            self._drive(self.finish(call, key, turn, value, time.monotonic() - begun))
-        except Unavailable:
-            pass
+                value = sync.run(call, args, kwargs, deadline)
+            except Exception as error:
+                if self.serves_stale(call, turn.stale, error):
+                    return turn.stale.value
+                raise
+            # else it was invalidated meanwhile
+            if turn.token is not None and self.flights.get(key.full) is flight:
+                try:
+                    self._drive(self.finish(call, key, turn, value, time.monotonic() - begun))
+                except Unavailable:
+                    pass
+        finally:
+            leases.keeper.abandon(token)
         return value
 
     def _drive(self, steps: Steps) -> Any:
