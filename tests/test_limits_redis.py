@@ -226,6 +226,7 @@ def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
     before = redis_server.command("HGETALL", key)
     job = Job(limiter.acquire_sync)
     until(lambda: redis_server.command("HGETALL", key) != before)
+    time.sleep(0.15)  # until it has the answer, and waits for its slot
     job.interrupt()
     assert isinstance(job.wait().error, KeyboardInterrupt)
     assert redis_server.command("HGETALL", key) == before

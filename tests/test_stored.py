@@ -241,6 +241,22 @@ def test_values_are_forgotten_one_by_one_by_function_and_by_namespace(store, for
     assert [function.cache_info().currsize for function in (one, two, other)] == [0, 0, 0]
 
 
+@pytest.mark.redis
+@pytest.mark.once
+def test_clearing_goes_on_past_a_store_that_is_out_of_reach(disk):
+    """And tells of it in the end; a context that nobody holds any more is none of its business."""
+    with RedisServer() as gone:
+        far = {"cache_backend": "redis", "cache_url": gone.url}
+    get_cache_context("redis", "dropped", cache_url=gone.url)
+    clear_cache("dropped")
+    far_away = decorated(functions.double, far, cache_namespace="both")
+    near = decorated(functions.double, disk, cache_namespace="both")
+    near(1)
+    with pytest.raises(OperoError, match="cannot be reached"):
+        clear_cache("both")
+    assert near.cache_info().currsize == far_away.cache_info().currsize == 0
+
+
 @pytest.mark.once
 def test_clearing_a_namespace_forgets_what_other_programs_have_stored_there(store):
     """Of functions that this process does not know."""

@@ -12,6 +12,7 @@ import weakref
 from types import TracebackType
 
 from . import hotpath
+from .exceptions import OperoError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _functions: dict[str, weakref.WeakSet[Any]] = {}
-_opened: dict[tuple[str, str, int], Any] = {}
+_opened: dict[tuple[str, str], Any] = {}
+_stored: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -55,6 +57,9 @@ def clear_cache(namespace: str | None = None) -> None:
 
     Args:
         namespace: Which; None for all of them.
+
+    Raises:
+        OperoError: If a store is out of reach; the others have been cleared then.
     """
     with _lock:
         functions = [
@@ -63,17 +68,28 @@ def clear_cache(namespace: str | None = None) -> None:
             if namespace in {None, name}
             for function in members
         ]
-        stores = [store for (_, name, _), store in _opened.items() if namespace in {None, name}]
-    shelves: dict[tuple[int, str], Any] = {}
+        stores = [store for (_, name), store in _opened.items() if namespace in {None, name}]
+        opened = [each for each in _stored if namespace in {None, each.archive.namespace}]
+    archives: dict[tuple[int, str], Any] = {}
     for function in functions:
-        function.cache_clear()
-        if function.archive is not None:
-            archive = function.archive
-            shelves[id(archive.depot), archive.namespace] = archive
+        if function.archive is None:
+            function.cache_clear()
+        else:
+            function.archive.ground(None)
+            function.hits_cleared, function.misses_cleared = function.hits, function.misses
+            archives[id(function.archive.depot), function.archive.namespace] = function.archive
     for store in stores:
         store.clear()
-    for archive in shelves.values():  # what functions of other programs have stored there
-        archive.clear_namespace()
+    for stored in opened:
+        archives[id(stored.archive.depot), stored.archive.namespace] = stored.archive
+    failure: OperoError | None = None
+    for archive in archives.values():  # with what functions of other programs have stored there
+        try:
+            archive.clear_namespace()
+        except OperoError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 class _InMemory:
@@ -182,13 +198,13 @@ def get_cache_context(
 
         stored = open_by_hand(plan, core)
         with _lock:
-            _opened[plan.backend, plan.namespace, id(stored.archive.depot)] = stored
+            _stored.add(stored)
         return CacheContext(plan.namespace, stored)
     with _lock:
-        store = _opened.get((core.name, plan.namespace, 0))
+        store = _opened.get((core.name, plan.namespace))
         if store is None:
             store = core.MemoryStore(core.clock, plan.maxsize, plan.ttl)
-            _opened[core.name, plan.namespace, 0] = store
+            _opened[core.name, plan.namespace] = store
         elif options and (store.maxsize, store.ttl) != (plan.maxsize, plan.ttl):
             raise ValueError(
                 f"cache_namespace={plan.namespace!r} is open already with other options: "

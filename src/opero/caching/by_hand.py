@@ -41,10 +41,6 @@ class Stored:
         """Forget a key; tell whether it was there."""
         return self.archive.forget(self.archive.key_of((key,), ("the key",)))
 
-    def clear(self) -> None:
-        """Forget everything in the namespace."""
-        self.archive.clear_namespace()
-
     def __len__(self) -> int:
         return self.archive.count()
 
