@@ -210,10 +210,10 @@ def test_a_value_counts_for_its_time_to_live(store, form):
         clock.advance(2)
         function(1)
         assert len(runs()) == 2
-    brief = decorated(of(form, "double"), store, cache_ttl=0.15, cache_namespace="brief")
+    brief = decorated(of(form, "double"), store, cache_ttl=0.8, cache_namespace="brief")
     brief(1)
     assert brief.cache_info().currsize == 1
-    time.sleep(0.25)
+    time.sleep(0.85)
     assert brief.cache_info().currsize == 0
     brief(1)
     assert len(runs()) == 4
@@ -396,8 +396,10 @@ def test_a_lease_that_a_jump_of_the_clock_keeps_alive_is_seized(store, form, qui
     assert len(runs()) == 1
 
 
-def test_a_lease_is_renewed_for_as_long_as_the_run_goes_on(store, quick):
+@pytest.mark.once
+def test_a_lease_is_renewed_for_as_long_as_the_run_goes_on(store, quick, monkeypatch):
     """So a run may take longer than its lease, and still is the only one."""
+    monkeypatch.setattr(leases, "SECONDS", 0.9)
     monkey = decorated(_very_slow, store)
     other = decorated(_very_slow, store)
     jobs = [Job(monkey, 1), Job(other, 1)]
@@ -407,7 +409,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_run_goes_on(store, quick):
 
 def _very_slow(x: Any) -> Any:
     functions.log("very slow")
-    time.sleep(0.9)
+    time.sleep(2)
     return x
 
 
