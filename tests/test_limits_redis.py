@@ -201,7 +201,7 @@ def test_a_cancelled_task_gives_its_slot_back_and_leaves_no_pending_answer(core,
 
 def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
     """Nobody has asked since, so the server has what it had before."""
-    limiter = RateLimiter(**limit(redis_server, 2))
+    limiter = RateLimiter(**limit(redis_server, 1.1))
     key = limiter._line._keys[0]
 
     async def main():
@@ -210,6 +210,7 @@ def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
         task = asyncio.ensure_future(limiter.acquire())
         while redis_server.command("HGETALL", key) == before:
             await asyncio.sleep(0.002)
+        await asyncio.sleep(0.2)  # until it has the answer, and waits for its slot
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -220,13 +221,13 @@ def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
 
 def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
     """As a cancelled task does."""
-    limiter = RateLimiter(**limit(redis_server, 1.6))
+    limiter = RateLimiter(**limit(redis_server, 1.1))
     key = limiter._line._keys[0]
     limiter.acquire_sync()
     before = redis_server.command("HGETALL", key)
     job = Job(limiter.acquire_sync)
     until(lambda: redis_server.command("HGETALL", key) != before)
-    time.sleep(0.15)  # until it has the answer, and waits for its slot
+    time.sleep(0.2)  # until it has the answer, and waits for its slot
     job.interrupt()
     assert isinstance(job.wait().error, KeyboardInterrupt)
     assert redis_server.command("HGETALL", key) == before
