@@ -128,7 +128,7 @@ def test_waiters_of_one_process_are_served_in_their_order(core, redis_server):
 
 def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
     """Who waits for long asks again, and a deadline before the slot is told at once."""
-    limiter = RateLimiter(**limit(redis_server, 0.9))
+    limiter = RateLimiter(**limit(redis_server, 0.5))
     assert limiter.try_acquire()
     state = redis_server.command("HGETALL", limiter._line._keys[0])
     fetch = opero(retries=1, rate_limit=limiter, timeout=1.02)(lambda: "value")
@@ -136,7 +136,7 @@ def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
         fetch()
     assert not limiter.try_acquire()
     assert redis_server.command("HGETALL", limiter._line._keys[0]) == state
-    assert 0.9 <= took(limiter.acquire_sync) < 20
+    assert 1.2 <= took(limiter.acquire_sync) < 20
 
 
 def test_weights_and_windows_count_on_the_server(core, redis_server):
@@ -160,7 +160,7 @@ def test_keys_expire_by_themselves(core, redis_server):
     """As soon as the state says nothing any more."""
     limiter = RateLimiter(**limit(redis_server, 100, 5, name="{a} b/ü"))
     limiter.acquire_sync(5)
-    limiter.pause(0.2)
+    limiter.pause(1.5)
     keys = [key for key in redis_server.command("KEYS", "opero:limit:*") if b"%7Ba%7D" in key]
     assert len(keys) == 2
     assert all(0 < redis_server.command("PTTL", key) < 2000 for key in keys)
