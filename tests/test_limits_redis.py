@@ -163,7 +163,7 @@ def test_keys_expire_by_themselves(core, redis_server):
     limiter.pause(1.5)
     keys = [key for key in redis_server.command("KEYS", "opero:limit:*") if b"%7Ba%7D" in key]
     assert len(keys) == 2
-    assert all(0 < redis_server.command("PTTL", key) < 2000 for key in keys)
+    assert all(0 < redis_server.command("PTTL", key) < 5000 for key in keys)
 
 
 def test_a_clock_of_the_server_that_has_gone_back_holds_nobody_up_for_long(core, redis_server):
