@@ -718,13 +718,13 @@ def test_ctrl_c_in_a_wait_for_a_permit_leaves_the_line():
     limiter.acquire_sync()
     calls = []
     fetch = opero(retries=3, rate_limit=limiter)(lambda: calls.append(1))
-    interrupter = interrupt_main_thread_when(lambda: len(limiter._line) == 1)
+    interrupter = interrupt_main_thread_when(lambda: len(limiter.line) == 1)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fetch()
     assert time.monotonic() - start < 10
     interrupter.result()
-    assert not limiter._line
+    assert not limiter.line
     assert limiter.bucket.queued == 0
     assert calls == []
 

@@ -370,7 +370,7 @@ def test_the_line_is_left_as_it_was_whatever_the_weights(core):
     for _ in range(5):
         run(main())
     assert limiter.bucket.queued == 0
-    assert limiter._line._extra == 0
+    assert limiter.line._extra == 0
 
 
 def test_a_bucket_in_c_is_asked_in_c_also_when_it_is_shared(core):

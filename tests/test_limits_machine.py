@@ -209,16 +209,16 @@ def test_a_claim_holds_others_up_until_it_is_waived_or_over(core, name):
     """Who leaves the line waives it; that of a process that died ends by itself."""
     limiter, other = (RateLimiter(**limit(name, 10, 3)) for _ in range(2))
     assert limiter.try_acquire(2)
-    limiter.bucket.stake(limiter._line.clock.now(), 2)
+    limiter.bucket.stake(limiter.line.clock.now(), 2)
     assert not other.try_acquire()
-    other.bucket.stake(limiter._line.clock.now(), 1)  # there is one already
+    other.bucket.stake(limiter.line.clock.now(), 1)  # there is one already
     limiter.bucket.waive()
     assert other.try_acquire()
-    limiter.bucket.stake(limiter._line.clock.now(), 1)
+    limiter.bucket.stake(limiter.line.clock.now(), 1)
     begun = time.monotonic()
     other.acquire_sync()
     assert 0.05 < time.monotonic() - begun < 15
-    limiter.bucket.stake(limiter._line.clock.now(), 1)
+    limiter.bucket.stake(limiter.line.clock.now(), 1)
     limiter.acquire_sync()  # its own claim does not hold it up, and is over now
     assert limiter.bucket.claim == 0
 
@@ -371,7 +371,7 @@ def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
         os.umask(before)
     place = machine.directory()
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    path = limiter._line._file.path
+    path = limiter.line._file.path
     for each in (path, path.with_suffix(".limit")):
         assert stat.S_IMODE(each.stat().st_mode) == 0o600
 
@@ -381,7 +381,7 @@ def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
 def test_a_file_that_others_can_open_or_a_link_is_refused(name, which):
     """It may have been put there by somebody else."""
     limiter = RateLimiter(**limit(name, 5))
-    path = limiter._line._file.path.with_suffix(which)
+    path = limiter.line._file.path.with_suffix(which)
     path.chmod(0o644)
     with pytest.raises(UnsafePlaceError, match=r"open to others \(mode 0644\)"):
         RateLimiter(**limit(name, 5))
@@ -414,7 +414,7 @@ def test_a_directory_that_others_can_open_is_refused(monkeypatch, tmp_path):
 def test_a_file_that_is_not_a_limit_is_replaced_unless_it_is_in_use(name):
     """Half a file is never seen, so it was broken by somebody."""
     limiter = RateLimiter(**limit(name, 5))
-    path = limiter._line._file.path.with_suffix(".limit")
+    path = limiter.line._file.path.with_suffix(".limit")
     whole = path.read_bytes()
     path.write_bytes(whole + b"x")
     with pytest.raises(ValueError, match="is something else for the processes that use it"):
@@ -435,7 +435,7 @@ def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, monkeypa
         patch.setattr(machine, "_boot", lambda: "0123")
         old = RateLimiter(**limit(name, 0.01))
         assert old.try_acquire()
-        paths = [old._line._file.path, old._line._file.path.with_suffix(".limit")]
+        paths = [old.line._file.path, old.line._file.path.with_suffix(".limit")]
         assert all(path.exists() for path in paths)
     assert RateLimiter(**limit(name, 0.01)).try_acquire()
     assert not any(path.exists() for path in paths)

@@ -14,7 +14,7 @@ from .line import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from typing import Any, Literal
 
     from opero.core.bucket import TokenBucket
@@ -46,6 +46,7 @@ class RateLimiter:
         name: What the limit is called; None in scope "process".
         windows: Further limits that hold at the same time, each in permits and seconds.
         bucket: The decision without the waiting; a decorated function asks it first.
+        line: The waiting; a decorated function stands in it.
 
     Example:
         ```python
@@ -102,22 +103,22 @@ class RateLimiter:
         limits = cells(self.windows, self.burst) if self.windows else ()
         core = hotpath.core
         self._clock = core.clock
-        self._line: Any
+        self.line: Any
         if scope == "process":
-            self._line = Line(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
+            self.line = Line(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
         elif scope == "machine":
             from .machine import shared_line
 
             settings = _settings(self.rate_limit, self.burst, self.windows)
-            self._line = shared_line(
+            self.line = shared_line(
                 core, self.name or "", self.rate_limit, self.burst, limits, settings
             )
         else:
             from .remote import RemoteLine
 
             local = _bucket(core, self.rate_limit, self.burst, limits)
-            self._line = RemoteLine(core, self._url, self.name, local, self.windows)
-        self.bucket: TokenBucket = self._line.bucket
+            self.line = RemoteLine(core, self._url, self.name, local, self.windows)
+        self.bucket: TokenBucket = self.line.bucket
         _limiters.add(self)
 
     def __repr__(self) -> str:
@@ -147,7 +148,7 @@ class RateLimiter:
         """
         if weight != 1:
             self._check_weight(weight)
-        return bool(self._line.try_take(weight))
+        return bool(self.line.try_take(weight))
 
     def acquire_sync(self, weight: int = 1) -> None:
         """Block this thread until it has a permit.
@@ -185,7 +186,7 @@ class RateLimiter:
         if not 0 <= seconds <= 1e9:
             raise ValueError(f"seconds={seconds!r} is not allowed: it has to be between 0 and 1e9")
         if seconds:
-            self._line.pause(math.ceil(seconds * 1e9))
+            self.line.pause(math.ceil(seconds * 1e9))
 
     def wait_sync(self, deadline: int, weight: int = 1) -> int:
         """Get a permit for this thread, unless it would come too late.
@@ -199,11 +200,11 @@ class RateLimiter:
         """
         if weight != 1:
             self._check_weight(weight)
-        waited: int = self._line.wait_sync(deadline, weight)
+        waited: int = self.line.wait_sync(deadline, weight)
         return waited
 
-    async def wait(self, deadline: int, weight: int = 1) -> int:
-        """Get a permit for this task, unless it would come too late.
+    def wait(self, deadline: int, weight: int = 1) -> Coroutine[Any, Any, int]:
+        """Get a permit for this task, unless it would come too late: `await` what this returns.
 
         Args:
             deadline: The latest time for the permit, in nanoseconds of opero's clock.
@@ -214,8 +215,8 @@ class RateLimiter:
         """
         if weight != 1:
             self._check_weight(weight)
-        waited: int = await self._line.wait(deadline, weight)
-        return waited
+        waiting: Coroutine[Any, Any, int] = self.line.wait(deadline, weight)
+        return waiting
 
     def __enter__(self) -> RateLimiter:
         self.wait_sync(NEVER)
@@ -273,7 +274,7 @@ class Turn:
         Args:
             limiter: Whose line it is.
         """
-        self._place: Any = limiter._line.turn()
+        self._place: Any = limiter.line.turn()
 
     def take(self, now: int) -> int:
         """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
@@ -341,7 +342,7 @@ _limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for limiter in _limiters:
-        limiter._line.after_fork()
+        limiter.line.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -162,7 +162,8 @@ class Line:
         """
         clock = self.clock
         start = clock.now()
-        if self.bucket.take_many(start, weight) == 0:
+        bucket = self.bucket
+        if (bucket.take(start) if weight == 1 else bucket.take_many(start, weight)) == 0:
             return 0
         import asyncio
 

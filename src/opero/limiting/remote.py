@@ -380,7 +380,7 @@ class _Wait:
     """
 
     def __init__(self, line: RemoteLine, deadline: int, weight: int) -> None:
-        self._line = line
+        self.line = line
         self.deadline = deadline
         self._weight = weight
         self.seat = _Seat()
@@ -395,7 +395,7 @@ class _Wait:
         Returns:
             0, -1 if it would be too late, or `_LOCAL`.
         """
-        line, seat, deadline = self._line, self.seat, self.deadline
+        line, seat, deadline = self.line, self.seat, self.deadline
         now = line._clock.now
         room = line._room
         try:
@@ -444,13 +444,13 @@ class RemotePlace:
     """A place for somebody who does not wait but comes back to look; see `line.Place`."""
 
     def __init__(self, line: RemoteLine) -> None:
-        self._line = line
+        self.line = line
         self._slot: _Slot | None = None
         self._local: Any = None
 
     def take(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
         """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
-        line = self._line
+        line = self.line
         if self._local is not None:
             wait: int = self._local.take(line._clock.now())
             if wait == 0:
@@ -474,7 +474,7 @@ class RemotePlace:
         return 0
 
     def _is_paused(self) -> bool:
-        left = None if self._line.blocks() else self._line.look()
+        left = None if self.line.blocks() else self.line.look()
         return left is not None and left > 0
 
     def leave(self) -> None:
@@ -484,7 +484,7 @@ class RemotePlace:
         if local is not None:
             local.leave()
         if slot is not None:
-            self._line.give_back(slot.receipt)
+            self.line.give_back(slot.receipt)
 
 
 class _Seat:
@@ -510,19 +510,19 @@ class _Room:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._seats: set[_Seat] = set()
-        self._line: deque[_Seat] = deque()
+        self.line: deque[_Seat] = deque()
 
     def __len__(self) -> int:
-        return len(self._seats) + len(self._line)
+        return len(self._seats) + len(self.line)
 
     def enter(self, seat: _Seat) -> bool:
         """Take a seat, or a place in the line; tell whether it was a seat."""
         with self._lock:
-            if len(self._seats) < SEATS and not self._line:
+            if len(self._seats) < SEATS and not self.line:
                 self._seats.add(seat)
                 seat.taken = True
             else:
-                self._line.append(seat)
+                self.line.append(seat)
             return seat.taken
 
     def leave(self, seat: _Seat) -> None:
@@ -530,8 +530,8 @@ class _Room:
         with self._lock:
             if seat in self._seats:
                 self._seats.remove(seat)
-            elif not seat.taken and seat in self._line:
-                self._line.remove(seat)
+            elif not seat.taken and seat in self.line:
+                self.line.remove(seat)
             self._fill()
 
     def clear(self, now: int) -> None:
@@ -542,8 +542,8 @@ class _Room:
             self._fill()
 
     def _fill(self) -> None:
-        while self._line and len(self._seats) < SEATS:
-            seat = self._line.popleft()
+        while self.line and len(self._seats) < SEATS:
+            seat = self.line.popleft()
             seat.taken = True
             self._seats.add(seat)
             if not seat.wake():

@@ -145,7 +145,7 @@ def _is_cancellation(error: BaseException, flight: Flight | None) -> bool:
 
 async def permit(call: Any, attempts: Any, deadline: int) -> None:
     """Wait for the call's rate-limit permit."""
-    waited = await call.limiter.wait(deadline)
+    waited = await call.limiter.line.wait(deadline, 1)
     if waited < 0:
         raise too_late(call, attempts, "its rate-limit permit would not come in time")
     call.permit_wait += waited
