@@ -436,8 +436,8 @@ def work(x):
     time.sleep(60)
 
 async def awork(x):
-    touch(x)
     try:
+        touch(x)  # the signal may come any moment from here on
         await asyncio.sleep(60)
     finally:
         print("ended", flush=True)

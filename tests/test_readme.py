@@ -428,7 +428,7 @@ def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
     """The table says them in words."""
     from opero.caching import clients, disk, leases, outages
 
-    words = {0.5: "half a second", 1.0: "second", 2.0: "two seconds", 5.0: "five seconds"}
+    words = {0.5: "half a second", 1.0: "a second at most", 2.0: "two seconds", 5.0: "five seconds"}
     text = README.read_text(encoding="utf-8")
     section = text[text.index("### When the store fails") :].split("\n##")[0]
     for seconds in (disk.WAIT, disk.LONGEST, clients.LIMIT, outages.FIRST):

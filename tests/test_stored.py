@@ -472,6 +472,25 @@ def test_an_outdated_value_is_served_while_the_function_fails_within_its_bound(
     assert len(runs()) == 4
 
 
+def test_an_outdated_value_is_served_for_a_run_that_its_deadline_cuts(store):
+    """As for one that fails."""
+    quick = [True]
+
+    async def answers(x: int) -> int:
+        if not quick:
+            await asyncio.sleep(60)
+        return x
+
+    options = {"cache_ttl": 10, "cache_stale": 20, "cache_namespace": "cut", "timeout": 0.3}
+    function = decorated(answers, store, **options)
+    assert function(1) == 1
+    quick.clear()
+    with manual_clock() as clock:
+        clock.advance(15)
+        assert function(1) == 1
+    assert function.stats().stale == 1
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_an_outdated_value_is_served_while_another_process_makes_a_new_one(store, form):
     """Nobody waits for what it has something for."""

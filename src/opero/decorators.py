@@ -647,7 +647,7 @@ def decorate(function: Any, plan: Plan) -> Any:
         call = core.Call
     journal = logs.journal(core)
     if plan.cache is not None and plan.cache.backend != "memory":
-        archive = _archive(function, face, name, plan.cache, call is core.AsyncCall)
+        archive = _archive(function, face, name, plan.cache, call is core.AsyncCall, journal)
     wrapper = call(
         function,
         face,
@@ -684,17 +684,19 @@ def decorate(function: Any, plan: Plan) -> Any:
     return wrapper
 
 
-def _archive(function: Any, face: Any, name: str, plan: CachePlan, asynchronous: bool) -> Any:
+def _archive(
+    function: Any, face: Any, name: str, plan: CachePlan, asynchronous: bool, journal: Any
+) -> Any:
     """Open the archive of a function whose values are stored, and refuse one that others share.
 
     A partial, like a closure, is not told from others by its name, and the arguments that it has
     been given are none of its calls'.
     """
-    from . import logs
     from .caching.opening import archive
     from .options import DEFAULT_NAMESPACES
 
-    made, canonical = archive(plan, name, asynchronous, hotpath.core, logs.journal(hotpath.core))
+    made = archive(plan, name, asynchronous, hotpath.core, journal)
+    canonical = made.canonical
     told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
     canonical.check_owner(face, plan.key_function is not None, told_apart)
     if face is not function and not told_apart:

@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.exceptions import DeadlineExceeded
 from opero.shells import aio
 
 from . import leases
@@ -32,17 +33,18 @@ class AsyncArchive(Archive):
             found = await self._drive(self.look(key))
         except Unavailable:
             reachable = False
-        if found is not None and self.answers(found, call.clock):
-            call.hits += 1
-            if call.journal.debug:
-                call.journal.hit(call.name)
+        if self.hits(call, found):
             return found.value
-        call.misses += 1
 
         def work(flight: Any, table: Any) -> Any:
             return self._run(call, key, args, kwargs, found, reachable, flight, table)
 
-        return await aio.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
+        try:
+            return await aio.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
+        except DeadlineExceeded as error:  # the flight was cut, and could not serve it itself
+            if self.serves_stale(call, found, error):
+                return found.value
+            raise
 
     async def _run(
         self,

@@ -197,9 +197,15 @@ class Archive:
         """Tell whether an entry still counts."""
         return bool(found.fresh_until > self.wall(clock))
 
-    def answers(self, found: Any, clock: Any) -> bool:
-        """Tell whether an entry answers a call, which need not renew it either."""
-        return self.is_fresh(found, clock) and not self.is_due(found, clock)
+    def hits(self, call: Any, found: Any) -> bool:
+        """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
+        if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
+            call.misses += 1
+            return False
+        call.hits += 1
+        if call.journal.debug:
+            call.journal.hit(call.name)
+        return True
 
     def is_usable(self, found: Any, clock: Any) -> bool:
         """Tell whether an entry may be served if there is nothing better."""

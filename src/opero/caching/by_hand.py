@@ -57,7 +57,7 @@ def open_by_hand(plan: Any, core: Any) -> Stored:
     from .opening import archive
 
     name = f"the cache {plan.namespace!r}"
-    made, _ = archive(plan, name, False, core, logs.journal(core))
+    made = archive(plan, name, False, core, logs.journal(core))
     made.belong(plan.namespace, _OWNER, plan.version)
     assert isinstance(made, SyncArchive)
     return Stored(made, core.clock)

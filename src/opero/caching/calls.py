@@ -33,12 +33,8 @@ class SyncArchive(Archive):
             found = self._drive(self.look(key))
         except Unavailable:
             reachable = False
-        if found is not None and self.answers(found, call.clock):
-            call.hits += 1
-            if call.journal.debug:
-                call.journal.hit(call.name)
+        if self.hits(call, found):
             return found.value
-        call.misses += 1
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         return self.lead(call, key, args, kwargs, found, reachable, deadline)
 

@@ -13,6 +13,7 @@ from .archive import Archive
 from .calls import SyncArchive
 from .outages import Outage
 from .sealing import Seal
+from .shelves import AsyncShelf, InThreads, Shelf
 
 
 class Depot:
@@ -25,7 +26,7 @@ class Depot:
         outage: Tells whether it is worth asking.
     """
 
-    def __init__(self, what: str, shelf: Any, ashelf: Any) -> None:
+    def __init__(self, what: str, shelf: Shelf, ashelf: AsyncShelf) -> None:
         self.what = what
         self.shelf = shelf
         self.ashelf = ashelf
@@ -51,9 +52,7 @@ _lock = threading.Lock()
 _depots: dict[tuple[str, str], tuple[Any, Depot]] = {}
 
 
-def archive(
-    plan: Any, name: str, asynchronous: bool, core: Any, journal: Any
-) -> tuple[Archive, Any]:
+def archive(plan: Any, name: str, asynchronous: bool, core: Any, journal: Any) -> Archive:
     """Open the archive of one function.
 
     Args:
@@ -64,14 +63,13 @@ def archive(
         journal: Writes the log.
 
     Returns:
-        The archive, which belongs to nobody yet, and what makes its keys.
+        The archive, which belongs to nobody yet.
 
     Raises:
         UnsafePlaceError: If the cache directory or the key file is not safe.
         ImportError: If the backend's library is not installed; it says how to install it.
         ValueError: If the secret is too short, or the URL is none.
     """
-    canonical = core.Canonical()
     opened = depot(plan)
     seal = Seal(secret.secrets_of(plan.secret, os.environ), plan.pickles)
     kind: type[Archive] = SyncArchive
@@ -79,9 +77,9 @@ def archive(
         from .acalls import AsyncArchive
 
         kind = AsyncArchive
-    made = kind(name, journal, canonical, opened, seal)
+    made = kind(name, journal, core.Canonical(), opened, seal)
     made.last(plan.ttl / 1e9 or None, plan.stale)
-    return made, canonical
+    return made
 
 
 def depot(plan: Any) -> Depot:
@@ -93,7 +91,6 @@ def depot(plan: Any) -> Depot:
 
 def _disk(plan: Any) -> Depot:
     from .disk import DiskShelf
-    from .shelves import InThreads
 
     def place() -> Path:
         return places.cache_dir(plan.directory)
@@ -105,7 +102,7 @@ def _disk(plan: Any) -> Depot:
     with _lock:
         found = _depots.get(("disk", path))
         if found is None:
-            shelf = _Opened(lambda: DiskShelf(place(), plan.size_limit))
+            shelf: Any = _Opened(lambda: DiskShelf(place(), plan.size_limit))
             found = plan.size_limit, Depot(f"the disk cache in {path}", shelf, InThreads(shelf))
             _depots["disk", path] = found
     if found[0] != plan.size_limit:
