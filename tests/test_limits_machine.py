@@ -95,11 +95,13 @@ def mixed(count: int) -> list[str]:
 def test_eight_processes_hold_one_rate_and_share_it_fairly(core, sharers, name):
     """Each gets between half and twice its share, and all of them no more than the rate."""
     rate = 200
-    for _ in range(4):  # a machine that is busy with other things may not be fair itself
+    for _ in range(8):  # a machine that is busy with other things may not be fair itself
         times = sharers.run(
             "acquire", both(core, 8), limit=limit(name, rate), start=soon(8), seconds=1.2
         )
         everything = sorted(time for each in times for time in each)
+        if not everything:  # nobody was there in time
+            continue
         span = (everything[-1] - everything[0]) / 1e9
         assert len(everything) <= 1 + rate * (span + 0.02)  # the first may have been noted late
         share = len(everything) / 8
@@ -304,15 +306,16 @@ def test_a_pause_holds_up_a_waiter_that_stands_in_line_already(core, name):
     """And one of the other limiter too."""
     limiter, other = RateLimiter(**limit(name, 50)), RateLimiter(**limit(name, 50))
     limiter.acquire_sync()
+    limiter.pause(2)  # until both stand there, however busy the machine is
     waiters = [Job(each.acquire_sync) for each in (limiter, other)]
     until(lambda: limiter.bucket.queued == other.bucket.queued == 1)
     begun = time.monotonic()
-    other.pause(0.3)
+    other.pause(2.3)
     other.pause(0.05)  # the longer one goes on
     other.pause(0)
     for waiter in waiters:
         waiter.result()
-    assert 0.31 <= time.monotonic() - begun < 15
+    assert 2.31 <= time.monotonic() - begun < 15
 
 
 # --- names and settings ---------------------------------------------------------------------------------
