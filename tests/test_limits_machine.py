@@ -164,18 +164,18 @@ def test_one_who_wants_many_at_once_gets_them_in_spite_of_others_who_want_few(co
     """It claims what comes; and a process that only polls does not take everything either."""
     shared = limit(name, 300, 5)
     start = soon(4)
-    sharers.start("greed", both(core, 3), limit=shared, start=start, seconds=0.5)
+    sharers.start("greed", both(core, 3), limit=shared, start=start, seconds=1)
     limiter = RateLimiter(**shared)
     while time.monotonic() < start:
         time.sleep(0.001)
     heavy = 0
-    end = core.clock.now() + 450 * MS
+    end = core.clock.now() + 950 * MS
     while limiter.wait_sync(end, 5) >= 0:
         heavy += 1
     others = sharers.join()
     assert heavy >= 2
     assert sum(others) > 10
-    assert 5 * heavy + sum(others) <= 5 + 300 * 0.8
+    assert 5 * heavy + sum(others) <= 5 + 300 * 1.3
 
 
 @pytest.mark.once
@@ -287,7 +287,7 @@ def test_a_pause_is_heeded_by_all_processes_and_those_who_wait(core, sharers, na
     """Nobody gets a permit for that long, and then they come one by one."""
     shared = limit(name, 200, 5)
     start = soon(5)
-    sharers.start("poll", both(core, 4), limit=shared, start=start, seconds=0.7)
+    sharers.start("poll", both(core, 4), limit=shared, start=start, seconds=2.0)
     limiter = RateLimiter(**shared)
     while time.monotonic() < start + 0.1:
         time.sleep(0.001)

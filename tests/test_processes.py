@@ -520,7 +520,7 @@ def test_an_abandoned_map_ends_its_busy_workers_at_once():
         busy = [engine._workers[slot].process.pid for slot in (1, 2)]
         begun = time.monotonic()
         engine.close(abandon=True)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 10, "they would take a minute"
         assert not any(map(is_there, busy))
         engine.close(abandon=True)
         engine.wake()

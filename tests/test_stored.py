@@ -732,7 +732,7 @@ def test_a_frozen_redis_costs_a_call_a_second_at_most(form, caplog):
             assert time.monotonic() - begun < 3, "1 s, and as much again for a busy machine"
             begun = time.monotonic()
             assert function(1) == [1, 1, 0]
-            assert time.monotonic() - begun < 0.4
+            assert time.monotonic() - begun < 0.9, "it would take a second to ask"
         finally:
             server.thaw()
         assert len(warnings_of(caplog)) == 1
