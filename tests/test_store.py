@@ -7,6 +7,8 @@ import itertools
 import random
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -195,6 +197,131 @@ def test_a_key_that_a_race_has_put_into_the_dictionary_twice_is_dropped_twice(
     assert store.find(Meddled("third")) is None
     assert store.find(Meddled("second")).value == 2
     assert len(store) == 1
+
+
+class Alike:
+    """A key with the hash of all others, that acts once when it is compared."""
+
+    act: Any = None
+    same = 0
+
+    def __hash__(self) -> int:
+        return self.same
+
+    def __eq__(self, other: object) -> bool:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        return self is other
+
+
+def stores_that_miss(core: hotpath.Core) -> Iterator[tuple[Any, Alike]]:
+    """Yield stores together with a key that the next look-up in their dictionary may miss.
+
+    A look-up that compares keys by Python code does not see that the dictionary was rebuilt, if
+    that happened twice and has brought its table back to the same address. How many insertions that
+    takes is the interpreter's own affair, so there are stores for every number that it might be; with
+    CPython 3.10 to 3.13 it is some of these.
+    """
+    for before in range(12):
+        for meanwhile in range(10, 24):
+            store = new_store(core, maxsize=30)
+            hole, other, key = Alike(), Alike(), Alike()
+
+            def come_and_go(count: int, store: Any = store) -> None:
+                for number in range(1000, 1000 + count):
+                    store.put(number, number)
+                    store.drop(number)
+
+            def rebuild(other: Any = other, count: int = meanwhile, store: Any = store) -> None:
+                store.drop(other)
+                come_and_go(count, store)
+                store.put(other, 0)
+
+            come_and_go(before)
+            for each in (hole, other, key):
+                store.put(each, 0)
+            store.drop(hole)
+            other.act = rebuild
+            yield store, key
+
+
+def test_a_key_is_dropped_even_if_a_race_hides_it_from_a_look_up(core: hotpath.Core) -> None:
+    """An invalidation must not leave an older value behind."""
+    for store, key in stores_that_miss(core):
+        assert store.drop(key)
+        assert store.find(key) is None
+
+
+def test_an_entry_is_evicted_even_if_a_race_hides_it_from_a_look_up(core: hotpath.Core) -> None:
+    """Else it would stay for ever, outside of all queues."""
+    for store, key in stores_that_miss(core):
+        (entry,) = [entry for entry in store.entries.values() if entry.key is key]
+        store.forget(entry)
+        assert entry not in store.entries.values()
+
+
+@pytest.mark.parametrize("first", [Alike, str], ids=["objects", "str first"])
+def test_a_store_that_is_cleared_in_the_midst_of_a_put_finds_what_comes_after(
+    core: hotpath.Core, first: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value that is being put comes after; CPython must not lose its hash."""
+    monkeypatch.setattr(Alike, "same", 0x123456789)  # nothing that lies around in memory
+    for more in range(12):
+        store = new_store(core, maxsize=30)
+        store.put(first(), 0)
+        other, key = Alike(), Alike()
+        store.put(other, 0)
+        other.act = store.clear
+        store.put(key, "value")
+        assert len(store) == 1
+        for number in range(more):
+            store.put(number + 0.5, number)
+        assert store.find(key).value == "value"
+        assert store.drop(key)
+        assert len(store) == more
+
+
+class Incomparable:
+    """A key that is like others by its hash, and cannot be compared while it is told so."""
+
+    broken = False
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        if Incomparable.broken:
+            raise IndexError("they cannot be compared")
+        return self is other
+
+
+@pytest.mark.parametrize(("maxsize", "ttl"), [(1, 0), (4, 0), (0, SECOND)])
+def test_keys_that_cannot_be_compared_for_a_while_do_not_stay_for_ever(
+    core: hotpath.Core, maxsize: int, ttl: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What their comparison raises leaves every entry in a queue."""
+    clock = core.Clock()
+    clock.freeze()
+    store = core.MemoryStore(clock, maxsize, ttl)
+    for _ in range(maxsize + 2):
+        store.put(Incomparable(), 0)
+    clock.advance(2 * SECOND)
+    monkeypatch.setattr(Incomparable, "broken", True)
+    for _ in range(20):
+        with suppress(IndexError):
+            store.put(Incomparable(), 0)
+    for number in range(3):  # it compares no keys, but those that it evicts may be compared
+        with suppress(IndexError):
+            store.put(number + 0.5, 0)
+    monkeypatch.setattr(Incomparable, "broken", False)
+    queued = {id(entry) for entry in [*store.small, *store.main]}
+    assert all(id(entry) in queued for entry in store.entries.values())
+    clock.advance(2 * SECOND)
+    for number in range(100):
+        store.put(number, 0)
+        assert all(store.find(number) for _ in range(4))  # so that it drives out those in `main`
+    assert not any(type(key) is Incomparable for key in store.entries)
 
 
 # --- time -----------------------------------------------------------------------------------------

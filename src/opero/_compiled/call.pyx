@@ -296,10 +296,10 @@ cdef class _Wrapper:
         return [self.store, *self.instances.all()]
 
     def _ground(self, store, key):
-        store.flights.pop(key, None)
+        take_all(store.flights, key)
 
     def _ground_all(self, store):
-        store.flights.clear()
+        empty(store.flights)
 
     def _locate(self, args, kwargs):
         """Return the store and the key of a call."""
@@ -354,6 +354,22 @@ cdef class _Wrapper:
             if key is not None:
                 return key
         return self.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
+
+
+cdef take_all(dict flights, object key):
+    """Take every flight of `key` out of a table: it may be there twice, or be missed."""
+    cdef int missed = 0
+    while missed < 2:
+        missed = missed + 1 if flights.pop(key, None) is None else 0
+
+
+cdef empty(dict flights):
+    """Take every flight out of a table, which its `clear` must not do (see `store`)."""
+    try:
+        while flights:
+            flights.popitem()
+    except KeyError:  # another thread took the last one
+        pass
 
 
 cdef inline object part(Freezer freezer, object value):
@@ -654,11 +670,11 @@ cdef class AsyncCall(_Wrapper):
 
     def _ground(self, store, key):
         for flights in list(store.flights.values()):
-            flights.pop(key, None)
+            take_all(flights, key)
 
     def _ground_all(self, store):
         for flights in list(store.flights.values()):
-            flights.clear()
+            empty(flights)
 
 
 cdef PyObject *acall_cached(

@@ -9,6 +9,7 @@ cdef int _DEAD
 cdef int _RESERVED
 cdef int _MOST_USES
 cdef unsigned long long _GOLDEN
+cdef int _TRIES
 cdef long long NEVER
 
 
@@ -44,13 +45,15 @@ cdef class MemoryStore:
     @cython.locals(entry=Entry, old=Entry, mark=cython.longlong)
     cpdef Entry reserve(self, object key)
     cpdef fill(self, Entry entry, object value)
-    @cython.locals(entry=Entry, filled=cython.bint)
+    @cython.locals(entry=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int)
     cpdef bint drop(self, object key) except -1
+    @cython.locals(entry=Entry, gone=list)
     cpdef clear(self)
     @cython.locals(entry=Entry)
     cpdef bint evict(self) except -1
-    @cython.locals(gone=Entry)
+    @cython.locals(gone=Entry, tries=cython.int, over=cython.bint)
     cpdef forget(self, Entry entry)
+    cdef bint holds(self, Entry entry) except -1
     @cython.locals(ghosts=bytearray, mixed=cython.ulonglong, at=Py_ssize_t)
     cpdef remember(self, long long mark)
     @cython.locals(

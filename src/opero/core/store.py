@@ -9,6 +9,18 @@ until they reach its end or the queue is compacted.
 
 Only single operations of dicts, sets and deques touch shared state, and each of them is atomic;
 so threads, and finalizers that run in the middle of a call, find the store consistent.
+
+A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
+dictionary meanwhile. It begins anew when it sees that, but it does not always see it:
+
+    insertions      may put a key into the dictionary that is there already
+    two rebuilds    may bring its table back to the same address: then the look-up goes on in what
+                    it takes for the old one, and can miss a key that is there all the time
+    `dict.clear`    in the midst of a `setdefault` makes CPython 3.11 and later store a key without
+                    its hash, and read it from where a str has it
+
+So nothing here takes one miss for the truth where more hangs on it than another run, and no
+dictionary of keys that anybody else looks at is emptied by `clear`.
 """
 
 from __future__ import annotations
@@ -31,6 +43,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
 _MOST_GHOSTS = 1 << 24
 """A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
+_TRIES = 20
+"""After so many misses of an entry that is there, its key's hash must have changed."""
 _FEW = 64
 """Up to so many queued entries, looking through them all costs next to nothing."""
 
@@ -137,13 +151,15 @@ class MemoryStore:
                 self.append_small(entry)
                 self.expire()
             return entry
-        while len(self.entries) > self.maxsize:
-            if not self.evict():
-                break
-        if self.recalls(mark):
-            self.main.append(entry)
-        else:
-            self.append_small(entry)
+        try:
+            while len(self.entries) > self.maxsize:
+                if not self.evict():
+                    break
+        finally:  # whatever a comparison of keys raises: without a queue it could never be evicted
+            if self.recalls(mark):
+                self.main.append(entry)
+            else:
+                self.append_small(entry)
         return entry
 
     def fill(self, entry: Entry, value: Any) -> None:
@@ -156,24 +172,35 @@ class MemoryStore:
 
     def drop(self, key: Any) -> bool:
         """Forget `key`; tell whether there was a value."""
-        entry = self.entries.pop(key, None)
-        if entry is None:
-            return False
-        filled = False
-        while entry is not None:
-            filled = filled or entry.uses != _RESERVED
-            entry.uses = _DEAD
-            entry = self.entries.pop(key, None)  # it may be there twice, see `forget`
-        queued = len(self.small) + len(self.main)
-        if queued <= _FEW or queued > 2 * len(self.entries):
-            self.compact()
+        dropped = filled = False
+        missed = 0
+        while missed < 2:  # a key may be there twice, and may be missed once
+            entry = self.entries.pop(key, None)
+            if entry is None:
+                missed += 1
+            else:
+                missed = 0
+                dropped = True
+                filled = filled or entry.uses != _RESERVED
+                entry.uses = _DEAD
+        if dropped:
+            queued = len(self.small) + len(self.main)
+            if queued <= _FEW or queued > 2 * len(self.entries):
+                self.compact()
         return filled
 
     def clear(self) -> None:
         """Forget every value."""
         self.small.clear()
         self.main.clear()
-        self.entries.clear()  # last: an entry without a queue could never be evicted
+        gone = []  # finalizers of values wait until all are out, so that none can prolong this
+        try:
+            while self.entries:  # last: an entry without a queue could never be evicted
+                entry = self.entries.popitem()[1]
+                entry.uses = _DEAD
+                gone.append(entry)
+        except KeyError:  # another thread took the last one
+            pass
         self.ghosts = None
 
     def evict(self) -> bool:
@@ -202,14 +229,35 @@ class MemoryStore:
     def forget(self, entry: Entry) -> None:
         """Take `entry` out of the dictionary, and whatever else its key has there.
 
-        After a race the key may have a newer entry; putting it back could undo an invalidation. It
-        may even have two: if the comparison of two keys runs Python code, another thread can
-        insert a key into the dictionary behind the place where this one looks for it.
+        After a race the key may have a newer entry; putting it back could undo an invalidation. An
+        entry that cannot be taken out, because keys cannot be compared, goes back into a queue.
         """
         entry.uses = _DEAD
-        gone = self.entries.pop(entry.key, None)
-        while gone is not None and gone is not entry:
-            gone = self.entries.pop(entry.key, None)
+        tries = 0
+        over = False
+        try:
+            while tries < _TRIES:
+                gone = self.entries.pop(entry.key, None)
+                if gone is entry:
+                    break
+                if gone is not None:
+                    gone.uses = _DEAD
+                elif self.holds(entry):
+                    tries += 1
+                else:
+                    break
+            over = True
+        finally:
+            if not over:
+                entry.uses = 0
+                (self.main if self.maxsize else self.small).append(entry)
+
+    def holds(self, entry: Entry) -> bool:
+        """Tell whether `entry` is in the dictionary, without comparing keys."""
+        for other in list(self.entries.values()):  # noqa: SIM110 - a generator would be slower
+            if other is entry:
+                return True
+        return False
 
     def remember(self, mark: int) -> None:
         """Keep in mind that a key with this hash was evicted from probation."""
