@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 
 import opero
+import opero.testing
 from opero import hotpath
 from opero.concurrency.plan import MODES
 from opero.options import BACKENDS
@@ -144,6 +145,17 @@ def test_nothing_else_without_an_underscore_is_public() -> None:
     modules = {name for name in others if inspect.ismodule(getattr(opero, name))}
     assert others - modules <= {"annotations", "Any", "TYPE_CHECKING"}
     assert all(getattr(opero, name).__name__ == f"opero.{name}" for name in modules)
+
+
+def test_all_of_the_testing_module_is_exact() -> None:
+    """It lists what the module defines without an underscore, and nothing else."""
+    defined = {
+        name
+        for name, thing in vars(opero.testing).items()
+        if not name.startswith("_") and getattr(thing, "__module__", None) == "opero.testing"
+    }
+    assert sorted(defined) == sorted(opero.testing.__all__)
+    assert sorted(opero.testing.__all__) == ["MovableClock", "manual_clock", "skip_waits"]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -2,11 +2,13 @@
 
 The files in `typing/` are checked as a user's files are: strictly, from outside the source tree,
 against the installed package. Each line that has to be refused says so behind `# E:`; every other
-line of every file has to pass.
+line of every file has to pass. And the package itself has to tell the type of whatever it exports.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -21,6 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import opero
+import opero.testing
+from opero.contexts import CacheContext
+from opero.figures import CacheInfo, Stats
+from opero.functions import Bound, Decorated, Mapped, StoreOptions
 
 FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
 VALID = [path for path in FILES if path.name != "misuse.py"]
@@ -52,7 +60,11 @@ def run(folder: Path, *command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
-        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
+        },
         capture_output=True,
         text=True,
         timeout=110,
@@ -118,3 +130,92 @@ def test_checkers_refuse_misuse_and_nothing_else(
 def test_what_checkers_accept_runs(path: Path) -> None:
     """The files that checkers pass do what they claim: they run through without an error."""
     runpy.run_path(str(path))
+
+
+# --- nothing is left out ------------------------------------------------------------------------
+
+OFFERED = [
+    opero.AllFailedError,
+    opero.CacheConfig,
+    opero.DeadlineExceeded,
+    opero.Progress,
+    opero.RateLimitConfig,
+    opero.RateLimiter,
+    opero.RetryConfig,
+    opero.WorkerCrashedError,
+    opero.testing.MovableClock,
+    Bound,
+    CacheContext,
+    CacheInfo,
+    Decorated,
+    Mapped,
+    Stats,
+]
+"""What users hold in their hands."""
+
+FOR_OPERO_ITSELF = {"RateLimiter": {"bucket", "line", "wait", "wait_sync"}}
+"""What its other modules use of these; no user needs them."""
+
+
+def offered_by(kind: type) -> set[str]:
+    """Return the attributes and methods of a class, by its code and by its docstrings."""
+    names = {name for name in dir(kind) if not name.startswith("_")}
+    for base in kind.__mro__:
+        section = re.search(r"\n *Attributes:\n(.*?)(\n *\n|\Z)", base.__doc__ or "", re.DOTALL)
+        names |= set(re.findall(r"^ +(\w+): ", section[1], re.MULTILINE)) if section else set()
+    return names - {*dir(tuple), *dir(OSError)} - FOR_OPERO_ITSELF.get(kind.__name__, set())
+
+
+@pytest.fixture(scope="module")
+def mentioned() -> set[str]:
+    """Every name, attribute and keyword in the files that checkers have to accept."""
+    found = set()
+    for path in VALID:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.keyword) and node.arg:
+                found.add(node.arg)
+    return found
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("module", [opero, opero.testing], ids=["opero", "opero.testing"])
+def test_every_public_name_is_checked(module: Any, mentioned: set[str]) -> None:
+    """Whatever `__all__` lists is used in the files that checkers have to accept."""
+    assert set(module.__all__) - mentioned == set()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("decorator", [opero.opero, opero.opmap], ids=["opero", "opmap"])
+def test_every_option_is_checked(decorator: Any, mentioned: set[str]) -> None:
+    """Each is given by its name somewhere, and so is each of the stored backends."""
+    parameters = inspect.signature(decorator).parameters.keys() - {"kwargs"}
+    assert {*parameters, *StoreOptions.__annotations__} - mentioned == set()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", OFFERED, ids=lambda kind: kind.__name__)
+def test_every_attribute_and_method_is_checked(kind: type, mentioned: set[str]) -> None:
+    """Those of all objects that users get from opero or make of its classes."""
+    assert offered_by(kind)
+    assert offered_by(kind) - mentioned == set()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("platform", ["Linux", "Darwin", "Windows"])
+def test_the_installed_package_tells_every_type(platform: str, tmp_path: Path) -> None:
+    """`pyright --verifytypes` finds no symbol of an unknown type, nor of one that is inferred."""
+    arguments = ["--verifytypes", "opero", "--ignoreexternal", "--pythonplatform", platform]
+    report = json.loads(run(tmp_path, "pyright", *arguments, "--outputjson"))
+    found: dict[str, Any] = report["typeCompleteness"]
+
+    assert Path(found["packageRootDirectory"]) == Path(inspect.getfile(opero)).parent
+    assert Path(found["pyTypedPath"]).name == "py.typed"
+    uncertain = [symbol["name"] for symbol in found["symbols"] if not symbol["isTypeKnown"]]
+    ambiguous = [symbol["name"] for symbol in found["symbols"] if symbol["isTypeAmbiguous"]]
+    assert (uncertain, ambiguous) == ([], [])
+    assert found["completenessScore"] == 1
+    assert len(found["symbols"]) > 1000

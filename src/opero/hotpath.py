@@ -216,6 +216,7 @@ def _others() -> str:
     return f"this is {sys.implementation.cache_tag} and there are {', '.join(files)}"
 
 
+core: Core
 core, REASON = _choose()
 """The active half, and why it is that one."""
 

@@ -146,6 +146,11 @@ def objects(limiter: RateLimiter) -> None:
     RateLimiter()  # E: call-arg | reportCallIssue
     RateLimiter("5")  # E: arg-type | reportArgumentType
     limiter.acquire_async()  # E: attr-defined | reportAttributeAccessIssue
+    limiter.pause("1")  # E: arg-type | reportArgumentType
+    limiter.try_acquire("2")  # E: arg-type | reportArgumentType
+    RateLimiter(5, scope="host")  # E: arg-type | reportArgumentType
+    RateLimiter(5, 1, "machine")  # E: call-arg | reportCallIssue
+    RateLimiter(5, windows=[100, 60])  # E: list-item | reportArgumentType
     get_cache_context(cache_size=1)  # E: call-arg | reportCallIssue
     package.cache_clear()  # E: attr-defined | reportAttributeAccessIssue
     clear_cache(1)  # E: arg-type | reportArgumentType

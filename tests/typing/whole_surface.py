@@ -28,6 +28,8 @@ from opero import (
     opmap,
     retry_after,
 )
+from opero.contexts import CacheContext
+from opero.figures import CacheInfo, Stats
 from opero.testing import MovableClock, manual_clock, skip_waits
 
 if sys.version_info >= (3, 11):
@@ -72,6 +74,23 @@ def stored() -> None:
     assert_type(stored_in_redis(1), int)
 
 
+def shared() -> None:
+    """Use limits that processes and hosts share; for the checkers only."""
+    machine = RateLimiter(5.0, 2, scope="machine", name="prices", windows=[(100, 60.0)])
+    redis = RateLimiter(5, scope="redis", name="prices", url="redis://localhost:6379/0")
+    assert_type(machine.scope, str)
+    assert_type(machine.name, str | None)
+    assert_type(machine.windows, tuple[tuple[int, float], ...])
+    redis.acquire_sync(2)
+
+    @opero(rate_limit=redis)
+    def limited_by_redis(a: int) -> int:
+        """Double it."""
+        return 2 * a
+
+    assert_type(limited_by_redis(1), int)
+
+
 @opero(retries=2)
 def fails() -> int:
     """Always fail."""
@@ -86,6 +105,7 @@ with skip_waits() as clock:
         assert_type(error.errors, list[Exception])
         assert_type(error.message, str)
     assert_type(clock.waited, float)
+    assert_type(clock.started, float)
 
 with manual_clock() as clock:
     clock.advance(1.5)
@@ -100,15 +120,21 @@ assert issubclass(AllFailedError, OperoError)
 crashed = WorkerCrashedError("gone", signal="SIGKILL")
 assert_type(crashed.exitcode, int | None)
 assert_type(crashed.signal, str | None)
+assert_type(crashed.message, str)
 assert issubclass(AttemptTimeout, TimeoutError)
 
 modes: list[ParallelMode] = ["thread", "process", "async", "async_process"]
 backends: list[CacheBackend] = ["memory", "disk", "redis"]
 progress = Progress(done=1, failed=0, retried=0, total=None, elapsed=0.5)
 assert_type(progress.total, int | None)
+assert_type((progress.done, progress.failed, progress.retried), tuple[int, int, int])
+assert_type(progress.elapsed, float)
 
 with get_cache_context("memory", "surface", cache_ttl=10, cache_maxsize=None) as cache:
+    assert_type(cache, CacheContext)
+    assert_type(cache.namespace, str)
     cache.set("key", 1)
+    assert cache.get("key") == cache.get("no key", 1) == 1
     assert "key" in cache
     assert_type(len(cache), int)
     assert_type(cache.delete("key"), bool)
@@ -118,17 +144,36 @@ clear_cache("surface")
 
 limiter = RateLimiter(1e9, 2)
 assert_type(limiter.try_acquire(), bool)
+assert_type(limiter.try_acquire(2), bool)
+limiter.pause(0)
 assert_type(limiter.rate_limit, float)
 assert_type(limiter.burst, int)
 limiter.acquire_sync()
 with limiter as held:
     assert_type(held, RateLimiter)
 
+info: CacheInfo = double.cache_info()
+assert_type((info.hits, info.misses, info.currsize), tuple[int, int, int])
+assert_type(info.maxsize, int | None)
+stats: Stats = double.stats()
+assert_type((stats.calls, stats.hits, stats.misses), tuple[int, int, int])
+assert_type((stats.attempts, stats.retries, stats.fallbacks), tuple[int, int, int])
+assert_type((stats.failures, stats.stale), tuple[int, int])
+assert_type((stats.store_failures, stats.rejected), tuple[int, int])
+assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
+
 assert_type(RetryConfig().attempts, int)
 assert_type(RetryConfig(retry_after=retry_after).jitter, bool)
 assert_type(retry_after(ValueError("no")), float | None)
+assert_type(RateLimitConfig(rate=1.0).rate, float | None)
 assert_type(RateLimitConfig(rate=1.0).burst, int)
-assert_type(CacheConfig().ttl, float | None)
+config = CacheConfig(enabled=True, backend="memory", namespace="surface", key_function=len)
+assert_type(config.ttl, float | None)
+assert_type((config.enabled, config.namespace), tuple[bool, str])
+assert config.key_function is len
 assert_type(get_logger("client"), logging.Logger)
-configure = configure_logging
-assert callable(configure)
+
+
+def configured() -> logging.Logger:
+    """Configure logging; for the checkers only."""
+    return configure_logging(logging.DEBUG, format="%(message)s")

@@ -99,11 +99,15 @@ class Archive:
         self.depot = depot
         self.seal = seal
         self.flights: dict[Any, Any] = {}
-        self.failures = self.rejected = self.stale = 0
-        self.namespace = self.version = self.prefix = ""
-        self.owner = ("", "")
+        self.failures: int = 0
+        self.rejected: int = 0
+        self.stale: int = 0
+        self.namespace: str = ""
+        self.version: str = ""
+        self.prefix: str = ""
+        self.owner: tuple[str, str] = ("", "")
         self.ttl: float | None = None
-        self.allowance = 0.0
+        self.allowance: float = 0.0
         self._warned: set[str] = set()
 
     def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:

@@ -45,8 +45,8 @@ try:
     )
     from redis.exceptions import TimeoutError as LateError
     from redis.retry import Retry
-except ImportError as error:
-    raise ImportError("Redis needs the package redis: pip install opero[redis]") from error
+except ImportError as _error:
+    raise ImportError("Redis needs the package redis: pip install opero[redis]") from _error
 
 SILENCE: Final = 0.5
 """Seconds for a connection to be made; and for threads also the longest pause within a reply.
@@ -82,8 +82,8 @@ class Script:
     __slots__ = ("digest", "source")
 
     def __init__(self, source: str) -> None:
-        self.source = source
-        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.source: str = source
+        self.digest: str = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Client:
@@ -103,7 +103,7 @@ class Client:
             ValueError: If it is no such URL, or has a setting that redis-py does not know.
         """
         self._target = _Target(url)
-        self.where = self._target.where
+        self.where: str = self._target.where
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
@@ -218,7 +218,7 @@ class AsyncClient:
             ValueError: As in `Client`.
         """
         self._target = _Target(url)
-        self.where = self._target.where
+        self.where: str = self._target.where
         self._loop = asyncio.get_running_loop()
         self._idle: list[Any] = []
         self._open: set[Any] = set()

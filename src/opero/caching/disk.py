@@ -31,8 +31,8 @@ from typing import Any, Final, TypeVar, cast
 
 try:
     import diskcache
-except ImportError as error:
-    raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from error
+except ImportError as _error:
+    raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from _error
 
 from .shelves import LEASE, holds, lease_of, mark_of
 
@@ -299,7 +299,7 @@ class DiskShelf:
             size_limit: Bytes; the oldest entries go when the database is larger. None: no bound.
             timeout: Seconds to wait for another process's write to end.
         """
-        self.where = str(directory)
+        self.where: str = str(directory)
         self._directory = directory
         self._path = directory / "cache.db"
         self._timeout = timeout

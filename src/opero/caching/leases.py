@@ -41,7 +41,7 @@ class Watch:
         Args:
             mark: What the holder's last renewal is known by.
         """
-        self.pause = _FIRST_PAUSE
+        self.pause: float = _FIRST_PAUSE
         self._mark = mark
         self._since = monotonic()
 
@@ -144,7 +144,7 @@ def _quietly(operation: Any, *args: Any) -> Any:
         return False
 
 
-keeper = Keeper()
+keeper: Keeper = Keeper()
 
 
 def _after_fork() -> None:

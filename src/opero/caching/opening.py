@@ -30,7 +30,7 @@ class Depot:
         self.what = what
         self.shelf = shelf
         self.ashelf = ashelf
-        self.outage = Outage(what)
+        self.outage: Outage = Outage(what)
 
 
 class _Opened:

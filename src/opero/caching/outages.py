@@ -85,7 +85,7 @@ class Outage:
         """
         self.what = what
         self._instead = instead
-        self.failures = 0
+        self.failures: int = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._reading = _Lane()

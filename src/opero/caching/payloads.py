@@ -45,7 +45,7 @@ class Payloads:
 
     def __init__(self, pickles: bool) -> None:
         """Find what writes JSON; `pickles` says whether to pickle what it cannot write."""
-        self.pickles = pickles
+        self.pickles: bool = pickles
         self._is_plain = hotpath.core.Canonical().is_plain
         self._dumps, self._loads = _find_json()
 

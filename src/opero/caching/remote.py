@@ -262,7 +262,7 @@ class RedisShelf:
             ValueError: If it is no such URL; the message does not show it.
         """
         self._client = client(url)
-        self.where = self._client.where
+        self.where: str = self._client.where
 
     def get(self, name: str) -> bytes | None:
         """As `Shelf.get`."""
@@ -333,7 +333,7 @@ class AsyncRedisShelf:
     def __init__(self, url: str) -> None:
         """Read the URL; as `RedisShelf`, and outside of event loops too."""
         self._url = url
-        self.where = client(url).where
+        self.where: str = client(url).where
 
     async def get(self, name: str) -> bytes | None:
         """As `Shelf.get`."""

@@ -55,9 +55,9 @@ class Sealed:
     __slots__ = ("fresh_until", "made_in", "value")
 
     def __init__(self, value: Any, fresh_until: float, made_in: float) -> None:
-        self.value = value
-        self.fresh_until = fresh_until
-        self.made_in = made_in
+        self.value: Any = value
+        self.fresh_until: float = fresh_until
+        self.made_in: float = made_in
 
 
 class Seal:

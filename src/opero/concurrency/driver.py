@@ -36,13 +36,15 @@ class Loop:
     def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
         call = scheduler.call
         self.scheduler = scheduler
-        self.stored = None if call.archive is None else StoredItems(call, scheduler.shared)
+        self.stored: StoredItems | None = (
+            None if call.archive is None else StoredItems(call, scheduler.shared)
+        )
         self.engine = engine
         self.clock = clock
-        self.idle = list(range(engine.slots))
+        self.idle: list[int] = list(range(engine.slots))
         self.fault: BaseException | None = None
-        self.cut = False
-        self.over = False
+        self.cut: bool = False
+        self.over: bool = False
 
     def hand_out(self) -> None:
         """Give every idle slot something to do, as far as there is anything."""

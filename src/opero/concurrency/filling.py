@@ -23,8 +23,8 @@ class Filling:
         self.workers: int = sizer.workers
         self.width = width
         self._sizer = sizer
-        self.fed = sizer.fed
-        self.observe = sizer.observe
+        self.fed: Any = sizer.fed
+        self.observe: Any = sizer.observe
 
     @property
     def left(self) -> int:

@@ -77,7 +77,7 @@ class Running:
     def __init__(self, main: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.task: asyncio.Task[Any] | None = None
-        self.stopping = False
+        self.stopping: bool = False
         self._main = main
 
     def complete(self) -> Any:

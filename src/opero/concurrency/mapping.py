@@ -51,8 +51,8 @@ class Map:
             self.__dict__.setdefault(name, getattr(call, name))
         self.call = call
         self.plan = plan
-        self.func = call.func
-        self.core = hotpath.core
+        self.func: Any = call.func
+        self.core: hotpath.Core = hotpath.core
 
     def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
         """Map over `items`.

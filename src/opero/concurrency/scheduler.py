@@ -47,9 +47,9 @@ class Span:
     __slots__ = ("missing", "results", "values")
 
     def __init__(self, values: list[Any]) -> None:
-        self.values = values
+        self.values: list[Any] = values
         self.results: list[Any] | None = None
-        self.missing = len(values)
+        self.missing: int = len(values)
 
 
 class Trial:
@@ -63,8 +63,8 @@ class Trial:
     __slots__ = ("attempts", "deadline")
 
     def __init__(self, attempts: Any, deadline: int) -> None:
-        self.attempts = attempts
-        self.deadline = deadline
+        self.attempts: Any = attempts
+        self.deadline: int = deadline
 
 
 class Job:
@@ -82,12 +82,12 @@ class Job:
     __slots__ = ("call", "deadline", "offsets", "span", "trial", "values")
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
-        self.span = span
-        self.offsets = offsets
-        self.values = values
-        self.trial = trial
+        self.span: Span = span
+        self.offsets: Any = offsets
+        self.values: list[Any] = values
+        self.trial: Trial | None = trial
         self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.deadline = NEVER
+        self.deadline: int = NEVER
 
 
 class Scheduler:
@@ -129,11 +129,15 @@ class Scheduler:
         self.window = window
         self.ordered = ordered
         self.buckets = buckets
-        self.alike = buckets is None or len(buckets) == 1
+        self.alike: bool = buckets is None or len(buckets) == 1
         self.width = width
-        self.read = self.settled = self.handed = self.failed = self.retried = 0
+        self.read: int = 0
+        self.settled: int = 0
+        self.handed: int = 0
+        self.failed: int = 0
+        self.retried: int = 0
         self.failures: list[BaseException] | None = None
-        self.closed = False
+        self.closed: bool = False
         self._stored = call.archive is not None
         cached = self._stored or call.store is not None
         self._careful = cached or call.fallback is not None

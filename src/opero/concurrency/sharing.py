@@ -45,10 +45,10 @@ class Run:
     __slots__ = ("flight", "followers", "key", "stale", "store", "stored")
 
     def __init__(self, store: Any, key: Any, stored: Any, stale: Any) -> None:
-        self.store = store
-        self.key = key
-        self.stored = stored
-        self.stale = stale
+        self.store: Any = store
+        self.key: Any = key
+        self.stored: Any = stored
+        self.stale: Any = stale
         self.flight: Any = None
         self.followers: list[tuple[Any, int]] = []
 

@@ -56,12 +56,12 @@ class Work:
         results: list[Any],
         failures: list[tuple[int, BaseException]],
     ) -> None:
-        self.job = job
-        self.function = function
-        self.items = items
-        self.results = results
-        self.failures = failures
-        self.place = 0
+        self.job: Any = job
+        self.function: Callable[[Any], Any] = function
+        self.items: Iterable[tuple[int, Any]] = items
+        self.results: list[Any] = results
+        self.failures: list[tuple[int, BaseException]] = failures
+        self.place: int = 0
 
 
 class Slot:
@@ -80,12 +80,13 @@ class Slot:
     __slots__ = ("due", "gate", "given_up", "number", "overdue", "task", "work")
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number: int = number
         self.task: Any = None
         self.work: Work | None = None
         self.gate: asyncio.Future[None] | None = None
-        self.due = 0
-        self.overdue = self.given_up = False
+        self.due: int = 0
+        self.overdue: bool = False
+        self.given_up: bool = False
 
 
 async def call(function: Callable[[Any], Any], value: Any) -> Any:

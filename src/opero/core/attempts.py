@@ -63,14 +63,14 @@ class Policy:
         predicate: Any,
         retry_after: Any = None,
     ) -> None:
-        self.rounds = rounds
-        self.factor = factor
-        self.min_delay = min_delay
-        self.max_delay = max_delay
-        self.jitter = jitter
-        self.types = types
-        self.predicate = predicate
-        self.retry_after = retry_after
+        self.rounds: int = rounds
+        self.factor: float = factor
+        self.min_delay: float = min_delay
+        self.max_delay: float = max_delay
+        self.jitter: bool = jitter
+        self.types: tuple[type[BaseException], ...] | None = types
+        self.predicate: Any = predicate
+        self.retry_after: Any = retry_after
 
     def attempts(self, width: int) -> Attempts:
         """Begin the account of a call that has failed once; each round tries `width` values."""
@@ -118,17 +118,17 @@ class Attempts:
     )
 
     def __init__(self, policy: Policy, width: int) -> None:
-        self.policy = policy
-        self.width = width
-        self.round = 1
-        self.value = 0
-        self.delay = 0
-        self.ceiling = policy.min_delay
+        self.policy: Policy = policy
+        self.width: int = width
+        self.round: int = 1
+        self.value: int = 0
+        self.delay: int = 0
+        self.ceiling: float = policy.min_delay
         self.errors: list[BaseException] = []
-        self.asked = 0.0
-        self.heeds = False
+        self.asked: float = 0.0
+        self.heeds: bool = False
         self.trouble: str | None = None
-        self.troubled = False
+        self.troubled: bool = False
 
     def failed(self, error: BaseException, now: int, deadline: int) -> int:
         """Take note of a failed attempt and say what to do next.

@@ -67,9 +67,9 @@ class Binding:
             freezer: Makes a key part of each argument.
             skip: How many of the first parameters are bound otherwise (1 for a method's `self`).
         """
-        self.name = name
-        self.signature = signature
-        self.freezer = freezer
+        self.name: str = name
+        self.signature: inspect.Signature = signature
+        self.freezer: Freezer = freezer
         self.star: str | None = None
         self.starstar: str | None = None
         first: list[str] = []
@@ -88,18 +88,18 @@ class Binding:
                 )
                 if parameter.kind is not parameter.POSITIONAL_ONLY:
                     slots.append(parameter.name)
-        self.names = tuple(first + last)
-        self.positional = len(first)
-        self.positional_only = len(first) + len(last) - len(slots)
-        self.slots = {given: self.names.index(given) for given in slots}
-        self.defaults = tuple(defaults[given] for given in self.names)
-        self.constants = tuple(
+        self.names: tuple[str, ...] = tuple(first + last)
+        self.positional: int = len(first)
+        self.positional_only: int = len(first) + len(last) - len(slots)
+        self.slots: dict[str, int] = {given: self.names.index(given) for given in slots}
+        self.defaults: tuple[Any, ...] = tuple(defaults[given] for given in self.names)
+        self.constants: tuple[Any, ...] = tuple(
             freezer.freeze(default)
             if default is not EMPTY and default is not None and freezer.is_constant(default)
             else None
             for default in self.defaults
         )
-        self.plain = self.star is None and self.starstar is None
+        self.plain: bool = self.star is None and self.starstar is None
 
     def without_first(self) -> Binding:
         """Return the binding of a method's arguments without its instance."""

@@ -60,14 +60,14 @@ class TokenBucket:
         interval = ceil(1e9 / rate)
         if interval * burst > _LONGEST:
             raise ValueError(f"rate {rate!r} with burst {burst!r} would take over 31 years to fill")
-        self.interval = interval
-        self.tolerance = interval * (burst - 1)
-        self.arrival = -_LONGEST
-        self.latest = -_LONGEST
-        self.floor = -_LONGEST
-        self.refunded = 0
-        self.queued = 0
-        self.lock = lock
+        self.interval: int = interval
+        self.tolerance: int = interval * (burst - 1)
+        self.arrival: int = -_LONGEST
+        self.latest: int = -_LONGEST
+        self.floor: int = -_LONGEST
+        self.refunded: int = 0
+        self.queued: int = 0
+        self.lock: Any = lock
 
     def take(self, now: int) -> int:
         """Take a permit if one is free and nobody waits for it.
@@ -218,7 +218,7 @@ class WindowedBucket(TokenBucket):
             other.interval = interval
             other.tolerance = interval * (most - 1)
             others.append(other)
-        self.others = tuple(others)
+        self.others: tuple[Any, ...] = tuple(others)
 
     def admit(self, now: int) -> int:
         """Take a permit from all buckets, or from none."""

@@ -116,29 +116,36 @@ class _Wrapper:
         instances: InstanceStores | None,
         archive: Any = None,
     ) -> None:
-        self.func = func
-        self.face = face
-        self.name = name
-        self.shell = shell
-        self.clock = clock
-        self.journal = journal
-        self.policy = policy
-        self.fallback = fallback
-        self.limiter = limiter
+        self.func: Any = func
+        self.face: Any = face
+        self.name: str = name
+        self.shell: Any = shell
+        self.clock: Clock = clock
+        self.journal: Journal = journal
+        self.policy: Policy = policy
+        self.fallback: Fallback | None = fallback
+        self.limiter: Any = limiter
         self.bucket: TokenBucket | None = None if limiter is None else limiter.bucket
-        self.timeout = timeout
-        self.binding = binding
-        self.cache_key = cache_key
-        self.store = store
-        self.instances = instances
-        self.archive = archive
+        self.timeout: int = timeout
+        self.binding: Binding | None = binding
+        self.cache_key: Any = cache_key
+        self.store: MemoryStore | None = store
+        self.instances: InstanceStores | None = instances
+        self.archive: Any = archive
         self.keying = None if store is None else binding
-        self.method = False
-        self.single = policy.rounds == 1 and fallback is None
-        self.calls = self.hits = self.misses = self.attempted = 0
-        self.retries = self.fallbacks = self.failures = 0
-        self.permit_wait = self.backoff_wait = 0
-        self.hits_cleared = self.misses_cleared = 0
+        self.method: bool = False
+        self.single: bool = policy.rounds == 1 and fallback is None
+        self.calls: int = 0
+        self.hits: int = 0
+        self.misses: int = 0
+        self.attempted: int = 0
+        self.retries: int = 0
+        self.fallbacks: int = 0
+        self.failures: int = 0
+        self.permit_wait: int = 0
+        self.backoff_wait: int = 0
+        self.hits_cleared: int = 0
+        self.misses_cleared: int = 0
 
     # --- a function like any other --------------------------------------------------------------
 
@@ -303,6 +310,13 @@ class Call(_Wrapper):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:  # pyright takes `+=` on one of these for a new attribute of no known type
+        attempted: int
+        calls: int
+        failures: int
+        hits: int
+        misses: int
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.calls += 1
         if self.store is None:
@@ -418,6 +432,12 @@ class AsyncCall(_Wrapper):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:  # pyright takes `+=` on one of these for a new attribute of no known type
+        attempted: int
+        calls: int
+        hits: int
+        misses: int
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.calls += 1
         if self.store is not None:
@@ -470,8 +490,8 @@ class BoundCall:
     __slots__ = ("__func__", "__self__", "__weakref__")
 
     def __init__(self, func: Any, instance: Any) -> None:
-        self.__func__ = func
-        self.__self__ = instance
+        self.__func__: Any = func
+        self.__self__: Any = instance
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         return self.__func__(self.__self__, *args, **kwargs)

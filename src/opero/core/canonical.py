@@ -69,8 +69,8 @@ class StoredKey:
     __slots__ = ("full", "name")
 
     def __init__(self, name: str, full: bytes) -> None:
-        self.name = name
-        self.full = full
+        self.name: str = name
+        self.full: bytes = full
 
 
 class Canonical:
@@ -88,7 +88,7 @@ class Canonical:
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
-        self.shapes = Shapes()
+        self.shapes: Shapes = Shapes()
         self.dumps: Callable[[Any], bytes] | None = None
         self.hexdigest: Callable[[bytes], str] | None = None
         self.common: tuple[tuple[str, ...], bytes, str] = ((), b"", "")

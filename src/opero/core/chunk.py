@@ -35,12 +35,12 @@ class ChunkSizer:
     __slots__ = ("aim", "current", "fixed", "left", "pace", "workers")
 
     def __init__(self, workers: int, aim: int, fixed: int, left: int) -> None:
-        self.workers = workers
-        self.aim = aim
-        self.fixed = fixed
-        self.left = left
-        self.current = 1
-        self.pace = 0
+        self.workers: int = workers
+        self.aim: int = aim
+        self.fixed: int = fixed
+        self.left: int = left
+        self.current: int = 1
+        self.pace: int = 0
 
     def size(self) -> int:
         """Return how many items the next chunk should have, at least 1."""

@@ -24,9 +24,9 @@ class Clock:
     __slots__ = ("frozen", "offset", "skipping")
 
     def __init__(self) -> None:
-        self.offset = 0
-        self.frozen = False
-        self.skipping = False
+        self.offset: int = 0
+        self.frozen: bool = False
+        self.skipping: bool = False
 
     def now(self) -> int:
         """Return the time in nanoseconds."""

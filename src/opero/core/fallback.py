@@ -40,12 +40,12 @@ class Fallback:
     ) -> None:
         """Study the parameter `name` of `signature`; it has to be a named one."""
         parameter = signature.parameters[name]
-        self.function = function
-        self.name = name
-        self.position = -1
-        self.by_name = parameter.kind is not parameter.POSITIONAL_ONLY
-        self.default = EMPTY if parameter.default is parameter.empty else parameter.default
-        self.listed = listed
+        self.function: str = function
+        self.name: str = name
+        self.position: int = -1
+        self.by_name: bool = parameter.kind is not parameter.POSITIONAL_ONLY
+        self.default: Any = EMPTY if parameter.default is parameter.empty else parameter.default
+        self.listed: tuple[Any, ...] | None = listed
         self.before: tuple[Any, ...] = ()
         if parameter.kind is not parameter.KEYWORD_ONLY:
             self.position = list(signature.parameters).index(name)

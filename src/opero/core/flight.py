@@ -43,8 +43,8 @@ class Flight:
     __slots__ = ("done", "error", "owner", "traceback", "value", "waiters")
 
     def __init__(self, owner: int) -> None:
-        self.owner = owner
-        self.done = False
+        self.owner: int = owner
+        self.done: bool = False
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: Any = None

@@ -26,9 +26,9 @@ class Journal:
     __slots__ = ("debug", "logger", "watched")
 
     def __init__(self, logger: logging.Logger, watched: bool) -> None:
-        self.logger = logger
-        self.watched = watched
-        self.debug = -1
+        self.logger: logging.Logger = logger
+        self.watched: bool = watched
+        self.debug: int = -1
 
     def forget(self) -> None:
         """Ask anew whether DEBUG is enabled."""

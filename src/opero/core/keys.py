@@ -66,7 +66,7 @@ class Table:
         Args:
             flat: Key, value, key, value, ...
         """
-        self.flat = flat
+        self.flat: tuple[Any, ...] = flat
         self.entries: dict[Any, Any] | None = None
 
     def mapping(self) -> dict[Any, Any]:
@@ -117,7 +117,7 @@ class Same:
         Args:
             target: The object.
         """
-        self.target = target
+        self.target: object = target
 
     def __eq__(self, other: object) -> bool:
         return type(other) is Same and other.target is self.target
@@ -256,9 +256,9 @@ class Freezer:
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
-        self.shapes = Shapes()
-        self.true = self._key(_TRUE, False, True)
-        self.false = self._key(_FALSE, False, False)
+        self.shapes: Shapes = Shapes()
+        self.true: Key = self._key(_TRUE, False, True)
+        self.false: Key = self._key(_FALSE, False, False)
 
     def probe(self, value: Any) -> Hashable:
         """Make a key to look up at once and then let go of: it may hold the value itself.

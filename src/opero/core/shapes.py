@@ -84,14 +84,14 @@ class Plan:
         Args:
             alive: A weak reference to the class.
         """
-        self.alive = alive
-        self.opaque = True
-        self.whole = False
+        self.alive: Any = alive
+        self.opaque: bool = True
+        self.whole: bool = False
         self.takes: tuple[Callable[[Any], tuple[Any, ...]], ...] = ()
         self.fields: tuple[str, ...] | None = None
         self.slots: tuple[tuple[str, str, Any], ...] = ()
-        self.hidden = False
-        self.member = False
+        self.hidden: bool = False
+        self.member: bool = False
         self.tag: type | None = None
         self.label: tuple[str, str] | None = None
 

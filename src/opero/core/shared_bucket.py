@@ -68,12 +68,12 @@ class SharedBucket(WindowedBucket):
             real: A clock that nobody moves.
         """
         WindowedBucket.__init__(self, rate, burst, lock, windows)
-        self.words = words
-        self.clock = clock
-        self.real = real
-        self.count = 1 + len(self.others)
-        self.before = 0
-        self.claim = 0
+        self.words: Words = words
+        self.clock: Clock = clock
+        self.real: Clock = real
+        self.count: int = 1 + len(self.others)
+        self.before: int = 0
+        self.claim: int = 0
         self._receipts: Any = None
 
     def admit(self, now: int) -> int:
@@ -153,7 +153,7 @@ class SharedBucket(WindowedBucket):
 
     def _refresh(self) -> None:
         """Note the arrival times."""
-        self.arrival = self.words.load(0)
+        self.arrival: int = self.words.load(0)
         for at in range(1, self.count):
             other = self.others[at - 1]
             other.arrival = self.words.load(at)

@@ -34,6 +34,7 @@ from .clock import NEVER, Clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _DEAD = -1
@@ -99,19 +100,20 @@ class MemoryStore:
     )
 
     def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
-        self.clock = clock
-        self.maxsize = maxsize
-        self.ttl = ttl
-        self.sharp = ttl < 1_000_000_000  # a shorter life than 1 s is measured by the exact clock
+        self.clock: Clock = clock
+        self.maxsize: int = maxsize
+        self.ttl: int = ttl
+        # a life shorter than 1 s is measured by the exact clock
+        self.sharp: bool = ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
         self.flights: dict[Any, Any] = {}
-        self.probation = max(1, maxsize // 10)
+        self.probation: int = max(1, maxsize // 10)
         self.small: deque[Entry] = deque()
         self.main: deque[Entry] = deque()
-        self.append_small = self.small.append
-        self.next_small = self.small.popleft
+        self.append_small: Callable[[Entry], None] = self.small.append
+        self.next_small: Callable[[], Entry] = self.small.popleft
         self.ghosts: bytearray | None = None  # made at the first eviction
-        self.ghost_mask = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
+        self.ghost_mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
@@ -336,9 +338,9 @@ class InstanceStores:
     __slots__ = ("__weakref__", "clock", "maxsize", "stores", "ttl")
 
     def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
-        self.clock = clock
-        self.maxsize = maxsize
-        self.ttl = ttl
+        self.clock: Clock = clock
+        self.maxsize: int = maxsize
+        self.ttl: int = ttl
         self.stores: dict[int, tuple[Any, MemoryStore]] = {}
 
     def of(self, instance: Any) -> MemoryStore:

@@ -189,7 +189,7 @@ class Gate:
     __slots__ = ("_at", "_level", "limit")
 
     def __init__(self, limit: Limit) -> None:
-        self.limit = limit
+        self.limit: Limit = limit
         self._level = 0.0
         self._at = float("-inf")
 
@@ -223,7 +223,7 @@ class DemoServer:
         """
         self.seed = seed
         self.limit = limit
-        self.address = ""
+        self.address: str = ""
         self._gate = Gate(limit)
         self._log: list[Arrival] = []
         self._counts: dict[tuple[str, str, str], int] = {}

@@ -95,9 +95,11 @@ class RateLimiter:
 
         self.rate_limit: float = check_rate("rate_limit", rate_limit)
         self.burst: int = check_burst(burst)
-        self.scope = check_choice("scope", scope, ("process", "machine", "redis"))
-        self.name = _checked_name(name, scope)
-        self.windows = check_windows(windows) if windows != () else ()
+        self.scope: str = check_choice("scope", scope, ("process", "machine", "redis"))
+        self.name: str | None = _checked_name(name, scope)
+        self.windows: tuple[tuple[int, float], ...] = (
+            check_windows(windows) if windows != () else ()
+        )
         self._url = _checked_url(url, scope)
         self._most = min([self.burst, *[burst_of(each, self.burst) for each, _ in self.windows]])
         limits = cells(self.windows, self.burst) if self.windows else ()

@@ -124,8 +124,8 @@ class LockFile:
     __slots__ = ("descriptor", "path")
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = -1
+        self.path: Path = path
+        self.descriptor: int = -1
         self.descriptor = _open(path, os.O_CREAT)
 
     def reopen(self) -> None:

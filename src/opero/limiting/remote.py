@@ -162,7 +162,7 @@ class RemoteLine:
             interval = _eighths(limit.interval)
             burst = limit.tolerance // limit.interval
             self._limits += [field, interval, interval * burst]
-        self.bucket = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
+        self.bucket: Any = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
         self.bucket.queued = 1
         self._caller = core.clock
         self._clock = core.Clock()

@@ -184,12 +184,12 @@ class Flight:
 
     def __init__(self, deadline: int) -> None:
         self.task: asyncio.Task[Any] | None = None
-        self.callers = 0
-        self.deadline = deadline
+        self.callers: int = 0
+        self.deadline: int = deadline
         self.attempts: Any = None
         self.awaits: list[Flight] = []
-        self.stopping = False
-        self.over = False
+        self.stopping: bool = False
+        self.over: bool = False
 
     def launch(self, run: Coroutine[Any, Any, Any]) -> None:
         """Start the run in a task."""

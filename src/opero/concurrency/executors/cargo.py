@@ -42,9 +42,9 @@ class Cargo:
             function: What to call with each item.
             shared: Keyword arguments of every call.
         """
-        self.function = partial(function, **shared) if shared else function
+        self.function: Any = partial(function, **shared) if shared else function
         self.plain = function
-        self.context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
         self._shared = shared
         self._lock = threading.Lock()

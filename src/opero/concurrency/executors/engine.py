@@ -210,12 +210,13 @@ class Errand:
     __slots__ = ("alone", "elapsed", "failures", "job", "results", "slot", "wanting")
 
     def __init__(self, slot: int, job: Job) -> None:
-        self.slot = slot
-        self.job = job
-        self.alone = self.wanting = False
+        self.slot: int = slot
+        self.job: Job = job
+        self.alone: bool = False
+        self.wanting: bool = False
         self.results: list[Any] = []
         self.failures: Failures = []
-        self.elapsed = 0
+        self.elapsed: int = 0
 
     def values(self) -> list[Any]:
         """Return the items to submit next."""

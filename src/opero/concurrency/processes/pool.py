@@ -15,6 +15,7 @@ import socket
 import threading
 import weakref
 from multiprocessing import connection, heap, process, util
+from typing import Any
 
 from opero.exceptions import WorkerCrashedError
 
@@ -48,13 +49,13 @@ class Worker:
         self.method = method
         self.fresh = True
         ours, theirs = socket.socketpair()
-        self.channel = Channel(ours)
+        self.channel: Channel = Channel(ours)
         try:
             ours.setblocking(False)
             self._block = heap.BufferWrapper(16)
-            self.cells = self._block.create_memoryview().cast("q")
+            self.cells: memoryview[int] = self._block.create_memoryview().cast("q")
             _all.add(self)  # from here on, a forked child closes our end
-            self.process = start.kind_of(method)(
+            self.process: Any = start.kind_of(method)(
                 target=worker.main,
                 args=(theirs, self._block, IDLE),
                 name=f"opero-worker-{next(_numbers)}",

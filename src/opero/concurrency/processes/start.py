@@ -7,12 +7,12 @@ the fork server is one of our own: it has this package imported, and nothing els
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.context
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context, spawn
+from multiprocessing import spawn
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -40,7 +40,7 @@ def _with(function: Any, **names: Any) -> Any:
 _SPAWN = SimpleNamespace(**{**vars(spawn), "get_preparation_data": _preparation})
 
 
-if "forkserver" in METHODS:
+if sys.platform != "win32" and "forkserver" in METHODS:
     from multiprocessing import forkserver, popen_forkserver
 
     _server = SimpleNamespace(**vars(forkserver))
@@ -66,7 +66,7 @@ if "forkserver" in METHODS:
     class _ServerPopen(popen_forkserver.Popen):
         _launch = _with(popen_forkserver.Popen._launch, spawn=_SPAWN, forkserver=_server)  # type: ignore[attr-defined]
 
-    class ServerProcess(context.ForkServerProcess):
+    class ServerProcess(multiprocessing.context.ForkServerProcess):
         """A process that our fork server starts."""
 
         @staticmethod
@@ -85,7 +85,7 @@ if sys.platform != "win32":
     class _SpawnPopen(popen_spawn_posix.Popen):
         _launch = _with(popen_spawn_posix.Popen._launch, spawn=_SPAWN)  # type: ignore[attr-defined]
 
-    class SpawnProcess(context.SpawnProcess):
+    class SpawnProcess(multiprocessing.context.SpawnProcess):
         """A process in a fresh interpreter."""
 
         @staticmethod
@@ -93,7 +93,7 @@ if sys.platform != "win32":
             return _SpawnPopen(process_obj)
 
 else:
-    SpawnProcess = context.SpawnProcess
+    SpawnProcess = multiprocessing.context.SpawnProcess
 
 
 def kind_of(method: str) -> Any:
@@ -102,7 +102,7 @@ def kind_of(method: str) -> Any:
         return ServerProcess
     if method == "spawn":
         return SpawnProcess
-    return context.ForkProcess
+    return multiprocessing.context.ForkProcess
 
 
 @contextmanager

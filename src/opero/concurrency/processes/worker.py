@@ -67,10 +67,10 @@ class Run:
     def __init__(self, careful: bool) -> None:
         self.results: list[Any] = []
         self.failures: list[tuple[int, BaseException]] = []
-        self.sent = 0
-        self.careful = careful
-        self.began = monotonic_ns()
-        self.elapsed = 0
+        self.sent: int = 0
+        self.careful: bool = careful
+        self.began: int = monotonic_ns()
+        self.elapsed: int = 0
 
 
 class Session:
