@@ -17,12 +17,18 @@ from pathlib import Path
 from ._settings import ROOT
 
 PARTS = (
+    ".ci",
+    ".editorconfig",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "MANIFEST.in",
     "README.md",
+    "SECURITY.md",
     "benchmarks",
     "build_backend",
+    "noxfile.py",
     "pyproject.toml",
     "setup.py",
     "src",

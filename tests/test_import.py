@@ -59,10 +59,3 @@ def test_decorating_a_plain_function_imports_no_event_loop() -> None:
 def test_the_version_is_that_of_the_installed_distribution() -> None:
     """`opero.__version__` and the metadata agree."""
     assert metadata.version("opero") == opero.__version__
-
-
-@pytest.mark.checkout
-def test_the_changelog_has_an_entry_for_this_version(pytestconfig: pytest.Config) -> None:
-    """No version is released without words about it."""
-    changelog = (pytestconfig.rootpath / "CHANGELOG.md").read_text()
-    assert f"\n## [{opero.__version__}]" in changelog
