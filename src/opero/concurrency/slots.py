@@ -13,10 +13,10 @@ if sys.version_info >= (3, 11):
     Task = asyncio.Task
 else:
 
-    class Task(asyncio.Task):  # type: ignore[type-arg]
+    class Task(asyncio.Task[Any]):
         """Counts how often it was asked to end, as tasks do since Python 3.11."""
 
-        asked = 0
+        asked: int = 0
 
         def cancel(self, msg: Any = None) -> bool:
             """Ask the task to end."""
