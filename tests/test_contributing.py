@@ -20,6 +20,14 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def parts() -> list[str]:
+    """Return what the build backend copies of the checkout."""
+    for node in ast.parse(read("build_backend/_tree.py")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARTS":
+            return list(ast.literal_eval(node.value))
+    raise AssertionError("build_backend/_tree.py names no PARTS")
+
+
 def paths_in(text: str) -> set[str]:
     """Return what looks like a path, but for addresses in the web."""
     tokens = re.findall(r"[\w.*/-]+", re.sub(r"https?://\S+", "", text))
@@ -81,7 +89,7 @@ def test_every_name_is_one_of_the_sources() -> None:
 
 
 def test_every_room_has_its_line() -> None:
-    """Each package and each public module of opero stands in the table of rooms."""
+    """Each package and public module of opero, and each folder of the checkout, is in the table."""
     table = read("CONTRIBUTING.md").partition("## Where things live")[2].partition("\n## ")[0]
     rooms = {
         f"src/opero/{path.name}{'/' if path.is_dir() else ''}"
@@ -89,6 +97,7 @@ def test_every_room_has_its_line() -> None:
         if (path.suffix == ".py" and not path.name.startswith("__"))
         or (path.is_dir() and path.name != "__pycache__")
     }
+    rooms |= {f"{name}/" for name in parts() if (ROOT / name).is_dir() and name != "src"}
     assert {room for room in rooms if f"`{room}`" not in table} == set()
     assert len(rooms) > 15
 
@@ -129,12 +138,6 @@ def test_one_tool_has_one_version_among_the_hooks() -> None:
 def test_a_source_distribution_picks_from_what_is_copied_for_a_build() -> None:
     """`MANIFEST.in` and the backend name the same files and folders."""
     manifest = re.findall(r"^(?:include|graft) (.+)$", read("MANIFEST.in"), re.MULTILINE)
-    tree = ast.parse(read("build_backend/_tree.py"))
-    parts = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARTS"
-    )
     picked = [name for line in manifest for name in line.split()]
-    assert sorted(picked) == sorted(parts)
-    assert [name for name in parts if not (ROOT / name).exists()] == []
+    assert sorted(picked) == sorted(parts())
+    assert [name for name in parts() if not (ROOT / name).exists()] == []
