@@ -22,6 +22,7 @@ import typing
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -1661,6 +1662,28 @@ def test_a_bound_method_pickles_with_its_instance(protocol: int) -> None:
     assert method(1) == (5, 1)
     of_class = pickle.loads(pickle.dumps(Derived.of_class, protocol))
     assert of_class(1) == ("Derived", 1)
+
+
+def test_a_decorated_function_has_a_call_method_as_callable_objects_do(
+    core: hotpath.Core,
+) -> None:
+    """What looks for one, a mock's spec or a task queue, finds it and can read its signature."""
+    add = opero(retries=1)(lambda one, two=2: one + two)
+    assert add.__call__(1, two=3) == 4
+    with pytest.raises(TypeError, match="missing 1 required"):
+        add.__call__()
+    assert list(inspect.signature(add.__call__).parameters) == ["args", "kwargs"]
+    assert inspect.getfullargspec(add.__call__).varargs == "args"
+    assert add.__call__.__module__.startswith("opero.")
+    assert mock.create_autospec(add, return_value=5)(1) == 5
+
+    class Shop:
+        @opero(retries=1)
+        def price(self, net: int) -> int:
+            return net
+
+    assert Shop().price.__call__(3) == 3
+    assert callable(mock.create_autospec(Shop)().price)
 
 
 def test_a_local_function_does_not_pickle(core: hotpath.Core) -> None:

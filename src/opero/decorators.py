@@ -7,6 +7,7 @@ opmap(...) -> the same, and map_plan -> Map, around that.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping
 
 from . import contexts, hotpath
@@ -596,12 +597,21 @@ def get_fallback_decorator(
     return _decorator(_single(retry=RetryConfig(1, **kwargs), arg_fallback=arg_fallback))
 
 
-def decorate(function: Any, plan: Plan) -> Any:
+_plans: weakref.WeakKeyDictionary[Any, Plan] = weakref.WeakKeyDictionary()
+
+
+def plan_of(wrapper: Any) -> Plan:
+    """Return what `decorate` has made a wrapper by."""
+    return _plans[wrapper]
+
+
+def decorate(function: Any, plan: Plan, into: Any = None) -> Any:
     """Wrap `function` in the active implementation.
 
     Args:
         function: A function, coroutine function, class method or static method.
         plan: The checked options.
+        into: An empty `Call` or `AsyncCall` that becomes the decorated function, or None.
 
     Returns:
         The decorated function.
@@ -648,7 +658,8 @@ def decorate(function: Any, plan: Plan) -> Any:
     journal = logs.journal(core)
     if plan.cache is not None and plan.cache.backend != "memory":
         archive = _archive(function, face, name, plan.cache, call is core.AsyncCall, journal)
-    wrapper = call(
+    wrapper = call.__new__(call) if into is None else into
+    wrapper.__init__(
         function,
         face,
         name,
@@ -679,6 +690,7 @@ def decorate(function: Any, plan: Plan) -> Any:
     functools.update_wrapper(wrapper, function)
     wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
     wrapper.__dict__.setdefault("__qualname__", name)
+    _plans[wrapper] = plan
     if plan.cache is not None:
         contexts.register(plan.cache.namespace, wrapper)
     return wrapper

@@ -81,6 +81,7 @@ cdef extern from "Python.h":
         Py_ssize_t tp_vectorcall_offset
         unsigned long tp_flags
         void *tp_call
+        PyObject *tp_dict
     unsigned long Py_TPFLAGS_HAVE_VECTORCALL
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
@@ -815,9 +816,18 @@ cdef PyObject *call_bound(
     return result
 
 
-cdef void by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags) noexcept:
-    """Let instances of `kind` be called by the function pointer at `offset` in them."""
+def __call__(self, /, *args, **kwargs):
+    """Call the function."""
+    return self(*args, **kwargs)
+
+
+cdef by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags):
+    """Let instances of `kind` be called by the function pointer at `offset` in them.
+
+    Their `__call__` is for those who look for one; no call goes there by itself.
+    """
     cdef PyTypeObject *slots = <PyTypeObject *>kind
+    (<dict>slots.tp_dict)["__call__"] = __call__
     slots.tp_vectorcall_offset = offset
     slots.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | flags
     slots.tp_call = <void *>PyVectorcall_Call

@@ -427,10 +427,10 @@ def _place(failure: tuple[int, BaseException]) -> int:
 
 
 def _pack_function(function: Any) -> bytes:
-    import cloudpickle
+    from opero.concurrency import by_value
 
     try:
-        body: bytes = cloudpickle.dumps(function, 5)
+        body: bytes = by_value.dumps(function, 5)
     except Exception as error:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(f"the function {name} cannot be pickled: {describe(error)}") from error

@@ -153,11 +153,11 @@ def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
             return body
     except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
         pass
-    import cloudpickle
+    from opero.concurrency import by_value
 
     if aside is not None:
         aside.clear()
-    return bytes(cloudpickle.dumps(thing, 5, buffer_callback=keep))
+    return bytes(by_value.dumps(thing, 5, buffer_callback=keep))
 
 
 def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
@@ -241,12 +241,12 @@ def pack_error(error: BaseException) -> bytes:
 
 def _pack_by_value(error: BaseException, text: str, asked: float | None) -> bytes:
     """Pack an exception whose class cannot be imported."""
-    import cloudpickle
+    from opero.concurrency import by_value
 
     for kind in ("whole", "parts"):
         try:
             cargo = error if kind == "whole" else (type(error), error.args, _extras(error))
-            body: bytes = cloudpickle.dumps(((kind, cargo), text, asked), 5)
+            body: bytes = by_value.dumps(((kind, cargo), text, asked), 5)
             (copy,) = _unpack([pickle.loads(body)[0]])
             if type(copy) is type(error) and copy.args == error.args:
                 return body
