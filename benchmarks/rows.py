@@ -254,6 +254,24 @@ class CallRow:
             for name, figure in figures.items()
         }
 
+    def whole(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Puts the bare call back on, where `subtract` took it off.
+
+        Args:
+            figures: The row's figures, by side.
+
+        Returns:
+            The costs of whole calls.
+        """
+        if not self.added:
+            return dict(figures)
+        hits = {peer.name for peer in self.peers if not peer.calls_through}
+        bare = figures[BARE]
+        return {
+            name: figure if name == BARE or name in hits else figure + bare
+            for name, figure in figures.items()
+        }
+
     def measure(self, effort: Effort) -> Measured:
         """Takes the figures of every side in turns."""
         callables, missing = self.sides()

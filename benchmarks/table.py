@@ -9,11 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import asyncs, calls, imports, keys
+from . import asyncs, calls, entries, imports, keys
 from .measure import Effort
 from .rows import BARE, COMPILED, PLAIN, Measured, Row, Target
 
-ROWS: tuple[Row, ...] = (*calls.ROWS[:3], *keys.ROWS, *calls.ROWS[3:], *asyncs.ROWS, *imports.ROWS)
+ROWS: tuple[Row, ...] = (
+    *calls.ROWS[:3],
+    *keys.ROWS,
+    *calls.ROWS[3:],
+    *asyncs.ROWS,
+    *imports.ROWS,
+    *entries.ROWS,
+)
 """The call rows in the order of the promises."""
 
 Result = tuple[Row, Measured]

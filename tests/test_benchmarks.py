@@ -17,7 +17,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import calls, gates, hit_ratio, imports, instructions, table
+from benchmarks import calls, entries, history, hit_ratio, imports, instructions, peers, table
+from benchmarks.gates import __main__ as gates_command
+from benchmarks.gates import counted, promised, record, seeds, verdict
 from benchmarks.implementations import NAMES, Implementation, using
 from benchmarks.maps import __main__ as maps_command
 from benchmarks.maps import alone, busy, memory, plot, sides, sweep, tiny, turns, work
@@ -104,7 +106,8 @@ def test_every_row_measures_or_reports_as_missing_each_of_its_sides(row: Row) ->
 def test_every_promise_is_made_against_a_side_of_its_row() -> None:
     """A target whose peer is not in the row could never be judged."""
     for row in table.ROWS:
-        names = {peer.name for peer in row.peers} | {BARE} if isinstance(row, CallRow) else set()
+        peers = () if isinstance(row, imports.ImportRow) else getattr(row, "peers", ())
+        names = {peer.name for peer in peers} | {BARE}
         assert {target.against for target in row.targets if target.against} <= names
 
 
@@ -207,89 +210,206 @@ def test_a_row_that_does_not_exist_is_an_error_that_lists_those_that_do(
 def test_a_time_gate_is_green_without_and_red_with_a_seeded_slowdown() -> None:
     """Python calls around the decorated function break a promise that held before."""
     row = row_against_itself(most=3.0)
-    [green] = gates.time_gates([row], SHORT)
-    [red] = gates.time_gates([row.slowed(16)], SHORT, tries=1)
-    assert (green.red, red.red) == (False, True)
-    assert "RED" in gates.render([red])
-    assert "RED" not in gates.render([green])
+    [green] = promised.gates([row], SHORT)
+    [red] = promised.gates([row.slowed(16)], SHORT, tries=2, pause=0)
+    assert (green.word, red.word) == ("ok", "RED")
 
 
-def test_a_time_gate_is_judged_by_its_best_try() -> None:
-    """One disturbed try does not make it red, and noise of a tenth is let through."""
+def measured_row(most: float, *figures: tuple[float, float], unit: str = "ns") -> Any:
+    """A row against a peer, of which one figure for opero and one for the peer come at a time."""
+
+    class Canned:
+        name = "canned"
+        targets = (Target("peer", most),)
+
+        def __init__(self) -> None:
+            self.unit = unit
+            self.rounds: list[int] = []
+
+        def against(self, *names: str) -> Any:
+            assert names == ("peer",)
+            return self
+
+        def measure(self, effort: Effort) -> Measured:
+            own, other = figures[len(self.rounds)]
+            self.rounds.append(effort.rounds)
+            return Measured({COMPILED: own, "peer": other})
+
+        def slowed(self, calls: int) -> Any:
+            return measured_row(most, *((own + calls, other) for own, other in figures), unit=unit)
+
+    return Canned()
+
+
+def test_what_is_red_is_measured_again_and_longer_until_it_is_green() -> None:
+    """One disturbed try does not make a gate red; what is green has no other try."""
+    row = measured_row(1.0, (5.0, 1.0), (7.0, 1.0), (1.05, 1.0), (1.0, 1.0))
+    [judged] = promised.gates([row], replace(SHORT, rounds=40), pause=0)
+    assert judged.word == "ok"
+    assert judged.value == 1.05
+    assert row.rounds == [40, 60, 80]
+
+
+def test_what_stays_red_is_red_in_the_end() -> None:
+    """As many tries as there are do not make a regression green."""
+    row = measured_row(1.0, *[(1.2, 1.0)] * 5)
+    [judged] = promised.gates([row], SHORT, tries=5, pause=0)
+    assert judged.word == "RED"
+    assert len(row.rounds) == 5
+
+
+def test_a_disturbed_yardstick_makes_no_gate_green() -> None:
+    """The least figure of each side counts, and not the best ratio of one try."""
+    row = measured_row(1.0, (1.3, 1.0), (1.3, 2.0))
+    assert promised.least(row, [row.measure(SHORT), row.measure(SHORT)]).figures["peer"] == 1.0
+    row = measured_row(1.0, (1.3, 1.0), (1.4, 1.0), (1.3, 1.2))
+    [judged] = promised.gates([row], SHORT, tries=3, pause=0)
+    assert judged.red
+
+
+def test_of_added_costs_the_least_whole_calls_are_compared() -> None:
+    """A slow bare call in one try does not make what was added look small."""
+    row = next(row for row in calls.ROWS if row.added)
+    slow_bare = Measured({BARE: 50.0, COMPILED: 20.0, peers.LRU: 60.0, "tenacity": 900.0})
+    usual = Measured({BARE: 20.0, COMPILED: 45.0, peers.LRU: 65.0, "tenacity": 1000.0})
+    least = promised.least(row, [slow_bare, usual]).figures
+    assert least == {BARE: 20.0, COMPILED: 45.0, peers.LRU: 60.0, "tenacity": 930.0}
+    assert row.subtract(row.whole(usual.figures)) == usual.figures
+
+
+def test_noise_of_a_tenth_is_let_through() -> None:
+    """And no more."""
     row = row_against_itself(most=1.0)
     [target] = row.targets
-    assert not gates.judge_time(row, target, [5.0, 1.09, 7.0]).red
-    assert gates.judge_time(row, target, [5.0, 1.11, 7.0]).red
+    assert not promised.judge(row, target, 1.09).red
+    assert promised.judge(row, target, 1.11).red
+
+
+def test_what_is_counted_has_a_smaller_margin_than_what_is_measured() -> None:
+    """Bytes are the same each time, and not one module more is let through."""
+    [target] = imports.HeavyRow().targets
+    assert not promised.judge(imports.HeavyRow(), target, 0.0).red
+    assert promised.judge(imports.HeavyRow(), target, 1.0).red
+    row = entries.GATED[0]
+    target = row.targets[0]
+    assert not promised.judge(row, target, target.most * 1.019).red
+    assert promised.judge(row, target, target.most * 1.021).red
 
 
 def test_a_gate_that_cannot_be_measured_is_red() -> None:
     """A lost peer or core does not pass for a kept promise."""
     row = row_against_itself(most=1.0)
-    assert gates.judge_time(row, row.targets[0], [None, None]).red
+    assert promised.judge(row, row.targets[0], None).red
+    lost = Measured({COMPILED: 1.0}, {"the same": "no such library"})
+    assert promised.least(row, [lost, Measured({COMPILED: 1.0, "the same": 1.0})]).figures == {
+        COMPILED: 1.0
+    }
 
 
 def test_a_known_miss_is_held_to_its_own_limit_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A promise that is not kept yet cannot get worse, and the output says that it is missed."""
     row = row_against_itself(most=1.0)
     [target] = row.targets
-    monkeypatch.setattr(gates, "KNOWN_MISSES", {("same", "the same"): (1.5, "too slow yet")})
-    held, worse, kept = (gates.judge_time(row, target, [value]) for value in (1.6, 1.7, 0.9))
-    assert [verdict.red for verdict in (held, worse, kept)] == [False, True, False]
-    assert "MISSED: too slow yet" in held.note
+    misses = {("same", "the same"): (1.5, "too slow yet")}
+    monkeypatch.setattr(promised, "KNOWN_MISSES", misses)
+    held, worse, kept = (promised.judge(row, target, value) for value in (1.6, 1.7, 0.9))
+    assert [judged.word for judged in (held, worse, kept)] == ["known miss", "RED", "ok"]
+    assert held.target == 1.0
+    assert "held to 1.5: too slow yet" in held.note
     assert "kept now" in kept.note
 
 
 def test_every_known_miss_is_about_a_promise() -> None:
     """A renamed row does not leave a looser limit behind."""
-    promises = {(row.name, target.against) for row in gates.TIMED for target in row.targets}
-    assert set(gates.KNOWN_MISSES) <= promises
+    promises = {(row.name, target.against) for row in promised.ROWS for target in row.targets}
+    assert set(promised.KNOWN_MISSES) <= promises
+
+
+def test_every_promise_of_the_table_is_a_gate() -> None:
+    """No row of calls, imports or entries is forgotten, and no gate has the name of another."""
+    assert {row.name for row in table.ROWS if row.targets} <= {row.name for row in promised.ROWS}
+    names = [(row.name, target.against) for row in promised.ROWS for target in row.targets]
+    assert len(set(names)) == len(names)
+
+
+def test_the_table_of_gates_has_value_target_margin_and_verdict_as_columns() -> None:
+    """Each in a column of its own; the limit follows from target and margin."""
+    green = verdict.Verdict("row", "time", "peer", 0.5, 0.6, 0.1)
+    miss = replace(green, value=0.7, held=0.8, note="held to 0.8: why")
+    head, *lines = verdict.render([green, miss, replace(green, value=None)]).splitlines()
+    assert head.split() == ["gate", "of", "against", "value", "target", "margin", "verdict"]
+    assert lines[0].split() == ["row", "time", "peer", "0.500", "0.600", "10%", "ok"]
+    assert lines[1].endswith("known miss  held to 0.8: why")
+    assert lines[2].split() == ["row", "time", "peer", "-", "0.600", "10%", "RED"]
+    assert miss.limit == pytest.approx(0.88)
+
+
+def test_the_smallest_seed_that_turns_a_gate_red_is_the_proof() -> None:
+    """A gate that no seed turns red, or that is red without one, is not proved."""
+    row = measured_row(4.0, *[(1.0, 1.0)] * 3)
+    [proof] = seeds.in_promises([row], SHORT)
+    assert (proof.red, proof.value, proof.note) == (True, 5.0, "4 added")
+    [never] = seeds.in_promises([measured_row(1e9, *[(1.0, 1.0)] * 3)], SHORT)
+    [always] = seeds.in_promises([measured_row(0.5, *[(1.0, 1.0)] * 3)], SHORT)
+    assert not never.red
+    assert not always.red
+    assert "not proved" in always.note
 
 
 def counts(ratio: float) -> dict[str, dict[str, float]]:
     """Instruction counts in which every counted row has this ratio to its yardstick."""
-    counted = {}
-    for row in gates.COUNTED:
-        sides = {BARE: 100.0, gates.YARDSTICKS[row.name]: 100.0, COMPILED: 100.0 * ratio}
+    by_row = {}
+    for row in counted.COUNTED:
+        sides = {BARE: 100.0, counted.YARDSTICKS[row.name]: 100.0, COMPILED: 100.0 * ratio}
         if row.added:
             sides[COMPILED] += 100.0
-        counted[row.name] = sides
-    return counted
+        by_row[row.name] = sides
+    return by_row
 
 
 def expectation(ratio: float, **build: str) -> dict[str, Any]:
     """An expectation of this ratio in every row, accepted on this build or a changed one."""
-    ratios = {row.name: ratio for row in gates.COUNTED}
-    return {"build": {**gates.build(), **build}, "ratios": ratios}
+    ratios = {row.name: ratio for row in counted.COUNTED}
+    return {"build": {**counted.build(), **build}, "ratios": ratios}
 
 
 @pytest.mark.parametrize(("ratio", "red"), [(0.5, False), (0.62, False), (0.64, True)])
 def test_an_instruction_gate_is_red_above_five_percent_more(ratio: float, red: bool) -> None:
     """Fewer instructions, and a few more, are green on the build that was accepted."""
-    verdicts = gates.judge_instructions(counts(ratio), expectation(0.6))
-    assert [verdict.red for verdict in verdicts] == [red] * len(gates.COUNTED)
+    verdicts = counted.judge(counts(ratio), expectation(0.6))
+    assert [judged.red for judged in verdicts] == [red] * len(counted.COUNTED)
 
 
 @pytest.mark.parametrize(("ratio", "red"), [(0.74, False), (0.76, True)])
 def test_another_build_of_python_has_a_wider_margin(ratio: float, red: bool) -> None:
     """The yardstick takes other instructions there, and the verdict says so."""
-    verdicts = gates.judge_instructions(counts(ratio), expectation(0.6, python="3.99.0"))
-    assert [verdict.red for verdict in verdicts] == [red] * len(gates.COUNTED)
+    verdicts = counted.judge(counts(ratio), expectation(0.6, python="3.99.0"))
+    assert [judged.red for judged in verdicts] == [red] * len(counted.COUNTED)
     assert "another build" in verdicts[0].note
 
 
 def test_what_was_never_accepted_is_red() -> None:
     """A new row or Python needs its `--accept`, or its gate would judge nothing."""
-    assert all(verdict.red for verdict in gates.judge_instructions(counts(0.1), None))
+    assert all(judged.red for judged in counted.judge(counts(0.1), None))
+
+
+def test_one_more_call_turns_every_instruction_gate_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is judged by what this build counts without it, whatever was accepted."""
+    monkeypatch.setattr(counted, "count", lambda *seeds: [counts(0.5 + seed) for seed in seeds])
+    assert all(proof.red for proof in seeds.in_counts())
+    monkeypatch.setattr(counted, "count", lambda *seeds: [counts(0.5) for _ in seeds])
+    assert not any(proof.red for proof in seeds.in_counts())
 
 
 def test_accepting_writes_what_the_gates_then_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file holds the ratios of this run and the build that they were counted on."""
-    monkeypatch.setattr(gates, "EXPECTED", tmp_path)
-    expected = json.loads(gates.accept(counts(0.7)).read_text(encoding="utf-8"))
-    assert not any(verdict.red for verdict in gates.judge_instructions(counts(0.73), expected))
-    assert all(verdict.red for verdict in gates.judge_instructions(counts(0.74), expected))
+    monkeypatch.setattr(counted, "EXPECTED", tmp_path)
+    assert counted.expected() is None
+    counted.accept(counts(0.7))
+    assert not any(judged.red for judged in counted.judge(counts(0.73), counted.expected()))
+    assert all(judged.red for judged in counted.judge(counts(0.74), counted.expected()))
 
 
 def test_every_accepted_file_is_about_exactly_the_counted_rows() -> None:
@@ -298,7 +418,196 @@ def test_every_accepted_file_is_about_exactly_the_counted_rows() -> None:
     assert files
     for file in files:
         ratios = json.loads(file.read_text(encoding="utf-8"))["ratios"]
-        assert set(ratios) == {row.name for row in gates.COUNTED}
+        assert set(ratios) == {row.name for row in counted.COUNTED}
+
+
+@pytest.fixture
+def small_gates(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command with one group of one row that is green, and no instructions."""
+    monkeypatch.setattr(gates_command.instructions, "missing", lambda: "not now")
+    monkeypatch.setattr(
+        promised, "GROUPS", {"calls": (measured_row(1.0, *[(0.9, 1.0)] * 9),), "maps": ()}
+    )
+    monkeypatch.setattr(gates_command, "GROUPS", ("instructions", "calls", "maps"))
+    monkeypatch.setattr(promised, "PAUSE", 0.0)
+
+
+def test_the_command_of_the_gates_tells_what_it_left_out_and_writes_what_they_said(
+    tmp_path: Path, small_gates: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And compares it with an earlier run."""
+    file = tmp_path / "gates.json"
+    assert gates_command.main(["--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "no gates on instructions: not now" in printed
+    assert "1 ok, 0 known miss, 0 RED" in printed
+    assert record.read(file).gates["canned [time / peer]"] == record.Figure(0.9, 1.0, 1.1, "ok")
+    assert gates_command.main(["--only", "calls", "--against", str(file)]) == 0
+    assert "no value changed" in capsys.readouterr().out
+
+
+def test_gates_that_were_asked_for_and_cannot_be_judged_are_red(small_gates: None) -> None:
+    """Without valgrind, `--only instructions` and `--accept` fail."""
+    assert gates_command.main(["--only", "instructions,calls"]) == 1
+    assert gates_command.main(["--accept"]) == 1
+
+
+def test_a_red_gate_is_the_exit_code_of_the_command(
+    small_gates: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also that of `--prove`, the other way round."""
+    red = measured_row(0.5, *[(0.9, 1.0)] * 9)
+    monkeypatch.setattr(promised, "GROUPS", {"calls": (red,), "maps": ()})
+    monkeypatch.setattr(promised, "TRIES", 1)
+    assert gates_command.main([]) == 1
+    assert "1 RED" in capsys.readouterr().out
+    assert gates_command.main(["--prove"]) == 1
+    green = measured_row(1.0, *[(0.9, 1.0)] * 9)
+    monkeypatch.setattr(promised, "GROUPS", {"calls": (green,), "maps": ()})
+    assert gates_command.main(["--prove", "--only", "calls"]) == 0
+
+
+def test_groups_of_gates_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt `--only` judges nothing."""
+    with pytest.raises(SystemExit):
+        gates_command.main(["--only", "calls,mops"])
+    assert "'mops' is none of instructions, calls, entries" in capsys.readouterr().err
+
+
+# --- what the gates said before ---------------------------------------------------------------
+
+
+def a_record(day: int, python: str = "3.13.0", **values: float | None) -> record.Record:
+    """A record of a day with these values by gate."""
+    gates = {name: record.Figure(value, 1.0, 1.1, "ok") for name, value in values.items()}
+    return record.Record(f"2026-01-{day:02}T00:00:00+00:00", f"c{day}", python, "machine", gates)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A value that could not be had too."""
+    file = tmp_path / "gates.json"
+    written = a_record(3, one=0.5, lost=None)
+    record.write(written, file)
+    assert record.read(file) == written
+
+
+def test_a_record_knows_its_commit_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI measures outside of the checkout, where git knows nothing."""
+    monkeypatch.setenv("GITHUB_SHA", "abc")
+    made = record.of([verdict.Verdict("row", "time", "peer", 0.5, 0.6, 0.1)])
+    assert made.commit == "abc"
+    assert made.gates == {"row [time / peer]": record.Figure(0.5, 0.6, 0.6 * 1.1, "ok")}
+    monkeypatch.delenv("GITHUB_SHA")
+    monkeypatch.setenv("PATH", "")
+    assert record.commit() == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"gates": []}',
+        json.dumps({**vars(a_record(1)), "date": "yesterday"}),
+        json.dumps({**vars(a_record(1)), "date": "2026-01-01T00:00:00"}),
+        json.dumps({**vars(a_record(1)), "python": "new"}),
+        json.dumps({**vars(a_record(1)), "gates": {"one": {"value": "much"}}}),
+        json.dumps({**vars(a_record(1)), "gates": {"one": 3}}),
+    ],
+)
+def test_a_file_that_is_no_record_is_named_in_the_error(tmp_path: Path, content: str) -> None:
+    """A truncated download does not end in a riddle."""
+    file = tmp_path / "broken.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(record.RecordError, match=r"broken\.json: no record of gates"):
+        record.read(file)
+
+
+def test_changes_are_those_that_can_be_told_from_noise() -> None:
+    """Gates that came, went or could not be judged are told of as well."""
+    before = a_record(1, same=1.0, slower=1.0, gone=1.0, lost=2.0)
+    now = a_record(2, same=1.01, slower=1.1, new=3.0, lost=None)
+    _what, _head, *lines = record.changes(before, now).splitlines()
+    assert [line.split() for line in lines] == [
+        ["slower", "1.000", "1.100", "+10.0%"],
+        ["gone", "1.000", "-"],
+        ["lost", "2.000", "-"],
+        ["new", "-", "3.000"],
+    ]
+
+
+def test_the_history_has_a_line_for_each_python_and_gaps_where_nothing_was_measured() -> None:
+    """Several Pythons at one commit are one run; of two records of it the later counts."""
+    records = [
+        a_record(1, one=1.0),
+        a_record(1, "3.9.1", one=2.0),
+        a_record(2, one=None),
+        a_record(3, other=5.0),
+        a_record(4, one=1.1),
+        a_record(4, one=1.2),
+    ]
+    assert history.points(records, "one") == {"3.9": [(0, 2.0)], "3.13": [(0, 1.0), (3, 1.2)]}
+    assert list(history.points(records, "one")) == ["3.9", "3.13"]
+    assert history.points(records, "other") == {"3.13": [(2, 5.0)]}
+    assert [run for run, _day in history.runs(records)] == ["c1", "c2", "c3", "c4"]
+
+
+def test_the_history_is_drawn_from_what_can_be_read_and_the_rest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code says that something was left out; the same files give the same chart."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "runs"
+    (folder / "b").mkdir(parents=True)
+    record.write(
+        a_record(2, **{"one [time / peer]": 1.0, "two [time / peer]": 2.0}), folder / "a.json"
+    )
+    record.write(a_record(1, "3.10.1", **{"one [time / peer]": 1.5}), folder / "b" / "a.json")
+    charts = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    assert [history.main([str(folder), str(chart)]) for chart in charts] == [0, 0]
+    assert charts[0].read_bytes() == charts[1].read_bytes()
+    drawn = charts[0].read_text(encoding="utf-8")
+    for text in ("one", "two", "CPython 3.10", "CPython 3.13", "2 runs"):
+        assert text in drawn
+    (folder / "broken.json").write_text("{", encoding="utf-8")
+    assert history.main([str(folder), str(charts[1])]) == 1
+    assert "broken.json" in capsys.readouterr().err
+    assert charts[0].read_bytes() == charts[1].read_bytes()
+
+
+def test_a_history_of_nothing_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no chart then."""
+    assert history.main([str(tmp_path), str(tmp_path / "out.svg")]) == 1
+    assert "no records" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# --- what a cached entry takes ------------------------------------------------------------------
+
+
+def test_the_memory_of_an_entry_is_the_same_each_time_it_is_counted() -> None:
+    """And a seeded object in each entry is seen, to the byte."""
+    half = next(name for name in NAMES if name not in unavailable())
+    row = replace(entries.GATED[0], implementations=(half,), peers=(peers.lru_hit(),))
+    figures = [row.measure(SMOKE).figures for _ in range(2)]
+    assert figures[0] == pytest.approx(figures[1], abs=0.5)
+    [own] = figures[0].keys() - {peers.LRU}
+    seeded = row.slowed(3).measure(SMOKE).figures
+    tuple_of_three = sys.getsizeof((1, 2, 3)) + 16  # with what the garbage collector needs of it
+    assert seeded[own] - figures[0][own] == pytest.approx(tuple_of_three, abs=0.5)
+    assert seeded[peers.LRU] == pytest.approx(figures[0][peers.LRU], abs=0.5)
+
+
+def test_a_side_whose_resident_memory_cannot_be_had_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the reason."""
+    lost = Side("lost", not_there)
+    row = replace(entries.ResidentRow(), peers=(lost,), implementations=())
+    assert "lost" in row.measure(SMOKE).missing["lost"]
 
 
 _CALLGRIND = """#!{python}
@@ -459,8 +768,8 @@ def test_a_stream_in_another_interpreter_tells_what_is_missing(
 def test_the_gate_of_memory_is_red_above_its_promise() -> None:
     """64 MiB and a tenth for noise."""
     [target] = memory.THREAD.targets
-    assert not gates.judge_time(memory.THREAD, target, [70.0]).red
-    assert gates.judge_time(memory.THREAD, target, [71.0]).red
+    assert not promised.judge(memory.THREAD, target, 70.0).red
+    assert promised.judge(memory.THREAD, target, 71.0).red
 
 
 def test_the_sweep_leaves_out_sizes_that_would_take_a_side_too_long(

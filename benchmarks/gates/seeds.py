@@ -1,0 +1,75 @@
+"""Seeded regressions: proof that each gate turns red.
+
+Instructions are judged with one Python call added around opero's own, the promises, which leave
+room, with 0, 1, 2, 4 ... of them until they are red. For other rows it is not calls that are added:
+see their `slowed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from benchmarks.measure import Effort
+from benchmarks.rows import Measured, Row, Target
+
+from . import counted, promised
+from .verdict import Verdict
+
+SEEDS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""How much is added until the gate is red."""
+
+TRIES = 3
+"""How often a gate has to be red with the same seed."""
+
+
+def in_counts() -> list[Verdict]:
+    """What the gates on instructions say of one more Python call; judged by this build's count."""
+    plain, seeded = counted.count(0, 1)
+    here = {"build": counted.build(), "ratios": counted.ratios(plain)}
+    return [replace(verdict, note="1 Python call added") for verdict in counted.judge(seeded, here)]
+
+
+def in_promises(rows: Iterable[Row], effort: Effort) -> list[Verdict]:
+    """What the gates on promises say of the smallest seed that turns them red.
+
+    Args:
+        rows: The rows.
+        effort: How long to measure.
+
+    Returns:
+        One verdict per promise. One that no seed turned red is green.
+    """
+    verdicts = []
+    for row in rows:
+        for target in row.targets:
+            seed, verdict = first_red(row.against(target.against), target, effort)
+            if seed == 0:  # a gate that is red anyway proves nothing
+                verdict = replace(verdict, value=0.0, note="red without any seed: not proved")
+            else:
+                verdict = replace(verdict, note=f"{seed} added")
+            verdicts.append(verdict)
+    return verdicts
+
+
+def first_red(row: Row, target: Target, effort: Effort) -> tuple[int, Verdict]:
+    """Seeds more and more until a gate is red.
+
+    Args:
+        row: The row, without a seed.
+        target: The promise.
+        effort: How long to measure one try.
+
+    Returns:
+        The last seed, and the verdict on it.
+    """
+    for seed in SEEDS:
+        tries: list[Measured] = []
+        for _ in range(TRIES):
+            tries.append(row.slowed(seed).measure(effort))
+            verdict = promised.judge(row, target, promised.least(row, tries).value(target))
+            if not verdict.red:
+                break
+        if verdict.red:
+            break
+    return seed, verdict
