@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gates`: measures, judges, prints the table; ends with 1 if a gate is red."""
+"""`python -m benchmarks.gates`: measures, judges, prints the table; exit code 1 if one is red."""
 
 from __future__ import annotations
 
