@@ -18,7 +18,7 @@ from benchmarks.gates.record import Record, RecordError, read
 
 _COLUMNS = 4
 _COLORS = ("#b2182b", "#2166ac", "#1b7837", "#762a83", "#e08214", "#35978f")
-_TITLE = 34
+_TITLE = 52
 """How many characters of a gate's name fit in a line above its panel."""
 
 
@@ -143,7 +143,7 @@ def _panel(axes: Any, records: Sequence[Record], gate: str, colors: dict[str, st
     row, _, what = gate.partition(" [")
     axes.set_title(f"{_short(row)}\n{_short(what.rstrip(']'))}", fontsize=7.5)
     axes.set_xlim(-0.5, max(len(runs(records)) - 0.5, 0.5))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     axes.set_xticks([])
     axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
 
