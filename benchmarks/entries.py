@@ -271,7 +271,7 @@ GATED: tuple[EntryRow, ...] = (
         with_one,
         numbers,
         _VISIBLE,
-        _targets(1.23, 0.5),
+        _targets(1.24, 0.5),
     ),
     EntryRow(
         "bytes per entry, one str argument",
