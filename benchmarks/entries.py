@@ -8,7 +8,7 @@ place in the dictionary, the links or queues that say who is to go, the time at 
 they need themselves and lose by rounding. A cache written in Rust allocates past them.
 
 *Resident*: the pages that the system gives a fresh interpreter for 200 such caches, whoever asks
-for them. `python -m benchmarks.entries SIDE` is that interpreter.
+for them. `python -m benchmarks.entries SIDE CACHES` is that interpreter.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ Fill = Callable[[Function, Sequence[Any]], None]
 """Calls a cached function once with each argument."""
 
 _STATM = Path("/proc/self/statm")
-
-_CACHES = 200
-"""How many caches the resident memory is divided by, so that pages do not matter."""
 
 
 def with_one(function: Function, arguments: Sequence[Any]) -> None:
@@ -168,11 +165,12 @@ def _larger(function: Function, pointers: int) -> Function:
     return larger
 
 
-def resident(side: str) -> float:
+def resident(side: str, count: int) -> float:
     """What the process grows by, for many full caches of a side.
 
     Args:
         side: One of `SIDES`.
+        count: How many caches: so many that single pages do not matter.
 
     Returns:
         Bytes per entry.
@@ -190,9 +188,9 @@ def resident(side: str) -> float:
     caches = [full()]  # imports what it needs
     gc.collect()
     before = _pages()
-    caches += (full() for _ in range(_CACHES))
+    caches += (full() for _ in range(count))
     gc.collect()
-    return (_pages() - before) / (_CACHES * peers.MAXSIZE)
+    return (_pages() - before) / (count * peers.MAXSIZE)
 
 
 def _pages() -> int:
@@ -225,14 +223,14 @@ class ResidentRow:
         return self
 
     def measure(self, effort: Effort) -> Measured:
-        """Measures every side once, in a fresh interpreter of its own."""
+        """Measures every side once, in a fresh interpreter of its own: a cache for each round."""
         halves = [name for name, half in OPERO.items() if half in self.implementations]
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         figures: dict[str, float] = {}
         missing: dict[str, str] = {}
         for side in (*halves, *(peer.name for peer in self.peers)):
             ran = subprocess.run(
-                [sys.executable, "-m", __name__, side],
+                [sys.executable, "-m", __name__, side, str(effort.rounds)],
                 capture_output=True,
                 text=True,
                 env={**os.environ, "PYTHONPATH": path, "OPERO_REQUIRE_COMPILED": "0"},
@@ -295,4 +293,4 @@ ROWS: tuple[EntryRow | ResidentRow, ...] = (*GATED, ResidentRow())
 
 
 if __name__ == "__main__":
-    print(resident(sys.argv[1]))
+    print(resident(sys.argv[1], int(sys.argv[2])))

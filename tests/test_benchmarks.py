@@ -189,10 +189,10 @@ def test_the_table_shows_rows_figures_ratios_targets_and_verdicts() -> None:
 def test_the_command_prints_chosen_rows_and_writes_their_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m benchmarks --row three --json FILE` measures that row alone."""
+    """`python -m benchmarks --row TEXT --json FILE` measures that row alone."""
     monkeypatch.setattr(command, "FULL", SMOKE)
     figures = tmp_path / "figures.json"
-    assert command.main(["--row", "three arguments", "--json", str(figures)]) == 0
+    assert command.main(["--row", "hit, three", "--json", str(figures)]) == 0
     assert "hit, three arguments" in capsys.readouterr().out
     [row] = json.loads(figures.read_text(encoding="utf-8"))["rows"]
     assert row["name"] == "hit, three arguments, one by keyword"
