@@ -59,8 +59,6 @@ GROUPS: Mapping[str, tuple[Row, ...]] = {
 }
 """The rows whose promises are gates."""
 
-ROWS: tuple[Row, ...] = tuple(row for rows in GROUPS.values() for row in rows if row.targets)
-
 _KINDS: Mapping[str, str] = {"bytes": "memory", "MiB": "memory", "modules": "modules"}
 
 
@@ -120,9 +118,7 @@ def least(row: Row, tries: Sequence[Measured]) -> Measured:
     return Measured(row.subtract(best) if isinstance(row, CallRow) else best, missing)
 
 
-def gates(
-    rows: Iterable[Row], effort: Effort, tries: int = TRIES, pause: float = PAUSE
-) -> list[Verdict]:
+def gates(rows: Iterable[Row], effort: Effort, tries: int, pause: float) -> list[Verdict]:
     """Measures and judges every promise of the rows.
 
     Args:
