@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--json", type=Path, metavar="FILE", help="write the figures to a file as well"
     )
     parser.add_argument(
-        "--readme", action="store_true", help="print the Markdown table of the README"
+        "--readme", action="store_true", help="print the table of docs/performance.md"
     )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, shorter loops")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The table: every row's figures beside its targets, as text, JSON, and Markdown for the README."""
+"""The table: every row's figures beside its targets, as text, JSON, and Markdown for the docs."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def text(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str]
 
 
 def readme(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str] = method) -> str:
-    """The Markdown table for the README.
+    """The Markdown table for docs/performance.md, some rows of which the README repeats.
 
     Args:
         results: The rows with their figures.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import crowd
 import pytest
+from documents import marked
 from test_executors import (
     Flop,
     Stubborn,
@@ -167,12 +168,11 @@ def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
     assert "is closed" in str(got[-1])
 
 
-def test_the_example_of_the_readme_runs_as_it_is_printed(client, monkeypatch, capsys):
+def test_the_example_of_the_documentation_runs_as_it_is_printed(client, monkeypatch, capsys):
     """But for the address, which is that of this cluster."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    block = text.partition("<!-- on a cluster -->\n```python\n")[2].partition("```")[0]
+    block = marked("on a cluster").text
     printed = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
     monkeypatch.setattr("distributed.Client", lambda address: client)
-    exec(compile(block, "README.md", "exec"), {"__name__": "example"})
+    exec(compile(block, "docs/opmap.md", "exec"), {"__name__": "example"})
     assert printed == ["[3, 6]"]
     assert capsys.readouterr().out.splitlines() == printed

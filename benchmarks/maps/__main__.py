@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="print the Markdown table of the README: promises only",
+        help="print the table of docs/performance.md: promises only",
     )
     parser.add_argument("--quick", action="store_true", help="fewer turns, a shorter sweep")
     parser.add_argument(

@@ -7,7 +7,7 @@
     turns.py    the sides take turns, the fastest loop of each is kept
 
     disk.py  remote.py  permits.py  seals.py    the rows and the peers of each
-    rows.py     all rows in the order of the table, and those that the README prints
+    rows.py     all rows in the order of the table, and those that docs/performance.md prints
 
 `python -m benchmarks.stores` prints the table.
 """

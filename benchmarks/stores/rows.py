@@ -12,4 +12,4 @@ ROWS: tuple[Row, ...] = (*disk.ROWS, *remote.ROWS, *permits.ROWS, *seals.ROWS)
 IN_README: tuple[Row, ...] = tuple(
     row for row in ROWS if "KiB" not in row.name or row.name.startswith("disk hit")
 )
-"""Those of the README, where a KiB of text is much like a small dict."""
+"""Those of docs/performance.md, where a KiB of text is much like a small dict."""
