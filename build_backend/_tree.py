@@ -28,6 +28,8 @@ PARTS = (
     "SECURITY.md",
     "benchmarks",
     "build_backend",
+    "docs",
+    "mkdocs.yml",
     "noxfile.py",
     "pyproject.toml",
     "setup.py",
