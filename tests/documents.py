@@ -33,8 +33,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+HOOKS = DOCS / ".hooks"
+"""What the site's builder calls."""
 INCLUDED = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
-"""Files outside of `docs/` that pages of the site include."""
+"""Files outside of `docs/` that are pages of the site; `docs/.hooks/files_above.py` says how."""
 REDIS = "redis://localhost:6379/0"
 """What the examples call a Redis; in the tests it is another one."""
 SCRIPT = 'if __name__ == "__main__":'
@@ -192,3 +194,9 @@ def anchors(text: str) -> set[str]:
     """What a link into a page may name: its headings, as GitHub and the site spell them."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def file_of(text: str) -> str | None:
+    """The file that a page is on the site, if it is nothing but a link to it."""
+    found = re.fullmatch(r"\[[^\]]*\]\(\.\./([\w./-]+)\)\s*", text)
+    return found[1] if found else None

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import pytest
-from documents import DOCS, REDIS, ROOT, name_of, quoted, section, table, text_of
+from documents import DOCS, REDIS, file_of, name_of, quoted, section, table, text_of
 
 import opero as package
-from opero import opero, opmap, switches, testing
+from opero import opero, opmap, switches
 from opero.caching import clients, disk, leases, outages, secret
 from opero.figures import CacheInfo, Stats
 from opero.options import BACKENDS, STORED_OPTIONS, CacheConfig, check_cache
@@ -213,36 +213,8 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
     assert [row for row in rows if row not in measured] == []
 
 
-def test_the_reference_has_every_public_name_once() -> None:
-    """Of `opero.__all__` and of `opero.testing.__all__`; each has a docstring to show."""
-    listed = [
-        name
-        for path in sorted((DOCS / "reference").glob("*.md"))
-        for name in re.findall(r"^::: (\S+)$", text_of(name_of(path)), re.MULTILINE)
-    ]
-    public = {f"opero.{name}" for name in package.__all__}
-    public |= {f"opero.testing.{name}" for name in testing.__all__}
-
-    assert sorted(listed) == sorted(set(listed))
-    assert public - set(listed) == set()
-    assert {name.rpartition(".")[0] for name in listed} == {
-        *("opero", "opero.testing"),
-        *("opero.functions", "opero.figures"),  # for annotations
-    }
-
-
 def test_every_public_name_is_explained_in_the_text() -> None:
     """No public name stands in the reference alone."""
-    pages = [path for path in DOCS.glob("*.md") if "8<" not in text_of(name_of(path))]
+    pages = [path for path in DOCS.glob("*.md") if file_of(text_of(name_of(path))) is None]
     text = "".join(text_of(name_of(path)) for path in pages)
     assert [name for name in package.__all__ if name not in text and name != "__version__"] == []
-
-
-@pytest.mark.checkout
-def test_the_navigation_of_the_site_has_every_page_once() -> None:
-    """And no page that is not there."""
-    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
-    assert sorted(listed) == sorted(
-        path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")
-    )

@@ -16,15 +16,14 @@ from typing import Any
 
 import pytest
 from documents import (
-    INCLUDED,
     README,
     REDIS,
-    ROOT,
     Block,
     anchors,
     blocks,
     blocks_in,
     chains,
+    file_of,
     links,
     marked,
     name_of,
@@ -201,24 +200,10 @@ def test_links_between_files_lead_to_files_and_headings_that_exist() -> None:
             if not goal.is_file():
                 broken.append(f"{name_of(path)}: {target}")
             elif anchor and goal.suffix == ".md":
-                included = re.search(r'--8<-- "(.*)"', text_of(name_of(goal)))
-                page = included[1] if included else name_of(goal)
+                page = file_of(text_of(name_of(goal))) or name_of(goal)
                 if anchor not in anchors(text_of(page)):
                     broken.append(f"{name_of(path)}: {target}")
     assert broken == []
-
-
-@pytest.mark.once
-@pytest.mark.checkout
-def test_the_files_that_pages_include_are_known_to_the_tests() -> None:
-    """So their examples are run, too, though they do not stand under `docs/`."""
-    included = {
-        name
-        for path in pages()
-        for name in re.findall(r'^--8<-- "(.*)"$', text_of(name_of(path)), re.MULTILINE)
-    }
-    assert included == set(INCLUDED)
-    assert all((ROOT / name).is_file() for name in INCLUDED)
 
 
 @pytest.mark.once

@@ -6,13 +6,17 @@ script would load Mermaid from another host, but only for its diagrams, so there
 
 from __future__ import annotations
 
+import logging
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
 
+LOG = logging.getLogger("mkdocs.hooks.nothing_from_elsewhere")
+"""In strict mode a warning to it ends the build."""
 FETCHED = {
     "audio": "src",
     "embed": "src",
@@ -73,10 +77,7 @@ def on_post_build(config: MkDocsConfig) -> None:
 
     Args:
         config: Says where it is.
-
-    Raises:
-        PluginError: If anything is fetched from another host; ends the build.
     """
     for path in sorted(Path(config.site_dir).rglob("*")):
-        if found := fetched(path):
-            raise PluginError(f"{path} fetches from elsewhere: {', '.join(found)}")
+        for address in fetched(path):
+            LOG.warning("%s fetches from elsewhere: %s", path.name, address)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 
 __version__ = "0.1.0"
+"""The version of opero."""
 
 __all__ = [
     "COMPILED",

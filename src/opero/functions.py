@@ -54,7 +54,9 @@ class StoreOptions(TypedDict, total=False):
 
 
 ParallelMode = Literal["thread", "process", "async", "async_process"]
+"""Where a map makes its attempts: the type of `mode=`."""
 CacheBackend = Literal["memory", "disk", "redis"]
+"""Where values are kept: the type of `cache_backend=`."""
 
 
 class _Figures(Protocol):

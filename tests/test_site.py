@@ -1,0 +1,132 @@
+"""The site that mkdocs builds has every page and every public name, and fetches nothing.
+
+That its links and anchors lead somewhere is the business of `mkdocs build --strict`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import DOCS, HOOKS, INCLUDED, ROOT, file_of, name_of, text_of
+
+import opero as package
+from opero import testing
+
+pytestmark = [pytest.mark.once, pytest.mark.checkout]
+
+
+def hook(name: str) -> dict[str, Any]:
+    """What the file of a hook defines."""
+    return runpy.run_path(str(HOOKS / f"{name}.py"))
+
+
+def listed() -> list[str]:
+    """The names on the pages of the reference."""
+    return [
+        name
+        for path in sorted((DOCS / "reference").glob("*.md"))
+        for name in re.findall(r"^::: (\S+)$", text_of(name_of(path)), re.MULTILINE)
+    ]
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    """Of `opero.__all__` and of `opero.testing.__all__`."""
+    names = listed()
+    public = {f"opero.{name}" for name in package.__all__}
+    public |= {f"opero.testing.{name}" for name in testing.__all__}
+
+    assert sorted(names) == sorted(set(names))
+    assert public - set(names) == set()
+    assert {name.rpartition(".")[0] for name in names} == {
+        *("opero", "opero.testing"),
+        *("opero.functions", "opero.figures"),  # for annotations
+    }
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_every_public_name_has_a_docstring_to_show(name: str) -> None:
+    """A function and a class their own; a value one in the line below it."""
+    value = getattr(package, name)
+    if inspect.isfunction(value) or inspect.isclass(value):
+        assert value.__doc__
+    else:
+        sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+        documented = re.compile(rf'^{name}\b[^\n]* = [^\n]*\n"""\w', re.MULTILINE)
+        assert any(documented.search(source) for source in sources)
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    """And no page that is not there."""
+    nav = text_of("mkdocs.yml").partition("\nnav:\n")[2]
+    pages = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
+    assert sorted(pages) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def test_the_files_that_are_pages_are_known_to_the_tests() -> None:
+    """So their examples are run, too, though they do not stand under `docs/`."""
+    found = [file_of(text_of(name_of(path))) for path in DOCS.rglob("*.md")]
+    assert sorted(filter(None, found)) == sorted(INCLUDED)
+    assert all((ROOT / name).is_file() for name in INCLUDED)
+
+
+def test_the_builder_takes_the_same_pages_for_files_as_the_tests_do() -> None:
+    """Nothing but a link upwards is one; a link in a sentence is none."""
+    of_the_builder = hook("files_above")["file_of"]
+    for text in ("[A](../A.md)\n", "[B](../b/B.md)", "See [A](../A.md).\n", "[A](A.md)\n", "# A\n"):
+        assert of_the_builder(text) == file_of(text)
+
+
+@pytest.mark.parametrize(
+    ("origin", "page", "link", "on_the_site"),
+    [
+        ("SECURITY.md", "security-policy.md", "[x](docs/keys.md#a)", "[x](keys.md#a)"),
+        ("SECURITY.md", "security-policy.md", "[x](CHANGELOG.md)", "[x](changelog.md)"),
+        ("SECURITY.md", "security-policy.md", "[x](README.md#a)", "[x](index.md)"),
+        ("SECURITY.md", "security-policy.md", "[x](src/opero/logs.py)", "x"),
+        ("SECURITY.md", "security-policy.md", "[x](#a)", "[x](#a)"),
+        ("SECURITY.md", "security-policy.md", "[x](https://a.example)", "[x](https://a.example)"),
+        ("benchmarks/README.md", "measuring.md", "[x](../docs/keys.md)", "[x](keys.md)"),
+        ("docs/migration/a.md", "migration/a.md", "[x](../keys.md#a)", "[x](../keys.md#a)"),
+        (
+            "docs/migration/a.md",
+            "migration/a.md",
+            "[x](../../CHANGELOG.md)",
+            "[x](../changelog.md)",
+        ),
+        ("docs/a.md", "a.md", "```sh\n[x](../src)\n```", "```sh\n[x](../src)\n```"),
+    ],
+)
+def test_links_of_the_repository_are_links_of_the_site(
+    origin: str, page: str, link: str, on_the_site: str
+) -> None:
+    """Whatever leaves `docs/` leads to its page, or is plain text."""
+    relinked = hook("files_above")["relinked"]
+    assert relinked(link, origin, page, {"CHANGELOG.md": "changelog.md"}) == on_the_site
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fetches"),
+    [
+        ("a.html", '<script src="https://a.example/x.js"></script>', ["https://a.example/x.js"]),
+        ("a.html", '<link rel="stylesheet" href="//a.example/x.css">', ["//a.example/x.css"]),
+        ("a.html", '<img src="http://a.example/x.png">', ["http://a.example/x.png"]),
+        ("a.html", '<pre class="mermaid">graph</pre>', ["Mermaid"]),
+        ("a.html", '<a href="https://a.example">x</a><img src="figures/map.svg">', []),
+        ("a.css", '@import "https://a.example/x.css";', ["https://a.example/x.css"]),
+        ("a.css", "a { background: url(https://a.example/x.png) }", ["https://a.example/x.png"]),
+        ("a.css", "a { background: url(x.png) }", []),
+        ("a.js", '"https://a.example"', []),
+    ],
+)
+def test_what_a_browser_would_fetch_from_another_host_is_seen(
+    tmp_path: Path, file: str, text: str, fetches: list[str]
+) -> None:
+    """A page that would do so ends the build; a link that a reader may follow does not."""
+    path = tmp_path / file
+    path.write_text(text, encoding="utf-8")
+    assert hook("nothing_from_elsewhere")["fetched"](path) == fetches
