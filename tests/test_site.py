@@ -81,6 +81,16 @@ def test_the_builder_takes_the_same_pages_for_files_as_the_tests_do() -> None:
         assert of_the_builder(text) == file_of(text)
 
 
+def test_a_source_distribution_has_what_the_site_is_built_from() -> None:
+    """The pages, what they stand for, and the settings are copied for a build, and picked from it."""
+    copied = re.findall(r'^    "([^"]+)",$', text_of("build_backend/_tree.py"), re.MULTILINE)
+    picked = [name for line in text_of("MANIFEST.in").splitlines() for name in line.split()[1:]]
+    for name in ("mkdocs.yml", *DOCS.relative_to(ROOT).parts, *INCLUDED):
+        part = Path(name).parts[0]
+        assert part in copied
+        assert part in picked
+
+
 @pytest.mark.parametrize(
     ("origin", "page", "link", "on_the_site"),
     [
