@@ -114,8 +114,16 @@ def _mpire(function: Function, workers: int) -> Iterator[Mapper]:
 def _joblib(function: Function, workers: int) -> Iterator[Mapper]:
     joblib = import_module("joblib")
     delayed = joblib.delayed(function)
-    with joblib.Parallel(workers) as parallel:
-        yield lambda items: list(parallel(delayed(item) for item in items))
+    try:
+        with joblib.Parallel(workers) as parallel:
+            yield lambda items: list(parallel(delayed(item) for item in items))
+    finally:
+        _end_workers_of_joblib()
+
+
+def _end_workers_of_joblib() -> None:
+    """End what joblib keeps for five minutes, to use it again."""
+    import_module("joblib.externals.loky").get_reusable_executor().shutdown(wait=True)
 
 
 @contextmanager
@@ -298,7 +306,10 @@ def _joblib_stream(function: Function, workers: int) -> Iterator[Streamer]:
     joblib = import_module("joblib")
     delayed = joblib.delayed(function)
     parallel = joblib.Parallel(workers, return_as="generator")
-    yield lambda items: parallel(delayed(item) for item in items)
+    try:
+        yield lambda items: parallel(delayed(item) for item in items)
+    finally:
+        _end_workers_of_joblib()
 
 
 @contextmanager
