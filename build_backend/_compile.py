@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,15 @@ from setuptools.command.build_ext import build_ext
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 """How Cython reads the sources: hints are for readers, the `.pxd` files give the C types."""
 
-FLAGS = {"unix": ["-O3", "-g0"], "mingw32": ["-O3", "-g0"], "msvc": ["/O2"]}
+FLAGS = {
+    "unix": ["-O3", "-g0", "-fvisibility=hidden"],
+    "mingw32": ["-O3", "-g0"],
+    "msvc": ["/O2"],
+}
 """Compiler options by kind of compiler. Never `-Ofast`: it changes how infinity compares."""
+
+LINK_FLAGS = {"unix": ["-Wl,-s"] if sys.platform == "linux" else []}
+"""Linker options by kind of compiler: the names of functions that nothing reads are left out."""
 
 C_FOLDER = "c"
 """Where the generated C goes, relative to the copy of the source tree."""
@@ -38,21 +45,23 @@ class _Run:
 
     Attributes:
         compiling: Whether it makes them; outside a build it is None.
-        names: The full names of the modules that `setup.py` declares.
+        only: The modules that it makes, without their package; all if there is none.
+        names: The full names of the modules that `setup.py` declares, of these.
     """
 
     compiling: bool | None = None
+    only: Collection[str] = ()
     names: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
-def compiling(yes: bool) -> Iterator[None]:
-    """Say for the time of a `with` block whether `setup.py` is run to compile."""
-    _Run.compiling = yes
+def compiling(yes: bool, only: Collection[str] = ()) -> Iterator[None]:
+    """Say for the time of a `with` block whether `setup.py` is run to compile, and what."""
+    _Run.compiling, _Run.only = yes, only
     try:
         yield
     finally:
-        _Run.compiling = None
+        _Run.compiling, _Run.only = None, ()
 
 
 def declared() -> tuple[str, ...]:
@@ -74,6 +83,10 @@ def steer(extensions: Sequence[Extension]) -> dict[str, Any]:
     """
     if _Run.compiling is None:
         raise SystemExit("setup.py is not run by hand: use `pip install .` or `python -m build`")
+    if _Run.only:
+        extensions = [each for each in extensions if each.name.rpartition(".")[2] in _Run.only]
+        if len(extensions) != len(_Run.only):
+            raise NotCompiledError(f"not all of {sorted(_Run.only)} are declared in setup.py")
     _Run.names = tuple(extension.name for extension in extensions)
     return {
         "ext_modules": list(extensions) if _Run.compiling else [],
@@ -115,8 +128,22 @@ class Compile(build_ext):
         for extension, c in zip(self.extensions, translated, strict=True):
             extension.sources = c.sources
             extension.extra_compile_args += FLAGS.get(self.compiler.compiler_type, [])
+            extension.extra_link_args += LINK_FLAGS.get(self.compiler.compiler_type, [])
+        self._forget_where_python_is()
         self.parallel = workers
         super().build_extensions()
+
+    def _forget_where_python_is(self) -> None:
+        """Keep the folders of the building Python out of what is linked.
+
+        A Python with a shared library hands its own folder on as a place to look for libraries. No
+        module of opero needs it, and on the machine of a user anybody might own that path.
+        """
+        command = getattr(self.compiler, "linker_so", None)
+        if command:
+            self.compiler.linker_so = [
+                word for word in command if not word.startswith("-Wl,-rpath")
+            ]
 
     def _check_python(self) -> None:
         """Raise if there is no use in looking for a compiler."""

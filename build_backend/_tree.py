@@ -44,6 +44,8 @@ LEFT_BEHIND = shutil.ignore_patterns(
     "*.so",
     "*.c",
     "*.egg-info",
+    ".*.lock",
+    ".*.stamp*",
     ".*_cache",
     ".benchmarks",
     ".hypothesis",

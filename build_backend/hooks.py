@@ -1,5 +1,7 @@
 """The door of the build backend: what PEP 517 and PEP 660 call, and what `setup.py` asks.
 
+`rebuild` is called by an editable install whose sources were edited.
+
 Nothing outside this package imports any other module of it.
 """
 
@@ -12,6 +14,7 @@ from ._backend import (
     get_requires_for_build_wheel,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
+    rebuild,
 )
 from ._compile import steer
 
@@ -24,5 +27,6 @@ __all__ = [
     "get_requires_for_build_wheel",
     "prepare_metadata_for_build_editable",
     "prepare_metadata_for_build_wheel",
+    "rebuild",
     "steer",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import json
 import os
 import re
@@ -110,7 +113,9 @@ def tree(tmp_path: Path) -> Tree:
     folder.mkdir()
     for name in ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    waste = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.egg-info")
+    waste = shutil.ignore_patterns(
+        "__pycache__", "*.so", "*.pyd", "*.egg-info", ".*.stamp*", ".*.lock"
+    )
     for name in ("build_backend", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=waste)
     setup = (ROOT / "setup.py").read_text()
@@ -316,6 +321,61 @@ def test_metadata_tells_the_version_that_the_package_tells(tree: Tree) -> None:
     outcome = tree.call("prepare_metadata_for_build_wheel", str(tree.out), {}, **NO_COMPILER)
     assert outcome.returned == "opero-7.8.9.dist-info", outcome.stderr
     assert tree.files() == before
+
+
+def test_two_builds_of_the_same_sources_have_the_same_bytes(tree: Tree) -> None:
+    """Whatever the day, the umask, the hash seed and the dates of the sources are."""
+    built = []
+    for seed, umask in ((1, 0o022), (2, 0o077)):
+        for path in tree.folder.rglob("*.py"):
+            os.utime(path, (seed * 1e8, seed * 1e8))
+        before = os.umask(umask)
+        try:
+            plain = tree.wheel({"build": "plain"}, PYTHONHASHSEED=str(seed))
+            sdist = tree.call("build_sdist", str(tree.out), PYTHONHASHSEED=str(seed))
+        finally:
+            os.umask(before)
+        assert plain.code == sdist.code == 0, plain.stderr + sdist.stderr
+        files = [tree.out / plain.returned, tree.out / sdist.returned]
+        built.append([path.read_bytes() for path in files])
+        for path in files:
+            path.unlink()
+    assert built[0] == built[1]
+
+
+def test_the_date_in_an_archive_is_the_one_that_is_asked_for(tree: Tree) -> None:
+    """`SOURCE_DATE_EPOCH` dates every file of a wheel and of a source distribution."""
+    date = {"SOURCE_DATE_EPOCH": "1700000000"}
+    plain = tree.wheel({"build": "plain"}, **date)
+    sdist = tree.call("build_sdist", str(tree.out), **date)
+    with zipfile.ZipFile(tree.out / plain.returned) as archive:
+        assert {each.date_time for each in archive.infolist()} == {(2023, 11, 14, 22, 13, 20)}
+    with tarfile.open(tree.out / sdist.returned) as archive:
+        assert {each.mtime for each in archive.getmembers()} == {1700000000}
+
+
+@pytest.mark.parametrize("date", ["yesterday", "0", "-1", "99999999999", "1e9"])
+def test_a_date_that_no_archive_can_hold_is_refused_in_words(tree: Tree, date: str) -> None:
+    """It is not guessed at, since the bytes depend on it."""
+    outcome = tree.wheel({"build": "plain"}, SOURCE_DATE_EPOCH=date)
+    assert outcome.code != 0
+    assert outcome.complaint().startswith(f"opero: SOURCE_DATE_EPOCH='{date}': use seconds since")
+    assert not list(tree.out.iterdir())
+
+
+def test_the_record_of_a_wheel_tells_what_is_in_it(tree: Tree) -> None:
+    """Each file with its hash and its size, once, and nothing else."""
+    outcome = tree.wheel({"build": "plain"})
+    with zipfile.ZipFile(tree.out / outcome.returned) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        told = {name: rest for name, *rest in csv.reader(archive.read(record).decode().split())}
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert len(found) == len(told)
+    assert told.pop(record) == ["", ""]
+    del found[record]
+    for name, content in found.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        assert told[name] == [f"sha256={digest}", str(len(content))]
 
 
 def test_setup_py_run_by_hand_says_what_to_run_instead(tree: Tree) -> None:
