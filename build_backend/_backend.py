@@ -105,6 +105,7 @@ def build_sdist(sdist_directory: str, config_settings: ConfigSettings | None = N
     """
     target = Path(sdist_directory).absolute()
     with _one_line_errors(), tempfile.TemporaryDirectory(prefix="opero-sdist-") as folder:
+        _archive.epoch(os.environ)
         _, rest = _settings.read(config_settings)
         with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(False):
             name = str(build_meta.build_sdist(folder, rest))
@@ -131,6 +132,7 @@ def build_wheel(
     target = Path(wheel_directory).absolute()
     target.mkdir(parents=True, exist_ok=True)
     with _one_line_errors():
+        _archive.epoch(os.environ)
         choice, rest = _settings.read(config_settings)
         with _checked_wheel(choice, rest) as wheel:
             shutil.move(wheel, target / wheel.name)

@@ -78,7 +78,7 @@ def catch_up(root: str) -> None:
             f"Run `{sys.executable} -m pip install -e {root}`, or set {switches.NO_REBUILD}=1 to "
             f"run what was compiled before, or {switches.PURE_PYTHON}=1 to run plain Python.",
             name="opero",
-        ) from error
+        ) from None
 
 
 def look(root: str) -> dict[str, tuple[str, str]]:

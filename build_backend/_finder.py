@@ -1,7 +1,7 @@
 """Has the tree compile what was edited when opero is imported from it.
 
 `_backend.build_editable` puts a copy beside an editable install, as `_opero_editable.py`; nothing
-in the tree imports it. It runs whenever Python starts, so it imports nothing itself, and does nothing
+in the tree imports it. It runs whenever Python starts: it imports nothing itself, and does nothing
 for any import but opero's.
 """
 
