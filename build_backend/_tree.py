@@ -32,6 +32,7 @@ PARTS = (
     "mkdocs.yml",
     "noxfile.py",
     "pyproject.toml",
+    "release",
     "setup.py",
     "src",
     "tests",

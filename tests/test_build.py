@@ -329,20 +329,21 @@ print(getattr(flight, "TOLD", None))
 """
 
 
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Path]:
+    """A tree, and a folder with what `pip install -e` would have unpacked from its wheel."""
+    folder = tmp_path_factory.mktemp("editable")
+    tree = make_tree(folder / "tree é")
+    outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
+    assert outcome.code == 0, outcome.stderr
+    with zipfile.ZipFile(tree.out / outcome.returned) as archive:
+        archive.extractall(folder / "site")
+    return tree, folder / "site"
+
+
 @needs_compiler
 class TestAnEditableInstallThatIsEdited:
     """What the next process that imports opero gets. One small installation serves all of them."""
-
-    @pytest.fixture(scope="class")
-    def installation(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Path]:
-        """A tree, and a folder with what `pip install -e` would have unpacked from its wheel."""
-        folder = tmp_path_factory.mktemp("editable")
-        tree = make_tree(folder / "tree é")
-        outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
-        assert outcome.code == 0, outcome.stderr
-        with zipfile.ZipFile(tree.out / outcome.returned) as archive:
-            archive.extractall(folder / "site")
-        return tree, folder / "site"
 
     @pytest.fixture(autouse=True)
     def start(self, installation: tuple[Tree, Path]) -> Iterator[None]:
