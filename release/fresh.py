@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6")
-"""What `installed.py` needs."""
+"""What `installed.py` needs, besides two extras of opero, since it imports every module."""
 
 
 def install_and_test(file: Path, python: str) -> None:
@@ -41,8 +41,8 @@ def install_and_test(file: Path, python: str) -> None:
         environ = _without_compiler(programs)
         if compiled:
             environ["OPERO_REQUIRE_COMPILED"] = "1"
-        install = [interpreter, "-m", "pip", "install", "--quiet", str(file), *REQUIREMENTS]
-        subprocess.run(install, env=environ, cwd=folder, check=True)
+        install = [interpreter, "-m", "pip", "install", "--quiet", f"{file}[disk,redis]"]
+        subprocess.run([*install, *REQUIREMENTS], env=environ, cwd=folder, check=True)
         outside = Path(folder, "outside")
         outside.mkdir()
         shutil.copy(ROOT / "pyproject.toml", outside)
