@@ -5,30 +5,21 @@
                                  └─ no ─▶ lock ─▶ look again ─▶ compile ─▶ a new stamp
                                                                   └─ cannot ─▶ ImportError
 
-The stamp lies beside the extension modules of one Python, and tells the size, the dates and the
-hash of each of them and of all that they are made from. `_finder.py` loads this file by its path,
-in the process of the user: it imports the standard library only, and at its top what is loaded
-anyway.
+`_stamp.py` does what is done each time; this module only runs when something is to be done, in the
+process of the user: it imports the standard library only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import subprocess
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import BinaryIO
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import ModuleType
-
-SUFFIX = EXTENSION_SUFFIXES[0]
-"""How the names of the extension modules of this Python end."""
-
-CORE, COMPILED = "src/opero/core", "src/opero/_compiled"
-FOR_ALL = ("setup.py", "build_backend/_compile.py")
-"""What every extension module depends on, as it does on every `.pxd` file."""
+from ._settings import switches
+from ._stamp import COMPILED, CORE, SUFFIX, beside, read, states
 
 _BUILD = """
 import sys
@@ -51,9 +42,6 @@ def catch_up(root: str) -> None:
         ImportError: If they are not, and cannot be made.
         SwitchError: If a switch has a value that means nothing.
     """
-    if {path: state for path, (_, state) in _read(root).items()} == _states(root):
-        return
-    switches = _load_switches(root)
     if switches.is_on(switches.NO_REBUILD, os.environ):
         return
     if switches.wanted_at_import(os.environ) == "plain":
@@ -62,10 +50,13 @@ def catch_up(root: str) -> None:
     try:
         edited = changed(root)
         if not edited:  # only dates are new
-            with contextlib.suppress(OSError):  # and who may not write has to compare each time
+            try:
                 stamp(root, look(root))
+            except OSError:
+                pass  # who may not write there has to compare each time
             return
-        with _locked(root):
+        with open(beside(root, "lock"), "ab") as file:  # the lock ends with the file
+            _lock(file)
             edited = changed(root)  # another process may have been faster
             if edited:
                 before = look(root)
@@ -86,9 +77,9 @@ def look(root: str) -> dict[str, tuple[str, str]]:
 
     Files that are as the stamp tells are not read again.
     """
-    known = _read(root)
+    known = read(root)
     found = {}
-    for path, state in _states(root).items():
+    for path, state in states(root).items():
         digest, before = known.get(path, ("", ""))
         found[path] = (digest if state == before else _digest(f"{root}/{path}"), state)
     return found
@@ -96,7 +87,7 @@ def look(root: str) -> dict[str, tuple[str, str]]:
 
 def changed(root: str) -> list[str]:
     """Return the paths of files that are not there as the stamp tells, or that it does not tell."""
-    known, found = _read(root), look(root)
+    known, found = read(root), look(root)
     none = ("", "")
     return sorted(
         path
@@ -115,65 +106,26 @@ def stamp(root: str, before: dict[str, tuple[str, str]]) -> None:
     sources = {path: file for path, file in before.items() if not path.endswith(SUFFIX)}
     modules = {path: file for path, file in look(root).items() if path.endswith(SUFFIX)}
     lines = [f"{digest} {state} {path}\n" for path, (digest, state) in (sources | modules).items()]
-    staged = f"{_beside(root, 'stamp')}.{os.getpid()}"
+    staged = f"{beside(root, 'stamp')}.{os.getpid()}"
     with open(staged, "w", encoding="utf-8") as file:
         file.writelines(lines)
-    os.replace(staged, _beside(root, "stamp"))
+    os.replace(staged, beside(root, "stamp"))
 
 
 def forget(root: str) -> None:
     """Remove the stamp: there are no extension modules."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_beside(root, "stamp"))
+    try:
+        os.unlink(beside(root, "stamp"))
+    except FileNotFoundError:
+        pass
 
 
 class _FailedError(Exception):
     """The compilation failed; the text is what it said."""
 
 
-def _beside(root: str, ending: str) -> str:
-    """Return the path of a file of this Python's own beside its extension modules."""
-    return f"{root}/{COMPILED}/.{SUFFIX.rpartition('.')[0].strip('.') or 'python'}.{ending}"
-
-
-def _read(root: str) -> dict[str, tuple[str, str]]:
-    """Return what the stamp tells of each file; nothing if there is none, or none that is whole."""
-    try:
-        with open(_beside(root, "stamp"), encoding="utf-8") as file:
-            lines = [line.rstrip("\n").split(" ", 4) for line in file]
-        return {path: (digest, f"{size} {m} {c}") for digest, size, m, c, path in lines}
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _states(root: str) -> dict[str, str]:
-    """Return size and dates of every file that counts.
-
-    A tool can set back when a file was modified, but hardly when it was changed: both are told.
-    """
-    found = {}
-    for folder, endings in ((COMPILED, (SUFFIX, ".pxd", ".pyx")), (CORE, (".py",))):
-        with os.scandir(f"{root}/{folder}") as entries:
-            for entry in entries:
-                name = entry.name
-                if not name.endswith(endings) or name[0] == "." or name == "__init__.py":
-                    continue
-                if f"{COMPILED}/{name}x" not in found:  # else a twin in `.pyx` is compiled instead
-                    found[f"{folder}/{name}"] = _state(entry.stat())
-    for path in FOR_ALL:
-        found[path] = _state(os.stat(f"{root}/{path}"))
-    return found
-
-
-def _state(stat: os.stat_result) -> str:
-    """Return size and dates of a file as the stamp tells them."""
-    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-
-
 def _digest(path: str) -> str:
     """Return the hash of a file."""
-    from hashlib import sha256
-
     with open(path, "rb") as file:
         return sha256(file.read()).hexdigest()
 
@@ -191,8 +143,6 @@ def _affected(edited: Sequence[str]) -> list[str]:
 
 def _compile(root: str, edited: Sequence[str], environ: dict[str, str]) -> None:
     """Have the build backend compile what `edited` files affect, in a process of its own."""
-    import subprocess
-
     names = _affected(edited)
     print(
         f"opero: {_named(edited)} changed: compiling {', '.join(names) or 'all'} again",
@@ -219,32 +169,20 @@ def _named(paths: Sequence[str]) -> str:
     return f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else "".join(paths) or "opero"
 
 
-@contextlib.contextmanager
-def _locked(root: str) -> Iterator[None]:
-    """Keep other processes of this Python from compiling at the same time."""
-    with open(_beside(root, "lock"), "ab") as file:
-        if sys.platform == "win32":
-            import msvcrt
-            import time
+def _lock(file: BinaryIO) -> None:
+    """Wait until no other process of this Python compiles, and keep others from it."""
+    if sys.platform == "win32":
+        import msvcrt
+        import time
 
-            while True:
-                try:
-                    file.seek(0)
-                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                    break
-                except OSError:  # somebody else has it
-                    time.sleep(0.1)
-        else:
-            import fcntl
+        while True:
+            try:
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:  # another process has it
+                time.sleep(0.1)
+    else:
+        import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # the lock ends with the file
-
-
-def _load_switches(root: str) -> ModuleType:
-    """Import the parser of the switches from its file."""
-    from importlib.machinery import SourceFileLoader
-
-    module = type(sys)("_opero_switches")
-    SourceFileLoader(module.__name__, f"{root}/src/opero/switches.py").exec_module(module)
-    return module
+        fcntl.flock(file, fcntl.LOCK_EX)

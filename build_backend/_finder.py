@@ -35,19 +35,40 @@ class _Finder:
         home = os.path.join(self.root, "src", "opero", "__init__.py")
         if spec is None or spec.origin is None or os.path.realpath(spec.origin) != home:
             return None  # this opero lives elsewhere
-        there = os.path.join(self.root, "build_backend", "_editable.py")
-        if not os.path.exists(there):
+        backend = os.path.join(self.root, "build_backend")
+        if not os.path.exists(os.path.join(backend, "_stamp.py")):
             raise ImportError(
                 f"{self.root} is older than its editable install: run "
                 f"`{sys.executable} -m pip install -e {self.root}`",
                 name=name,
             )
-        tree = type(sys)("_opero_editable_tree")
-        SourceFileLoader(tree.__name__, there).exec_module(tree)
-        tree.catch_up(self.root)
+        stamp = type(sys)("_opero_editable_stamp")
+        SourceFileLoader(stamp.__name__, os.path.join(backend, "_stamp.py")).exec_module(stamp)
+        if not stamp.is_current(self.root):
+            self._catch_up()
         if self in sys.meta_path:
             sys.meta_path.remove(self)  # what is loaded cannot be replaced: once is enough
         return spec
+
+    def _catch_up(self) -> None:
+        """Have the build backend of the tree see to it, and leave no module of it behind."""
+        others = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_backend(name)}
+        sys.path.insert(0, self.root)
+        try:
+            from build_backend import _editable
+
+            _editable.catch_up(self.root)
+        finally:
+            sys.path.remove(self.root)
+            for name in list(sys.modules):
+                if _is_backend(name):
+                    del sys.modules[name]
+            sys.modules.update(others)
+
+
+def _is_backend(name: str) -> bool:
+    """Tell whether this is the name of a build backend's module, be it opero's or another's."""
+    return name.partition(".")[0] == "build_backend"
 
 
 def watch(root: str) -> None:
