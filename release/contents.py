@@ -65,17 +65,18 @@ def read_wheel(path: Path) -> Wheel:
     Raises:
         ValueError: If its name is not that of a wheel of opero.
     """
-    name = _WHEEL.fullmatch(path.name)
-    if name is None:
+    told = _WHEEL.fullmatch(path.name)
+    if told is None:
         raise ValueError(f"{path.name} is not the name of a wheel of opero")
     with ZipFile(path) as archive:
-        files = {file: archive.read(file) for file in archive.namelist()}
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        files = {name: archive.read(name) for name in names}
     modules = {
         file.rpartition("/")[2].partition(".")[0]: content
         for file, content in files.items()
         if file.endswith((".so", ".pyd"))
     }
-    return Wheel(path, name["version"], name["abi"], name["platform"], files, modules)
+    return Wheel(path, told["version"], told["abi"], told["platform"], files, modules)
 
 
 def wheel_faults(wheel: Wheel) -> list[str]:

@@ -90,6 +90,13 @@ class TestContents:
         wheel = changed(built[1], tmp_path, **{name: b"x"})
         assert fault in contents.wheel_faults(contents.read_wheel(wheel))
 
+    def test_an_entry_for_a_folder_is_no_file(
+        self, contents: ModuleType, built: tuple[Tree, Path, Path], tmp_path: Path
+    ) -> None:
+        """Some tools that repair wheels write such entries."""
+        wheel = changed(built[1], tmp_path, **{"opero/": b""})
+        assert contents.wheel_faults(contents.read_wheel(wheel)) == []
+
     @pytest.mark.parametrize(
         "name", ["opero/py.typed", "opero/core/flight.py", "opero/__init__.py"]
     )
