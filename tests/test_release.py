@@ -168,8 +168,8 @@ class TestBinaries:
         runpath = self.faults(self.GOOD, "-Wl,-s", "-Wl,-rpath,/opt/python/lib")
         assert "x: looks for libraries in /opt/python/lib" in runpath
         assert "x: holds the path /opt/python/lib" in runpath
-        shown = self.GOOD + self.GOOD.replace("PyInit_x", "helper")
-        assert self.faults(shown, "-Wl,-s") == ["x: shows helper"]
+        shown = self.GOOD + self.GOOD.replace("PyInit_x", "extra")
+        assert self.faults(shown, "-Wl,-s") == ["x: shows extra"]
         assert self.faults("int nothing;", "-Wl,-s") == ["x: does not show PyInit_x"]
         foreign = "extern int foreign(void);\n" + self.GOOD.replace(
             "return 0", "foreign(); return 0"
