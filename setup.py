@@ -24,7 +24,32 @@ EXTENSIONS = [
     Extension("opero._compiled.words", ["src/opero/_compiled/words.pyx"]),
 ]
 
+FREE_THREADED = frozenset(
+    {
+        "opero._compiled.attempts",
+        "opero._compiled.binding",
+        "opero._compiled.bucket",
+        "opero._compiled.call",
+        "opero._compiled.canonical",
+        "opero._compiled.chunk",
+        "opero._compiled.clock",
+        "opero._compiled.fallback",
+        "opero._compiled.flight",
+        "opero._compiled.journal",
+        "opero._compiled.keys",
+        "opero._compiled.shapes",
+        "opero._compiled.shared_bucket",
+        "opero._compiled.store",
+        "opero._compiled.words",
+    }
+)
+"""The modules that are safe where threads run without the interpreter's lock (the GIL).
+
+`tests/test_free_threading.py` has a stress test for each. One that is left out here makes a
+free-threaded interpreter turn its lock on for good, so for users it is all of them or none.
+"""
+
 if __name__ == "__main__":
     from build_backend.hooks import steer
 
-    setup(**steer(EXTENSIONS))
+    setup(**steer(EXTENSIONS, FREE_THREADED))

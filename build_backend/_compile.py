@@ -12,6 +12,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ from setuptools.command.build_ext import build_ext
 
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 """How Cython reads the sources: hints are for readers, the `.pxd` files give the C types."""
+
+FREE_THREADED_SINCE = (3, 3)
+"""The first Cython that locks an object for the moment in which one of its fields is read or set.
+
+Modules that an older one makes are not declared to do without the interpreter's lock.
+"""
 
 FLAGS = {
     "unix": ["-O3", "-g0", "-fvisibility=hidden"],
@@ -47,11 +54,13 @@ class _Run:
         compiling: Whether it makes them; outside a build it is None.
         only: The modules that it makes, without their package; all if there is none.
         names: The full names of the modules that `setup.py` declares, of these.
+        free_threaded: Which of them are safe without the interpreter's lock.
     """
 
     compiling: bool | None = None
     only: Collection[str] = ()
     names: tuple[str, ...] = ()
+    free_threaded: Collection[str] = ()
 
 
 @contextlib.contextmanager
@@ -69,11 +78,12 @@ def declared() -> tuple[str, ...]:
     return _Run.names
 
 
-def steer(extensions: Sequence[Extension]) -> dict[str, Any]:
+def steer(extensions: Sequence[Extension], free_threaded: Collection[str]) -> dict[str, Any]:
     """Tell `setup.py` what to pass to `setup()`.
 
     Args:
         extensions: All extensions that there are.
+        free_threaded: The full names of those that are safe without the interpreter's lock.
 
     Returns:
         Keyword arguments of `setup()`: without extensions, unless this build compiles.
@@ -88,6 +98,7 @@ def steer(extensions: Sequence[Extension]) -> dict[str, Any]:
         if len(extensions) != len(_Run.only):
             raise NotCompiledError(f"not all of {sorted(_Run.only)} are declared in setup.py")
     _Run.names = tuple(extension.name for extension in extensions)
+    _Run.free_threaded = free_threaded
     return {
         "ext_modules": list(extensions) if _Run.compiling else [],
         "cmdclass": {"build_ext": Compile},
@@ -117,18 +128,25 @@ class Compile(build_ext):
         from Cython.Build import cythonize
 
         workers = os.cpu_count() or 1
-        translated = cythonize(
-            [Extension(extension.name, list(extension.sources)) for extension in self.extensions],
-            nthreads=workers,
-            force=True,
-            include_path=["src"],
-            build_dir=C_FOLDER,
-            compiler_directives=DIRECTIVES,
-        )
-        for extension, c in zip(self.extensions, translated, strict=True):
-            extension.sources = c.sources
-            extension.extra_compile_args += FLAGS.get(self.compiler.compiler_type, [])
-            extension.extra_link_args += LINK_FLAGS.get(self.compiler.compiler_type, [])
+        known = tuple(map(int, version("Cython").split(".")[:2])) >= FREE_THREADED_SINCE
+        for free in (True, False):  # Cython takes directives for all modules of one go
+            chosen = [
+                extension
+                for extension in self.extensions
+                if free == (known and extension.name in _Run.free_threaded)
+            ]
+            translated = cythonize(
+                [Extension(extension.name, list(extension.sources)) for extension in chosen],
+                nthreads=workers,
+                force=True,
+                include_path=["src"],
+                build_dir=C_FOLDER,
+                compiler_directives={**DIRECTIVES, "freethreading_compatible": free},
+            )
+            for extension, c in zip(chosen, translated, strict=True):
+                extension.sources = c.sources
+                extension.extra_compile_args += FLAGS.get(self.compiler.compiler_type, [])
+                extension.extra_link_args += LINK_FLAGS.get(self.compiler.compiler_type, [])
         self._forget_where_python_is()
         self.parallel = workers
         super().build_extensions()

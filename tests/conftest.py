@@ -6,6 +6,9 @@ active. `--implementation plain` (or `compiled`) deselects the other half.
 
 A test marked `redis` needs a redis-server, and starts its own. Where there is none, such tests are
 deselected and the header says so; with `OPERO_REQUIRE_REDIS=1` that is an error.
+
+With `OPERO_HURRY=1` threads switch as often as the interpreter can in every test, not only in those
+that are about threads; CI runs the files that use threads a second time that way.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +75,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if EXECUTABLE is None and switches.is_on("OPERO_REQUIRE_REDIS", os.environ):
         raise pytest.UsageError("OPERO_REQUIRE_REDIS is on, and there is no redis-server")
+    if switches.is_on("OPERO_HURRY", os.environ):
+        sys.setswitchinterval(1e-6)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that in its background
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -90,8 +96,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         if EXECUTABLE
         else "opero redis: no redis-server, tests that need one are DESELECTED in this run"
     )
+    lines.append(f"opero threads: {_threads()}")
     lines.append(f"opero endurance: {REPEATS} repetitions; OPERO_REPEATS=100 for more")
     return lines
+
+
+def _threads() -> str:
+    """Say how threads take turns in this run."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "at the same time, without the interpreter's lock"
+    return f"they switch every {sys.getswitchinterval():g} s; OPERO_HURRY=1 for as often as can be"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -192,7 +192,8 @@ def test_a_key_that_a_race_has_put_into_the_dictionary_twice_is_dropped_twice(
 
     Meddled.meddle = meddle
     store.put(Meddled("third"), 3)
-    assert [entry.value for entry in store.entries.values()] == [2, 3, 3]
+    values = [entry.value for entry in store.entries.values()]
+    assert values in ([2, 3, 3], [2, 3])  # a dictionary without the lock of the interpreter sees it
     assert store.drop(Meddled("third"))
     assert store.find(Meddled("third")) is None
     assert store.find(Meddled("second")).value == 2
@@ -404,7 +405,7 @@ def test_there_are_never_more_entries_than_maxsize(
         for _ in range(hits):
             store.find(key)
         assert len(store.small) + len(store.main) <= 2 * maxsize + 17
-        assert len(store.ghosts or ()) <= max(128, 4 * maxsize)
+        assert sum(map(len, store.ghosts)) <= max(128, 4 * maxsize)
 
 
 def test_a_store_is_filled_before_anything_is_evicted(core: hotpath.Core) -> None:

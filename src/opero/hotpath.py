@@ -20,6 +20,7 @@ import warnings
 from importlib import import_module
 
 from . import switches
+from .gil import FREE_THREADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Core:
 
         A method in C runs from start to end under the interpreter's lock; one in Python does not.
         """
-        if self.name == "compiled" and getattr(sys, "_is_gil_enabled", _always)():
+        if self.name == "compiled" and not FREE_THREADED:
             return None
         return threading.RLock()  # a finalizer may come back in the middle of a step
 
@@ -173,11 +174,6 @@ def load(name: Literal["plain", "compiled"]) -> Core:
     if missing:
         raise MissingModulesError(tuple(sorted(missing)))
     return _loaded.setdefault(name, Core(name, classes))
-
-
-def _always() -> bool:
-    """Stand in for `sys._is_gil_enabled` on a Python that has no other way to run."""
-    return True
 
 
 def _choose() -> tuple[Core, str]:

@@ -6,6 +6,7 @@ attempt that succeeds makes nothing at all. What leaves the straight path is pac
 the shell, or to `Binding.key`.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
@@ -66,7 +67,23 @@ cdef extern from *:
     }
 
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
+
+    /* Without the interpreter's lock, threads count at the same time. */
+    #if !defined(Py_GIL_DISABLED)
+      #define OPERO_FREE_THREADED 0
+      #define opero_add(figure, amount) (*(figure) += (amount))
+    #else
+      #define OPERO_FREE_THREADED 1
+      #if defined(_MSC_VER)
+        #include <intrin.h>
+        #define opero_add(figure, amount) _InterlockedExchangeAdd64(figure, amount)
+      #else
+        #define opero_add(figure, amount) __atomic_fetch_add(figure, amount, __ATOMIC_RELAXED)
+      #endif
+    #endif
     """
+    bint OPERO_FREE_THREADED
+    void opero_add(long long *figure, long long amount) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
@@ -241,6 +258,29 @@ cdef class _Wrapper:
             *(() if self.archive is None else self.archive.figures()),
         )
 
+    def add(self, figure, long long amount):
+        """Add to a figure, given by its name; it may be less than 0."""
+        if figure == "attempted":
+            opero_add(&self.attempted, amount)
+        elif figure == "retries":
+            opero_add(&self.retries, amount)
+        elif figure == "failures":
+            opero_add(&self.failures, amount)
+        elif figure == "fallbacks":
+            opero_add(&self.fallbacks, amount)
+        elif figure == "backoff_wait":
+            opero_add(&self.backoff_wait, amount)
+        elif figure == "permit_wait":
+            opero_add(&self.permit_wait, amount)
+        elif figure == "calls":
+            opero_add(&self.calls, amount)
+        elif figure == "hits":
+            opero_add(&self.hits, amount)
+        elif figure == "misses":
+            opero_add(&self.misses, amount)
+        else:
+            raise ValueError(f"there is no figure called {figure!r}")
+
     def cache_info(self):
         """Return hits and misses since the last `cache_clear`, and the size of the cache."""
         from opero.figures import CacheInfo
@@ -373,6 +413,12 @@ cdef empty(dict flights):
         pass
 
 
+cdef inline object value_of(Entry entry):
+    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    with cython.critical_section(entry):
+        return entry.value
+
+
 cdef inline object part(Freezer freezer, object value):
     """Return the key part of one argument."""
     if PyUnicode_CheckExact(value) or PyLong_CheckExact(value):
@@ -484,24 +530,30 @@ cdef class Call(_Wrapper):
         try:
             entry = None
             # comparing another kind of key may run Python code, and let a thread store it meanwhile
-            if again or not simple:
+            if again or not simple or OPERO_FREE_THREADED:
                 entry = store.find(key)
-            value = self.attempt(args, argsf, names, deadline) if entry is None else entry.value
             if entry is None:
+                value = self.attempt(args, argsf, names, deadline)
                 entry = store.reserve(key) if simple else self.room(store, key)
-                listed = self.take_out(store, key, flight)
+                if OPERO_FREE_THREADED:
+                    listed = self.is_listed(store, key, flight)
+                else:
+                    listed = self.take_out(store, key, flight)
                 if entry is not None:
                     if listed:  # and nobody has looked since it was taken out
                         store.fill(entry, value)
                     else:  # it was invalidated meanwhile
                         store.drop(key)
+                if OPERO_FREE_THREADED:  # only now: who comes next has to find the value
+                    self.take_out(store, key, flight)
             else:
+                value = value_of(entry)
                 listed = self.take_out(store, key, flight)
         except BaseException as error:
             self.take_out(store, key, flight)
             flight.land(None, error)
             raise
-        if listed and Py_REFCNT(flight) == 1:
+        if not OPERO_FREE_THREADED and listed and Py_REFCNT(flight) == 1:
             self.spare = flight  # nobody else has seen it, and now nobody can
         else:
             flight.land(value, None)
@@ -514,7 +566,9 @@ cdef class Call(_Wrapper):
             Whether it was in the table still: whoever invalidates its key takes it out.
         """
         cdef object gone
-        if PyUnicode_CheckExact(key) or PyLong_CheckExact(key):  # no other thread can cut in
+        if not OPERO_FREE_THREADED and (
+            PyUnicode_CheckExact(key) or PyLong_CheckExact(key)  # no other thread can cut in
+        ):
             gone = store.flights.pop(key, None)
             if gone is not flight and gone is not None:
                 store.flights[key] = gone
@@ -522,6 +576,14 @@ cdef class Call(_Wrapper):
         try:
             if store.flights.get(key) is flight:
                 return store.flights.pop(key, None) is flight
+        except Exception as error:  # comparing keys may raise; the next call tidies up
+            self.journal.unstored(self.name, error)
+        return False
+
+    cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
+        """Tell whether a flight is in the table still."""
+        try:
+            return store.flights.get(key) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
             self.journal.unstored(self.name, error)
         return False
@@ -587,12 +649,12 @@ cdef PyObject *first_attempt(
             return owned(self.run(args, argsf, names, deadline, None))
         if self.journal.debug:
             self.journal.permit(self.name, 0.0)
-    self.attempted += 1
+    opero_add(&self.attempted, 1)
     result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
     if result is not NULL:
         return result
     if self.single:
-        self.failures += 1
+        opero_add(&self.failures, 1)
         return NULL  # with the function's own exception set
     return owned(self.run(args, argsf, names, deadline, opero_take_error()))
 
@@ -602,7 +664,7 @@ cdef PyObject *call_uncached(
 ) except NULL:
     cdef Call self = <Call>this
     cdef long long deadline = NEVER
-    self.calls += 1
+    opero_add(&self.calls, 1)
     if self.timeout:
         deadline = self.clock.now() + self.timeout
     return first_attempt(self, args, argsf, names, deadline)
@@ -617,7 +679,7 @@ cdef PyObject *call_cached(
     cdef MemoryStore store
     cdef Entry entry
     cdef object key
-    self.calls += 1
+    opero_add(&self.calls, 1)
     if self.lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -628,11 +690,13 @@ cdef PyObject *call_cached(
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
-        self.hits += 1
+        opero_add(&self.hits, 1)
         if self.journal.debug:
             self.journal.hit(self.name)
+        if OPERO_FREE_THREADED:
+            return owned(value_of(entry))
         return owned(entry.value)
-    self.misses += 1
+    opero_add(&self.misses, 1)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
         key = self.binding.freezer.keep(key)
     if self.timeout:
@@ -645,7 +709,7 @@ cdef PyObject *call_stored(
 ) except NULL:
     cdef _Wrapper self = <_Wrapper>this
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    self.calls += 1
+    opero_add(&self.calls, 1)
     return owned(
         self.archive.recall(
             self, opero_pack(args, count), opero_pack_named(args + count, names)
@@ -685,9 +749,9 @@ cdef PyObject *acall_cached(
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef MemoryStore store
     cdef Entry entry
-    cdef object key
+    cdef object key, found
     cdef PyObject *value[1]
-    self.calls += 1
+    opero_add(&self.calls, 1)
     if self.lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -698,12 +762,16 @@ cdef PyObject *acall_cached(
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
-        self.hits += 1
+        opero_add(&self.hits, 1)
         if self.journal.debug:
             self.journal.hit(self.name)
-        value[0] = <PyObject *>entry.value
+        if OPERO_FREE_THREADED:
+            found = value_of(entry)
+            value[0] = <PyObject *>found
+        else:
+            value[0] = <PyObject *>entry.value
         return PyObject_Vectorcall(<PyObject *>self.ready, value, 1, NULL)
-    self.misses += 1
+    opero_add(&self.misses, 1)
     key = self.binding.freezer.keep(key)
     return owned(
         self.shell.share(
@@ -719,14 +787,14 @@ cdef PyObject *acall_uncached(
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *given[4]
     cdef object packed, named
-    self.calls += 1
+    opero_add(&self.calls, 1)
     if self.timeout or self.limiter is not None or self.fallback is not None:
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if self.timeout:
             return owned(self.shell.run_until(self, packed, named))
         return owned(self.shell.run(self, packed, named))
-    self.attempted += 1
+    opero_add(&self.attempted, 1)
     given[0] = this
     given[1] = <PyObject *>self.func
     if count == 1 and names is NULL:

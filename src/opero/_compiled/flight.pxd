@@ -2,6 +2,8 @@
 
 cimport cython
 
+cdef bint FREE_THREADED
+
 
 @cython.final
 @cython.freelist(8)
@@ -15,3 +17,4 @@ cdef class Flight:
     cpdef join(self, object gate)
     cpdef leave(self, object gate)
     cpdef land(self, object value, object error)
+    cdef list _end(self, object value, object error)

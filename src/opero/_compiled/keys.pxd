@@ -32,6 +32,7 @@ cdef extern from *:
     """
     Py_hash_t hash "opero_hash" (object value) except? -1
 
+cdef bint FREE_THREADED
 cdef int _DEPTH
 cdef int _DIGEST_ABOVE
 cdef object _ABSENT

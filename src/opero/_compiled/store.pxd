@@ -10,6 +10,7 @@ cdef int _RESERVED
 cdef int _MOST_USES
 cdef unsigned long long _GOLDEN
 cdef int _TRIES
+cdef bint FREE_THREADED
 cdef long long NEVER
 
 
@@ -18,7 +19,7 @@ cdef long long NEVER
 cdef class Entry:
     cdef readonly object key
     cdef readonly long long mark
-    cdef readonly object value
+    cdef public object value
     cdef readonly long long expires
     cdef readonly int uses
 
@@ -37,17 +38,18 @@ cdef class MemoryStore:
     cdef readonly object main
     cdef readonly object append_small
     cdef readonly object next_small
-    cdef readonly bytearray ghosts
+    cdef readonly list ghosts
     cdef readonly long long ghost_mask
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
     cpdef put(self, object key, object value)
     @cython.locals(entry=Entry, old=Entry, mark=cython.longlong)
     cpdef Entry reserve(self, object key)
+    @cython.locals(shared=object)
     cpdef fill(self, Entry entry, object value)
     @cython.locals(entry=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int)
     cpdef bint drop(self, object key) except -1
-    @cython.locals(entry=Entry, gone=list)
+    @cython.locals(entry=Entry, gone=list, ghosts=bytearray)
     cpdef clear(self)
     @cython.locals(entry=Entry)
     cpdef bint evict(self) except -1

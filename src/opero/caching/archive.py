@@ -204,9 +204,9 @@ class Archive:
     def hits(self, call: Any, found: Any) -> bool:
         """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
         if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
-            call.misses += 1
+            call.add("misses", 1)
             return False
-        call.hits += 1
+        call.add("hits", 1)
         if call.journal.debug:
             call.journal.hit(call.name)
         return True

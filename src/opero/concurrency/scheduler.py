@@ -188,7 +188,7 @@ class Scheduler:
         span = Span(values)
         self.read += len(values)
         self.sizer.fed(len(values))
-        self.call.calls += len(values)
+        self.call.add("calls", len(values))
         if self.ordered:
             self._order.append(span)
         if not self._careful:
@@ -246,12 +246,12 @@ class Scheduler:
             entry = store.find(key)
             fresh = entry is not None
         if fresh:
-            call.hits += 1
+            call.add("hits", 1)
             if call.journal.debug:
                 call.journal.hit(call.name)
             self._settle(span, offset, entry.value, False)
             return False
-        call.misses += 1
+        call.add("misses", 1)
         if not self._stored:
             key = call.binding.freezer.keep(key)
         run = self._runs.find(key)
@@ -300,7 +300,7 @@ class Scheduler:
         call = self.call
         if self.buckets is not None:
             waited = now - self._refused.pop(slot, now)
-            call.permit_wait += waited
+            call.add("permit_wait", waited)
             if call.journal.debug:
                 call.journal.permit(call.name, waited / 1e9)
             if len(job.values) > 1:  # the permit is for one
@@ -310,7 +310,7 @@ class Scheduler:
             job.deadline = job.trial.deadline
         elif call.timeout:
             job.deadline = now + call.timeout
-        call.attempted += len(job.values)
+        call.add("attempted", len(job.values))
         return job
 
     def _take_out(self, due: bool) -> None:
@@ -318,7 +318,7 @@ class Scheduler:
         if due:
             job = heappop(self._heap)[2]
             assert job.trial is not None
-            self.call.backoff_wait += job.trial.attempts.delay
+            self.call.add("backoff_wait", job.trial.attempts.delay)
         else:
             self._line.popleft()
 
@@ -385,7 +385,7 @@ class Scheduler:
         known = len(results)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
-        self.call.attempted -= len(job.values) - first  # these have not begun
+        self.call.add("attempted", first - len(job.values))  # these have not begun
         self._take_in(_part(job, range(known)), results, failures)
         if at is not None:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
@@ -434,7 +434,7 @@ class Scheduler:
         if misfits(call, error, args, kwargs):
             return error
         if getattr(error, "beyond_retry", False):
-            call.failures += 1
+            call.add("failures", 1)
             return error
         given: Any = None
         width = 1

@@ -3,13 +3,16 @@
 The first caller of a missing key leads: it puts a `Flight` in the store's table under the key and
 runs. Callers that find a flight there follow: each leaves a locked mutex by `join`, looks once more
 whether the flight is `done`, and waits for its mutex. Leaving before looking, and finishing before
-waking, is what makes this safe although the leader, who mostly flies alone, takes no lock.
+waking, is what makes this safe although the leader, who mostly flies alone, takes no lock. Without
+the interpreter's lock a processor may look before it has finished; there the leader takes it too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+
+from opero.gil import FREE_THREADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,13 +68,22 @@ class Flight:
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Make the outcome known and wake those who follow."""
+        if FREE_THREADED:
+            with _joining:
+                waiters = self._end(value, error)
+        else:
+            waiters = self._end(value, error)
+        for gate in waiters:
+            gate.release()
+
+    def _end(self, value: Any, error: BaseException | None) -> list[Any]:
+        """Make the outcome known; return the mutexes of those who follow."""
         self.value = value
         self.error = error
         self.traceback = None if error is None else error.__traceback__
         self.done = True
         if self.waiters is None:
-            return
+            return []
         with _joining:
             waiters, self.waiters = self.waiters, None
-        for gate in waiters:
-            gate.release()
+        return waiters

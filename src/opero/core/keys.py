@@ -25,6 +25,7 @@ from math import copysign
 from struct import pack
 
 from opero.exceptions import CacheKeyError
+from opero.gil import FREE_THREADED
 
 from .shapes import WAY_OUT, Shapes, name_of
 
@@ -74,7 +75,8 @@ class Table:
         found = self.entries
         if found is None:
             found = dict(zip(self.flat[::2], self.flat[1::2], strict=True))
-            self.entries = found
+            if not FREE_THREADED:  # where others would read the field while it is written
+                self.entries = found
         return found
 
 

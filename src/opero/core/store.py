@@ -7,8 +7,10 @@ ghosts are two bytes of their hash each, in a table with two places for each, wh
 replace earlier ones, instead of a queue; and entries that were dropped stay in their queue, dead,
 until they reach its end or the queue is compacted.
 
-Only single operations of dicts, sets and deques touch shared state, and each of them is atomic;
-so threads, and finalizers that run in the middle of a call, find the store consistent.
+Only single operations of dicts, lists and deques touch shared state, and each of them is atomic,
+with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
+call, find the store consistent. What is compiled keeps to that: it replaces no object in a field
+that others read, but for an entry's value (see `fill`).
 
 A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
 dictionary meanwhile. It begins anew when it sees that, but it does not always see it:
@@ -29,6 +31,7 @@ import weakref
 from collections import deque
 
 from opero.exceptions import CacheKeyError
+from opero.gil import FREE_THREADED
 
 from .clock import NEVER, Clock
 
@@ -112,7 +115,7 @@ class MemoryStore:
         self.main: deque[Entry] = deque()
         self.append_small: Callable[[Entry], None] = self.small.append
         self.next_small: Callable[[], Entry] = self.small.popleft
-        self.ghosts: bytearray | None = None  # made at the first eviction
+        self.ghosts: list[bytearray] = []  # the table is made at the first eviction
         self.ghost_mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
 
     def find(self, key: Any) -> Entry | None:
@@ -166,7 +169,11 @@ class MemoryStore:
 
     def fill(self, entry: Entry, value: Any) -> None:
         """Put a value into the entry that was reserved for it."""
-        entry.value = value
+        if FREE_THREADED:  # where a compiled entry is locked by whoever looks at its value
+            shared: Any = entry
+            shared.value = value
+        else:
+            entry.value = value
         if self.ttl:
             entry.expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
         if entry.uses == _RESERVED:
@@ -203,7 +210,8 @@ class MemoryStore:
                 gone.append(entry)
         except KeyError:  # another thread took the last one
             pass
-        self.ghosts = None
+        for ghosts in self.ghosts:  # wiped, not thrown away: others may be looking at them
+            ghosts[:] = bytes(len(ghosts))
 
     def evict(self) -> bool:
         """Take one entry out, from probation if that is over its share; tell whether one was."""
@@ -263,9 +271,9 @@ class MemoryStore:
 
     def remember(self, mark: int) -> None:
         """Keep in mind that a key with this hash was evicted from probation."""
-        ghosts = self.ghosts
-        if ghosts is None:
-            self.ghosts = ghosts = bytearray(2 * self.ghost_mask + 2)
+        if not self.ghosts:
+            self.ghosts.append(bytearray(2 * self.ghost_mask + 2))
+        ghosts = self.ghosts[0]
         mixed = mark * _GOLDEN
         at = 2 * (mixed >> 23 & self.ghost_mask)
         ghosts[at ^ 2] = ghosts[at]
@@ -275,9 +283,9 @@ class MemoryStore:
 
     def recalls(self, mark: int) -> bool:
         """Tell whether a key with this hash was evicted from probation not long ago."""
-        ghosts = self.ghosts
-        if ghosts is None:
+        if not self.ghosts:
             return False
+        ghosts = self.ghosts[0]
         mixed = mark * _GOLDEN
         at = 2 * (mixed >> 23 & self.ghost_mask)
         low = mixed >> 48 & 255 or 1

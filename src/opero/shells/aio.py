@@ -102,13 +102,13 @@ async def run(
                 error = None
                 if attempts.delay:
                     waited = await sleep(call.clock, attempts.delay)
-                    call.backoff_wait += waited  # read only now: others wait at the same time
+                    call.add("backoff_wait", waited)  # read only now: others wait at the same time
                 if fallback is not None:
                     value = fallback.choice(given, attempts.value)
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
             if call.limiter is not None:
                 await permit(call, attempts, NEVER if flight is None else flight.deadline)
-            call.attempted += 1
+            call.add("attempted", 1)
             try:
                 return await call.func(*now_args, **now_kwargs)
             except GeneratorExit:
@@ -148,7 +148,8 @@ async def permit(call: Any, attempts: Any, deadline: int) -> None:
     waited = await call.limiter.line.wait(deadline, 1)
     if waited < 0:
         raise too_late(call, attempts, "its rate-limit permit would not come in time")
-    call.permit_wait += waited
+    if waited:
+        call.add("permit_wait", waited)
     if call.journal.debug:
         call.journal.permit(call.name, waited / 1e9)
 

@@ -74,13 +74,13 @@ def run(
                 error = None
                 if attempts.delay:
                     waited = sleep(call.clock, attempts.delay)
-                    call.backoff_wait += waited  # read only now: others wait at the same time
+                    call.add("backoff_wait", waited)  # read only now: others wait at the same time
                 if fallback is not None:
                     value = fallback.choice(given, attempts.value)
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
             if call.limiter is not None:
                 permit(call, attempts, deadline)
-            call.attempted += 1
+            call.add("attempted", 1)
             try:
                 return call.func(*now_args, **now_kwargs)
             except BaseException as caught:  # noqa: BLE001 - judged above
@@ -94,7 +94,8 @@ def permit(call: Any, attempts: Any, deadline: int) -> None:
     waited = call.limiter.wait_sync(deadline)
     if waited < 0:
         raise too_late(call, attempts, "its rate-limit permit would not come in time")
-    call.permit_wait += waited
+    if waited:
+        call.add("permit_wait", waited)
     if call.journal.debug:
         call.journal.permit(call.name, waited / 1e9)
 

@@ -27,15 +27,15 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
         call.journal.unanswered(call.name, attempts.trouble)
     if verdict == AGAIN:
         if attempts.value:
-            call.fallbacks += 1
+            call.add("fallbacks", 1)
             call.journal.fallback(call.name, len(attempts.errors), error)
         else:
-            call.retries += 1
+            call.add("retries", 1)
             call.journal.retry(
                 call.name, len(attempts.errors), attempts.delay / 1e9, error, attempts.heeds
             )
         return None
-    call.failures += 1
+    call.add("failures", 1)
     count = len(attempts.errors)
     if verdict == REFUSED or (
         verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1)
@@ -67,7 +67,7 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
 
 def too_late(call: Any, attempts: Any, what: str) -> DeadlineExceeded:
     """Make the exception for a call that runs out of time while it waits for `what`."""
-    call.failures += 1
+    call.add("failures", 1)
     errors = [] if attempts is None else attempts.errors
     failure = DeadlineExceeded(f"{call.name} has {call.timeout / 1e9:g} s, and {what}", errors)
     if errors:

@@ -1,0 +1,475 @@
+"""Threads that start at one moment and change one thing: nothing lost, nothing wrong, nothing left.
+
+The tests run on every build. Where the interpreter has its lock (the GIL), threads switch as often
+as it can; where it has none, they run at the same time. `setup.py` declares the modules that are
+tested here, and a free-threaded interpreter has to stay free after it has imported them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from crowd import Job, flights_of, hurried_switching, run, together
+
+import opero as package
+from opero import RateLimiter, get_cache_context, hotpath, opero, opmap
+from opero.gil import FREE_THREADED
+
+THREADS = 6
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def hurried():
+    """Switch threads as often as the interpreter can."""
+    with hurried_switching():
+        yield
+
+
+def crowd(work: Any, count: int = THREADS) -> list[Any]:
+    """Do `work(0)`, ..., in threads that start at a barrier; return what they returned."""
+    return [job.result() for job in together(count, work)]
+
+
+# --- the declaration ------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.checkout
+def test_every_module_of_the_registry_is_declared_to_do_without_the_lock():
+    """One that is not would turn the lock on for the whole process."""
+    declared = runpy.run_path(str(ROOT / "setup.py"))["FREE_THREADED"]
+    assert declared == {f"opero._compiled.{module}" for module in hotpath.MODULES}
+
+
+@pytest.mark.once
+def test_importing_opero_leaves_the_lock_as_it_was():
+    """In an interpreter of its own, whatever the environment of this one says about the lock."""
+    code = (
+        "import sys; look = getattr(sys, '_is_gil_enabled', lambda: True); before = look();"
+        "import opero; from opero import hotpath; hotpath.load(hotpath.core.name);"
+        "print(before, look())"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    locked = str(not FREE_THREADED)
+    assert done.stdout.split() == [locked, locked]
+
+
+# --- store ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ttl", [0, 50_000], ids=["for ever", "50 us"])
+@pytest.mark.parametrize("maxsize", [0, 1, 8])
+def test_an_entry_whose_value_is_replaced_is_read_whole(core, maxsize, ttl):
+    """A value that is read at the moment of its end is the old or the new one."""
+    store = core.MemoryStore(core.Clock(), maxsize, ttl)
+
+    def work(number):
+        for step in range(3000):
+            key = step % 3
+            if number % 2:
+                store.put(key, [key, number, step])
+            else:
+                entry = store.find(key)
+                value = None if entry is None else entry.value
+                assert value is None or value[0] == key
+
+    crowd(work)
+    store.put("new", 1)  # which evicts whatever a race has left over the bound
+    assert len(store) <= (maxsize or 4)
+
+
+def test_a_store_keeps_count_while_all_put_evict_drop_and_clear(core):
+    """Afterwards each entry is in a queue, is filled, and has its key's value."""
+    store = core.MemoryStore(core.Clock(), 16, 0)
+
+    def work(number):
+        for step in range(2500):
+            key = (step * 7 + number) % 60
+            store.put(key, key)
+            if step % 11 == 0:
+                store.drop(key)
+            if step % 499 == 0:
+                store.clear()
+            assert len(store) <= 16 + THREADS
+
+    crowd(work)
+    store.put("last", "last")
+    assert len(store) <= 16
+    queued = {id(entry) for entry in [*store.small, *store.main]}
+    for key, entry in store.entries.items():
+        assert id(entry) in queued
+        assert (entry.key, entry.value) == (key, key)
+        assert 0 <= entry.uses <= 3
+
+
+def test_instances_that_are_born_and_die_in_all_threads_have_caches_of_their_own(core):
+    """An identity that is used again in another thread brings no value of before."""
+
+    class Thing:
+        pass
+
+    stores = core.InstanceStores(core.Clock(), 4, 0)
+
+    def work(number):
+        for step in range(800):
+            thing = Thing()
+            store = stores.of(thing)
+            assert store.find("key") is None
+            store.put("key", (number, step))
+            assert stores.of(thing).find("key").value == (number, step)
+
+    crowd(work)
+    assert stores.all() == []
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Point:
+    """An instance of a class that is studied by all threads at once."""
+
+    x: Any
+
+
+def test_keys_that_all_threads_make_and_compare_are_equal_when_their_values_are(core):
+    """Dicts in any order, sets and instances; classes are studied for the first time in the crowd."""
+    freezer = core.Freezer()
+    kept = freezer.freeze({"a": 1, "b": [1.5, {"c": None, "d": 2}], "e": {3, 4}})
+
+    def work(number):
+        for step in range(150):
+            local = dataclass(type("Local", (Point,), {}))
+            assert freezer.freeze(local(step)) == freezer.freeze(local(step))
+            assert freezer.freeze(local(step)) != freezer.freeze(Point(step))
+            same = {"e": {4, 3}, "b": [1.5, {"d": 2, "c": None}], "a": 1}
+            assert freezer.probe(same) == kept
+            assert freezer.probe({**same, "a": number + 2}) != kept
+
+    crowd(work)
+
+
+def test_stored_keys_are_the_same_in_all_threads(core):
+    """The canonical encoding of plain values, instances and sets."""
+    canonical = core.Canonical()
+    values = [{"a": [1, "b", None]}, Point(1.5), {3, 4, 5}, ("x", b"y"), Path("/tmp")]
+    expected = [canonical.encode(value) for value in values]
+
+    def work(_):
+        for _ in range(300):
+            assert [canonical.encode(value) for value in values] == expected
+
+    crowd(work)
+
+
+def test_an_argument_that_another_thread_changes_makes_some_key_and_no_crash(core):
+    """What is the caller's fault must not be the interpreter's end."""
+    freezer = core.Freezer()
+    shared: dict[str, Any] = {"list": [], "dict": {}}
+    stop = threading.Event()
+
+    def change():
+        step = 0
+        while not stop.is_set():
+            step += 1
+            shared["list"].append(str(step))
+            shared["dict"][str(step % 50)] = [step]
+            if step % 40 == 0:
+                shared["list"].clear()
+                shared["dict"].clear()
+
+    def work(_):
+        for _ in range(400):
+            with suppress(RuntimeError, IndexError):  # it has changed, or shrunk, on the way
+                hash(freezer.freeze(shared))
+
+    changing = Job(change)
+    try:
+        crowd(work)
+    finally:
+        stop.set()
+    changing.result()
+    assert freezer.freeze(shared) == freezer.freeze(shared)
+
+
+def test_bindings_are_shared_by_all_threads():
+    """Every spelling of one call meets in one entry."""
+    runs: list[Any] = []
+
+    @opero(retries=1, cache=True)
+    def fetch(a, /, b=2, *rest, c=3, **more):
+        runs.append((a, b, rest, c))
+        return a, b, rest, c, tuple(sorted(more.items()))
+
+    def work(number):
+        for a in range(200):
+            assert fetch(a) == fetch(a, 2) == fetch(a, b=2, c=3) == (a, 2, (), 3, ())
+            assert fetch(a, 1, number, c=4, z=5) == (a, 1, (number,), 4, (("z", 5),))
+
+    crowd(work)
+    assert len(fetch.store) <= 1024
+
+
+# --- calls, flights and figures -------------------------------------------------------------------
+
+
+def test_each_missing_key_is_run_once_by_threads_that_race_through_all_of_them():
+    """No barrier between the keys: leaders land while others arrive."""
+    runs: Counter[int] = Counter()
+
+    @opero(retries=1, cache=True, cache_maxsize=None)
+    def fetch(key):
+        runs[key] += 1
+        return [key]
+
+    values = crowd(lambda number: [fetch(key) for key in range(1500)])
+    assert all(mine[key] is values[0][key] for mine in values for key in range(1500))
+    assert set(runs.values()) == {1}
+    assert flights_of(fetch) == []
+
+
+def test_followers_never_miss_the_end_of_a_flight():
+    """Keys that are invalidated all the time make short flights, joined at every moment."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        return key
+
+    def work(number):
+        for step in range(1500):
+            assert fetch(step // 50) == step // 50
+            if step % 5 == number % 5:
+                fetch.cache_invalidate(step // 50)
+
+    crowd(work)
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])
+def test_every_figure_is_exact(cached):
+    """Calls, hits, misses, attempts, retries, fallbacks and failures, counted by all at once."""
+    options: dict[str, Any] = {"retries": 2, "min_delay": 0.0, "jitter": False}
+    if cached:
+        options["cache"] = True
+
+    @opero(arg_fallback={"way": ["second"]}, **options)
+    def fetch(key, way="first"):
+        if key < 0 or (key == 1 and way == "first"):
+            raise ValueError(key)
+        return key
+
+    rounds = 150
+
+    def work(number):
+        for step in range(rounds):
+            fetch(0)
+            fetch.add("permit_wait", 3)
+            with pytest.raises(package.AllFailedError):
+                fetch(-1 - number * rounds - step)
+
+    package.get_logger().setLevel("CRITICAL")
+    try:
+        crowd(work)
+    finally:
+        package.get_logger().setLevel("NOTSET")
+    stats = fetch.stats()
+    failed = THREADS * rounds
+    assert stats.calls == 2 * failed
+    assert stats.failures == failed
+    assert stats.retries == failed
+    assert stats.fallbacks == 2 * failed
+    assert stats.permit_wait == pytest.approx(3e-9 * failed)
+    fine = stats.attempts - 4 * failed
+    if cached:
+        assert stats.hits + stats.misses == stats.calls
+        assert fine == 1
+        assert (
+            failed + 1 <= stats.misses <= failed + THREADS
+        )  # who followed the first has missed too
+    else:
+        assert fine == failed
+
+
+def test_figures_of_coroutines_in_several_loops_are_exact():
+    """Each thread has a loop of its own."""
+
+    @opero(retries=1, cache=True)
+    async def fetch(key):
+        await asyncio.sleep(0)
+        return key
+
+    async def several():
+        for step in range(300):
+            assert await fetch(step % 7) == step % 7
+
+    crowd(lambda _: run(several()))
+    stats = fetch.stats()
+    assert stats.calls == THREADS * 300
+    assert stats.hits + stats.misses == stats.calls
+    assert fetch.store.flights == {}
+
+
+def test_an_unknown_figure_is_refused():
+    """Nothing is counted under a misspelt name."""
+    with pytest.raises((ValueError, KeyError)):
+        opero(retries=1)(len).add("cals", 1)
+
+
+def test_methods_are_bound_and_called_by_all_threads():
+    """The place before the arguments, where the instance goes, is each caller's own."""
+
+    class Thing:
+        def __init__(self, name):
+            self.name = name
+
+        @opero(retries=1, cache=True)
+        def label(self, *words):
+            return self.name, words
+
+    things = [Thing(number) for number in range(4)]
+
+    def work(number):
+        for step in range(600):
+            thing = things[step % 4]
+            words = tuple(range(step % 5))
+            assert thing.label(*words) == (thing.name, words)
+            assert Thing.label(thing, *words) == (thing.name, words)
+
+    crowd(work)
+
+
+def test_functions_are_decorated_called_and_collected_while_all_is_cleared():
+    """The list of all functions is walked while it changes."""
+
+    def work(number):
+        for step in range(40):
+            fetch = opero(retries=1, cache=True, cache_namespace="crowded")(lambda key: key)
+            assert [fetch(key) for key in (1, 2, 1)] == [1, 2, 1]
+            if step % 4 == number % 4:
+                package.clear_cache("crowded")
+
+    crowd(work)
+
+
+def test_the_journal_is_told_of_a_new_level_by_any_thread(caplog):
+    """Levels change while hits ask for them; no hit fails."""
+    fetch = opero(retries=1, cache=True)(lambda key: key)
+    logger = package.get_logger()
+
+    def work(number):
+        for step in range(300):
+            if number == 0:
+                logger.setLevel("DEBUG" if step % 2 else "WARNING")
+            assert fetch(1) == 1
+
+    try:
+        crowd(work)
+    finally:
+        logger.setLevel("NOTSET")
+    assert fetch.stats().calls == THREADS * 300
+
+
+# --- buckets and limiters -------------------------------------------------------------------------
+
+
+def test_a_standing_bucket_grants_its_burst_and_no_more(core):
+    """All permits are taken at one and the same nanosecond."""
+    for _ in range(30):
+        bucket = core.TokenBucket(1.0, 500, core.new_lock())
+        granted = crowd(lambda _, b=bucket: sum(b.take(10**12) == 0 for _ in range(200)))
+        assert sum(granted) == 500
+
+
+def test_windows_grant_permits_from_all_or_from_none(core):
+    """The narrowest one decides, exactly."""
+    for _ in range(20):
+        windows = ((10**9, 100), (10**9, 300))
+        bucket = core.WindowedBucket(1.0, 500, core.new_lock(), windows)
+        granted = crowd(lambda _, b=bucket: sum(b.take_many(10**12, 2) == 0 for _ in range(60)))
+        assert 2 * sum(granted) == 100
+
+
+def test_permits_of_one_machine_are_granted_once_to_all_threads():
+    """Threads of one process share a step in the shared memory as processes do."""
+    limiter = RateLimiter(0.001, burst=300, scope="machine", name=f"crowd-{uuid4()}")
+    granted = crowd(lambda _: sum(limiter.try_acquire() for _ in range(120)))
+    assert sum(granted) == 300
+
+
+def test_a_limiter_has_nobody_in_line_after_all_have_been_served():
+    """Waiters of all threads, first come, first served."""
+    limiter = RateLimiter(50_000, burst=2)
+    served = crowd(lambda _: [limiter.acquire_sync() for _ in range(60)])
+    assert sum(map(len, served)) == THREADS * 60
+    assert limiter.bucket.queued == 0
+
+
+# --- the rest of the package ----------------------------------------------------------------------
+
+
+def test_a_context_is_used_by_hand_in_all_threads():
+    """A value is one that was set for its key."""
+    cache = get_cache_context("memory", "free crowd", cache_maxsize=6)
+
+    def work(number):
+        for step in range(500):
+            key = step % 10
+            cache.set(key, (key, number))
+            found = cache.get(key)
+            assert found is None or found[0] == key
+
+    crowd(work)
+    package.clear_cache("free crowd")
+    assert len(cache) == 0
+
+
+def test_maps_in_all_threads_share_a_cache_and_keep_their_order():
+    """The scheduler of each map is its own, the figures are those of one function."""
+    squares = opmap(mode="thread", workers=3, cache=True, retries=1)(lambda item: item * item)
+
+    def work(_):
+        assert squares(list(range(200))) == [item * item for item in range(200)]
+
+    crowd(work, 4)
+    stats = squares.stats()
+    assert stats.calls == 800
+    assert stats.hits + stats.misses == 800
+
+
+def test_chunks_are_sized_and_run_by_all_threads_at_once(core):
+    """Each thread has a runner and a sizer of its own, of classes that are shared."""
+
+    def work(number):
+        sizer = core.ChunkSizer(2, 10**6, 0, 1000)
+        for _ in range(200):
+            size = sizer.size()
+            assert 1 <= size <= 1000
+            sizer.observe(size, 1000 * size)
+            results: list[Any] = []
+            failures: list[Any] = []
+            runner = core.ChunkRunner(memoryview(bytearray(8)).cast("q"))
+            runner.run(lambda value: 1 // value, [number, 0, 1], results, failures)
+            assert results[2] == 1
+            assert failures[-1][0] == 1
+
+    crowd(work)
