@@ -12,6 +12,7 @@ own editable install. `uv` makes the environments where it is installed, else `v
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from subprocess import DEVNULL, call
 
 import nox
@@ -43,6 +44,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("cython-lint", "src")
+    session.run("zizmor", "--offline", "--no-progress", ".github/workflows")
 
 
 @nox.session
@@ -90,6 +92,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """An sdist, and from it a compiled wheel of this Python, in `dist/`."""
-    session.install("build")
+    """An sdist and a compiled wheel in `dist/`; what they hold, and whether they work elsewhere."""
+    session.install(*PROJECT["optional-dependencies"]["release"])
     session.run("python", "-m", "build", *session.posargs, env=COMPILED)
+    made = sorted(map(str, Path("dist").glob("opero-*")))
+    session.run("python", "-m", "release.check", *made)
+    session.run("python", "-m", "release.fresh", *made)

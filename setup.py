@@ -1,8 +1,10 @@
-"""Declares the extension modules; everything else about the project is in `pyproject.toml`.
+"""Declares the extension modules and what opero needs; all else is in `pyproject.toml`.
 
 Each is compiled from the very file that also runs as plain Python, except for the three twins that
 are written for C. Their names agree with `opero.hotpath.MODULES`; a test says so.
 """
+
+import sysconfig
 
 from setuptools import Extension, setup
 
@@ -49,7 +51,17 @@ FREE_THREADED = frozenset(
 free-threaded interpreter turn its lock on for good, so for users it is all of them or none.
 """
 
+DEPENDENCIES = [
+    "cloudpickle>=3.0",
+    "tqdm>=4.66",
+    "uvloop>=0.19; sys_platform != 'win32' and platform_python_implementation != 'PyPy'",
+    "xxhash>=3.4",
+]
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # It refuses an interpreter without the lock, and no marker tells one. opero works without it.
+    DEPENDENCIES.append("orjson>=3.10; platform_python_implementation != 'PyPy'")
+
 if __name__ == "__main__":
     from build_backend.hooks import steer
 
-    setup(**steer(EXTENSIONS, FREE_THREADED))
+    setup(install_requires=DEPENDENCIES, **steer(EXTENSIONS, FREE_THREADED))
