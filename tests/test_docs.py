@@ -81,7 +81,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Give the examples a home of their own; return the environment that says so."""
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", secret.VARIABLE):
+    for name in ("OPERO_REQUIRE_COMPILED", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", secret.VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("opero.limiting.machine.directory", lambda: tmp_path)

@@ -171,22 +171,27 @@ class Fragile(cf.Executor):
         self.batch = batch
         self.kind = kind
         self.waiting: list[Any] = []
+        self.lock = threading.Lock()  # timers flush, too
         self.losses = 0
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         future: Any = cf.Future()
         (parcel,) = args
-        self.waiting.append((future, pickle.loads(pickle.dumps(parcel)), parcel._values))
-        if len(self.waiting) >= self.batch:
+        one = (future, pickle.loads(pickle.dumps(parcel)), parcel._values)
+        with self.lock:
+            self.waiting.append(one)
+            full = len(self.waiting) >= self.batch
+        if full:
             self.flush()
         else:
             threading.Timer(0.02, self.flush).start()
         return future
 
     def flush(self) -> None:
-        batch, self.waiting = self.waiting, []
-        lost = any("die" in values for _, _, values in batch)
-        self.losses += lost
+        with self.lock:
+            batch, self.waiting = self.waiting, []
+            lost = any("die" in values for _, _, values in batch)
+            self.losses += lost
         for future, parcel, _ in batch:
             if lost:
                 future.set_exception(self.kind("all those workers died"))
