@@ -20,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from redis_server import EXECUTABLE, RedisServer
 from repeats import REPEATS
 
-from opero import hotpath, switches
+from opero import contexts, hotpath, switches
 
 settings.register_profile(
     "opero",
@@ -149,12 +150,18 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hot
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_over(core: hotpath.Core, request: pytest.FixtureRequest) -> Iterator[None]:
+def register_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `clear_cache` find no function of another test, whose server or directory may be gone."""
+    functions = {name: weakref.WeakSet(members) for name, members in contexts._functions.items()}
+    monkeypatch.setattr(contexts, "_functions", functions)
+    monkeypatch.setattr(contexts, "_stored", weakref.WeakSet(contexts._stored))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over(core: hotpath.Core) -> Iterator[None]:
     """Fail a test that leaves a thread, a child process or a changed clock behind."""
     before = set(threading.enumerate())
     yield
-    if request.node.get_closest_marker("redis"):
-        gc.collect()  # a function whose server has gone would be in the way of `clear_cache`
     left = _settled(lambda: set(threading.enumerate()) - before)
     assert not left, f"threads left over: {left}"
     children = _settled(multiprocessing.active_children)
