@@ -1,7 +1,7 @@
 """How often a test of endurance does what it does.
 
-`OPERO_REPEATS` says it. The default keeps the suite short; `.ci/run` takes thirty
-with the newest Python, and `.ci/stress` a hundred.
+`OPERO_REPEATS` says it. The default keeps the suite short; `.ci/run` takes three,
+and ten with the newest Python; `.ci/stress` takes a hundred.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repeats import REPEATS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -663,10 +664,13 @@ def test_importing_opero_brings_no_heavy_module_and_a_seeded_one_is_seen() -> No
 
 @pytest.mark.parametrize("row", maps.ROWS, ids=lambda row: row.name)
 def test_every_row_of_the_map_measures_or_reports_as_missing_each_of_its_sides(row: Any) -> None:
-    """One small batch through every side, the results compared with what they have to be."""
+    """One small batch through every side, the results compared with what they have to be.
+
+    Most peers start processes, for some seconds each; the first stands for all, but in the long form.
+    """
     if "MiB" in row.name:
         row = replace(row, count=4)
-    elif row.unit == "MiB" or "cold" in row.name:  # every side has an interpreter of its own
+    if REPEATS < 100 and hasattr(row, "peers"):
         row = replace(row, peers=row.peers[:1])
     measured = row.measure(SMOKE)
     sides = measured.figures.keys() | measured.missing.keys()
