@@ -10,3 +10,8 @@ import sys
 
 FREE_THREADED = "free-threading" in sys.version
 """Whether this interpreter was built to run without the lock, as `sys.version` says since 3.13."""
+
+
+def is_off() -> bool:
+    """Tell whether threads run without the lock at this moment."""
+    return FREE_THREADED and not getattr(sys, "_is_gil_enabled", bool)()

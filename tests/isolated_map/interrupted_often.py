@@ -109,9 +109,13 @@ if "executor" in options:
     ending = threading.Thread(target=options["executor"].shutdown, daemon=True)
     ending.start()
     ending.join(20)
-    if ending.is_alive():  # CPython may hold its lock for ever if an interrupt meets `submit` as it takes it
+    if (
+        ending.is_alive()
+    ):  # CPython may hold its lock for ever if an interrupt meets `submit` as it takes it
         sys.stdout.flush()
         stacks = ["".join(traceback.format_stack(each)) for each in sys._current_frames().values()]
-        ours = [each for each in stacks if "_worker" in each and "opero" in each.partition("_worker")[2]]
+        ours = [
+            each for each in stacks if "_worker" in each and "opero" in each.partition("_worker")[2]
+        ]
         print(*ours, file=sys.stderr, flush=True)
         os._exit(1 if ours else 0)
