@@ -117,7 +117,7 @@ def test_no_window_has_more_permits_than_it_may_from_all_processes_together(
     """By what each noted before and after it took them; weights of one to three."""
     shared = limit(name, 400, 5, windows=windows)
     found = sharers.run(
-        "poll", both(core, 6), limit=shared, start=soon(6), seconds=0.5, weights=(1, 1, 2, 3)
+        "poll", both(core, 6), limit=shared, start=soon(6), seconds=1.5, weights=(1, 1, 2, 3)
     )
     taken = [tuple(each) for part in found for each in part]
     assert_held(taken, 400, 5)
