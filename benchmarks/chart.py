@@ -11,8 +11,9 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+
+from . import drawing
 
 _MEASURED = re.compile(
     r"^<!-- measured:begin -->\n(?P<table>.*?)\n\n(?P<machine>[^\n]+)\n.*?^<!-- measured:end -->$",
@@ -78,10 +79,7 @@ def draw(lines: Sequence[Line], machine: str, out: Path) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    matplotlib = import_module("matplotlib")
-    matplotlib.use("agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "opero", "svg.fonttype": "none", "font.size": 9})
-    pyplot = import_module("matplotlib.pyplot")
+    pyplot = drawing.pyplot(9)
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
     places = range(len(lines), 0, -1)
     peers = list(dict.fromkeys(side for line in lines for side in line.sides if side not in _OPERO))
@@ -109,12 +107,7 @@ def draw(lines: Sequence[Line], machine: str, out: Path) -> None:
     axes.grid(visible=True, axis="both", which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.supxlabel(machine, fontsize=7, color="#555555")
-    figure.patch.set_facecolor("white")
-    # without these the file would tell of the day on which it was drawn
-    metadata = {"Date": None, "Creator": None} if out.suffix == ".svg" else None
-    figure.savefig(out, metadata=metadata)
-    pyplot.close(figure)
+    drawing.save(figure, machine, 7, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks import drawing
 from benchmarks.gates.record import Record, RecordError, read
 
 _COLUMNS = 4
@@ -95,10 +95,7 @@ def draw(records: Sequence[Record], out: Path) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    matplotlib = import_module("matplotlib")
-    matplotlib.use("agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "opero", "svg.fonttype": "none", "font.size": 8})
-    pyplot = import_module("matplotlib.pyplot")
+    pyplot = drawing.pyplot(8)
     gates = list(dict.fromkeys(gate for record in records for gate in record.gates))
     pythons = sorted({python for gate in gates for python in points(records, gate)}, key=_version)
     colors = {python: _COLORS[at % len(_COLORS)] for at, python in enumerate(pythons)}
@@ -124,12 +121,7 @@ def draw(records: Sequence[Record], out: Path) -> None:
     named = runs(records)
     first, last = (f"{day} ({run[:10]})" for run, day in (named[0], named[-1]))
     caption = f"{len(named)} runs, from {first} to {last}; less is better"
-    figure.supxlabel(caption, fontsize=8, color="#555555")
-    figure.patch.set_facecolor("white")
-    # without these the file would tell of the day on which it was drawn
-    metadata = {"Date": None, "Creator": None} if out.suffix == ".svg" else None
-    figure.savefig(out, metadata=metadata)
-    pyplot.close(figure)
+    drawing.save(figure, caption, 8, out)
 
 
 def _panel(axes: Any, records: Sequence[Record], gate: str, colors: dict[str, str]) -> None:

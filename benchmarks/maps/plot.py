@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from benchmarks import drawing
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Number of items and nanoseconds per item, by side."""
@@ -52,10 +53,7 @@ def draw(lines: Series, caption: str, out: Path) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    matplotlib = import_module("matplotlib")
-    matplotlib.use("agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "opero", "svg.fonttype": "none", "font.size": 9})
-    pyplot = import_module("matplotlib.pyplot")
+    pyplot = drawing.pyplot(9)
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     peers = [side for side in lines if side not in _OPERO]
     for side, points in lines.items():
@@ -75,12 +73,7 @@ def draw(lines: Series, caption: str, out: Path) -> None:
     axes.set_title("A map over trivial items: what it costs for each")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.supxlabel(caption, fontsize=7, color="#555555")
-    figure.patch.set_facecolor("white")
-    # without these the file would tell of the day on which it was drawn
-    metadata = {"Date": None, "Creator": None} if out.suffix == ".svg" else None
-    figure.savefig(out, metadata=metadata)
-    pyplot.close(figure)
+    drawing.save(figure, caption, 7, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
