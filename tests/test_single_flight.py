@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -495,6 +496,79 @@ def test_an_invalidation_in_the_middle_of_storing_is_heeded(forget):
     assert not Meddler.armed
     source["version"] = 2
     assert fetch(Meddler(1)) == 2
+    assert flights_of(fetch) == []
+
+
+def test_a_flight_that_found_the_value_amid_its_invalidation_is_not_joined_afterwards():
+    """It began after the flights were looked at, and found the entry before it was dropped.
+
+    The thread `late` misses, and then stands between its two looks for the value until an
+    invalidation has begun. All keys have one hash, so that comparing them tells where a thread is:
+    with `other_one` it is at the table of flights, with its like at the stored entry.
+    """
+
+    class Watched:
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return 7
+
+        def __eq__(self, other):
+            me = threading.current_thread().name
+            meets_other = other_one in (self.number, other.number)
+            if me == "late" and meets_other:
+                if not late.found.is_set():  # on its way into the table of flights
+                    late.stands.set()
+                    assert late.go.wait(10)
+                else:  # on its way out of it
+                    late.done.set()
+                    assert late.end.wait(10)
+            elif me == "late":
+                late.found.set()
+            elif invalidating.is_set() and not meets_other and not late.go.is_set():
+                late.go.set()  # in the midst of the invalidation, before anything is dropped
+                assert late.done.wait(10)
+            return self.number == other.number
+
+    other_one, asked = 0, 1
+    late = SimpleNamespace(
+        stands=threading.Event(),
+        go=threading.Event(),
+        found=threading.Event(),
+        done=threading.Event(),
+        end=threading.Event(),
+    )
+    invalidating = threading.Event()
+    in_flight, landing = threading.Event(), threading.Event()
+    source = {"version": 1}
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        if key.number == other_one:
+            in_flight.set()
+            assert landing.wait(10)
+        return source["version"]
+
+    def read_late():
+        threading.current_thread().name = "late"
+        return fetch(Watched(asked))
+
+    other = Job(fetch, Watched(other_one))
+    assert in_flight.wait(10)
+    reader = Job(read_late)
+    assert late.stands.wait(10)
+    assert fetch(Watched(asked)) == 1
+    source["version"] = 2
+    invalidating.set()
+    fetch.cache_invalidate(Watched(asked))
+    asking = Job(fetch, Watched(asked))
+    until(lambda: asking.over or followers(fetch))
+    late.end.set()
+    landing.set()
+    assert reader.result() == 1  # it overlaps the invalidation
+    assert asking.result() == 2
+    other.result()
     assert flights_of(fetch) == []
 
 

@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stored_functions as functions
-from crowd import Job
+from crowd import Job, until
 from redis_server import RedisServer
 from stored_functions import runs
 
@@ -431,6 +432,73 @@ def test_what_was_computed_before_an_invalidation_is_not_stored_after_it(store, 
             forget()
             assert job.wait().value == {"x": 1}
             assert function.cache_info().currsize == 0
+
+
+FORGETTING = {
+    "cache_invalidate": lambda function: function.cache_invalidate(1),
+    "cache_clear": lambda function: function.cache_clear(),
+    "clear_cache": lambda _: clear_cache("amid"),
+}
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_run_that_found_the_value_amid_its_invalidation_is_not_joined_afterwards(
+    disk, forget, monkeypatch
+):
+    """It began after the runs were looked at, and its second look came before the value was dropped."""
+    source = {"version": 1}
+
+    @opero(cache=True, retries=1, cache_namespace="amid", **disk)
+    def function(x: Any) -> Any:
+        return source["version"]
+
+    shelf = function.archive.depot.shelf
+    look, look_again = shelf.get, shelf.get_and_take
+    operations = {"delete": shelf.delete, "clear": shelf.clear}
+    found, end = threading.Event(), threading.Event()
+    late: list[Job] = []
+
+    def get(name: str) -> Any:
+        is_late = late and threading.current_thread() is late[0].thread
+        return None if is_late else look(name)
+
+    def get_and_take(*arguments: Any) -> Any:
+        answer = look_again(*arguments)
+        if late and threading.current_thread() is late[0].thread:
+            found.set()
+            assert end.wait(10)
+        return answer
+
+    def amid(operation: str) -> Any:
+        def drop(*arguments: Any) -> Any:
+            starting.set()
+            assert found.wait(10)
+            return operations[operation](*arguments)
+
+        return drop
+
+    starting = threading.Event()
+    assert function(1) == 1
+    source["version"] = 2
+    for name, replacement in {
+        "get": get,
+        "get_and_take": get_and_take,
+        "delete": amid("delete"),
+        "clear": amid("clear"),
+    }.items():
+        monkeypatch.setattr(shelf, name, replacement)
+
+    def read() -> Any:
+        assert starting.wait(10)
+        return function(1)
+
+    late.append(Job(read))
+    forget(function)
+    asking = Job(function, 1)
+    until(lambda: asking.over or any(each.waiters for each in [*function.archive.flights.values()]))
+    end.set()
+    assert late[0].result() == 1  # it overlaps the invalidation
+    assert asking.result() == 2
 
 
 def test_a_caller_whose_time_is_over_does_not_wait_for_another_process(store):

@@ -88,6 +88,9 @@ def clear_cache(namespace: str | None = None) -> None:
             archive.clear_namespace()
         except OperoError as error:
             failure = error
+    for function in functions:
+        if function.archive is not None:  # a run that has begun meanwhile may have found an old value
+            function.archive.ground(None)
     if failure is not None:
         raise failure
 

@@ -307,6 +307,7 @@ cdef class _Wrapper:
         for store in self._stores():
             self._ground_all(store)
             store.clear()
+            self._ground_all(store)
 
     def cache_invalidate(self, /, *args, **kwargs):
         """Forget the value of one call, given by its arguments; tell whether there was one."""
@@ -317,7 +318,9 @@ cdef class _Wrapper:
             return False if inner is None else inner(*args, **kwargs)
         store, key = self._locate(args, kwargs)
         self._ground(store, key)
-        return bool(store.drop(key))
+        dropped = store.drop(key)
+        self._ground(store, key)
+        return bool(dropped)
 
     def ground(self, store, key, flight):
         """Take a flight that nobody flies any more out of the table."""

@@ -413,6 +413,7 @@ class Archive:
         """
         self.ground(None)
         self._insist("clear", self.prefix)
+        self.ground(None)  # one that has begun meanwhile may have found an old value
 
     def invalidate(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Forget the value of one call; tell whether there was one.
@@ -429,7 +430,9 @@ class Archive:
             OperoError: If the store is out of reach.
         """
         self.ground(key.full)
-        return bool(self._insist("delete", key.name))
+        dropped = bool(self._insist("delete", key.name))
+        self.ground(key.full)  # one that has begun meanwhile may have found the old value
+        return dropped
 
     def clear_namespace(self) -> None:
         """Forget what all functions have stored in the namespace, those of other programs too.

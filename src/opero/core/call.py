@@ -238,7 +238,12 @@ class _Wrapper:
         )
 
     def cache_clear(self) -> None:
-        """Forget every value; what is running now will not be stored either."""
+        """Forget every value; what is running now will not be stored either.
+
+        Flights are taken out before and after: the first time so that what they compute is not
+        stored, the second because one that began in between may have found the old value, and whoever
+        calls from now on must not join it.
+        """
         if self.archive is not None:
             self.archive.clear()
         elif self.store is None and hasattr(self.func, "cache_clear"):
@@ -247,6 +252,7 @@ class _Wrapper:
         for store in self._stores():
             self._ground_all(store)
             store.clear()
+            self._ground_all(store)
 
     def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the value of one call, given by its arguments.
@@ -261,7 +267,9 @@ class _Wrapper:
             return False if inner is None else inner(*args, **kwargs)
         store, key = self._locate(args, kwargs)
         self._ground(store, key)
-        return bool(store.drop(key))
+        dropped = store.drop(key)
+        self._ground(store, key)
+        return bool(dropped)
 
     def ground(self, store: MemoryStore, key: Any, flight: Flight) -> None:
         """Take a flight that nobody flies any more out of the table."""
