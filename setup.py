@@ -26,13 +26,29 @@ EXTENSIONS = [
     Extension("opero._compiled.words", ["src/opero/_compiled/words.pyx"]),
 ]
 
-FREE_THREADED: frozenset[str] = frozenset()
-"""The modules that are declared safe where threads run without the interpreter's lock (the GIL).
+FREE_THREADED = frozenset(
+    {
+        "opero._compiled.attempts",
+        "opero._compiled.binding",
+        "opero._compiled.bucket",
+        "opero._compiled.call",
+        "opero._compiled.canonical",
+        "opero._compiled.chunk",
+        "opero._compiled.clock",
+        "opero._compiled.fallback",
+        "opero._compiled.flight",
+        "opero._compiled.journal",
+        "opero._compiled.keys",
+        "opero._compiled.shapes",
+        "opero._compiled.shared_bucket",
+        "opero._compiled.store",
+        "opero._compiled.words",
+    }
+)
+"""The modules that are safe where threads run without the interpreter's lock (the GIL).
 
-None is yet, so a free-threaded interpreter turns its lock on when it imports them. The tests in
-`tests/test_free_threading.py` pass without it, but reads beside invalidations, for seconds on end,
-still crash the compiled half there, and find outdated values in the plain one. One that is left out
-turns the lock on for good, so for users it is all of them or none.
+`tests/test_free_threading.py` has a stress test for each. One that is left out here makes a
+free-threaded interpreter turn its lock on for good, so for users it is all of them or none.
 """
 
 DEPENDENCIES = [

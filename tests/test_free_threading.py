@@ -1,7 +1,8 @@
 """Threads that start at one moment and change one thing: nothing lost, nothing wrong, nothing left.
 
 The tests run on every build. Where the interpreter has its lock (the GIL), threads switch as often
-as it can; where it has none, they run at the same time.
+as it can; where it has none, they run at the same time. `setup.py` declares the modules that are
+tested here, and a free-threaded interpreter has to stay free after it has imported them.
 """
 
 from __future__ import annotations
@@ -47,32 +48,30 @@ def crowd(work: Any, count: int = THREADS) -> list[Any]:
 
 @pytest.mark.once
 @pytest.mark.checkout
-def test_what_is_declared_to_do_without_the_lock_is_in_the_registry():
-    """All of it or nothing: one that is left out turns the lock on for the whole process."""
+def test_every_module_of_the_registry_is_declared_to_do_without_the_lock():
+    """One that is not would turn the lock on for the whole process."""
     declared = runpy.run_path(str(ROOT / "setup.py"))["FREE_THREADED"]
-    assert declared in (set(), {f"opero._compiled.{module}" for module in hotpath.MODULES})
+    assert declared == {f"opero._compiled.{module}" for module in hotpath.MODULES}
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("given", ["", "1"], ids=["as it is", "with PYTHON_GIL=1"])
-def test_nobody_uses_opero_without_the_lock_unwarned(given):
-    """Modules that are not declared turn it on, and the plain half can only say so."""
-    code = "import sys, opero; print(getattr(sys, '_is_gil_enabled', lambda: True)())"
+def test_importing_opero_leaves_the_lock_as_it_was():
+    """In an interpreter of its own, whatever the environment of this one says about the lock."""
+    code = (
+        "import sys; look = getattr(sys, '_is_gil_enabled', lambda: True); before = look();"
+        "import opero; from opero import hotpath; hotpath.load(hotpath.core.name);"
+        "print(before, look())"
+    )
     environ = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
-    if given:
-        environ["PYTHON_GIL"] = given
     done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code],
+        [sys.executable, "-W", "error", "-c", code],
         env=environ,
         capture_output=True,
         text=True,
         check=True,
     )
-    locked = done.stdout.strip() == "True"
-    assert locked or "PYTHON_GIL=1" in done.stderr
-    assert locked or not given
-    if not FREE_THREADED or given:
-        assert done.stderr == ""
+    locked = str(not FREE_THREADED)
+    assert done.stdout.split() == [locked, locked]
 
 
 # --- store ----------------------------------------------------------------------------------------
@@ -264,6 +263,86 @@ def test_followers_never_miss_the_end_of_a_flight():
 
     crowd(work)
     assert flights_of(fetch) == []
+
+
+KEYS = {
+    "int": lambda number: number,
+    "str": lambda number: f"key {number}",
+    "tuple": lambda number: (number, str(number)),
+    "object": Point,
+}
+"""Arguments: two kinds that are their own keys, and two that keys are made of."""
+
+STORES = {
+    "unbounded": {"cache_maxsize": None},
+    "bounded": {"cache_maxsize": 3},
+    "short-lived": {"cache_maxsize": None, "cache_ttl": 0.0005},
+}
+
+
+def outdated(fetch: Any, key: Any, source: dict[int, int], clear: Any) -> None:
+    """Change what a function returns while others read, and look whether it does.
+
+    Args:
+        fetch: Returns `(number, source[number])`, cached.
+        key: Makes the argument for a number.
+        source: What it reads.
+        clear: Forgets all values.
+    """
+    over = threading.Event()
+
+    def work(number):
+        step = number
+        while not over.is_set():
+            step += 1
+            assert fetch(key(step % 4))[0] == step % 4
+
+    readers = [Job(work, number) for number in range(3)]
+    try:
+        for version in range(1, 120):
+            number = version % 4
+            source[number] = version
+            if version % 7:
+                fetch.cache_invalidate(key(number))
+            else:
+                clear()
+            assert fetch(key(number)) == (number, version)
+    finally:
+        over.set()
+        for reader in readers:
+            reader.result()
+    assert flights_of(fetch.__func__ if hasattr(fetch, "__func__") else fetch) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "store"),
+    [*((kind, "unbounded") for kind in KEYS), ("str", "bounded"), ("tuple", "short-lived")],
+)
+def test_no_value_of_before_an_invalidation_is_found_after_it(kind, store):
+    """Readers find entries, follow flights, and lead those that find an entry at a second look."""
+    source = dict.fromkeys(range(4), 0)
+    key = KEYS[kind]
+
+    @opero(retries=1, cache=True, **STORES[store])
+    def fetch(asked):
+        number = numbers[repr(asked)]
+        return number, source[number]
+
+    numbers = {repr(key(number)): number for number in range(4)}
+    outdated(fetch, key, source, fetch.cache_clear)
+
+
+def test_no_instance_finds_a_value_of_before_an_invalidation():
+    """Its store is its own, and is found by its identity at each call."""
+    source = dict.fromkeys(range(4), 0)
+
+    class Client:
+        @opero(retries=1, cache=True)
+        def fetch(self, number):
+            return number, source[number]
+
+    client = Client()
+    outdated(client.fetch, int, source, Client.fetch.cache_clear)
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])

@@ -935,6 +935,13 @@ class TestRefusals:
             core.Freezer().probe([Endless()])
 
 
+def _classes_live_for_ever() -> bool:
+    """Tell whether this interpreter keeps a class that nobody has: 3.13t does once it has threads."""
+    kept = weakref.ref(type("Short", (Words,), {}))
+    gc.collect()
+    return kept() is not None
+
+
 class TestClasses:
     """What is known about classes is right, and keeps none of them alive."""
 
@@ -950,7 +957,7 @@ class TestClasses:
 
         gone = use()
         gc.collect()
-        assert gone() is None
+        assert gone() is None or _classes_live_for_ever()
         assert len(freezer.shapes.plans) <= before + 1
 
     def test_a_class_in_the_place_of_a_dead_one_is_not_taken_for_it(

@@ -89,7 +89,7 @@ def clear_cache(namespace: str | None = None) -> None:
         except OperoError as error:
             failure = error
     for function in functions:
-        if function.archive is not None:  # a run that has begun meanwhile may have found an old value
+        if function.archive is not None:  # a run that began meanwhile may have found an old value
             function.archive.ground(None)
     if failure is not None:
         raise failure

@@ -20,7 +20,7 @@ import warnings
 from importlib import import_module
 
 from . import switches
-from .gil import FREE_THREADED, is_off
+from .gil import FREE_THREADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,13 +215,6 @@ def _others() -> str:
 core: Core
 core, REASON = _choose()
 """The active half, and why it is that one."""
-
-if is_off():
-    warnings.warn(
-        "opero is not safe without the interpreter's lock yet: start Python with PYTHON_GIL=1",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 COMPILED: Final = core.name == "compiled"
 """Whether the active half is the compiled one."""

@@ -12,11 +12,12 @@ import warnings
 import common
 
 from opero import RateLimiter, opero
+from opero.gil import FREE_THREADED
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads
 
 gate = threading.Event()
-limiter = RateLimiter(200)
+limiter = RateLimiter(50)
 runs = []
 
 
@@ -158,6 +159,8 @@ def all_at_once():
 
 
 bustlers = [threading.Thread(target=bustle, args=(number,), daemon=True) for number in range(3)]
+if FREE_THREADED:  # a dict's own lock may stay taken in the child, also one that opero never sees
+    bustlers = []
 for bustler in bustlers:
     bustler.start()
 for _ in range(15):

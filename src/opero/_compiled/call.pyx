@@ -14,6 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_CheckExact
 
+from . cimport gil
 from .attempts cimport Policy
 from .binding cimport Binding
 from .bucket cimport TokenBucket
@@ -70,19 +71,14 @@ cdef extern from *:
 
     /* Without the interpreter's lock, threads count at the same time. */
     #if !defined(Py_GIL_DISABLED)
-      #define OPERO_FREE_THREADED 0
       #define opero_add(figure, amount) (*(figure) += (amount))
+    #elif defined(_MSC_VER)
+      #include <intrin.h>
+      #define opero_add(figure, amount) _InterlockedExchangeAdd64(figure, amount)
     #else
-      #define OPERO_FREE_THREADED 1
-      #if defined(_MSC_VER)
-        #include <intrin.h>
-        #define opero_add(figure, amount) _InterlockedExchangeAdd64(figure, amount)
-      #else
-        #define opero_add(figure, amount) __atomic_fetch_add(figure, amount, __ATOMIC_RELAXED)
-      #endif
+      #define opero_add(figure, amount) __atomic_fetch_add(figure, amount, __ATOMIC_RELAXED)
     #endif
     """
-    bint OPERO_FREE_THREADED
     void opero_add(long long *figure, long long amount) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
     object opero_pack(PyObject *const *values, Py_ssize_t count)
@@ -324,7 +320,7 @@ cdef class _Wrapper:
 
     def ground(self, store, key, flight):
         """Take a flight that nobody flies any more out of the table."""
-        if store.flights.get(key) is flight:
+        if gil.look_up(store.flights, key) is flight:
             store.flights.pop(key, None)
 
     def after_fork(self):
@@ -520,7 +516,7 @@ cdef class Call(_Wrapper):
             other = store.flights.setdefault(key, flight)
             if other is flight:
                 break
-            if (<Flight>other).done and store.flights.get(key) is other:
+            if (<Flight>other).done and gil.look_up(store.flights, key) is other:
                 store.flights.pop(key, None)  # it could not be taken out when it landed
                 continue
             named = opero_pack_named(args + count, names)
@@ -533,12 +529,12 @@ cdef class Call(_Wrapper):
         try:
             entry = None
             # comparing another kind of key may run Python code, and let a thread store it meanwhile
-            if again or not simple or OPERO_FREE_THREADED:
+            if again or not simple or gil.FREE_THREADED:
                 entry = store.find(key)
             if entry is None:
                 value = self.attempt(args, argsf, names, deadline)
                 entry = store.reserve(key) if simple else self.room(store, key)
-                if OPERO_FREE_THREADED:
+                if gil.FREE_THREADED:
                     listed = self.is_listed(store, key, flight)
                 else:
                     listed = self.take_out(store, key, flight)
@@ -547,7 +543,7 @@ cdef class Call(_Wrapper):
                         store.fill(entry, value)
                     else:  # it was invalidated meanwhile
                         store.drop(key)
-                if OPERO_FREE_THREADED:  # only now: who comes next has to find the value
+                if gil.FREE_THREADED:  # only now: who comes next has to find the value
                     self.take_out(store, key, flight)
             else:
                 value = value_of(entry)
@@ -556,7 +552,7 @@ cdef class Call(_Wrapper):
             self.take_out(store, key, flight)
             flight.land(None, error)
             raise
-        if not OPERO_FREE_THREADED and listed and Py_REFCNT(flight) == 1:
+        if not gil.FREE_THREADED and listed and Py_REFCNT(flight) == 1:
             self.spare = flight  # nobody else has seen it, and now nobody can
         else:
             flight.land(value, None)
@@ -569,7 +565,7 @@ cdef class Call(_Wrapper):
             Whether it was in the table still: whoever invalidates its key takes it out.
         """
         cdef object gone
-        if not OPERO_FREE_THREADED and (
+        if not gil.FREE_THREADED and (
             PyUnicode_CheckExact(key) or PyLong_CheckExact(key)  # no other thread can cut in
         ):
             gone = store.flights.pop(key, None)
@@ -577,7 +573,7 @@ cdef class Call(_Wrapper):
                 store.flights[key] = gone
             return gone is flight
         try:
-            if store.flights.get(key) is flight:
+            if gil.look_up(store.flights, key) is flight:
                 return store.flights.pop(key, None) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
             self.journal.unstored(self.name, error)
@@ -586,7 +582,7 @@ cdef class Call(_Wrapper):
     cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
         """Tell whether a flight is in the table still."""
         try:
-            return store.flights.get(key) is flight
+            return gil.look_up(store.flights, key) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
             self.journal.unstored(self.name, error)
         return False
@@ -696,7 +692,7 @@ cdef PyObject *call_cached(
         opero_add(&self.hits, 1)
         if self.journal.debug:
             self.journal.hit(self.name)
-        if OPERO_FREE_THREADED:
+        if gil.FREE_THREADED:
             return owned(value_of(entry))
         return owned(entry.value)
     opero_add(&self.misses, 1)
@@ -768,7 +764,7 @@ cdef PyObject *acall_cached(
         opero_add(&self.hits, 1)
         if self.journal.debug:
             self.journal.hit(self.name)
-        if OPERO_FREE_THREADED:
+        if gil.FREE_THREADED:
             found = value_of(entry)
             value[0] = <PyObject *>found
         else:

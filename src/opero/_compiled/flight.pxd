@@ -2,7 +2,7 @@
 
 cimport cython
 
-cdef bint FREE_THREADED
+from . cimport gil
 
 
 @cython.final

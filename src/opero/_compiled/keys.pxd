@@ -2,6 +2,7 @@
 
 cimport cython
 
+from . cimport gil
 from .shapes cimport Plan, Shapes
 
 ctypedef unsigned long long word
@@ -32,7 +33,6 @@ cdef extern from *:
     """
     Py_hash_t hash "opero_hash" (object value) except? -1
 
-cdef bint FREE_THREADED
 cdef int _DEPTH
 cdef int _DIGEST_ABOVE
 cdef object _ABSENT

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from . cimport gil
+
 
 @cython.final
 cdef class Plan:

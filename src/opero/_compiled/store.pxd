@@ -2,6 +2,7 @@
 
 cimport cython
 
+from . cimport gil
 from .clock cimport Clock
 
 
@@ -10,7 +11,6 @@ cdef int _RESERVED
 cdef int _MOST_USES
 cdef unsigned long long _GOLDEN
 cdef int _TRIES
-cdef bint FREE_THREADED
 cdef long long NEVER
 
 

@@ -241,7 +241,7 @@ class _Wrapper:
         """Forget every value; what is running now will not be stored either.
 
         Flights are taken out before and after: the first time so that what they compute is not
-        stored, the second because one that began in between may have found the old value, and whoever
+        stored, the second because one that began in between may have found the old value, and who
         calls from now on must not join it.
         """
         if self.archive is not None:

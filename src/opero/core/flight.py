@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 
-from opero.gil import FREE_THREADED
+from opero import gil
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Flight:
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Make the outcome known and wake those who follow."""
-        if FREE_THREADED:
+        if gil.FREE_THREADED:
             with _joining:
                 waiters = self._end(value, error)
         else:

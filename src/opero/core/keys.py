@@ -24,8 +24,8 @@ from collections.abc import Hashable
 from math import copysign
 from struct import pack
 
+from opero import gil
 from opero.exceptions import CacheKeyError
-from opero.gil import FREE_THREADED
 
 from .shapes import WAY_OUT, Shapes, name_of
 
@@ -75,7 +75,7 @@ class Table:
         found = self.entries
         if found is None:
             found = dict(zip(self.flat[::2], self.flat[1::2], strict=True))
-            if not FREE_THREADED:  # where others would read the field while it is written
+            if not gil.FREE_THREADED:  # where others would read the field while it is written
                 self.entries = found
         return found
 

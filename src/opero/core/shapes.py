@@ -28,6 +28,7 @@ from functools import partial
 from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
 from weakref import ref
 
+from opero import gil
 from opero.exceptions import CacheKeyError
 
 TYPE_CHECKING = False
@@ -115,7 +116,7 @@ class Shapes:
         Args:
             cls: The class.
         """
-        found = self.plans.get(id(cls))
+        found = gil.look_up(self.plans, id(cls)) if gil.FREE_THREADED else self.plans.get(id(cls))
         if found is not None and found.alive() is cls:
             return found
         number = id(cls)

@@ -9,8 +9,10 @@ until they reach its end or the queue is compacted.
 
 Only single operations of dicts, lists and deques touch shared state, and each of them is atomic,
 with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
-call, find the store consistent. What is compiled keeps to that: it replaces no object in a field
-that others read, but for an entry's value (see `fill`).
+call, find the store consistent. What is compiled keeps to that:
+
+    fields      none that others read gets another object, but for an entry's value (see `fill`)
+    look-ups    are made by `gil.look_up`, where there is no lock
 
 A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
 dictionary meanwhile. It begins anew when it sees that, but it does not always see it:
@@ -30,8 +32,8 @@ from __future__ import annotations
 import weakref
 from collections import deque
 
+from opero import gil
 from opero.exceptions import CacheKeyError
-from opero.gil import FREE_THREADED
 
 from .clock import NEVER, Clock
 
@@ -120,7 +122,7 @@ class MemoryStore:
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
-        entry = self.entries.get(key)
+        entry = gil.look_up(self.entries, key) if gil.FREE_THREADED else self.entries.get(key)
         if entry is None:
             return None
         if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
@@ -169,7 +171,7 @@ class MemoryStore:
 
     def fill(self, entry: Entry, value: Any) -> None:
         """Put a value into the entry that was reserved for it."""
-        if FREE_THREADED:  # where a compiled entry is locked by whoever looks at its value
+        if gil.FREE_THREADED:  # where a compiled entry is locked by whoever looks at its value
             shared: Any = entry
             shared.value = value
         else:
@@ -357,7 +359,8 @@ class InstanceStores:
         Raises:
             CacheKeyError: If the instance cannot be referred to weakly.
         """
-        held = self.stores.get(id(instance))
+        ident = id(instance)
+        held = gil.look_up(self.stores, ident) if gil.FREE_THREADED else self.stores.get(ident)
         if held is not None and held[0]() is instance:
             return held[1]
         return self.adopt(instance)
@@ -367,7 +370,7 @@ class InstanceStores:
         stores = self.stores
 
         def bury(ref: Any) -> None:
-            held = stores.get(ref.ident)
+            held = stores.get(ref.ident)  # which nobody else takes out
             if held is not None and held[0] is ref:
                 stores.pop(ref.ident, None)
 

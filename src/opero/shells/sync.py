@@ -16,6 +16,7 @@ from typing import Any
 
 from opero.core.attempts import is_final
 from opero.core.clock import NEVER
+from opero.gil import FREE_THREADED
 
 from .verdicts import judge, misfits, too_late
 
@@ -140,18 +141,21 @@ def follow(
         if _is_circle(flight, me):
             _restore(me, before)
             return run(call, args, kwargs, deadline)
-        flight.join(gate)
-        end = NEVER if deadline == NEVER else monotonic_ns() + deadline - call.clock.now()
-        while not (flight.done or lost):
-            left = min(_GLANCE, (end - monotonic_ns()) / 1e9)
-            if gate.acquire(timeout=max(0.0, left)):
-                break
-            if monotonic_ns() < end:
-                lost = not _is_flown(flight)
-            elif not flight.done:
-                if call.clock.skipping:
-                    call.clock.move_to(deadline)
-                raise too_late(call, None, "another caller's run of it takes longer")
+        try:
+            flight.join(gate)
+            end = NEVER if deadline == NEVER else monotonic_ns() + deadline - call.clock.now()
+            while not (flight.done or lost):
+                left = min(_GLANCE, (end - monotonic_ns()) / 1e9)
+                if gate.acquire(timeout=max(0.0, left)):
+                    break
+                if monotonic_ns() < end:
+                    lost = not _is_flown(flight)
+                elif not flight.done:
+                    if call.clock.skipping:
+                        call.clock.move_to(deadline)
+                    raise too_late(call, None, "another caller's run of it takes longer")
+        finally:
+            flight.leave(gate)  # which also sees to it that the outcome is seen whole
         if lost:
             call.ground(store, key, flight)
         elif flight.error is None:
@@ -160,7 +164,6 @@ def follow(
             raise flight.error.with_traceback(flight.traceback)
     finally:
         _restore(me, before)
-        flight.leave(gate)
         flight = None  # it holds the error, whose traceback holds this frame
     return AGAIN  # the other thread was interrupted, not this one
 
@@ -173,6 +176,8 @@ def _is_flown(flight: Any) -> bool:
     frame = sys._current_frames().get(flight.owner)
     if type(flight).__module__ != _PLAIN:
         return frame is not None  # compiled code has no frame, and cannot be interrupted there
+    if FREE_THREADED:
+        return frame is not None  # nobody may look into the frame of a thread that runs on
     while frame is not None:
         if frame.f_code.co_name == "lead" and frame.f_locals.get("flight") is flight:
             return True
