@@ -172,6 +172,8 @@ class _Wrapper:
     def __getattr__(self, name: str) -> Any:
         if name in FUNCTION_ATTRIBUTES:
             return getattr(self.face, name)
+        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+            return self.func.__annotations__
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> str:
@@ -495,6 +497,9 @@ class Call(_Wrapper):
             failed = None
 
 
+del Call.__annotations__  # empty ones, which would hide those of the function
+
+
 class AsyncCall(_Wrapper):
     """A decorated coroutine function."""
 
@@ -578,9 +583,9 @@ class BoundCall:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        import inspect
+        from opero.signatures import signature_of
 
-        signature = inspect.signature(self.__func__)
+        signature = signature_of(self.__func__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __eq__(self, other: object) -> bool:
