@@ -10,20 +10,21 @@ import inspect
 import sys
 from typing import Any
 
+_AS_FAR_AS_KNOWN: dict[str, Any] = {}
 if sys.version_info >= (3, 14):
     from annotationlib import Format
 
-    def signature_of(function: Any) -> inspect.Signature:
-        """Return the signature of a function; an annotation's unknown name is a `ForwardRef`.
+    _AS_FAR_AS_KNOWN["annotation_format"] = Format.FORWARDREF
 
-        Args:
-            function: Anything that can be called.
 
-        Raises:
-            TypeError: It cannot be called.
-            ValueError: It has no signature, like some functions written in C.
-        """
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+def signature_of(function: Any) -> inspect.Signature:
+    """Return the signature of a function; since Python 3.14 an unknown name is a `ForwardRef`.
 
-else:
-    signature_of = inspect.signature
+    Args:
+        function: Anything that can be called.
+
+    Raises:
+        TypeError: It cannot be called.
+        ValueError: It has no signature, like some functions written in C.
+    """
+    return inspect.signature(function, **_AS_FAR_AS_KNOWN)
