@@ -816,6 +816,7 @@ class Leftovers:
         """Leave things behind."""
         self.loop = asyncio.get_running_loop()
         self.left = asyncio.ensure_future(self.task())
+        await asyncio.sleep(0)  # it begins: one that has not has nothing to tidy up
         self.steps = self.generator()
         await self.steps.__anext__()
         await self.loop.run_in_executor(None, self.log.append, "executor")

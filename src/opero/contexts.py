@@ -7,12 +7,12 @@ values of the others; the store that `get_cache_context` opens stands beside the
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from types import TracebackType
 
 from . import hotpath
 from .exceptions import OperoError
+from .locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         cache_maxsize: int | None
 
 
-_lock = threading.Lock()
+_lock = Lock()
 _functions: dict[str, weakref.WeakSet[Any]] = {}
 _opened: dict[tuple[str, str], Any] = {}
 _stored: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -36,7 +36,7 @@ _stored: weakref.WeakSet[Any] = weakref.WeakSet()
 def _after_fork() -> None:
     """Forget, in a child process, the runs of the parent's other threads."""
     global _lock  # noqa: PLW0603 - another thread may have held the old one
-    _lock = threading.Lock()
+    _lock = Lock()
     for members in _functions.values():
         for function in members:
             function.after_fork()

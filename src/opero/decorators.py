@@ -821,10 +821,10 @@ def _is_method(face: Any, signature: inspect.Signature | None) -> bool:
 
 
 def _signature(function: Any) -> inspect.Signature | None:
-    import inspect
+    from .signatures import signature_of
 
     try:
-        return inspect.signature(function)
+        return signature_of(function)
     except (TypeError, ValueError):  # some functions written in C have none
         return None
 

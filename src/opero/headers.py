@@ -68,7 +68,10 @@ def _number(error: BaseException) -> float | None:
 
 def _headers(error: BaseException) -> Any:
     """Return the headers of the answer that an error is about, None if it is about none."""
-    response = getattr(error, "response", None)
+    try:
+        response = getattr(error, "response", None)
+    except Exception:  # noqa: BLE001 - urllib's, come from a process without its body: a KeyError
+        response = None
     if isinstance(response, Mapping):
         return response["ResponseMetadata"]["HTTPHeaders"]
     headers = getattr(response, "headers", None)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import warnings
 from importlib import import_module
 
 from . import switches
 from .gil import FREE_THREADED
+from .locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class Core:
         self.clock = classes["Clock"]()
         vars(self).update(classes)
 
-    def new_lock(self) -> threading.RLock | None:
+    def new_lock(self) -> Lock | None:
         """Return a mutex for one object's methods, or None where they are atomic without one.
 
         A method in C runs from start to end under the interpreter's lock; one in Python does not.
         """
         if self.name == "compiled" and not FREE_THREADED:
             return None
-        return threading.RLock()  # a finalizer may come back in the middle of a step
+        return Lock()  # a finalizer may come back in the middle of a step
 
 
 class MissingModulesError(ImportError):

@@ -223,6 +223,8 @@ cdef class _Wrapper:
     def __getattr__(self, name):
         if name in FUNCTION_ATTRIBUTES:
             return getattr(self.face, name)
+        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+            return self.func.__annotations__
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self):
@@ -832,9 +834,9 @@ cdef class BoundCall:
 
     @property
     def __signature__(self):
-        import inspect
+        from opero.signatures import signature_of
 
-        signature = inspect.signature(self.__func__)
+        signature = signature_of(self.__func__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __eq__(self, other):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from opero.locks import Lock
 
 from . import places, secret
 from .archive import Archive
@@ -39,7 +40,7 @@ class _Opened:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._shelf: Any = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __getattr__(self, name: str) -> Any:
         with self._lock:
@@ -48,7 +49,7 @@ class _Opened:
         return getattr(self._shelf, name)
 
 
-_lock = threading.Lock()
+_lock = Lock()
 _depots: dict[tuple[str, str], tuple[Any, Depot]] = {}
 
 
@@ -128,10 +129,10 @@ def _redis(plan: Any) -> Depot:
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held the old one
-    _lock = threading.Lock()
+    _lock = Lock()
     for _, each in _depots.values():
         if isinstance(each.shelf, _Opened):
-            each.shelf._lock = threading.Lock()
+            each.shelf._lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):

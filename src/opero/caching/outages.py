@@ -11,10 +11,11 @@ read. Whoever is about to use the store asks `blocks`; whoever did, reports `wor
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from opero.locks import Lock
 
 FIRST: Final = 0.5
 """Seconds after the first failure until one caller tries again."""
@@ -87,7 +88,7 @@ class Outage:
         self._instead = instead
         self.failures: int = 0
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._reading = _Lane()
         self._writing = _Lane()
         self._out = False  # either lane; read without the lock

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
+
+from opero.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _take(shelf: Shelf, name: str, token: str, seconds: float) -> _Found:
 
 async def _taken(shelf: Shelf, name: str, token: str, job: Callable[[], _Found]) -> _Found:
     """Run `job` in a thread; if nobody waits for it any more, give back the lease that it took."""
-    lock = threading.Lock()
+    lock = Lock()
     unwanted = False
     mine = False
 

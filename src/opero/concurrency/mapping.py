@@ -54,6 +54,11 @@ class Map:
         self.func: Any = call.func
         self.core: hotpath.Core = hotpath.core
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+            return self.func.__annotations__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
         """Map over `items`.
 
@@ -136,7 +141,7 @@ class Map:
         )
 
     def __reduce__(self) -> str:
-        return str(self.__qualname__)  # type: ignore[attr-defined]  # update_wrapper sets it
+        return str(self.__qualname__)  # update_wrapper sets it
 
     def __repr__(self) -> str:
         return f"<opero map of {self.call.name}, mode {self.plan.mode!r}>"

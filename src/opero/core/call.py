@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
-from threading import RLock, get_ident
+from threading import get_ident
 
 from opero.exceptions import CacheKeyError
 from opero.gil import FREE_THREADED
+from opero.locks import Lock
 
 from .attempts import Policy
 from .binding import Binding
@@ -148,7 +149,7 @@ class _Wrapper:
         self.backoff_wait: int = 0
         self.hits_cleared: int = 0
         self.misses_cleared: int = 0
-        self._counting: Any = RLock() if FREE_THREADED else None
+        self._counting: Any = Lock() if FREE_THREADED else None
 
     # --- a function like any other --------------------------------------------------------------
 
@@ -172,6 +173,8 @@ class _Wrapper:
     def __getattr__(self, name: str) -> Any:
         if name in FUNCTION_ATTRIBUTES:
             return getattr(self.face, name)
+        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+            return self.func.__annotations__
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> str:
@@ -503,6 +506,9 @@ class Call(_Wrapper):
             failed = None
 
 
+del Call.__annotations__  # empty ones, which would hide those of the function
+
+
 class AsyncCall(_Wrapper):
     """A decorated coroutine function."""
 
@@ -586,9 +592,9 @@ class BoundCall:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        import inspect
+        from opero.signatures import signature_of
 
-        signature = inspect.signature(self.__func__)
+        signature = signature_of(self.__func__)
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __eq__(self, other: object) -> bool:

@@ -10,21 +10,21 @@ the interpreter's lock a processor may look before it has finished; there the le
 from __future__ import annotations
 
 import os
-import threading
 
 from opero import gil
+from opero.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_joining = threading.RLock()  # a finalizer may run in the middle and land another flight
+_joining = Lock()  # a finalizer may run in the middle and land another flight
 
 
 def after_fork() -> None:
     """Make a new lock in a child process: another thread may have held the old one."""
     global _joining  # noqa: PLW0603 - there is one for all flights
-    _joining = threading.RLock()
+    _joining = Lock()
 
 
 if hasattr(os, "register_at_fork"):

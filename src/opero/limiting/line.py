@@ -19,6 +19,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from opero.core.clock import NEVER
+from opero.locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Line:
         """
         self.bucket = bucket
         self.clock = clock
-        self._lock = threading.RLock() if bucket.lock is None else bucket.lock
+        self._lock = Lock() if bucket.lock is None else bucket.lock
         self._line: deque[_Waiter] = deque()
         self._extra = 0  # permits that those in line want beyond one each
         self._free = 0  # when the head might be served
@@ -331,7 +332,7 @@ class Line:
 
     def after_fork(self) -> None:
         """Send the line away in a child process: those who wait in it did not come along."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         if self.bucket.lock is not None:
             self.bucket.lock = self._lock
         self._line.clear()

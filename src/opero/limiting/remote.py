@@ -32,6 +32,7 @@ from urllib.parse import quote
 from opero.caching.clients import Script, async_client, client
 from opero.caching.outages import Outage
 from opero.core.clock import NEVER
+from opero.locks import Lock
 
 from .line import Line
 from .windows import Windows
@@ -198,7 +199,7 @@ class RemoteLine:
         self._room = _Room()
         self._outage = self._new_outage()
         if self.bucket.lock is not None:
-            self.bucket.lock = threading.RLock()
+            self.bucket.lock = Lock()
 
     def wait_sync(self, deadline: int, weight: int) -> int:
         """Get permits for this thread, unless they would come too late.
@@ -508,7 +509,7 @@ class _Room:
     """A few seats, and a line of those who wait for one."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._seats: set[_Seat] = set()
         self.line: deque[_Seat] = deque()
 

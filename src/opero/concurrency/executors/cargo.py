@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import os
 import pickle
-import threading
 from collections import OrderedDict
 from functools import partial
 from types import MethodType
@@ -17,6 +16,7 @@ from typing import Any
 
 from opero.concurrency.names import Whereabouts, found_at, whereabouts
 from opero.concurrency.processes.wire import dumps
+from opero.locks import Lock
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -47,7 +47,7 @@ class Cargo:
         self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
         self._shared = shared
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._packed: tuple[bytes, bytes] | None = None
         self._error: Exception | None = None
 
@@ -78,7 +78,7 @@ class Cargo:
 
 
 _loaded: OrderedDict[bytes, tuple[Any, Any]] = OrderedDict()
-_loading = threading.RLock()
+_loading = Lock()
 
 
 def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:

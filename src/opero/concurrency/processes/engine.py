@@ -14,7 +14,6 @@ import os
 import selectors
 import socket
 import sys
-import threading
 from time import monotonic_ns
 from typing import Any
 
@@ -23,6 +22,7 @@ from opero.concurrency.interrupts import ctrl_c_later
 from opero.concurrency.names import whereabouts
 from opero.concurrency.scheduler import NOTHING, Job
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
+from opero.locks import Lock
 
 from . import pool, start, worker
 from .wire import pack, pack_each, unpack, unpack_error, unpicklable
@@ -120,9 +120,9 @@ class ProcessEngine:
         self._ring.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._stillborn = 0
-        self._turn = threading.Lock()
+        self._turn = Lock()
         self._waiting = False
-        self._closing = threading.Lock()
+        self._closing = Lock()
         self._closed = False
         self._process = os.getpid()
 

@@ -12,12 +12,12 @@ import itertools
 import os
 import signal
 import socket
-import threading
 import weakref
 from multiprocessing import connection, heap, process, util
 from typing import Any
 
 from opero.exceptions import WorkerCrashedError
+from opero.locks import Lock
 
 from . import start, worker
 from .wire import Channel
@@ -27,7 +27,7 @@ IDLE = 10.0
 
 _GRACE = 1.0  # seconds that a worker gets to end, before it is killed
 
-_lock = threading.RLock()
+_lock = Lock()
 _idle: dict[str, list[Worker]] = {}
 _all: weakref.WeakSet[Worker] = weakref.WeakSet()
 _numbers = itertools.count(1)
@@ -153,7 +153,7 @@ def shut() -> None:
 def _forget() -> None:
     """In a forked child: the workers are the parent's."""
     global _lock  # noqa: PLW0603 - nobody releases the old one in this process
-    _lock = threading.RLock()
+    _lock = Lock()
     for each in _all:
         each.channel.close()
     _all.clear()

@@ -27,6 +27,7 @@ from typing import Any
 from opero import hotpath
 from opero.concurrency.names import found_at
 from opero.exceptions import describe
+from opero.locks import Lock
 
 from .wire import Channel, pack, pack_each, pack_error, unpack
 
@@ -90,7 +91,7 @@ class Session:
         self._idle = idle
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._running = False
         self._bell, self._ring = socket.socketpair()
         self._map: dict[str, Any] | None = None
