@@ -354,12 +354,13 @@ def test_the_smallest_seed_that_turns_a_gate_red_is_the_proof() -> None:
     """A gate that no seed turns red, or that is red without one, is not proved."""
     row = measured_row(4.0, *[(1.0, 1.0)] * 3)
     [proof] = seeds.in_promises([row], SHORT)
-    assert (proof.red, proof.value, proof.note) == (True, 5.0, "4 added")
+    assert (proof.word, proof.value, proof.note) == ("proved", 5.0, "4 added")
     [never] = seeds.in_promises([measured_row(1e9, *[(1.0, 1.0)] * 3)], SHORT)
     [always] = seeds.in_promises([measured_row(0.5, *[(1.0, 1.0)] * 3)], SHORT)
-    assert not never.red
-    assert not always.red
-    assert "not proved" in always.note
+    assert (never.word, never.red) == ("NOT PROVED", False)
+    assert (always.word, always.red) == ("NOT PROVED", True)
+    assert "without any seed" in always.note
+    assert verdict.summary([proof, never, always]) == "1 proved, 2 NOT PROVED"
 
 
 def counts(ratio: float) -> dict[str, dict[str, float]]:

@@ -25,6 +25,7 @@ from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
 from opero import RateLimiter, get_cache_context, hotpath, opero, opmap
+from opero.caching import secret
 from opero.gil import FREE_THREADED
 
 THREADS = 6
@@ -388,6 +389,30 @@ def test_every_figure_is_exact(cached):
         )  # who followed the first has missed too
     else:
         assert fine == failed
+
+
+def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):
+    """Each operation that fails or is left out counts, whichever thread asks."""
+    monkeypatch.setenv(secret.VARIABLE, "a-secret-of-a-test-of-free-threading")
+
+    @opero(retries=1, cache=True, cache_backend="disk", cache_dir=str(tmp_path / "cache"))
+    def fetch(key):
+        return key
+
+    def refuse(*_):
+        raise OSError("no such disk")
+
+    for operation in ("get", "get_and_take"):
+        monkeypatch.setattr(fetch.archive.depot.shelf, operation, refuse)
+    monkeypatch.setattr(fetch.archive.depot.outage, "failed", lambda *_: None)
+    package.get_logger().setLevel("CRITICAL")
+    try:
+        crowd(lambda number: [fetch((number, step)) for step in range(300)])
+    finally:
+        package.get_logger().setLevel("NOTSET")
+    stats = fetch.stats()
+    assert stats.misses == stats.calls == THREADS * 300
+    assert stats.store_failures == THREADS * 300
 
 
 def test_figures_of_coroutines_in_several_loops_are_exact():

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; None for that of the process.
 
     Returns:
-        The exit code: 0 if all gates are green (with `--prove`: if all turned red), else 1.
+        The exit code: 0 if all gates are green (with `--prove`: if all are proved), else 1.
     """
     options = _parser().parse_args(arguments)
     groups = [INSTRUCTIONS] if options.accept else options.only or list(GROUPS)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{', '.join(groups)}: {time.monotonic() - start:.0f} s")
     print(f"\n{render(verdicts)}\n\n{summary(verdicts)}")
     if options.prove:
-        return 0 if all(verdict.red for verdict in verdicts) else 1
+        return 0 if all(verdict.proved for verdict in verdicts) else 1
     run = record.of(verdicts)
     if options.json is not None:
         record.write(run, options.json)

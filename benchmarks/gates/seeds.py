@@ -27,7 +27,10 @@ def in_counts() -> list[Verdict]:
     """What the gates on instructions say of one more Python call; judged by this build's count."""
     plain, seeded = counted.count(0, 1)
     here = {"build": counted.build(), "ratios": counted.ratios(plain)}
-    return [replace(verdict, note="1 Python call added") for verdict in counted.judge(seeded, here)]
+    return [
+        replace(verdict, note="1 Python call added", proved=verdict.red)
+        for verdict in counted.judge(seeded, here)
+    ]
 
 
 def in_promises(rows: Iterable[Row], effort: Effort) -> list[Verdict]:
@@ -38,16 +41,16 @@ def in_promises(rows: Iterable[Row], effort: Effort) -> list[Verdict]:
         effort: How long to measure.
 
     Returns:
-        One verdict per promise. One that no seed turned red is green.
+        One verdict per promise: it is proved if a seed turned the gate red, and nothing else did.
     """
     verdicts = []
     for row in rows:
         for target in row.targets:
             seed, verdict = first_red(row.against(target.against), target, effort)
             if seed == 0:  # a gate that is red anyway proves nothing
-                verdict = replace(verdict, value=0.0, note="red without any seed: not proved")
+                verdict = replace(verdict, note="red without any seed", proved=False)
             else:
-                verdict = replace(verdict, note=f"{seed} added")
+                verdict = replace(verdict, note=f"{seed} added", proved=verdict.red)
             verdicts.append(verdict)
     return verdicts
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RED = "RED"
+PROVED = "proved"
+NOT_PROVED = "NOT PROVED"
 
 _HEAD = ("gate", "of", "against", "value", "target", "margin", "verdict", "")
 
@@ -23,6 +25,7 @@ class Verdict:
         margin: How much more is let through, as a share of the target.
         held: What the gate holds in place of the target, if that is known to be missed.
         note: What the reader should know about the target or the value.
+        proved: Whether a seeded regression turned the gate red; None if none was seeded.
     """
 
     row: str
@@ -33,6 +36,7 @@ class Verdict:
     margin: float
     held: float | None = None
     note: str = ""
+    proved: bool | None = None
 
     @property
     def gate(self) -> str:
@@ -52,7 +56,9 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict: `ok`, `known miss` or `RED`."""
+        """The verdict: `ok`, `known miss` or `RED`; of a proof `proved` or `NOT PROVED`."""
+        if self.proved is not None:
+            return PROVED if self.proved else NOT_PROVED
         return RED if self.red else "ok" if self.held is None else "known miss"
 
 
@@ -107,6 +113,9 @@ def render(verdicts: Sequence[Verdict]) -> str:
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many gates are green, red, and held to less than was promised."""
+    """How many gates are green, red, and held to less than was promised; or how many are proved."""
     words = [verdict.word for verdict in verdicts]
-    return ", ".join(f"{words.count(word)} {word}" for word in ("ok", "known miss", RED))
+    kinds = ("ok", "known miss", RED)
+    if any(verdict.proved is not None for verdict in verdicts):
+        kinds = (PROVED, NOT_PROVED)
+    return ", ".join(f"{words.count(word)} {word}" for word in kinds)

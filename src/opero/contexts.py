@@ -40,6 +40,8 @@ def _after_fork() -> None:
     for members in _functions.values():
         for function in members:
             function.after_fork()
+    for opened in _stored:
+        opened.archive.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -330,7 +330,7 @@ cdef class _Wrapper:
         for store in self._stores():
             store.flights.clear()
         if self.archive is not None:
-            self.archive.flights.clear()
+            self.archive.after_fork()
 
     def _stores(self):
         if self.store is None:

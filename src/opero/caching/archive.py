@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from opero.core.clock import NEVER
 from opero.exceptions import CacheKeyError, OperoError
+from opero.locks import Lock
 from opero.shells.verdicts import too_late
 
 from . import leases
@@ -109,6 +110,7 @@ class Archive:
         self.ttl: float | None = None
         self.allowance: float = 0.0
         self._warned: set[str] = set()
+        self._counting = Lock()
 
     def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:
         """Say whose values they are.
@@ -129,6 +131,11 @@ class Archive:
             allowance: Seconds after that for which it may be served if a run fails.
         """
         self.ttl, self.allowance = ttl, allowance
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, the runs and the lock of the parent's threads."""
+        self.flights.clear()
+        self._counting = Lock()
 
     # --- keys -----------------------------------------------------------------------------------
 
@@ -170,7 +177,7 @@ class Archive:
         try:
             return self.seal.open(key.full, data)
         except Forged as error:
-            self.rejected += 1
+            self._count("rejected")
             self._warn(
                 "a stored entry is not taken (forged, damaged, of another call, or sealed with "
                 "another secret); such calls run the function",
@@ -186,6 +193,11 @@ class Archive:
         except Unsealable as error:
             self._warn("a value is not stored; such calls run the function again", str(error))
             return None
+
+    def _count(self, figure: str) -> None:
+        """Add 1 to a figure; other threads do so at the same time."""
+        with self._counting:
+            setattr(self, figure, getattr(self, figure) + 1)
 
     def _warn(self, what: str, why: str) -> None:
         """Write a warning once; a service that goes on for years has it in its log all the same."""
@@ -268,7 +280,7 @@ class Archive:
                     break
                 if stale is not None:
                     if not self.is_fresh(stale, call.clock):
-                        self.stale += 1
+                        self._count("stale")
                     return Turn(True, stale.value, None, None)
                 if watch is None:
                     watch = leases.Watch(mark)
@@ -311,7 +323,7 @@ class Archive:
         if not self.is_usable(stale, call.clock):
             return False
         age = self.wall(call.clock) - stale.fresh_until
-        self.stale += 1
+        self._count("stale")
         self.journal.logger.warning(
             "%s: the run failed with %s; the last value is served, outdated for %.1f s",
             self.name,
@@ -329,7 +341,7 @@ class Archive:
             Unavailable: If it is.
         """
         if self.depot.outage.blocks(operation not in _READING):
-            self.failures += 1
+            self._count("failures")
             raise Unavailable
 
     def worked(self, operation: str) -> None:
@@ -341,7 +353,7 @@ class Archive:
 
         A `ValueError` is about the value alone, which is too large: the store is in order.
         """
-        self.failures += 1
+        self._count("failures")
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()

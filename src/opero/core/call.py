@@ -41,6 +41,11 @@ FUNCTION_ATTRIBUTES = frozenset(
 """What `inspect` wants of a function, answered by the function that was decorated."""
 
 
+def _counting_lock() -> Any:
+    """Return what is held while a figure is added to, or None where nothing has to be."""
+    return Lock() if FREE_THREADED else None
+
+
 class _Wrapper:
     """What `Call` and `AsyncCall` have in common.
 
@@ -149,7 +154,7 @@ class _Wrapper:
         self.backoff_wait: int = 0
         self.hits_cleared: int = 0
         self.misses_cleared: int = 0
-        self._counting: Any = Lock() if FREE_THREADED else None
+        self._counting: Any = _counting_lock()
 
     # --- a function like any other --------------------------------------------------------------
 
@@ -283,8 +288,9 @@ class _Wrapper:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             store.flights.clear()
+        self._counting = _counting_lock()
         if self.archive is not None:
-            self.archive.flights.clear()
+            self.archive.after_fork()
 
     def _stores(self) -> list[MemoryStore]:
         if self.store is None or self.instances is None:
