@@ -13,7 +13,8 @@ cdef extern from *:
     """
     #include <string.h>
     static CYTHON_INLINE Py_hash_t opero_hash(PyObject *value) {
-    #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030E0000
+    #if CYTHON_COMPILING_IN_CPYTHON && (PY_VERSION_HEX < 0x030E0000 || \\
+        (PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)))
         if (PyUnicode_CheckExact(value)) {
             Py_hash_t known = ((PyASCIIObject *)value)->hash;
             if (known != -1)
