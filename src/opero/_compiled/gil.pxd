@@ -1,5 +1,5 @@
-# `opero.gil` for compiled modules: a constant of the C compiler, so that what is for the other case is
-# left out of the machine code, and a look-up in C.
+# `opero.gil` for compiled modules: a constant of the C compiler, so that what is for the other case
+# is left out of the machine code, and a look-up in C.
 
 cdef extern from *:
     """
