@@ -1,7 +1,7 @@
 """What a developer runs: `nox -l` lists it, `nox` alone runs lint and types.
 
     nox -s tests                              the tests of both halves, on every CPython on PATH
-    nox -s tests-3.13 -- tests/test_keys.py   whatever stands behind -- goes to pytest
+    nox -s tests-3.13 -- tests/core/test_keys.py   whatever stands behind -- goes to pytest
     nox -R -s tests-3.13 -- -k flight         the same environment again, with nothing built anew
     nox -s plain-3.10                         opero built as plain Python
 

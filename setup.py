@@ -16,14 +16,14 @@ EXTENSIONS = [
     Extension("opero._compiled.canonical", ["src/opero/core/canonical.py"]),
     Extension("opero._compiled.chunk", ["src/opero/core/chunk.py"]),
     Extension("opero._compiled.clock", ["src/opero/_compiled/clock.pyx"]),
+    Extension("opero._compiled.decompose", ["src/opero/core/decompose.py"]),
+    Extension("opero._compiled.events", ["src/opero/core/events.py"]),
     Extension("opero._compiled.fallback", ["src/opero/core/fallback.py"]),
     Extension("opero._compiled.flight", ["src/opero/core/flight.py"]),
-    Extension("opero._compiled.journal", ["src/opero/core/journal.py"]),
     Extension("opero._compiled.keys", ["src/opero/core/keys.py"]),
-    Extension("opero._compiled.shapes", ["src/opero/core/shapes.py"]),
     Extension("opero._compiled.shared_bucket", ["src/opero/core/shared_bucket.py"]),
+    Extension("opero._compiled.shared_counters", ["src/opero/_compiled/shared_counters.pyx"]),
     Extension("opero._compiled.store", ["src/opero/core/store.py"]),
-    Extension("opero._compiled.words", ["src/opero/_compiled/words.pyx"]),
 ]
 
 FREE_THREADED = frozenset(
@@ -35,14 +35,14 @@ FREE_THREADED = frozenset(
         "opero._compiled.canonical",
         "opero._compiled.chunk",
         "opero._compiled.clock",
+        "opero._compiled.decompose",
+        "opero._compiled.events",
         "opero._compiled.fallback",
         "opero._compiled.flight",
-        "opero._compiled.journal",
         "opero._compiled.keys",
-        "opero._compiled.shapes",
         "opero._compiled.shared_bucket",
+        "opero._compiled.shared_counters",
         "opero._compiled.store",
-        "opero._compiled.words",
     }
 )
 """The modules that are safe where threads run without the interpreter's lock (the GIL).

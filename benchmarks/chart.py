@@ -26,7 +26,7 @@ _MARKS = "sD^vP<X>"
 
 
 @dataclass(frozen=True)
-class Line:
+class WaitQueue:
     """A row of the table.
 
     Attributes:
@@ -42,7 +42,7 @@ def _number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def read(page: str) -> tuple[list[Line], str]:
+def read(page: str) -> tuple[list[WaitQueue], str]:
     """Reads the table of a page.
 
     Args:
@@ -64,11 +64,11 @@ def read(page: str) -> tuple[list[Line], str]:
             continue  # a unit of its own
         sides = {_OPERO[0]: _number(compiled), _OPERO[1]: _number(plain)}
         sides.update((side["name"], _number(side["figure"])) for side in _SIDE.finditer(peers))
-        lines.append(Line(name, sides))
+        lines.append(WaitQueue(name, sides))
     return lines, found["machine"]
 
 
-def draw(lines: Sequence[Line], machine: str, out: Path) -> None:
+def draw(lines: Sequence[WaitQueue], machine: str, out: Path) -> None:
     """Draws the rows.
 
     Args:

@@ -50,7 +50,7 @@ def main() -> int:
     if doctor.returncode:
         return doctor.returncode
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not checkout and not redis"]
-    files = [str(Path("tests", f"test_{name}.py")) for name in TESTS]
+    files = [str(path) for name in TESTS for path in Path("tests").glob(f"**/test_{name}.py")]
     return subprocess.run([*command, *sys.argv[1:], *files], check=False).returncode
 
 

@@ -3,7 +3,7 @@
 How pages are written, so that the tests can run them:
 
 - Every fenced block begins at the margin, with its language behind the fence; `python` is run as it
-  stands, by `test_docs.py`, in a namespace of its own, on both implementations, with waits skipped.
+  stands, by `docs/test_docs.py`, in a namespace of its own, on both implementations, with waits skipped.
 - A line `print(...)  # what` is held to print exactly `what`. What a block prints otherwise stands in
   a `text` block behind it, marked `<!-- prints -->`.
 - Functions whose names begin with `test_` are called after the block, without arguments.
@@ -15,12 +15,12 @@ A comment on the line before a fence is its mark:
 - `<!-- continues -->`: goes on in the namespace of the block before it.
 - `<!-- prints -->`: the output of the block before it.
 - `<!-- with redis -->`: needs a Redis; its address is put in the place of `REDIS`.
-- `<!-- before: NAME -->`, `<!-- after: NAME -->`: run like any other; `test_migration.py` compares
+- `<!-- before: NAME -->`, `<!-- after: NAME -->`: run like any other; `docs/test_migration.py` compares
   what the two print. One with `if __name__ == "__main__":` is left to that test.
 - `<!-- on a cluster -->`, `<!-- file: NAME -->`, `<!-- acl -->`: have tests of their own.
 - `<!-- command: NAME -->`: a command that CI takes from the README.
 
-Any other mark, and any Python that does not stand in such a block, fails `test_docs.py`.
+Any other mark, and any Python that does not stand in such a block, fails `docs/test_docs.py`.
 """
 
 from __future__ import annotations

@@ -213,11 +213,11 @@ def child(request: dict[str, Any], half: str) -> Any:
 
 def main() -> None:
     """Serve requests until there are no more."""
-    import opero.limiting.machine  # so that the processes need not, one by one
+    import opero.limits.machine  # so that the processes need not, one by one
     from opero import hotpath
 
     try:
-        import opero.limiting.remote  # noqa: F401
+        import opero.limits.redis  # noqa: F401
     except ImportError:  # without redis-py
         pass
 

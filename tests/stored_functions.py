@@ -109,7 +109,7 @@ class Account:
 def main() -> None:
     """Call a function as a program of its own."""
     from opero import opero
-    from opero.caching import leases
+    from opero.stores import leases
 
     leases.SECONDS = float(os.environ.get(LEASE, leases.SECONDS))
     name, options, arguments = sys.argv[1:]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from opero import hotpath, opero, opmap
-from opero.concurrency import by_value
+from opero.map.serialization import by_value
 
 LATER = "Node" if sys.version_info >= (3, 14) else "'Node'"
 SOURCE = f"""

@@ -23,7 +23,6 @@ import pytest
 import opero.demo as demo
 from opero import RateLimiter, hotpath, opero, opmap
 from opero.__main__ import main
-from opero.concurrency.processes import pool
 from opero.demo import clients, library, maps, play, scenes, stage
 from opero.demo import server as demo_server
 from opero.demo.report import Promise, Report, Scene
@@ -39,6 +38,7 @@ from opero.demo.server import (
     mishaps,
     troubles,
 )
+from opero.map.engines.processes import pool
 
 pytestmark = pytest.mark.once
 

@@ -25,8 +25,8 @@ from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
 from opero import RateLimiter, get_cache_context, hotpath, opero, opmap
-from opero.caching import secret
 from opero.gil import FREE_THREADED
+from opero.stores import secret
 
 THREADS = 6
 ROOT = Path(__file__).resolve().parent.parent
@@ -403,8 +403,8 @@ def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):
         raise OSError("no such disk")
 
     for operation in ("get", "get_and_take"):
-        monkeypatch.setattr(fetch.archive.depot.shelf, operation, refuse)
-    monkeypatch.setattr(fetch.archive.depot.outage, "failed", lambda *_: None)
+        monkeypatch.setattr(fetch.stored_cache.handle.backend, operation, refuse)
+    monkeypatch.setattr(fetch.stored_cache.handle.outage, "failed", lambda *_: None)
     package.get_logger().setLevel("CRITICAL")
     try:
         crowd(lambda number: [fetch((number, step)) for step in range(300)])

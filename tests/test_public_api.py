@@ -11,7 +11,7 @@ import pytest
 import opero
 import opero.testing
 from opero import hotpath
-from opero.concurrency.plan import MODES
+from opero.map.options import MODES
 from opero.options import BACKENDS
 
 pytestmark = pytest.mark.once

@@ -36,14 +36,14 @@ EXPECTED = re.compile(r"  # E: (?P<mypy>[\w-]+) \| (?P<pyright>\w+)$")
 
 
 @dataclass(frozen=True)
-class Line:
+class WaitQueue:
     """A line of a checked file."""
 
     file: str
     number: int
 
 
-Findings = dict[Line, set[str]]
+Findings = dict[WaitQueue, set[str]]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def mypy(outside: Path) -> Findings:
     for line in output.splitlines():
         finding: dict[str, Any] = json.loads(line)
         if finding["severity"] == "error":
-            found[Line(finding["file"], finding["line"])].add(finding["code"])
+            found[WaitQueue(finding["file"], finding["line"])].add(finding["code"])
     return found
 
 
@@ -98,16 +98,16 @@ def pyright(outside: Path) -> Findings:
     for finding in report["generalDiagnostics"]:
         if finding["severity"] == "error":
             line = finding["range"]["start"]["line"] + 1
-            found[Line(Path(finding["file"]).name, line)].add(finding["rule"])
+            found[WaitQueue(Path(finding["file"]).name, line)].add(finding["rule"])
     return found
 
 
-def expected() -> Iterator[tuple[Line, re.Match[str]]]:
+def expected() -> Iterator[tuple[WaitQueue, re.Match[str]]]:
     """The lines that have to be refused, and why."""
     for path in FILES:
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if match := EXPECTED.search(text):
-                yield Line(path.name, number), match
+                yield WaitQueue(path.name, number), match
             else:
                 assert "  # E:" not in text, f"{path.name}:{number} is not understood"
 

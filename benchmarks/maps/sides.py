@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.implementations import NAMES, Implementation, using
 from benchmarks.rows import Function
 from opero import opmap
-from opero.concurrency.processes.start import DEFAULT as START_METHOD
+from opero.map.engines.processes.start import DEFAULT as START_METHOD
 
 Mapper = Callable[[Sequence[Any]], "list[Any]"]
 """Maps a batch, and returns the results in its order."""

@@ -1,7 +1,7 @@
 """Rows of shares: how much of a whole call is the seal's, its MAC and what is around it.
 
-The whole call, sealing with serialising, and serialising alone take turns. A share is what the
-fastest turns say: sealing without serialising over the whole; both over the whole stand beside it.
+The whole call, signing with serialising, and serialising alone take turns. A share is what the
+fastest turns say: signing without serialising over the whole; both over the whole stand beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.implementations import Implementation, using
 from benchmarks.measure import Effort
 from benchmarks.rows import COMPILED, OPERO, Function, Measured, Target
-from opero.caching.payloads import Payloads
-from opero.caching.sealing import Seal
+from opero.stores.codecs import Codec
+from opero.stores.signing import Signer
 
 from . import turns, values
 from .place import SECRET, MissingError, Place
@@ -72,11 +72,11 @@ class ShareRow:
         return Measured({**figures, **beside}, missing)
 
     def _parts(self, half: Implementation, effort: Effort) -> tuple[float, float, float]:
-        """Nanoseconds of the whole call, of sealing with serialising, and of serialising alone."""
+        """Nanoseconds of the whole call, of signing with serialising, and of serialising alone."""
         with Place() as place, ExitStack() as stack:
             call = stack.enter_context(decorated(place, self.function, half, self.backend))
             with using(half):
-                seal, payloads = Seal([SECRET.encode()], pickles=True), Payloads(pickles=True)
+                seal, payloads = Signer([SECRET.encode()], pickles=True), Codec(pickles=True)
             both, alone = self._steps(seal, payloads)
             loops = {
                 "whole": turns.each(call, self.new),
@@ -89,20 +89,22 @@ class ShareRow:
             found = turns.in_turns(loops, effort)
         return found["whole"], found["both"], found["alone"]
 
-    def _steps(self, seal: Seal, payloads: Payloads) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def _steps(
+        self, signer: Signer, payloads: Codec
+    ) -> tuple[Callable[[], Any], Callable[[], Any]]:
         value = self.function(0)
         if self.new:
             return (
-                lambda: seal.close(_KEY, value, math.inf, 0.0),
+                lambda: signer.close(_KEY, value, math.inf, 0.0),
                 lambda: payloads.write(value),
             )
-        data = seal.close(_KEY, value, math.inf, 0.0)
+        data = signer.close(_KEY, value, math.inf, 0.0)
         codec, payload = payloads.write(value)
-        return lambda: seal.open(_KEY, data), lambda: payloads.read(codec, payload)
+        return lambda: signer.open(_KEY, data), lambda: payloads.read(codec, payload)
 
 
 ROWS = tuple(
-    ShareRow(f"sealing, share of a {what}, {kind}", function, backend, new)
+    ShareRow(f"signing, share of a {what}, {kind}", function, backend, new)
     for what, backend, new in (
         ("disk hit", "disk", False),
         ("disk miss and store", "disk", True),

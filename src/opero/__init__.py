@@ -21,13 +21,14 @@ from .exceptions import (
     WorkerCrashedError,
 )
 from .hotpath import COMPILED
-from .limiting import RateLimiter
+from .limits import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .concurrency.progress import Progress
+    from opero.map.progress import Progress
+
     from .functions import CacheBackend, ParallelMode
     from .headers import retry_after
     from .logs import configure_logging, get_logger
@@ -70,7 +71,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "CacheBackend": "functions",
     "CacheConfig": "options",
     "ParallelMode": "functions",
-    "Progress": "concurrency.progress",
+    "Progress": "map.progress",
     "RateLimitConfig": "options",
     "RetryConfig": "options",
     "configure_logging": "logs",

@@ -41,7 +41,7 @@ def _after_fork() -> None:
         for function in members:
             function.after_fork()
     for opened in _stored:
-        opened.archive.after_fork()
+        opened.stored_cache.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -71,28 +71,36 @@ def clear_cache(namespace: str | None = None) -> None:
             for function in members
         ]
         stores = [store for (_, name), store in _opened.items() if namespace in {None, name}]
-        opened = [each for each in _stored if namespace in {None, each.archive.namespace}]
-    archives: dict[tuple[int, str], Any] = {}
+        opened = [each for each in _stored if namespace in {None, each.stored_cache.namespace}]
+    stored_caches: dict[tuple[int, str], Any] = {}
     for function in functions:
-        if function.archive is None:
+        if function.stored_cache is None:
             function.cache_clear()
         else:
-            function.archive.ground(None)
+            function.stored_cache.ground(None)
             function.hits_cleared, function.misses_cleared = function.hits, function.misses
-            archives[id(function.archive.depot), function.archive.namespace] = function.archive
+            stored_caches[id(function.stored_cache.handle), function.stored_cache.namespace] = (
+                function.stored_cache
+            )
     for store in stores:
         store.clear()
     for stored in opened:
-        archives[id(stored.archive.depot), stored.archive.namespace] = stored.archive
+        stored_caches[id(stored.stored_cache.handle), stored.stored_cache.namespace] = (
+            stored.stored_cache
+        )
     failure: OperoError | None = None
-    for archive in archives.values():  # with what functions of other programs have stored there
+    for (
+        stored_cache
+    ) in stored_caches.values():  # with what functions of other programs have stored there
         try:
-            archive.clear_namespace()
+            stored_cache.clear_namespace()
         except OperoError as error:
             failure = error
     for function in functions:
-        if function.archive is not None:  # a run that began meanwhile may have found an old value
-            function.archive.ground(None)
+        if (
+            function.stored_cache is not None
+        ):  # a run that began meanwhile may have found an old value
+            function.stored_cache.ground(None)
     if failure is not None:
         raise failure
 
@@ -199,7 +207,7 @@ def get_cache_context(
     plan = check_cache(cache_config(True, given))
     core = hotpath.core
     if plan.backend != "memory":
-        from .caching.by_hand import open_by_hand
+        from opero.stores.by_hand import open_by_hand
 
         stored = open_by_hand(plan, core)
         with _lock:

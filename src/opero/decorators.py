@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 
 from . import contexts, hotpath
-from .limiting import RateLimiter
+from .limits import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .concurrency.progress import Progress
+    from opero.map.progress import Progress
+
     from .functions import (
         AwaitingMapDecorator,
         AwaitingRaisingMapDecorator,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from .options import (
         ArgFallback,
         CacheConfig,
-        CachePlan,
-        Plan,
+        CacheOptions,
+        CallOptions,
         RateLimitConfig,
         RetryConfig,
         RetryOn,
@@ -178,7 +179,7 @@ def opero(
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
-            Both: `cache_secret` (what entries are sealed with: 16 characters or more, or several
+            Both: `cache_secret` (what entries are signed with: 16 characters or more, or several
             such, of which the first seals and all open; else what the environment variable
             `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
             `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
@@ -405,7 +406,7 @@ def opmap(
         on_error: "return" puts an item's failure in its place; "raise" ends the map with it.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
-            Both: `cache_secret` (what entries are sealed with: 16 characters or more, or several
+            Both: `cache_secret` (what entries are signed with: 16 characters or more, or several
             such, of which the first seals and all open; else what the environment variable
             `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
             `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
@@ -430,7 +431,8 @@ def opmap(
         pages = fetch(urls)
         ```
     """
-    from .concurrency.plan import map_plan
+    from opero.map.options import map_plan
+
     from .options import CACHE_DEFAULTS, OPTIONS, STORED_OPTIONS, CacheConfig
 
     function = None
@@ -476,8 +478,8 @@ def opmap(
     plan = map_plan(options, isinstance(rate_limit, RateLimiter))
 
     def decorate_map(function: Any) -> Any:
-        from .concurrency.mapping import Map
-        from .concurrency.plan import check_function
+        from opero.map.mapped import Map
+        from opero.map.options import check_function
 
         if isinstance(function, staticmethod):
             return staticmethod(decorate_map(function.__func__))
@@ -597,15 +599,15 @@ def get_fallback_decorator(
     return _decorator(_single(retry=RetryConfig(1, **kwargs), arg_fallback=arg_fallback))
 
 
-_plans: weakref.WeakKeyDictionary[Any, Plan] = weakref.WeakKeyDictionary()
+_plans: weakref.WeakKeyDictionary[Any, CallOptions] = weakref.WeakKeyDictionary()
 
 
-def plan_of(wrapper: Any) -> Plan:
+def plan_of(wrapper: Any) -> CallOptions:
     """Return what `decorate` has made a wrapper by."""
     return _plans[wrapper]
 
 
-def decorate(function: Any, plan: Plan, into: Any = None) -> Any:
+def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
     """Wrap `function` in the active implementation.
 
     Args:
@@ -641,31 +643,31 @@ def decorate(function: Any, plan: Plan, into: Any = None) -> Any:
         assert limit.rate is not None
         limit = RateLimiter(limit.rate, limit.burst)
     retry = plan.retry
-    store = instances = archive = None
+    store = instances = stored_cache = None
     if plan.cache is not None and plan.cache.backend == "memory":
         store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
         instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
     call: Any
-    shell: Any
+    runner: Any
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face):
-        from .shells import aio as shell
+        from .runners import aio as runner
 
         call = core.AsyncCall
     else:
-        from .shells import sync as shell
+        from .runners import sync as runner
 
         call = core.Call
-    journal = logs.journal(core)
+    events = logs.events(core)
     if plan.cache is not None and plan.cache.backend != "memory":
-        archive = _archive(function, face, name, plan.cache, call is core.AsyncCall, journal)
+        stored_cache = _archive(function, face, name, plan.cache, call is core.AsyncCall, events)
     wrapper = call.__new__(call) if into is None else into
     wrapper.__init__(
         function,
         face,
         name,
-        shell,
+        runner,
         core.clock,
-        journal,
+        events,
         core.Policy(
             max(1, retry.attempts),
             retry.backoff_factor,
@@ -683,7 +685,7 @@ def decorate(function: Any, plan: Plan, into: Any = None) -> Any:
         None if plan.cache is None else plan.cache.key_function,
         store,
         instances,
-        archive,
+        stored_cache,
     )
     if _is_method(face, signature):
         wrapper.become_method()
@@ -697,17 +699,18 @@ def decorate(function: Any, plan: Plan, into: Any = None) -> Any:
 
 
 def _archive(
-    function: Any, face: Any, name: str, plan: CachePlan, asynchronous: bool, journal: Any
+    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Any
 ) -> Any:
-    """Open the archive of a function whose values are stored, and refuse one that others share.
+    """Open the stored cache of a function, and refuse one that other functions would share.
 
     A partial, like a closure, is not told from others by its name, and the arguments that it has
     been given are none of its calls'.
     """
-    from .caching.opening import archive
+    from opero.stores.opening import open_stored_cache
+
     from .options import DEFAULT_NAMESPACES
 
-    made = archive(plan, name, asynchronous, hotpath.core, journal)
+    made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
     canonical = made.canonical
     told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
     canonical.check_owner(face, plan.key_function is not None, told_apart)
@@ -767,7 +770,7 @@ def _single(
     arg_fallback: ArgFallback | None = None,
     cache: CacheConfig | None = None,
     limit: RateLimitConfig | RateLimiter | None = None,
-) -> Plan:
+) -> CallOptions:
     """Check the options of one mechanism; the others are off."""
     from .options import CacheConfig, RetryConfig, plan
 
@@ -780,7 +783,7 @@ def _single(
     )
 
 
-def _decorator(plan: Plan) -> Decorator:
+def _decorator(plan: CallOptions) -> Decorator:
     def decorator(function: Any) -> Any:
         return decorate(function, plan)
 

@@ -1,6 +1,6 @@
 """The exceptions that opero raises; every one is an `OperoError`.
 
-An exception that carries other exceptions has to survive a pickle whatever its cargo is: the
+An exception that carries other exceptions has to survive a pickle whatever its payload is: the
 second half of this module says how.
 """
 
@@ -166,13 +166,13 @@ def describe(error: BaseException) -> str:
 
 def _unpack(packed: list[_Packed]) -> list[Exception]:
     errors: list[Exception] = []
-    for kind, cargo in packed:
+    for kind, payload in packed:
         if kind == "whole":
-            errors.append(cargo)
+            errors.append(payload)
         elif kind == "parts":
-            errors.append(_rebuild_parts(*cargo))
+            errors.append(_rebuild_parts(*payload))
         else:
-            errors.append(ErrorStandIn(cargo))
+            errors.append(ErrorStandIn(payload))
     return errors
 
 

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
         call,
         canonical,
         chunk,
+        decompose,
+        events,
         fallback,
         flight,
-        journal,
         keys,
-        shapes,
         shared_bucket,
-        words,
+        shared_counters,
     )
     from .core import clock as clocks
     from .core import store as stores
@@ -52,14 +52,14 @@ _CLASSES: Final = {
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
+    "decompose": ("Decomposer",),
+    "events": ("Events",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
-    "journal": ("Journal",),
     "keys": ("Freezer",),
-    "shapes": ("Shapes",),
     "shared_bucket": ("SharedBucket",),
+    "shared_counters": ("SharedCounters",),
     "store": ("InstanceStores", "MemoryStore"),
-    "words": ("Words",),
 }
 
 MODULES: Final = tuple(_CLASSES)
@@ -91,13 +91,13 @@ class Core:
     Clock: type[clocks.Clock]
     Fallback: type[fallback.Fallback]
     Flight: type[flight.Flight]
-    Journal: type[journal.Journal]
+    Events: type[events.Events]
     Freezer: type[keys.Freezer]
-    Shapes: type[shapes.Shapes]
+    Decomposer: type[decompose.Decomposer]
     InstanceStores: type[stores.InstanceStores]
     SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]
-    Words: type[words.Words]
+    SharedCounters: type[shared_counters.SharedCounters]
 
     def __init__(self, name: Literal["plain", "compiled"], classes: dict[str, Any]) -> None:
         """Gather the classes of the half called `name`."""

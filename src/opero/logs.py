@@ -18,8 +18,8 @@ class _Levels(dict[int, bool]):
 
     def clear(self) -> None:
         super().clear()
-        for journal in _journals.values():
-            journal.forget()
+        for events in _journals.values():
+            events.forget()
 
 
 _WATCHED = type(getattr(_LOGGER, "_cache", None)) is dict
@@ -27,15 +27,15 @@ if _WATCHED:
     _LOGGER._cache = _Levels()  # type: ignore[attr-defined]
 
 
-def journal(core: Any) -> Any:
-    """Return the journal that functions of this implementation write to.
+def events(core: Any) -> Any:
+    """Return the events that functions of this implementation write to.
 
     Args:
         core: A `hotpath.Core`.
     """
     kept = _journals.get(core.name)
     if kept is None:
-        kept = _journals.setdefault(core.name, core.Journal(_LOGGER, _WATCHED))
+        kept = _journals.setdefault(core.name, core.Events(_LOGGER, _WATCHED))
     return kept
 
 

@@ -84,7 +84,7 @@ class RateLimitConfig:
 
 
 @dataclass(frozen=True)
-class CachePlan:
+class CacheOptions:
     """A checked `CacheConfig`.
 
     Attributes:
@@ -96,7 +96,7 @@ class CachePlan:
         directory: Where the disk store is; None for the user's cache directory.
         size_limit: Bytes on disk; None for no bound.
         url: Where Redis is.
-        secret: What entries are sealed with; None for what the environment or the key file says.
+        secret: What entries are signed with; None for what the environment or the key file says.
         stale: Seconds for which an outdated value may be served.
         version: What the user retires old values by.
         pickles: Whether values may be pickled.
@@ -117,7 +117,7 @@ class CachePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CallOptions:
     """Every option of one decorated function, checked.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plan:
 
     retry: RetryConfig
     arg_fallback: ArgFallback | None
-    cache: CachePlan | None
+    cache: CacheOptions | None
     limit: RateLimitConfig | Any | None
     timeout: int
 
@@ -186,7 +186,7 @@ def plan(
     limit: RateLimitConfig | Any | None,
     timeout: float | None,
     attempts_named: str = "retries",
-) -> Plan:
+) -> CallOptions:
     """Check the options of one function; `attempts_named` is what the caller calls them.
 
     Raises:
@@ -198,7 +198,7 @@ def plan(
     if not isinstance(cache.enabled, bool):
         _wrong("enabled", cache.enabled, "True or False", TypeError)
     cached = check_cache(cache)
-    return Plan(
+    return CallOptions(
         retry=_check_retry(retry, attempts_named),
         arg_fallback=_check_arg_fallback(arg_fallback),
         cache=cached if cache.enabled else None,
@@ -286,7 +286,7 @@ def refuse_burst(rate_limit: object, burst: int) -> None:
     _refuse_both(f"rate_limit={kind}(...)", {"burst": burst}, {"burst": 1})
 
 
-def check_cache(cache: CacheConfig) -> CachePlan:
+def check_cache(cache: CacheConfig) -> CacheOptions:
     """Check how a function is cached."""
     backend = cache.backend
     if backend not in BACKENDS:
@@ -312,7 +312,7 @@ def check_cache(cache: CacheConfig) -> CachePlan:
     if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
         _wrong("cache_key", key, "an ordinary function of the call's arguments", TypeError)
     ttl = 0 if cache.ttl is None else max(1, int(1e9 * _positive("cache_ttl", cache.ttl)))
-    return CachePlan(
+    return CacheOptions(
         ttl,
         0 if maxsize is None else bound,
         cache.namespace,

@@ -1,6 +1,6 @@
 """For test suites: decorated functions without delays, and time that a test moves.
 
-    from opero.testing import manual_clock, skip_waits
+    from .testing import manual_clock, skip_waits
 
     def test_recovers():
         with skip_waits() as clock:  # backoff and rate limits pass at once

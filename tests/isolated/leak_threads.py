@@ -9,7 +9,7 @@ from contextlib import suppress
 import common
 
 from opero import RateLimiter, get_logger, opero
-from opero.shells import sync
+from opero.runners import sync
 
 get_logger().setLevel("CRITICAL")
 limiter = RateLimiter(20_000)

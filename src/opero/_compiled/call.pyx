@@ -3,7 +3,7 @@
 It is written by hand for one thing: an instance is called by the vectorcall protocol (PEP 590), so
 the arguments of a call stay in the C array they come in. A hit makes no tuple and no dict; a first
 attempt that succeeds makes nothing at all. What leaves the straight path is packed and handed to
-the shell, or to `Binding.key`.
+the runner, or to `Binding.key`.
 """
 
 cimport cython
@@ -21,11 +21,11 @@ from .bucket cimport TokenBucket
 from .clock cimport Clock
 from .fallback cimport Fallback
 from .flight cimport Flight
-from .journal cimport Journal
+from .events cimport Events
 from .keys cimport Freezer
 from .store cimport Entry, InstanceStores, MemoryStore
 
-from opero._compiled.binding import EMPTY as _EMPTY
+from .binding import EMPTY as _EMPTY
 from opero.exceptions import CacheKeyError
 
 cdef extern from *:
@@ -122,9 +122,9 @@ cdef class _Wrapper:
     cdef readonly object func
     cdef readonly object face
     cdef readonly str name
-    cdef readonly object shell
+    cdef readonly object runner
     cdef readonly Clock clock
-    cdef readonly Journal journal
+    cdef readonly Events events
     cdef readonly Policy policy
     cdef readonly Fallback fallback
     cdef readonly object limiter
@@ -135,7 +135,7 @@ cdef class _Wrapper:
     cdef readonly object cache_key
     cdef readonly MemoryStore store
     cdef readonly InstanceStores instances
-    cdef readonly object archive
+    cdef readonly object stored_cache
     cdef readonly bint method
     cdef readonly bint single
     cdef readonly bint lone
@@ -156,9 +156,9 @@ cdef class _Wrapper:
         func,
         face,
         name,
-        shell,
+        runner,
         Clock clock not None,
-        Journal journal not None,
+        Events events not None,
         Policy policy not None,
         Fallback fallback,
         limiter,
@@ -167,14 +167,14 @@ cdef class _Wrapper:
         cache_key,
         MemoryStore store,
         InstanceStores instances,
-        archive=None,
+        stored_cache=None,
     ):
         self.func = func
         self.face = face
         self.name = name
-        self.shell = shell
+        self.runner = runner
         self.clock = clock
-        self.journal = journal
+        self.events = events
         self.policy = policy
         self.fallback = fallback
         self.limiter = limiter
@@ -184,7 +184,7 @@ cdef class _Wrapper:
         self.cache_key = cache_key
         self.store = store
         self.instances = instances
-        self.archive = archive
+        self.stored_cache = stored_cache
         self.keying = None if store is None else binding
         self.single = policy.rounds == 1 and fallback is None
         self._settle()
@@ -253,7 +253,7 @@ cdef class _Wrapper:
             self.failures,
             self.permit_wait / 1e9,
             self.backoff_wait / 1e9,
-            *(() if self.archive is None else self.archive.figures()),
+            *(() if self.stored_cache is None else self.stored_cache.figures()),
         )
 
     def add(self, figure, long long amount):
@@ -283,21 +283,21 @@ cdef class _Wrapper:
         """Return hits and misses since the last `cache_clear`, and the size of the cache."""
         from opero.figures import CacheInfo
 
-        if self.store is None and self.archive is None:
+        if self.store is None and self.stored_cache is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
-        stored = self.archive is not None
+        stored = self.stored_cache is not None
         return CacheInfo(
             self.hits - self.hits_cleared,
             self.misses - self.misses_cleared,
             None if self.store is None else self.store.maxsize or None,
-            self.archive.count() if stored else sum([len(store) for store in self._stores()]),
+            self.stored_cache.count() if stored else sum([len(store) for store in self._stores()]),
         )
 
     def cache_clear(self):
         """Forget every value; what is running now will not be stored either."""
-        if self.archive is not None:
-            self.archive.clear()
+        if self.stored_cache is not None:
+            self.stored_cache.clear()
         elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
         self.hits_cleared = self.hits
@@ -309,8 +309,8 @@ cdef class _Wrapper:
 
     def cache_invalidate(self, /, *args, **kwargs):
         """Forget the value of one call, given by its arguments; tell whether there was one."""
-        if self.archive is not None:
-            return bool(self.archive.invalidate(self, args, kwargs))
+        if self.stored_cache is not None:
+            return bool(self.stored_cache.invalidate(self, args, kwargs))
         if self.store is None:
             inner = getattr(self.func, "cache_invalidate", None)
             return False if inner is None else inner(*args, **kwargs)
@@ -329,8 +329,8 @@ cdef class _Wrapper:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             store.flights.clear()
-        if self.archive is not None:
-            self.archive.after_fork()
+        if self.stored_cache is not None:
+            self.stored_cache.after_fork()
 
     def _stores(self):
         if self.store is None:
@@ -370,10 +370,10 @@ cdef class _Wrapper:
         try:
             return store.reserve(key)
         except Exception as error:
-            self.journal.unstored(self.name, error)
+            self.events.unstored(self.name, error)
             return None
 
-    cdef MemoryStore shelf(self, PyObject *const *args, Py_ssize_t count):
+    cdef MemoryStore backend(self, PyObject *const *args, Py_ssize_t count):
         """Return the store for a call with these arguments."""
         if not self.method or self.cache_key is not None:
             return self.store
@@ -489,7 +489,7 @@ cdef class Call(_Wrapper):
     def __init__(self, *args):
         _Wrapper.__init__(self, *args)
         self.vectorcall = call_uncached if self.store is None else call_cached
-        if self.archive is not None:
+        if self.stored_cache is not None:
             self.vectorcall = call_stored
 
     cdef object fly(
@@ -523,8 +523,8 @@ cdef class Call(_Wrapper):
                 continue
             named = opero_pack_named(args + count, names)
             packed = opero_pack(args, count)
-            value = self.shell.follow(self, store, key, other, packed, named, deadline)
-            if value is not self.shell.AGAIN:
+            value = self.runner.follow(self, store, key, other, packed, named, deadline)
+            if value is not self.runner.AGAIN:
                 return value
             again = True  # and much may have happened meanwhile
         other = None
@@ -578,7 +578,7 @@ cdef class Call(_Wrapper):
             if gil.look_up(store.flights, key) is flight:
                 return store.flights.pop(key, None) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
-            self.journal.unstored(self.name, error)
+            self.events.unstored(self.name, error)
         return False
 
     cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
@@ -586,7 +586,7 @@ cdef class Call(_Wrapper):
         try:
             return gil.look_up(store.flights, key) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
-            self.journal.unstored(self.name, error)
+            self.events.unstored(self.name, error)
         return False
 
     cdef object attempt(
@@ -606,9 +606,9 @@ cdef class Call(_Wrapper):
         long long deadline,
         object error,
     ):
-        """Hand the call to the shell."""
+        """Hand the call to the runner."""
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-        return self.shell.run(
+        return self.runner.run(
             self, opero_pack(args, count), opero_pack_named(args + count, names), deadline, error
         )
 
@@ -641,15 +641,15 @@ cdef PyObject *owned(object value) noexcept:
 cdef PyObject *first_attempt(
     Call self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt, if no permit has to be waited for; the shell goes on."""
+    """Make the first attempt, if no permit has to be waited for; the runner goes on."""
     cdef PyObject *result
     if self.fallback is not None:
         self.check_fallback(args, PyVectorcall_NARGS(argsf), names)
     if self.bucket is not None:
         if self.bucket.take(self.clock.now()):
             return owned(self.run(args, argsf, names, deadline, None))
-        if self.journal.debug:
-            self.journal.permit(self.name, 0.0)
+        if self.events.debug:
+            self.events.permit(self.name, 0.0)
     opero_add(&self.attempted, 1)
     result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
     if result is not NULL:
@@ -687,13 +687,13 @@ cdef PyObject *call_cached(
         store = self.store
         key = <object>args[0]
     else:
-        store = self.shelf(args, count)
+        store = self.backend(args, count)
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
         opero_add(&self.hits, 1)
-        if self.journal.debug:
-            self.journal.hit(self.name)
+        if self.events.debug:
+            self.events.hit(self.name)
         if gil.FREE_THREADED:
             return owned(value_of(entry))
         return owned(entry.value)
@@ -712,7 +712,7 @@ cdef PyObject *call_stored(
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     opero_add(&self.calls, 1)
     return owned(
-        self.archive.recall(
+        self.stored_cache.recall(
             self, opero_pack(args, count), opero_pack_named(args + count, names)
         )
     )
@@ -727,11 +727,11 @@ cdef class AsyncCall(_Wrapper):
 
     def __init__(self, *args):
         _Wrapper.__init__(self, *args)
-        self.ready = self.shell.ready
-        self.guard = self.shell.guard
-        self.guard_one = self.shell.guard_one
+        self.ready = self.runner.ready
+        self.guard = self.runner.guard
+        self.guard_one = self.runner.guard_one
         self.vectorcall = acall_uncached if self.store is None else acall_cached
-        if self.archive is not None:
+        if self.stored_cache is not None:
             self.vectorcall = call_stored
 
     def _ground(self, store, key):
@@ -759,13 +759,13 @@ cdef PyObject *acall_cached(
         store = self.store
         key = <object>args[0]
     else:
-        store = self.shelf(args, count)
+        store = self.backend(args, count)
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
         opero_add(&self.hits, 1)
-        if self.journal.debug:
-            self.journal.hit(self.name)
+        if self.events.debug:
+            self.events.hit(self.name)
         if gil.FREE_THREADED:
             found = value_of(entry)
             value[0] = <PyObject *>found
@@ -775,7 +775,7 @@ cdef PyObject *acall_cached(
     opero_add(&self.misses, 1)
     key = self.binding.freezer.keep(key)
     return owned(
-        self.shell.share(
+        self.runner.share(
             self, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
         )
     )
@@ -793,8 +793,8 @@ cdef PyObject *acall_uncached(
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if self.timeout:
-            return owned(self.shell.run_until(self, packed, named))
-        return owned(self.shell.run(self, packed, named))
+            return owned(self.runner.run_until(self, packed, named))
+        return owned(self.runner.run(self, packed, named))
     opero_add(&self.attempted, 1)
     given[0] = this
     given[1] = <PyObject *>self.func

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from .shapes cimport Plan, Shapes
+from .decompose cimport Recipe, Decomposer
 
 cdef int _DEPTH
 cdef int _MOST_NODES
@@ -14,7 +14,7 @@ cdef int _ROOT
 
 @cython.final
 cdef class Canonical:
-    cdef readonly Shapes shapes
+    cdef readonly Decomposer shapes
     cdef readonly object dumps
     cdef readonly object hexdigest
     cdef readonly tuple common
@@ -38,8 +38,8 @@ cdef class Canonical:
     cdef object _write_set(self, bytearray out, bytes tag, object items, int depth, object where)
     @cython.locals(found=list, one=bytearray, two=bytearray)
     cdef object _write_dict(self, bytearray out, dict items, int depth, object where)
-    @cython.locals(plan=Plan, parts=tuple, at=Py_ssize_t, bases=Py_ssize_t)
+    @cython.locals(recipe=Recipe, parts=tuple, at=Py_ssize_t, bases=Py_ssize_t)
     cdef object _write_object(self, bytearray out, object value, int depth, object where)
     cdef object _write_class(
-        self, bytearray out, object cls, Plan plan, bint instance, object where
+        self, bytearray out, object cls, Recipe recipe, bint instance, object where
     )

@@ -3,7 +3,7 @@
 cimport cython
 
 from . cimport gil
-from .shapes cimport Plan, Shapes
+from .decompose cimport Recipe, Decomposer
 
 ctypedef unsigned long long word
 
@@ -89,7 +89,7 @@ cdef class Key:
 
 @cython.final
 cdef class Freezer:
-    cdef readonly Shapes shapes
+    cdef readonly Decomposer shapes
     cdef readonly Key true
     cdef readonly Key false
     @cython.locals(found=word)
@@ -117,7 +117,7 @@ cdef class Freezer:
     cdef object _copy(self, object value, int depth)
     @cython.locals(flat=list)
     cdef object _copy_dict(self, dict value, int depth)
-    @cython.locals(plan=Plan, items=list)
+    @cython.locals(recipe=Recipe, items=list)
     cdef Node _take_apart(self, object value, int depth)
     @cython.locals(total=word, node=Node)
     cdef Node _node(self, object cls, tuple items, object own)

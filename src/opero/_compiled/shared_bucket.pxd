@@ -4,7 +4,7 @@ cimport cython
 
 from .bucket cimport TokenBucket, WindowedBucket
 from .clock cimport Clock
-from .words cimport Words
+from .shared_counters cimport SharedCounters
 
 cdef long long BUSY
 cdef long long GRACE
@@ -12,7 +12,7 @@ cdef long long _GLANCE
 
 
 cdef class SharedBucket(WindowedBucket):
-    cdef readonly Words words
+    cdef readonly SharedCounters words
     cdef readonly Clock clock
     cdef readonly Clock real
     cdef readonly Py_ssize_t count
@@ -25,7 +25,7 @@ cdef class SharedBucket(WindowedBucket):
     @cython.locals(claim=cython.longlong)
     cdef long long _held_up(self, long long now) noexcept
     @cython.locals(
-        words=Words, before=cython.longlong, after=cython.longlong, wait=cython.longlong,
+        words=SharedCounters, before=cython.longlong, after=cython.longlong, wait=cython.longlong,
         done=cython.int,
     )
     cdef long long _attempt(self, long long now, long long weight) noexcept

@@ -1,6 +1,6 @@
 """Retry and fallback as a state machine: what next, after this failure?
 
-It decides and never waits: a shell that can sleep or await carries out what it says.
+It decides and never waits: a runner that can sleep or await carries out what it says.
 
     failed(error) -> PROPAGATE   the error goes up as it is
                      AGAIN       attempt value number `value`, after `delay` nanoseconds

@@ -1,4 +1,4 @@
-"""The decorated function: answers a hit, makes the first attempt, hands everything else to a shell.
+"""The decorated function: answers a hit, makes the first attempt, leaves the rest to a runner.
 
     __call__ -> key -> store.find -> hit
                           | miss
@@ -6,7 +6,7 @@
                         lead -> permit -> first attempt -> store.put
                           |       |          | failed
                           v       v          v
-                        shell: follow, wait, judge, back off, fall back
+                        runner: follow, wait, judge, back off, fall back
 
 `_compiled/call.pyx` is the compiled twin; the two behave the same.
 """
@@ -23,9 +23,9 @@ from .attempts import Policy
 from .binding import Binding
 from .bucket import TokenBucket
 from .clock import NEVER, Clock
+from .events import Events
 from .fallback import Fallback
 from .flight import Flight
-from .journal import Journal
 from .store import Entry, InstanceStores, MemoryStore
 
 TYPE_CHECKING = False
@@ -53,9 +53,9 @@ class _Wrapper:
         func: The function that was decorated.
         face: The plain function behind it, whose code object `inspect` may look at.
         name: Its qualified name, for messages.
-        shell: The module that waits for it.
+        runner: The module that waits for it.
         clock: Tells the time.
-        journal: Writes the log.
+        events: Writes the log.
         policy: How often it is attempted.
         fallback: Which values an argument takes; None without.
         limiter: Hands out its permits; None without.
@@ -66,7 +66,7 @@ class _Wrapper:
         cache_key: The user's own way to make one; None without.
         store: The cache.
         instances: The caches of the instances, if it is a method.
-        archive: The stored values, if they are kept outside the process; None without.
+        stored_cache: The stored values, if they are kept outside the process; None without.
         method: Whether it is a method, that is, whether its first argument counts by identity.
     """
 
@@ -74,7 +74,6 @@ class _Wrapper:
         "__dict__",
         "__weakref__",
         "_counting",
-        "archive",
         "attempted",
         "backoff_wait",
         "binding",
@@ -82,6 +81,7 @@ class _Wrapper:
         "cache_key",
         "calls",
         "clock",
+        "events",
         "face",
         "failures",
         "fallback",
@@ -90,7 +90,6 @@ class _Wrapper:
         "hits",
         "hits_cleared",
         "instances",
-        "journal",
         "keying",
         "limiter",
         "method",
@@ -100,9 +99,10 @@ class _Wrapper:
         "permit_wait",
         "policy",
         "retries",
-        "shell",
+        "runner",
         "single",
         "store",
+        "stored_cache",
         "timeout",
     )
 
@@ -111,9 +111,9 @@ class _Wrapper:
         func: Any,
         face: Any,
         name: str,
-        shell: Any,
+        runner: Any,
         clock: Clock,
-        journal: Journal,
+        events: Events,
         policy: Policy,
         fallback: Fallback | None,
         limiter: Any,
@@ -122,14 +122,14 @@ class _Wrapper:
         cache_key: Any,
         store: MemoryStore | None,
         instances: InstanceStores | None,
-        archive: Any = None,
+        stored_cache: Any = None,
     ) -> None:
         self.func: Any = func
         self.face: Any = face
         self.name: str = name
-        self.shell: Any = shell
+        self.runner: Any = runner
         self.clock: Clock = clock
-        self.journal: Journal = journal
+        self.events: Events = events
         self.policy: Policy = policy
         self.fallback: Fallback | None = fallback
         self.limiter: Any = limiter
@@ -139,7 +139,7 @@ class _Wrapper:
         self.cache_key: Any = cache_key
         self.store: MemoryStore | None = store
         self.instances: InstanceStores | None = instances
-        self.archive: Any = archive
+        self.stored_cache: Any = stored_cache
         self.keying = None if store is None else binding
         self.method: bool = False
         self.single: bool = policy.rounds == 1 and fallback is None
@@ -208,7 +208,7 @@ class _Wrapper:
             self.failures,
             self.permit_wait / 1e9,
             self.backoff_wait / 1e9,
-            *(() if self.archive is None else self.archive.figures()),
+            *(() if self.stored_cache is None else self.stored_cache.figures()),
         )
 
     def add(self, figure: str, amount: int) -> None:
@@ -234,15 +234,15 @@ class _Wrapper:
         """
         from opero.figures import CacheInfo
 
-        if self.store is None and self.archive is None:
+        if self.store is None and self.stored_cache is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
-        stored = self.archive is not None
+        stored = self.stored_cache is not None
         return CacheInfo(
             self.hits - self.hits_cleared,
             self.misses - self.misses_cleared,
             None if self.store is None else self.store.maxsize or None,
-            self.archive.count() if stored else sum(len(store) for store in self._stores()),
+            self.stored_cache.count() if stored else sum(len(store) for store in self._stores()),
         )
 
     def cache_clear(self) -> None:
@@ -252,8 +252,8 @@ class _Wrapper:
         stored, the second because one that began in between may have found the old value, and who
         calls from now on must not join it.
         """
-        if self.archive is not None:
-            self.archive.clear()
+        if self.stored_cache is not None:
+            self.stored_cache.clear()
         elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
         self.hits_cleared, self.misses_cleared = self.hits, self.misses
@@ -268,8 +268,8 @@ class _Wrapper:
         Returns:
             Whether there was one.
         """
-        if self.archive is not None:
-            return bool(self.archive.invalidate(self, args, kwargs))
+        if self.stored_cache is not None:
+            return bool(self.stored_cache.invalidate(self, args, kwargs))
         if self.store is None:
             inner = getattr(self.func, "cache_invalidate", None)
             return False if inner is None else inner(*args, **kwargs)
@@ -289,8 +289,8 @@ class _Wrapper:
         for store in self._stores():
             store.flights.clear()
         self._counting = _counting_lock()
-        if self.archive is not None:
-            self.archive.after_fork()
+        if self.stored_cache is not None:
+            self.stored_cache.after_fork()
 
     def _stores(self) -> list[MemoryStore]:
         if self.store is None or self.instances is None:
@@ -328,7 +328,7 @@ class _Wrapper:
         try:
             return store.reserve(key)
         except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
-            self.journal.unstored(self.name, error)
+            self.events.unstored(self.name, error)
             return None
 
     def _own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -405,8 +405,8 @@ class Call(_Wrapper):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.add("calls", 1)
         if self.store is None:
-            if self.archive is not None:
-                return self.archive.recall(self, args, kwargs)
+            if self.stored_cache is not None:
+                return self.stored_cache.recall(self, args, kwargs)
             deadline = self.clock.now() + self.timeout if self.timeout else NEVER
             return self._attempt(args, kwargs, deadline)
         store, key = self._locate(args, kwargs)
@@ -414,8 +414,8 @@ class Call(_Wrapper):
         if entry is not None:
             value = entry.value
             self.add("hits", 1)
-            if self.journal.debug:
-                self.journal.hit(self.name)
+            if self.events.debug:
+                self.events.hit(self.name)
             return value
         self.add("misses", 1)
         key = self._lasting(key)
@@ -441,8 +441,8 @@ class Call(_Wrapper):
                 if other.done and store.flights.get(key) is other:
                     store.flights.pop(key, None)  # it could not be taken out when it landed
                     continue
-                value = self.shell.follow(self, store, key, other, args, kwargs, deadline)
-                if value is not self.shell.AGAIN:
+                value = self.runner.follow(self, store, key, other, args, kwargs, deadline)
+                if value is not self.runner.AGAIN:
                     return value
             entry = store.find(key)  # another thread may have stored it since we looked
             value = self._attempt(args, kwargs, deadline) if entry is None else entry.value
@@ -485,18 +485,18 @@ class Call(_Wrapper):
         try:
             return store.flights.get(key) is flight
         except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
-            self.journal.unstored(self.name, broken)
+            self.events.unstored(self.name, broken)
             return False
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
-        """Make the first attempt, if no permit has to be waited for; the shell goes on."""
+        """Make the first attempt, if no permit has to be waited for; the runner goes on."""
         if self.fallback is not None:
             self.fallback.check(self.fallback.given(args, kwargs))
         if self.bucket is not None:
             if self.bucket.take(self.clock.now()):
-                return self.shell.run(self, args, kwargs, deadline)
-            if self.journal.debug:
-                self.journal.permit(self.name, 0.0)
+                return self.runner.run(self, args, kwargs, deadline)
+            if self.events.debug:
+                self.events.permit(self.name, 0.0)
         self.add("attempted", 1)
         failed: BaseException | None
         try:
@@ -507,7 +507,7 @@ class Call(_Wrapper):
                 raise
             failed = error
         try:
-            return self.shell.run(self, args, kwargs, deadline, failed)
+            return self.runner.run(self, args, kwargs, deadline, failed)
         finally:
             failed = None
 
@@ -533,19 +533,19 @@ class AsyncCall(_Wrapper):
             entry = store.find(key)
             if entry is None:
                 self.add("misses", 1)
-                return self.shell.share(self, store, self._lasting(key), args, kwargs)
+                return self.runner.share(self, store, self._lasting(key), args, kwargs)
             self.add("hits", 1)
-            if self.journal.debug:
-                self.journal.hit(self.name)
-            return self.shell.ready(entry.value)
-        if self.archive is not None:
-            return self.archive.recall(self, args, kwargs)
+            if self.events.debug:
+                self.events.hit(self.name)
+            return self.runner.ready(entry.value)
+        if self.stored_cache is not None:
+            return self.stored_cache.recall(self, args, kwargs)
         if self.timeout:
-            return self.shell.run_until(self, args, kwargs)
+            return self.runner.run_until(self, args, kwargs)
         if self.limiter is not None or self.fallback is not None:
-            return self.shell.run(self, args, kwargs)
+            return self.runner.run(self, args, kwargs)
         self.add("attempted", 1)
-        return self.shell.guard(self, self.func, args, kwargs)
+        return self.runner.guard(self, self.func, args, kwargs)
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         for flights in list(store.flights.values()):  # one table for each event loop

@@ -38,7 +38,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 
 from opero.exceptions import CacheKeyError
 
-from .shapes import WAY_OUT, Plan, Shapes, name_of
+from .decompose import WAY_OUT, Decomposer, Recipe, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Canonical:
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
-        self.shapes: Shapes = Shapes()
+        self.shapes: Decomposer = Decomposer()
         self.dumps: Callable[[Any], bytes] | None = None
         self.hexdigest: Callable[[bytes], str] | None = None
         self.common: tuple[tuple[str, ...], bytes, str] = ((), b"", "")
@@ -365,7 +365,7 @@ class Canonical:
             self._write_set(out, b"Z", value, depth + 1, where)
         elif issubclass(kind, type):
             out += b"C"
-            self._write_class(out, value, self.shapes.plan(value), False, where)
+            self._write_class(out, value, self.shapes.recipe(value), False, where)
         else:
             self._write_object(out, value, depth + 1, where)
 
@@ -415,8 +415,8 @@ class Canonical:
 
     def _write_object(self, out: bytearray, value: Any, depth: int, where: _Where) -> None:
         cls = type(value)
-        plan = self.shapes.plan(cls)
-        if plan.opaque:
+        recipe = self.shapes.recipe(cls)
+        if recipe.opaque:
             key = _zone(value)
             if key is None:
                 raise _refusal(cls, where, _why_opaque(value))
@@ -426,34 +426,34 @@ class Canonical:
             out += b"U0:1:"
             self._write_text(out, key)
             return
-        if plan.hidden:
+        if recipe.hidden:
             raise _refusal(cls, where, "it has content that only its class knows")
         try:
-            parts = self.shapes.parts(value, plan)
+            parts = self.shapes.parts(value, recipe)
         except CacheKeyError as error:
             raise CacheKeyError(f"{_path(where)}{error}") from error
         out += b"O"
-        self._write_class(out, cls, plan, True, where)
-        names = plan.fields if plan.fields is not None else _tuple_fields(cls)
+        self._write_class(out, cls, recipe, True, where)
+        names = recipe.fields if recipe.fields is not None else _tuple_fields(cls)
         out += b"U%d:" % len(names)
         for name in names:
             self._write_text(out, name)
         out += b"%d:" % len(parts)
-        bases = len(plan.takes)
-        rest = None if plan.whole else parts[len(parts) - 1]
+        bases = len(recipe.takes)
+        rest = None if recipe.whole else parts[len(parts) - 1]
         unset = () if rest is None else rest[0]
-        there = [name for name in plan.fields or () if name not in unset]
+        there = [name for name in recipe.fields or () if name not in unset]
         for at, part in enumerate(parts):
-            if not plan.whole and bases <= at < bases + len(there):
+            if not recipe.whole and bases <= at < bases + len(there):
                 self._write(out, part, depth, (where, _ATTRIBUTE, there[at - bases]))
             else:
                 self._write(out, part, depth, (where, _INSIDE, None))
 
     def _write_class(
-        self, out: bytearray, cls: type, plan: Plan, instance: bool, where: _Where
+        self, out: bytearray, cls: type, recipe: Recipe, instance: bool, where: _Where
     ) -> None:
-        if plan.label is not None and (instance or plan.tag is None):
-            module, name = plan.label
+        if recipe.label is not None and (instance or recipe.tag is None):
+            module, name = recipe.label
         else:
             module = cls.__module__
             name = cls.__qualname__

@@ -13,7 +13,8 @@ comparing it with a stored key is a second walk, side by side. A key that outliv
 not change when the caller's objects do: `freeze` and `keep` make it of copies.
 
 In such a copy, a dict with exact str keys is a `Table`; whatever is no plain builtin, or has no
-order, is a `Node`: its class, its parts as `Shapes` tells them, and what compares by its own rules.
+order, is a `Node`: its class, its parts as `Decomposer` tells them, and what compares by its own
+rules.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from struct import pack
 from opero import gil
 from opero.exceptions import CacheKeyError
 
-from .shapes import WAY_OUT, Shapes, name_of
+from .decompose import WAY_OUT, Decomposer, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Node:
     Attributes:
         hash: The hash of all that follows.
         cls: The class of the value, or what stands for it.
-        items: What it is made of, as `Shapes` tells it.
+        items: What it is made of, as `Decomposer` tells it.
         own: What compares and hashes by its own rules, or None.
     """
 
@@ -258,7 +259,7 @@ class Freezer:
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
-        self.shapes: Shapes = Shapes()
+        self.shapes: Decomposer = Decomposer()
         self.true: Key = self._key(_TRUE, False, True)
         self.false: Key = self._key(_FALSE, False, False)
 
@@ -500,11 +501,11 @@ class Freezer:
 
     def _take_apart(self, value: Any, depth: int) -> Node:
         cls = type(value)
-        plan = self.shapes.plan(cls)
-        if plan.opaque:
+        recipe = self.shapes.recipe(cls)
+        if recipe.opaque:
             return self._node(cls, (), _by_its_own_rules(value))
         items: list[Any] = []
-        for part in self.shapes.parts(value, plan):
+        for part in self.shapes.parts(value, recipe):
             if type(part) is bytes and len(part) > _DIGEST_ABOVE:
                 from hashlib import sha256
 
@@ -512,8 +513,8 @@ class Freezer:
                 items.append(self._node(Digest, digest, None))
             else:
                 items.append(self._copy(part, depth))
-        own = _by_its_own_rules(value) if plan.hidden else None
-        return self._node(cls if plan.tag is None else plan.tag, tuple(items), own)
+        own = _by_its_own_rules(value) if recipe.hidden else None
+        return self._node(cls if recipe.tag is None else recipe.tag, tuple(items), own)
 
     def _node(self, cls: type, items: tuple[Any, ...], own: Any) -> Node:
         total = self._walk_tuple(items, 0, True)

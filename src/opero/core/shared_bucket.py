@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .bucket import WindowedBucket
 from .clock import Clock
-from .words import Words
+from .shared_counters import SharedCounters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class SharedBucket(WindowedBucket):
         burst: int,
         lock: Any,
         windows: tuple[tuple[int, int], ...],
-        words: Words,
+        words: SharedCounters,
         clock: Clock,
         real: Clock,
     ) -> None:
@@ -68,7 +68,7 @@ class SharedBucket(WindowedBucket):
             real: A clock that nobody moves.
         """
         WindowedBucket.__init__(self, rate, burst, lock, windows)
-        self.words: Words = words
+        self.words: SharedCounters = words
         self.clock: Clock = clock
         self.real: Clock = real
         self.count: int = 1 + len(self.others)

@@ -84,7 +84,7 @@ class MemoryStore:
         maxsize: The greatest number of entries; 0 for no bound.
         ttl: How long a value counts, in nanoseconds; 0 for ever.
         entries: The stored values.
-        flights: The runs that are under way (see `flight` and `shells.aio`).
+        flights: The runs that are under way (see `flight` and `runners.aio`).
     """
 
     __slots__ = (

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from opero import AllFailedError, WorkerCrashedError, opmap
-from opero.concurrency.processes import pool
+from opero.map.engines.processes import pool
 
 from . import library
 from .clients import fetch, fetch_async, transient

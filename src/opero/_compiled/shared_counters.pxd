@@ -1,0 +1,14 @@
+# C types of shared words; the twin of core/shared_counters.py is words.pyx.
+
+cdef class SharedCounters:
+    cdef Py_buffer _view
+    cdef bint _held
+    cdef long long *_flag
+    cdef long long *_numbers
+    cdef int _lock
+    cdef bint _locked
+    cpdef bint begin(self) noexcept
+    cpdef void end(self) noexcept
+    cpdef long long load(self, Py_ssize_t at) noexcept
+    cpdef int swap(self, Py_ssize_t at, long long old, long long new) noexcept
+    cpdef void put(self, Py_ssize_t at, long long number) noexcept

@@ -1,0 +1,622 @@
+"""How a value comes apart into plainer values: what both kinds of cache key take its content to be.
+
+`keys` and `canonical` handle the plain builtins themselves (None, bool, int, float, str, bytes,
+tuple, list, dict, set, frozenset). For any other value they ask here, and go on with the parts:
+
+    type(value) -> Decomposer.recipe -> Recipe
+    value, Recipe -> Decomposer.parts -> tuple of plainer values
+
+A class is studied once and its recipe kept for as long as the class lives. What is known by name
+(`datetime.datetime`, `uuid.UUID`, ...) is looked up in the modules that are loaded already, so
+nothing is imported for it: a value of a type that nobody has imported cannot turn up.
+
+The parts are the whole content, so that values with equal parts are interchangeable:
+
+    known types        what `_KNOWN` says below
+    subclasses of them the base's content, and the instance's own attributes and slots
+    dataclass, attrs   every field, and the instance's other attributes and slots
+    enum member        its name; for a flag its number
+    numpy array        dtype, shape, bytes in C order; element by element where it holds objects
+
+All else is opaque: it has no parts, its own equality and hash are all there is to go by.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
+from weakref import ref
+
+from opero import gil
+from opero.exceptions import CacheKeyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HEAP_TYPE = 1 << 9
+_ABSENT = object()
+WAY_OUT = "; cache_key= can say what tells such calls apart instead"
+
+
+def name_of(cls: type) -> str:
+    """Return what messages call a class.
+
+    Args:
+        cls: The class.
+    """
+    module = cls.__module__
+    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+
+
+class Recipe:
+    """How the instances of one class come apart.
+
+    Attributes:
+        alive: A weak reference to the class, so that no recipe keeps one alive.
+        opaque: Whether there are no parts.
+        whole: Whether the parts are what the one known type says, and nothing else.
+        takes: One function per known base, value -> tuple of parts.
+        fields: The names of the fields of a dataclass or attrs class.
+        slots: The slots that the class and its bases add to the known ones: (key, name, slot).
+        hidden: Whether a base written in C may hold more than the parts tell.
+        member: Whether the class is an enumeration.
+        tag: What stands for the class in a key instead of the class itself, or None.
+        label: Module and name of a known class, the same on every Python; else None.
+    """
+
+    __slots__ = (
+        "alive",
+        "fields",
+        "hidden",
+        "label",
+        "member",
+        "opaque",
+        "slots",
+        "tag",
+        "takes",
+        "whole",
+    )
+
+    def __init__(self, alive: ref[type]) -> None:
+        """Begin with a class of which nothing is known.
+
+        Args:
+            alive: A weak reference to the class.
+        """
+        self.alive: Any = alive
+        self.opaque: bool = True
+        self.whole: bool = False
+        self.takes: tuple[Callable[[Any], tuple[Any, ...]], ...] = ()
+        self.fields: tuple[str, ...] | None = None
+        self.slots: tuple[tuple[str, str, Any], ...] = ()
+        self.hidden: bool = False
+        self.member: bool = False
+        self.tag: type | None = None
+        self.label: tuple[str, str] | None = None
+
+
+class Decomposer:
+    """The recipes of the classes seen so far.
+
+    Attributes:
+        recipes: By the id of the class.
+    """
+
+    __slots__ = ("recipes",)
+
+    def __init__(self) -> None:
+        """Start with no class seen."""
+        self.recipes: dict[int, Recipe] = {}
+
+    def recipe(self, cls: type) -> Recipe:
+        """Return how the instances of a class come apart.
+
+        Args:
+            cls: The class.
+        """
+        found = (
+            gil.look_up(self.recipes, id(cls)) if gil.FREE_THREADED else self.recipes.get(id(cls))
+        )
+        if found is not None and found.alive() is cls:
+            return found
+        number = id(cls)
+        made = _study(cls, Recipe(ref(cls, partial(_forget, self.recipes, number))))
+        self.recipes[number] = made
+        return made
+
+    def parts(self, value: Any, recipe: Recipe) -> tuple[Any, ...]:
+        """Take a value apart.
+
+        Args:
+            value: An instance.
+            recipe: Its class's recipe, not an opaque one.
+
+        Returns:
+            Plainer values: for a class that is not `whole`, one tuple per known base, the fields
+            that are set, and last None or what else there is: the names of the fields that are not
+            set, the other attributes, the other slots.
+
+        Raises:
+            CacheKeyError: If the content cannot be told.
+        """
+        if recipe.whole:
+            return recipe.takes[0](value)
+        found: list[Any] = []
+        for take in recipe.takes:
+            found.append(take(value))  # noqa: PERF401 - a comprehension is a call before 3.12
+        fields = recipe.fields or ()
+        unset: list[str] = []
+        for name in fields:
+            item = getattr(value, name, _ABSENT)
+            if item is _ABSENT:
+                unset.append(name)
+            else:
+                found.append(item)
+        rest = getattr(value, "__dict__", None)
+        if rest:
+            rest = {key: item for key, item in rest.items() if key not in fields}
+        slots: dict[str, Any] = {}
+        for key, name, slot in recipe.slots:
+            if name not in fields:
+                item = _read(slot, value)
+                if item is not _ABSENT:
+                    slots[key] = item
+        if unset or rest or slots:
+            found.append((tuple(unset), rest or {}, slots))
+        else:
+            found.append(None)
+        return tuple(found)
+
+
+def _forget(recipes: dict[int, Recipe], number: int, gone: ref[type]) -> None:
+    """Drop the recipe of a class that has died.
+
+    Args:
+        recipes: The recipes.
+        number: The id that the class had.
+        gone: The weak reference that has just been cleared.
+    """
+    held = recipes.get(number)
+    if held is not None and held.alive is gone:
+        del recipes[number]
+
+
+def _study(cls: type, recipe: Recipe) -> Recipe:
+    """Find out how the instances of a class come apart.
+
+    Args:
+        cls: The class.
+        recipe: Its recipe, to be filled in.
+    """
+    if _is_enumeration(cls):
+        recipe.opaque = False
+        recipe.whole = recipe.member = True
+        recipe.takes = (_flag if _is_flag(cls) else _member,)
+        return recipe
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and _study_numpy(cls, recipe, numpy):
+        return recipe
+    if _written_in_c(cls) and issubclass(cls, tuple) and "n_sequence_fields" in cls.__dict__:
+        recipe.opaque = False
+        recipe.whole = True
+        recipe.takes = (_reduced,)
+        return recipe
+    takes: list[Callable[[Any], tuple[Any, ...]]] = []
+    slots: list[tuple[str, str, Any]] = []
+    covered: set[type] = {object}
+    for base in cls.__mro__:
+        if base in covered:
+            continue
+        take = _known(base)
+        if take is not None:
+            takes.append(take)
+            covered.update(base.__mro__)
+        elif _written_in_c(base):
+            recipe.hidden = True
+        else:
+            for name, slot in base.__dict__.items():
+                if type(slot) is _SLOT:
+                    taken = sum(other == name for _, other, _ in slots)
+                    slots.append((f"{name}#{taken}" if taken else name, name, slot))
+    recipe.takes = tuple(takes)
+    recipe.slots = tuple(slots)
+    recipe.fields = _fields(cls)
+    recipe.opaque = not takes and recipe.fields is None
+    if _known(cls) is not None:
+        recipe.label = (cls.__module__.partition(".")[0], cls.__qualname__)
+        recipe.whole = recipe.label != ("collections", "OrderedDict")  # which has attributes
+    return recipe
+
+
+def _written_in_c(cls: type) -> bool:
+    """Tell whether a class may have content that Python code did not give it.
+
+    Args:
+        cls: The class.
+    """
+    if not cls.__flags__ & _HEAP_TYPE:
+        return True
+    made = cls.__dict__.get("__new__")
+    return type(made) is BuiltinFunctionType and made.__self__ is cls
+
+
+def _known(cls: type) -> Callable[[Any], tuple[Any, ...]] | None:
+    """Return how a known class comes apart, None for any other.
+
+    A class is known by its name if its module, or the C half of that module, has it under that
+    name: whoever replaces `datetime.datetime` by a class of their own changes nothing here.
+
+    Args:
+        cls: The class.
+    """
+    take = _BUILTIN.get(cls)
+    if take is not None:
+        return take
+    root = cls.__module__.partition(".")[0] if isinstance(cls.__module__, str) else ""
+    take = _KNOWN.get((root, cls.__qualname__))
+    if take is None:
+        return None
+    for module in (root, "_" + root):
+        if getattr(sys.modules.get(module), cls.__qualname__, None) is cls:
+            return take
+    return None
+
+
+def _fields(cls: type) -> tuple[str, ...] | None:
+    """Return the names of the fields of a dataclass or attrs class, None for any other.
+
+    Args:
+        cls: The class.
+    """
+    names: list[str] = []
+    known = False
+    if isinstance(getattr(cls, "__dataclass_fields__", None), dict):
+        from dataclasses import fields
+
+        known = True
+        names += [field.name for field in fields(cls)]
+    attributes = getattr(cls, "__attrs_attrs__", None)
+    if isinstance(attributes, tuple):
+        known = True
+        names += [attribute.name for attribute in attributes]
+    return tuple(dict.fromkeys(names)) if known else None
+
+
+def _read(slot: Any, value: Any) -> Any:
+    """Return what a slot of a value holds, `_ABSENT` if nothing.
+
+    Args:
+        slot: The slot's descriptor.
+        value: The instance.
+    """
+    try:
+        return slot.__get__(value, type(value))
+    except AttributeError:
+        return _ABSENT
+
+
+def _is_enumeration(cls: type) -> bool:
+    enum = sys.modules.get("enum")
+    return enum is not None and isinstance(cls, enum.EnumMeta)
+
+
+def _is_flag(cls: type) -> bool:
+    return issubclass(cls, sys.modules["enum"].Flag)
+
+
+def _member(value: Any) -> tuple[Any, ...]:
+    return (value._name_,)
+
+
+def _flag(value: Any) -> tuple[Any, ...]:
+    return (value._value_,)
+
+
+def _reduced(value: Any) -> tuple[Any, ...]:
+    content: tuple[Any, ...] = value.__reduce__()[1]
+    return content
+
+
+class _Slotted:
+    """Has a slot, to know one by."""
+
+    __slots__ = ("slot",)
+
+
+_SLOT = type(_Slotted.__dict__["slot"])
+
+
+def _nothing(_: Any) -> tuple[Any, ...]:
+    return ()
+
+
+def _str(value: str) -> tuple[Any, ...]:
+    return (str.__str__(value),)
+
+
+def _int(value: int) -> tuple[Any, ...]:
+    return (int.__int__(value),)
+
+
+def _float(value: float) -> tuple[Any, ...]:
+    return (float.__float__(value),)
+
+
+def _complex(value: complex) -> tuple[Any, ...]:
+    plain = complex.__pos__(value)
+    return (plain.real, plain.imag)
+
+
+def _bytes(value: bytes) -> tuple[Any, ...]:
+    return (bytes.__getitem__(value, slice(None)),)
+
+
+def _bytearray(value: bytearray) -> tuple[Any, ...]:
+    return (bytes(bytearray.__getitem__(value, slice(None))),)
+
+
+def _tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (tuple(tuple.__iter__(value)),)
+
+
+def _list(value: list[Any]) -> tuple[Any, ...]:
+    return (list(list.__iter__(value)),)
+
+
+def _dict(value: dict[Any, Any]) -> tuple[Any, ...]:
+    return (dict(dict.items(value)),)
+
+
+def _set(value: set[Any]) -> tuple[Any, ...]:
+    return (set(set.__iter__(value)),)
+
+
+def _frozenset(value: frozenset[Any]) -> tuple[Any, ...]:
+    return (frozenset(frozenset.__iter__(value)),)
+
+
+def _range(value: range) -> tuple[Any, ...]:
+    return (value.start, value.stop, value.step)
+
+
+def _slice(value: slice) -> tuple[Any, ...]:
+    return (value.start, value.stop, value.step)
+
+
+def _memoryview(value: memoryview) -> tuple[Any, ...]:
+    return (value.format, value.shape, value.readonly, value.tobytes())
+
+
+def _proxy(value: Any) -> tuple[Any, ...]:
+    return (value.copy(),)
+
+
+def _namespace(value: SimpleNamespace) -> tuple[Any, ...]:
+    return (dict(vars(value)),)
+
+
+def _datetime(value: Any) -> tuple[Any, ...]:
+    return (
+        value.year,
+        value.month,
+        value.day,
+        value.hour,
+        value.minute,
+        value.second,
+        value.microsecond,
+        value.fold,
+        value.tzinfo,
+    )
+
+
+def _time(value: Any) -> tuple[Any, ...]:
+    return (value.hour, value.minute, value.second, value.microsecond, value.fold, value.tzinfo)
+
+
+def _date(value: Any) -> tuple[Any, ...]:
+    return (value.year, value.month, value.day)
+
+
+def _timedelta(value: Any) -> tuple[Any, ...]:
+    return (value.days, value.seconds, value.microseconds)
+
+
+def _timezone(value: Any) -> tuple[Any, ...]:
+    content: tuple[Any, ...] = value.__getinitargs__()
+    return content
+
+
+def _decimal(value: Any) -> tuple[Any, ...]:
+    sign, digits, exponent = value.as_tuple()
+    return (sign, "".join(map(str, digits)), exponent)
+
+
+def _fraction(value: Any) -> tuple[Any, ...]:
+    return (value.numerator, value.denominator)
+
+
+def _uuid(value: Any) -> tuple[Any, ...]:
+    return (value.int,)
+
+
+def _path(value: Any) -> tuple[Any, ...]:
+    return (sys.modules["pathlib"].PurePath.__str__(value),)
+
+
+def _address(value: Any) -> tuple[Any, ...]:
+    return (str(value),)
+
+
+def _ordered(value: Any) -> tuple[Any, ...]:
+    return (list(sys.modules["collections"].OrderedDict.items(value)),)
+
+
+def _deque(value: Any) -> tuple[Any, ...]:
+    return (value.maxlen, list(sys.modules["collections"].deque.__iter__(value)))
+
+
+def _defaultdict(value: Any) -> tuple[Any, ...]:
+    return (value.default_factory, dict(dict.items(value)))
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return (value.typecode, value.tolist())
+
+
+_BUILTIN: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    type(Ellipsis): _nothing,
+    type(NotImplemented): _nothing,
+    str: _str,
+    int: _int,
+    float: _float,
+    complex: _complex,
+    bytes: _bytes,
+    bytearray: _bytearray,
+    tuple: _tuple,
+    list: _list,
+    dict: _dict,
+    set: _set,
+    frozenset: _frozenset,
+    range: _range,
+    slice: _slice,
+    memoryview: _memoryview,
+    MappingProxyType: _proxy,
+    SimpleNamespace: _namespace,
+}
+
+_KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("array", "array"): _numbers,
+    ("collections", "OrderedDict"): _ordered,
+    ("collections", "defaultdict"): _defaultdict,
+    ("collections", "deque"): _deque,
+    ("datetime", "date"): _date,
+    ("datetime", "datetime"): _datetime,
+    ("datetime", "time"): _time,
+    ("datetime", "timedelta"): _timedelta,
+    ("datetime", "timezone"): _timezone,
+    ("decimal", "Decimal"): _decimal,
+    ("fractions", "Fraction"): _fraction,
+    ("ipaddress", "IPv4Address"): _address,
+    ("ipaddress", "IPv4Interface"): _address,
+    ("ipaddress", "IPv4Network"): _address,
+    ("ipaddress", "IPv6Address"): _address,
+    ("ipaddress", "IPv6Interface"): _address,
+    ("ipaddress", "IPv6Network"): _address,
+    ("pathlib", "Path"): _path,
+    ("pathlib", "PosixPath"): _path,
+    ("pathlib", "PurePath"): _path,
+    ("pathlib", "PurePosixPath"): _path,
+    ("pathlib", "PureWindowsPath"): _path,
+    ("pathlib", "WindowsPath"): _path,
+    ("uuid", "UUID"): _uuid,
+}
+
+
+def _study_numpy(cls: type, recipe: Recipe, numpy: Any) -> bool:
+    """Find out how a class of numpy's comes apart.
+
+    Args:
+        cls: The class.
+        recipe: Its recipe, to be filled in.
+        numpy: The module.
+
+    Returns:
+        Whether it is one of numpy's arrays or scalars.
+    """
+    array = getattr(numpy, "ndarray", None)
+    scalar = getattr(numpy, "generic", None)
+    if not isinstance(array, type) or not isinstance(scalar, type):
+        return False  # numpy is just being imported
+    if cls is array:
+        recipe.takes = (_array,)
+        recipe.label = ("numpy", "ndarray")
+    elif issubclass(cls, array):
+        recipe.takes = (_no_array,)
+    elif issubclass(cls, scalar):
+        recipe.takes = (_scalar,)
+        recipe.tag = scalar
+        recipe.label = ("numpy", "generic")
+    else:
+        return False
+    recipe.opaque = False
+    recipe.whole = True
+    return True
+
+
+def _array(value: Any) -> tuple[Any, ...]:
+    return (_element(value.dtype), value.shape, *_content(value))
+
+
+def _no_array(value: Any) -> tuple[Any, ...]:
+    raise CacheKeyError(
+        f"no cache key can be made of {name_of(type(value))}: "
+        f"it is an array with content that dtype, shape and bytes do not tell{WAY_OUT}"
+    )
+
+
+def _scalar(value: Any) -> tuple[Any, ...]:
+    dtype = value.dtype
+    if dtype.type is not type(value):
+        raise CacheKeyError(
+            f"no cache key can be made of {name_of(type(value))}: "
+            f"it is a numpy scalar with content that dtype and bytes do not tell{WAY_OUT}"
+        )
+    if dtype.kind == "U":
+        return ("U", str.__str__(value))
+    if dtype.kind == "S":
+        return ("S", bytes.__getitem__(value, slice(None)))
+    return _array(sys.modules["numpy"].asarray(value))
+
+
+def _element(dtype: Any) -> Any:
+    """Describe what an array's elements are made of.
+
+    Byte order counts, as it does for numpy: the bytes that belong to this description are in the
+    order that it names, on every machine.
+
+    Args:
+        dtype: The array's dtype.
+
+    Raises:
+        CacheKeyError: If its bytes do not tell its content, or not on every machine.
+    """
+    notes = dict(dtype.metadata) if dtype.metadata else None
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return ("of", _element(base), shape, notes)
+    if dtype.names is not None:
+        fields: list[Any] = []
+        for name in dtype.names:
+            field = dtype.fields[name]
+            title = field[2] if len(field) > 2 else None
+            fields.append((name, title, field[1], _element(field[0])))
+        return (dtype.type.__name__, dtype.itemsize, dtype.isalignedstruct, fields, notes)
+    widest = {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
+    if (
+        dtype.kind not in "biufcmMSUVO"
+        or dtype.itemsize > widest
+        or dtype.isbuiltin == 2
+        or dtype.type.__module__ != "numpy"
+    ):
+        raise CacheKeyError(
+            f"no cache key can be made of numpy's {dtype}: "
+            f"its bytes do not tell its content on every machine{WAY_OUT}"
+        )
+    return dtype.str if notes is None else (dtype.str, notes)
+
+
+def _content(value: Any) -> list[Any]:
+    """Return what an array holds, field by field if it has any, so that padding does not count.
+
+    Args:
+        value: The array.
+    """
+    if value.dtype.names is not None:
+        found: list[Any] = []
+        for name in value.dtype.names:
+            found += _content(value[name])
+        return found
+    return [list(value.flat) if value.dtype.kind == "O" else value.tobytes()]

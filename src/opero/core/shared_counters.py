@@ -1,0 +1,156 @@
+"""Numbers in memory that processes share, changed one at a time; the plain half.
+
+    flag     1: a plain process takes part
+    word 0   the first number, shifted left by one bit; the lowest bit says the same as the flag
+    word 1   ...
+
+Compiled processes change a word by compare-and-swap and lock nothing. A plain process cannot, so it
+changes words under a file lock, and says so in the flag when it joins; from then on compiled ones
+take that lock too (`_compiled/shared_counters.pyx`). It waits until those that have not seen the
+flag are done, and sets the lowest bit of each word, so that the swap of one that is not done fails.
+Only if such a process is held up for longer than that wait, and goes on in the very microsecond in which
+the bit is set, the permit that it takes is lost from the count.
+
+The system releases the file lock of a process that dies. One that is stopped with it in hand holds
+the others up for `PATIENCE` at each of their steps, and they are told to come again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STRIDE = 64
+"""Bytes from one word to the next: a line of the processor's cache for each."""
+
+PATIENCE = 0.05
+"""How many seconds to wait for the file lock."""
+
+_PAUSE = 50e-6
+_LONGEST = 5.0
+_STEP = 0.003
+"""How many seconds to give others for the step that they are in."""
+
+
+class SharedCounters:
+    """Signed numbers of 62 bits; a step that reads and changes some is from `begin` to `end`."""
+
+    __slots__ = ("_depth", "_lock", "_memory", "_numbers")
+
+    def __init__(self, memory: Any, first: int, count: int, lock: int) -> None:
+        """Join the processes that share the memory.
+
+        Args:
+            memory: The mapped file, writable.
+            first: Where the flag stands in it: a multiple of 8.
+            count: How many words there are.
+            lock: The descriptor of the file whose lock it is.
+        """
+        self._memory = memory
+        whole = memoryview(memory)[first : first + (count + 1) * STRIDE].cast("q")
+        self._numbers = whole[STRIDE // 8 :]
+        self._lock = lock
+        self._depth = 0
+        if not whole[0] & 1:
+            whole[0] = 1
+            time.sleep(_STEP)
+        end = time.monotonic() + _LONGEST
+        while not self.begin():
+            self.end()
+            if time.monotonic() > end:
+                raise TimeoutError("a process holds the file lock of a machine-wide rate limit")
+        for at in range(count):
+            if not self._numbers[at * 8] & 1:
+                self._numbers[at * 8] |= 1
+        self.end()
+
+    def relock(self, lock: int) -> None:
+        """Use another descriptor of the lock file, in a forked child."""
+        self._lock = lock
+        self._depth = 0
+
+    def begin(self) -> bool:
+        """Begin a step; tell whether the file lock was to be had. `end` has to follow anyway."""
+        if self._depth:  # a finalizer or a signal handler, in the middle of a step
+            self._depth += 1
+            return True
+        end = 0.0
+        while not lock_file(self._lock):
+            now = time.monotonic()
+            end = end or now + PATIENCE
+            if now > end:
+                return False
+            time.sleep(_PAUSE)
+        self._depth = 1
+        return True
+
+    def end(self) -> None:
+        """End a step."""
+        if self._depth > 1:
+            self._depth -= 1
+        else:
+            self._depth = 0
+            unlock_file(self._lock)
+
+    def load(self, at: int) -> int:
+        """Return a number."""
+        return int(self._numbers[at * 8] >> 1)
+
+    def swap(self, at: int, old: int, new: int) -> int:
+        """Put `new` in the place of `old`.
+
+        Returns:
+            1 if it was done; 0 if another number stands there; -1 if the step has to begin again,
+            since a plain process has joined in the middle of it.
+        """
+        numbers, at = self._numbers, at * 8
+        word = new << 1 | 1
+        if numbers[at] >> 1 == old:
+            numbers[at] = word  # nothing can come in between: there is no call and no jump
+            return 1
+        return 0
+
+    def put(self, at: int, number: int) -> None:
+        """Put a number in the place of whatever stands there."""
+        self._numbers[at * 8] = number << 1 | 1
+
+
+if sys.platform == "win32":
+
+    def lock_file(descriptor: int) -> bool:
+        """Lock a file; tell whether it was free."""
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def unlock_file(descriptor: int) -> None:
+        """Let a file's lock go."""
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        except OSError:  # it was not locked
+            pass
+
+else:
+
+    def lock_file(descriptor: int) -> bool:
+        """Lock a file; tell whether it was free."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock_file(descriptor: int) -> None:
+        """Let a file's lock go."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

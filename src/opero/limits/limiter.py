@@ -1,0 +1,351 @@
+"""`RateLimiter`: what users hold in their hands, whatever is behind it."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from types import TracebackType
+
+from opero import hotpath
+from opero.core.clock import NEVER
+
+from .wait_queue import WaitQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+    from typing import Any, Literal
+
+    from opero.core.bucket import TokenBucket
+
+__all__ = ["RateLimiter"]
+
+
+class RateLimiter:
+    """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
+
+    Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of
+    one process get theirs first come, first served. A cancelled waiter leaves its permit to the
+    next.
+
+    Scopes:
+        process: The limit holds for everybody who uses this object.
+        machine: It holds for all processes of this user on this machine that name it alike, by
+            shared memory. Each of those that wait gets about the same share.
+        redis: It holds for all processes that name it alike at this Redis, by the server's clock.
+            Those that wait are served in the order of asking. While the server is gone the same
+            limit holds in each process for itself.
+
+    The last two go by real time, also where `opero.testing` moves the clock.
+
+    Attributes:
+        rate_limit: Permits per second.
+        burst: Permits that may be taken at once after a quiet time.
+        scope: "process", "machine" or "redis".
+        name: What the limit is called; None in scope "process".
+        windows: Further limits that hold at the same time, each in permits and seconds.
+        bucket: The decision without the waiting; a decorated function asks it first.
+        line: The waiting; a decorated function stands in it.
+
+    Example:
+        ```python
+        limiter = RateLimiter(5.0)
+
+        with limiter:  # a thread waits
+            ...
+        async with limiter:  # a task waits
+            ...
+        ```
+    """
+
+    def __init__(
+        self,
+        rate_limit: float,
+        burst: int = 1,
+        *,
+        scope: Literal["process", "machine", "redis"] = "process",
+        name: str | None = None,
+        url: str | None = None,
+        windows: Sequence[tuple[int, float]] = (),
+    ) -> None:
+        """Make a limiter, with all of its burst free unless others share it.
+
+        Args:
+            rate_limit: Permits per second.
+            burst: Permits that may be taken at once after a quiet time.
+            scope: Who shares the limit: "process", "machine" or "redis".
+            name: What it is called by those who share it; for "machine" and "redis".
+            url: Where the server is, as "redis://host:port/0"; for "redis".
+            windows: Further limits: never more than so many permits in any so many seconds, each
+                as `(permits, seconds)`. A permit has to be free in all of them. The burst, or a
+                tenth of `permits` if that is more, may come at once; but not more than half.
+
+        Raises:
+            TypeError: If an argument is of a wrong type.
+            ValueError: If the rate is not positive and finite, the burst is less than 1, a scope
+                lacks what it needs or is given what it does not read; or if the processes that
+                share a machine-wide limit have another rate for it.
+            UnsafePlaceError: If the directory of the shared memory could be written to by others.
+            ImportError: If the scope is "redis" and redis-py is not installed.
+        """
+        from opero.options import check_burst, check_choice, check_rate
+
+        from .windows import burst_of, cells, check_windows
+
+        self.rate_limit: float = check_rate("rate_limit", rate_limit)
+        self.burst: int = check_burst(burst)
+        self.scope: str = check_choice("scope", scope, ("process", "machine", "redis"))
+        self.name: str | None = _checked_name(name, scope)
+        self.windows: tuple[tuple[int, float], ...] = (
+            check_windows(windows) if windows != () else ()
+        )
+        self._url = _checked_url(url, scope)
+        self._most = min([self.burst, *[burst_of(each, self.burst) for each, _ in self.windows]])
+        limits = cells(self.windows, self.burst) if self.windows else ()
+        core = hotpath.core
+        self._clock = core.clock
+        self.queue: Any
+        if scope == "process":
+            self.queue = WaitQueue(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
+        elif scope == "machine":
+            from .machine import shared_line
+
+            settings = _settings(self.rate_limit, self.burst, self.windows)
+            self.queue = shared_line(
+                core, self.name or "", self.rate_limit, self.burst, limits, settings
+            )
+        else:
+            from .redis import RedisWaitQueue
+
+            local = _bucket(core, self.rate_limit, self.burst, limits)
+            self.queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
+        self.bucket: TokenBucket = self.queue.bucket
+        _limiters.add(self)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.rate_limit), f"burst={self.burst!r}"]
+        if self.scope != "process":
+            parts += [f"scope={self.scope!r}", f"name={self.name!r}"]
+        if self.windows:
+            parts.append(f"windows={self.windows!r}")
+        return f"RateLimiter({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (
+            type(self),
+            self.rate_limit,
+            self.burst,
+            self.scope,
+            self.name,
+            self._url,
+            self.windows,
+        )
+
+    def try_acquire(self, weight: int = 1) -> bool:
+        """Take a permit if one is free now and nobody waits for it; tell whether one was.
+
+        Args:
+            weight: How many permits to take at once, `burst` at most.
+        """
+        if weight != 1:
+            self._check_weight(weight)
+        return bool(self.queue.try_take(weight))
+
+    def acquire_sync(self, weight: int = 1) -> None:
+        """Block this thread until it has a permit.
+
+        Args:
+            weight: How many permits to take at once, `burst` at most.
+        """
+        self.wait_sync(NEVER, weight)
+
+    async def acquire(self, weight: int = 1) -> None:
+        """Wait until this task has a permit.
+
+        Args:
+            weight: How many permits to take at once, `burst` at most.
+        """
+        await self.wait(NEVER, weight)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody have a permit for a while, neither those who wait nor others who share it.
+
+        A pause that lasts longer already goes on. Afterwards permits come one by one, as if the
+        burst had been spent, to those who wait in their order. In scope "redis" this asks the
+        server, which takes a second at most; waiters of other processes heed it if they have to
+        wait for more than 50 ms.
+
+        Args:
+            seconds: How long; 0 does nothing.
+
+        Raises:
+            TypeError: If it is no number.
+            ValueError: If it is negative, or more than 31 years.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"seconds={seconds!r} is not allowed: it has to be a number")
+        if not 0 <= seconds <= 1e9:
+            raise ValueError(f"seconds={seconds!r} is not allowed: it has to be between 0 and 1e9")
+        if seconds:
+            self.queue.pause(math.ceil(seconds * 1e9))
+
+    def wait_sync(self, deadline: int, weight: int = 1) -> int:
+        """Get a permit for this thread, unless it would come too late.
+
+        Args:
+            deadline: The latest time for the permit, in nanoseconds of opero's clock.
+            weight: How many permits to get at once, `burst` at most.
+
+        Returns:
+            Nanoseconds waited, or -1 if the permit would come after `deadline`.
+        """
+        if weight != 1:
+            self._check_weight(weight)
+        waited: int = self.queue.wait_sync(deadline, weight)
+        return waited
+
+    def wait(self, deadline: int, weight: int = 1) -> Coroutine[Any, Any, int]:
+        """Get a permit for this task, unless it would come too late: `await` what this returns.
+
+        Args:
+            deadline: The latest time for the permit, in nanoseconds of opero's clock.
+            weight: How many permits to get at once, `burst` at most.
+
+        Returns:
+            Nanoseconds waited, or -1 if the permit would come after `deadline`.
+        """
+        if weight != 1:
+            self._check_weight(weight)
+        waiting: Coroutine[Any, Any, int] = self.queue.wait(deadline, weight)
+        return waiting
+
+    def __enter__(self) -> RateLimiter:
+        self.wait_sync(NEVER)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    async def __aenter__(self) -> RateLimiter:
+        await self.wait(NEVER)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def _check_weight(self, weight: Any) -> None:
+        """Refuse a weight that can never be had at once."""
+        if isinstance(weight, bool) or not isinstance(weight, int):
+            raise TypeError(f"weight={weight!r} is not allowed: it has to be a whole number")
+        if weight < 1:
+            raise ValueError(f"weight={weight!r} is not allowed: it has to be 1 or more")
+        if weight > self.burst:
+            raise ValueError(
+                f"weight={weight!r} is not allowed: no more than burst={self.burst!r} permits can "
+                f"be had at once"
+            )
+        if weight > self._most:
+            raise ValueError(
+                f"weight={weight!r} is not allowed: of windows={self.windows!r}, no more than "
+                f"{self._most} permits can be had at once"
+            )
+
+
+class LimiterStandby:
+    """A place in the line of a limiter, for somebody who does not wait but comes back to look.
+
+    A map's scheduler takes its permits so. `take` may ask a server, and then the caller's thread
+    waits for the reply: for less than a millisecond as a rule, and for no longer than the client's
+    time limit, a second, once in an outage.
+    """
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        """Do not stand in line yet.
+
+        Args:
+            limiter: Whose line it is.
+        """
+        self._place: Any = limiter.queue.turn()
+
+    def take(self, now: int) -> int:
+        """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
+        wait: int = self._place.take(now)
+        return wait
+
+    def leave(self) -> None:
+        """Leave the line, or give the permit back."""
+        self._place.leave()
+
+
+def _bucket(core: Any, rate: float, burst: int, limits: tuple[tuple[int, int], ...]) -> Any:
+    """Make a bucket for the callers of this process."""
+    lock = core.new_lock()
+    if limits:
+        return core.WindowedBucket(rate, burst, lock, limits)
+    return core.TokenBucket(rate, burst, lock)
+
+
+def _settings(rate: float, burst: int, windows: tuple[tuple[int, float], ...]) -> str:
+    """Say what a limit is, for people and to compare."""
+    further = "".join(f", {permits} in any {seconds!r} s" for permits, seconds in windows)
+    return f"{rate!r} per second with burst {burst}{further}"
+
+
+def _checked_name(name: Any, scope: str) -> str | None:
+    if scope == "process":
+        if name is not None:
+            raise ValueError(f"name={name!r} is not read by scope='process'")
+        return None
+    if name is None:
+        raise ValueError(f"scope={scope!r} needs name=, by which others know the limit")
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} is not allowed: it has to be a string")
+    return name
+
+
+def _checked_url(url: Any, scope: str) -> str | None:
+    if scope != "redis":
+        if url is not None:
+            raise ValueError(f"url= is not read by scope={scope!r}")
+        return None
+    if url is None:
+        raise ValueError("scope='redis' needs url=, such as 'redis://localhost:6379/0'")
+    if not isinstance(url, str):
+        raise TypeError(f"url= has to be a string, not {type(url).__name__}")
+    return url
+
+
+def _again(
+    kind: type[RateLimiter],
+    rate: float,
+    burst: int,
+    scope: Any,
+    name: str | None,
+    url: str | None,
+    windows: tuple[tuple[int, float], ...],
+) -> RateLimiter:
+    """Make a limiter from a pickle."""
+    return kind(rate, burst, scope=scope, name=name, url=url, windows=windows)
+
+
+_limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for limiter in _limiters:
+        limiter.queue.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,556 @@
+"""Limits of hosts with one Redis: every waiter asks the server for a slot, and sleeps until then.
+
+    enter the room ─▶ ask ─▶ a slot within the horizon: sleep until then, look for a pause, go
+                       ▲  └▶ none yet: sleep until shortly before, nothing is reserved
+                       └───────────────────────────────┘
+
+One Lua script decides, by the server's clock. A slot that it gives is taken, so those who wait are
+served in the order of asking, and nobody polls. Nobody gets a slot further ahead than `HORIZON`: so
+a client that dies wastes little, and a pause is heeded by nearly everybody. One who is cancelled
+gives the slot back, which succeeds if nobody has got a later one since.
+
+Only `SEATS` callers of a process ask or sleep at once, the others wait in a room in their order. So
+a process with a thousand waiters does not take every slot of the next second.
+
+If the server fails, the same limit goes on in this process; see `stores.outages`. What the server
+grants is noted there too, so that a failure frees no further burst.
+
+The steps of a wait are a generator, and two drivers run it: one for threads, one for tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Final
+from urllib.parse import quote
+
+from opero.core.clock import NEVER
+from opero.locks import Lock
+from opero.stores.outages import Outage
+from opero.stores.redis_clients import Script, async_client, client
+
+from .wait_queue import WaitQueue
+from .windows import Windows
+
+HORIZON: Final = 1_000_000_000
+"""How far ahead a slot may be, in nanoseconds."""
+
+SEATS: Final = 8
+"""How many callers of a process ask the server, or sleep until their slot, at once."""
+
+_LONG = 50_000_000
+"""Who has slept for longer, in nanoseconds, looks once more for a pause."""
+_GLANCE = 2_000_000_000
+"""How often those in the room look whether somebody's seat has been left without a word."""
+_NAP = 10_000_000
+"""The shortest sleep before asking again, in nanoseconds."""
+
+_TIME = """
+local time = redis.call('TIME')
+local now = (time[1] - 1700000000) * 1000000 + time[2]
+local pause = math.max(redis.call('PTTL', KEYS[2]), 0) * 1000
+local function text(number) return string.format('%.3f', number) end
+"""
+"""Microseconds since a moment of late 2023, so that a double holds eighths of them."""
+
+_ASK = Script(
+    _TIME
+    + """
+local weight, horizon, furthest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local due, arrivals = now + pause, {}
+for at = 4, #ARGV, 3 do
+  local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local arrival = tonumber(redis.call('HGET', KEYS[1], ARGV[at]) or '0')
+  -- further than any slot can have moved it: the server's clock has gone back
+  local bound = now + math.max(furthest, pause) + 2 * tolerance + interval
+  if arrival > bound then arrival = bound end
+  arrivals[at] = arrival
+  due = math.max(due, arrival - tolerance + (weight - 1) * interval)
+end
+if due - now > horizon then return {0, text(due - now)} end
+local reply, last = {1, text(due - now)}, now
+for at = 4, #ARGV, 3 do
+  local fresh = math.max(arrivals[at], due) + weight * tonumber(ARGV[at + 1])
+  redis.call('HSET', KEYS[1], ARGV[at], text(fresh))
+  reply[#reply + 1] = ARGV[at]
+  reply[#reply + 1] = text(arrivals[at])
+  reply[#reply + 1] = text(fresh)
+  last = math.max(last, fresh)
+end
+redis.call('PEXPIRE', KEYS[1], math.ceil((last - now) / 1000) + 1000)
+return reply
+"""
+)
+_RETURN = Script("""
+for at = 1, #ARGV, 3 do
+  if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 2] then return 0 end
+end
+for at = 1, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+return 1
+""")
+_PAUSE = Script(
+    _TIME
+    + """
+local length = tonumber(ARGV[1])
+if pause < length * 1000 then redis.call('SET', KEYS[2], '', 'PX', length) end
+local arrival = tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or '0')
+local floor = now + length * 1000 + tonumber(ARGV[4])
+if floor > arrival then
+  redis.call('HSET', KEYS[1], ARGV[2], text(floor))
+  local left = math.ceil((floor - now) / 1000) + 1000
+  if redis.call('PTTL', KEYS[1]) < left then redis.call('PEXPIRE', KEYS[1], left) end
+end
+return 1
+"""
+)
+
+_LOCAL = object()
+"""The outcome of a wait that has to go on without the server."""
+
+
+class _Reservation:
+    """A permit at a time to come.
+
+    Attributes:
+        due: When it may be used, in nanoseconds of the machine's clock.
+        wait: How far off that was.
+        receipt: What gives it back; None if it was not reserved.
+    """
+
+    __slots__ = ("due", "receipt", "wait")
+
+    def __init__(self, now: int, reply: list[Any]) -> None:
+        self.wait = math.ceil(float(reply[1]) * 1000)
+        self.due = now + self.wait
+        self.receipt = reply[2:] if reply[0] else None
+
+
+class RedisWaitQueue:
+    """Those of this process who wait for permits of a limit in Redis.
+
+    Attributes:
+        bucket: Never hands anything out: it sends every caller into the line.
+    """
+
+    def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
+        """Ask nothing yet.
+
+        Args:
+            core: The active half of opero.
+            url: Where the server is.
+            name: What the limit is called there.
+            local: The same limit, for when the server is gone.
+            windows: Further limits, as the user has given them.
+
+        Raises:
+            ValueError: If the URL is not one of Redis.
+        """
+        self._where = client(url).where
+        self._url = url
+        self._name = name
+        key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"
+        self._keys = (key, f"{key}:pause")
+        limits = [local, *getattr(local, "others", ())]
+        self._limits: list[Any] = []
+        for limit, field in zip(
+            limits, ("rate", *map("{0[0]}/{0[1]!r}".format, windows)), strict=True
+        ):
+            interval = _eighths(limit.interval)
+            burst = limit.tolerance // limit.interval
+            self._limits += [field, interval, interval * burst]
+        self.bucket: Any = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
+        self.bucket.queued = 1
+        self._caller = core.clock
+        self._clock = core.Clock()
+        self._local = WaitQueue(local, self._clock)
+        self._room = _Room()
+        self._told = 0
+        self._outage = self._new_outage()
+
+    def try_take(self, weight: int) -> bool:
+        """Take permits if they are free now; tell whether they were."""
+        if not self.blocks():
+            slot = self._ask(weight, 0)
+            if slot is not None:
+                if slot.receipt is not None:
+                    self._charge(weight)
+                return slot.receipt is not None
+        return self._local.try_take(weight)
+
+    def pause(self, length: int) -> None:
+        """Hand out nothing for some nanoseconds, here and elsewhere."""
+        self._local.pause(length)
+        if not self.blocks():
+            arguments = [math.ceil(length / 1e6), *self._limits[:3]]
+            self._run(lambda: client(self._url).script(_PAUSE, self._keys, arguments))
+
+    def turn(self) -> RedisStandby:
+        """Return a place that nobody has taken yet."""
+        return RedisStandby(self)
+
+    def after_fork(self) -> None:
+        """Forget those who wait: they did not come along into the child process."""
+        self._local.after_fork()
+        self._room = _Room()
+        self._outage = self._new_outage()
+        if self.bucket.lock is not None:
+            self.bucket.lock = Lock()
+
+    def wait_sync(self, deadline: int, weight: int) -> int:
+        """Get permits for this thread, unless they would come too late.
+
+        Args:
+            deadline: The latest time, in nanoseconds of the caller's clock.
+            weight: How many permits.
+
+        Returns:
+            Nanoseconds waited, or -1.
+        """
+        start = self._clock.now()
+        wait = _Wait(self, self._translated(deadline, start), weight)
+        bell = threading.Lock()
+        bell.acquire()
+
+        def wake() -> bool:
+            if bell.locked():
+                bell.release()
+            return True
+
+        wait.seat.wake = wake
+        steps = wait.steps()
+        reply: Any = None
+        try:
+            while True:
+                kind, value = steps.send(reply)
+                if kind == "ask":
+                    reply = self._ask(weight, value)
+                elif kind == "look":
+                    reply = self.look()
+                elif kind == "rest":
+                    bell.acquire(timeout=max(0, value - self._clock.now()) / 1e9)
+                else:
+                    self._sleep(value)
+        except StopIteration as end:
+            outcome = end.value
+        except BaseException:
+            steps.close()
+            self.give_back(wait.receipt)
+            raise
+        if outcome is _LOCAL:
+            outcome = self._local.wait_sync(wait.deadline, weight)
+        return self._clock.now() - start if outcome >= 0 else -1
+
+    async def wait(self, deadline: int, weight: int) -> int:
+        """Get permits for this task; as `wait_sync`."""
+        start = self._clock.now()
+        loop = asyncio.get_running_loop()
+        wait = _Wait(self, self._translated(deadline, start), weight)
+        bell: asyncio.Future[None] = loop.create_future()
+
+        def ring() -> None:
+            if not bell.done():
+                bell.set_result(None)
+
+        def wake() -> bool:
+            try:
+                loop.call_soon_threadsafe(ring)
+            except RuntimeError:  # the loop was closed while the task waited
+                return False
+            return True
+
+        wait.seat.wake = wake
+        steps = wait.steps()
+        reply: Any = None
+        try:
+            while True:
+                kind, value = steps.send(reply)
+                if kind == "ask":
+                    reply = await self._ask_async(weight, value)
+                elif kind == "look":
+                    reply = await self._run_async(
+                        lambda: async_client(self._url).run("PTTL", self._keys[1]), False
+                    )
+                elif kind == "rest":
+                    await asyncio.wait({bell}, timeout=max(0, value - self._clock.now()) / 1e9)
+                else:
+                    await self._sleep_async(value)
+        except StopIteration as end:
+            outcome = end.value
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException:
+            steps.close()
+            if wait.receipt is not None and not self.blocks():
+                await self._run_async(
+                    lambda: async_client(self._url).script(_RETURN, self._keys, wait.receipt)
+                )
+            raise
+        if outcome is _LOCAL:
+            outcome = await self._local.wait(wait.deadline, weight)
+        return self._clock.now() - start if outcome >= 0 else -1
+
+    # --- the server -----------------------------------------------------------------------------
+
+    def _ask(self, weight: int, horizon: int) -> _Reservation | None:
+        """Ask for a slot; None if the server does not answer."""
+        arguments = self._arguments(weight, horizon)
+        reply = self._run(lambda: client(self._url).script(_ASK, self._keys, arguments))
+        return None if reply is None else _Reservation(self._clock.now(), reply)
+
+    async def _ask_async(self, weight: int, horizon: int) -> _Reservation | None:
+        """Ask for a slot, in a task."""
+        arguments = self._arguments(weight, horizon)
+        reply = await self._run_async(
+            lambda: async_client(self._url).script(_ASK, self._keys, arguments)
+        )
+        return None if reply is None else _Reservation(self._clock.now(), reply)
+
+    def _arguments(self, weight: int, horizon: int) -> list[Any]:
+        return [weight, horizon / 1000, HORIZON / 1000, *self._limits]
+
+    def _run(self, command: Callable[[], Any], writing: bool = True) -> Any:
+        """Run a command; None if that fails."""
+        try:
+            reply = command()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
+            self._outage.failed(error, writing)
+            return None
+        self._outage.worked(writing)
+        return reply
+
+    async def _run_async(self, command: Callable[[], Any], writing: bool = True) -> Any:
+        """Run a command in a task; None if that fails."""
+        try:
+            reply = await command()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
+            self._outage.failed(error, writing)
+            return None
+        self._outage.worked(writing)
+        return reply
+
+    def look(self) -> int | None:
+        """Return for how many milliseconds there is a pause, below 0 without; None if it fails."""
+        left: int | None = self._run(lambda: client(self._url).run("PTTL", self._keys[1]), False)
+        return left
+
+    def give_back(self, receipt: Any) -> None:
+        """Give a slot back, if the server can be reached and nobody has a later one."""
+        if receipt is not None and not self.blocks():
+            self._run(lambda: client(self._url).script(_RETURN, self._keys, receipt))
+
+    def blocks(self) -> bool:
+        """Tell whether to leave the server alone now."""
+        return self._outage.blocks(writing=True)
+
+    def _charge(self, weight: int) -> None:
+        """Note permits of the server in the limit of this process."""
+        with self._local._lock:
+            self._local.bucket.admit_many(self._clock.now(), weight)
+
+    def _new_outage(self) -> Outage:
+        return Outage(
+            f"the rate limit {self._name!r} in Redis at {self._where}",
+            instead="each process keeps to it by itself",
+        )
+
+    def _translated(self, deadline: int, now: int) -> int:
+        return NEVER if deadline == NEVER else int(deadline - self._caller.now() + now)
+
+    def _sleep(self, until: int) -> None:
+        while (left := until - self._clock.now()) > 0:
+            time.sleep(left / 1e9)
+
+    async def _sleep_async(self, until: int) -> None:
+        while (left := until - self._clock.now()) > 0:  # noqa: ASYNC110 - timers may be early
+            await asyncio.sleep(left / 1e9)
+
+
+class _Wait:
+    """One wait for permits: what to do next, without doing it.
+
+    Attributes:
+        deadline: The latest time for them, in nanoseconds of the machine's clock.
+        seat: Its seat in the room.
+        receipt: What gives back the slot that is not used yet.
+    """
+
+    def __init__(self, line: RedisWaitQueue, deadline: int, weight: int) -> None:
+        self.queue = line
+        self.deadline = deadline
+        self._weight = weight
+        self.seat = _Seat()
+        self.receipt: Any = None
+
+    def steps(self) -> Generator[tuple[str, int], Any, Any]:
+        """Yield what to do, and be sent what came of it.
+
+        "rest": wait for the seat, until a time. "sleep": until a time. "ask": for a slot within so
+        many nanoseconds. "look": for how many milliseconds there is a pause.
+
+        Returns:
+            0, -1 if it would be too late, or `_LOCAL`.
+        """
+        line, seat, deadline = self.queue, self.seat, self.deadline
+        now = line._clock.now
+        room = line._room
+        try:
+            if not room.enter(seat) and line._told > deadline:
+                return -1
+            while not seat.taken:
+                if now() >= deadline:
+                    return -1
+                yield "rest", min(now() + _GLANCE, deadline)
+                room.clear(now())
+            while True:
+                if line.blocks():
+                    return _LOCAL
+                left = deadline - now()
+                if left < 0:
+                    return -1
+                seat.until = now() + 2 * _GLANCE
+                slot = yield "ask", min(HORIZON, left)
+                if slot is None:
+                    return _LOCAL
+                if slot.receipt is None:
+                    line._told = slot.due
+                    if slot.due > deadline:
+                        return -1
+                    again = max(slot.due - HORIZON // 2, now() + _NAP)
+                    seat.until = again + _GLANCE
+                    yield "sleep", again
+                    continue
+                self.receipt = slot.receipt
+                if slot.wait:
+                    seat.until = slot.due + _GLANCE
+                    yield "sleep", slot.due
+                if slot.wait > _LONG and not line.blocks():
+                    paused = yield "look", 0
+                    if paused is not None and paused > 0:
+                        self.receipt = None  # the slot is in the pause, and lost
+                        continue
+                self.receipt = None
+                line._charge(self._weight)
+                return 0
+        finally:
+            room.leave(seat)
+
+
+class RedisStandby:
+    """A place for somebody who does not wait but comes back to look; see `line.Standby`."""
+
+    def __init__(self, line: RedisWaitQueue) -> None:
+        self.queue = line
+        self._slot: _Reservation | None = None
+        self._local: Any = None
+
+    def take(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
+        """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
+        line = self.queue
+        if self._local is not None:
+            wait: int = self._local.take(line._clock.now())
+            if wait == 0:
+                self._local = None
+            return wait
+        slot = self._slot
+        if slot is None and not line.blocks():
+            slot = line._ask(1, HORIZON)
+        if slot is None:
+            self._local = line._local.turn()
+            return self.take(0)
+        self._slot = slot
+        until = slot.due if slot.receipt is not None else slot.due - HORIZON // 2
+        left: int = until - line._clock.now()
+        if left > 0:
+            return left
+        self._slot = None
+        if slot.receipt is None or (slot.wait > _LONG and self._is_paused()):
+            return _NAP
+        line._charge(1)
+        return 0
+
+    def _is_paused(self) -> bool:
+        left = None if self.queue.blocks() else self.queue.look()
+        return left is not None and left > 0
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        slot, self._slot = self._slot, None
+        local, self._local = self._local, None
+        if local is not None:
+            local.leave()
+        if slot is not None:
+            self.queue.give_back(slot.receipt)
+
+
+class _Seat:
+    """A caller's seat in the room.
+
+    Attributes:
+        wake: Tells the caller that it has the seat; false if it is gone for good.
+        taken: Whether it has it.
+        until: When the caller will have said something, in nanoseconds; later it counts as stuck.
+    """
+
+    __slots__ = ("taken", "until", "wake")
+
+    def __init__(self) -> None:
+        self.wake: Callable[[], bool] = bool
+        self.taken = False
+        self.until = NEVER
+
+
+class _Room:
+    """A few seats, and a line of those who wait for one."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seats: set[_Seat] = set()
+        self.queue: deque[_Seat] = deque()
+
+    def __len__(self) -> int:
+        return len(self._seats) + len(self.queue)
+
+    def enter(self, seat: _Seat) -> bool:
+        """Take a seat, or a place in the line; tell whether it was a seat."""
+        with self._lock:
+            if len(self._seats) < SEATS and not self.queue:
+                self._seats.add(seat)
+                seat.taken = True
+            else:
+                self.queue.append(seat)
+            return seat.taken
+
+    def leave(self, seat: _Seat) -> None:
+        """Leave the seat to the next, or leave the line."""
+        with self._lock:
+            if seat in self._seats:
+                self._seats.remove(seat)
+            elif not seat.taken and seat in self.queue:
+                self.queue.remove(seat)
+            self._fill()
+
+    def clear(self, now: int) -> None:
+        """Take the seats of those whose event loop is stuck: a seat is for order, not for rate."""
+        with self._lock:
+            for seat in [seat for seat in self._seats if seat.until < now]:
+                self._seats.remove(seat)
+            self._fill()
+
+    def _fill(self) -> None:
+        while self.queue and len(self._seats) < SEATS:
+            seat = self.queue.popleft()
+            seat.taken = True
+            self._seats.add(seat)
+            if not seat.wake():
+                self._seats.discard(seat)
+
+
+def _eighths(nanoseconds: int) -> float:
+    """Return a time in microseconds, rounded up to an eighth."""
+    return -(-nanoseconds // 125) / 8

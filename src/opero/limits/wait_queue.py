@@ -1,0 +1,392 @@
+"""The line of waiters, threads and tasks alike, in front of one token bucket.
+
+A caller that finds a free permit and nobody waiting takes it and goes. Everybody else joins the
+line. Permits are handed out in the order of the line by whoever is awake to do it (`_serve`):
+usually the head, whose timer is set for the next permit. Each other waiter also has a timer, for
+the time at which its turn would come, so a head whose event loop is stuck holds nobody up for good.
+Nobody in the line owns a permit before it is handed out, so one who leaves has nothing to return;
+one who leaves at the very moment of the handing out gives the permit back.
+
+The lock is reentrant, since a finalizer may leave the line, or join it, in the middle of any step;
+and every step looks at what it finds rather than trusting what the step before has left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from opero.core.clock import NEVER
+from opero.locks import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from opero.core.clock import Clock
+
+_FAR = 64
+"""How many places of the line a waiter counts to tell when its turn comes."""
+
+
+class _Waiter:
+    """Somebody in the line.
+
+    Attributes:
+        wake: Tells the waiter to look again; false if it is gone for good.
+        granted: Whether the waiter has its permit.
+        gone: Whether it does not wait any more.
+        receipt: What gives its permit back.
+        weight: How many permits it wants at once.
+        told: When it was to look again, in nanoseconds, if it is the head.
+        losses: How often in a row another process got the permit for which it was the head.
+    """
+
+    __slots__ = ("gone", "granted", "losses", "receipt", "told", "wake", "weight")
+
+    def __init__(self, weight: int) -> None:
+        self.wake: Callable[[], bool] = bool
+        self.granted = False
+        self.gone = False
+        self.receipt: Any = None
+        self.weight = weight
+        self.told = NEVER
+        self.losses = 0
+
+    def is_settled(self) -> bool:
+        """Tell whether the waiter has no business in the line any more."""
+        return self.granted or self.gone
+
+
+class WaitQueue:
+    """Waiters in front of a bucket.
+
+    Attributes:
+        bucket: Hands out the permits.
+        clock: Tells the time.
+    """
+
+    def __init__(self, bucket: Any, clock: Clock) -> None:
+        """Begin with nobody in line.
+
+        Args:
+            bucket: Hands out the permits.
+            clock: Tells the time.
+        """
+        self.bucket = bucket
+        self.clock = clock
+        self._lock = Lock() if bucket.lock is None else bucket.lock
+        self._line: deque[_Waiter] = deque()
+        self._extra = 0  # permits that those in line want beyond one each
+        self._free = 0  # when the head might be served
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def try_take(self, weight: int) -> bool:
+        """Take permits if they are free now and nobody waits for them; tell whether they were."""
+        now = self.clock.now()
+        if self.bucket.take_many(now, weight) == 0:
+            return True
+        if not self.bucket.queued:
+            return False
+        with self._lock:
+            self._serve(now)  # those who wait may not be awake to do it
+            return not self._line and self.bucket.admit_many(now, weight) == 0
+
+    def pause(self, length: int) -> None:
+        """Hand out nothing for some nanoseconds."""
+        with self._lock:
+            self.bucket.pause(self.clock.now(), length)
+
+    def turn(self) -> Standby:
+        """Return a place in the line that nobody has taken yet."""
+        return Standby(self)
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def wait_sync(self, deadline: int, weight: int) -> int:
+        """Get a permit for this thread, unless it would come too late.
+
+        Args:
+            deadline: The latest time for the permit, in nanoseconds of the line's clock.
+            weight: How many permits to get at once.
+
+        Returns:
+            Nanoseconds waited, or -1 if the permit would come after `deadline`.
+        """
+        clock = self.clock
+        start = clock.now()
+        if self.bucket.take_many(start, weight) == 0:
+            return 0
+        waiter = _Waiter(weight)
+        bell = threading.Lock()
+        bell.acquire()
+
+        def wake() -> bool:
+            if bell.locked():
+                bell.release()
+            return True
+
+        waiter.wake = wake
+        due = self._join(waiter, start, deadline)
+        if due < 0:
+            return -1
+        try:
+            while not waiter.granted:
+                if clock.skipping:
+                    clock.move_to(due)
+                    bell.acquire(timeout=0.0)
+                else:
+                    left = max(0, due - clock.now()) / 1e9
+                    bell.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                due = self._look(waiter, deadline)
+                if due < 0:
+                    return -1
+        except BaseException:
+            self._leave(waiter)
+            raise
+        return max(0, clock.now() - start)
+
+    async def wait(self, deadline: int, weight: int) -> int:
+        """Get a permit for this task, unless it would come too late.
+
+        Args:
+            deadline: The latest time for the permit, in nanoseconds of the line's clock.
+            weight: How many permits to get at once.
+
+        Returns:
+            Nanoseconds waited, or -1 if the permit would come after `deadline`.
+        """
+        clock = self.clock
+        start = clock.now()
+        bucket = self.bucket
+        if (bucket.take(start) if weight == 1 else bucket.take_many(start, weight)) == 0:
+            return 0
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(weight)
+        bell: asyncio.Future[None] = loop.create_future()
+        through = False
+
+        def ring() -> None:
+            nonlocal through
+            through = waiter.granted  # seen here only, so that tasks go on in the order of grants
+            if not bell.done():
+                bell.set_result(None)
+
+        def wake() -> bool:
+            try:
+                loop.call_soon_threadsafe(ring)
+            except RuntimeError:  # the loop was closed while the task waited
+                return False
+            return True
+
+        waiter.wake = wake
+        due = self._join(waiter, start, deadline)
+        if due < 0:
+            return -1
+        try:
+            while not through:
+                if waiter.granted:
+                    await bell
+                elif clock.skipping:
+                    clock.move_to(due)
+                    await asyncio.sleep(0)
+                else:
+                    timer = loop.call_later(max(0, due - clock.now()) / 1e9, ring)
+                    try:
+                        await bell
+                    finally:
+                        timer.cancel()
+                if bell.done():
+                    bell = loop.create_future()
+                if not through:
+                    due = self._look(waiter, deadline)
+                    if due < 0:
+                        return -1
+        except BaseException:
+            self._leave(waiter)
+            raise
+        return max(0, clock.now() - start)
+
+    # --- the line -------------------------------------------------------------------------------
+
+    def _join(self, waiter: _Waiter, now: int, deadline: int) -> int:
+        """Stand in line.
+
+        Returns:
+            When the waiter's turn comes if nobody leaves, in nanoseconds; -1 if that is later than
+            `deadline`, and then the waiter does not stand in line.
+        """
+        line = self._line
+        with self._lock:
+            self._serve(now)
+            if not line:
+                self._extra = 0
+            due: int = self.bucket.due(now, waiter.weight, len(line) + self._extra)
+            if due > deadline:
+                return -1
+            line.append(waiter)
+            self._extra += waiter.weight - 1
+            self._serve(now)
+            if line and line[0] is waiter:
+                due = self._note(waiter, now, max(due, self._free))
+        return min(due, deadline)
+
+    def _look(self, waiter: _Waiter, deadline: int) -> int:
+        """Hand out what is due.
+
+        Returns:
+            When `waiter` should look again, in nanoseconds; -1 if its permit would come after
+            `deadline`, and then it has left the line.
+        """
+        now = self.clock.now()
+        line = self._line
+        with self._lock:
+            self._serve(now)
+            if waiter.granted:
+                return now
+            due = self._free
+            late = due > deadline
+            if line and line[0] is waiter:
+                due = self._note(waiter, now, due)
+            else:
+                due += self._places_before(waiter) * self.bucket.interval
+                late = due > deadline
+        if late:
+            self._leave(waiter)
+            return -1
+        return min(due, deadline)
+
+    def _note(self, head: _Waiter, now: int, due: int) -> int:  # noqa: ARG002
+        """Note when the head of the line looks again, and return it."""
+        head.told = due
+        return due
+
+    def _places_before(self, waiter: _Waiter) -> int:
+        """Count those who stand before a waiter; from some number on it does not matter."""
+        for place, other in enumerate(islice(self._line, _FAR)):
+            if other is waiter:
+                return place
+        return _FAR
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Leave the line, or give the permit back."""
+        with self._lock:
+            if waiter.gone:
+                return
+            waiter.gone = True
+            if waiter.granted:
+                self.bucket.undo(waiter.receipt, waiter.weight)
+            self._drop(waiter)
+            self._serve(self.clock.now())
+            self._wake_head()
+
+    def _serve(self, now: int) -> None:
+        """Hand out the permits that are due, and tell a new head to set its timer."""
+        line, bucket = self._line, self.bucket
+        moved = False
+        while line:
+            head = line[0]
+            if not head.is_settled():
+                wait = bucket.admit_many(now, head.weight)
+                if wait > 0:
+                    self._free = now + wait
+                    break
+                receipt = bucket.receipt()
+                if head.is_settled():  # a finalizer has been here meanwhile
+                    bucket.undo(receipt, head.weight)
+                else:
+                    head.receipt = receipt
+                    head.granted = True
+                    if not head.wake():
+                        head.gone = True
+                        bucket.undo(receipt, head.weight)
+            self._drop(head)
+            moved = True
+        bucket.queued = len(line)
+        if moved:
+            self._wake_head()
+
+    def _drop(self, waiter: _Waiter) -> None:
+        """Take `waiter` out of the line, if it stands there."""
+        try:
+            self._line.remove(waiter)
+        except ValueError:
+            return
+        self._extra -= waiter.weight - 1
+
+    def _wake_head(self) -> None:
+        """Let the head of the line look at the time, unless it has gone."""
+        try:
+            head = self._line[0]
+        except IndexError:
+            return
+        if not head.wake():
+            head.gone = True
+
+    def after_fork(self) -> None:
+        """Send the line away in a child process: those who wait in it did not come along."""
+        self._lock = Lock()
+        if self.bucket.lock is not None:
+            self.bucket.lock = self._lock
+        self._line.clear()
+        self._extra = 0
+        self.bucket.queued = 0
+
+
+class Standby:
+    """A place in a line, for somebody who does not wait but comes back to look.
+
+    It stands in the line from a `take` that found no permit until the one that gets it, or `leave`.
+    A permit that it was handed before it looks again is its own.
+    """
+
+    def __init__(self, line: WaitQueue) -> None:
+        """Do not stand in line yet.
+
+        Args:
+            line: Which line.
+        """
+        self._line = line
+        self._waiter: _Waiter | None = None
+
+    def take(self, now: int) -> int:
+        """Take a permit, if it is there.
+
+        Args:
+            now: The time in nanoseconds.
+
+        Returns:
+            0 if it was, else nanoseconds until it might be.
+        """
+        line = self._line
+        waiter = self._waiter
+        if waiter is None:
+            now = line.clock.now()
+            if line.bucket.take(now) == 0:
+                return 0
+            waiter = self._waiter = _Waiter(1)
+            waiter.wake = _always
+            due = line._join(waiter, now, NEVER)
+        else:
+            due = line._look(waiter, NEVER)
+        if waiter.granted:
+            self._waiter = None
+            return 0
+        return max(1, due - line.clock.now())
+
+    def leave(self) -> None:
+        """Leave the line, or give the permit back."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._line._leave(waiter)
+
+
+def _always() -> bool:
+    return True

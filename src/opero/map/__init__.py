@@ -1,0 +1,12 @@
+"""The map: one scheduler, and the engines that make the attempts.
+
+mapped.py        what `@opmap` returns         options.py     its options, checked
+driver.py        input in, jobs out, results   progress.py    the bar
+scheduler.py     what runs next                sharing.py     equal items, one run
+chunk_fill.py    chunks for coroutines         stored_items.py  items of a stored cache
+event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment
+tracebacks.py    tracebacks that begin in the function
+
+engines/         what makes the attempts: threads, tasks, processes, executors
+serialization/   how functions, items and results travel to a worker
+"""

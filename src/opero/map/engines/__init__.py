@@ -1,0 +1,8 @@
+"""What makes a map's attempts: in threads, tasks, processes, or a user's executor.
+
+base.py         what an engine is
+threads.py      mode `thread`
+tasks.py        mode `async`; its slots are in `task_slots.py`
+processes/      mode `process` and mode `async_process`
+executors/      `executor=`
+"""

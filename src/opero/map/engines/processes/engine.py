@@ -1,0 +1,449 @@
+"""The engine of mode `process`: it hands jobs to leased workers, and reads what came of them.
+
+One job at a time is with a worker, which reads all of it before it writes; nothing here blocks on a
+worker but `wait`, and `wait` looks at all of them at once. A map in a coroutine waits in a thread,
+and may start a job meanwhile: they take turns.
+
+A job's items travel in one pickle. If that goes wrong on either side, or a worker dies over it, the
+job is sent again carefully, each item for itself: then it is known which one is to blame.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import sys
+from time import monotonic_ns
+from typing import Any
+
+from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
+from opero.locks import Lock
+from opero.map.engines.base import Crash, Report
+from opero.map.interrupts import ctrl_c_later
+from opero.map.scheduler import NOTHING, Job
+from opero.map.serialization.names import whereabouts
+
+from . import pool, start, worker
+from .wire import pack, pack_each, unpack, unpack_error, unpicklable
+
+
+class _ChunkRun:
+    """A job that is with a worker.
+
+    Attributes:
+        job: The job.
+        results: What is known of its first attempts.
+        failures: The failed ones among them.
+        refused: The items that cannot be sent, by place.
+        careful: Whether each item travels for itself.
+        torn: Whether results came that could not be read; they come once more.
+        late: The place of the attempt for which the worker was ended.
+    """
+
+    __slots__ = ("careful", "failures", "job", "late", "refused", "results", "torn")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.results: list[Any] = []
+        self.failures: list[tuple[int, BaseException]] = []
+        self.refused: list[tuple[int, BaseException]] = []
+        self.careful = False
+        self.torn = False
+        self.late: int | None = None
+
+
+class ProcessEngine:
+    """Runs the jobs of one map in worker processes.
+
+    Attributes:
+        slots: How many workers there are at most; they are leased when they are needed.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        shared: dict[str, Any],
+        workers: int,
+        start_method: str | None = None,
+        attempt_timeout: float | None = None,
+        runner: str = "plain",
+        concurrency: int = 1,
+        loop: str = "auto",
+    ) -> None:
+        """Pack the function, and start nothing yet.
+
+        Args:
+            function: What to call with each item.
+            shared: Keyword arguments of every call.
+            workers: How many processes there may be.
+            start_method: How they are started: "forkserver", "spawn" or "fork".
+            attempt_timeout: Seconds that an attempt may take before its worker is ended.
+            runner: "plain" for calls, "loop" for coroutines.
+            concurrency: How many coroutines a worker runs at once.
+            loop: What runs these: "uvloop", "asyncio", or "auto".
+
+        Raises:
+            TypeError: If the function, or what the items share, cannot be pickled.
+        """
+        self.slots = workers
+        self._method = start_method or start.DEFAULT
+        self._loop = runner == "loop"
+        self._limit: int | None = None
+        if attempt_timeout is not None:
+            # a loop ends what is late itself, unless something blocks it
+            grace = 2 * max(1.0, attempt_timeout) if self._loop else 0.0
+            self._limit = int((attempt_timeout + grace) * 1e9)
+        self._concurrency = concurrency if self._loop else 1
+        self._timeout = attempt_timeout
+        self._shared = _pack_shared(shared)
+        name = whereabouts(function)
+        self._map = (
+            "map",
+            {
+                "name": name,
+                "value": None if name else _pack_function(function),
+                "code": worker.fingerprint(function) if name else None,
+                "runner": runner,
+                "loop": loop,
+                "timed": attempt_timeout is not None,
+                "timeout": attempt_timeout,
+                "world": worker.world(),
+            },
+        )
+        self._workers: list[pool.Worker | None] = [None] * workers
+        self._runs: list[_ChunkRun | None] = [None] * workers
+        self._events: list[Report | Crash] = []
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ, None)
+        self._stillborn = 0
+        self._turn = Lock()
+        self._waiting = False
+        self._closing = Lock()
+        self._closed = False
+        self._process = os.getpid()
+
+    # --- the driver's side ------------------------------------------------------------------------
+
+    def start(self, slot: int, job: Job) -> None:
+        """Send a job to the worker of an idle slot; lease one if there is none."""
+        with self._turn:
+            self._runs[slot] = run = _ChunkRun(job)
+            self._send(slot, run)
+        if self._waiting:
+            self.wake()  # this job may have failed already, or be the first to be late
+
+    def wait(self, timeout: float | None) -> list[Report | Crash]:
+        """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
+        end = None if timeout is None else monotonic_ns() + int(timeout * 1e9)
+        woken = False
+        self._waiting = True
+        while not self._events and not woken:
+            with self._turn:
+                until = self._end_late_ones()
+            if end is not None:
+                until = end if until is None else min(end, until)
+            left = None if until is None else max(0, until - monotonic_ns()) / 1e9
+            ready = self._selector.select(left)
+            with self._turn:
+                for key, mask in ready:
+                    if key.data is None:
+                        woken = True
+                        self._bell.recv(4096)
+                    else:
+                        slot, leased, ended = key.data
+                        self._look_after(slot, leased, ended, mask)
+            if end is not None and monotonic_ns() >= end:
+                break
+        self._waiting = False
+        with self._turn:
+            events, self._events = self._events, []
+        return events
+
+    def wake(self) -> None:
+        """Let `wait` return early; any thread may call this."""
+        with self._closing:
+            if not self._closed:
+                try:
+                    self._ring.send(b"!")
+                except BlockingIOError:
+                    pass  # it has been woken often enough
+
+    def close(self, abandon: bool) -> None:  # noqa: ARG002 - who is at work is known here
+        """Give the workers back; end those that are still at work."""
+        with ctrl_c_later():
+            self._close()
+
+    def __del__(self) -> None:
+        # an interrupt may have come before the call of `close`; when the interpreter ends, workers
+        # see that it is gone
+        if hasattr(self, "_process") and not sys.is_finalizing():
+            self._close()
+
+    def _close(self) -> None:
+        with self._closing:
+            if self._closed or os.getpid() != self._process:
+                return
+            self._closed = True
+        busy = []
+        for slot, leased in enumerate(self._workers):
+            if leased is None:
+                continue
+            if self._runs[slot] is not None:
+                leased.kill()
+                busy.append(leased)
+                continue
+            try:
+                leased.channel.send(("end",), [])
+                pool.give_back(leased)
+            except OSError:
+                busy.append(leased)
+        for leased in busy:
+            leased.bury()
+        self._selector.close()
+        self._bell.close()
+        self._ring.close()
+        self._workers = []
+        self._runs = []
+        self._events = []
+
+    # --- jobs out ---------------------------------------------------------------------------------
+
+    def _send(self, slot: int, run: _ChunkRun) -> None:
+        """Pack a job and send it."""
+        job = run.job
+        values = job.values if job.call is None else [job.call]
+        parts = None
+        if not run.careful:
+            try:
+                parts = pack(values)
+            except Exception:  # noqa: BLE001 - a user's __reduce__ may raise anything
+                run.careful = True
+        if parts is None:
+            packed, run.refused = pack_each(values, "the item")
+            if len(run.refused) == len(values):
+                self._report(slot, run, 0)
+                return
+            parts = pack(packed)
+        leased = self._workers[slot] or self._lease(slot)
+        leased.cells[0] = worker.UNREAD
+        concurrency = 1 if run.careful else self._concurrency
+        self._post(leased, ("job", run.careful, job.call is not None, concurrency), parts)
+
+    def _lease(self, slot: int) -> pool.Worker:
+        """Get a worker for a slot, and tell it about the map."""
+        with ctrl_c_later():
+            leased = pool.lease(self._method)
+            self._workers[slot] = leased
+        self._selector.register(leased.channel, selectors.EVENT_READ, (slot, leased, False))
+        if sys.platform != "win32":
+            end = leased.process.sentinel
+            self._selector.register(end, selectors.EVENT_READ, (slot, leased, True))
+        self._post(leased, self._map, self._shared)
+        return leased
+
+    def _post(self, leased: pool.Worker, control: tuple[Any, ...], parts: list[Any]) -> None:
+        """Send a message; what the worker does not take yet is left for `wait`."""
+        try:
+            gone = leased.channel.send(control, parts)
+        except OSError:
+            return  # `wait` sees that it is dead
+        if not gone:
+            slot = self._workers.index(leased)
+            both = selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._selector.modify(leased.channel, both, (slot, leased, False))
+
+    # --- outcomes in ------------------------------------------------------------------------------
+
+    def _look_after(self, slot: int, leased: pool.Worker, ended: bool, mask: int) -> None:
+        """Move on what goes between here and a worker; `ended` says that its process has ended."""
+        if self._workers[slot] is not leased:
+            return  # the other of its two signs of life has told already
+        try:
+            if mask & selectors.EVENT_WRITE and leased.channel.flush():
+                self._selector.modify(leased.channel, selectors.EVENT_READ, (slot, leased, False))
+        except OSError:
+            pass
+        try:
+            while self._workers[slot] is leased:
+                message = leased.channel.receive()
+                if message is None:
+                    break
+                self._take_in(slot, leased, *message)
+        except EOFError:
+            ended = True
+        if ended and self._workers[slot] is leased:
+            self._lose(slot, leased)
+
+    def _take_in(
+        self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[bytearray]
+    ) -> None:
+        """Take in what a worker says about its job."""
+        run = self._runs[slot]
+        assert run is not None
+        kind = control[0]
+        fresh, leased.fresh = leased.fresh, False
+        self._stillborn = 0
+        if kind == "broken":
+            what = "the function of the map, or what its items share"
+            raise OperoError(f"a worker cannot load {what}: {control[1]}")
+        if kind == "outdated":
+            if fresh:  # it is the file that has changed since this process read it
+                self._post(leased, ("map", {**self._map[1], "code": None}), self._shared)
+            else:
+                leased.kill()
+                self._dismiss(slot, leased)
+            self._send(slot, run)
+            return
+        if kind == "unread":
+            run.careful = True
+            self._send(slot, run)
+            return
+        _, careful, elapsed = control
+        if not run.torn or (careful and kind == "done"):
+            run.torn = not self._read(run, careful, parts)
+        if kind == "part":
+            return
+        if run.torn:
+            self._post(leased, ("again", len(run.results)), [])
+            return
+        self._report(slot, run, elapsed)
+
+    def _read(self, run: _ChunkRun, careful: bool, parts: list[bytearray]) -> bool:
+        """Add to what is known of a job; tell whether it could be read."""
+        first = len(run.results)
+        failed: list[tuple[int, BaseException]] = []
+        try:
+            results, failures = unpack(parts)
+        except Exception:  # noqa: BLE001 - a user's __setstate__ may raise anything
+            return False
+        if careful:
+            packed, results = results, []
+            for place, each in enumerate(packed):
+                try:
+                    results.append(None if each is None else unpack(each))
+                except Exception as error:  # noqa: BLE001 - as above
+                    text = f"the result cannot be unpickled: {describe(error)}"
+                    failed.append((place, TypeError(text)))
+                    results.append(None)
+        failed += [(place, unpack_error(body)) for place, body in failures]
+        for place, _ in failed:
+            results[place] = NOTHING
+        run.results = run.results + results if first else results
+        run.failures += [(first + place, error) for place, error in sorted(failed, key=_place)]
+        return True
+
+    def _report(self, slot: int, run: _ChunkRun, elapsed: int) -> None:
+        """Tell the driver what came of a job."""
+        results = run.results or [NOTHING] * len(run.job.values)
+        failures = run.failures
+        if run.refused:
+            failures = sorted(failures + run.refused, key=_place)
+            for place, _ in run.refused:
+                results[place] = NOTHING
+        self._runs[slot] = None
+        self._events.append(Report(slot, run.job, results, failures, elapsed))
+
+    # --- workers that die -------------------------------------------------------------------------
+
+    def _end_late_ones(self) -> int | None:
+        """End workers whose attempt takes too long; return when the next one will be late."""
+        if self._limit is None:
+            return None
+        upcoming = None
+        now = monotonic_ns()
+        for slot, run in enumerate(self._runs):
+            leased = self._workers[slot]
+            if run is None or leased is None or run.late is not None:
+                continue
+            place, begun = leased.cells[0], leased.cells[1]
+            due = begun + self._limit
+            if place < 0:
+                due = now + self._limit  # it has not begun
+            elif due <= now and leased.cells[0] == place:
+                run.late = place
+                leased.kill()
+                continue
+            upcoming = due if upcoming is None else min(upcoming, due)
+        return upcoming
+
+    def _dismiss(self, slot: int, leased: pool.Worker) -> WorkerCrashedError:
+        """Free the slot of a worker that is dead, or about to be; return what became of it."""
+        self._selector.unregister(leased.channel)
+        if sys.platform != "win32":
+            self._selector.unregister(leased.process.sentinel)
+        self._workers[slot] = None
+        return leased.bury()
+
+    def _lose(self, slot: int, leased: pool.Worker) -> None:
+        """See a dead worker off, and find out what that means for its job."""
+        place = leased.cells[0]
+        fresh = leased.fresh
+        error: BaseException = self._dismiss(slot, leased)
+        run = self._runs[slot]
+        if run is None:
+            return
+        job = run.job
+        known = len(run.results)
+        at = place if known <= place < len(job.values) else None
+        alone = self._concurrency == 1 or run.careful or len(job.values) == 1
+        guilty = at is not None and alone
+        if run.late is not None and alone:
+            at = run.late if run.late >= known else None
+            error = AttemptTimeout(f"an attempt took longer than {self._timeout:g} s")
+        elif place in {worker.UNREAD, worker.LOADING}:
+            if fresh or place == worker.LOADING:
+                self._stillborn += 1
+                if self._stillborn >= _ENOUGH:
+                    raise OperoError("worker processes end before they can do anything") from error
+            self._send(slot, run)  # or it had been idle for too long, and ended just now
+            return
+        elif not guilty and not known:
+            if not run.careful and len(job.values) > 1:
+                self._runs[slot] = run = _ChunkRun(job)
+                run.careful = True
+                self._send(slot, run)
+                return
+            at = 0
+        failures = [each for each in run.refused if each[0] < known]
+        for refused, _ in failures:
+            run.results[refused] = NOTHING
+        failures = sorted(run.failures + failures, key=_place)
+        self._runs[slot] = None
+        self._events.append(Crash(slot, job, run.results, failures, at, error))
+
+
+_ENOUGH = 3  # workers that die while they start: the next one would, too
+
+
+def _place(failure: tuple[int, BaseException]) -> int:
+    return failure[0]
+
+
+# --- what travels once ----------------------------------------------------------------------------
+
+
+def _pack_function(function: Any) -> bytes:
+    from opero.map.serialization import by_value
+
+    try:
+        body: bytes = by_value.dumps(function, 5)
+    except Exception as error:
+        name = getattr(function, "__qualname__", None) or repr(function)
+        raise TypeError(f"the function {name} cannot be pickled: {describe(error)}") from error
+    return body
+
+
+def _pack_shared(shared: dict[str, Any]) -> list[Any]:
+    try:
+        return pack(shared)
+    except Exception:
+        for name, value in shared.items():
+            try:
+                pack(value)
+            except Exception as error:
+                raise unpicklable(f"the shared argument {name!r}", value, error) from error
+        raise

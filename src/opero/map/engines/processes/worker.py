@@ -1,0 +1,478 @@
+"""What runs in a worker process: it reads a job, makes its attempts, sends what came of them.
+
+A thread beside it looks up every 50 ms while there is a job: it sends the finished results of a
+long one, so that little is lost if the process dies, and ends the process when its parent is gone.
+So a result may be pickled while the next attempt runs: what that changes in it, is changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import select
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from multiprocessing import connection, process, util
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+from opero import hotpath
+from opero.exceptions import describe
+from opero.locks import Lock
+from opero.map.serialization.names import found_at
+
+from .wire import Channel, pack, pack_each, pack_error, unpack
+
+UNREAD = -1
+"""The worker has not seen the job yet."""
+
+READING = -2
+"""It takes the job apart."""
+
+LOADING = -4
+"""It loads the function."""
+
+MADE = -3
+"""All attempts have been made, the results are on their way."""
+
+_TICK = 50  # milliseconds between two looks at a running job
+_FAREWELL = 3.0  # seconds that an idle worker gets for its end
+
+
+class Outdated(Exception):
+    """The worker has imported the function, and it was another one then."""
+
+
+class WorkerRun:
+    """A job under way.
+
+    Attributes:
+        results: What the attempts returned so far, None where one failed; if `careful`, packed.
+        failures: The failed ones, by place.
+        sent: How many results have been sent.
+        careful: Whether each item travels for itself.
+        began: When it began, in nanoseconds.
+        elapsed: How long it took, in nanoseconds.
+    """
+
+    __slots__ = ("began", "careful", "elapsed", "failures", "results", "sent")
+
+    def __init__(self, careful: bool) -> None:
+        self.results: list[Any] = []
+        self.failures: list[tuple[int, BaseException]] = []
+        self.sent: int = 0
+        self.careful: bool = careful
+        self.began: int = monotonic_ns()
+        self.elapsed: int = 0
+
+
+class Session:
+    """A worker's life.
+
+    Attributes:
+        channel: The way to the process that it works for.
+        cells: Memory that both share, see `pool.Worker`.
+        run: The job under way, or the last one.
+    """
+
+    def __init__(self, channel: Channel, cells: memoryview, idle: float) -> None:
+        self.channel = channel
+        self.cells = cells
+        self._runner = hotpath.core.ChunkRunner(cells)
+        self.run: WorkerRun | None = None
+        self._idle = idle
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+        self._lock = Lock()
+        self._running = False
+        self._bell, self._ring = socket.socketpair()
+        self._map: dict[str, Any] | None = None
+        self._function: Any = None
+        self._shared: dict[str, Any] = {}
+
+    # --- the main thread ------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Do what is asked for, until nobody asks any more."""
+        threading.Thread(target=self._watch, name="opero-watch", daemon=True).start()
+        while True:
+            if self._map is None and not self._wait():
+                return
+            try:
+                message = self.channel.receive()
+                assert message is not None
+                self._obey(*message)
+            except (EOFError, ConnectionError):
+                return  # only the channel's own errors come here, not those of attempts
+            del message
+
+    def _wait(self) -> bool:
+        """Wait for a message; return False if the worker has been idle for too long."""
+        return bool(self._selector.select(self._idle))
+
+    def _obey(self, control: tuple[Any, ...], parts: list[bytearray]) -> None:
+        kind = control[0]
+        if kind == "map":
+            self._map = dict(control[1])
+            self._map["shared"] = parts
+            self._function = None
+            self._ring.send(b"!")
+        elif kind == "job":
+            self.cells[0] = READING
+            self._do(control[1], control[2], control[3], parts)
+        elif kind == "again":
+            assert self.run is not None
+            results = self.run.results[control[1] :]
+            packed, failures = pack_each(results, "the result")
+            failures += [
+                (place - control[1], error)
+                for place, error in self.run.failures
+                if place >= control[1]
+            ]
+            self._send(("done", True, self.run.elapsed), (packed, _packed(failures)))
+        else:
+            self._map = self._function = self.run = None
+
+    def _do(self, careful: bool, given: bool, concurrency: int, parts: list[bytearray]) -> None:
+        """Do a job and send the rest of its results.
+
+        Args:
+            careful: Whether each item has been packed for itself.
+            given: Whether the only item is the arguments of a call.
+            concurrency: How many coroutines may run at once.
+            parts: The items.
+        """
+        assert self._map is not None
+        try:
+            if self._function is None:
+                self.cells[0] = LOADING
+                self._function, self._shared = self._load()
+                self.cells[0] = READING
+        except Outdated:
+            self._send(("outdated",), None)
+            return
+        except BaseException as error:  # noqa: BLE001 - without it there is nothing to do
+            self._send(("broken", describe(error)), None)
+            return
+        try:
+            values = unpack(parts)
+        except Exception:  # noqa: BLE001 - a user's __setstate__ may raise anything
+            self._send(("unread",), None)
+            return
+        del parts
+        self.run = run = WorkerRun(careful)
+        self._running = True
+        note = self._note()
+        if self._map["runner"] == "loop":
+            self._in_loop(values, given, concurrency, note)
+        else:
+            function = self._function
+            if given:
+                function = functools.partial(_spread, function)
+            elif self._shared:
+                function = functools.partial(function, **self._shared)
+            if careful:
+                _carefully(function, values, run, note)
+            elif self._map["timed"]:
+                _timed(function, values, run, note)
+            else:
+                self._runner.run(function, values, run.results, run.failures)
+        run.elapsed = monotonic_ns() - run.began
+        self.cells[0] = MADE
+        _flush()
+        with self._lock:
+            self._running = False
+            self._report(("done", careful, run.elapsed))
+
+    def _note(self) -> Callable[[int], None]:
+        """Return what is to be called with the place of an attempt right before it."""
+        cells = self.cells
+
+        def note(place: int) -> None:
+            cells[1] = monotonic_ns()
+            cells[0] = place
+
+        return note
+
+    def _load(self) -> tuple[Any, dict[str, Any]]:
+        """See the world as the map's process does; return its function, and what items share."""
+        assert self._map is not None
+        seen = self._map
+        _take_on(seen["world"])
+        found: Any
+        if seen["name"] is not None:
+            found = found_at(seen["name"])
+            if seen["code"] is not None and fingerprint(found) != seen["code"]:
+                raise Outdated
+        else:
+            found = pickle.loads(seen["value"])
+        return found, unpack(seen["shared"])
+
+    def _in_loop(
+        self, values: list[Any], given: bool, concurrency: int, note: Callable[[int], None]
+    ) -> None:
+        """Make a job's attempts as coroutines."""
+        assert self._map is not None
+        assert self.run is not None
+        from .worker_loop import run_coroutines
+
+        run = self.run
+        count = len(values)
+        places = list(range(count))
+        if run.careful:
+            values, places = _opened(values, run, note)
+        call = None
+        if given and values:
+            values, call = [None], values[0]
+        results, failures = run_coroutines(
+            self._function, self._shared, values, call, concurrency,
+            lambda place: note(places[place]), self._map["timeout"], self._map["loop"],
+        )  # fmt: skip
+        run.failures += [(places[place], error) for place, error in failures]
+        run.failures.sort(key=lambda failure: failure[0])
+        failed = {place for place, _ in run.failures}
+        found = dict(zip(places, results, strict=True))
+        everything = [None if place in failed else found.get(place) for place in range(count)]
+        if run.careful:
+            packed, more = pack_each(everything, "the result")
+            run.failures += more
+            everything = packed
+        run.results.extend(everything)
+
+    def _report(self, control: tuple[Any, ...]) -> None:
+        """Send what has not been sent of the present job; the lock is held."""
+        run = self.run
+        assert run is not None
+        known = len(run.results)
+        results = run.results[run.sent : known]
+        failures = [
+            (place - run.sent, error) for place, error in run.failures if run.sent <= place < known
+        ]
+        payload = results, _packed(failures)
+        try:
+            parts = pack(payload)
+        except Exception:
+            if control[0] == "part":
+                raise
+            packed, more = pack_each(results, "the result")
+            parts = pack((packed, _packed(failures + more)))
+            control = (control[0], True, *control[2:])
+        run.sent = known
+        self.channel.send(control, parts)
+
+    def _send(self, control: tuple[Any, ...], payload: Any) -> None:
+        with self._lock:
+            self.channel.send(control, pack(payload))
+
+    # --- the thread beside it -------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Send parts of long jobs; end the process when its parent is gone in the middle of one."""
+        parent = process.parent_process()
+        if not hasattr(select, "poll"):
+            while parent is not None and not connection.wait([parent.sentinel], _TICK / 1000):
+                self._send_part()
+            os._exit(1)
+        poller = select.poll()
+        poller.register(self.channel.socket, 0)  # tells only that the other end is closed
+        poller.register(self._bell, select.POLLIN)
+        if parent is not None:
+            poller.register(parent.sentinel, select.POLLIN)
+        bell = self._bell.fileno()
+        while True:
+            ready = dict(poller.poll(None if self._map is None else _TICK))
+            if bell in ready:
+                self._bell.recv(4096)
+                del ready[bell]
+            if ready:
+                if not self._running:
+                    time.sleep(_FAREWELL)  # the main thread sees it too
+                os._exit(1)
+            self._send_part()
+
+    def _send_part(self) -> None:
+        with self._lock:
+            run = self.run
+            if not self._running or run is None or len(run.results) <= run.sent:
+                return
+            if monotonic_ns() - run.began < _TICK * 10**6:
+                return
+            try:
+                self._report(("part", run.careful, 0))
+            except OSError:
+                return
+            except Exception:  # noqa: BLE001 - once the job is done, it is sorted out
+                run.began = 1 << 62
+
+
+# --- the attempts ---------------------------------------------------------------------------------
+
+
+def _timed(function: Any, values: list[Any], run: WorkerRun, note: Callable[[int], None]) -> None:
+    """Make the attempts of a job, and note when each began."""
+    for place, value in enumerate(values):
+        note(place)
+        try:
+            run.results.append(function(value))
+        except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
+            run.failures.append((place, error))
+            run.results.append(None)
+
+
+def _carefully(
+    function: Any, items: list[Any], run: WorkerRun, note: Callable[[int], None]
+) -> None:
+    """Unpack, try and pack each item for itself, so that it is known who does harm."""
+    for place, parts in enumerate(items):
+        note(place)
+        packed = None
+        try:
+            if parts is not None:
+                value = _unpacked(parts)
+                result = function(value)
+                packed, failures = pack_each([result], "the result")
+                packed = packed[0]
+                run.failures += [(place, error) for _, error in failures]
+        except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
+            run.failures.append((place, error))
+        run.results.append(packed)
+
+
+def _opened(
+    items: list[Any], run: WorkerRun, note: Callable[[int], None]
+) -> tuple[list[Any], list[int]]:
+    """Unpack each item for itself; return those that could be unpacked, and their places."""
+    values, places = [], []
+    for place, parts in enumerate(items):
+        note(place)
+        try:
+            if parts is not None:
+                values.append(_unpacked(parts))
+                places.append(place)
+        except TypeError as error:
+            run.failures.append((place, error))
+    return values, places
+
+
+def _unpacked(parts: list[bytes]) -> Any:
+    try:
+        return unpack(parts)
+    except Exception as error:
+        raise TypeError(f"the item cannot be unpickled in a worker: {describe(error)}") from error
+
+
+def _spread(function: Any, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    args, kwargs = call
+    return function(*args, **kwargs)
+
+
+def _packed(failures: list[tuple[int, BaseException]]) -> list[tuple[int, bytes]]:
+    return [(place, pack_error(error)) for place, error in failures]
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+def main(end: socket.socket, block: Any, idle: float) -> None:
+    """Be a worker.
+
+    Args:
+        end: The socket to the process that started this one.
+        block: Memory that both share.
+        idle: Seconds without a map after which the worker ends.
+    """
+    signal.set_wakeup_fd(-1)  # a forked one has that of its parent's event loop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _ignore)  # the parent decides; programs started here do not see it
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=end.close)
+    _end_with(process.parent_process())
+    session = Session(Channel(end), block.create_memoryview().cast("q"), idle)
+    try:
+        session.serve()
+        util._exit_function()  # type: ignore[attr-defined]  # as the end of any such process
+    finally:
+        _flush()
+        if sys.exc_info()[0] is None:
+            os._exit(0)  # a thread that the function has left behind does not keep it
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _end_with(parent: Any) -> None:
+    """Have the system end this process when its parent is gone, on Linux.
+
+    The thread that watches cannot do that while the function is in C code that keeps the
+    interpreter to itself.
+    """
+    try:
+        import fcntl
+
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):
+        pass  # another system
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
+def fingerprint(function: Any) -> int | None:
+    """Return a number that changes when a function is written anew; None if it has no code."""
+    code = getattr(function, "__code__", None)
+    return None if code is None else zlib.crc32(_described(code).encode("utf-8", "replace"))
+
+
+def _described(code: Any) -> str:
+    parts = [repr(code.co_code), repr(code.co_names)]
+    for constant in code.co_consts:
+        if hasattr(constant, "co_code"):
+            parts.append(_described(constant))
+        elif isinstance(constant, frozenset):  # its order is another one in each process
+            parts.append(repr(sorted(map(repr, constant))))
+        else:
+            parts.append(repr(constant))
+    return "".join(parts)
+
+
+def world() -> dict[str, Any]:
+    """Return what a worker's surroundings should be, now that it works for this map."""
+    try:
+        folder = str(Path.cwd())
+    except OSError:
+        folder = None
+    return {"path": list(map(str, sys.path)), "folder": folder, "environ": dict(os.environ)}
+
+
+def _take_on(seen: dict[str, Any]) -> None:
+    """See the same modules, files and settings as the process that calls the map does now."""
+    if sys.path != seen["path"]:
+        sys.path[:] = seen["path"]
+    try:
+        if seen["folder"] is not None and str(Path.cwd()) != seen["folder"]:
+            os.chdir(seen["folder"])
+    except OSError:
+        pass
+    if dict(os.environ) != seen["environ"]:
+        for name in set(os.environ) - set(seen["environ"]):
+            del os.environ[name]
+        os.environ.update(seen["environ"])

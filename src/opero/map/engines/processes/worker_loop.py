@@ -1,0 +1,128 @@
+"""What a worker process of mode `async_process` runs: coroutines, several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from opero import hotpath
+from opero.core.clock import NEVER
+from opero.map.engines.base import Crash
+from opero.map.engines.task_slots import Work
+from opero.map.engines.tasks import TaskEngine
+from opero.map.event_loops import close_loop, new_loop
+from opero.map.scheduler import NOTHING
+
+_own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
+"""The loop of this worker process, and which one it was to be; and the process that made it, as a
+forked child makes its own."""
+
+
+def run_coroutines(
+    function: Any,
+    shared: dict[str, Any],
+    values: list[Any],
+    call: tuple[tuple[Any, ...], dict[str, Any]] | None,
+    concurrency: int,
+    note: Callable[[int], Any] | None,
+    attempt_timeout: float | None,
+    loop: str = "auto",
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """Make the attempts of a job in this process, several at once.
+
+    The loop stays for the next job, unless that wants another one.
+
+    Args:
+        function: The coroutine function.
+        shared: Keyword arguments of every call.
+        values: The items.
+        call: The arguments of the only attempt instead, if a fallback value is among them.
+        concurrency: How many attempts may be under way at once.
+        note: Told the place of each attempt before it begins.
+        attempt_timeout: Seconds that an attempt may take.
+        loop: Which loop: "auto", "uvloop" or "asyncio".
+
+    Returns:
+        What the attempts returned, `NOTHING` where one failed; and the failures, by place.
+    """
+    from multiprocessing.util import Finalize
+
+    global _own  # noqa: PLW0603 - there is one per process
+    if _own is not None and _own[2] != loop:
+        close_worker_loop()
+    if _own is None or _own[0] != os.getpid() or _own[1].is_closed():
+        _own = os.getpid(), new_loop(loop), loop
+        Finalize(None, close_worker_loop, exitpriority=10)
+    clock = hotpath.core.clock
+    slots = min(concurrency, len(values))
+    engine = TaskEngine(function, shared, slots, attempt_timeout, clock)
+    main = _own[1].create_task(_spread(engine, values, call, note))
+    try:
+        return _own[1].run_until_complete(main)
+    except BaseException:
+        close_worker_loop()
+        raise
+
+
+def close_worker_loop() -> None:
+    """Close the loop of this worker process, if it has one."""
+    global _own
+    own, _own = _own, None
+    if own is not None and own[0] == os.getpid() and not own[1].is_closed():
+        close_loop(own[1])
+
+
+class Feed:
+    """The items that one slot takes out of what is there for all.
+
+    Attributes:
+        deadline: None of its own: each attempt has its time limit.
+    """
+
+    deadline = NEVER
+
+    def __init__(self, source: Iterator[tuple[int, Any]], note: Any) -> None:
+        self._source = source
+        self._note = note
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return self
+
+    def __next__(self) -> tuple[int, Any]:
+        place, value = next(self._source)
+        if self._note is not None:
+            self._note(place)
+        return place, value
+
+
+async def _spread(
+    engine: TaskEngine, values: list[Any], call: Any, note: Any
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """Let all slots of an engine take items until there are no more."""
+    results = [NOTHING] * len(values)
+    failures: list[tuple[int, BaseException]] = []
+    function = engine.caller(call)
+    source = enumerate(values)
+
+    def begin(slot: int) -> None:
+        feed = Feed(source, note)
+        engine.begin(slot, Work(feed, function, feed, results, []))
+
+    try:
+        running = engine.slots
+        for slot in range(running):
+            begin(slot)
+        while running:
+            for event in await engine.wait(None):
+                failures += event.failures
+                if isinstance(event, Crash):  # the slot's task is gone, the other items are not
+                    if event.at is not None:
+                        failures.append((event.at, event.error))
+                    begin(event.slot)
+                else:
+                    running -= 1
+    finally:
+        await engine.close(abandon=True)
+    return results, sorted(failures, key=lambda failure: failure[0])

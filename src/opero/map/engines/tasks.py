@@ -1,0 +1,352 @@
+"""Mode `async`: the attempts are made by coroutines in the running event loop.
+
+    start(slot, job) -> the slot's task --> an attempt, step by step, in a context of its own
+                             |    ^                |
+                             |    '--- the next ---'
+    wait() <- events <- Report
+
+A slot is one task that lives as long as the map and makes the attempts of its jobs one after the
+other. It drives each coroutine by hand, which costs a tenth of a task, and lets every attempt see
+the context variables as they were where the map was called, not as another item has set them.
+
+Who may cancel a slot's task, and what comes of it:
+
+    the engine's timer     the attempt has taken too long: it fails with `AttemptTimeout`
+    `close`                the map is over: the task ends
+    anybody else           (the end of `asyncio.run`, say) the task ends, the job is reported as a
+                           `Crash`, and what is left of it goes to a new task
+    nobody                 a `CancelledError` of the function's own is a failure like any other
+
+An attempt that swallows its cancellation and does not end is given up after a while: it has failed,
+its slot gets a new task, and the old one is cancelled once more when the map is over. If it does
+not end then either, it is left to the loop, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import types
+from collections.abc import Callable, Generator
+from time import perf_counter, perf_counter_ns
+from typing import Any
+
+from opero.core.clock import NEVER
+from opero.exceptions import AttemptTimeout
+from opero.logs import get_logger
+from opero.map.scheduler import NOTHING, Job
+from opero.map.tracebacks import without_top
+
+from .base import Crash, Report
+from .task_slots import Task, TaskSlot, Work, call, may_be_ctrl_c
+
+_TURN = 0.005
+"""Seconds for which a slot may keep the loop to itself."""
+
+_GRACE = 1.0
+"""Seconds that a cancelled attempt has to end, if `attempt_timeout` is not longer."""
+
+_DAY = 86400.0
+
+
+class TaskEngine:
+    """Runs the jobs of one map as coroutines.
+
+    Attributes:
+        slots: How many run at once.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        shared: dict[str, Any],
+        workers: int,
+        attempt_timeout: float | None,
+        clock: Any,
+    ) -> None:
+        """Take the function, and start nothing yet.
+
+        Args:
+            function: The coroutine function to call with each item.
+            shared: Keyword arguments of every call.
+            workers: How many coroutines may run at once.
+            attempt_timeout: Seconds that an attempt may take; None if it may take for ever.
+            clock: Tells the time that `attempt_timeout` goes by.
+        """
+        self.slots = workers
+        self._plain = function
+        self._function = functools.partial(function, **shared) if shared else function
+        self._limit = 0 if attempt_timeout is None else max(1, round(attempt_timeout * 1e9))
+        self._clock = clock
+        self._context = contextvars.copy_context()
+        self._slots = [TaskSlot(number) for number in range(workers)]
+        self._lost: set[Any] = set()
+        self._events: list[Report | Crash] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: Any = None
+        self._fault: BaseException | None = None
+        self._closing = False
+
+    # --- what the driver calls --------------------------------------------------------------------
+
+    def start(self, slot: int, job: Job) -> None:
+        """Begin a job in an idle slot; this does not wait for it."""
+        results = [NOTHING] * len(job.values)
+        self.begin(slot, Work(job, self.caller(job.call), enumerate(job.values), results, []))
+
+    def caller(self, given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> Callable[[Any], Any]:
+        """Return what to call with an item: the function, or what `given` says for any item."""
+        if given is None:
+            return self._function
+        args, kwargs = given
+        return functools.partial(_ignoring, functools.partial(self._plain, *args, **kwargs))
+
+    def begin(self, number: int, work: Work) -> None:
+        """Let an idle slot do something."""
+        slot = self._slots[number]
+        slot.work = work
+        if slot.task is not None:
+            if slot.gate is not None and not slot.gate.done():
+                slot.gate.set_result(None)
+            return  # a task that is ending hands its work back
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        # Neither a task factory nor eager tasks may run it here and now.
+        slot.task = Task(self._serve(slot), loop=self._loop, name=f"opero-slot-{number}")
+        slot.task.add_done_callback(functools.partial(self._ended, slot))
+
+    async def wait(self, timeout: float | None) -> list[Report | Crash]:
+        """Wait until a job has ended or `timeout` seconds have passed.
+
+        Raises:
+            BaseException: What the items of a job raised when they were looked at.
+        """
+        if not self._events and self._fault is None:
+            if timeout is not None and timeout <= 0:
+                await asyncio.sleep(0)
+            else:
+                await self._something(timeout)
+        if self._fault is not None:
+            raise self._fault
+        events, self._events = self._events, []
+        return events
+
+    async def _something(self, timeout: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None
+        if timeout is not None:
+            timer = loop.call_later(min(timeout, _DAY), self._release)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    async def close(self, abandon: bool) -> None:  # noqa: ARG002 - an idle slot ends the same way
+        """End the map: cancel what still runs, and wait until it has ended.
+
+        A function that swallows its cancellation is waited for; if this is cancelled meanwhile,
+        that is passed on to it.
+        """
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._loop is None or self._loop.is_closed():
+            return
+        again = False
+        running = {slot.task for slot in self._slots if slot.task is not None}
+        for slot in self._slots:
+            if slot.task is not None and (slot.overdue or not slot.task.cancelling()):
+                slot.task.cancel()  # unless the end of `asyncio.run` has done so already
+        for task in self._lost:
+            task.cancel()
+        while running:
+            try:
+                _, running = await asyncio.wait(running)
+            except asyncio.CancelledError:
+                again = True
+                running = {task for task in running if not task.done()}
+                for task in running:
+                    task.cancel()
+        lost = {task for task in self._lost if not task.done()}
+        if lost and not again:
+            _, lost = await asyncio.wait(lost, timeout=_GRACE)
+        if lost:
+            get_logger().warning(
+                "%s attempts that took longer than attempt_timeout do not end when they are "
+                "cancelled; they are left to the event loop",
+                len(lost),
+            )
+        if again:
+            raise asyncio.CancelledError
+
+    # --- a slot -----------------------------------------------------------------------------------
+
+    async def _serve(self, slot: TaskSlot) -> None:
+        """Do what the slot is given, until the task is cancelled."""
+        while True:
+            if slot.work is None:
+                slot.gate = self._loop.create_future()
+                await slot.gate
+                slot.gate = None
+            work = slot.work
+            assert work is not None
+            begun = perf_counter_ns()
+            if not await self._attempt_all(slot):
+                return
+            slot.work = None
+            elapsed = perf_counter_ns() - begun
+            self._tell(Report(slot.number, work.job, work.results, work.failures, elapsed))
+            work = None
+
+    @types.coroutine
+    def _attempt_all(self, slot: TaskSlot) -> Generator[Any, Any, bool]:
+        """Make the attempts of a job; tell whether all were made."""
+        work: Any = slot.work
+        results: Any = work.results
+        asked = slot.task.cancelling
+        copy = self._context.copy
+        limit = self._limit
+        until = work.job.deadline
+        clock = self._clock
+        function = work.function
+        closed = False
+        turn = perf_counter() + _TURN
+        try:
+            for place, value in work.items:
+                work.place = place
+                run = copy().run
+                coroutine = call(function, value)
+                step: Any = coroutine.send
+                given: Any = None
+                if limit:
+                    slot.due = min(clock.now() + limit, until)
+                try:
+                    while True:
+                        awaited = run(step, given)
+                        if limit and self._timer is None:
+                            self._set_timer(slot.due)
+                        try:
+                            given = yield awaited
+                            step = coroutine.send
+                        except GeneratorExit:
+                            closed = True
+                            run(coroutine.close)
+                            raise
+                        except BaseException as error:  # noqa: BLE001 - it is for the function
+                            step = coroutine.throw
+                            given = without_top(error)
+                        turn = perf_counter() + _TURN
+                except StopIteration as end:
+                    results[place] = end.value
+                except BaseException as error:
+                    if closed:
+                        raise
+                    work.failures.append((place, without_top(error)))
+                    if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
+                        work.place += 1
+                        raise
+                given = None
+                work.place = place + 1
+                slot.due = 0
+                if slot.given_up:
+                    return False
+                if slot.overdue:
+                    self._note_timeout(slot, work, place)
+                if asked():
+                    return False
+                if perf_counter() > turn:
+                    yield None  # as `asyncio.sleep(0)` does
+                    turn = perf_counter() + _TURN
+            return True
+        finally:  # a failure holds its frames, and those from which they were called
+            work = results = given = value = None
+
+    def _ended(self, slot: TaskSlot, task: Any) -> None:
+        """Take note that a slot's task has ended; anything but `close` is a surprise."""
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not isinstance(fault, KeyboardInterrupt):
+            self._fault = fault
+        self._lost.discard(task)
+        if slot.given_up:
+            return
+        slot.task = slot.gate = None
+        work, slot.work = slot.work, None
+        if self._fault is not None:
+            self._release()
+        elif work is not None and not self._closing:
+            self._hand_back(slot.number, work, None, asyncio.CancelledError())
+
+    def _hand_back(self, number: int, work: Work, at: int | None, error: BaseException) -> None:
+        """Report a job whose task is gone."""
+        known = work.results[: work.place]
+        self._tell(Crash(number, work.job, known, work.failures.copy(), at, error))
+
+    def _tell(self, event: Report | Crash) -> None:
+        self._events.append(event)
+        self._release()
+
+    def _release(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- attempts that take too long --------------------------------------------------------------
+
+    def _set_timer(self, due: int) -> None:
+        """See to it that somebody looks at `due`; one timer serves all slots."""
+        if not self._closing:
+            left = max(due - self._clock.now(), self._limit // 50) / 1e9
+            self._timer = self._loop.call_later(min(left, _DAY), self._look)
+
+    def _look(self) -> None:
+        """Cancel the attempts that have taken too long; give up those that do not heed it."""
+        self._timer = None
+        busy = [slot for slot in self._slots if slot.due]
+        if busy and self._clock.skipping:
+            self._clock.move_to(min(slot.due for slot in busy))
+        now = self._clock.now()
+        soonest = NEVER
+        for slot in busy:
+            if slot.due <= now:
+                if slot.overdue:
+                    self._give_up(slot)
+                    continue
+                slot.overdue = True
+                slot.due = now + max(self._limit, round(_GRACE * 1e9))
+                slot.task.cancel()
+            soonest = min(soonest, slot.due)
+        if soonest != NEVER:
+            self._set_timer(min(soonest, now + self._limit))  # that of an attempt begun meanwhile
+
+    def _note_timeout(self, slot: TaskSlot, work: Work, place: int) -> None:
+        """Replace the outcome of an attempt that took too long, whatever it is."""
+        slot.overdue = False
+        slot.task.uncancel()
+        failure = self._timeout()
+        if work.failures and work.failures[-1][0] == place:
+            failure.__cause__ = work.failures.pop()[1]
+        work.results[place] = NOTHING
+        work.failures.append((place, failure))
+
+    def _give_up(self, slot: TaskSlot) -> None:
+        """Put a new slot in the place of one whose attempt does not end."""
+        work = slot.work
+        assert work is not None
+        slot.due = 0
+        slot.given_up = True
+        self._lost.add(slot.task)
+        self._slots[slot.number] = TaskSlot(slot.number)
+        slot.work = None
+        self._hand_back(slot.number, work, work.place, self._timeout())
+
+    def _timeout(self) -> AttemptTimeout:
+        return AttemptTimeout(f"the attempt took longer than {self._limit / 1e9:g} s")
+
+
+def _ignoring(function: Callable[[], Any], _: Any) -> Any:
+    return function()

@@ -1,0 +1,133 @@
+"""Mode `thread`: the attempts are made by threads of this process."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import itertools
+import threading
+from queue import Empty, SimpleQueue
+from time import perf_counter_ns
+from typing import Any
+
+from opero.map.interrupts import ctrl_c_later
+from opero.map.scheduler import NOTHING, Job
+from opero.map.tracebacks import without_top
+
+from .base import Crash, Report
+
+_numbers = itertools.count(1)
+
+
+def attempt(
+    function: Any, values: list[Any], call: tuple[tuple[Any, ...], dict[str, Any]] | None
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """Make the attempts of a job, one after the other.
+
+    Args:
+        function: What to call; the arguments that all items share are in it.
+        values: The items.
+        call: The arguments of the only attempt instead, if a fallback value is among them.
+
+    Returns:
+        What each attempt returned, `NOTHING` where one failed; and the failures, by place.
+    """
+    results: list[Any] = []
+    failures: list[tuple[int, BaseException]] = []
+    append = results.append
+    if call is not None:
+        args, kwargs = call
+        function, values = functools.partial(_ignoring, function, args, kwargs), [None]
+    for value in values:
+        try:
+            append(function(value))
+        except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
+            failures.append((len(results), without_top(error)))
+            append(NOTHING)
+    return results, failures
+
+
+def _ignoring(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+class ThreadEngine:
+    """Runs the jobs of one map in threads of its own.
+
+    Each thread sees the context variables as they were where the map was called.
+
+    Attributes:
+        slots: How many threads there are at most; they start when they are needed.
+    """
+
+    def __init__(self, function: Any, shared: dict[str, Any], workers: int) -> None:
+        """Take the function, and start nothing yet.
+
+        Args:
+            function: What to call with each item.
+            shared: Keyword arguments of every call.
+            workers: How many threads there may be.
+        """
+        self.slots = workers
+        self._function = functools.partial(function, **shared) if shared else function
+        self._plain = function
+        self._context = contextvars.copy_context()
+        self._jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+        self._events: SimpleQueue[Report | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._abandoned = False
+
+    def start(self, slot: int, job: Job) -> None:
+        """Hand a job to an idle thread, or to a new one."""
+        self._busy += 1
+        if len(self._threads) < self._busy:
+            name = f"opero-map-{next(_numbers)}"
+            context = self._context.copy()
+            thread = threading.Thread(
+                target=context.run, args=(self._work,), name=name, daemon=True
+            )
+            with ctrl_c_later():
+                thread.start()
+                self._threads.append(thread)
+        self._jobs.put((slot, job))
+
+    def wait(self, timeout: float | None) -> list[Report | Crash]:
+        """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
+        events: list[Report | Crash] = []
+        try:
+            event = self._events.get(timeout=timeout)
+            while True:
+                if event is not None:
+                    events.append(event)
+                event = self._events.get_nowait()
+        except Empty:
+            self._busy -= len(events)
+            return events
+
+    def wake(self) -> None:
+        """Let `wait` return early; any thread may call this."""
+        self._events.put(None)
+
+    def close(self, abandon: bool) -> None:
+        """End the threads; if `abandon`, each once its present attempt is over."""
+        self._abandoned = abandon
+        for _ in self._threads:
+            self._jobs.put(None)
+        if not abandon:
+            for thread in self._threads:
+                thread.join()
+        self._threads = []
+
+    def _work(self) -> None:
+        """Run jobs until there are no more; this is what each thread does."""
+        while True:
+            given = self._jobs.get()
+            if given is None or self._abandoned:
+                return
+            slot, job = given
+            begun = perf_counter_ns()
+            function = self._function if job.call is None else self._plain
+            results, failures = attempt(function, job.values, job.call)
+            self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
+            given = job = results = failures = None  # type: ignore[assignment]  # for the next wait

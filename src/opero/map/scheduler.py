@@ -1,0 +1,525 @@
+"""What runs next: the logic of a map, with no thread, process, event loop or clock of its own.
+
+    feed -> answered from the cache -> results
+         -> waiting in line -> assign -> (an engine runs it) -> report -> results
+                                 ^                                | failed
+                                 |                                v
+                                 '--- due --- waiting in a heap --'
+
+The driver pulls the input and keeps the time; engines run jobs and say what came of each. In
+between, everything that makes a map a map is decided here: how far the input is read ahead, which
+items share one run, when a failed one is tried again, whose turn a permit is, in which order
+results are handed on.
+
+A million items that neither fail nor are cached cost no object each: what is counted, timed, sent
+and handed on is a `Span` of neighbouring items.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from typing import Any
+
+from opero.core.clock import NEVER
+from opero.exceptions import AttemptTimeout
+from opero.runners.outcomes import judge, misfits, too_late
+
+from .sharing import SharedRun, SharedRuns
+from .tracebacks import without_top
+
+NOTHING: Any = object()
+"""Stands in a list of results where there is none."""
+
+_STRIDE = 1024
+_LOOKED_UP = 32
+
+
+class Span:
+    """Neighbouring items, from their arrival until their results are handed on.
+
+    Attributes:
+        values: The items.
+        results: What came of each, `NOTHING` where that is not known; None before any is.
+        missing: How many results are not known.
+    """
+
+    __slots__ = ("missing", "results", "values")
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values: list[Any] = values
+        self.results: list[Any] | None = None
+        self.missing: int = len(values)
+
+
+class Trial:
+    """An item that has failed and will be tried again.
+
+    Attributes:
+        attempts: The account of its failures.
+        deadline: When its last attempt has to have begun, in nanoseconds.
+    """
+
+    __slots__ = ("attempts", "deadline")
+
+    def __init__(self, attempts: Any, deadline: int) -> None:
+        self.attempts: Any = attempts
+        self.deadline: int = deadline
+
+
+class Job:
+    """Attempts for one worker to make, one after the other.
+
+    Attributes:
+        span: Where the items stand.
+        offsets: Their places in it.
+        values: The items: each is called as `function(value, **shared)`.
+        call: The arguments of the one attempt instead, if a fallback value takes a place in them.
+        trial: The account of the one item, if it has failed before.
+        deadline: When an attempt that can be cut has to be over, in nanoseconds.
+    """
+
+    __slots__ = ("call", "deadline", "offsets", "span", "trial", "values")
+
+    def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
+        self.span: Span = span
+        self.offsets: Any = offsets
+        self.values: list[Any] = values
+        self.trial: Trial | None = trial
+        self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.deadline: int = NEVER
+
+
+class Scheduler:
+    """One map over one input.
+
+    Attributes:
+        call: The decorated function of one item: its options, its cache, its figures.
+        shared: The keyword arguments that every item's call gets.
+        sizer: Says how many items to hand out at once, and is told how long they took.
+        window: How many items may have been read and not handed on, if four chunks for each worker
+            are not more; 0 for no bound.
+        ordered: Whether results are handed on in the order of the input.
+        buckets: The permits, of each slot or of all; None without a rate limit. One that has a
+            `leave` is told when nobody waits for its permit any more.
+        alike: Whether what one slot does not get, no other gets.
+        width: How many items of a job begin at once.
+        read: How many items have been fed.
+        settled: How many have their final result.
+        handed: How many results have been collected.
+        failed: How many final results are failures.
+        retried: How many attempts were made because another failed.
+        failures: The final failures; kept only if the driver wants to know them.
+        closed: Whether the input has ended.
+    """
+
+    def __init__(
+        self,
+        call: Any,
+        shared: dict[str, Any],
+        sizer: Any,
+        window: int,
+        ordered: bool,
+        buckets: list[Any] | None = None,
+        width: int = 1,
+    ) -> None:
+        self.call = call
+        self.shared = shared
+        self.sizer = sizer
+        self.window = window
+        self.ordered = ordered
+        self.buckets = buckets
+        self.alike: bool = buckets is None or len(buckets) == 1
+        self.width = width
+        self.read: int = 0
+        self.settled: int = 0
+        self.handed: int = 0
+        self.failed: int = 0
+        self.retried: int = 0
+        self.failures: list[BaseException] | None = None
+        self.closed: bool = False
+        self._stored = call.stored_cache is not None
+        cached = self._stored or call.store is not None
+        self._careful = cached or call.fallback is not None
+        self._runs = SharedRuns(call) if cached else None
+        self._leaders: dict[tuple[int, int], SharedRun] = {}
+        self._line: deque[Job] = deque()
+        self._heap: list[tuple[int, int, Job]] = []
+        self._serial = 0
+        # how many items to look up at once: more and more while all are known already, and always
+        # some where looking takes a way to another process
+        self._least = self._stride = _LOOKED_UP if self._stored else 1
+        self._order: deque[Span] = deque()
+        self._ready: list[Any] = []
+        self._permits: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
+
+    # --- the input ------------------------------------------------------------------------------
+
+    def demand(self) -> int:
+        """Return how many more items to feed now; 0 while there is work in line, or no room."""
+        if self.closed or self._line:
+            return 0
+        size = max(self._chunk(), self._stride)
+        if not self.window:
+            return size
+        window = max(self.window, 4 * self.sizer.workers * size)
+        room: int = window - (self.read - self.handed)
+        return max(0, min(size, room))
+
+    def _chunk(self) -> int:
+        """Return how many items to hand out at once."""
+        if self.buckets is not None:
+            return 1  # as each takes a permit
+        size: int = self.sizer.size()
+        if self.call.timeout:
+            size = min(size, self.width)  # their time begins when they are handed out
+        return size
+
+    def feed(self, values: list[Any], known: list[tuple[Any, Any]] | None = None) -> None:
+        """Take items in: the next ones of the input, in order.
+
+        Args:
+            values: The items.
+            known: If values are stored outside the process, what `StoredItems.look` found out.
+        """
+        if not values:
+            return
+        span = Span(values)
+        self.read += len(values)
+        self.sizer.fed(len(values))
+        self.call.add("calls", len(values))
+        if self.ordered:
+            self._order.append(span)
+        if not self._careful:
+            self._line.append(Job(span, range(len(values)), values, None))
+            return
+        span.results = [NOTHING] * len(values)
+        offsets = [
+            offset for offset in range(len(values)) if self._needs_a_run(span, offset, known)
+        ]
+        self._stride = self._least if offsets else min(2 * len(values), _STRIDE)
+        size = self._chunk()
+        for first in range(0, len(offsets), size):
+            some = offsets[first : first + size]
+            self._line.append(Job(span, some, [values[offset] for offset in some], None))
+
+    def close(self) -> None:
+        """Take note that the input has ended."""
+        self.closed = True
+
+    def end(self) -> None:
+        """Leave nothing behind, whether the map is over or not."""
+        self.closed = True
+        if self._runs is not None:
+            self._runs.close()
+        self._leave_line()
+        for held in (self._line, self._heap, self._order, self._ready, self._leaders):
+            held.clear()
+        self.failures = None
+
+    def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
+        """Tell whether an item has to run; one without a key or fallback values fails alone."""
+        try:
+            return self._is_new(span, offset, known)
+        except Exception as error:  # noqa: BLE001 - keys, and `cache_key`, may raise anything
+            self._settle(span, offset, without_top(error), True)
+            return False
+
+    def _is_new(self, span: Span, offset: int, known: Any) -> bool:
+        """Look for an item's result in the cache and among the runs under way."""
+        call = self.call
+        args = (span.values[offset],)
+        if call.fallback is not None:
+            call.fallback.check(call.fallback.given(args, self.shared))
+        if self._runs is None:
+            return True
+        stored = None
+        if self._stored:
+            store, (stored, entry) = call.stored_cache, known[offset]
+            if isinstance(stored, Exception):
+                raise stored
+            key = stored.full
+            fresh = entry is not None and store.is_fresh(entry, call.clock)
+        else:
+            store, key = call._locate(args, self.shared)
+            entry = store.find(key)
+            fresh = entry is not None
+        if fresh:
+            call.add("hits", 1)
+            if call.events.debug:
+                call.events.hit(call.name)
+            self._settle(span, offset, entry.value, False)
+            return False
+        call.add("misses", 1)
+        if not self._stored:
+            key = call.binding.freezer.keep(key)
+        run = self._runs.find(key)
+        if run is not None:
+            run.followers.append((span, offset))
+            return False
+        self._leaders[id(span), offset] = self._runs.begin(store, key, stored, entry)
+        return True
+
+    def to_store(self) -> list[tuple[Any, Any]]:
+        """Return the stored keys and values that have come up since this was asked last."""
+        if self._runs is None or not self._runs.kept:
+            return []
+        kept, self._runs.kept = self._runs.kept, []
+        return kept
+
+    # --- work out ---------------------------------------------------------------------------------
+
+    def assign(self, slot: int, now: int) -> Job | None:
+        """Return what the idle worker `slot` is to do, or None if there is nothing for it yet.
+
+        Args:
+            slot: Which worker asks, counted from 0.
+            now: The time in nanoseconds.
+        """
+        self._permits.pop(slot, None)
+        job = None
+        while job is None:
+            due = bool(self._heap) and self._heap[0][0] <= now
+            if not due and not self._line:
+                self._refused.pop(slot, None)
+                self._leave_line()
+                return None
+            job = self._heap[0][2] if due else self._line[0]
+            wait = 0
+            if self.buckets is not None and not (job.trial and now >= job.trial.deadline):
+                wait = self.buckets[slot % len(self.buckets)].take(now)
+            late = self._is_too_late(job, now + wait)
+            if wait and not late:
+                self._permits[slot] = now + wait
+                self._refused.setdefault(slot, now)
+                return None
+            self._take_out(due)
+            if late:
+                job = None
+        call = self.call
+        if self.buckets is not None:
+            waited = now - self._refused.pop(slot, now)
+            call.add("permit_wait", waited)
+            if call.events.debug:
+                call.events.permit(call.name, waited / 1e9)
+            if len(job.values) > 1:  # the permit is for one
+                self._line.appendleft(_part(job, range(1, len(job.values))))
+                job = _part(job, range(1))
+        if job.trial is not None:
+            job.deadline = job.trial.deadline
+        elif call.timeout:
+            job.deadline = now + call.timeout
+        call.add("attempted", len(job.values))
+        return job
+
+    def _take_out(self, due: bool) -> None:
+        """Take the first job out of the heap, or out of the line."""
+        if due:
+            job = heappop(self._heap)[2]
+            assert job.trial is not None
+            self.call.add("backoff_wait", job.trial.attempts.delay)
+        else:
+            self._line.popleft()
+
+    def _leave_line(self) -> None:
+        """Let others have the permit that nobody here waits for any more."""
+        if self.buckets is not None and self.alike and hasattr(self.buckets[0], "leave"):
+            self.buckets[0].leave()
+
+    def _is_too_late(self, job: Job, then: int) -> bool:
+        """Settle an item whose deadline passes before it can have a worker and its permit."""
+        if job.trial is None or then < job.trial.deadline:
+            return False
+        what = "no worker, or no rate-limit permit, was free in time"
+        self._settle(job.span, job.offsets[0], too_late(self.call, job.trial.attempts, what), True)
+        return True
+
+    def wake(self, now: int) -> int:
+        """Return when an idle worker may get something that it does not get now.
+
+        Args:
+            now: The time in nanoseconds.
+
+        Returns:
+            Nanoseconds; `NEVER` if only a report or more input can change that.
+        """
+        retry = self._heap[0][0] if self._heap else NEVER
+        if self._permits and (self._line or retry <= now):
+            return min(self._permits.values())
+        return retry
+
+    # --- outcomes in ------------------------------------------------------------------------------
+
+    def report(
+        self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]], elapsed: int
+    ) -> None:
+        """Take in what came of a job.
+
+        Args:
+            job: The job.
+            results: What each attempt returned; anything where one failed.
+            failures: The failed ones: the place in the job, and what was raised.
+            elapsed: How long the job ran, in nanoseconds.
+        """
+        self.sizer.observe(len(job.values), elapsed)
+        self._take_in(job, results, failures)
+
+    def crash(
+        self,
+        job: Job,
+        results: list[Any],
+        failures: list[tuple[int, BaseException]],
+        at: int | None,
+        error: BaseException,
+    ) -> None:
+        """Take in that a worker has died in the middle of a job.
+
+        Args:
+            job: The job.
+            results: What the first attempts returned, as far as it is known.
+            failures: The failed ones among them.
+            at: The place of the attempt that was under way; None if it died between two.
+            error: What became of the worker. It counts as the failure of that attempt.
+        """
+        known = len(results)
+        again = [place for place in range(known, len(job.values)) if place != at]
+        first = known if at is None else at + 1
+        self.call.add("attempted", first - len(job.values))  # these have not begun
+        self._take_in(_part(job, range(known)), results, failures)
+        if at is not None:
+            self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
+        if again:
+            self._line.appendleft(_part(job, again))
+
+    def _take_in(
+        self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]]
+    ) -> None:
+        span = job.span
+        if span.results is None and len(job.values) == len(span.values) and not failures:
+            span.results = results  # the way of nearly all items
+            span.missing = 0
+            self.settled += len(results)
+            if not self.ordered:
+                self._ready += results
+            return
+        if span.results is None:
+            span.results = [NOTHING] * len(span.values)
+        failed = dict(failures)
+        for place, offset in enumerate(job.offsets):
+            if place in failed:
+                self._fail(job, span, offset, failed[place])
+            else:
+                self._settle(span, offset, results[place], False)
+
+    def _fail(self, job: Job, span: Span, offset: int, error: BaseException) -> None:
+        """Try an item again later, or settle its failure."""
+        failure: BaseException | None
+        try:
+            failure = self._judge(job, span, offset, error)
+        except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
+            failure = without_top(broken)
+            if failure is not error and failure.__context__ is None:
+                failure.__context__ = error
+        if failure is not None:
+            self._settle(span, offset, failure, True)
+
+    def _judge(
+        self, job: Job, span: Span, offset: int, error: BaseException
+    ) -> BaseException | None:
+        """Put an item in the heap for another attempt, or return its final failure."""
+        call = self.call
+        args: tuple[Any, ...] = (span.values[offset],)
+        kwargs = self.shared
+        if misfits(call, error, args, kwargs):
+            return error
+        if getattr(error, "beyond_retry", False):
+            call.add("failures", 1)
+            return error
+        given: Any = None
+        width = 1
+        if call.fallback is not None:
+            given = call.fallback.given(args, kwargs)
+            width = call.fallback.check(given)
+        trial = job.trial
+        if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
+            attempts = None if trial is None else trial.attempts
+            return too_late(call, attempts, "an attempt was still running then")
+        if trial is None:
+            trial = Trial(call.policy.attempts(width), job.deadline)
+        failure = judge(call, trial.attempts, error, trial.deadline)
+        if failure is not None:
+            return failure
+        again = Job(span, [offset], [span.values[offset]], trial)
+        if call.fallback is not None:
+            value = call.fallback.choice(given, trial.attempts.value)
+            again.call = call.fallback.place(args, kwargs, value)
+        self.retried += 1
+        self._serial += 1
+        due = call.clock.now() + trial.attempts.delay
+        heappush(self._heap, (due, self._serial, again))
+        return None
+
+    def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
+        """Make an item's outcome final, and that of all that wait for it."""
+        run = self._leaders.pop((id(span), offset), None)
+        served = False
+        if failed and run is not None and run.stale is not None:
+            served = self.call.stored_cache.serves_stale(self.call, run.stale, outcome)
+            if served:
+                outcome, failed = run.stale.value, False
+        self._place(span, offset, outcome, failed)
+        if run is None:
+            return
+        assert self._runs is not None
+        if not failed and not served:
+            self._runs.store(run, outcome)
+        self._runs.end(run)
+        for other, place in run.followers:
+            self._place(other, place, outcome, failed)
+
+    def _place(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
+        assert span.results is not None
+        assert span.results[offset] is NOTHING
+        span.results[offset] = outcome
+        span.missing -= 1
+        self.settled += 1
+        if failed:
+            self.failed += 1
+            if self.failures is not None:
+                self.failures.append(outcome)
+        if not self.ordered:
+            self._ready.append(outcome)
+
+    # --- results ----------------------------------------------------------------------------------
+
+    def collect(self) -> list[Any]:
+        """Return the results that can be handed on now; each is returned once."""
+        if self.ordered:
+            ready: list[Any] = []
+            while self._order and self._order[0].missing == 0:
+                done = self._order.popleft()
+                assert done.results is not None
+                ready += done.results
+        else:
+            ready, self._ready = self._ready, []
+        self.handed += len(ready)
+        return ready
+
+    @property
+    def over(self) -> bool:
+        """Whether the input has ended and every item has its final result."""
+        return self.closed and self.settled == self.read
+
+
+def _part(job: Job, places: Any) -> Job:
+    """Return a job of some of a job's items."""
+    part = Job(
+        job.span,
+        [job.offsets[place] for place in places],
+        [job.values[place] for place in places],
+        job.trial,
+    )
+    part.call = job.call
+    part.deadline = job.deadline
+    return part

@@ -1,0 +1,179 @@
+"""A job on its way to a worker, and what comes back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from time import perf_counter_ns
+from typing import Any
+
+from opero.map.engines.processes.wire import pack_error, unpack_error
+from opero.map.engines.threads import attempt
+from opero.map.scheduler import NOTHING
+
+from .function_payload import FunctionPayload, load
+from .pickles import Packed, pack, unpack
+
+Failures = list[tuple[int, BaseException]]
+
+
+class Envelope:
+    """A job, as it is submitted; in a worker that is no thread of this process, a `PackedEnvelope`.
+
+    Args:
+        payload: The function.
+        values: The items.
+        call: The arguments of the one attempt instead, or None.
+        whole: Whether the function has to go along, large as it may be.
+    """
+
+    _serials = itertools.count()
+
+    def __init__(self, payload: FunctionPayload, values: list[Any], call: Any, whole: bool) -> None:
+        self._payload = payload
+        self._values = values
+        self._call = call
+        self._whole = whole
+        self._serial = f"{os.getpid()}-{id(payload)}-{next(self._serials)}-{os.urandom(8).hex()}"
+
+    def run(self) -> Reply:
+        """Make the attempts in this process."""
+        payload = self._payload
+        if payload.abandoned:
+            return Reply([], [], 0)
+        begun = perf_counter_ns()
+        function = payload.function if self._call is None else payload.plain
+        results, failures = payload.context.copy().run(attempt, function, self._values, self._call)
+        return Reply(results, failures, perf_counter_ns() - begun)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        name, payload = self._payload.pack(self._whole)
+        given = self._values if self._call is None else [self._call]
+        packed = pack(given, "the item")
+        return PackedEnvelope, (name, payload, len(given), packed, self._call is not None)
+
+    def __dask_tokenize__(self) -> str:
+        """Let dask take no two parcels for the same: it would run equal ones once only."""
+        return self._serial
+
+
+class PackedEnvelope:
+    """A job that has come to a worker by pickle, and what the function is made from.
+
+    Args:
+        name: Names the payload.
+        payload: The pickle of the function and the shared arguments; None if it is known already.
+        count: How many items there are.
+        packed: The items, or the one attempt's arguments.
+        is_call: Which of them.
+    """
+
+    def __init__(
+        self, name: bytes, payload: bytes | None, count: int, packed: Packed, is_call: bool
+    ) -> None:
+        self._name = name
+        self._payload = payload
+        self._count = count
+        self._packed_items = packed
+        self._is_call = is_call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = (self._name, self._payload, self._count, self._packed_items, self._is_call)
+        return PackedEnvelope, parts
+
+    def run(self) -> Reply | Wanting:
+        """Unpickle, and make the attempts."""
+        begun = perf_counter_ns()
+        try:
+            loaded = load(self._name, self._payload)
+        except Exception as error:  # noqa: BLE001 - anything can happen in a user's module
+            return Reply(*all_failed(self._count, error))
+        if loaded is None:
+            return Wanting()
+        plain, function = loaded
+        values, failures = unpack(self._packed_items, "the item, in a worker,")
+        missing = {place for place, _ in failures}
+        places = [place for place in range(self._count) if place not in missing]
+        if self._is_call:
+            results, failed = attempt(plain, places, values[0])
+        else:
+            given = [values[place] for place in places] if missing else values
+            results, failed = attempt(function, given, None)
+        failures += [(places[place], error) for place, error in failed]
+        if missing:
+            found = dict(zip(places, results, strict=True))
+            results = [found.get(place, NOTHING) for place in range(self._count)]
+        failures.sort(key=_first)
+        return Reply(results, failures, perf_counter_ns() - begun)
+
+
+class Wanting:
+    """The answer of a worker that needs the function, and got only its name."""
+
+
+class Reply:
+    """What came of a job; on its way from another process, a `PackedReply`.
+
+    Args:
+        results: What each attempt returned; `NOTHING` where one failed.
+        failures: The failed ones, by place.
+        elapsed: How long the job ran, in nanoseconds.
+    """
+
+    def __init__(self, results: list[Any], failures: Failures, elapsed: int) -> None:
+        self._results = results
+        self._failures = failures
+        self._elapsed = elapsed
+
+    def open(self) -> tuple[list[Any], Failures, int]:
+        """Return results, failures and time."""
+        return self._results, self._failures, self._elapsed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        failures = [(place, pack_error(error)) for place, error in self._failures]
+        results = self._results
+        if failures:
+            results = results.copy()
+            for place, _ in failures:
+                results[place] = None
+        return PackedReply, (pack(results, "the result"), failures, self._elapsed)
+
+
+class PackedReply:
+    """What has come back from another process.
+
+    Args:
+        packed: The results.
+        failures: The pickles of the failures, by place.
+        elapsed: How long the job ran, in nanoseconds.
+    """
+
+    def __init__(self, packed: Packed, failures: list[tuple[int, bytes]], elapsed: int) -> None:
+        self._parts = (packed, failures, elapsed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedReply, self._parts
+
+    def open(self) -> tuple[list[Any], Failures, int]:
+        """Unpickle; what cannot be, is the failure of its item."""
+        packed, packed_failures, elapsed = self._parts
+        results, failures = unpack(packed, "the result")
+        failures += [(place, unpack_error(data)) for place, data in packed_failures]
+        failures.sort(key=_first)
+        for place, _ in failures:
+            results[place] = NOTHING
+        return results, failures, elapsed
+
+
+def run(parcel: Envelope | PackedEnvelope) -> Reply | Wanting:
+    """Make the attempts of a job; this is what the executor's workers are given to call."""
+    return parcel.run()
+
+
+def all_failed(count: int, error: BaseException) -> tuple[list[Any], Failures, int]:
+    """Return the outcome of `count` items that share one failure."""
+    return [NOTHING] * count, [(place, error) for place in range(count)], 0
+
+
+def _first(pair: tuple[int, BaseException]) -> int:
+    return pair[0]

@@ -1,0 +1,147 @@
+"""The function of a map and its shared arguments: how they travel, and where they are kept.
+
+What is large travels once to each worker process rather than with every job: a job may come without
+it, and a worker that does not have it says so.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import pickle
+from collections import OrderedDict
+from functools import partial
+from types import MethodType
+from typing import Any
+
+from opero.locks import Lock
+from opero.map.engines.processes.wire import dumps
+
+from .names import Whereabouts, found_at, whereabouts
+
+LIGHT = 32_768
+"""Bytes up to which the function and its arguments go along with every job."""
+
+KEPT = 4
+"""For how many maps a worker process keeps the function; one that comes again is loaded again."""
+
+
+class FunctionPayload:
+    """What all parcels of one map have in common.
+
+    Attributes:
+        function: What to call, the shared arguments in it.
+        plain: What to call with the arguments of a fallback value.
+        context: The context variables as they were where the map was called.
+        abandoned: Whether what has not begun need not run any more.
+    """
+
+    def __init__(self, function: Any, shared: dict[str, Any]) -> None:
+        """Take the function; it is pickled only once it has to travel.
+
+        Args:
+            function: What to call with each item.
+            shared: Keyword arguments of every call.
+        """
+        self.function: Any = partial(function, **shared) if shared else function
+        self.plain = function
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.abandoned = False
+        self._shared = shared
+        self._lock = Lock()
+        self._packed: tuple[bytes, bytes] | None = None
+        self._error: Exception | None = None
+
+    def pack(self, whole: bool) -> tuple[bytes, bytes | None]:
+        """Return a name for this payload that no other map's has, and the pickle; made once.
+
+        Args:
+            whole: Whether the pickle is needed, large as it may be; if not, it may be None.
+
+        Raises:
+            Exception: Whatever the pickle of the function, or of a shared argument, raises.
+        """
+        with self._lock:
+            if self._packed is None:
+                try:
+                    data = dumps((carrier(self.plain), self._shared))
+                except Exception as error:
+                    self._error = error
+                    raise
+                self._packed = os.urandom(16), data
+            name, data = self._packed
+            return name, data if whole or len(data) <= LIGHT else None
+
+    def check(self) -> None:
+        """Raise what kept the function from travelling, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+
+_loaded: OrderedDict[bytes, tuple[Any, Any]] = OrderedDict()
+_loading = Lock()
+
+
+def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
+    """Return a map's function, without and with its shared arguments; loaded once in a process.
+
+    Args:
+        name: Its name.
+        data: Its pickle, if that has come along.
+
+    Returns:
+        The two functions; None if they are not here and there is no pickle.
+    """
+    with _loading:
+        if name not in _loaded:
+            if data is None:
+                return None
+            carried, shared = pickle.loads(data)
+            function = carried.unpack()
+            _loaded[name] = function, partial(function, **shared) if shared else function
+            while len(_loaded) > KEPT:
+                _loaded.popitem(last=False)
+        _loaded.move_to_end(name)
+        return _loaded[name]
+
+
+class Named:
+    """A function that the worker can import, under whatever decorators its name stands for."""
+
+    def __init__(self, where: Whereabouts) -> None:
+        self._where = where
+
+    def unpack(self) -> Any:
+        """Import the function."""
+        return found_at(self._where)
+
+
+class Bound:
+    """A method: a plain pickle would look its name up, and find the decorated one."""
+
+    def __init__(self, function: Any, owner: Any) -> None:
+        self._function = carrier(function)
+        self._owner = owner
+
+    def unpack(self) -> Any:
+        """Bind the function again."""
+        return MethodType(self._function.unpack(), self._owner)
+
+
+class Whole:
+    """A function that travels by whatever its own pickle is."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def unpack(self) -> Any:
+        """Return it."""
+        return self._function
+
+
+def carrier(function: Any) -> Named | Bound | Whole:
+    """Say how a function travels: by its name if that leads to it, otherwise by a pickle."""
+    if isinstance(function, MethodType):
+        return Bound(function.__func__, function.__self__)
+    where = whereabouts(function)
+    return Whole(function) if where is None else Named(where)

@@ -1,0 +1,140 @@
+"""Which items of a map share a run, and whether what comes of it may be stored.
+
+A run that is under way is noted twice: here, for the equal items of the same map that come after
+it; and in the store's table of flights, where `cache_invalidate` and `cache_clear` take it out.
+What was computed before an invalidation is not stored after it, nor given to items that came after.
+
+Two maps that run at the same time do not wait for each other's runs: a map goes on only while
+somebody takes its results, and a stream whose consumer pauses would hold the other one up for good.
+They only share the note in the table, so that one that ends does not undo the other's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opero import hotpath
+
+_OURS = 0
+"""No thread has this identifier: it marks the flights that maps have noted."""
+
+
+class _NoLoop:
+    """Stands where coroutine functions note for which event loop their flights are."""
+
+    def is_closed(self) -> bool:
+        """Say that its table is still needed."""
+        return False
+
+
+_EVERYWHERE = _NoLoop()
+
+
+class SharedRun:
+    """A run of a cacheable item.
+
+    Attributes:
+        key: Its cache key.
+        store: Where its value belongs.
+        stored: The stored key, if values are kept outside the process; None if not.
+        stale: An outdated entry that may be served if the run fails; None without.
+        flight: The note in the store's table.
+        followers: The items that wait for it: their spans, and their places there.
+    """
+
+    __slots__ = ("flight", "followers", "key", "stale", "store", "stored")
+
+    def __init__(self, store: Any, key: Any, stored: Any, stale: Any) -> None:
+        self.store: Any = store
+        self.key: Any = key
+        self.stored: Any = stored
+        self.stale: Any = stale
+        self.flight: Any = None
+        self.followers: list[tuple[Any, int]] = []
+
+
+class SharedRuns:
+    """The runs of one map that are under way.
+
+    Attributes:
+        call: The decorated function of one item.
+        under_way: The runs, by key.
+        kept: The stored keys of values that are to be stored outside the process, and the values.
+    """
+
+    def __init__(self, call: Any) -> None:
+        """Begin without any.
+
+        Args:
+            call: The decorated function of one item; it has a cache.
+        """
+        compiled = type(call).__module__.startswith("opero._compiled")
+        core = hotpath.load("compiled" if compiled else "plain")
+        self.call = call
+        self.under_way: dict[Any, SharedRun] = {}
+        self.kept: list[tuple[Any, Any]] = []
+        self._new_flight = core.Flight
+        self._asynchronous = isinstance(call, core.AsyncCall)
+
+    def find(self, key: Any) -> SharedRun | None:
+        """Return the run of an equal item, unless its key has been invalidated since it began."""
+        run = self.under_way.get(key)
+        return run if run is not None and self._is_listed(run) else None
+
+    def begin(self, store: Any, key: Any, stored: Any = None, stale: Any = None) -> SharedRun:
+        """Note that an item is going to run."""
+        run = SharedRun(store, key, stored, stale)
+        table = self._table(store)
+        flight = table.get(key)
+        if flight is None or flight.owner != _OURS or not flight.waiters:
+            flight = self._new_flight(_OURS)
+            flight.land(None, None)  # nobody shall wait for it
+            table[key] = flight
+        flight.join(run)  # as the flight's "waiters" stand those who still need the note
+        run.flight = flight
+        self.under_way[key] = run
+        return run
+
+    def store(self, run: SharedRun, value: Any) -> None:
+        """Store what a run has returned, unless its key has been invalidated since it began."""
+        if run.stored is not None:
+            if self._is_listed(run):
+                self.kept.append((run.stored, value))
+        elif self._is_listed(run):
+            entry = self.call.reserve(run.store, run.key)
+            if entry is not None:
+                if self._is_listed(run):
+                    run.store.fill(entry, value)
+                else:
+                    run.store.drop(run.key)
+
+    def end(self, run: SharedRun) -> None:
+        """Leave nothing behind of a run that is over."""
+        try:
+            if self.under_way.get(run.key) is run:
+                del self.under_way[run.key]
+            run.flight.leave(run)
+            table = self._table(run.store)
+            if not run.flight.waiters and table.get(run.key) is run.flight:
+                table.pop(run.key, None)
+            if self._asynchronous and not table:
+                run.store.flights.pop(_EVERYWHERE, None)
+        except Exception as error:  # noqa: BLE001 - comparing keys may raise
+            self.call.events.unstored(self.call.name, error)
+
+    def close(self) -> None:
+        """Leave nothing behind of runs that nobody will end."""
+        for run in list(self.under_way.values()):
+            self.end(run)
+
+    def _table(self, store: Any) -> Any:
+        if self._asynchronous:
+            return store.flights.setdefault(_EVERYWHERE, {})
+        return store.flights
+
+    def _is_listed(self, run: SharedRun) -> bool:
+        try:
+            return self._table(run.store).get(run.key) is run.flight
+        except Exception as error:  # noqa: BLE001 - comparing keys may raise
+            self.call.events.unstored(self.call.name, error)
+            return False

@@ -1,0 +1,48 @@
+"""The stored values of a map's items: many are looked for, and many are stored, at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .tracebacks import without_top
+
+
+class StoredItems:
+    """What a map asks of the store; `look` and `keep` wait for it, for a bounded time."""
+
+    def __init__(self, call: Any, shared: dict[str, Any]) -> None:
+        """Know whose values they are.
+
+        Args:
+            call: The decorated function of one item; its values are stored outside the process.
+            shared: The keyword arguments that every item's call gets.
+        """
+        self._call = call
+        self._shared = shared
+
+    def keys(self, values: list[Any]) -> list[Any]:
+        """Return the stored key of each item, or what making it raised."""
+        return [self._key(value) for value in values]
+
+    def look(self, keys: list[Any]) -> list[tuple[Any, Any]]:
+        """Look for the values of some items.
+
+        Args:
+            keys: What `keys` returned.
+
+        Returns:
+            Each of them with its entry; None without one.
+        """
+        good = [key for key in keys if not isinstance(key, Exception)]
+        found = iter(self._call.stored_cache.find_many(good) if good else ())
+        return [(key, None if isinstance(key, Exception) else next(found)) for key in keys]
+
+    def keep(self, pairs: list[tuple[Any, Any]]) -> None:
+        """Store values under their keys."""
+        self._call.stored_cache.put_many(pairs, self._call.clock)
+
+    def _key(self, value: Any) -> Any:
+        try:
+            return self._call.stored_cache.key(self._call, (value,), self._shared)
+        except Exception as error:  # noqa: BLE001 - `cache_key` may raise anything
+            return without_top(error)

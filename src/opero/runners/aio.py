@@ -1,0 +1,430 @@
+"""Runs coroutine functions: it awaits in the caller's task.
+
+A call that is neither cached nor under a deadline runs in the caller's own task. Any other runs in
+a task of its own, a `TaskFlight`, for which its callers wait: so a caller that is cancelled leaves
+the others their run, a caller whose deadline passes can go, and the last one who goes cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+from opero.core.clock import NEVER
+
+from .outcomes import judge, misfits, too_late
+
+_lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
+"""The flights inside which the current task runs, innermost first."""
+
+
+async def ready(value: Any) -> Any:
+    """Return a value that is known already."""
+    return value
+
+
+async def guard(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make the first attempt, and go on only if it fails."""
+    error: BaseException | None
+    try:
+        return await func(*args, **kwargs)
+    except GeneratorExit:
+        raise
+    except BaseException as caught:  # noqa: BLE001 - judged in run
+        error = caught
+    try:
+        return await run(call, args, kwargs, None, error)
+    finally:
+        error = None
+
+
+async def guard_one(call: Any, func: Any, value: Any) -> Any:
+    """Do what `guard` does for a call with one argument, by position: the commonest and fastest."""
+    error: BaseException | None
+    try:
+        return await func(value)
+    except GeneratorExit:
+        raise
+    except BaseException as caught:  # noqa: BLE001 - judged in run
+        error = caught
+    try:
+        return await run(call, (value,), {}, None, error)
+    finally:
+        error = None
+
+
+async def run(
+    call: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    flight: TaskFlight | None = None,
+    error: BaseException | None = None,
+) -> Any:
+    """Attempt a call until it succeeds or the core gives up.
+
+    Args:
+        call: The decorated function.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        flight: Tells the deadline and gets to know the attempts, if somebody waits elsewhere.
+        error: What the first attempt raised, if it has been made.
+
+    Returns:
+        What the function returned.
+    """
+    attempts: Any = None
+    failure: BaseException | None = None
+    fallback = call.fallback
+    given: Any = None
+    width = 1
+    if fallback is not None:
+        given = fallback.given(args, kwargs)
+        width = fallback.check(given)
+    now_args, now_kwargs = args, kwargs
+    try:
+        while True:
+            if error is not None:
+                if _is_cancellation(error, flight):
+                    raise error
+                if attempts is None:
+                    if misfits(call, error, args, kwargs):
+                        raise error
+                    attempts = call.policy.attempts(width)
+                    if flight is not None:
+                        flight.attempts = attempts
+                deadline = NEVER if flight is None else flight.deadline
+                failure = judge(call, attempts, error, deadline)
+                if failure is not None:
+                    raise failure
+                error = None
+                if attempts.delay:
+                    waited = await sleep(call.clock, attempts.delay)
+                    call.add("backoff_wait", waited)  # read only now: others wait at the same time
+                if fallback is not None:
+                    value = fallback.choice(given, attempts.value)
+                    now_args, now_kwargs = fallback.place(args, kwargs, value)
+            if call.limiter is not None:
+                await permit(call, attempts, NEVER if flight is None else flight.deadline)
+            call.add("attempted", 1)
+            try:
+                return await call.func(*now_args, **now_kwargs)
+            except GeneratorExit:
+                raise
+            except BaseException as caught:  # noqa: BLE001 - judged above
+                error = caught
+    finally:
+        attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
+
+
+def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
+    """Tell whether the function was cancelled and made another error of that.
+
+    It was if its task has been asked to end and the error arose while a `CancelledError` was being
+    handled; one that the caller of the decorated function is handling does not count. (Python
+    3.10 does not tell whether a task has been asked to end; a flight does.)
+    """
+    if flight is None or not flight.stopping:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # another framework's loop
+            return False
+        asked = getattr(task, "cancelling", None)
+        if asked is None or asked() == 0:
+            return False
+    outer = sys.exc_info()[1]
+    context = error.__context__
+    while context is not None and context is not outer:
+        if isinstance(context, asyncio.CancelledError):
+            return True
+        context = context.__context__
+    return flight is not None and flight.stopping
+
+
+async def permit(call: Any, attempts: Any, deadline: int) -> None:
+    """Wait for the call's rate-limit permit."""
+    waited = await call.limiter.queue.wait(deadline, 1)
+    if waited < 0:
+        raise too_late(call, attempts, "its rate-limit permit would not come in time")
+    if waited:
+        call.add("permit_wait", waited)
+    if call.events.debug:
+        call.events.permit(call.name, waited / 1e9)
+
+
+async def sleep(clock: Any, delay: int) -> int:
+    """Wait for `delay` nanoseconds, or move a clock that skips waits; return the time waited."""
+    start = clock.now()
+    end = start + delay
+    if clock.skipping:
+        clock.move_to(end)
+        await asyncio.sleep(0)
+    left = end - clock.now()
+    while left > 0:
+        await asyncio.sleep(left / 1e9)
+        left = end - clock.now()
+    return int(clock.now() - start)
+
+
+class TaskFlight:
+    """One run of a call in a task of its own.
+
+    Attributes:
+        task: The run, while it is under way.
+        callers: How many callers wait for it.
+        deadline: The latest deadline of a caller, in nanoseconds.
+        attempts: The state of its attempts, once one has failed.
+        awaits: The flights for which this one's own function waits.
+        stopping: Whether its last caller has gone, so that nobody may join any more.
+        over: Whether it has ended.
+    """
+
+    __slots__ = ("attempts", "awaits", "callers", "deadline", "over", "stopping", "task")
+
+    def __init__(self, deadline: int) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.callers: int = 0
+        self.deadline: int = deadline
+        self.attempts: Any = None
+        self.awaits: list[TaskFlight] = []
+        self.stopping: bool = False
+        self.over: bool = False
+
+    def launch(self, run: Coroutine[Any, Any, Any]) -> None:
+        """Start the run in a task."""
+        try:
+            self.task = asyncio.get_running_loop().create_task(run)
+        except BaseException:
+            run.close()
+            raise
+        self.task.add_done_callback(self._land)
+
+    def _land(self, _: asyncio.Task[Any]) -> None:
+        """Let go of what ties the run's error to itself."""
+        self.over = True
+        self.task = self.attempts = None
+
+    def is_open(self) -> bool:
+        """Tell whether a caller may still join."""
+        return not (self.stopping or self.over or (self.task is not None and self.task.done()))
+
+    def enter(self) -> None:
+        """Note, in the task, that all it does is inside this flight."""
+        outer = _lineage.get()
+        while outer is not None and outer[0].over:
+            outer = outer[1]
+        _lineage.set((self, outer))
+
+    async def lead(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call; this is the task's coroutine."""
+        self.enter()
+        return await run(call, args, kwargs, self)
+
+    async def lead_and_store(
+        self,
+        call: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        store: Any,
+        table: dict[Any, TaskFlight],
+        key: Any,
+    ) -> Any:
+        """Run the call and store its value, unless the key was invalidated meanwhile."""
+        value = await self.lead(call, args, kwargs)
+        if table.get(key) is self:
+            entry = call.reserve(store, key)
+            if entry is not None:
+                if table.get(key) is self:
+                    store.fill(entry, value)
+                else:  # it was invalidated meanwhile
+                    store.drop(key)
+        return value
+
+    def reaches(self, flights: set[TaskFlight]) -> bool:
+        """Tell whether one of `flights` has to end before this one can."""
+        seen: set[TaskFlight] = set()
+        todo = [self]
+        while todo:
+            flight = todo.pop()
+            if flight in flights:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                todo.extend(flight.awaits)
+        return False
+
+    async def join(self, call: Any, deadline: int) -> Any:
+        """Wait for the run and share its outcome.
+
+        Args:
+            call: The decorated function.
+            deadline: When this caller has to go, in nanoseconds.
+
+        Raises:
+            DeadlineExceeded: If the deadline passes first.
+        """
+        task = self.task
+        assert task is not None
+        attempts: Any = None
+        outer = _lineage.get()
+        self.callers += 1
+        self.deadline = max(self.deadline, deadline)
+        if outer is not None:
+            outer[0].awaits.append(self)
+        try:
+            try:
+                await _wait(task, call.clock, deadline)
+                attempts = self.attempts
+                if self.callers == 1 and not task.done():
+                    await self._stop(task)
+            except GeneratorExit:  # the caller's coroutine is closed, and must not await any more
+                if self.callers == 1:
+                    self.stopping = True
+                    if not task.get_loop().is_closed():
+                        task.cancel()
+                raise
+            except asyncio.CancelledError:
+                if self.callers == 1 and not self.stopping:
+                    await self._stop(task)
+                raise
+            finally:
+                self.callers -= 1
+                if outer is not None:
+                    outer[0].awaits.remove(self)
+            if task.done() and not (task.cancelled() and self.stopping):
+                return task.result()
+            raise too_late(call, attempts, "an attempt was still running then")
+        finally:
+            task = attempts = None  # the task holds the error, whose traceback holds this frame
+
+    async def _stop(self, task: asyncio.Task[Any]) -> None:
+        """Cancel the run and wait until it is over, passing on further cancellations."""
+        self.stopping = True
+        asked = getattr(task, "cancelling", None)  # new in Python 3.11
+        if asked is None or not asked():  # the end of `asyncio.run` has cancelled it already
+            task.cancel()
+        again = False
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                again = True
+                task.cancel()
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody reports it as never retrieved
+        if again:
+            raise asyncio.CancelledError
+
+
+async def _wait(task: asyncio.Task[Any], clock: Any, deadline: int) -> None:
+    """Wait until the run is over or the deadline passes."""
+    while not task.done():
+        left = None if deadline == NEVER else (deadline - clock.now()) / 1e9
+        if left is not None and left <= 0:
+            return
+        await asyncio.wait({task}, timeout=left)
+        if clock.skipping and not task.done():
+            clock.move_to(deadline)
+
+
+async def run_until(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a call that is not cached under a deadline."""
+    deadline = call.clock.now() + call.timeout
+    flight = TaskFlight(deadline)
+    flight.launch(flight.lead(call, args, kwargs))
+    return await flight.join(call, deadline)
+
+
+async def share(
+    call: Any, store: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a call whose value is not cached in memory, or join the run that is under way."""
+
+    def look() -> Any:
+        return store.find(key)
+
+    def work(flight: TaskFlight, table: dict[Any, TaskFlight]) -> Coroutine[Any, Any, Any]:
+        return flight.lead_and_store(call, args, kwargs, store, table, key)
+
+    return await fly(call, store.flights, key, args, kwargs, look, work)
+
+
+async def fly(
+    call: Any,
+    flights: Any,
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    look: Callable[[], Any],
+    work: Callable[[TaskFlight, dict[Any, TaskFlight]], Coroutine[Any, Any, Any]],
+) -> Any:
+    """Run a call whose value is missing, or join the run that is under way on this loop.
+
+    A call made from inside the very run that it would wait for runs on its own: what would be
+    endless recursion without opero stays that, and does not hang.
+
+    Args:
+        call: The decorated function.
+        flights: The runs that are under way, by loop and key.
+        key: The call's key.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        look: Looks for the value once more: a thread with another loop may have stored it.
+        work: Makes the coroutine that runs the call in a flight, and stores its value.
+
+    Returns:
+        What the function returned.
+    """
+    deadline = call.clock.now() + call.timeout if call.timeout else NEVER
+    loop = asyncio.get_running_loop()
+    table = flights.get(loop)
+    if table is None:
+        for other in list(flights):
+            if other.is_closed():
+                flights.pop(other, None)  # its tasks died with it
+        table = flights.setdefault(loop, {})
+    flight = table.get(key)
+    if flight is not None and flight.is_open():
+        if flight.reaches(_enclosing()):
+            return await run(call, args, kwargs)
+        return await flight.join(call, deadline)
+    entry = look()
+    if entry is not None:
+        _clear(flights, loop, table, key, flight)
+        return entry.value
+    flight = TaskFlight(deadline)
+    table[key] = flight
+    try:
+        flight.launch(work(flight, table))
+    except BaseException:
+        _clear(flights, loop, table, key, flight)
+        raise
+    assert flight.task is not None
+    flight.task.add_done_callback(lambda _: _clear(flights, loop, table, key, flight))
+    return await flight.join(call, deadline)
+
+
+def _enclosing() -> set[TaskFlight]:
+    """Return the flights inside which the current task runs."""
+    flights = set()
+    outer = _lineage.get()
+    while outer is not None:
+        flights.add(outer[0])
+        outer = outer[1]
+    return flights
+
+
+def _clear(
+    flights: Any,
+    loop: Any,
+    table: dict[Any, TaskFlight],
+    key: Any,
+    flight: TaskFlight | None,
+) -> None:
+    """Leave nothing behind for a key whose flight is over; this runs in the loop's own thread."""
+    if flight is not None and table.get(key) is flight:
+        table.pop(key, None)
+    if not table and flights.get(loop) is table:
+        flights.pop(loop, None)

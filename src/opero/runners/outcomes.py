@@ -1,0 +1,80 @@
+"""From a failed attempt to what happens next, the same for threads and for tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opero.core.attempts import AGAIN, GIVE_UP, LATE, REFUSED
+from opero.core.clock import NEVER
+from opero.exceptions import AllFailedError, DeadlineExceeded, describe
+
+
+def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> BaseException | None:
+    """Note a failed attempt.
+
+    Args:
+        call: The decorated function; its counters move.
+        attempts: The state of this call's attempts.
+        error: What the attempt raised.
+        deadline: When the call has to be over, in nanoseconds.
+
+    Returns:
+        What the call raises, or None if another attempt follows, after `attempts.delay`.
+    """
+    now = 0 if deadline == NEVER else call.clock.now()
+    verdict = attempts.failed(error, now, deadline)
+    if attempts.trouble is not None:
+        call.events.unanswered(call.name, attempts.trouble)
+    if verdict == AGAIN:
+        if attempts.value:
+            call.add("fallbacks", 1)
+            call.events.fallback(call.name, len(attempts.errors), error)
+        else:
+            call.add("retries", 1)
+            call.events.retry(
+                call.name, len(attempts.errors), attempts.delay / 1e9, error, attempts.heeds
+            )
+        return None
+    call.add("failures", 1)
+    count = len(attempts.errors)
+    if verdict == REFUSED or (
+        verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1)
+    ):
+        reason = ""
+        if verdict == REFUSED:
+            reason = (
+                f"; the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
+                f"{call.policy.max_delay:g} s"
+            )
+        failure: BaseException = AllFailedError(
+            f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
+            f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}{reason}",
+            attempts.errors,
+        )
+    elif verdict == LATE:
+        delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
+        failure = DeadlineExceeded(
+            f"{call.name} has {call.timeout / 1e9:g} s, and the wait of {delay:.3g} s before "
+            f"attempt {count + 1}{', for which the server asked,' if attempts.heeds else ''} would "
+            f"not end in time",
+            attempts.errors,
+        )
+    else:
+        return error
+    failure.__cause__ = error
+    return failure
+
+
+def too_late(call: Any, attempts: Any, what: str) -> DeadlineExceeded:
+    """Make the exception for a call that runs out of time while it waits for `what`."""
+    call.add("failures", 1)
+    errors = [] if attempts is None else attempts.errors
+    failure = DeadlineExceeded(f"{call.name} has {call.timeout / 1e9:g} s, and {what}", errors)
+    if errors:
+        failure.__cause__ = errors[-1]
+    return failure
+
+
+def misfits(call: Any, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether the call failed because its arguments do not fit the function's signature."""
+    return isinstance(error, TypeError) and call.binding is not None and not call.fits(args, kwargs)

@@ -1,1 +1,0 @@
-"""The shells that wait: the core decides, these sleep (`sync`) or await (`aio`) and do its will."""

@@ -1,0 +1,21 @@
+"""The caches that outlive a process: on disk and in Redis, for processes and hosts to share.
+
+    sync.py, aio.py   the decorated function over a stored cache
+    stored_cache.py   values by their stored keys: a backend, a signer and an eye on outages
+    leases.py         waiting for another process's run of the same call
+    signing.py        entries that cannot be forged, swapped or replayed
+    codecs.py         values to bytes and back
+    backends.py       what every backend can do: bytes under names
+    disk.py           a backend on disk
+    redis.py          backends in Redis, for threads and for coroutines
+    redis_clients.py  connections to Redis, one client per URL
+    outages.py        what is done while a backend does not answer
+    opening.py        from checked options to a stored cache
+    by_hand.py        a stored cache that is used by hand
+    directories.py    directories that nobody else can write to
+    secret.py         where the secret that signs entries comes from
+
+A value goes from `sync` or `aio` through `stored_cache`, which has `codecs` write it and `signing`
+sign it, to a backend; and back the same way. A backend never sees a value, and a signer never sees
+a backend.
+"""

@@ -1,0 +1,65 @@
+"""A stored cache that `get_cache_context` opens for use by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .stored_cache import StoredCache
+from .sync import SyncStoredCache
+
+_OWNER = ("opero", "get_cache_context")
+
+
+class Stored:
+    """Values under keys of the user's choice.
+
+    Attributes:
+        stored_cache: Where they are.
+    """
+
+    def __init__(self, stored_cache: StoredCache, clock: Any) -> None:
+        """Keep values in an stored_cache.
+
+        Args:
+            stored_cache: Where.
+            clock: Tells the time.
+        """
+        self.stored_cache = stored_cache
+        self._clock = clock
+
+    def find(self, key: Any) -> Any:
+        """Return the entry of a key, if there is one that counts; None if not."""
+        (found,) = self.stored_cache.find_many([self.stored_cache.key_of((key,), ("the key",))])
+        return (
+            found if found is not None and self.stored_cache.is_fresh(found, self._clock) else None
+        )
+
+    def put(self, key: Any, value: Any) -> None:
+        """Keep a value, if the store is in order."""
+        key = self.stored_cache.key_of((key,), ("the key",))
+        self.stored_cache.put_many([(key, value)], self._clock)
+
+    def drop(self, key: Any) -> bool:
+        """Forget a key; tell whether it was there."""
+        return self.stored_cache.forget(self.stored_cache.key_of((key,), ("the key",)))
+
+    def __len__(self) -> int:
+        return self.stored_cache.count()
+
+
+def open_by_hand(plan: Any, core: Any) -> Stored:
+    """Open the store that a plan names.
+
+    Args:
+        plan: The checked options.
+        core: The active implementation.
+    """
+    from opero import logs
+
+    from .opening import open_stored_cache
+
+    name = f"the cache {plan.namespace!r}"
+    made = open_stored_cache(plan, name, False, core, logs.events(core))
+    made.belong(plan.namespace, _OWNER, plan.version)
+    assert isinstance(made, SyncStoredCache)
+    return Stored(made, core.clock)

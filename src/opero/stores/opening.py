@@ -1,0 +1,144 @@
+"""From checked options to a `StoredCache`: directories, secrets, and stores opened once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from opero.locks import Lock
+
+from . import directories, secret
+from .backends import AsyncBackend, Backend, InThreads
+from .outages import Outage
+from .signing import Signer
+from .stored_cache import StoredCache
+from .sync import SyncStoredCache
+
+
+class StoreHandle:
+    """A store, and whether it is in order: shared by all functions of this process that use it.
+
+    Attributes:
+        what: What it is, for messages; nothing secret.
+        backend: It, for threads.
+        abackend: It, for tasks.
+        outage: Tells whether it is worth asking.
+    """
+
+    def __init__(self, what: str, backend: Backend, abackend: AsyncBackend) -> None:
+        self.what = what
+        self.backend = backend
+        self.abackend = abackend
+        self.outage: Outage = Outage(what)
+
+
+class _Opened:
+    """A backend that is opened when it is first asked, and again if that failed."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._backend: Any = None
+        self._lock = Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        with self._lock:
+            if self._backend is None:
+                self._backend = self._make()
+        return getattr(self._backend, name)
+
+
+_lock = Lock()
+_handles: dict[tuple[str, str], tuple[Any, StoreHandle]] = {}
+
+
+def open_stored_cache(
+    plan: Any, name: str, asynchronous: bool, core: Any, events: Any
+) -> StoredCache:
+    """Open the stored_cache of one function.
+
+    Args:
+        plan: The checked options: a `CacheOptions` of a stored backend.
+        name: The function's name, for messages.
+        asynchronous: Whether it is a coroutine function.
+        core: The active implementation.
+        events: Writes the log.
+
+    Returns:
+        The stored_cache, which belongs to nobody yet.
+
+    Raises:
+        UnsafePlaceError: If the cache directory or the key file is not safe.
+        ImportError: If the backend's library is not installed; it says how to install it.
+        ValueError: If the secret is too short, or the URL is none.
+    """
+    opened = handle(plan)
+    signer = Signer(secret.secrets_of(plan.secret, os.environ), plan.pickles)
+    kind: type[StoredCache] = SyncStoredCache
+    if asynchronous:
+        from .aio import AsyncStoredCache
+
+        kind = AsyncStoredCache
+    made = kind(name, events, core.Canonical(), opened, signer)
+    made.last(plan.ttl / 1e9 or None, plan.stale)
+    return made
+
+
+def handle(plan: Any) -> StoreHandle:
+    """Return the store that a plan names; it is opened when it is first asked for something."""
+    if plan.backend == "disk":
+        return _disk(plan)
+    return _redis(plan)
+
+
+def _disk(plan: Any) -> StoreHandle:
+    from .disk import DiskBackend
+
+    def place() -> Path:
+        return directories.cache_dir(plan.directory)
+
+    try:
+        path = str(place())
+    except OSError:  # it cannot be made: an outage, which the first call reports
+        path = os.path.abspath(os.fspath(plan.directory or directories.user_cache_directory()))
+    with _lock:
+        found = _handles.get(("disk", path))
+        if found is None:
+            backend: Any = _Opened(lambda: DiskBackend(place(), plan.size_limit))
+            found = (
+                plan.size_limit,
+                StoreHandle(f"the disk cache in {path}", backend, InThreads(backend)),
+            )
+            _handles["disk", path] = found
+    if found[0] != plan.size_limit:
+        raise ValueError(
+            f"cache_size_limit={plan.size_limit!r} is not allowed: {path} is used with "
+            f"{found[0]!r} already"
+        )
+    return found[1]
+
+
+def _redis(plan: Any) -> StoreHandle:
+    from .redis import AsyncRedisBackend, RedisBackend
+    from .redis_clients import client
+
+    with _lock:
+        found = _handles.get(("redis", plan.url))
+        if found is None:
+            what = f"the Redis cache at {client(plan.url).where}"
+            found = None, StoreHandle(what, RedisBackend(plan.url), AsyncRedisBackend(plan.url))
+            _handles["redis", plan.url] = found
+    return found[1]
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held the old one
+    _lock = Lock()
+    for _, each in _handles.values():
+        if isinstance(each.backend, _Opened):
+            each.backend._lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,682 @@
+"""Connections to Redis: one client per URL and process, and one per URL and event loop.
+
+redis-py makes the connections: it reads the URL, connects, authenticates, packs commands and parses
+replies. What it does not promise, this module adds:
+
+- Time. No command is tried twice, and none takes longer than `LIMIT`, the making of a connection
+  included, whatever the server does. Only the resolver of host names has limits of its own.
+- Order. A connection that did not get every reply it waited for is closed, never used again: not
+  after an error, not after a cancelled task, not after Ctrl-C. So no reply meets another's command.
+- Life. A connection that died while it was idle is replaced before a command is lost on it, a
+  forked child makes its own, and those of an event loop are closed when the loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import inspect
+import os
+import select
+import socket
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+
+try:
+    from redis.asyncio import connection as aio
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.backoff import NoBackoff
+    from redis.connection import (
+        AbstractConnection,
+        Connection,
+        SSLConnection,
+        UnixDomainSocketConnection,
+        parse_url,
+    )
+    from redis.exceptions import (
+        NoScriptError,
+        ReadOnlyError,
+        RedisError,
+        ResponseError,
+    )
+    from redis.exceptions import TimeoutError as LateError
+    from redis.retry import Retry
+except ImportError as _error:
+    raise ImportError("Redis needs the package redis: pip install opero[redis]") from _error
+
+SILENCE: Final = 0.5
+"""Seconds for a connection to be made; and for threads also the longest pause within a reply.
+`?socket_timeout=` in the URL changes it."""
+
+LIMIT: Final = 2 * SILENCE
+"""Seconds for a command: for connecting, if need be, and for its reply. With `?socket_timeout=` in
+the URL it is twice that. Each further reply of a batch has as long after the one before."""
+
+CONNECTIONS: Final = 64
+"""How many connections the client of an event loop has at most; `?max_connections=` changes it."""
+
+IDLE: Final = 32
+"""How many idle connections a client of threads keeps."""
+
+LATE: Final = 0.05
+"""A timer that rings so many seconds late says that the program was busy, not the server."""
+
+__all__ = ["AsyncClient", "Client", "Command", "NoScriptError", "Script", "async_client", "client"]
+
+Command = Sequence[Any]
+"""The name of a command and its arguments: str, bytes, int or float."""
+
+
+class Script:
+    """A Lua script, known to the server by its digest once it has run there.
+
+    Attributes:
+        source: The script.
+        digest: What `EVALSHA` calls it.
+    """
+
+    __slots__ = ("digest", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source: str = source
+        self.digest: str = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+class Client:
+    """Runs commands for the threads of this process; each has a connection to itself meanwhile.
+
+    Attributes:
+        where: Host and port, or the path of the socket: for messages, without user and password.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Read the URL; nothing is connected yet.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.
+
+        Raises:
+            ValueError: If it is no such URL, or has a setting that redis-py does not know.
+        """
+        self._target = _Target(url)
+        self.where: str = self._target.where
+        self._idle: deque[Any] = deque()
+        self._pid = os.getpid()
+
+    def run(self, *command: Any) -> Any:
+        """Run one command.
+
+        Args:
+            command: Its name and its arguments: str, bytes, int or float.
+
+        Returns:
+            The reply: bytes, int, list or None.
+
+        Raises:
+            redis.RedisError: If the server cannot be reached, does not answer in time, or answers
+                with an error.
+        """
+        return self.batch((command,))[0]
+
+    def batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands at once and read their replies.
+
+        Returns:
+            The replies, in order.
+
+        Raises:
+            redis.RedisError: As in `run`. An error of one command does not keep the others from
+                being run; the first of the errors is raised.
+        """
+        connection = self._take()
+        whole = False
+        try:
+            replies = self._exchange(connection, commands)
+            whole = not any(isinstance(reply, ReadOnlyError) for reply in replies)
+        finally:
+            if whole and len(self._idle) < IDLE:
+                self._idle.append(connection)
+            else:
+                connection.disconnect()
+        return _checked(replies)
+
+    def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script, which Redis does in one step; send its source only if it is not there.
+
+        Raises:
+            redis.RedisError: As in `run`.
+        """
+        try:
+            return self.run("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self.run("EVAL", script.source, len(keys), *keys, *arguments)
+
+    def close(self) -> None:
+        """Close the idle connections. The client can still be used: it connects again."""
+        while True:
+            connection = self._pop()
+            if connection is None:
+                return
+            connection.disconnect()
+
+    def _pop(self) -> Any:
+        if self._pid != os.getpid():  # a forked child; what is idle belongs to its parent
+            self._idle = deque()
+            self._pid = os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _take(self) -> Any:
+        """Get an idle connection that is alive, or a new one that is not connected yet."""
+        while True:
+            connection = self._pop()
+            if connection is None:
+                return self._target.for_threads()
+            if _is_quiet(connection._sock):
+                return connection
+            connection.disconnect()
+
+    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        limit = self._target.limit
+        connection.until = time.monotonic() + limit
+        if connection._sock is None:
+            connection.connect()
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+            connection.until = time.monotonic() + limit
+        return replies
+
+
+class AsyncClient:
+    """Runs commands for the tasks of one event loop; each has a connection to itself meanwhile.
+
+    At most `CONNECTIONS` are open; who comes later waits in a line, for `LIMIT` at most. When the
+    server fails somebody, those in the line fail too: they would only find out one by one.
+
+    Attributes:
+        where: As in `Client`.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Read the URL, in a running event loop.
+
+        Args:
+            url: As in `Client`.
+
+        Raises:
+            ValueError: As in `Client`.
+        """
+        self._target = _Target(url)
+        self.where: str = self._target.where
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Any] = []
+        self._open: set[Any] = set()
+        self._free = self._target.connections
+        self._line: deque[asyncio.Future[str]] = deque()
+
+    async def run(self, *command: Any) -> Any:
+        """Run one command; as `Client.run`."""
+        return (await self.batch((command,)))[0]
+
+    async def batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands at once and read their replies; as `Client.batch`."""
+        if self._free > 0:
+            self._free -= 1
+        else:
+            await self._stand_in_line()
+        whole = False
+        connection = None
+        watch = _LoopWatch(self._loop, self._target.limit)
+        try:
+            connection = watch.connection = self._take()
+            replies = await self._exchange(connection, commands, watch)
+            whole = not any(isinstance(reply, ReadOnlyError) for reply in replies)
+        except (RedisError, OSError) as error:
+            reason = self._late() if watch.expired else str(error)
+            self._dismiss_line(reason)
+            if watch.expired:
+                raise LateError(reason) from error
+            raise
+        finally:
+            watch.stop()
+            if connection is not None:
+                if whole:
+                    self._idle.append(connection)
+                else:
+                    self._drop(connection)
+            self._leave()
+        return _checked(replies)
+
+    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script; as `Client.script`."""
+        try:
+            return await self.run("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self.run("EVAL", script.source, len(keys), *keys, *arguments)
+
+    def close(self) -> None:
+        """Close all connections, those in use too, in the client's own event loop."""
+        while self._open:
+            self._drop(next(iter(self._open)))
+        self._idle.clear()
+
+    def bury(self) -> None:
+        """Close the sockets of an event loop that was closed before them."""
+        for connection in self._open:
+            _bury(connection)
+        self._open.clear()
+        self._idle.clear()
+
+    def _late(self) -> str:
+        return f"{self.where} did not answer within {self._target.limit:g} s"
+
+    def _take(self) -> Any:
+        """Get an idle connection that is alive, or a new one that is not connected yet."""
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_silent(connection):
+                return connection
+            self._drop(connection)
+        connection = self._target.for_tasks()
+        self._open.add(connection)
+        return connection
+
+    def _drop(self, connection: Any) -> None:
+        """Close a connection at once: what was not sent is not sent, what comes is not read."""
+        self._open.discard(connection)
+        writer = connection._writer
+        if writer is not None:
+            connection._writer = connection._reader = None
+            writer.transport.abort()
+
+    async def _exchange(
+        self, connection: Any, commands: Sequence[Command], watch: _LoopWatch
+    ) -> list[Any]:
+        watch.start()
+        if not connection.is_connected:
+            await connection.connect()
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+            watch.start()
+        return replies
+
+    async def _stand_in_line(self) -> None:
+        """Wait until somebody hands over the right to a connection."""
+        place = self._loop.create_future()
+        self._line.append(place)
+        timer = self._loop.call_later(self._target.limit, _tell, place, self._late())
+        try:
+            reason = await place
+        except BaseException:
+            if place.done() and not place.cancelled() and not place.result():
+                self._leave()  # it was handed over, and is not wanted any more
+            raise
+        finally:
+            timer.cancel()
+        if reason:
+            raise LateError(reason)
+
+    def _leave(self) -> None:
+        """Hand the right to a connection to the next in line."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result("")
+                return
+        self._free += 1
+
+    def _dismiss_line(self, reason: str) -> None:
+        while self._line:
+            _tell(self._line.popleft(), reason)
+
+
+def client(url: str) -> Client:
+    """Return the client of this URL for the threads of this process.
+
+    Raises:
+        ValueError: As `Client` does.
+    """
+    found = _clients.get(url)
+    return _clients.setdefault(url, Client(url)) if found is None else found
+
+
+def async_client(url: str) -> AsyncClient:
+    """Return the client of this URL for the running event loop.
+
+    It is closed when the loop ends as `asyncio.run` ends it. If a loop was only closed, its
+    sockets are closed when another loop asks for a client.
+
+    Raises:
+        ValueError: As `AsyncClient` does.
+        RuntimeError: If no event loop is running in this thread.
+    """
+    loop = asyncio.get_running_loop()
+    entry = _loops.get(loop)
+    if entry is None:
+        entry = _open_loop(loop)
+    found = entry.clients.get(url)
+    if found is None:
+        found = entry.clients[url] = AsyncClient(url)
+    return found
+
+
+class _LoopClients:
+    """What an event loop has: its clients by URL, and what closes them when it ends."""
+
+    __slots__ = ("clients", "pid", "renewer")
+
+    def __init__(self) -> None:
+        self.clients: dict[str, AsyncClient] = {}
+        self.renewer: AsyncGenerator[None, None] | None = None
+        self.pid = os.getpid()
+
+
+_clients: dict[str, Client] = {}
+_loops: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
+
+
+@atexit.register
+def _close_clients() -> None:
+    for each in list(_clients.values()):
+        each.close()
+
+
+def _open_loop(loop: asyncio.AbstractEventLoop) -> _LoopClients:
+    for old in list(_loops):
+        if old.is_closed():
+            left = _loops.pop(old, None)
+            # A forked child leaves alone what it shares with its parent.
+            if left is not None and left.pid == os.getpid():
+                for each in left.clients.values():
+                    each.bury()
+    entry = _loops[loop] = _LoopClients()
+    entry.renewer = _keep(loop, entry)
+    try:  # up to its `yield`, so that the loop knows it and closes it at its end
+        entry.renewer.__anext__().send(None)
+    except StopIteration:
+        pass
+    return entry
+
+
+async def _keep(loop: asyncio.AbstractEventLoop, entry: _LoopClients) -> AsyncGenerator[None, None]:
+    """Close the clients of a loop when the loop closes its asynchronous generators."""
+    try:
+        yield
+    finally:
+        _loops.pop(loop, None)
+        for each in entry.clients.values():
+            each.close()
+        await asyncio.sleep(0)  # the sockets are closed a moment later
+        await asyncio.sleep(0)
+
+
+class _LoopWatch:
+    """Closes a connection whose reply does not come in time.
+
+    Attributes:
+        connection: What to close.
+        expired: Whether it had to.
+    """
+
+    __slots__ = ("_due", "_limit", "_loop", "_pardoned", "_timer", "connection", "expired")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        self.connection: Any = None
+        self.expired = False
+        self._loop = loop
+        self._limit = limit
+        self._due = 0.0
+        self._pardoned = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Give the next reply its time."""
+        self._due = self._loop.time() + self._limit
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._ring)
+
+    def stop(self) -> None:
+        """Close nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+
+    def _ring(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is None:
+            return
+        now = self._loop.time()
+        if now - timer.when() > LATE and not self._pardoned:
+            self._pardoned = True  # the reply may be there and could not be looked at
+            self._due = max(self._due, now + self._limit / 2)
+        if now < self._due - 0.001:
+            self._timer = self._loop.call_at(self._due, self._ring)
+            return
+        self.expired = True
+        writer = self.connection._writer
+        if writer is not None:  # else it is connecting, and that has a limit of its own
+            writer.transport.abort()
+
+
+class _Target:
+    """What a URL says, and connections to there.
+
+    Attributes:
+        where: Host and port, or the path of the socket.
+        silence: Seconds, see `SILENCE`.
+        limit: Seconds, see `LIMIT`.
+        connections: See `CONNECTIONS`.
+    """
+
+    def __init__(self, url: str) -> None:
+        settings = _settings(url)
+        kind = settings.pop("connection_class", Connection)
+        self.where = settings.get("path") or (
+            f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        )
+        self.silence = _positive("socket_timeout", settings.pop("socket_timeout", SILENCE))
+        self.limit = self.silence * LIMIT / SILENCE
+        self.connections = int(
+            _positive("max_connections", settings.pop("max_connections", CONNECTIONS))
+        )
+        settings.setdefault("socket_connect_timeout", self.silence)
+        settings.setdefault("protocol", 2)
+        if kind is not UnixDomainSocketConnection:
+            settings.setdefault("socket_keepalive", True)
+        for name in ("driver_info", "lib_name", "lib_version"):  # not worth a round trip
+            if name in _KNOWN:
+                settings.setdefault(name, None)
+                if name == "driver_info":
+                    break
+        self._settings = settings
+        self._kind = _BOUNDED[kind]
+        self._aio_kind = _AIO[kind]
+        try:
+            self.for_threads()
+            self.for_tasks()
+        except (TypeError, ValueError, RedisError) as error:
+            reason = str(error).rpartition("() ")[2]
+        else:
+            return
+        raise ValueError(f"the Redis URL has a setting that redis-py does not take: {reason}")
+
+    def for_threads(self) -> Any:
+        """Make a connection that is not connected yet."""
+        made = self._kind(
+            **self._settings, socket_timeout=self.silence, retry=Retry(NoBackoff(), 0)
+        )
+        made.silence = self.silence
+        return made
+
+    def for_tasks(self) -> Any:
+        """Make one for an event loop; `_LoopWatch` gives its replies their time."""
+        return self._aio_kind(
+            **self._settings, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0)
+        )
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """Let redis-py read a URL."""
+    try:
+        settings = dict(parse_url(url))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, AttributeError):  # the message might show the password
+        settings = {}
+        wrong = True
+    else:
+        wrong = False
+    if wrong:
+        raise ValueError(
+            "not a Redis URL: use redis://[user:password@]host[:port][/db], rediss://... for TLS, "
+            "or unix://[user:password@]/path/of/the/socket; percent-encode what is special in a "
+            "user or password"
+        )
+    for name in _OURS:
+        settings.pop(name, None)
+    return settings
+
+
+def _positive(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0 < value < 1e6:
+        raise ValueError(f"the Redis URL has {name}={value!r}: use a number above 0")
+    return float(value)
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _tell(place: asyncio.Future[str], reason: str) -> None:
+    if not place.done():
+        place.set_result(reason)
+
+
+class _Bounded:
+    """Mixed into a connection of redis-py: its socket keeps to a time limit.
+
+    Attributes:
+        until: The monotonic time at which patience ends.
+        silence: Seconds that one receiving or sending may take.
+    """
+
+    until = 0.0
+    silence = SILENCE
+
+    def _connect(self) -> Any:
+        return _Socket(super()._connect(), self)  # type: ignore[misc]
+
+
+class _Socket:
+    """A socket that never waits beyond its connection's `until`."""
+
+    __slots__ = ("_connection", "_sock")
+
+    def __init__(self, sock: socket.socket, connection: _Bounded) -> None:
+        self._sock = sock
+        self._connection = weakref.proxy(connection)
+
+    def recv(self, *arguments: Any) -> bytes:
+        self._hurry()
+        return self._sock.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:
+        self._hurry()
+        return self._sock.recv_into(*arguments)
+
+    def sendall(self, *arguments: Any) -> None:
+        self._hurry()
+        self._sock.sendall(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def _hurry(self) -> None:
+        left = self._connection.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for this command is over")
+        self._sock.settimeout(min(left, self._connection.silence))
+
+
+class _BoundedConnection(_Bounded, Connection):
+    pass
+
+
+class _BoundedSSLConnection(_Bounded, SSLConnection):
+    pass
+
+
+class _BoundedUnixConnection(_Bounded, UnixDomainSocketConnection):
+    pass
+
+
+_BOUNDED: Final[dict[Any, Any]] = {
+    Connection: _BoundedConnection,
+    SSLConnection: _BoundedSSLConnection,
+    UnixDomainSocketConnection: _BoundedUnixConnection,
+}
+_AIO: Final[dict[Any, Any]] = {
+    Connection: aio.Connection,
+    SSLConnection: aio.SSLConnection,
+    UnixDomainSocketConnection: aio.UnixDomainSocketConnection,
+}
+_KNOWN: Final = inspect.signature(AbstractConnection.__init__).parameters
+_OURS: Final = (
+    "timeout",
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "health_check_interval",
+    "retry_on_timeout",
+    "retry_on_error",
+)
+"""Settings of redis-py in a URL that would change what replies look like, or try again."""
+
+
+def _is_quiet(sock: Any) -> bool:
+    """Tell whether an idle socket is still connected and has nothing to read."""
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+            return not poll.poll(0)
+        return not select.select([sock], [], [], 0)[0]
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _is_silent(connection: Any) -> bool:
+    """Tell whether an idle connection of an event loop is still connected, with nothing to read."""
+    reader, writer = connection._reader, connection._writer
+    if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
+        return False
+    return not getattr(reader, "_buffer", b"") and _is_quiet(writer.get_extra_info("socket"))
+
+
+def _bury(connection: Any) -> None:
+    """Close the socket of a connection without its event loop, which is closed."""
+    writer = connection._writer
+    connection._writer = connection._reader = None
+    transport: Any = getattr(writer, "transport", None)
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        sock.close()
+        transport._closing = True  # or the transport warns of what nobody can mend any more
+        transport._sock = None

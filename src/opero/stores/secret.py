@@ -1,0 +1,191 @@
+"""The secret that seals entries: given, or in the environment, or in a file of the user's.
+
+    cache_secret=          a str or bytes, or a list of them
+    OPERO_CACHE_SECRET     one or more, with white space between them
+    cache.key              32 random bytes in the user's settings directory, made when first needed
+
+Of several secrets the first one seals and all of them open: to change a secret, put the new one in
+front of the old one, and take the old one away once its entries are of no more use.
+
+The key file is written under another name and then linked to its own, so that it is never seen half
+written, and of several processes that make it at once one wins and all read the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from opero.exceptions import UnsafePlaceError
+
+from .directories import private_directory, user_config_directory, user_id
+
+VARIABLE = "OPERO_CACHE_SECRET"
+"""The environment variable that holds secrets."""
+
+_LEAST = 16
+_SIZE = 32
+_NAME = "cache.key"
+_DRAFT = ".cache.key."
+_READ = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO does not wait for its other end
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_WRITE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+def secrets_of(
+    given: str | bytes | Sequence[str | bytes] | None, environ: Mapping[str, str]
+) -> list[bytes]:
+    """Return the secrets for the entries of a cache; no message of an error shows one.
+
+    Args:
+        given: What the user has given, at least 16 bytes each; None for the variable's or the
+            key file's.
+        environ: The environment.
+
+    Returns:
+        The secrets; the first one is for signing.
+
+    Raises:
+        TypeError: If what is given is no str, no bytes and no list or tuple of them.
+        ValueError: If a secret is too short, or there is none in what is given.
+        UnsafePlaceError: If others could have read or written the key file, or it cannot be made.
+        ImportError: If platformdirs is not installed, and the key file is asked for.
+    """
+    if given is not None:
+        return _checked("cache_secret=", given if isinstance(given, (list, tuple)) else [given])
+    if VARIABLE in environ:
+        return _checked(VARIABLE, environ[VARIABLE].split())
+    return [read_key_file(user_config_directory())]
+
+
+def read_key_file(directory: Path) -> bytes:
+    """Return what is in the key file, and make it if it is not there.
+
+    Args:
+        directory: Where it is; made if it is not there.
+
+    Raises:
+        UnsafePlaceError: If others could have read or written it, or it cannot be made or read.
+    """
+    mend = f"mend that, or give the secret by cache_secret= or {VARIABLE}"
+    path = directory / _NAME
+    try:
+        path = private_directory(directory, "the directory of the key file", mend) / _NAME
+        try:
+            descriptor = os.open(path, _READ)
+        except FileNotFoundError:
+            _make(path)
+            descriptor = os.open(path, _READ)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EMLINK}:
+            _refuse(path, "it is a symbolic link")
+        raise UnsafePlaceError(
+            f"the key file {path} cannot be used: {error.strerror or type(error).__name__}; {mend}"
+        ) from error
+    try:
+        return _read(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _checked(source: str, secrets: Sequence[object]) -> list[bytes]:
+    if not secrets:
+        raise ValueError(f"{source} is empty: it has to be a secret of at least {_LEAST} bytes")
+    found = []
+    for at, secret in enumerate(secrets, 1):
+        which = source if len(secrets) == 1 else f"{source} number {at}"
+        if not isinstance(secret, (str, bytes)):
+            raise TypeError(
+                f"{which} is of type {type(secret).__name__}: it has to be a str or bytes, or a "
+                f"list of them"
+            )
+        data = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+        if len(data) < _LEAST:
+            raise ValueError(
+                f"{which} is too short: it has to have at least {_LEAST} bytes, and be random; "
+                f'python -c "import secrets; print(secrets.token_hex())" makes one'
+            )
+        found.append(bytes(data))
+    return found
+
+
+def _make(path: Path) -> None:
+    """Make the key file, unless another process is faster."""
+    draft = path.with_name(_DRAFT + os.urandom(8).hex())
+    descriptor = os.open(draft, _WRITE, 0o600)
+    try:
+        try:
+            if hasattr(os, "fchmod"):
+                os.fchmod(descriptor, 0o600)  # whatever the umask is
+            if os.write(descriptor, os.urandom(_SIZE)) != _SIZE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+    finally:
+        draft.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(descriptor: int, path: Path) -> bytes:
+    """Read the key file, if it is what we or another process of ours have made."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        _refuse(path, "it is not a regular file")
+    me = user_id()
+    if me is not None:
+        if found.st_uid != me:
+            _refuse(path, f"it belongs to user {found.st_uid}, not to user {me}")
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            mode = stat.S_IMODE(found.st_mode)
+            _refuse(path, f"others may have read or changed it (mode {mode:04o})")
+        if found.st_nlink > 1:
+            _tidy(found, path.parent)
+            if os.fstat(descriptor).st_nlink > 1:
+                _refuse(path, "it has another name (a hard link)")
+    data = os.read(descriptor, _SIZE + 1)
+    if len(data) != _SIZE:
+        _refuse(path, f"it does not hold the {_SIZE} bytes of a key")
+    return data
+
+
+def _tidy(key: os.stat_result, directory: Path) -> None:
+    """Remove the name under which the key file was written: its maker has not yet, or has died."""
+    for draft in directory.glob(_DRAFT + "*"):
+        try:
+            if os.path.samestat(draft.lstat(), key):
+                draft.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise UnsafePlaceError(
+        f"the key file {path} is not safe: {why}; remove it, and a new one is made (entries signed "
+        f"with the old one are lost), or give the secret by cache_secret= or {VARIABLE}"
+    )

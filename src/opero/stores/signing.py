@@ -1,0 +1,152 @@
+"""Entries that cannot be forged: whoever can write to a store can lose its entries, no more.
+
+    b"opero"  version  MAC       fresh_until  made_in  codec   payload
+    5 bytes   1 byte   32 bytes  double       double   1 byte  the rest
+
+The MAC is BLAKE2b, keyed with what is derived from the secret, over the name and version of the
+format, the length of the entry's full key and that key, and all that comes after the MAC. So an
+entry that was changed, cut, made by somebody else or moved from another key does not open. Nothing
+of an entry is looked at before its MAC has been found right, in constant time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct
+from typing import Any
+
+from .codecs import Codec, NotEncodable, Unreadable
+
+__all__ = ["Forged", "NotEncodable", "Signed", "Signer"]
+
+_FORMAT = b"opero\x01"
+_MAC_SIZE = 32
+_HEADER = Struct(">ddB")
+_MAC_END = len(_FORMAT) + _MAC_SIZE
+_LARGE = 2**14
+_PAYLOAD = _MAC_END + _HEADER.size
+
+
+class Forged(Exception):
+    """An entry is not what was once stored under its key; the message says what is wrong.
+
+    Attributes:
+        authentic: Whether it is one's own, but of another kind: a pickle where there must be none,
+            or of a class that has gone.
+    """
+
+    def __init__(self, reason: str, authentic: bool = False) -> None:
+        """Keep what is wrong, and whether the entry is one's own."""
+        super().__init__(reason)
+        self.authentic = authentic
+
+
+class Signed:
+    """What an entry held.
+
+    Attributes:
+        value: The value.
+        fresh_until: Until when it is fresh, in Unix time; infinite for ever.
+        made_in: How many seconds the run took that made it.
+    """
+
+    __slots__ = ("fresh_until", "made_in", "value")
+
+    def __init__(self, value: Any, fresh_until: float, made_in: float) -> None:
+        self.value: Any = value
+        self.fresh_until: float = fresh_until
+        self.made_in: float = made_in
+
+
+class Signer:
+    """Seals entries and opens them."""
+
+    __slots__ = ("_keyed", "_payloads")
+
+    def __init__(self, secrets: Sequence[bytes], pickles: bool) -> None:
+        """Take the secrets; only what is derived from them is kept, where it cannot be read.
+
+        Args:
+            secrets: The first one seals, all open.
+            pickles: Whether values may be stored as pickles.
+        """
+        if not secrets:
+            raise ValueError("a seal needs a secret")
+        self._keyed = [_keyed(secret) for secret in secrets]
+        self._payloads = Codec(pickles)
+
+    def __repr__(self) -> str:
+        return f"<Signer with {len(self._keyed)} secrets, pickles={self._payloads.pickles}>"
+
+    def close(self, key: bytes, value: Any, fresh_until: float, made_in: float) -> bytes:
+        """Make an entry.
+
+        Args:
+            key: The full key.
+            value: The value.
+            fresh_until: Until when it is fresh, in Unix time; infinite for ever.
+            made_in: How many seconds the run took that made it.
+
+        Returns:
+            The entry.
+
+        Raises:
+            NotEncodable: If the value cannot be written, or not without a pickle.
+        """
+        codec, payload = self._payloads.write(value)
+        header = _HEADER.pack(fresh_until, made_in, codec)
+        mac = self._keyed[0].copy()
+        _update(mac, _FORMAT + _sized(key) + header, payload)
+        return b"".join((_FORMAT, mac.digest(), header, payload))
+
+    def open(self, key: bytes, data: bytes) -> Signed:
+        """Open an entry.
+
+        Args:
+            key: The full key.
+            data: The entry, as it was found.
+
+        Raises:
+            Forged: If it is not what `close` made for this key, or cannot be read.
+        """
+        if type(data) is not bytes or len(data) < _PAYLOAD:
+            raise Forged("it is no whole entry")
+        scope = data[: len(_FORMAT)] + _sized(key)
+        rest = data[_MAC_END:] if len(data) < _LARGE else memoryview(data)[_MAC_END:]
+        for keyed in self._keyed:
+            mac = keyed.copy()
+            _update(mac, scope, rest)
+            if compare_digest(mac.digest(), data[len(_FORMAT) : _MAC_END]):
+                break
+        else:
+            raise Forged("it was not signed with this secret for this call")
+        if not data.startswith(_FORMAT):
+            raise Forged("it is of another format", authentic=True)
+        fresh_until, made_in, codec = _HEADER.unpack_from(rest)
+        try:
+            value = self._payloads.read(codec, rest[_HEADER.size :])
+        except Unreadable as error:
+            raise Forged(str(error), authentic=True) from error
+        return Signed(value, fresh_until, made_in)
+
+
+def _sized(key: bytes) -> bytes:
+    """Put a key's length before it, so that nothing of it can pass for what follows."""
+    return len(key).to_bytes(8, "big") + key
+
+
+def _update(mac: blake2b, start: bytes, rest: bytes | memoryview) -> None:
+    """Go on with a MAC; one step is faster than two, unless there is much to copy."""
+    if len(rest) < _LARGE:
+        mac.update(start + rest)
+    else:
+        mac.update(start)
+        mac.update(rest)
+
+
+def _keyed(secret: bytes) -> blake2b:
+    """Begin a MAC."""
+    key = blake2b(secret, person=b"opero cache key").digest()
+    return blake2b(key=key, digest_size=_MAC_SIZE, person=b"opero cache mac")

@@ -1,0 +1,472 @@
+"""The stored values of one decorated function: keys, seals, and what is asked of the store.
+
+    recall -> key -> look -> hit
+                      | miss
+                      v
+                    begin -> another process runs it: wait -> its value
+                      | nobody does: the lease is ours
+                      v
+                    (the runner runs the function) -> finish: store the value, give the lease back
+
+`look`, `begin` and `finish` are generators: they yield what to ask the store, and for how long to
+wait, and are sent what came of it. So there is one logic for threads (`calls`), which ask and wait
+themselves, and for tasks (`acalls`), which await.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+from opero.core.clock import NEVER
+from opero.exceptions import CacheKeyError, OperoError
+from opero.locks import Lock
+from opero.runners.outcomes import too_late
+
+from . import leases
+from .signing import Forged, NotEncodable, Signer
+
+_READING = frozenset({"get", "get_many", "count"})
+"""What a store can do that nobody can write to: one that is full, or read-only."""
+
+
+class Unavailable(Exception):
+    """The store is out of order: the call goes on without it."""
+
+
+class TooLarge(Unavailable):
+    """The store is in order, but this value is too large for it."""
+
+
+class Ask(NamedTuple):
+    """Something to ask the store: the name of a method of a backend, and its arguments."""
+
+    operation: str
+    arguments: tuple[Any, ...]
+
+
+class Pause(NamedTuple):
+    """Seconds to wait."""
+
+    seconds: float
+
+
+Steps = Generator[Any, Any, Any]
+
+
+class Claim(NamedTuple):
+    """What to do about a missing value.
+
+    Attributes:
+        known: Whether the value has turned up; then `value` is it, and nothing is to be run.
+        value: That value.
+        token: What our lease is known by; None without one, and then nothing is stored.
+        stale: An outdated entry that may be served if the run fails; None without.
+    """
+
+    known: bool
+    value: Any
+    token: str | None
+    stale: Any
+
+
+class StoredCache:
+    """The stored values of one decorated function.
+
+    Attributes:
+        flights: The runs of this process that are under way: by full key, or by event loop and key.
+        failures: Times the store could not be used.
+        rejected: Entries that were not authentic.
+        stale: Calls answered with an outdated value.
+        prefix: What the names of all its entries begin with.
+    """
+
+    def __init__(self, name: str, events: Any, canonical: Any, handle: Any, signer: Signer) -> None:
+        """Know where values are kept, and how they are signed.
+
+        Args:
+            name: The function's name, for messages.
+            events: Writes the log.
+            canonical: Makes the keys.
+            handle: The store, shared by all functions of this process that use it.
+            signer: Signs what is stored.
+        """
+        self.name = name
+        self.events = events
+        self.canonical = canonical
+        self.handle = handle
+        self.signer = signer
+        self.flights: dict[Any, Any] = {}
+        self.failures: int = 0
+        self.rejected: int = 0
+        self.stale: int = 0
+        self.namespace: str = ""
+        self.version: str = ""
+        self.prefix: str = ""
+        self.owner: tuple[str, str] = ("", "")
+        self.ttl: float | None = None
+        self.allowance: float = 0.0
+        self._warned: set[str] = set()
+        self._counting = Lock()
+
+    def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:
+        """Say whose values they are.
+
+        Args:
+            namespace: The cache's namespace.
+            owner: Module and qualified name of the function.
+            version: What the user retires old values by.
+        """
+        self.namespace, self.owner, self.version = namespace, owner, version
+        self.prefix = self.canonical.prefix(namespace, *owner)
+
+    def last(self, ttl: float | None, allowance: float) -> None:
+        """Say how long values count.
+
+        Args:
+            ttl: Seconds for which a value is fresh; None for ever.
+            allowance: Seconds after that for which it may be served if a run fails.
+        """
+        self.ttl, self.allowance = ttl, allowance
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, the runs and the lock of the parent's threads."""
+        self.flights.clear()
+        self._counting = Lock()
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    def key(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the stored key of a call.
+
+        Raises:
+            CacheKeyError: If an argument cannot be encoded faithfully; it names the argument.
+        """
+        binding = call.binding
+        if call.cache_key is not None:
+            return self.key_of((call.cache_key(*args, **kwargs),), ("the result of cache_key",))
+        arguments = binding.arguments(args, kwargs)
+        names = binding.names
+        if not binding.plain:
+            more = range(len(names), len(arguments))
+            names = [*names, *(binding.extra(at) for at in more)]
+        return self.key_of(arguments, names)
+
+    def key_of(self, arguments: Any, names: Any = ()) -> Any:
+        """Return the stored key of some values."""
+        try:
+            return self.canonical.stored_key(
+                self.namespace, self.owner, self.version, arguments, names
+            )
+        except CacheKeyError as error:
+            raise CacheKeyError(f"{self.name}(): {error}") from error
+
+    # --- entries --------------------------------------------------------------------------------
+
+    def wall(self, clock: Any) -> float:
+        """Return the time of day in seconds, moved as tests have moved `clock`."""
+        return time.time() + float(clock.now() - time.monotonic_ns()) / 1e9
+
+    def open_signed(self, key: Any, data: bytes | None) -> Any:
+        """Open an entry; None if there is none that can be trusted."""
+        if data is None:
+            return None
+        try:
+            return self.signer.open(key.full, data)
+        except Forged as error:
+            self._count("rejected")
+            self._warn(
+                "a stored entry is not taken (forged, damaged, of another call, or signed with "
+                "another secret); such calls run the function",
+                str(error),
+            )
+            return None
+
+    def signed(self, key: Any, value: Any, clock: Any, took: float) -> bytes | None:
+        """Signer a value; None if it cannot be, which is said once."""
+        until = math.inf if self.ttl is None else self.wall(clock) + self.ttl
+        try:
+            return self.signer.close(key.full, value, until, took)
+        except NotEncodable as error:
+            self._warn("a value is not stored; such calls run the function again", str(error))
+            return None
+
+    def _count(self, figure: str) -> None:
+        """Add 1 to a figure; other threads do so at the same time."""
+        with self._counting:
+            setattr(self, figure, getattr(self, figure) + 1)
+
+    def _warn(self, what: str, why: str) -> None:
+        """Write a warning once; a service that goes on for years has it in its log all the same."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self.events.logger.warning("%s: %s: %s", self.name, what, why)
+
+    def lifetime(self) -> float | None:
+        """Return for how many seconds the store is to keep an entry."""
+        return None if self.ttl is None else self.ttl + self.allowance
+
+    def is_fresh(self, found: Any, clock: Any) -> bool:
+        """Tell whether an entry still counts."""
+        return bool(found.fresh_until > self.wall(clock))
+
+    def hits(self, call: Any, found: Any) -> bool:
+        """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
+        if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
+            call.add("misses", 1)
+            return False
+        call.add("hits", 1)
+        if call.events.debug:
+            call.events.hit(call.name)
+        return True
+
+    def is_usable(self, found: Any, clock: Any) -> bool:
+        """Tell whether an entry may be served if there is nothing better."""
+        return bool(found.fresh_until + self.allowance > self.wall(clock))
+
+    def is_due(self, found: Any, clock: Any) -> bool:
+        """Tell whether this caller shall renew an entry before it is outdated.
+
+        The nearer its end and the dearer its making, the likelier; with `cache_stale` only.
+        Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
+        VLDB 2015.
+        """
+        if not self.allowance or self.ttl is None:
+            return False
+        ahead = -found.made_in * math.log(1.0 - random.random())
+        return bool(self.wall(clock) + ahead >= found.fresh_until)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def look(self, key: Any) -> Steps:
+        """Look for an entry; return it, or None."""
+        data = yield Ask("get", (key.name,))
+        return self.open_signed(key, data)
+
+    def begin(self, call: Any, key: Any, found: Any, deadline: int, token: str) -> Steps:
+        """Become the one who runs, or wait for the process that does.
+
+        Args:
+            call: The decorated function.
+            key: The key of the missing value.
+            found: An outdated entry, or one that is to be renewed; None without.
+            deadline: When the call has to be over, in nanoseconds.
+            token: What our lease would be known by. The renewer renews it from the moment that we
+                have it, so whoever calls this gives it back by `abandon`, whatever happens.
+
+        Returns:
+            A `Claim`.
+        """
+        stale = found if found is not None and self.is_usable(found, call.clock) else None
+        watch: leases.LeaseWatch | None = None
+        asking = True
+        try:
+            while True:
+                if stale is None:
+                    data, mark = yield Ask("get_and_take", (key.name, token, leases.SECONDS))
+                    entry = self.open_signed(key, data)
+                    if entry is not None and self.is_fresh(entry, call.clock):
+                        asking = False
+                        return Claim(True, entry.value, None, None)
+                    if data is not None:  # it is there, but not to be used
+                        mark = yield Ask("take", (key.name, token, leases.SECONDS))
+                else:
+                    mark = yield Ask("take", (key.name, token, leases.SECONDS))
+                asking = mark is None
+                if mark is None:
+                    break
+                if stale is not None:
+                    if not self.is_fresh(stale, call.clock):
+                        self._count("stale")
+                    return Claim(True, stale.value, None, None)
+                if watch is None:
+                    watch = leases.LeaseWatch(mark)
+                elif watch.is_dead(mark):
+                    asking = True
+                    if (yield Ask("seize", (key.name, token, leases.SECONDS, mark))):
+                        break
+                if deadline != NEVER and call.clock.now() >= deadline:
+                    raise too_late(call, None, "another process's run of it takes longer")
+                yield Pause(watch.pause)
+                asking = True
+            leases.renewer.hold(self.handle.backend, key.name, token)
+            asking = False
+        finally:
+            if asking:  # interrupted while the answer was on its way: the lease may be ours
+                leases.renewer.give_back(self.handle.backend, key.name, token)
+        return Claim(False, None, token, stale)
+
+    def finish(self, call: Any, key: Any, claim: Claim, value: Any, took: float) -> Steps:
+        """Store what a run has returned, and give its lease back.
+
+        Args:
+            call: The decorated function.
+            key: The value's key.
+            claim: What `begin` returned.
+            value: What the function returned.
+            took: How long that took, in seconds.
+        """
+        assert claim.token is not None
+        data = self.signed(key, value, call.clock, took)
+        if data is None:
+            return
+        leases.renewer.let_go(claim.token)
+        yield Ask("settle", (key.name, claim.token, data, self.lifetime()))
+
+    def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
+        """Tell whether an outdated value is served for a failed run, and say so in the log."""
+        if stale is None or not isinstance(error, Exception):
+            return False
+        if not self.is_usable(stale, call.clock):
+            return False
+        age = self.wall(call.clock) - stale.fresh_until
+        self._count("stale")
+        self.events.logger.warning(
+            "%s: the run failed with %s; the last value is served, outdated for %.1f s",
+            self.name,
+            type(error).__name__,
+            max(0.0, age),
+        )
+        return True
+
+    # --- asking, in a thread --------------------------------------------------------------------
+
+    def admit(self, operation: str) -> None:
+        """Refuse to ask a store that is out of order.
+
+        Raises:
+            Unavailable: If it is.
+        """
+        if self.handle.outage.blocks(operation not in _READING):
+            self._count("failures")
+            raise Unavailable
+
+    def worked(self, operation: str) -> None:
+        """Note that the store did what it was asked for."""
+        self.handle.outage.worked(operation not in _READING)
+
+    def failed(self, operation: str, error: Exception) -> Unavailable:
+        """Note that the store could not be used, and return what says so.
+
+        A `ValueError` is about the value alone, which is too large: the store is in order.
+        """
+        self._count("failures")
+        if isinstance(error, ValueError):
+            self._warn("a value is not stored; such calls run the function again", str(error))
+            return TooLarge()
+        self.handle.outage.failed(error, operation not in _READING)
+        return Unavailable()
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Ask the store something, in this thread.
+
+        Raises:
+            Unavailable: If it is out of order.
+        """
+        self.admit(operation)
+        try:
+            answer = getattr(self.handle.backend, operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - any library's
+            raise self.failed(operation, error) from None
+        self.worked(operation)
+        return answer
+
+    def find_many(self, keys: list[Any]) -> list[Any]:
+        """Look for many entries at once; None for each that is not there, or out of reach."""
+        try:
+            found = self.ask("get_many", [key.name for key in keys])
+        except Unavailable:
+            return [None] * len(keys)
+        return [self.open_signed(key, data) for key, data in zip(keys, found, strict=True)]
+
+    def put_many(self, pairs: list[tuple[Any, Any]], clock: Any) -> None:
+        """Store many values at once, as far as they can be stored.
+
+        Args:
+            pairs: Keys and values.
+            clock: Tells the time.
+        """
+        entries = [(key.name, self.signed(key, value, clock, 0.0)) for key, value in pairs]
+        whole = [(name, data) for name, data in entries if data is not None]
+        if not whole:
+            return
+        try:
+            self.ask("put_many", whole, self.lifetime())
+        except TooLarge:
+            for name, data in whole:
+                try:
+                    self.ask("put", name, data, self.lifetime())
+                except Unavailable:
+                    continue
+        except Unavailable:
+            pass
+
+    # --- what the user asks for -----------------------------------------------------------------
+
+    def figures(self) -> tuple[int, int, int]:
+        """Return the last three numbers of `stats()`."""
+        return self.stale, self.failures, self.rejected
+
+    def count(self) -> int:
+        """Return how many entries there are; 0 if the store is out of reach."""
+        try:
+            return int(self.ask("count", self.prefix))
+        except Unavailable:
+            return 0
+
+    def clear(self) -> None:
+        """Forget every value; what is running now, in any process, will not be stored either.
+
+        Raises:
+            OperoError: If the store is out of reach.
+        """
+        self.ground(None)
+        self._insist("clear", self.prefix)
+        self.ground(None)  # one that has begun meanwhile may have found an old value
+
+    def invalidate(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the value of one call; tell whether there was one.
+
+        Raises:
+            OperoError: If the store is out of reach.
+        """
+        return self.forget(self.key(call, args, kwargs))
+
+    def forget(self, key: Any) -> bool:
+        """Forget the value of a key; tell whether there was one.
+
+        Raises:
+            OperoError: If the store is out of reach.
+        """
+        self.ground(key.full)
+        dropped = bool(self._insist("delete", key.name))
+        self.ground(key.full)  # one that has begun meanwhile may have found the old value
+        return dropped
+
+    def clear_namespace(self) -> None:
+        """Forget what all functions have stored in the namespace, those of other programs too.
+
+        Raises:
+            OperoError: If the store is out of reach.
+        """
+        self._insist("clear", self.canonical.prefix(self.namespace))
+
+    def _insist(self, operation: str, name: str) -> Any:
+        """Ask for what has to happen, also in the middle of an outage."""
+        try:
+            answer = getattr(self.handle.backend, operation)(name)
+        except Exception as error:
+            self.failed(operation, error)
+            raise OperoError(
+                f"{self.name}: {self.handle.what} cannot be reached ({type(error).__name__}), so "
+                f"nothing is forgotten"
+            ) from error
+        self.worked(operation)
+        return answer
+
+    def ground(self, full: bytes | None) -> None:
+        """Keep the run of one key, or of all (None), from being joined or stored."""
+        raise NotImplementedError

@@ -1,0 +1,220 @@
+"""The documentation says what is so: its tables, names and numbers are those of the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+from documents import DOCS, REDIS, file_of, name_of, quoted, section, table, text_of
+
+import opero as package
+from opero import opero, opmap, switches
+from opero.figures import CacheInfo, Stats
+from opero.options import BACKENDS, STORED_OPTIONS, CacheConfig, check_cache
+from opero.stores import disk, leases, outages, redis_clients, secret
+
+pytestmark = pytest.mark.once
+
+OPTIONS = ("docs/opero.md", "\n## Options\n")
+BACKENDS_OPTIONS = ("docs/opero.md", "options of their own. One that the chosen backend")
+OFFERS = "## What the decorated function offers"
+
+
+def signature_of(function: Any) -> list[tuple[str, str]]:
+    """The options of a decorator with their defaults, as the tables write them."""
+    return [
+        (parameter.name, "(Exception,)")
+        if parameter.default == (Exception,)
+        else (parameter.name, repr(parameter.default).replace("'", '"'))
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+
+
+def test_the_table_of_options_is_the_signature() -> None:
+    """Names, order and defaults of the options in the table are those of `@opero`."""
+    rows = table(*OPTIONS)
+    assert [(quoted(name), quoted(default)) for name, default, _ in rows] == signature_of(opero)
+    assert all(meaning for _, _, meaning in rows)
+
+
+def test_the_table_of_the_maps_options_has_what_opero_does_not_have() -> None:
+    """With their defaults; the others mean what they mean for `@opero`, as the text says."""
+    told = {
+        quoted(name): quoted(default)
+        for name, default, _ in table("docs/opmap.md", "\n## Options\n")
+    }
+    every = dict(signature_of(opmap))
+    also = dict(signature_of(opero))
+    assert told.keys() - {"timeout"} == every.keys() - also.keys()  # an item's, not a call's
+    assert told == {name: every[name] for name in told}
+    differing = {name for name in every.keys() & also.keys() if every[name] != also[name]}
+    assert differing == {"cache_namespace"}
+    assert every["cache_namespace"] in section("docs/opmap.md", "## Options").replace("`", '"')
+
+
+def test_the_readme_names_every_option_once() -> None:
+    """Its short table has those of both decorators, and no others."""
+    named = [
+        option
+        for _, options, _ in table("README.md", "\n## Options\n")
+        for option in re.findall(r"`(\w+)`", options)
+    ]
+    every = dict([*signature_of(opero), *signature_of(opmap)])
+    assert sorted(named) == sorted(every)
+
+
+def test_the_decorators_of_one_mechanism_take_the_options_in_their_table() -> None:
+    """Each of the four takes its options, and none of the others that `@opero` has."""
+    every = inspect.signature(opero).parameters
+    given: dict[str, Any] = {
+        name: parameter.default for name, parameter in every.items() if name != "kwargs"
+    }
+    needed = {"rate_limit": 5.0, "arg_fallback": "values"}
+    rows = {
+        quoted(name): re.findall(r"`(\w+)`", own)
+        for name, own in table("docs/opero.md", "Four decorators")
+    }
+    assert set(rows) == {name for name in package.__all__ if name.endswith("_decorator")}
+    for name, cell in rows.items():
+        make = getattr(package, name)
+        own = {option for option in cell if option in given}
+        required = {option: needed[option] for option in own & needed.keys()}
+        assert {option for option in cell if option not in given} <= {"True"}
+        for option in own:
+            assert callable(make(**{option: given[option], **required}))
+        for option in given.keys() - own:
+            with pytest.raises(TypeError, match=option):
+                make(**{option: given[option], **required})
+
+
+def test_the_table_of_backends_options_is_what_each_of_them_reads() -> None:
+    """The others are an error that names the option and the backend."""
+    rows = {quoted(name): readers for name, readers, _, _ in table(*BACKENDS_OPTIONS)}
+    assert set(rows) == set(STORED_OPTIONS)
+    values = {"cache_stale": 1, "cache_pickle": False, "cache_size_limit": 1}
+    for option, readers in rows.items():
+        given = {option.removeprefix("cache_"): values.get(option, "x")}
+        for backend in BACKENDS:
+            config = CacheConfig(True, ttl=1, backend=backend, backend_options=given)
+            if backend in readers.split(", "):
+                check_cache(config)
+            else:
+                with pytest.raises(ValueError, match=f"{option}.*{backend}"):
+                    check_cache(config)
+
+
+def test_the_defaults_of_the_backends_options_are_true() -> None:
+    """As the table has them."""
+    defaults = {quoted(name): cell for name, _, cell, _ in table(*BACKENDS_OPTIONS)}
+    on_disk = check_cache(CacheConfig(True, backend="disk"))
+    redis = check_cache(CacheConfig(True, backend="redis"))
+    assert defaults == {
+        "cache_secret": f"`{on_disk.secret}`",
+        "cache_stale": "`None`" if on_disk.stale == 0 else on_disk.stale,
+        "cache_version": f'`"{on_disk.version}"`',
+        "cache_pickle": f"`{on_disk.pickles}`",
+        "cache_dir": f"`{on_disk.directory}`",
+        "cache_size_limit": "1 GiB" if on_disk.size_limit == 2**30 else on_disk.size_limit,
+        "cache_url": f'`"{redis.url}"`',
+    }
+    assert redis.url == REDIS
+
+
+def test_the_table_of_attributes_is_complete() -> None:
+    """The decorated function has what its table says, and nothing public beside its figures."""
+
+    @opero(cache=True)
+    def function() -> None:
+        """Has attributes."""
+
+    rows = table("docs/opero.md", OFFERS)
+    named = {re.sub(r"^f\.|\(.*", "", quoted(name)) for name, _ in rows}
+    assert named == {"__wrapped__", "cache_info", "cache_clear", "cache_invalidate", "stats"}
+    assert all(hasattr(function, name) for name in named)
+
+
+def test_the_fields_of_the_figures_are_named() -> None:
+    """`cache_info` and `stats` have the fields that the text names."""
+    text = section("docs/opero.md", OFFERS).partition("```")[0]
+    info = next(line for line in text.splitlines() if line.startswith("| `f.cache_info"))
+    stats = text.partition("`stats()` has the fields")[2]
+
+    assert tuple(re.findall(r"`(\w+)`", info)) == CacheInfo._fields
+    assert tuple(re.findall(r"`(\w+)`", stats)) == Stats._fields
+
+
+def test_switches_are_the_real_ones() -> None:
+    """The environment variables and build settings in the text exist, and none is left out."""
+    install = text_of("docs/install.md")
+    assert set(re.findall(r"OPERO_[A-Z_]+", install)) == {
+        switches.BUILD,
+        switches.REQUIRE_COMPILED,
+        switches.PURE_PYTHON,
+    }
+    assert set(re.findall(r"OPERO_[A-Z_]+", text_of("docs/security.md"))) == {secret.VARIABLE}
+    assert set(re.findall(r"-C (\w+)=(\w+)", install)) == {
+        (switches.SETTING, choice) for choice in switches.CHOICES
+    }
+
+
+def test_the_extras_that_are_named_are_all_that_users_may_want() -> None:
+    """Those for development have no place on that page."""
+    named = re.findall(
+        r"^\| `pip install 'opero\[(\w+)\]'`", text_of("docs/install.md"), re.MULTILINE
+    )
+    assert named == ["disk", "redis", "dask", "all"]
+
+
+def test_the_modes_are_those_of_the_code() -> None:
+    """In the README and on the page about them."""
+    from opero.map.options import MODES
+
+    for name, heading in (("docs/modes.md", "# Choosing a mode"), ("README.md", "Choosing a mode")):
+        assert {quoted(row[1]).strip('"') for row in table(name, heading)} == set(MODES)
+
+
+def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
+    """The table says them in words."""
+    words = {0.5: "half a second", 1.0: "a second at most", 2.0: "two seconds", 5.0: "five seconds"}
+    text = section("docs/backends.md", "## When the store fails")
+    for seconds in (disk.WAIT, disk.LONGEST, redis_clients.LIMIT, outages.FIRST):
+        assert words[seconds] in text, seconds
+    assert outages.LAST == 10.0
+    assert "ten seconds" in text
+    assert leases.SECONDS == 5.0
+    assert "five seconds" in section(
+        "docs/backends.md", "## When several processes miss the same value"
+    )
+
+
+@pytest.mark.parametrize("what", ["measured", "measured maps", "measured stores"])
+def test_measured_figures_have_their_place(what: str) -> None:
+    """A measured table goes between two markers, each on a line of its own."""
+    text = text_of("docs/performance.md")
+    begin, end = f"\n<!-- {what}:begin -->\n", f"\n<!-- {what}:end -->\n"
+    assert text.count(begin) == text.count(end) == 1
+    assert text.index(begin) < text.index(end)
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    """Each of its rows stands in a table that a benchmark has printed."""
+    measured = text_of("docs/performance.md").splitlines()
+    found = re.search(
+        r"^<!-- figures:begin -->\n(.*?)^<!-- figures:end -->$",
+        text_of("README.md"),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found
+    rows = found[1].splitlines()
+    assert len(rows) > 8
+    assert [row for row in rows if row not in measured] == []
+
+
+def test_every_public_name_is_explained_in_the_text() -> None:
+    """No public name stands in the reference alone."""
+    pages = [path for path in DOCS.glob("*.md") if file_of(text_of(name_of(path))) is None]
+    text = "".join(text_of(name_of(path)) for path in pages)
+    assert [name for name in package.__all__ if name not in text and name != "__version__"] == []

@@ -1,0 +1,549 @@
+"""Machine-wide limits: one rate for processes that know nothing of each other but a name."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from crowd import Job, run, until
+from sharers import Sharers
+
+from opero import DeadlineExceeded, RateLimiter, hotpath, opero, opmap
+from opero.exceptions import UnsafePlaceError
+from opero.testing import manual_clock, skip_waits
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the helper forks")
+
+MS = 10**6
+
+USED: list[str] = []
+"""The names that a test has used."""
+
+
+@pytest.fixture(scope="module")
+def sharers() -> Iterator[Sharers]:
+    """A helper that forks processes."""
+    with Sharers() as helper:
+        yield helper
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name that nobody else has, whose files are removed."""
+    from opero.limits import machine
+
+    USED.clear()
+    yield f"test-{uuid4().hex}"
+    gc.collect()
+    for used in USED:
+        for path in (machine.file_of(used), machine.file_of(used).with_suffix(".lock")):
+            path.unlink(missing_ok=True)
+
+
+def limit(name: str, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]:
+    USED.append(name)
+    return {"rate_limit": rate, "burst": burst, "scope": "machine", "name": name, **more}
+
+
+def soon(count: int) -> float:
+    """Return a moment at which so many processes have started."""
+    return time.monotonic() + 0.1 + 0.03 * count
+
+
+def assert_held(taken: list[tuple[int, int, int]], rate: float, burst: int) -> None:
+    """Check every window: what was surely taken within it is no more than it may have."""
+    taken = sorted(taken)
+    for first, (start, _, _) in enumerate(taken):
+        total = 0
+        for _, end, weight in sorted(taken[first:], key=lambda each: each[1]):
+            total += weight
+            assert total <= burst + rate * (end - start) / 1e9 + 1e-6
+            if total > 3 * burst + 40:
+                break
+
+
+def both(core: hotpath.Core, count: int) -> list[str]:
+    """Return the half under test so many times."""
+    return [core.name] * count
+
+
+def mixed(count: int) -> list[str]:
+    """Return both halves in turn, as far as they are installed."""
+    try:
+        hotpath.load("compiled")
+    except hotpath.MissingModulesError:
+        return ["plain"] * count
+    return ["compiled", "plain"] * (count // 2)
+
+
+# --- the rate -----------------------------------------------------------------------------------------
+
+
+def test_eight_processes_hold_one_rate_and_share_it_fairly(core, sharers, name):
+    """Each gets between half and twice its share, and all of them no more than the rate."""
+    rate = 200
+    for _ in range(8):  # a machine that is busy with other things may not be fair itself
+        times = sharers.run(
+            "acquire", both(core, 8), limit=limit(name, rate), start=soon(8), seconds=1.2
+        )
+        everything = sorted(time for each in times for time in each)
+        if not everything:  # nobody was there in time
+            continue
+        span = (everything[-1] - everything[0]) / 1e9
+        assert len(everything) <= 1 + rate * (span + 0.02)  # the first may have been noted late
+        share = len(everything) / 8
+        if share > 20 and all(share / 2 <= len(each) <= 2 * share for each in times):
+            return
+    raise AssertionError(list(map(len, times)))
+
+
+@pytest.mark.parametrize("windows", [(), ((60, 0.5),)])
+def test_no_window_has_more_permits_than_it_may_from_all_processes_together(
+    core, sharers, name, windows
+):
+    """By what each noted before and after it took them; weights of one to three."""
+    shared = limit(name, 400, 5, windows=windows)
+    found = sharers.run(
+        "poll", both(core, 6), limit=shared, start=soon(6), seconds=1.5, weights=(1, 1, 2, 3)
+    )
+    taken = [tuple(each) for part in found for each in part]
+    assert_held(taken, 400, 5)
+    for permits, seconds in windows:
+        ends = sorted((end, weight) for _, end, weight in taken)
+        for start, _, _ in taken:
+            inside = [w for s, e, w in taken if start <= s and e <= start + seconds * 1e9]
+            assert sum(inside) <= permits
+        assert len(ends) > permits // 2
+    if not windows:
+        assert sum(weight for *_, weight in taken) > 400 * 0.5 / 3
+
+
+@pytest.mark.parametrize("windows", [(), ((100, 5.0),)])
+def test_a_burst_is_handed_out_once_to_all_who_ask_at_the_same_moment(core, sharers, name, windows):
+    """Not one permit more, not one less, however hard they struggle."""
+    shared = limit(name, 0.01, 50, windows=windows)
+    got = sharers.run("grab", both(core, 6), limit=shared, start=soon(6), tries=400)
+    assert sum(got) == 50
+
+
+def test_compiled_and_plain_processes_share_a_limit(sharers, name):
+    """Plain ones change words under a file lock, and compiled ones see that and take it too."""
+    shared = limit(name, 0.01, 300)
+    got = sharers.run("grab", mixed(6), limit=shared, start=soon(6), tries=400)
+    assert sum(got) == 300
+
+
+def test_a_plain_process_that_joins_compiled_ones_costs_a_permit_at_most(core, sharers, name):
+    """Those that are at work when it comes take the file lock from then on."""
+    shared = limit(name, 0.01, 10**6)
+    begun = time.monotonic_ns()
+    limiter = RateLimiter(**shared)
+    sharers.start("grab", mixed(2), limit=shared, start=0, tries=20_000)
+    own = sum(limiter.try_acquire() for _ in range(20_000))
+    total = own + sum(sharers.join())
+    # the first permit came within the first of these intervals, and every other added one
+    counted = (limiter.bucket.words.load(0) - begun) // limiter.bucket.interval
+    assert total > 59_000  # some were told to come again, on a machine that is busy
+    assert 0 <= total - counted <= 2
+
+
+def test_one_who_wants_many_at_once_gets_them_in_spite_of_others_who_want_few(core, sharers, name):
+    """It claims what comes; and a process that only polls does not take everything either."""
+    shared = limit(name, 300, 5)
+    start = soon(4)
+    sharers.start("greed", both(core, 3), limit=shared, start=start, seconds=1)
+    limiter = RateLimiter(**shared)
+    while time.monotonic() < start:
+        time.sleep(0.001)
+    heavy = 0
+    end = core.clock.now() + 950 * MS
+    while limiter.wait_sync(end, 5) >= 0:
+        heavy += 1
+    others = sharers.join()
+    assert heavy >= 2
+    assert sum(others) > 10
+    assert 5 * heavy + sum(others) <= 5 + 300 * 1.3
+
+
+@pytest.mark.once
+def test_processes_that_only_know_the_name_share_a_limit(name):
+    """Started on their own, one after the other; a permit that one takes is gone for the next."""
+    code = (
+        "import sys; from opero import RateLimiter\n"
+        "limiter = RateLimiter(0.01, 3, scope='machine', name=sys.argv[1])\n"
+        "print(limiter.try_acquire(2), flush=True)"
+    )
+    USED.append(name)
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, name], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert told == ["True", "False"]
+
+
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_decorated_functions_of_several_processes_share_a_limit(core, sharers, name, how):
+    """The rate of their attempts, all told."""
+    found = sharers.run(
+        "call", both(core, 3), limit=limit(name, 150), start=soon(3), count=10, how=how
+    )
+    times = sorted(time for part in found for time in part)
+    assert len(times) == 60
+    assert times[-1] - times[0] >= 59 / 150 * 1e9 - 20 * MS
+
+
+def test_a_claim_holds_others_up_until_it_is_waived_or_over(core, name):
+    """Who leaves the line waives it; that of a process that died ends by itself."""
+    limiter, other = (RateLimiter(**limit(name, 10, 3)) for _ in range(2))
+    assert limiter.try_acquire(2)
+    limiter.bucket.stake(limiter.queue.clock.now(), 2)
+    assert not other.try_acquire()
+    other.bucket.stake(limiter.queue.clock.now(), 1)  # there is one already
+    limiter.bucket.waive()
+    assert other.try_acquire()
+    limiter.bucket.stake(limiter.queue.clock.now(), 1)
+    begun = time.monotonic()
+    other.acquire_sync()
+    assert 0.05 < time.monotonic() - begun < 15
+    limiter.bucket.stake(limiter.queue.clock.now(), 1)
+    limiter.acquire_sync()  # its own claim does not hold it up, and is over now
+    assert limiter.bucket.claim == 0
+
+
+# --- those who die, stop, fork -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("halves", ["own", "mixed"])
+def test_processes_that_are_killed_in_the_middle_of_a_step_hold_nobody_up(
+    core, sharers, name, halves
+):
+    """Whatever they had in hand, the limit goes on, and keeps its rate."""
+    shared = limit(name, 2000, 10)
+    pids = sharers.start("struggle", mixed(6) if halves == "mixed" else both(core, 6), limit=shared)
+    limiter = RateLimiter(**shared)
+    begun = time.monotonic_ns()
+    dice = random.Random(5)
+    for pid in pids:
+        time.sleep(dice.random() * 0.05)
+        os.kill(pid, signal.SIGKILL)
+    assert sharers.join() == [None] * 6
+    taken = 0
+    start = time.monotonic_ns()
+    while time.monotonic_ns() < start + 100 * MS:
+        limiter.acquire_sync()
+        taken += 1
+    span = (time.monotonic_ns() - begun) / 1e9
+    assert 2 <= taken <= 10 + 2000 * span
+
+
+def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, name):
+    """Not even one that is stopped with the file lock in hand."""
+    shared = limit(name, 1000, 5)
+    pids = sharers.start("struggle", ["plain"] * 2, limit=shared)
+    limiter = RateLimiter(**shared)
+    time.sleep(0.1)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    limiter.bucket.words.begin()
+    limiter.bucket.words.end()
+    begun = time.monotonic()
+    for _ in range(3):
+        limiter.wait_sync(core.clock.now() + 300 * MS)
+    assert time.monotonic() - begun < 20
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGKILL)
+    assert sharers.join() == [None, None]
+    limiter.acquire_sync()
+
+
+def test_a_forked_child_shares_the_limit_and_has_a_lock_of_its_own(core, sharers, name):
+    """It has inherited the memory, and must not take its parent's lock for its own."""
+    for half in {core.name, "plain"}:
+        shared = limit(f"{name}-{half}", 0.01, 40)
+        (got,) = sharers.run("forked", [half], limit=shared, start=soon(2), tries=2000)
+        assert sum(got) == 40
+
+
+# --- pauses -------------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_heeded_by_all_processes_and_those_who_wait(core, sharers, name):
+    """Nobody gets a permit for that long, and then they come one by one."""
+    shared = limit(name, 200, 5)
+    start = soon(5)
+    sharers.start("poll", both(core, 4), limit=shared, start=start, seconds=2.0)
+    limiter = RateLimiter(**shared)
+    while time.monotonic() < start + 0.1:
+        time.sleep(0.001)
+    before = time.monotonic_ns()
+    limiter.pause(0.4)
+    after = time.monotonic_ns()
+    taken = [tuple(each) for part in sharers.join() for each in part]
+    assert not [each for each in taken if after <= each[0] and each[1] <= before + 400 * MS]
+    late = sorted(end for start, end, _ in taken if start > before + 400 * MS)
+    assert late
+    for count, end in enumerate(late):  # the burst is spent
+        assert count <= 200 * (end - before - 400 * MS) / 1e9
+
+
+def test_a_pause_holds_up_a_waiter_that_stands_in_line_already(core, name):
+    """And one of the other limiter too."""
+    limiter, other = RateLimiter(**limit(name, 50)), RateLimiter(**limit(name, 50))
+    limiter.acquire_sync()
+    limiter.pause(2)  # until both stand there, however busy the machine is
+    waiters = [Job(each.acquire_sync) for each in (limiter, other)]
+    until(lambda: limiter.bucket.queued == other.bucket.queued == 1)
+    begun = time.monotonic()
+    other.pause(2.3)
+    other.pause(0.05)  # the longer one goes on
+    other.pause(0)
+    for waiter in waiters:
+        waiter.result()
+    assert 2.31 <= time.monotonic() - begun < 15
+
+
+# --- names and settings ---------------------------------------------------------------------------------
+
+
+def test_two_limiters_of_one_name_are_one_limit_and_other_names_are_others(core, name):
+    """Any string will do for a name."""
+    one, two = (RateLimiter(**limit(name, 0.01, 2)) for _ in range(2))
+    assert [one.try_acquire(), two.try_acquire(), one.try_acquire()] == [True, True, False]
+    for odd in ("", "/", "..", "a/b", "\0", "ü\n", "\udc80", name * 100):
+        assert RateLimiter(**limit(name + odd + "x", 0.01)).try_acquire()
+
+
+def test_another_rate_under_a_name_in_use_is_refused_and_both_are_named(core, name):
+    """Once nobody uses the name any more, it is free for another rate."""
+    limiter = RateLimiter(**limit(name, 5, 2))
+    with pytest.raises(ValueError, match=r"5\.0 per second with burst 2 .* 7\.0 per second with b"):
+        RateLimiter(**limit(name, 7, 2))
+    with pytest.raises(ValueError, match=r"cannot be 5\.0 per second .*, 9 in any 60\.0 s here"):
+        RateLimiter(**limit(name, 5, 2, windows=[(9, 60)]))
+    assert RateLimiter(**limit(name, 5, 2)).try_acquire(2)
+    assert not limiter.try_acquire()
+    del limiter
+    gc.collect()
+    assert RateLimiter(**limit(name, 7, 2)).try_acquire(2)
+
+
+def test_a_limit_outlives_those_who_use_it(core, name):
+    """Who starts again does not get the burst again."""
+    assert RateLimiter(**limit(name, 0.01, 3)).try_acquire(3)
+    gc.collect()
+    assert not RateLimiter(**limit(name, 0.01, 3)).try_acquire()
+
+
+def test_a_pickle_is_the_same_limit_under_the_same_name(core, name):
+    """So the workers of a process pool share it."""
+    limiter = RateLimiter(**limit(name, 0.01, 3, windows=[(10, 5)]))
+    twin = pickle.loads(pickle.dumps(limiter))
+    assert repr(twin) == repr(limiter)
+    assert twin.try_acquire()
+    assert not limiter.try_acquire(3)
+    assert limiter.try_acquire(2)
+
+
+# --- the place --------------------------------------------------------------------------------------------
+
+
+def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
+    """Nobody else can open them, whatever the umask is."""
+    from opero.limits import machine
+
+    before = os.umask(0)
+    try:
+        limiter = RateLimiter(**limit(name, 5))
+    finally:
+        os.umask(before)
+    place = machine.directory()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    path = limiter.queue._file.path
+    for each in (path, path.with_suffix(".limit")):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("which", [".limit", ".lock"])
+def test_a_file_that_others_can_open_or_a_link_is_refused(name, which):
+    """It may have been put there by somebody else."""
+    limiter = RateLimiter(**limit(name, 5))
+    path = limiter.queue._file.path.with_suffix(which)
+    path.chmod(0o644)
+    with pytest.raises(UnsafePlaceError, match=r"open to others \(mode 0644\)"):
+        RateLimiter(**limit(name, 5))
+    path.unlink()
+    path.symlink_to("/dev/null")
+    with pytest.raises(OSError, match=r"symbolic|Too many levels"):
+        RateLimiter(**limit(name, 5))
+
+
+@pytest.mark.once
+def test_a_directory_that_others_can_open_is_refused(monkeypatch, tmp_path):
+    """Where there is no /dev/shm, it is below the user's runtime directory."""
+    from opero.limits import machine
+
+    monkeypatch.setattr(machine, "_SHM", tmp_path / "none")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    place = machine.directory()
+    assert place.parent == tmp_path.resolve()
+    place.chmod(0o750)
+    with pytest.raises(UnsafePlaceError, match="open to others"):
+        machine.directory()
+    place.rmdir()
+    (tmp_path / "real").mkdir(mode=0o700)
+    place.symlink_to(tmp_path / "real")
+    with pytest.raises(UnsafePlaceError, match="symbolic link"):
+        machine.directory()
+
+
+@pytest.mark.once
+def test_a_file_that_is_not_a_limit_is_replaced_unless_it_is_in_use(name):
+    """Half a file is never seen, so it was broken by somebody."""
+    limiter = RateLimiter(**limit(name, 5))
+    path = limiter.queue._file.path.with_suffix(".limit")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(ValueError, match="is something else for the processes that use it"):
+        RateLimiter(**limit(name, 5))
+    path.unlink()
+    path.write_bytes(whole[:50])
+    path.chmod(0o600)
+    assert RateLimiter(**limit(name, 5)).try_acquire()
+    assert path.read_bytes()[:8] == whole[:8]
+
+
+@pytest.mark.once
+def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, monkeypatch):
+    """Their times count from another moment."""
+    from opero.limits import machine
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "_boot", lambda: "0123")
+        old = RateLimiter(**limit(name, 0.01))
+        assert old.try_acquire()
+        paths = [old.queue._file.path, old.queue._file.path.with_suffix(".limit")]
+        assert all(path.exists() for path in paths)
+    assert RateLimiter(**limit(name, 0.01)).try_acquire()
+    assert not any(path.exists() for path in paths)
+
+
+# --- clocks and deadlines -----------------------------------------------------------------------------------
+
+
+def test_a_machine_wide_limit_goes_by_real_time_under_the_clocks_of_tests(core, name):
+    """Others share it, whose time the test does not move."""
+    limiter = RateLimiter(**limit(name, 20))
+    fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
+    begun = time.monotonic()
+    with skip_waits() as clock:
+        assert [fetch() for _ in range(3)] == ["value"] * 3
+        assert clock.waited >= 0.1
+    with manual_clock() as clock:
+        clock.advance(1000)
+        assert [fetch() for _ in range(3)] == ["value"] * 3
+    assert time.monotonic() - begun >= 5 / 20
+    assert fetch.stats().permit_wait >= 0.2
+
+
+def test_a_deadline_counts_for_a_shared_permit(core, name):
+    """A wait that cannot end in time is not begun."""
+    limiter = RateLimiter(**limit(name, 0.1))
+
+    @opero(retries=1, rate_limit=limiter, timeout=0.2)
+    async def fetch():
+        return "value"
+
+    with manual_clock():
+        assert run(fetch()) == "value"
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            run(fetch())
+    with pytest.raises(DeadlineExceeded):
+        run(fetch())
+    assert time.monotonic() - begun < 5
+    assert limiter.bucket.queued == 0
+
+
+def test_a_permit_is_given_back_if_nobody_has_taken_one_since(core, name):
+    """A task that is cancelled at the moment of the handing out does not use it."""
+    limiter = RateLimiter(**limit(name, 0.01, 3, windows=[(30, 60)]))
+    bucket = limiter.bucket
+    assert bucket.take(core.clock.now()) == 0
+    receipt = bucket.receipt()
+    bucket.undo(receipt)
+    assert limiter.try_acquire(3)
+    bucket.undo(receipt)
+    assert not limiter.try_acquire()
+
+
+def test_a_cancelled_task_leaves_its_place_to_the_next(core, name):
+    """Here as in the other scopes."""
+    limiter = RateLimiter(**limit(name, 20))
+
+    async def main():
+        await limiter.acquire()
+        tasks = [asyncio.ensure_future(limiter.acquire()) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks[:4]:
+            task.cancel()
+        begun = time.monotonic()
+        await tasks[4]
+        return time.monotonic() - begun
+
+    assert run(main()) < 3 / 20
+    assert limiter.bucket.queued == 0
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async"])
+def test_maps_take_their_permits_from_a_machine_wide_limit(core, name, mode):
+    """In every mode the parent takes them."""
+    limiter = RateLimiter(**limit(name, 100))
+    function = halve_async if mode == "async" else halve
+    begun = time.monotonic()
+    assert opmap(mode=mode, workers=2, rate_limit=limiter)(function)(range(20)) == [
+        number / 2 for number in range(20)
+    ]
+    assert time.monotonic() - begun >= 19 / 100
+    assert limiter.bucket.queued == 0
+
+
+def halve(number):
+    return number / 2
+
+
+async def halve_async(number):
+    return number / 2
+
+
+def test_shared_memory_is_let_go_with_its_limiter(core, name):
+    """Neither a descriptor nor a mapping stays behind."""
+    RateLimiter(**limit(name, 5)).try_acquire()
+    gc.collect()
+    before = open_files()
+    for _ in range(5):
+        RateLimiter(**limit(name, 5)).try_acquire()
+    gc.collect()
+    assert open_files() == before
+
+
+def open_files():
+    """Count the open files, where the system tells."""
+    place = Path("/proc/self/fd")
+    return len(list(place.iterdir())) if place.exists() else 0

@@ -1,0 +1,417 @@
+"""Limits in Redis: one rate for all clients of a real server, and the same rate without it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from crowd import Job, run, until, wait_all
+from redis_server import RedisServer
+from sharers import Sharers
+
+from opero import DeadlineExceeded, RateLimiter, opero, opmap
+from opero.testing import skip_waits
+
+pytestmark = [pytest.mark.redis, pytest.mark.once]
+
+MS = 10**6
+SLACK = 0.03
+"""Seconds by which a permit may be noted late, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def sharers() -> Iterator[Sharers]:
+    """A helper that forks processes."""
+    if not hasattr(os, "fork"):
+        pytest.skip("the helper forks")
+    with Sharers() as helper:
+        yield helper
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server that a test may stop."""
+    with RedisServer() as server:
+        yield server
+
+
+def limit(server: RedisServer, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]:
+    name = more.pop("name", uuid4().hex)
+    return {
+        "rate_limit": rate, "burst": burst, "scope": "redis", "name": name, "url": server.url, **more
+    }  # fmt: skip
+
+
+def soon(count: int) -> float:
+    return time.monotonic() + 0.1 + 0.03 * count
+
+
+def assert_about(times: list[int], rate: float, burst: int) -> None:
+    """Check that permits keep to a rate, but for how late each may have been noted."""
+    times = sorted(times)
+    for first, start in enumerate(times):
+        for count, end in enumerate(times[first:], 1):
+            assert count <= burst + rate * ((end - start) / 1e9 + SLACK) + 1e-6
+
+
+def took(work: Any) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+# --- the rate ---------------------------------------------------------------------------------------
+
+
+def test_four_processes_hold_one_rate_and_share_it_fairly(core, sharers, redis_server):
+    """Each gets between half and twice its share, and all of them no more than the rate."""
+    for _ in range(4):  # a machine that is busy with other things may not be fair itself
+        shared = limit(redis_server, 150, 3)
+        times = sharers.run("acquire", [core.name] * 4, limit=shared, start=soon(4), seconds=1.0)
+        assert_about([time for each in times for time in each], 150, 3)
+        share = sum(map(len, times)) / 4
+        if share > 20 and all(share / 2 <= len(each) <= 2 * share for each in times):
+            return
+    raise AssertionError(list(map(len, times)))
+
+
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_threads_and_event_loops_of_several_processes_share_a_limit(
+    core, sharers, redis_server, how
+):
+    """Decorated functions in two threads or two loops of each of two processes."""
+    shared = limit(redis_server, 150, 2, windows=[(30, 0.25)])
+    found = sharers.run("call", [core.name] * 2, limit=shared, start=soon(2), count=15, how=how)
+    times = sorted(time for part in found for time in part)
+    assert len(times) == 60
+    assert_about(times, 150, 2)
+    assert times[-1] - times[0] >= (60 - 2) / 150 * 1e9 - SLACK * 1e9
+
+
+def test_a_burst_is_handed_out_once_to_all_who_ask_at_the_same_moment(core, sharers, redis_server):
+    """The server takes one after the other."""
+    shared = limit(redis_server, 0.01, 30)
+    got = sharers.run("grab", [core.name] * 4, limit=shared, start=soon(4), tries=40)
+    assert sum(got) == 30
+
+
+def test_waiters_of_one_process_are_served_in_their_order(core, redis_server):
+    """Tasks of one loop, many more than have a seat."""
+    limiter = RateLimiter(**limit(redis_server, 200))
+    order = []
+
+    async def wait(number):
+        await limiter.acquire()
+        order.append(number)
+
+    async def main():
+        tasks = []
+        for number in range(40):
+            tasks.append(asyncio.ensure_future(wait(number)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    assert took(lambda: run(main())) >= 39 / 200
+    assert sorted(order) == list(range(40))
+    assert all(abs(place - number) < 8 for place, number in enumerate(order))
+    assert not len(limiter.queue._room)
+
+
+def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
+    """Who waits for long asks again, and a deadline before the slot is told at once."""
+    limiter = RateLimiter(**limit(redis_server, 0.5))
+    assert limiter.try_acquire()
+    state = redis_server.command("HGETALL", limiter.queue._keys[0])
+    fetch = opero(retries=1, rate_limit=limiter, timeout=1.02)(lambda: "value")
+    with pytest.raises(DeadlineExceeded):
+        fetch()
+    assert not limiter.try_acquire()
+    assert redis_server.command("HGETALL", limiter.queue._keys[0]) == state
+    assert 1.2 <= took(limiter.acquire_sync) < 20
+
+
+def test_weights_and_windows_count_on_the_server(core, redis_server):
+    """Three at once from a burst of five, and all of it within a further limit."""
+    shared = limit(redis_server, 100, 5, windows=[(10, 60)])
+    limiter, other = RateLimiter(**shared), RateLimiter(**shared)
+    assert limiter.try_acquire(3)
+    assert other.try_acquire(2)
+    time.sleep(0.1)
+    assert not other.try_acquire()  # the window's burst is spent
+    with pytest.raises(ValueError, match="weight=6"):
+        limiter.try_acquire(6)
+    begun = time.monotonic()
+    quick = RateLimiter(**limit(redis_server, 100, 20))
+    quick.acquire_sync(20)
+    quick.acquire_sync(20)
+    assert 0.19 <= time.monotonic() - begun < 15
+
+
+def test_keys_expire_by_themselves(core, redis_server):
+    """As soon as the state says nothing any more."""
+    limiter = RateLimiter(**limit(redis_server, 100, 5, name="{a} b/ü"))
+    limiter.acquire_sync(5)
+    limiter.pause(1.5)
+    keys = [key for key in redis_server.command("KEYS", "opero:limit:*") if b"%7Ba%7D" in key]
+    assert len(keys) == 2
+    assert all(0 < redis_server.command("PTTL", key) < 5000 for key in keys)
+
+
+def test_a_clock_of_the_server_that_has_gone_back_holds_nobody_up_for_long(core, redis_server):
+    """An arrival time that no slot can have made is not believed."""
+    limiter = RateLimiter(**limit(redis_server, 100))
+    limiter.acquire_sync()
+    key = limiter.queue._keys[0]
+    later = float(redis_server.command("HGET", key, "rate")) + 3600e6
+    redis_server.command("HSET", key, "rate", f"{later:.3f}")
+    assert took(limiter.acquire_sync) < 15
+
+
+# --- those who leave ------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_task_gives_its_slot_back_and_leaves_no_pending_answer(core, redis_server):
+    """The last one's slot is free again; what the connection says next belongs to the next."""
+    limiter = RateLimiter(**limit(redis_server, 3))
+
+    async def main():
+        await limiter.acquire()
+        for pause in (0, 0.0001, 0.0003, 0.001, 0.05):
+            task = asyncio.ensure_future(limiter.acquire())
+            await asyncio.sleep(pause)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        begun = time.monotonic()
+        await limiter.acquire()
+        return time.monotonic() - begun
+
+    assert run(main()) < 4 / 3 + 1
+    assert not len(limiter.queue._room)
+
+
+def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
+    """Nobody has asked since, so the server has what it had before."""
+    limiter = RateLimiter(**limit(redis_server, 1.1))
+    key = limiter.queue._keys[0]
+
+    async def main():
+        await limiter.acquire()
+        before = redis_server.command("HGETALL", key)
+        task = asyncio.ensure_future(limiter.acquire())
+        while redis_server.command("HGETALL", key) == before:
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(0.2)  # until it has the answer, and waits for its slot
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert redis_server.command("HGETALL", key) == before
+
+    run(main())
+
+
+def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
+    """As a cancelled task does."""
+    limiter = RateLimiter(**limit(redis_server, 1.1))
+    key = limiter.queue._keys[0]
+    limiter.acquire_sync()
+    before = redis_server.command("HGETALL", key)
+    job = Job(limiter.acquire_sync)
+    until(lambda: redis_server.command("HGETALL", key) != before)
+    time.sleep(0.2)  # until it has the answer, and waits for its slot
+    job.interrupt()
+    assert isinstance(job.wait().error, KeyboardInterrupt)
+    assert redis_server.command("HGETALL", key) == before
+    assert not len(limiter.queue._room)
+
+
+# --- pauses ---------------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_heeded_by_other_clients_and_by_those_who_sleep(core, redis_server):
+    """Two limiters of one name, as in two processes."""
+    shared = limit(redis_server, 10, 3)
+    limiter, other = RateLimiter(**shared), RateLimiter(**shared)
+    limiter.acquire_sync(3)
+    jobs = [Job(other.acquire_sync) for _ in range(2)]
+    jobs.append(Job(run, other.acquire()))
+    until(lambda: len(other.queue._room) == 3)
+    time.sleep(0.02)
+    begun = time.monotonic()
+    limiter.pause(0.5)
+    limiter.pause(0.1)
+    limiter.pause(0)
+    assert not other.try_acquire()
+    wait_all(jobs)
+    assert [job.error for job in jobs] == [None] * 3
+    assert 0.7 <= time.monotonic() - begun < 15  # one by one, as the burst is spent
+
+
+# --- outages ----------------------------------------------------------------------------------------------
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("fault", ["stop", "freeze", "fill"])
+def test_without_the_server_the_same_limit_goes_on_and_it_heals_by_itself(
+    core, own_server, caplog, fault
+):
+    """Never unlimited, one warning, a bounded price; and back to the server when it is back."""
+    limiter = RateLimiter(**limit(own_server, 100, 2))
+    fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
+    fetch()
+    getattr(own_server, fault)()
+    begun = time.monotonic()
+    times = []
+    for _ in range(15):
+        fetch()
+        times.append(time.monotonic_ns())
+    assert time.monotonic() - begun < 10
+    assert_about(times, 100, 2)
+    assert len(warnings_of(caplog)) == 1
+    assert "127.0.0.1" in warnings_of(caplog)[0]
+    {"stop": own_server.start, "freeze": own_server.thaw, "fill": own_server.drain}[fault]()
+    end = time.monotonic() + 20
+    while limiter.queue._outage._out:
+        assert time.monotonic() < end
+        fetch()
+        time.sleep(0.02)
+    assert own_server.command("HGETALL", limiter.queue._keys[0])
+    assert len(warnings_of(caplog)) <= 2
+
+
+def test_tasks_that_wait_when_the_server_freezes_get_their_permits(core, own_server):
+    """Those that ask, those that sleep and those in the room, within the limit of this process."""
+    limiter = RateLimiter(**limit(own_server, 50))
+    times = []
+
+    async def wait():
+        await limiter.acquire()
+        times.append(time.monotonic_ns())
+
+    async def main():
+        tasks = [asyncio.ensure_future(wait()) for _ in range(30)]
+        while len(times) < 3:
+            await asyncio.sleep(0.002)
+        own_server.freeze()
+        await asyncio.gather(*tasks)
+
+    assert took(lambda: run(main())) >= 29 / 50 / 2
+    assert len(times) == 30
+    own_server.thaw()
+    # eight had a slot from the server when it froze; and from then on the limit is that of this process
+    times.sort()
+    for first, start in enumerate(times):
+        span = (times[-1] - start) / 1e9
+        assert len(times) - first <= 1 + 8 + 50 * (span + SLACK)
+
+
+def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_server):
+    """All of them get their permits, and none is left with somebody else's answer."""
+    limiter = RateLimiter(**limit(own_server, 300, 5))
+    stop = threading.Event()
+    counts = [0] * 4
+
+    def threads(number):
+        while not stop.is_set():
+            limiter.acquire_sync()
+            counts[number] += 1
+
+    async def tasks(number):
+        async def one():
+            while not stop.is_set():
+                await limiter.acquire()
+                counts[number] += 1
+
+        await asyncio.gather(*[one() for _ in range(3)])
+
+    jobs = [Job(threads, 0), Job(threads, 1), Job(run, tasks(2)), Job(run, tasks(3))]
+    begun = time.monotonic()
+    for _ in range(2):
+        time.sleep(0.15)
+        own_server.restart()
+    until(lambda: not limiter.queue._outage._out)
+    before = list(counts)
+    until(lambda: all(now > then for now, then in zip(counts, before, strict=True)))
+    stop.set()
+    for job in jobs:
+        job.result()
+    span = time.monotonic() - begun
+    assert sum(counts) <= 300 * (span + SLACK) + 4 * 5 + 2 * 8 + 8  # a new server knows of nothing
+    assert not len(limiter.queue._room)
+
+
+# --- the rest -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+def test_maps_take_their_permits_from_a_limit_in_redis(core, redis_server, mode):
+    """In every mode the parent takes them."""
+    limiter = RateLimiter(**limit(redis_server, 100))
+    function = halve_async if mode == "async" else halve
+    begun = time.monotonic()
+    assert opmap(mode=mode, workers=2, rate_limit=limiter)(function)(range(20)) == [
+        number / 2 for number in range(20)
+    ]
+    assert time.monotonic() - begun >= 19 / 100
+
+
+def halve(number):
+    return number / 2
+
+
+async def halve_async(number):
+    return number / 2
+
+
+def test_a_map_goes_on_without_the_server(core, own_server):
+    """With the limit of this process."""
+    limiter = RateLimiter(**limit(own_server, 100))
+
+    @opmap(mode="thread", workers=2, rate_limit=limiter)
+    def double(number):
+        if number == 3:
+            own_server.stop()
+        return 2 * number
+
+    assert took(lambda: double(range(20))) >= 18 / 100
+
+
+def test_a_pickle_is_the_same_limit_and_a_repr_shows_no_password(core):
+    """The URL goes with the pickle, so that workers find the server."""
+    with RedisServer(password="secret") as server:
+        limiter = RateLimiter(**limit(server, 0.01, 2))
+        twin = pickle.loads(pickle.dumps(limiter))
+        assert [limiter.try_acquire(), twin.try_acquire(), limiter.try_acquire()] == [
+            True, True, False
+        ]  # fmt: skip
+        assert repr(twin) == repr(limiter)
+        assert "secret" not in repr(limiter)
+    gc.collect()
+
+
+def test_a_limit_in_redis_goes_by_real_time_under_the_clocks_of_tests(core, redis_server):
+    """Others share it, whose time the test does not move."""
+    limiter = RateLimiter(**limit(redis_server, 20))
+    fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
+    with skip_waits():
+        assert took(lambda: [fetch() for _ in range(4)]) >= 3 / 20
+    assert fetch.stats().permit_wait >= 0.1
+
+
+def test_a_wrong_url_is_refused_without_its_password():
+    """When the limiter is made, not when it is used."""
+    with pytest.raises(ValueError, match="Redis URL") as caught:
+        RateLimiter(5, scope="redis", name="x", url="http://:secret@nowhere")
+    assert "secret" not in str(caught.value)

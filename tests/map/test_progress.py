@@ -1,0 +1,375 @@
+"""Progress: a bar in a real pseudo-terminal, silence elsewhere, and functions that are told."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from types import SimpleNamespace
+
+import pytest
+from crowd import PATIENCE
+
+from opero.map import progress
+from opero.map.progress import Progress
+
+pytestmark = pytest.mark.once
+
+BEGIN = "import sys, time\nfrom opero.map import progress\n"
+
+
+def in_terminal(code: str, columns: int = 120) -> tuple[str, int]:
+    """Run a program whose stderr is a pseudo-terminal; return what was written there, and its exit."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    program = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + textwrap.dedent(code)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            written += chunk
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+        code_of_exit = program.wait(PATIENCE)
+    return written.decode(), code_of_exit
+
+
+def lines_of(written: str) -> list[str]:
+    """Return what stays visible on each line of a terminal: a carriage return begins it anew."""
+    lines = []
+    for line in written.replace("\r\n", "\n").split("\n"):
+        shown = ""
+        for part in re.sub(r"\x1b\[\w", "", line).split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown.rstrip())
+    return lines
+
+
+# --- the bar ------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_a_bar_that_ends_exact():
+    """Whatever was left out in between, and also when items fail."""
+    written, code = in_terminal(
+        """
+        with progress.open(True, 5000, "work") as bar:
+            for done in range(1, 5001):
+                bar.update(done, done // 100, done // 50)
+                if done % 1000 == 0:
+                    time.sleep(0.11)
+        """
+    )
+    assert code == 0, written
+    *_, last, after = lines_of(written)
+    assert "work: 100%" in last
+    assert "5000/5000" in last
+    assert "failed=50, retried=100" in last
+    assert after == ""
+    assert 3 <= written.count("\r") <= 20
+
+
+def test_an_unknown_length_is_counted():
+    """There is no percentage, and the number at the end is exact."""
+    written, code = in_terminal(
+        """
+        with progress.open(True, None, "work") as bar:
+            for done in range(1, 1235):
+                bar.update(done, 0, 7)
+        """
+    )
+    assert code == 0, written
+    *_, last, after = lines_of(written)
+    assert last.startswith("work: 1234it")
+    assert "failed=0, retried=7" in last
+    assert "%" not in last
+    assert after == ""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ValueError"])
+def test_an_interrupted_map_leaves_a_clean_line(error):
+    """The traceback begins on a line of its own, below the bar as far as it came."""
+    written, code = in_terminal(
+        f"""
+        with progress.open(True, 100, "work") as bar:
+            bar.update(42, 1, 2)
+            raise {error}("stop")
+        """
+    )
+    assert code != 0
+    lines = lines_of(written)
+    (bar,) = [line for line in lines if "work" in line and "%|" in line]
+    assert "42/100" in bar
+    assert lines[lines.index(bar) + 1] == "Traceback (most recent call last):"
+
+
+def test_a_signal_in_the_middle_leaves_a_clean_line():
+    """SIGINT may come while tqdm draws."""
+    written, code = in_terminal(
+        """
+        import os, signal, threading
+        progress.INTERVAL = 0
+        done = 0
+        with progress.open(True, 10**9, "work") as bar:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            while True:
+                done += 1
+                bar.update(done, 0, 0)
+        """
+    )
+    assert code != 0
+    lines = lines_of(written)
+    begins = [place for place, line in enumerate(lines) if "Traceback" in line]
+    assert begins
+    assert all(lines[place].startswith("Traceback") for place in begins)
+    assert "KeyboardInterrupt" in lines[-2]
+
+
+def test_a_bar_leaves_no_thread_and_fixes_no_start_method():
+    """The library would start a thread that watches it, and make a lock of `multiprocessing`."""
+    written, code = in_terminal(
+        """
+        import threading, multiprocessing
+        with progress.open(True, 10, "work") as bar:
+            bar.update(10, 0, 0)
+        assert threading.active_count() == 1, threading.enumerate()
+        assert multiprocessing.get_start_method(allow_none=True) is None
+        """
+    )
+    assert code == 0, written
+
+
+def test_two_bars_one_after_the_other_stand_on_lines_of_their_own():
+    """A closed bar gives its place back."""
+    written, code = in_terminal(
+        """
+        for name in ["one", "two"]:
+            with progress.open(True, 10, name) as bar:
+                bar.update(10, 0, 0)
+        """
+    )
+    assert code == 0, written
+    one, two, after = lines_of(written)
+    assert one.startswith("one: 100%")
+    assert two.startswith("two: 100%")
+    assert after == ""
+
+
+# --- whole maps -----------------------------------------------------------------------------------------
+
+MAP = """
+import asyncio, os, signal, threading
+from opero import opmap
+OPTIONS = {"workers": 2, "retries": 2, "min_delay": 0.001, "max_delay": 0.001}
+def work(x, boss=None):
+    if x == "die": os._exit(5)
+    if x == "interrupt": os.kill(boss, signal.SIGINT)
+    if x == "wait": time.sleep(0.5)
+    if x in range(3, 1000, 10): raise ValueError(x)
+    return x
+async def awork(x, boss=None):
+    if x == "wait": await asyncio.sleep(60)
+    return work(x, boss)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("thread", "mapped(range(50))"),
+        ("process", "mapped(iter(range(50)))"),
+        ("async", "list(mapped.stream(range(50)))"),
+        ("async", "asyncio.run(mapped.amap(x for x in range(50)))"),
+        ("async_process", "mapped(range(50))"),
+    ],
+)
+def test_the_bar_of_a_map_is_exact_though_items_fail(mode, form):
+    """In every mode and form, of known and of unknown length."""
+    function = "awork" if "async" in mode else "work"
+    written, code = in_terminal(
+        f"{MAP}\nmapped = opmap(mode={mode!r}, **OPTIONS)({function})\n{form}"
+    )
+    assert code == 0, written
+    *_, last, after = lines_of(written)
+    assert "failed=5, retried=5" in last
+    assert ("50/50" in last) == (
+        "range(50))" in form and "iter" not in form and " for " not in form
+    )
+    assert "50/50" in last or "50it" in last
+    assert after == ""
+
+
+def test_the_bar_of_a_map_counts_dead_workers_and_cached_items():
+    """A death is a failed attempt; what the cache answers is done."""
+    written, code = in_terminal(
+        MAP
+        + "mapped = opmap(mode='process', cache=True, **OPTIONS)(work)\n"
+        + "mapped([*range(0, 100, 10), 'die', *range(1, 100, 10), 0, 10, 20])\n"
+        + "mapped(range(0, 100, 10))\n"
+    )
+    assert code == 0, written
+    *_, first, second, after = lines_of(written)
+    assert "24/24" in first
+    assert "23/23" in first or "failed=1, retried=1" in first
+    assert "10/10" in second
+    assert "failed=0, retried=0" in second
+    assert after == ""
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
+def test_an_interrupted_map_says_how_far_it_came_and_leaves_a_clean_line(mode):
+    """By a signal, while an item runs; it is one that the first ones did not have to wait for."""
+    function = "awork" if "async" in mode else "work"
+    written, code = in_terminal(
+        MAP
+        + "items = [*range(4, 10), 'interrupt', *range(14, 20), *['wait'] * 4]\n"
+        + f"opmap(mode={mode!r}, chunk_size=1, **OPTIONS)({function})(items, boss=os.getpid())\n"
+    )
+    assert code != 0, written
+    lines = lines_of(written)
+    (bar,) = [line for line in lines if line.startswith(function)]
+    done = re.search(r"(\d+)/17", bar)
+    assert done is not None
+    assert int(done[1]) >= 4
+    assert "failed=0, retried=0" in bar
+    assert lines[lines.index(bar) + 1] == "Traceback (most recent call last):"
+    assert "KeyboardInterrupt" in lines[-2]
+
+
+# --- silence ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prelude", ["", "sys.stderr.close()", "sys.stderr = None"])
+def test_without_a_terminal_nothing_is_printed_and_tqdm_stays_away(prelude):
+    """A log file gets no bar."""
+    code = (
+        f"{prelude}\n"
+        "with progress.open(True, 10, 'work') as bar: bar.update(10, 0, 0)\n"
+        "assert 'tqdm' not in sys.modules\n"
+        "print('done')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", BEGIN + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
+
+
+def test_no_bar_is_shown_in_a_terminal_when_none_is_asked_for():
+    """And tqdm is not imported."""
+    written, code = in_terminal(
+        """
+        with progress.open(False, 10, "work") as bar:
+            bar.update(10, 0, 0)
+        assert "tqdm" not in sys.modules
+        """
+    )
+    assert (written, code) == ("", 0)
+
+
+# --- notebooks ----------------------------------------------------------------------------------------
+
+
+def test_what_looks_like_a_notebook_shows_a_bar_without_a_terminal(monkeypatch):
+    """A shell with a kernel; the real thing is in `map/test_notebook.py`."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    with progress.open(True, 10, "work") as bar:
+        bar.update(10, 1, 2)
+    assert "10/10" in stream.getvalue()
+    assert "failed=1, retried=2" in stream.getvalue()
+
+
+def test_an_interactive_shell_without_a_kernel_is_no_notebook(monkeypatch):
+    """IPython in a terminal goes by the terminal."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    shell = SimpleNamespace()
+    for found in [lambda: shell, lambda: None]:
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=found))
+        assert type(progress.open(True, 10, "work")) is progress.Silent
+
+
+# --- functions that are told --------------------------------------------------------------------------
+
+
+def test_a_function_is_told_at_most_ten_times_a_second_and_the_end_exactly():
+    """A million updates cost next to nothing."""
+    told: list[Progress] = []
+    begun = time.monotonic()
+    with progress.open(told.append, 10**6, "work") as bar:
+        for done in range(1, 10**6 + 1):
+            bar.update(done, 3, 4)
+    took = time.monotonic() - begun
+    assert len(told) <= took / progress.INTERVAL + 1
+    assert told[-1][:4] == (10**6, 3, 4, 10**6)
+    assert 0 < told[-1].elapsed <= took
+    assert [each.done for each in told] == sorted({each.done for each in told})
+
+
+def test_a_function_is_told_once_about_a_map_of_nothing():
+    """So that whoever waits for the end sees it."""
+    told: list[Progress] = []
+    with progress.open(told.append, 0, "work"):
+        pass
+    assert [each[:4] for each in told] == [(0, 0, 0, 0)]
+
+
+def test_a_function_is_told_the_end_once(monkeypatch):
+    """Also if the last update was told already, and if close is called again."""
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    told: list[Progress] = []
+    bar = progress.open(told.append, None, "work")
+    bar.update(1, 0, 0)
+    bar.update(2, 0, 0)
+    bar.close()
+    bar.close()
+    bar.update(3, 0, 0)
+    assert [(each.done, each.total) for each in told] == [(1, None), (2, None)]
+
+
+def test_what_a_function_raises_comes_out_and_it_is_not_called_again(monkeypatch):
+    """A user who wants to stop a map this way can."""
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    calls = []
+
+    def tell(state: Progress) -> None:
+        calls.append(state.done)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), progress.open(tell, 10, "work") as bar:
+        bar.update(5, 0, 0)
+    assert calls == [5]
+
+
+def test_a_function_is_told_how_far_an_interrupted_map_came():
+    """The error of the map comes out as it is."""
+    told: list[Progress] = []
+
+    def interrupted() -> None:
+        with progress.open(told.append, 10, "work") as bar:
+            bar.update(7, 0, 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [each.done for each in told] == [7]

@@ -1,0 +1,721 @@
+"""Single flight for threads: one run per missing key, shared by everybody who came for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from crowd import (
+    Job,
+    flights_of,
+    followers,
+    run,
+    standing_clock,
+    together,
+    traceback_length,
+    until,
+    wait_all,
+)
+
+import opero as package
+from opero import AllFailedError, opero
+from opero.runners import sync
+
+FINAL = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
+KEYS = [1, "one", (1, "one"), {"one": [1]}]
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits():
+    """Fail a test after which one more thread counts as waiting."""
+    before = set(sync._waiting)
+    yield
+    assert set(sync._waiting) <= before
+
+
+def gathered(function: Any, count: int) -> Any:
+    """Return a gate for the leader to wait at until all others follow it."""
+    return lambda: until(lambda: followers(function) == count - 1)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_32_threads_on_one_missing_key_run_the_function_once_and_share_its_value(key):
+    """They all get the very object that the only run returned."""
+    runs = []
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        runs.append(key)
+        gathered(fetch, 32)()
+        return object()
+
+    jobs = together(32, lambda _: fetch(key))
+    assert len(runs) == 1
+    assert {id(job.result()) for job in jobs} == {id(jobs[0].value)}
+    assert fetch(key) is jobs[0].value
+    assert flights_of(fetch) == []
+    stats = fetch.stats()
+    assert (stats.calls, stats.hits, stats.misses, stats.attempts) == (33, 1, 32, 1)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_32_threads_share_one_failure_which_is_not_cached(key):
+    """They all get the very exception that the only run raised; the next call runs again."""
+    runs = []
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        runs.append(key)
+        if len(runs) > 1:
+            return "late"
+        gathered(fetch, 32)()
+        raise ValueError("not there")
+
+    jobs = together(32, lambda _: fetch(key))
+    assert len(runs) == 1
+    assert {id(job.error) for job in jobs} == {id(jobs[0].error)}
+    assert type(jobs[0].error) is ValueError
+    assert flights_of(fetch) == []
+    assert len(fetch.store) == 0
+    assert fetch(key) == "late"
+
+
+def test_the_shared_failure_tells_where_it_came_from_and_not_who_else_got_it():
+    """Its traceback does not grow with the number of threads that raise it."""
+
+    @opero(retries=1, cache=True)
+    def fetch():
+        gathered(fetch, 32)()
+        raise ValueError("not there")
+
+    jobs = together(32, lambda _: fetch())
+    error = jobs[0].error
+    assert error is not None
+    assert traceback_length(error) < 12
+    names = {
+        frame.f_code.co_name for frame, _ in __import__("traceback").walk_tb(error.__traceback__)
+    }
+    assert "fetch" in names
+
+
+def test_retries_are_made_once_for_all_who_wait():
+    """A run with retries is one run: its attempts, its retries and its one `AllFailedError`."""
+    attempts = []
+
+    @opero(retries=3, min_delay=0, max_delay=0, cache=True)
+    def fetch():
+        attempts.append(1)
+        gathered(fetch, 8)()
+        raise ValueError(len(attempts))
+
+    jobs = together(8, lambda _: fetch())
+    error = jobs[0].error
+    assert type(error) is AllFailedError
+    assert [str(each) for each in error.errors] == ["1", "2", "3"]
+    assert {id(job.error) for job in jobs} == {id(error)}
+    assert (fetch.stats().attempts, fetch.stats().retries, fetch.stats().failures) == (3, 2, 1)
+
+
+def test_none_is_shared_and_cached_like_any_value():
+    """A run that returns None is over like any other."""
+    runs = []
+
+    @opero(retries=1, cache=True)
+    def fetch():
+        runs.append(1)
+        gathered(fetch, 8)()
+
+    assert [job.result() for job in together(8, lambda _: fetch())] == [None] * 8
+    assert fetch() is None
+    assert len(runs) == 1
+
+
+def test_every_spelling_of_a_call_joins_the_same_run():
+    """Positional, by keyword, and with the default spelled out."""
+    runs = []
+
+    @opero(retries=1, cache=True)
+    def fetch(a, b=2):
+        runs.append(1)
+        gathered(fetch, 4)()
+        return a + b
+
+    spellings = [
+        lambda: fetch(1),
+        lambda: fetch(1, 2),
+        lambda: fetch(a=1),
+        lambda: fetch(b=2, a=1),
+    ]
+    assert [job.result() for job in together(4, lambda n: spellings[n]())] == [3] * 4
+    assert len(runs) == 1
+
+
+def test_runs_of_different_keys_do_not_wait_for_each_other():
+    """Two runs are inside the function at the same time."""
+    meet = threading.Barrier(2)
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        meet.wait(10)
+        return key
+
+    assert [job.result() for job in together(2, fetch)] == [0, 1]
+
+
+def test_threads_that_find_an_outdated_value_run_once():
+    """Expiry starts one run, not one per thread."""
+    runs = []
+
+    @opero(retries=1, cache=True, cache_ttl=60)
+    def fetch():
+        runs.append(1)
+        if len(runs) == 2:
+            gathered(fetch, 16)()
+        return len(runs)
+
+    with standing_clock(fetch.clock) as clock:
+        assert fetch() == 1
+        clock.advance(61 * 10**9)
+        assert [job.result() for job in together(16, lambda _: fetch())] == [2] * 16
+    assert len(runs) == 2
+
+
+def test_instances_have_runs_of_their_own():
+    """Threads that call a method of one new instance share; those of two instances do not."""
+    runs = []
+    both = threading.Barrier(2)
+
+    class Source:
+        @opero(retries=1, cache=True)
+        def fetch(self):
+            runs.append(self)
+            until(lambda: followers(Source.fetch) == 14)
+            both.wait(10)
+            return self
+
+    sources = [Source(), Source()]
+    jobs = together(16, lambda number: sources[number % 2].fetch())
+    assert [job.result() for job in jobs] == sources * 8
+    assert len(runs) == 2
+    assert flights_of(Source.fetch) == []
+
+
+# --- interrupted leaders ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [1, (1, "one")], ids=repr)
+@pytest.mark.parametrize("final", FINAL, ids=lambda kind: kind.__name__)
+def test_a_leader_that_is_interrupted_leaves_its_followers_to_run_once_more(key, final):
+    """One of the followers leads a second run, and all the others get that one's value."""
+    runs = []
+
+    @opero(retries=3, cache=True)
+    def fetch(key):
+        runs.append(1)
+        if len(runs) == 1:
+            gathered(fetch, 16)()
+            raise final
+        return "value"
+
+    jobs = together(16, lambda _: fetch(key))
+    assert [type(job.error) for job in jobs if job.error] == [final]
+    assert [job.value for job in jobs if not job.error] == ["value"] * 15
+    assert len(runs) == 2
+    assert flights_of(fetch) == []
+    assert fetch(key) == "value"
+
+
+def test_if_every_run_is_interrupted_each_caller_gets_an_interruption_of_its_own():
+    """Nobody inherits another's, and nobody is left waiting."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        raise SystemExit(threading.get_ident())
+
+    jobs = together(32, lambda _: fetch(1))
+    assert sorted(job.error.code for job in jobs) == sorted(job.thread.ident for job in jobs)
+    assert flights_of(fetch) == []
+
+
+def test_an_interruption_is_never_shared_even_with_a_long_line_of_followers():
+    """One interruption after the other does not pile up frames until the stack is full."""
+    runs = []
+
+    @opero(retries=1, cache=True)
+    def fetch():
+        runs.append(1)
+        until(lambda: followers(fetch) == 120 - len(runs))
+        raise KeyboardInterrupt
+
+    jobs = together(120, lambda _: fetch())
+    assert {type(job.error) for job in jobs} == {KeyboardInterrupt}
+    assert len(runs) == 120
+    assert max(traceback_length(job.error) for job in jobs) < 20
+
+
+# --- recursion and circles --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_a_function_may_call_itself_with_the_key_it_is_running_for(key):
+    """The inner call runs on its own instead of waiting for the outer one for ever."""
+    depth = []
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        depth.append(1)
+        return 1 if len(depth) == 3 else 1 + fetch(key)
+
+    assert Job(fetch, key).result() == 3
+    assert len(depth) == 3
+    assert flights_of(fetch) == []
+    assert fetch(key) == 3
+
+
+def test_recursion_through_two_functions_does_not_hang():
+    """The same for a circle of functions in one thread."""
+    depth = []
+
+    @opero(retries=1, cache=True)
+    def one(x):
+        depth.append(1)
+        return "end" if len(depth) > 2 else two(x)
+
+    @opero(retries=1, cache=True)
+    def two(x):
+        return one(x)
+
+    assert Job(one, 1).result() == "end"
+    assert flights_of(one) == flights_of(two) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_a_circle_of_threads_does_not_hang(count):
+    """Thread 0 leads key 0 and needs key 1, whose leader needs key 2, ..., who needs key 0."""
+    everybody = threading.Barrier(count)
+    local = threading.local()
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        if getattr(local, "inside", False):
+            return f"on its own: {key}"
+        local.inside = True
+        everybody.wait(10)
+        return f"{key} <- {fetch((key + 1) % count)}"
+
+    jobs = together(count, fetch)
+    for number, job in enumerate(jobs):
+        assert job.result().startswith(f"{number} <- ")
+    assert flights_of(fetch) == []
+
+
+def test_circles_of_threads_over_and_over_do_not_hang():
+    """The two threads meet in every order that 300 rounds come up with."""
+    local = threading.local()
+    rounds = 300
+    meet = threading.Barrier(2)
+
+    @opero(retries=1, cache=True)
+    def fetch(key, number):
+        if getattr(local, "inside", False):
+            return 1
+        local.inside = True
+        try:
+            return 1 + fetch(1 - key, number)
+        finally:
+            local.inside = False
+
+    def work(key):
+        for number in range(rounds):
+            meet.wait(20)
+            assert fetch(key, number) in {1, 2, 3}
+
+    for job in together(2, work):
+        job.result()
+    assert flights_of(fetch) == []
+
+
+def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
+    """Wherever the stack happens to be full, every run that was begun is over afterwards."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        return fetch(key + 1)
+
+    def deeper(levels):
+        return fetch(levels * 10**6) if levels == 0 else deeper(levels - 1)
+
+    for levels in range(12):
+        job = Job(deeper, levels)
+        job.wait()
+        assert isinstance(job.error, RecursionError)
+        assert flights_of(fetch) == []
+    with_same_key = opero(retries=1, cache=True)(lambda: with_same_key())
+    assert isinstance(Job(with_same_key).wait().error, RecursionError)
+    assert flights_of(with_same_key) == []
+
+
+def test_a_follower_of_a_run_that_recurses_without_end_gets_its_error():
+    """The leader's RecursionError reaches a thread with an empty stack too."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        if key == 0:
+            until(lambda: followers(fetch) == 1)
+        return fetch(key + 1)
+
+    leader = Job(fetch, 0)
+    until(lambda: flights_of(fetch))
+    follower = Job(fetch, 0)
+    for job in wait_all([leader, follower]):
+        assert isinstance(job.error, RecursionError)
+    assert flights_of(fetch) == []
+
+
+# --- invalidation while a run is under way ----------------------------------------------------------
+
+FORGETTING = {
+    "cache_invalidate": lambda function: function.cache_invalidate(1),
+    "cache_clear": lambda function: function.cache_clear(),
+    "clear_cache": lambda function: package.clear_cache("single flight"),
+}
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_value_invalidated_while_it_is_made_is_not_stored(forget):
+    """Who waits already gets it; who comes later starts a fresh run, and that one is stored."""
+    runs = []
+    gates = [threading.Event(), threading.Event()]
+
+    @opero(retries=1, cache=True, cache_namespace="single flight")
+    def fetch(key):
+        number = len(runs)
+        runs.append(number)
+        gates[number].wait(10)
+        return f"value {number}"
+
+    old = [Job(fetch, 1) for _ in range(3)]
+    until(lambda: followers(fetch) == 2)
+    forget(fetch)
+    new = [Job(fetch, 1)]
+    until(lambda: len(runs) == 2)
+    new += [Job(fetch, 1), Job(fetch, 1)]
+    until(lambda: followers(fetch) == 2)
+    gates[0].set()
+    assert [job.result() for job in old] == ["value 0"] * 3
+    assert len(fetch.store) == 0
+    assert not any(job.over for job in new)
+    late = Job(fetch, 1)  # joins the fresh run, which the old one's end must not have hidden
+    until(lambda: followers(fetch) == 3)
+    gates[1].set()
+    assert [job.result() for job in [*new, late]] == ["value 1"] * 4
+    assert fetch(1) == "value 1"
+    assert len(runs) == 2
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_failure_after_an_invalidation_does_not_touch_the_fresh_run(forget):
+    """The old run's failure is for those who waited for it."""
+    runs = []
+    gates = [threading.Event(), threading.Event()]
+
+    @opero(retries=1, cache=True, cache_namespace="single flight")
+    def fetch(key):
+        number = len(runs)
+        runs.append(number)
+        gates[number].wait(10)
+        if number == 0:
+            raise ValueError("old")
+        return "new"
+
+    old = Job(fetch, 1)
+    until(lambda: len(runs) == 1)
+    forget(fetch)
+    new = Job(fetch, 1)
+    until(lambda: len(runs) == 2)
+    gates[0].set()
+    assert isinstance(old.wait().error, ValueError)
+    assert len(flights_of(fetch)) == 1
+    gates[1].set()
+    assert new.result() == fetch(1) == "new"
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_function_may_invalidate_the_key_it_is_running_for(forget):
+    """Its value is returned and not stored."""
+    runs = []
+
+    @opero(retries=1, cache=True, cache_namespace="single flight")
+    def fetch(key):
+        runs.append(1)
+        forget(fetch)
+        return len(runs)
+
+    assert [fetch(1), fetch(1)] == [1, 2]
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_an_invalidation_in_the_middle_of_storing_is_heeded(forget):
+    """It comes after the last look at the flight, and before the value is in the store."""
+
+    class Meddler:
+        """Equal to its like; the comparison on the way into the store invalidates."""
+
+        armed = False
+
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return 7
+
+        def __eq__(self, other):
+            if Meddler.armed and {self.number, other.number} == {0, 1}:
+                Meddler.armed = False
+                if forget is FORGETTING["cache_invalidate"]:
+                    fetch.cache_invalidate(Meddler(1))
+                else:
+                    forget(fetch)
+            return self.number == other.number
+
+    @opero(retries=1, cache=True, cache_namespace="single flight")
+    def fetch(key):
+        Meddler.armed = key.number == 1 and source["version"] == 1
+        return source["version"]
+
+    source = {"version": 0}
+    fetch(Meddler(0))
+    source["version"] = 1
+    fetch(Meddler(1))  # made of version 1, and invalidated while it is stored
+    assert not Meddler.armed
+    source["version"] = 2
+    assert fetch(Meddler(1)) == 2
+    assert flights_of(fetch) == []
+
+
+def test_a_flight_that_found_the_value_amid_its_invalidation_is_not_joined_afterwards():
+    """It began after the flights were looked at, and found the entry before it was dropped.
+
+    The thread `late` misses, and then stands between its two looks for the value until an
+    invalidation has begun. All keys have one hash, so that comparing them tells where a thread is:
+    with `other_one` it is at the table of flights, with its like at the stored entry.
+    """
+
+    class Watched:
+        def __init__(self, number):
+            self.number = number
+
+        def __hash__(self):
+            return 7
+
+        def __eq__(self, other):
+            me = threading.current_thread().name
+            meets_other = other_one in (self.number, other.number)
+            if me == "late" and meets_other:
+                if not late.found.is_set():  # on its way into the table of flights
+                    late.stands.set()
+                    assert late.go.wait(10)
+                else:  # on its way out of it
+                    late.done.set()
+                    assert late.end.wait(10)
+            elif me == "late":
+                late.found.set()
+            elif invalidating.is_set() and not meets_other and not late.go.is_set():
+                late.go.set()  # in the midst of the invalidation, before anything is dropped
+                assert late.done.wait(10)
+            return self.number == other.number
+
+    other_one, asked = 0, 1
+    late = SimpleNamespace(
+        stands=threading.Event(),
+        go=threading.Event(),
+        found=threading.Event(),
+        done=threading.Event(),
+        end=threading.Event(),
+    )
+    invalidating = threading.Event()
+    in_flight, landing = threading.Event(), threading.Event()
+    source = {"version": 1}
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        if key.number == other_one:
+            in_flight.set()
+            assert landing.wait(10)
+        return source["version"]
+
+    def read_late():
+        threading.current_thread().name = "late"
+        return fetch(Watched(asked))
+
+    other = Job(fetch, Watched(other_one))
+    assert in_flight.wait(10)
+    reader = Job(read_late)
+    assert late.stands.wait(10)
+    assert fetch(Watched(asked)) == 1
+    source["version"] = 2
+    invalidating.set()
+    fetch.cache_invalidate(Watched(asked))
+    asking = Job(fetch, Watched(asked))
+    until(lambda: asking.over or followers(fetch))
+    late.end.set()
+    landing.set()
+    assert reader.result() == 1  # it overlaps the invalidation
+    assert asking.result() == 2
+    other.result()
+    assert flights_of(fetch) == []
+
+
+def test_clearing_over_and_over_leaves_no_stale_value():
+    """A value that was made from what held before the clearing is never found after it."""
+    source = {"version": 0}
+    stop = threading.Event()
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        return source["version"]
+
+    def read(_):
+        while not stop.is_set():
+            fetch(1)
+
+    readers = [Job(read, number) for number in range(3)]
+    for version in range(1, 400):
+        source["version"] = version
+        if version % 2:
+            fetch.cache_invalidate(1)
+        else:
+            fetch.cache_clear()
+        assert fetch(1) == version
+    stop.set()
+    wait_all(readers)
+    assert flights_of(fetch) == []
+
+
+# --- keys that misbehave ----------------------------------------------------------------------------
+
+
+class Touchy:
+    """Equal to its like, in one and the same place of every hash table, and raising on demand."""
+
+    armed = False
+
+    def __init__(self, number):
+        self.number = number
+
+    def __hash__(self):
+        return 5
+
+    def __eq__(self, other):
+        if Touchy.armed:
+            raise ZeroDivisionError("compared")
+        return isinstance(other, Touchy) and other.number == self.number
+
+
+@pytest.fixture
+def disarmed():
+    """Leave no armed class behind."""
+    yield
+    Touchy.armed = False
+
+
+@pytest.mark.usefixtures("disarmed")
+def test_a_key_whose_comparison_fails_while_it_runs_leaves_nobody_waiting():
+    """The function's own result is returned: a store never breaks a call."""
+    entered = []
+    gates = {number: threading.Event() for number in (1, 2, 3)}
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        entered.append(key.number)
+        gates[key.number].wait(10)
+        return key.number
+
+    leaders = []
+    for number in (1, 2, 3):
+        leaders.append(Job(fetch, Touchy(number)))
+        until(lambda n=number: len(entered) == n)
+    late = [Job(fetch, Touchy(number)) for number in (1, 2, 3)]
+    until(lambda: followers(fetch) == 3)
+    Touchy.armed = True
+    for number in (3, 2, 1):  # the later ones come past the earlier ones in the table
+        gates[number].set()
+        assert leaders[number - 1].result() == late[number - 1].result() == number
+    Touchy.armed = False
+    assert [Job(fetch, Touchy(number)).result() for number in (1, 2, 3)] == [1, 2, 3]
+    # what could not be taken out has landed, so the next missing call of its key takes it out
+    assert all(flight.done for flight in flights_of(fetch))
+
+
+@pytest.mark.usefixtures("disarmed")
+def test_a_key_whose_comparison_fails_after_a_failure_does_not_keep_that_failure():
+    """What failed is tried again by the next call, as ever."""
+    entered = []
+    gates = {number: threading.Event() for number in (1, 2)}
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        entered.append(key.number)
+        if len(entered) <= 2:
+            gates[key.number].wait(10)
+            raise ValueError(key.number)
+        return key.number
+
+    leaders = []
+    for number in (1, 2):
+        leaders.append(Job(fetch, Touchy(number)))
+        until(lambda n=number: len(entered) == n)
+    Touchy.armed = True
+    for number in (2, 1):
+        gates[number].set()
+        error = leaders[number - 1].wait().error
+        assert isinstance(error, (ValueError, ZeroDivisionError))
+    Touchy.armed = False
+    assert [Job(fetch, Touchy(number)).result() for number in (1, 2)] == [1, 2]
+    assert flights_of(fetch) == []
+
+
+@pytest.mark.usefixtures("disarmed")
+def test_a_key_whose_comparison_fails_when_it_is_looked_up_fails_its_own_call_only():
+    """Nothing is left behind, and the key works again once it can be compared."""
+    calls = []
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        calls.append(1)
+        return key.number
+
+    assert fetch(Touchy(1)) == 1
+    Touchy.armed = True
+    try:
+        outcome = fetch(Touchy(1))
+    except ZeroDivisionError:
+        outcome = 1
+    assert outcome == 1
+    Touchy.armed = False
+    assert flights_of(fetch) == []
+    before = len(calls)
+    assert Job(fetch, Touchy(1)).result() == 1
+    assert len(calls) - before in {0, 1}
+
+
+def test_a_run_on_a_thread_and_one_on_a_loop_do_not_mix():
+    """A function for threads called from a running loop is still a function for threads."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        gathered(fetch, 2)()
+        return key
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        other = loop.run_in_executor(None, fetch, 1)
+        return fetch(1), await other
+
+    assert run(main()) == (1, 1)
