@@ -8,8 +8,8 @@ Compiled processes change a word by compare-and-swap and lock nothing. A plain p
 changes words under a file lock, and says so in the flag when it joins; from then on compiled ones
 take that lock too (`_compiled/shared_counters.pyx`). It waits until those that have not seen the
 flag are done, and sets the lowest bit of each word, so that the swap of one that is not done fails.
-Only if such a process is held up for longer than that wait, and goes on in the very microsecond in which
-the bit is set, the permit that it takes is lost from the count.
+Only if such a process is held up for longer than that wait, and goes on in the very microsecond in
+which the bit is set, the permit that it takes is lost from the count.
 
 The system releases the file lock of a process that dies. One that is stopped with it in hand holds
 the others up for `PATIENCE` at each of their steps, and they are told to come again.
