@@ -1,0 +1,582 @@
+"""The build backend, by real builds of a copy of the source tree that has one small extension."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from opero import switches
+
+pytestmark = [pytest.mark.checkout, pytest.mark.once]
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = "flight"
+"""The module that the copy compiles."""
+
+CALL_HOOK = """
+import json, sys
+sys.path.insert(0, ".")
+hook, arguments, hidden = json.loads(sys.argv[1])
+sys.argv = ["hook"]
+for name in hidden:
+    sys.modules[name] = None
+from build_backend import hooks
+print("\\nreturned " + json.dumps(getattr(hooks, hook)(*arguments)))
+"""
+
+NO_COMPILER = {"CC": "/nonexistent/cc", "PATH": ""}
+
+
+def compiler_is_missing() -> bool:
+    """Tell whether this machine cannot compile, nor is asked to."""
+    if sys.platform == "win32" or switches.is_on(switches.REQUIRE_COMPILED, os.environ):
+        return False
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return shutil.which(command.split()[0]) is None or not headers.exists()
+
+
+needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="this machine has no C compiler")
+
+
+class Outcome(NamedTuple):
+    """What a hook did, run in a process of its own."""
+
+    code: int
+    returned: Any
+    stderr: str
+
+    def complaint(self) -> str:
+        """Return what opero itself said on stderr."""
+        return "\n".join(line for line in self.stderr.splitlines() if line.startswith("opero: "))
+
+
+class Tree:
+    """A source tree to build from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out = folder.parent / f"{folder.name}-out"
+        self.out.mkdir()
+        self.compiled = folder / "src" / "opero" / "_compiled"
+
+    def call(
+        self, hook: str, *arguments: object, hidden: tuple[str, ...] = (), **environ: str
+    ) -> Outcome:
+        """Call a hook in a new process, with `hidden` modules missing and `environ` added."""
+        call = json.dumps([hook, arguments, hidden])
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPERO_")}
+        run = subprocess.run(
+            [sys.executable, "-c", CALL_HOOK, call],
+            cwd=self.folder,
+            env={**kept, "PYTHONDONTWRITEBYTECODE": "1", **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = re.search(r"^returned (.*)$", run.stdout, re.MULTILINE)
+        return Outcome(run.returncode, json.loads(found[1]) if found else None, run.stderr)
+
+    def wheel(
+        self, settings: dict[str, str], hidden: tuple[str, ...] = (), **environ: str
+    ) -> Outcome:
+        """Build a wheel into `out`."""
+        return self.call("build_wheel", str(self.out), settings, hidden=hidden, **environ)
+
+    def files(self) -> set[str]:
+        """Return the paths of all files."""
+        paths = (path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix() for path in paths}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A copy of the checkout, whose `setup.py` declares one extension."""
+    return make_tree(tmp_path / "tree")
+
+
+def make_tree(folder: Path) -> Tree:
+    """Copy the checkout, so that its `setup.py` declares one extension."""
+    folder.mkdir()
+    for name in ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    waste = shutil.ignore_patterns(
+        "__pycache__", "*.so", "*.pyd", "*.egg-info", ".*.stamp*", ".*.lock"
+    )
+    for name in ("build_backend", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=waste)
+    setup = (ROOT / "setup.py").read_text()
+    cut = (
+        f'EXTENSIONS = [each for each in EXTENSIONS if each.name.endswith("{MODULE}")]\n\nif __name'
+    )
+    assert setup.count("if __name") == 1
+    (folder / "setup.py").write_text(setup.replace("if __name", cut))
+    return Tree(folder)
+
+
+def contents(wheel: Path) -> set[str]:
+    """Return the names of the files in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def binaries(wheel: Path) -> set[str]:
+    """Return the modules in a wheel that are not Python, by name."""
+    return {
+        name.rpartition("/")[2].partition(".")[0]
+        for name in contents(wheel)
+        if name.endswith((".so", ".pyd"))
+    }
+
+
+@needs_compiler
+def test_one_build_command_makes_an_sdist_and_from_it_a_compiled_wheel(tree: Tree) -> None:
+    """`python -m build` ships sources without C, and code without sources, and leaves no traces."""
+    before = tree.files()
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tree.out)]
+    run = subprocess.run(
+        [*command, "-C", "build=compiled"],
+        cwd=tree.folder,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert tree.files() == before
+
+    (sdist,) = tree.out.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        shipped = {name.partition("/")[2] for name in archive.getnames()}
+    assert before <= shipped
+    assert not [name for name in shipped if name.endswith((".c", ".so", ".pyd", ".pyc"))]
+
+    (wheel,) = tree.out.glob("*.whl")
+    assert not wheel.name.endswith("-any.whl")
+    assert binaries(wheel) == {MODULE}
+    installed = contents(wheel)
+    assert "opero/py.typed" in installed
+    assert f"opero/core/{MODULE}.py" in installed
+    assert {name.partition("/")[0].partition("-")[0] for name in installed} == {"opero"}
+    assert not [name for name in installed if name.endswith((".pyx", ".pxd", ".c"))]
+
+
+def test_a_plain_build_needs_neither_compiler_nor_cython(tree: Tree) -> None:
+    """`build=plain` makes a wheel for every platform where there is nothing to compile with."""
+    outcome = tree.wheel({"build": "plain"}, hidden=("Cython",), **NO_COMPILER)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.returned.endswith("-py3-none-any.whl")
+    assert not binaries(tree.out / outcome.returned)
+    assert not outcome.complaint()
+
+
+def test_nothing_that_older_builds_left_gets_into_a_plain_wheel(tree: Tree) -> None:
+    """Stale objects and C, in the tree or in `build`, are not packed."""
+    for name in ("build/lib/opero/_compiled/a.so", "src/opero/_compiled/b.abi3.so"):
+        path = tree.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stale")
+    (tree.folder / "src/opero/core/c.c").write_text("stale")
+    outcome = tree.wheel({}, OPERO_BUILD="plain")
+    assert outcome.returned.endswith("-py3-none-any.whl"), outcome.stderr
+    names = {Path(name).name for name in contents(tree.out / outcome.returned)}
+    assert not names & {"a.so", "b.abi3.so", "c.c"}
+
+
+def test_without_a_compiler_auto_builds_plain_and_says_so_in_one_line(tree: Tree) -> None:
+    """The fallback is a whole plain wheel, and one line names the compiler that was not found."""
+    outcome = tree.wheel({}, **NO_COMPILER)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.returned.endswith("-py3-none-any.whl")
+    assert not binaries(tree.out / outcome.returned)
+    assert outcome.complaint().count("\n") == 0
+    assert "plain Python, because there is no C compiler: '/nonexistent/cc'" in outcome.complaint()
+
+
+def test_without_cython_auto_builds_plain_and_says_so(tree: Tree) -> None:
+    """A build without isolation may lack Cython; the fallback names it."""
+    outcome = tree.wheel({}, hidden=("Cython",))
+    assert outcome.returned.endswith("-py3-none-any.whl"), outcome.stderr
+    assert outcome.complaint().endswith("because Cython is not installed")
+
+
+@needs_compiler
+def test_a_build_that_fails_half_way_leaves_nothing_of_it_in_the_wheel(tree: Tree) -> None:
+    """One module compiles and the next does not: auto then makes a wheel with neither."""
+    broken = 'cdef extern from *:\n    """\n    #error "not C"\n    """\n'
+    (tree.compiled / "broken.pyx").write_text(broken)
+    setup = tree.folder / "setup.py"
+    added = (
+        'EXTENSIONS += [Extension("opero._compiled.broken", ["src/opero/_compiled/broken.pyx"])]'
+    )
+    setup.write_text(setup.read_text().replace("if __name", f"{added}\n\nif __name"))
+    outcome = tree.wheel({"build": "auto"})
+    assert outcome.returned.endswith("-py3-none-any.whl"), outcome.stderr
+    assert not binaries(tree.out / outcome.returned)
+    assert outcome.complaint().startswith("opero: building plain Python, because CompileError")
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ"),
+    [({"build": "compiled"}, {}), ({"build": "auto"}, {"OPERO_REQUIRE_COMPILED": "1"})],
+)
+def test_where_compiled_is_required_no_compiler_is_a_loud_failure(
+    tree: Tree, settings: dict[str, str], environ: dict[str, str]
+) -> None:
+    """The build ends with an error that names the compiler, and without a wheel."""
+    outcome = tree.wheel(settings, **NO_COMPILER, **environ)
+    assert outcome.code != 0
+    assert outcome.complaint() == "opero: there is no C compiler: '/nonexistent/cc' was not found"
+    assert not list(tree.out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "words"),
+    [
+        ({"build": "fast"}, {}, "build='fast': use one of auto, compiled, plain"),
+        ({"bulid": "plain"}, {}, "unknown config setting bulid: use build=auto|compiled|plain"),
+        ({}, {"OPERO_BUILD": "yes"}, "OPERO_BUILD='yes': use one of auto, compiled, plain"),
+        ({}, {"OPERO_REQUIRE_COMPILED": "si"}, "OPERO_REQUIRE_COMPILED='si': use one of 1, true"),
+        ({"build": "plain"}, {"OPERO_REQUIRE_COMPILED": "1"}, "OPERO_REQUIRE_COMPILED is on and"),
+        ({"editable-mode": "strict"}, {}, "editable-mode=strict is not supported"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_words(
+    tree: Tree, settings: dict[str, str], environ: dict[str, str], words: str
+) -> None:
+    """Every hook refuses what means nothing, and names what is allowed."""
+    outcome = tree.call("get_requires_for_build_wheel", settings, **environ)
+    assert outcome.code != 0
+    assert words in outcome.complaint()
+
+
+def test_settings_of_setuptools_are_passed_on(tree: Tree) -> None:
+    """A build tag, which setuptools reads, ends up in the name of the wheel."""
+    outcome = tree.wheel({"build": "plain", "--build-option": "--build-number=7"})
+    assert outcome.returned.endswith("-7-py3-none-any.whl"), outcome.stderr
+
+
+def test_cython_is_asked_for_only_where_something_may_be_compiled(tree: Tree) -> None:
+    """Plain wheels and source distributions are made without it."""
+
+    def requirements(hook: str, **settings: str) -> Any:
+        return tree.call(hook, settings).returned
+
+    assert requirements("get_requires_for_build_wheel") == ["Cython>=3.1"]
+    assert requirements("get_requires_for_build_editable", build="compiled") == ["Cython>=3.1"]
+    assert requirements("get_requires_for_build_wheel", build="plain") == []
+    assert requirements("get_requires_for_build_sdist") == []
+
+
+@needs_compiler
+def test_an_editable_install_replaces_the_extension_modules_of_this_python_only(tree: Tree) -> None:
+    """Compiled puts them beside their types, plain takes them away; other Pythons keep theirs."""
+    suffix = EXTENSION_SUFFIXES[0]
+    mine, stale = tree.compiled / f"{MODULE}{suffix}", tree.compiled / f"gone{suffix}"
+    foreign = tree.compiled / f"{MODULE}.cpython-27-somewhere.so"
+    stamp = tree.compiled / f".{suffix.strip('.').rpartition('.')[0]}.stamp"
+    before = tree.files()
+    stale.write_bytes(b"stale")
+    foreign.write_bytes(b"of another Python")
+
+    outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
+    assert outcome.code == 0, outcome.stderr
+    left = tree.files() - before
+    assert left == {str(path.relative_to(tree.folder)) for path in (mine, foreign, stamp)}
+    editable = contents(tree.out / outcome.returned)
+    assert [name for name in editable if name.endswith(".pth")]
+    assert not binaries(tree.out / outcome.returned)
+    load = f"import opero._compiled.{MODULE} as module; print(module.__file__)"
+    environ = {**os.environ, "PYTHONPATH": str(tree.folder / "src"), "OPERO_PURE_PYTHON": "1"}
+    environ.pop("OPERO_REQUIRE_COMPILED", None)
+    run = subprocess.run(
+        [sys.executable, "-c", load], env=environ, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == str(mine)
+
+    outcome = tree.call("build_editable", str(tree.out), {"build": "plain"})
+    assert outcome.code == 0, outcome.stderr
+    assert not mine.exists()
+    assert not stamp.exists()
+    assert foreign.exists()
+    assert not [name for name in contents(tree.out / outcome.returned) if "_opero_editable" in name]
+
+
+START = """
+import os, site, sys
+site.addsitedir(sys.argv[1])
+import opero
+from opero._compiled import flight
+print(getattr(flight, "TOLD", None))
+"""
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Path]:
+    """A tree, and a folder with what `pip install -e` would have unpacked from its wheel."""
+    folder = tmp_path_factory.mktemp("editable")
+    tree = make_tree(folder / "tree é")
+    outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
+    assert outcome.code == 0, outcome.stderr
+    with zipfile.ZipFile(tree.out / outcome.returned) as archive:
+        archive.extractall(folder / "site")
+    return tree, folder / "site"
+
+
+@needs_compiler
+class TestAnEditableInstallThatIsEdited:
+    """What the next process that imports opero gets. One small installation serves all of them."""
+
+    @pytest.fixture(autouse=True)
+    def start(self, installation: tuple[Tree, Path]) -> Iterator[None]:
+        """Begin with the module as it was built, and put its source back at the end."""
+        self.tree, self.site = installation
+        self.source = self.tree.folder / "src" / "opero" / "core" / f"{MODULE}.py"
+        before = self.source.read_bytes()
+        yield
+        self.source.write_bytes(before)
+
+    def edit(self, line: str) -> None:
+        """Add a line to the source of the module."""
+        self.source.write_text(f"{self.source.read_text()}\n{line}\n")
+
+    def processes(self, number: int, start: str = START, **environ: str) -> list[Outcome]:
+        """Import opero in so many new processes at once; what is returned is what they print."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPERO_")}
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", start, str(self.site)],
+                env={**kept, "PYTHONPATH": str(self.tree.folder / "src"), **environ},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(number)
+        ]
+        told = [each.communicate() for each in running]
+        return [
+            Outcome(each.returncode, out.strip(), err)
+            for each, (out, err) in zip(running, told, strict=True)
+        ]
+
+    def test_has_the_new_code_compiled_once_however_many_start_at_once(self) -> None:
+        """Eight processes wait for the one that compiles, and all of them run what was edited."""
+        self.edit("TOLD = 'new'")
+        outcomes = self.processes(8)
+        assert [each.returned for each in outcomes] == ["new"] * 8, outcomes[0].stderr
+        complaints = [each.complaint() for each in outcomes if each.stderr]
+        source = self.source.relative_to(self.tree.folder).as_posix()
+        assert complaints == [f"opero: {source} changed: compiling {MODULE} again"]
+        assert self.processes(1) == [Outcome(0, "new", "")]
+
+    def test_that_cannot_be_compiled_is_an_error_each_time_and_names_the_command(self) -> None:
+        """The old code never runs in its place, not even if the import is tried again."""
+        self.edit("this is no Python")
+        twice = "try:\n    import opero\nexcept ImportError:\n    import opero"
+        (outcome,) = self.processes(1, START.replace("import opero", twice, 1))
+        assert outcome.code != 0
+        assert outcome.stderr.count("changed: compiling") == 2
+        assert "Syntax error" in outcome.stderr
+        assert f"{sys.executable} -m pip install -e {self.tree.folder}" in outcome.stderr
+        (outcome,) = self.processes(1, CC="/nonexistent/cc", PATH="")
+        assert outcome.code != 0
+        assert "there is no C compiler: '/nonexistent/cc' was not found" in outcome.stderr
+
+    @pytest.mark.parametrize("switch", ["OPERO_NO_REBUILD", "OPERO_PURE_PYTHON"])
+    def test_is_left_alone_where_a_switch_says_so(self, switch: str) -> None:
+        """Then what was compiled last is there, and nothing is said."""
+        self.edit("TOLD = 'not compiled'")
+        (outcome,) = self.processes(1, **{switch: "1"})
+        assert outcome.returned != "not compiled"
+        assert not outcome.stderr
+
+    def test_with_new_dates_and_old_contents_is_not_compiled(self) -> None:
+        """As after a change of branches and back."""
+        self.processes(1)
+        os.utime(self.source, (1e9, 1e9))
+        (outcome,) = self.processes(1)
+        assert (outcome.returned, outcome.stderr) == ("None", "")
+
+    def test_with_old_dates_and_new_contents_is_compiled(self) -> None:
+        """A date can be set back, and the size can stay; an extension module can get lost."""
+        self.edit("TOLD = 'one'")
+        self.processes(1)
+        stat = self.source.stat()
+        self.source.write_text(self.source.read_text().replace("'one'", "'two'"))
+        os.utime(self.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert self.processes(1)[0].returned == "two"
+        (self.tree.compiled / f"{MODULE}{EXTENSION_SUFFIXES[0]}").unlink()
+        assert self.processes(1)[0].returned == "two"
+
+    def test_leaves_an_opero_from_elsewhere_alone(self, tmp_path: Path) -> None:
+        """Another opero that comes first on the path has nothing to do with the tree."""
+        (tmp_path / "opero").mkdir()
+        (tmp_path / "opero" / "__init__.py").touch()
+        self.edit("TOLD = 'not compiled'")
+        start = (
+            "import site, sys\nsite.addsitedir(sys.argv[1])\nimport opero\nprint(opero.__file__)"
+        )
+        (outcome,) = self.processes(1, start, PYTHONPATH=str(tmp_path))
+        assert Path(outcome.returned).parent == tmp_path / "opero"
+        assert not outcome.stderr
+
+
+def test_metadata_tells_the_version_that_the_package_tells(tree: Tree) -> None:
+    """The version is written once, in `opero/__init__.py`, and metadata needs no compiler."""
+    source = tree.folder / "src" / "opero" / "__init__.py"
+    text, count = re.subn(r'(?m)^(__version__\b.*= )"[^"]+"', r'\1"7.8.9"', source.read_text())
+    assert count == 1
+    source.write_text(text)
+    before = tree.files()
+    outcome = tree.call("prepare_metadata_for_build_wheel", str(tree.out), {}, **NO_COMPILER)
+    assert outcome.returned == "opero-7.8.9.dist-info", outcome.stderr
+    assert tree.files() == before
+
+
+def test_two_builds_of_the_same_sources_have_the_same_bytes(tree: Tree) -> None:
+    """Whatever the day, the umask, the hash seed and the dates of the sources are."""
+    built = []
+    for seed, umask in ((1, 0o022), (2, 0o077)):
+        for path in tree.folder.rglob("*.py"):
+            os.utime(path, (seed * 1e8, seed * 1e8))
+        before = os.umask(umask)
+        try:
+            plain = tree.wheel({"build": "plain"}, PYTHONHASHSEED=str(seed))
+            sdist = tree.call("build_sdist", str(tree.out), PYTHONHASHSEED=str(seed))
+        finally:
+            os.umask(before)
+        assert plain.code == sdist.code == 0, plain.stderr + sdist.stderr
+        files = [tree.out / plain.returned, tree.out / sdist.returned]
+        built.append([path.read_bytes() for path in files])
+        for path in files:
+            path.unlink()
+    assert built[0] == built[1]
+
+
+def test_the_date_in_an_archive_is_the_one_that_is_asked_for(tree: Tree) -> None:
+    """`SOURCE_DATE_EPOCH` dates every file of a wheel and of a source distribution."""
+    date = {"SOURCE_DATE_EPOCH": "1700000000"}
+    plain = tree.wheel({"build": "plain"}, **date)
+    sdist = tree.call("build_sdist", str(tree.out), **date)
+    with zipfile.ZipFile(tree.out / plain.returned) as archive:
+        assert {each.date_time for each in archive.infolist()} == {(2023, 11, 14, 22, 13, 20)}
+    with tarfile.open(tree.out / sdist.returned) as archive:
+        assert {each.mtime for each in archive.getmembers()} == {1700000000}
+
+
+@pytest.mark.parametrize("date", ["yesterday", "0", "-1", "99999999999", "1e9"])
+def test_a_date_that_no_archive_can_hold_is_refused_in_words(tree: Tree, date: str) -> None:
+    """It is not guessed at, since the bytes depend on it."""
+    outcome = tree.wheel({"build": "plain"}, SOURCE_DATE_EPOCH=date)
+    assert outcome.code != 0
+    assert outcome.complaint().startswith(f"opero: SOURCE_DATE_EPOCH='{date}': use seconds since")
+    assert not list(tree.out.iterdir())
+
+
+def test_the_record_of_a_wheel_tells_what_is_in_it(tree: Tree) -> None:
+    """Each file with its hash and its size, once, and nothing else."""
+    outcome = tree.wheel({"build": "plain"})
+    with zipfile.ZipFile(tree.out / outcome.returned) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        told = {name: rest for name, *rest in csv.reader(archive.read(record).decode().split())}
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert len(found) == len(told)
+    assert told.pop(record) == ["", ""]
+    del found[record]
+    for name, content in found.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        assert told[name] == [f"sha256={digest}", str(len(content))]
+
+
+def test_setup_py_run_by_hand_says_what_to_run_instead(tree: Tree) -> None:
+    """There is one door, so that no build goes past the settings and the checks."""
+    run = subprocess.run(
+        [sys.executable, "setup.py", "bdist_wheel"],
+        cwd=tree.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode != 0
+    assert "pip install ." in run.stderr
+
+
+class TestWheelCheck:
+    """What `_wheel.check` lets pass."""
+
+    @pytest.fixture(autouse=True)
+    def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        """The module that is tested, from the checkout."""
+        monkeypatch.syspath_prepend(str(ROOT))
+        self.check = import_module("build_backend._wheel").check
+        self.error = import_module("build_backend._wheel").WrongContentsError
+
+    @staticmethod
+    def make(folder: Path, tag: str, *names: str) -> tuple[Path, Path]:
+        """Write a wheel with these files, and the sources that it should come from."""
+        sources = folder / "src"
+        (sources / "opero").mkdir(parents=True)
+        (sources / "opero" / "__init__.py").touch()
+        wheel = folder / f"opero-1-{tag}.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+            pure = str(tag == "py3-none-any").lower()
+            archive.writestr("opero-1.dist-info/WHEEL", f"Root-Is-Purelib: {pure}\nTag: {tag}\n")
+        return wheel, sources
+
+    def test_wheels_that_hold_what_they_promise_pass(self, tmp_path: Path) -> None:
+        """One plain and one compiled wheel."""
+        plain = self.make(tmp_path / "a", "py3-none-any", "opero/__init__.py")
+        self.check(*plain, ())
+        names = ("opero/__init__.py", "opero/_compiled/x.cpython-313-x86_64-linux-gnu.so")
+        compiled = self.make(tmp_path / "b", "cp313-cp313-linux_x86_64", *names)
+        self.check(*compiled, ("opero._compiled.x",))
+
+    @pytest.mark.parametrize(
+        ("tag", "names", "expected"),
+        [
+            ("cp313-cp313-linux_x86_64", ["opero/__init__.py"], []),
+            ("cp313-cp313-linux_x86_64", ["opero/__init__.py"], ["opero.x"]),
+            ("py3-none-any", ["opero/__init__.py", "opero/x.so"], []),
+            ("py3-none-any", ["opero/__init__.py", "opero/x.so"], ["opero.x"]),
+            ("cp313-cp313-win_amd64", ["opero/__init__.py", "opero/x.pyd"], ["opero.x", "opero.y"]),
+            ("py3-none-any", [], []),
+            ("py3-none-any", ["opero/__init__.py", "opero/x.pxd"], []),
+            ("py3-none-any", ["opero/__init__.py", "tests/test_x.py"], []),
+        ],
+        ids=[
+            "a platform and no code",
+            "code is missing",
+            "code and no platform",
+            "expected code and no platform",
+            "one of two modules",
+            "a source is missing",
+            "C types",
+            "tests",
+        ],
+    )
+    def test_wheels_that_do_not_are_refused(
+        self, tmp_path: Path, tag: str, names: list[str], expected: list[str]
+    ) -> None:
+        """Whatever is missing, not wanted or under the wrong tag."""
+        with pytest.raises(self.error, match="is not handed on"):
+            self.check(*self.make(tmp_path, tag, *names), expected)

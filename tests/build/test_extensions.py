@@ -1,0 +1,321 @@
+"""The extension modules: all there, loading, in step with their sources, and never lost quietly.
+
+The registry (`hotpath.MODULES`), `setup.py`, the `.pxd` files and what is installed must agree.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import opero
+from opero import hotpath, switches
+from opero.gil import FREE_THREADED
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "src" / "opero"
+PACKAGE = Path(opero.__file__).parent
+PUBLIC = sorted(module.name for module in pkgutil.walk_packages(opero.__path__, "opero."))
+"""Every module that is installed, in both halves."""
+
+TWINS = ("call", "clock", "words")
+"""The modules with a source of their own in C's terms, which may keep more to themselves."""
+
+
+def installed() -> dict[str, Path]:
+    """Return the extension modules that this Python would find, and their files."""
+    found = {}
+    for path in (PACKAGE / "_compiled").iterdir():
+        name, dot, suffix = path.name.partition(".")
+        if dot + suffix in EXTENSION_SUFFIXES:
+            found[name] = path
+    return found
+
+
+def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with no switch set but those in `environ`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPERO_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**kept, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_extension_modules_on_disk_are_those_of_the_registry() -> None:
+    """All of them or, where opero was built as plain Python, none."""
+    if installed() or switches.is_on(switches.REQUIRE_COMPILED, os.environ):
+        assert installed().keys() == set(hotpath.MODULES)
+    else:
+        assert not hotpath.COMPILED
+
+
+def test_compiled_means_that_every_class_comes_from_an_extension_module() -> None:
+    """No module of the compiled half can be Python in disguise, nor the other way round."""
+    halves = ["plain", *(["compiled"] if installed() else [])]
+    for half in halves:
+        for module in hotpath.MODULES:
+            package = "core" if half == "plain" else "_compiled"
+            loaded = import_module(f"opero.{package}.{module}")
+            assert isinstance(loaded.__loader__, ExtensionFileLoader) == (half == "compiled")
+    assert hotpath.core is hotpath.load("compiled" if hotpath.COMPILED else "plain")
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_module_imports_alone_and_without_a_warning(module: str) -> None:
+    """In an isolated interpreter where any warning is an error."""
+    run = python("-I", "-W", "error", "-c", f"import {module}")
+    assert run.returncode == 0, run.stderr
+    assert not run.stderr
+
+
+@pytest.mark.checkout
+class TestSources:
+    """What the checkout declares."""
+
+    def test_setup_py_declares_the_modules_of_the_registry(self) -> None:
+        """The same names, and for each the source that also runs as plain Python, or its twin."""
+        extensions = runpy.run_path(str(ROOT / "setup.py"))["EXTENSIONS"]
+        declared = {extension.name: extension.sources for extension in extensions}
+        assert len(declared) == len(extensions)
+        assert declared == {
+            f"opero._compiled.{module}": [
+                f"src/opero/_compiled/{module}.pyx"
+                if module in TWINS
+                else f"src/opero/core/{module}.py"
+            ]
+            for module in hotpath.MODULES
+        }
+        for sources in declared.values():
+            assert all((ROOT / source).is_file() for source in sources)
+
+    def test_every_module_of_the_registry_has_its_types_and_no_other_file_does(self) -> None:
+        """A `.pxd` that nothing is compiled with would be a lie about speed.
+
+        `gil` is no module: its types are for those that are compiled.
+        """
+        types = {path.stem for path in SOURCES.glob("**/*.pxd")}
+        twins = {path.stem for path in SOURCES.glob("**/*.pyx")}
+        assert types | twins == {*hotpath.MODULES, "gil"}
+        assert twins == set(TWINS)
+
+    def test_every_module_of_the_core_is_in_the_registry(self) -> None:
+        """A mechanism that is left out would run as Python without anybody noticing."""
+        modules = {path.stem for path in (SOURCES / "core").glob("*.py")} - {"__init__"}
+        assert modules == set(hotpath.MODULES)
+
+    @pytest.mark.parametrize("module", hotpath.MODULES)
+    def test_c_attributes_and_slots_are_the_same(self, module: str) -> None:
+        """An attribute that only one half has is a difference between the halves.
+
+        A twin may keep more in C, and keep what is private in its own way. A class without C types
+        is the same Python class in both halves.
+        """
+        files = sorted(SOURCES.glob(f"_compiled/{module}.p*"))
+        text = "\n".join(path.read_text() for path in files)
+        bases = re.findall(r"^from \.(\w+) cimport .*Bucket", text, re.MULTILINE)
+        outer = "\n".join((SOURCES / f"_compiled/{base}.pxd").read_text() for base in bases)
+        inherited = attributes_in(outer)
+        typed = attributes_in(f"{outer}\n{text}")
+        typed = {name: found for name, found in typed.items() if name not in inherited}
+        plain = slots_in(import_module(f"opero.core.{module}"))
+        if module in TWINS:
+            shared = typed.keys() & plain.keys()
+            assert shared
+            for name in shared:
+                public = {slot for slot in plain[name] if not slot.startswith("_")}
+                assert public <= typed[name], name
+        else:
+            assert typed == {name: plain.get(name) for name in typed}
+
+    def test_no_extension_module_was_made_from_other_sources(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In an editable install: what is tested is what was edited, not what it was before."""
+        monkeypatch.syspath_prepend(str(ROOT))
+        if PACKAGE == SOURCES and installed():
+            assert import_module("build_backend._editable").changed(str(ROOT)) == []
+
+
+def attributes_in(text: str) -> dict[str, set[str]]:
+    """Return the attributes that C code gives to each of its classes, inherited ones included."""
+    found: dict[str, set[str]] = {}
+    attributes: set[str] = set()
+    for line in text.splitlines():
+        code = line.partition("#")[0].rstrip(" :")
+        head = re.match(r"cdef class (\w+)(?:\((\w+)\))?", code)
+        if head:
+            attributes = found.setdefault(head[1], set())
+            attributes |= found.get(head[2], set())
+        elif code and not code[0].isspace():
+            attributes = set()  # what follows belongs to no class
+        elif re.match(r" {4}cdef [^(=]+$", code):
+            attributes.update(part.split()[-1].lstrip("*") for part in code.split(","))
+    return found
+
+
+def slots_in(module: ModuleType) -> dict[str, set[str]]:
+    """Return the slots of each class of a module that has any, inherited ones included.
+
+    A class that extends one of Python's own is left out: that keeps it out of C.
+    """
+    found = {}
+    for name, value in vars(module).items():
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            line = [each for each in value.__mro__ if each is not object]
+            if all(each.__module__.startswith("opero.core.") for each in line):
+                found[name] = {slot for each in line for slot in vars(each).get("__slots__", ())}
+    return found
+
+
+class TestAnInstallation:
+    """What an import makes of installations in every state, by copies of the package."""
+
+    TELL = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from opero import hotpath\n"
+        "print(hotpath.core.name, hotpath.COMPILED, hotpath.REASON, sep='|')"
+    )
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A copy of the package without extension modules, to be put on the import path."""
+        waste = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+        shutil.copytree(PACKAGE, tmp_path / "opero", ignore=waste)
+        self.folder = tmp_path
+        return tmp_path
+
+    def pretend(self, *modules: str) -> None:
+        """Put a stand-in for the extension module of each of `modules` into the copy."""
+        for module in modules:
+            path = self.folder / "opero" / "_compiled" / f"{module}.py"
+            path.write_text(f"from opero.core.{module} import *\n")
+
+    def tell(self, **environ: str) -> tuple[list[str], str]:
+        """Return name, `COMPILED` and reason as the copy tells them, and its stderr."""
+        run = python("-c", self.TELL, str(self.folder), **environ)
+        return run.stdout.strip().split("|"), run.stderr
+
+    def test_without_extension_modules_is_plain_and_says_so_when_asked(self, folder: Path) -> None:
+        """A plain installation is a healthy one: no warning."""
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert told[2] == "No extension module is installed; opero was built as plain Python."
+        assert not stderr
+
+    def test_with_all_of_them_is_compiled(self, folder: Path) -> None:
+        """Also where compiled is required."""
+        self.pretend(*hotpath.MODULES)
+        for environ in ({}, {"OPERO_REQUIRE_COMPILED": "1"}):
+            told, stderr = self.tell(**environ)
+            assert told[:2] == ["compiled", "True"]
+            assert not stderr
+
+    def test_with_all_of_them_is_plain_if_pure_python_is_asked_for(self, folder: Path) -> None:
+        """`OPERO_PURE_PYTHON` decides, and is given as the reason."""
+        self.pretend(*hotpath.MODULES)
+        told, stderr = self.tell(OPERO_PURE_PYTHON="1")
+        assert told == ["plain", "False", "OPERO_PURE_PYTHON is on."]
+        assert not stderr
+
+    def test_that_is_plain_fails_where_compiled_is_required(self, folder: Path) -> None:
+        """The error names every module that is not there."""
+        _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
+        last = stderr.splitlines()[-1]
+        assert last.startswith("ImportError: OPERO_REQUIRE_COMPILED is on. Extension modules are")
+        assert all(f"opero._compiled.{module}" in last for module in hotpath.MODULES)
+
+    def test_that_lacks_one_module_warns_and_is_plain(self, folder: Path) -> None:
+        """No build makes such a thing, so something happened to it."""
+        self.pretend(*(module for module in hotpath.MODULES if module != "store"))
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert "RuntimeWarning: opero runs as plain Python. Extension modules are not" in stderr
+        assert "not installed: opero._compiled.store;" in stderr
+
+    def test_that_lacks_one_module_fails_where_compiled_is_required(self, folder: Path) -> None:
+        """The error names that module and no other."""
+        self.pretend(*(module for module in hotpath.MODULES if module != "store"))
+        _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
+        assert "ImportError: OPERO_REQUIRE_COMPILED is on. Extension modules are" in stderr
+        assert "not installed: opero._compiled.store;" in stderr
+
+    def test_with_a_broken_module_warns_and_is_plain(self, folder: Path) -> None:
+        """A module that is there and does not load is not taken for one that is not there."""
+        path = folder / "opero" / "_compiled" / f"clock{EXTENSION_SUFFIXES[0]}"
+        path.write_bytes(b"not a shared object")
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert "RuntimeWarning: opero runs as plain Python. An extension module does not" in stderr
+        assert path.name in stderr
+
+    def test_with_a_broken_module_fails_where_compiled_is_required(self, folder: Path) -> None:
+        """The error says what the loader said."""
+        path = folder / "opero" / "_compiled" / f"clock{EXTENSION_SUFFIXES[0]}"
+        path.write_bytes(b"not a shared object")
+        _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
+        last = stderr.splitlines()[-1]
+        assert last.startswith("ImportError: OPERO_REQUIRE_COMPILED is on. An extension module")
+        assert path.name in last
+
+    def test_with_a_module_of_another_version_says_so(self, folder: Path) -> None:
+        """An extension module without the class that is asked of it is an older or newer one."""
+        self.pretend(*hotpath.MODULES)
+        (folder / "opero" / "_compiled" / "store.py").write_text("class MemoryStore: pass\n")
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert "opero._compiled.store has no InstanceStores" in stderr
+
+    def test_for_another_python_is_plain_and_names_what_there_is(self, folder: Path) -> None:
+        """A tree that was compiled for one Python and is run by another."""
+        (folder / "opero" / "_compiled" / "clock.cpython-27-somewhere.so").write_bytes(b"")
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert f"this is {sys.implementation.cache_tag} and there are clock.cpython-27" in told[2]
+        assert not stderr
+
+    def test_refuses_both_switches_at_once(self, folder: Path) -> None:
+        """The error names both."""
+        _, stderr = self.tell(OPERO_PURE_PYTHON="1", OPERO_REQUIRE_COMPILED="1")
+        last = stderr.splitlines()[-1]
+        assert "SwitchError: OPERO_PURE_PYTHON and OPERO_REQUIRE_COMPILED are both on" in last
+
+
+class TestLoad:
+    """`hotpath.load`."""
+
+    def test_gives_the_same_half_each_time(self) -> None:
+        """So that there is one clock per half."""
+        assert hotpath.load("plain") is hotpath.load("plain")
+
+    def test_refuses_a_name_that_is_none(self) -> None:
+        """The error names the two that there are."""
+        name: Any = "fast"
+        with pytest.raises(ValueError, match="'fast': use 'plain' or 'compiled'"):
+            hotpath.load(name)
+
+    def test_a_lock_is_made_where_methods_are_not_atomic(self) -> None:
+        """Plain methods can be interrupted; compiled ones cannot, under the interpreter's lock."""
+        lock = hotpath.load("plain").new_lock()
+        assert lock is not None
+        with lock:
+            assert lock.acquire(blocking=False), "a finalizer may come back in the middle"
+            lock.release()
+        if installed():
+            assert (hotpath.load("compiled").new_lock() is None) != FREE_THREADED
