@@ -32,7 +32,7 @@ PACKAGE = Path(opero.__file__).parent
 PUBLIC = sorted(module.name for module in pkgutil.walk_packages(opero.__path__, "opero."))
 """Every module that is installed, in both halves."""
 
-TWINS = ("call", "clock", "words")
+TWINS = ("call", "clock", "shared_counters")
 """The modules with a source of their own in C's terms, which may keep more to themselves."""
 
 
