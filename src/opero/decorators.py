@@ -1,21 +1,18 @@
-"""Options in, wrapped function out: `@opero`, `@opmap`, and the decorators of one mechanism each.
+"""The decorators: `@opero`, `@opmap`, and those of one mechanism each, as readers see them.
 
-opero(...) -> options.plan -> decorate -> Call | AsyncCall, of `hotpath.core`.
-opmap(...) -> the same, and map_plan -> Map, around that.
+opero(...) -> options.plan -> assembly.decorate
+opmap(...) -> the same, and map_plan -> assembly.decorate_map
 """
 
 from __future__ import annotations
 
-import functools
-import weakref
 from collections.abc import Callable, Mapping
 
-from . import contexts, hotpath
+from . import assembly
 from .limits import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import inspect
     from concurrent.futures import Executor
     from typing import Any, Concatenate, Literal, TypedDict, overload
 
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from .options import (
         ArgFallback,
         CacheConfig,
-        CacheOptions,
         CallOptions,
         RateLimitConfig,
         RetryConfig,
@@ -207,25 +203,10 @@ def opero(
         def fetch(id: str) -> dict: ...
         ```
     """
-    from .options import cache_config, plan, retry_config
-
     function = None
     if callable(retries) or hasattr(type(retries), "__get__"):
         function, retries = retries, 3
-    limit = _limit(rate_limit, burst)
-    cached = cache_config(
-        cache,
-        {
-            **_store_options("opero", kwargs),
-            "cache_ttl": cache_ttl,
-            "cache_key": cache_key,
-            "cache_namespace": cache_namespace,
-            "cache_backend": cache_backend,
-            "cache_maxsize": cache_maxsize,
-        },
-    )
-    retried = retry_config(
-        retry,
+    checked = _checked(
         {
             "retries": retries,
             "backoff_factor": backoff_factor,
@@ -235,16 +216,22 @@ def opero(
             "jitter": jitter,
             "retry_after": retry_after,
         },
+        {
+            **_store_options("opero", kwargs),
+            "cache_ttl": cache_ttl,
+            "cache_key": cache_key,
+            "cache_namespace": cache_namespace,
+            "cache_backend": cache_backend,
+            "cache_maxsize": cache_maxsize,
+        },
+        retry,
+        cache,
+        arg_fallback,
+        rate_limit,
+        burst,
+        timeout,
     )
-    checked = plan(
-        retry=retried,
-        arg_fallback=arg_fallback,
-        cache=cached,
-        limit=limit,
-        timeout=timeout,
-        attempts_named="retries" if retry is None else "attempts",
-    )
-    return _decorator(checked) if function is None else decorate(function, checked)
+    return _decorator(checked) if function is None else assembly.decorate(function, checked)
 
 
 @overload
@@ -454,43 +441,37 @@ def opmap(
     _only("opmap", kwargs, STORED_OPTIONS, (*OPTIONS, *options))
     if isinstance(cache, CacheConfig) and cache_namespace == "opero_opmap_item":
         cache_namespace = CACHE_DEFAULTS["cache_namespace"]  # it is not given: the config says it
-    item_decorator: Any = opero(
-        retries,
-        backoff_factor,
-        min_delay,
-        max_delay,
-        retry_on,
-        arg_fallback,
+    checked = _checked(
+        {
+            "retries": retries,
+            "backoff_factor": backoff_factor,
+            "min_delay": min_delay,
+            "max_delay": max_delay,
+            "retry_on": retry_on,
+            "jitter": jitter,
+            "retry_after": retry_after,
+        },
+        {
+            **kwargs,
+            "cache_ttl": cache_ttl,
+            "cache_key": cache_key,
+            "cache_namespace": cache_namespace,
+            "cache_backend": cache_backend,
+            "cache_maxsize": cache_maxsize,
+        },
+        retry,
         cache,
-        cache_ttl,
-        cache_key,
-        cache_namespace,
-        cache_backend,
+        arg_fallback,
         rate_limit,
-        jitter=jitter,
-        burst=burst,
-        timeout=timeout,
-        retry=retry,
-        retry_after=retry_after,
-        cache_maxsize=cache_maxsize,
-        **kwargs,
+        burst,
+        timeout,
     )
     plan = map_plan(options, isinstance(rate_limit, RateLimiter))
 
-    def decorate_map(function: Any) -> Any:
-        from opero.map.mapped import Map
-        from opero.map.options import check_function
+    def decorator(function: Any) -> Any:
+        return assembly.decorate_map(function, checked, plan)
 
-        if isinstance(function, staticmethod):
-            return staticmethod(decorate_map(function.__func__))
-        if isinstance(function, (classmethod, Map)):
-            kind = "a map already" if isinstance(function, Map) else "a class method"
-            raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
-        call = item_decorator(function)
-        check_function(plan, call, _signature(function))
-        return Map(call, plan)
-
-    return decorate_map if function is None else decorate_map(function)
+    return decorator if function is None else decorator(function)
 
 
 operomap = opmap
@@ -599,137 +580,6 @@ def get_fallback_decorator(
     return _decorator(_single(retry=RetryConfig(1, **kwargs), arg_fallback=arg_fallback))
 
 
-_plans: weakref.WeakKeyDictionary[Any, CallOptions] = weakref.WeakKeyDictionary()
-
-
-def plan_of(wrapper: Any) -> CallOptions:
-    """Return what `decorate` has made a wrapper by."""
-    return _plans[wrapper]
-
-
-def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
-    """Wrap `function` in the active implementation.
-
-    Args:
-        function: A function, coroutine function, class method or static method.
-        plan: The checked options.
-        into: An empty `Call` or `AsyncCall` that becomes the decorated function, or None.
-
-    Returns:
-        The decorated function.
-
-    Raises:
-        TypeError: If it is something else.
-        ValueError: If `arg_fallback` names no parameter of it.
-    """
-    import inspect
-
-    from . import logs
-
-    if isinstance(function, staticmethod):
-        return staticmethod(decorate(function.__func__, plan))
-    if isinstance(function, classmethod):
-        return _ClassMethod(decorate(function.__func__, plan))
-    face = _face(function)
-    core = hotpath.core
-    signature = _signature(function)
-    name = getattr(function, "__qualname__", None) or getattr(face, "__qualname__", repr(function))
-    name = str(name)
-    binding = None if signature is None else core.Binding(name, signature, core.Freezer())
-    if plan.cache is not None and binding is None:
-        raise ValueError(f"cache=True: {name} has no signature that tells its arguments apart")
-    limit = plan.limit
-    if limit is not None and not isinstance(limit, RateLimiter):
-        assert limit.rate is not None
-        limit = RateLimiter(limit.rate, limit.burst)
-    retry = plan.retry
-    store = instances = stored_cache = None
-    if plan.cache is not None and plan.cache.backend == "memory":
-        store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
-        instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
-    call: Any
-    runner: Any
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face):
-        from .runners import aio as runner
-
-        call = core.AsyncCall
-    else:
-        from .runners import sync as runner
-
-        call = core.Call
-    events = logs.events(core)
-    if plan.cache is not None and plan.cache.backend != "memory":
-        stored_cache = _archive(function, face, name, plan.cache, call is core.AsyncCall, events)
-    wrapper = call.__new__(call) if into is None else into
-    wrapper.__init__(
-        function,
-        face,
-        name,
-        runner,
-        core.clock,
-        events,
-        core.Policy(
-            max(1, retry.attempts),
-            retry.backoff_factor,
-            retry.min_delay,
-            retry.max_delay,
-            retry.jitter,
-            retry.retry_on if isinstance(retry.retry_on, tuple) else None,
-            None if isinstance(retry.retry_on, tuple) else retry.retry_on,
-            retry.retry_after,
-        ),
-        _fallback(core, name, signature, plan.arg_fallback),
-        limit,
-        plan.timeout,
-        binding,
-        None if plan.cache is None else plan.cache.key_function,
-        store,
-        instances,
-        stored_cache,
-    )
-    if _is_method(face, signature):
-        wrapper.become_method()
-    functools.update_wrapper(wrapper, function)
-    wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
-    wrapper.__dict__.setdefault("__qualname__", name)
-    _plans[wrapper] = plan
-    if plan.cache is not None:
-        contexts.register(plan.cache.namespace, wrapper)
-    return wrapper
-
-
-def _archive(
-    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Any
-) -> Any:
-    """Open the stored cache of a function, and refuse one that other functions would share.
-
-    A partial, like a closure, is not told from others by its name, and the arguments that it has
-    been given are none of its calls'.
-    """
-    from opero.stores.opening import open_stored_cache
-
-    from .options import DEFAULT_NAMESPACES
-
-    made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
-    canonical = made.canonical
-    told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
-    canonical.check_owner(face, plan.key_function is not None, told_apart)
-    if face is not function and not told_apart:
-        raise ValueError(
-            f"{name} is a {type(function).__name__}, so its stored results could be taken for "
-            f"those of another one: give it a cache_key= or a cache_namespace= of its own"
-        )
-    made.belong(plan.namespace, canonical.owner_of(face), plan.version)
-    return made
-
-
-class _ClassMethod(classmethod):  # type: ignore[type-arg]
-    """A class method whose bound form has the decorated function's attributes."""
-
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
-        return self.__func__.__get__(type(instance) if owner is None else owner)
-
-
 def _store_options(function: str, given: Mapping[str, Any], *also: str) -> dict[str, Any]:
     """Return the options that some backend might read, or refuse the first that none does."""
     from .options import CACHE_DEFAULTS, OPTIONS, STORED_OPTIONS
@@ -752,6 +602,30 @@ def _only(
     for name in given:
         if name not in allowed:
             raise TypeError(unknown(name, (*known, *allowed), function))
+
+
+def _checked(
+    retried: dict[str, Any],
+    cached: dict[str, Any],
+    retry: RetryConfig | None,
+    cache: bool | CacheConfig,
+    arg_fallback: ArgFallback | None,
+    rate_limit: _RateLimit,
+    burst: int,
+    timeout: float | None,
+) -> CallOptions:
+    """Check the options of a call, those of retries and of the cache being by name."""
+    from .options import cache_config, plan, retry_config
+
+    limit = _limit(rate_limit, burst)
+    return plan(
+        cache=cache_config(cache, cached),
+        retry=retry_config(retry, retried),
+        arg_fallback=arg_fallback,
+        limit=limit,
+        timeout=timeout,
+        attempts_named="retries" if retry is None else "attempts",
+    )
 
 
 def _limit(rate_limit: _RateLimit, burst: int) -> RateLimitConfig | RateLimiter | None:
@@ -785,68 +659,7 @@ def _single(
 
 def _decorator(plan: CallOptions) -> Decorator:
     def decorator(function: Any) -> Any:
-        return decorate(function, plan)
+        return assembly.decorate(function, plan)
 
     typed: Any = decorator
     return typed  # type: ignore[no-any-return]
-
-
-def _face(function: Any) -> Any:
-    """Return the plain function behind a callable, and refuse what opero cannot wrap."""
-    if isinstance(function, (property, functools.cached_property)):
-        raise TypeError("opero decorates functions: put it below @property, not above")
-    if isinstance(function, type) or not callable(function):
-        raise TypeError(f"opero decorates functions, not {function!r}")
-    import inspect
-
-    face = function
-    while isinstance(face, functools.partial):
-        face = face.func
-    if not hasattr(face, "__qualname__"):
-        face = type(face).__call__  # an instance that is called
-    if inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face):
-        raise TypeError(
-            f"opero cannot decorate the generator function {face.__qualname__}: a generator runs "
-            f"after the call has returned, so it can be neither retried nor cached"
-        )
-    return face
-
-
-def _is_method(face: Any, signature: inspect.Signature | None) -> bool:
-    """Tell whether a function was written in a class body and takes `self`.
-
-    A class tells its functions so itself, by `__set_name__`, but not below `@property`.
-    """
-    inside = face.__qualname__.rpartition(".")[0]
-    if signature is None or not inside or inside.endswith("<locals>"):
-        return False
-    return next(iter(signature.parameters), None) == "self"
-
-
-def _signature(function: Any) -> inspect.Signature | None:
-    from .signatures import signature_of
-
-    try:
-        return signature_of(function)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return None
-
-
-def _fallback(
-    core: hotpath.Core, name: str, signature: inspect.Signature | None, option: ArgFallback | None
-) -> Any:
-    if option is None:
-        return None
-    parameter, listed = (option, None) if isinstance(option, str) else next(iter(option.items()))
-    names = [] if signature is None else list(signature.parameters)
-    found = None if signature is None else signature.parameters.get(parameter)
-    if (
-        signature is None
-        or found is None
-        or found.kind in {found.VAR_POSITIONAL, found.VAR_KEYWORD}
-    ):
-        raise ValueError(
-            f"arg_fallback={parameter!r}: {name} has no parameter of that name to hold a value; it "
-            f"has {', '.join(names) or 'none'}"
-        )
-    return core.Fallback(name, signature, parameter, None if listed is None else tuple(listed))

@@ -66,7 +66,7 @@ else:
 
 
 def _reduce_call(call: Any) -> Any:
-    from opero.decorators import plan_of
+    from opero.assembly import plan_of
 
     if _can_be_imported(call):
         return call.__reduce__()
@@ -80,7 +80,7 @@ def _empty_call(awaited: bool) -> Any:
 
 
 def _fill_call(call: Any, state: tuple[Any, Any]) -> None:
-    from opero.decorators import decorate
+    from opero.assembly import decorate
 
     decorate(*state, into=call)
 

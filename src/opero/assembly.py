@@ -1,0 +1,243 @@
+"""Checked options in, decorated function out.
+
+CallOptions -> decorate -> the parts of a call -> Call | AsyncCall, of `hotpath.core`
+CallOptions, MapOptions -> decorate_map -> the same, and a Map around it
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+
+from . import contexts, hotpath
+from .limits import RateLimiter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import inspect
+    from typing import Any
+
+    from opero.map.options import MapOptions
+
+    from .options import ArgFallback, CacheOptions, CallOptions
+
+_plans: weakref.WeakKeyDictionary[Any, CallOptions] = weakref.WeakKeyDictionary()
+
+
+def plan_of(wrapper: Any) -> CallOptions:
+    """Return what `decorate` has made a wrapper by."""
+    return _plans[wrapper]
+
+
+def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
+    """Wrap `function` in the active implementation.
+
+    Args:
+        function: A function, coroutine function, class method or static method.
+        plan: The checked options.
+        into: An empty `Call` or `AsyncCall` that becomes the decorated function, or None.
+
+    Returns:
+        The decorated function.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If `arg_fallback` names no parameter of it.
+    """
+    import inspect
+
+    from . import logs
+
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate(function.__func__, plan))
+    if isinstance(function, classmethod):
+        return _ClassMethod(decorate(function.__func__, plan))
+    face = _face(function)
+    core = hotpath.core
+    signature = _signature(function)
+    name = getattr(function, "__qualname__", None) or getattr(face, "__qualname__", repr(function))
+    name = str(name)
+    binding = None if signature is None else core.Binding(name, signature, core.Freezer())
+    if plan.cache is not None and binding is None:
+        raise ValueError(f"cache=True: {name} has no signature that tells its arguments apart")
+    limit = plan.limit
+    if limit is not None and not isinstance(limit, RateLimiter):
+        assert limit.rate is not None
+        limit = RateLimiter(limit.rate, limit.burst)
+    retry = plan.retry
+    store = instances = stored_cache = None
+    if plan.cache is not None and plan.cache.backend == "memory":
+        store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
+        instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
+    call: Any
+    runner: Any
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face):
+        from .runners import aio as runner
+
+        call = core.AsyncCall
+    else:
+        from .runners import sync as runner
+
+        call = core.Call
+    events = logs.events(core)
+    if plan.cache is not None and plan.cache.backend != "memory":
+        stored_cache = _stored_cache(
+            function, face, name, plan.cache, call is core.AsyncCall, events
+        )
+    wrapper = call.__new__(call) if into is None else into
+    wrapper.__init__(
+        function,
+        face,
+        name,
+        runner,
+        core.clock,
+        events,
+        core.Policy(
+            max(1, retry.attempts),
+            retry.backoff_factor,
+            retry.min_delay,
+            retry.max_delay,
+            retry.jitter,
+            retry.retry_on if isinstance(retry.retry_on, tuple) else None,
+            None if isinstance(retry.retry_on, tuple) else retry.retry_on,
+            retry.retry_after,
+        ),
+        _fallback(core, name, signature, plan.arg_fallback),
+        limit,
+        plan.timeout,
+        binding,
+        None if plan.cache is None else plan.cache.key_function,
+        store,
+        instances,
+        stored_cache,
+    )
+    if _is_method(face, signature):
+        wrapper.become_method()
+    functools.update_wrapper(wrapper, function)
+    wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
+    wrapper.__dict__.setdefault("__qualname__", name)
+    _plans[wrapper] = plan
+    if plan.cache is not None:
+        contexts.register(plan.cache.namespace, wrapper)
+    return wrapper
+
+
+def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
+    """Let `function` map itself over many items.
+
+    Args:
+        function: A function or coroutine function of one item, or a static method.
+        checked: The checked options of an item.
+        plan: The checked options of the map.
+
+    Returns:
+        The `Map`, as a static method if `function` is one.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If the options do not go with the function.
+    """
+    from opero.map.mapped import Map
+    from opero.map.options import check_function
+
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate_map(function.__func__, checked, plan))
+    if isinstance(function, (classmethod, Map)):
+        kind = "a map already" if isinstance(function, Map) else "a class method"
+        raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
+    call = decorate(function, checked)
+    check_function(plan, call, _signature(function))
+    return Map(call, plan)
+
+
+def _stored_cache(
+    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Any
+) -> Any:
+    """Open the stored cache of a function, and refuse one that other functions would share.
+
+    A partial, like a closure, is not told from others by its name, and the arguments that it has
+    been given are none of its calls'.
+    """
+    from opero.stores.opening import open_stored_cache
+
+    from .options import DEFAULT_NAMESPACES
+
+    made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
+    canonical = made.canonical
+    told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
+    canonical.check_owner(face, plan.key_function is not None, told_apart)
+    if face is not function and not told_apart:
+        raise ValueError(
+            f"{name} is a {type(function).__name__}, so its stored results could be taken for "
+            f"those of another one: give it a cache_key= or a cache_namespace= of its own"
+        )
+    made.belong(plan.namespace, canonical.owner_of(face), plan.version)
+    return made
+
+
+class _ClassMethod(classmethod):  # type: ignore[type-arg]
+    """A class method whose bound form has the decorated function's attributes."""
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        return self.__func__.__get__(type(instance) if owner is None else owner)
+
+
+def _face(function: Any) -> Any:
+    """Return the plain function behind a callable, and refuse what opero cannot wrap."""
+    if isinstance(function, (property, functools.cached_property)):
+        raise TypeError("opero decorates functions: put it below @property, not above")
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"opero decorates functions, not {function!r}")
+    import inspect
+
+    face = function
+    while isinstance(face, functools.partial):
+        face = face.func
+    if not hasattr(face, "__qualname__"):
+        face = type(face).__call__  # an instance that is called
+    if inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face):
+        raise TypeError(
+            f"opero cannot decorate the generator function {face.__qualname__}: a generator runs "
+            f"after the call has returned, so it can be neither retried nor cached"
+        )
+    return face
+
+
+def _is_method(face: Any, signature: inspect.Signature | None) -> bool:
+    """Tell whether a function was written in a class body and takes `self`.
+
+    A class tells its functions so itself, by `__set_name__`, but not below `@property`.
+    """
+    inside = face.__qualname__.rpartition(".")[0]
+    if signature is None or not inside or inside.endswith("<locals>"):
+        return False
+    return next(iter(signature.parameters), None) == "self"
+
+
+def _signature(function: Any) -> inspect.Signature | None:
+    from .signatures import signature_of
+
+    try:
+        return signature_of(function)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return None
+
+
+def _fallback(
+    core: hotpath.Core, name: str, signature: inspect.Signature | None, option: ArgFallback | None
+) -> Any:
+    if option is None:
+        return None
+    parameter, listed = (option, None) if isinstance(option, str) else next(iter(option.items()))
+    names = [] if signature is None else list(signature.parameters)
+    found = None if signature is None else signature.parameters.get(parameter)
+    if (
+        signature is None
+        or found is None
+        or found.kind in {found.VAR_POSITIONAL, found.VAR_KEYWORD}
+    ):
+        raise ValueError(
+            f"arg_fallback={parameter!r}: {name} has no parameter of that name to hold a value; it "
+            f"has {', '.join(names) or 'none'}"
+        )
+    return core.Fallback(name, signature, parameter, None if listed is None else tuple(listed))
