@@ -6,11 +6,10 @@ values of the others; the store that `get_cache_context` opens stands beside the
 
 from __future__ import annotations
 
-import os
 import weakref
 from types import TracebackType
 
-from . import hotpath
+from . import forks, hotpath
 from .exceptions import OperoError
 from .locks import Lock
 
@@ -44,8 +43,7 @@ def _after_fork() -> None:
         opened.stored_cache.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.register("caches", after_in_child=_after_fork)
 
 
 def register(namespace: str, function: Any) -> None:

@@ -9,9 +9,7 @@ the interpreter's lock a processor may look before it has finished; there the le
 
 from __future__ import annotations
 
-import os
-
-from opero import gil
+from opero import forks, gil
 from opero.locks import Lock
 
 TYPE_CHECKING = False
@@ -27,8 +25,7 @@ def after_fork() -> None:
     _joining = Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
+forks.register("flights", after_in_child=after_fork)
 
 
 class Flight:

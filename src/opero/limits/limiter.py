@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from types import TracebackType
 
-from opero import hotpath
+from opero import forks, hotpath
 from opero.core.clock import NEVER
 
 from .wait_queue import WaitQueue
@@ -347,5 +346,4 @@ def _after_fork() -> None:
         limiter.queue.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.register("limiters", after_in_child=_after_fork)

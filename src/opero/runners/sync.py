@@ -6,7 +6,6 @@ waits for another thread's flight.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from threading import get_ident
 from time import monotonic_ns
 from typing import Any
 
+from opero import forks
 from opero.core.attempts import is_final
 from opero.core.clock import NEVER
 from opero.gil import FREE_THREADED
@@ -30,8 +30,7 @@ AGAIN = object()
 _waiting: dict[int, Any] = {}
 """Which flight each waiting thread follows."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_waiting.clear)
+forks.register("followers", after_in_child=_waiting.clear)
 
 
 def run(

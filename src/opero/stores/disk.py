@@ -34,6 +34,8 @@ try:
 except ImportError as _error:
     raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from _error
 
+from opero import forks
+
 from .backends import LEASE, holds, lease_of, mark_of
 
 fcntl: Any
@@ -675,8 +677,7 @@ def _before_fork() -> None:
         backend.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+forks.register("stores", before=_before_fork)
 
 
 def _close_all(idle: deque[_Connection]) -> None:

@@ -13,10 +13,11 @@ seize a lease whose mark has not changed for `SECONDS` and a little more.
 
 from __future__ import annotations
 
-import os
 import threading
 from time import monotonic
 from typing import Any
+
+from opero import forks
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""
@@ -152,5 +153,4 @@ def _after_fork() -> None:
     renewer = Renewer()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.register("leases", after_in_child=_after_fork)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from opero import forks
 from opero.locks import Lock
 
 from . import directories, secret
@@ -140,5 +141,4 @@ def _after_fork() -> None:
             each.backend._lock = Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.register("stores", after_in_child=_after_fork)

@@ -16,6 +16,7 @@ import weakref
 from multiprocessing import connection, heap, process, util
 from typing import Any
 
+from opero import forks
 from opero.exceptions import WorkerCrashedError
 from opero.locks import Lock
 
@@ -161,9 +162,9 @@ def _forget() -> None:
     start.forget_server()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _lock.acquire(),  # noqa: PLW0108 - it is another one after a fork
-        after_in_parent=lambda: _lock.release(),  # noqa: PLW0108
-        after_in_child=_forget,
-    )
+forks.register(
+    "workers",
+    before=lambda: _lock.acquire(),  # noqa: PLW0108 - it is another one after a fork
+    after_in_parent=lambda: _lock.release(),  # noqa: PLW0108
+    after_in_child=_forget,
+)

@@ -24,7 +24,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-from opero import hotpath
+from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map.serialization.names import found_at
@@ -394,8 +394,7 @@ def main(end: socket.socket, block: Any, idle: float) -> None:
     signal.signal(signal.SIGINT, _ignore)  # the parent decides; programs started here do not see it
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=end.close)
+    forks.register("pipes", after_in_child=end.close)
     _end_with(process.parent_process())
     session = Session(Channel(end), block.create_memoryview().cast("q"), idle)
     try:

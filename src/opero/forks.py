@@ -1,0 +1,94 @@
+"""What opero does around a fork: every module registers here, and the order stands here.
+
+The system gets three functions, once. They call what the modules have registered under the ranks
+of `ORDER`: before a fork from the last rank to the first, after it from the first to the last. So
+what is taken last is given back first, as with nested `with` statements. Every handler is called,
+whatever another one raises; Python reports the errors on stderr and goes on with the fork.
+
+A child process has one thread, the one that forked. Locks that other threads held there stay taken
+for good, and what those threads were doing never ends: handlers make new locks and forget runs.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Final
+
+ORDER: Final = (
+    "pipes",  # ends that a worker's child must not hold open, even if all else fails
+    "workers",  # their lock is held over the fork: taken last, given back first
+    "flights",  # the lock of single flight, which all that follows may take
+    "followers",  # who waits for which flight
+    "limiters",  # their queues and lock files
+    "leases",  # the renewer, before the stores that it renews in
+    "stores",  # connections and locks of what is open
+    "caches",  # the runs of decorated functions, on top of all that
+)
+"""The ranks, from what others rely on to what relies on others."""
+
+_before: dict[str, list[Callable[[], object]]] = {rank: [] for rank in ORDER}
+_in_parent: dict[str, list[Callable[[], object]]] = {rank: [] for rank in ORDER}
+_in_child: dict[str, list[Callable[[], object]]] = {rank: [] for rank in ORDER}
+
+
+def register(
+    rank: str,
+    *,
+    before: Callable[[], object] | None = None,
+    after_in_parent: Callable[[], object] | None = None,
+    after_in_child: Callable[[], object] | None = None,
+) -> None:
+    """Register what one module does around a fork; where there is no fork, nothing comes of it.
+
+    Args:
+        rank: One of `ORDER`. Handlers of one rank run in the order in which they were registered,
+            those before a fork the other way round.
+        before: Called in the parent before the fork.
+        after_in_parent: Called in the parent after the fork, and after a fork that failed.
+        after_in_child: Called in the child.
+    """
+    for table, handler in (
+        (_before, before),
+        (_in_parent, after_in_parent),
+        (_in_child, after_in_child),
+    ):
+        if handler is not None:
+            table[rank].append(handler)
+
+
+def _call(handlers: Iterable[Callable[[], object]]) -> None:
+    """Call all handlers; raise what they have raised when all have been called."""
+    errors = []
+    for handler in handlers:
+        try:
+            handler()
+        except BaseException as error:  # noqa: BLE001 - the fork goes on all the same
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup("handlers of a fork have failed", errors)  # noqa: F821
+
+
+def _before_fork() -> None:
+    _call([handler for rank in reversed(ORDER) for handler in reversed(_before[rank])])
+
+
+def _after_in_parent() -> None:
+    _call([handler for rank in ORDER for handler in _in_parent[rank]])
+
+
+def _after_in_child() -> None:
+    _call([handler for rank in ORDER for handler in _in_child[rank]])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_in_parent,
+        after_in_child=_after_in_child,
+    )
