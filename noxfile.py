@@ -3,7 +3,7 @@
     nox -s tests                              the tests of both halves, on every CPython on PATH
     nox -s tests-3.13 -- tests/core/test_keys.py   whatever stands behind -- goes to pytest
     nox -R -s tests-3.13 -- -k flight         the same environment again, with nothing built anew
-    nox -s plain-3.10                         opero built as plain Python
+    nox -s plain-3.11                         opero built as plain Python
 
 Each session has an environment of its own and installs opero there, so none touches the checkout's
 own editable install. `uv` makes the environments where it is installed, else `virtualenv`.
@@ -17,7 +17,7 @@ from subprocess import DEVNULL, call
 
 import nox
 
-CPYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+CPYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", "3.15t")
 COMPILED = {"OPERO_BUILD": "compiled", "OPERO_REQUIRE_COMPILED": "1"}
 PLAIN = {"OPERO_BUILD": "plain"}
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]

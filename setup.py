@@ -58,8 +58,10 @@ DEPENDENCIES = [
     "xxhash>=3.4",
 ]
 if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-    # It refuses an interpreter without the lock, and no marker tells one. opero works without it.
-    DEPENDENCIES.append("orjson>=3.10; platform_python_implementation != 'PyPy'")
+    # It has no wheels without the lock, which no marker tells, nor on 3.15. opero works without it.
+    DEPENDENCIES.append(
+        "orjson>=3.10; platform_python_implementation != 'PyPy' and python_version < '3.15'"
+    )
 
 if __name__ == "__main__":
     from build_backend.hooks import steer

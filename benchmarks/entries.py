@@ -260,7 +260,7 @@ SIDES: Mapping[str, Decorate] = {
 """All sides, by name."""
 
 # What is promised was measured when the rows were made, and not designed. Against `lru_cache`: the
-# most of CPython 3.10 to 3.13, rounded up to the next hundredth, so that each gate is red when an
+# most of CPython up to 3.13, rounded up to the next hundredth, so that each gate is red when an
 # entry gets one pointer more. Against cachetools: about a half, in round numbers.
 GATED: tuple[EntryRow, ...] = (
     EntryRow(

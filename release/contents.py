@@ -30,7 +30,7 @@ _WHEEL = re.compile(
     r"opero-(?P<version>[\w.]+)-(?P<python>\w+)-(?P<abi>\w+)-(?P<platform>\w+)(\.\w+)*\.whl"
 )
 _LICENSE = "licenses/LICENSE"
-_FIELDS = {"Name": "opero", "Requires-Python": ">=3.10", "License-Expression": "MIT"}
+_FIELDS = {"Name": "opero", "Requires-Python": ">=3.11", "License-Expression": "MIT"}
 _GIVEN = ("Summary", "Classifier", "Requires-Dist", "Provides-Extra", "License-File")
 
 

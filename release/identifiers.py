@@ -9,7 +9,7 @@ import subprocess
 import sys
 from itertools import product
 
-PYTHONS = ("cp310", "cp311", "cp312", "cp313", "cp314", "cp314t")
+PYTHONS = ("cp311", "cp312", "cp313", "cp314", "cp314t", "cp315", "cp315t")
 """What there are compiled wheels for; "t" is the free-threaded build."""
 
 PLATFORMS = {

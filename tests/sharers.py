@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PATIENCE = 60.0
 """Seconds after which a test takes it that something hangs."""
@@ -57,7 +57,7 @@ class Sharers:
         self._process.wait(PATIENCE)
         self._process.stdout.close()
 
-    def __enter__(self) -> Sharers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -65,7 +65,7 @@ class OwnReduce(Exception):
 class OwnNew(Exception):
     """An exception whose `__new__` takes what its `__init__` does."""
 
-    def __new__(cls, code: int, text: str) -> OwnNew:
+    def __new__(cls, code: int, text: str) -> Self:
         """Make one from two arguments."""
         return super().__new__(cls, text)
 

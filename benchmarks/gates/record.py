@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import table
@@ -80,7 +80,7 @@ def of(verdicts: Sequence[Verdict]) -> Record:
         verdicts: What the gates said.
     """
     return Record(
-        datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        datetime.now(UTC).isoformat(timespec="seconds"),
         commit(),
         platform.python_version(),
         table.machine(),
@@ -124,7 +124,7 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path}: no record of gates: {error} is missing") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: no record of gates: {error}") from error
-    return Record(when.astimezone(timezone.utc).isoformat(), commit, python, machine, gates)
+    return Record(when.astimezone(UTC).isoformat(), commit, python, machine, gates)
 
 
 def _figure(gate: Mapping[str, float | str | None]) -> Figure:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Place:
         self._missing = ""
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Self:
         folder = self._stack.enter_context(
             tempfile.TemporaryDirectory(prefix="opero-bench-", ignore_cleanup_errors=True)
         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .logs import configure_logging, get_logger
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 
-__version__ = "0.1.0"
+__version__ = "3.0.0"
 """The version of opero."""
 
 __all__ = [

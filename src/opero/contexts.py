@@ -15,9 +15,7 @@ from .locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from typing_extensions import Unpack
+    from typing import Any, Self, Unpack
 
     from .functions import StoreOptions
 
@@ -137,7 +135,7 @@ class CacheContext:
         self.namespace = namespace
         self._store = store
 
-    def __enter__(self) -> CacheContext:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

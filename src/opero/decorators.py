@@ -14,9 +14,7 @@ from .limits import RateLimiter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-    from typing import Any, Concatenate, Literal, TypedDict, overload
-
-    from typing_extensions import Unpack
+    from typing import Any, Concatenate, Literal, TypedDict, Unpack, overload
 
     from opero.map.progress import Progress
 

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import opero
 from opero import hotpath, switches
@@ -104,6 +105,27 @@ class TestSources:
         }
         for sources in declared.values():
             assert all((ROOT / source).is_file() for source in sources)
+
+    @pytest.mark.parametrize(
+        ("version", "implementation", "wanted"),
+        [
+            ("3.11", "CPython", True),
+            ("3.14", "CPython", True),
+            ("3.15", "CPython", False),
+            ("3.11", "PyPy", False),
+        ],
+    )
+    def test_orjson_is_asked_for_only_where_it_has_wheels(
+        self, version: str, implementation: str, wanted: bool
+    ) -> None:
+        """A free-threaded Python, which no marker tells, leaves it out of what it builds."""
+        dependencies = map(Requirement, runpy.run_path(str(ROOT / "setup.py"))["DEPENDENCIES"])
+        there = {"python_version": version, "platform_python_implementation": implementation}
+        needed = [
+            each.name for each in dependencies if not each.marker or each.marker.evaluate(there)
+        ]
+        assert ("orjson" in needed) == (wanted and not FREE_THREADED)
+        assert {"cloudpickle", "tqdm", "xxhash"} <= set(needed)
 
     def test_every_module_of_the_registry_has_its_types_and_no_other_file_does(self) -> None:
         """A `.pxd` that nothing is compiled with would be a lie about speed.

@@ -33,7 +33,7 @@ import pytest
 
 from opero import CacheKeyError, hotpath
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 HOUR = dt.timedelta(hours=1)
 NAN = float("nan")
 OTHER_NAN = struct.unpack(">d", bytes.fromhex("fff8000000000001"))[0]

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from opero import hotpath
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 EAST = dt.timezone(dt.timedelta(hours=1))
 
 

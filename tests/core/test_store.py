@@ -222,7 +222,7 @@ def stores_that_miss(core: hotpath.Core) -> Iterator[tuple[Any, Alike]]:
     A look-up that compares keys by Python code does not see that the dictionary was rebuilt, if
     that happened twice and has brought its table back to the same address. How many insertions that
     takes is the interpreter's own affair, so there are stores for every number that it might be; with
-    CPython 3.10 to 3.13 it is some of these.
+    CPython up to 3.13 it is some of these.
     """
     for before in range(12):
         for meanwhile in range(10, 24):

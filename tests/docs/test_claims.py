@@ -162,9 +162,8 @@ def test_switches_are_the_real_ones() -> None:
 
 def test_the_extras_that_are_named_are_all_that_users_may_want() -> None:
     """Those for development have no place on that page."""
-    named = re.findall(
-        r"^\| `pip install 'opero\[(\w+)\]'`", text_of("docs/install.md"), re.MULTILINE
-    )
+    install = text_of("docs/install.md")
+    named = re.findall(r"^\| `pip install '\.\[(\w+)\]'`", install, re.MULTILINE)
     assert named == ["disk", "redis", "dask", "all"]
 
 

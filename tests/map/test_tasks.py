@@ -30,7 +30,7 @@ from opero.core.chunk import ChunkSizer
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.map import event_loops
-from opero.map.engines import task_slots, tasks
+from opero.map.engines import tasks
 from opero.map.engines.base import Crash, Report
 from opero.map.engines.processes import worker_loop
 from opero.map.engines.tasks import TaskEngine
@@ -270,7 +270,7 @@ def test_a_failure_shows_the_function_and_holds_nothing(closes):
     async def fails(x):
         try:
             await asyncio.wait_for(asyncio.Event().wait(), 0.001)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await deep()
 
     async def main():
@@ -516,7 +516,6 @@ def test_time_limits_of_the_function_itself_are_its_own():
     assert kinds(results) == [AttemptTimeout, asyncio.TimeoutError] * 3
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no asyncio.timeout")
 def test_asyncio_timeout_inside_an_attempt_works():
     """It counts how often its task was cancelled."""
 
@@ -912,8 +911,8 @@ def test_ctrl_c_cancels_the_work_and_waits_for_its_end(loop, inside):
     def enter() -> None:
         if inside == "nothing":
             call()
-        elif inside == "asyncio.run" and sys.version_info >= (3, 11):
-            asyncio.run(within())  # it has a handler of its own, since Python 3.11
+        elif inside == "asyncio.run":
+            asyncio.run(within())  # it has a handler of its own
         else:
             outer = asyncio.new_event_loop()
             try:
@@ -1124,7 +1123,7 @@ def test_python_310_counts_cancellations_as_later_versions_do():
                 counted.append(task.uncancel())
 
         counted: list[int] = []
-        task = task_slots.Task(wait(), loop=asyncio.get_running_loop())
+        task = asyncio.Task(wait(), loop=asyncio.get_running_loop())
         await asyncio.sleep(0)
         assert task.cancelling() == 0
         task.cancel()

@@ -324,7 +324,6 @@ def test_wait_for_cuts_a_decorated_function_like_any_other(options):
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new in Python 3.11")
 @pytest.mark.parametrize("options", [{"cache": True}, {"cache": False, "retries": 3}], ids=str)
 def test_a_timeout_block_around_a_call_works_and_a_later_call_is_retried_again(options):
     """The block takes its cancellation back, and opero believes it."""
@@ -356,8 +355,6 @@ def test_a_timeout_block_around_a_call_works_and_a_later_call_is_retried_again(o
 )
 def test_the_end_of_asyncio_run_lets_a_function_tidy_up(options):
     """All tasks are cancelled once then, callers and runs; none is cut in its finally-block."""
-    if sys.version_info < (3, 11) and (options["cache"] or "timeout" in options):
-        pytest.skip("Python 3.10 does not tell whether a task has been cancelled")
 
     async def main():
         nonlocal source
@@ -404,10 +401,8 @@ def test_a_cancelled_attempt_is_never_retried(options):
 def test_an_error_that_a_function_makes_of_its_cancellation_is_not_retried(options):
     """Libraries do that; the call is to end all the same.
 
-    A call that runs in its caller's own task can only know from the task, since Python 3.11.
+    A call that runs in its caller's own task can only know from the task.
     """
-    if sys.version_info < (3, 11) and not {"cache", "timeout"} & set(options):
-        pytest.skip("Python 3.10 does not tell whether a task has been cancelled")
     attempts = []
 
     @opero(retries=5, min_delay=0, max_delay=0, **options)

@@ -645,5 +645,5 @@ for name in ("disk", "redis_clients"):
         print(error)
 """
     printed = run(script)
-    assert "pip install opero[disk]" in printed
-    assert "pip install opero[redis]" in printed
+    assert "pip install 'diskcache>=5.6.3,<6' platformdirs" in printed
+    assert "pip install 'redis>=5.0' platformdirs" in printed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
+from typing import assert_type
 
 from opero import (
     RateLimiter,
@@ -15,11 +15,6 @@ from opero import (
     opero,
 )
 from opero.figures import Stats
-
-if sys.version_info >= (3, 11):
-    from typing import assert_type
-else:
-    from typing_extensions import assert_type
 
 
 @opero

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, assert_type, overload
 
 from opero import get_cache_decorator, get_retry_decorator, opero
 from opero.functions import Decorated
-
-if sys.version_info >= (3, 11):
-    from typing import ParamSpec, assert_type
-else:
-    from typing_extensions import ParamSpec, assert_type
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=str)

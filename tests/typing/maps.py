@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -14,7 +13,7 @@ from collections.abc import (
 )
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, assert_type
 
 from opero import (
     CacheConfig,
@@ -29,11 +28,6 @@ from opero import (
 )
 from opero.figures import CacheInfo, Stats
 from opero.functions import MapDecorator, Mapped
-
-if sys.version_info >= (3, 11):
-    from typing import assert_type
-else:
-    from typing_extensions import assert_type
 
 
 @opmap

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, assert_type
 
 from opero import get_cache_decorator, get_retry_decorator, opero
 from opero.figures import CacheInfo, Stats
-
-if sys.version_info >= (3, 11):
-    from typing import assert_type
-else:
-    from typing_extensions import assert_type
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from typing import assert_type
 
 from opero import (
     CacheConfig,
@@ -19,11 +19,6 @@ from opero import (
 )
 from opero.figures import CacheInfo, Stats
 from opero.functions import Decorated
-
-if sys.version_info >= (3, 11):
-    from typing import assert_type
-else:
-    from typing_extensions import assert_type
 
 
 @opero

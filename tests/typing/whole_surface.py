@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
+from typing import assert_type
 
 import opero as package
 from opero import (
@@ -31,11 +31,6 @@ from opero import (
 from opero.contexts import CacheContext
 from opero.figures import CacheInfo, Stats
 from opero.testing import MovableClock, manual_clock, skip_waits
-
-if sys.version_info >= (3, 11):
-    from typing import assert_type
-else:
-    from typing_extensions import assert_type
 
 assert_type(package.COMPILED, bool)
 assert_type(package.__version__, str)

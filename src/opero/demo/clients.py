@@ -99,7 +99,7 @@ async def fetch_async(
         head = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode("ascii"))
         status, body = await asyncio.wait_for(_answer(reader), timeout)
-    except asyncio.TimeoutError:  # a class of its own before Python 3.11
+    except TimeoutError:
         raise TimeoutError(f"{path} said nothing for {timeout:g} s") from None
     except asyncio.IncompleteReadError as error:
         raise ConnectionError("the server went away before it had answered") from error

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 SLOW: Final = 0.3
@@ -234,7 +234,7 @@ class DemoServer:
         self._stopping: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="opero-demo-server", daemon=True)
 
-    def __enter__(self) -> DemoServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         if not self._listening.wait(START):
             raise RuntimeError(f"the demo server did not start within {START:g} s")

@@ -14,7 +14,7 @@ from .wait_queue import WaitQueue
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
-    from typing import Any, Literal
+    from typing import Any, Literal, Self
 
     from opero.core.bucket import TokenBucket
 
@@ -219,7 +219,7 @@ class RateLimiter:
         waiting: Coroutine[Any, Any, int] = self.queue.wait(deadline, weight)
         return waiting
 
-    def __enter__(self) -> RateLimiter:
+    def __enter__(self) -> Self:
         self.wait_sync(NEVER)
         return self
 
@@ -231,7 +231,7 @@ class RateLimiter:
     ) -> None:
         return None
 
-    async def __aenter__(self) -> RateLimiter:
+    async def __aenter__(self) -> Self:
         await self.wait(NEVER)
         return self
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 INTERVAL = 0.1
 """Seconds between two updates, at least."""
@@ -80,7 +80,7 @@ class Bar:
             finally:
                 self._leave()
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

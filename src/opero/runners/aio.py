@@ -123,16 +123,14 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
     """Tell whether the function was cancelled and made another error of that.
 
     It was if its task has been asked to end and the error arose while a `CancelledError` was being
-    handled; one that the caller of the decorated function is handling does not count. (Python
-    3.10 does not tell whether a task has been asked to end; a flight does.)
+    handled; one that the caller of the decorated function is handling does not count.
     """
     if flight is None or not flight.stopping:
         try:
             task = asyncio.current_task()
         except RuntimeError:  # another framework's loop
             return False
-        asked = getattr(task, "cancelling", None)
-        if asked is None or asked() == 0:
+        if task is None or not task.cancelling():
             return False
     outer = sys.exc_info()[1]
     context = error.__context__
@@ -302,8 +300,7 @@ class TaskFlight:
     async def _stop(self, task: asyncio.Task[Any]) -> None:
         """Cancel the run and wait until it is over, passing on further cancellations."""
         self.stopping = True
-        asked = getattr(task, "cancelling", None)  # new in Python 3.11
-        if asked is None or not asked():  # the end of `asyncio.run` has cancelled it already
+        if not task.cancelling():  # the end of `asyncio.run` has cancelled it already
             task.cancel()
         again = False
         while not task.done():

@@ -23,7 +23,7 @@ from opero.core.decompose import name_of
 BYTES, TEXT, JSON, PICKLE = range(4)
 
 _PROTOCOL = 5
-"""The newest pickle protocol that Python 3.10 can read."""
+"""The newest pickle protocol that every Python of opero's can read."""
 
 
 class NotEncodable(Exception):

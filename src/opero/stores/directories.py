@@ -222,6 +222,6 @@ def _missing() -> ImportError:
     """Make the error for a package that is not installed."""
     return ImportError(
         "caches on disk and in Redis need the platformdirs package: "
-        "pip install 'opero[disk]' or 'opero[redis]'",
+        "pip install 'platformdirs>=4.0'",
         name="platformdirs",
     )

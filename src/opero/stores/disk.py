@@ -32,7 +32,11 @@ from typing import Any, Final, TypeVar, cast
 try:
     import diskcache
 except ImportError as _error:
-    raise ImportError("a cache on disk needs diskcache: pip install opero[disk]") from _error
+    raise ImportError(
+        "a cache on disk needs the diskcache package: "
+        "pip install 'diskcache>=5.6.3,<6' platformdirs",
+        name="diskcache",
+    ) from _error
 
 from opero import forks
 
@@ -720,7 +724,7 @@ def _is_damage(error: BaseException) -> bool:
         return True
     if not isinstance(error, sqlite3.OperationalError):
         return False
-    code = getattr(error, "sqlite_errorcode", None)  # Python 3.11
+    code = getattr(error, "sqlite_errorcode", None)
     return code == 1 or (code is None and str(error).startswith(_DAMAGE))
 
 

@@ -46,7 +46,10 @@ try:
     from redis.exceptions import TimeoutError as LateError
     from redis.retry import Retry
 except ImportError as _error:
-    raise ImportError("Redis needs the package redis: pip install opero[redis]") from _error
+    raise ImportError(
+        "caches and limits in Redis need the redis package: pip install 'redis>=5.0' platformdirs",
+        name="redis",
+    ) from _error
 
 SILENCE: Final = 0.5
 """Seconds for a connection to be made; and for threads also the longest pause within a reply.

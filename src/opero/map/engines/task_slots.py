@@ -4,34 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    Task = asyncio.Task
-else:
-
-    class Task(asyncio.Task[Any]):
-        """Counts how often it was asked to end, as tasks do since Python 3.11."""
-
-        asked: int = 0
-
-        def cancel(self, msg: Any = None) -> bool:
-            """Ask the task to end."""
-            asked = super().cancel(msg)
-            self.asked += asked
-            return asked
-
-        def cancelling(self) -> int:
-            """Return how often the task was asked to end."""
-            return self.asked
-
-        def uncancel(self) -> int:
-            """Take one request back."""
-            self.asked -= 1
-            return self.asked
 
 
 class Work:

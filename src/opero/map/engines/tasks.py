@@ -39,7 +39,7 @@ from opero.map.scheduler import NOTHING, Job
 from opero.map.tracebacks import without_top
 
 from .base import Crash, Report
-from .task_slots import Task, TaskSlot, Work, call, may_be_ctrl_c
+from .task_slots import TaskSlot, Work, call, may_be_ctrl_c
 
 _TURN = 0.005
 """Seconds for which a slot may keep the loop to itself."""
@@ -114,7 +114,7 @@ class TaskEngine:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         # Neither a task factory nor eager tasks may run it here and now.
-        slot.task = Task(self._serve(slot), loop=self._loop, name=f"opero-slot-{number}")
+        slot.task = asyncio.Task(self._serve(slot), loop=self._loop, name=f"opero-slot-{number}")
         slot.task.add_done_callback(functools.partial(self._ended, slot))
 
     async def wait(self, timeout: float | None) -> list[Report | Crash]:
