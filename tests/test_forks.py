@@ -104,7 +104,7 @@ def test_every_handler_is_called_whatever_others_raise(empty, error, moment):
     for rank in forks.ORDER:
         for handler in (failing, lambda rank=rank: done.append(rank)):
             forks.register(rank, before=handler, after_in_parent=handler, after_in_child=handler)
-    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: F821
+    with pytest.raises(BaseExceptionGroup) as caught:
         getattr(forks, moment)()
     assert [type(each) for each in caught.value.exceptions] == [error] * len(forks.ORDER)
     assert sorted(done) == sorted(forks.ORDER)

@@ -71,7 +71,7 @@ def _call(handlers: Iterable[Callable[[], object]]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise BaseExceptionGroup("handlers of a fork have failed", errors)  # noqa: F821
+        raise BaseExceptionGroup("handlers of a fork have failed", errors)
 
 
 def _before_fork() -> None:
