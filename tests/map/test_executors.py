@@ -30,10 +30,11 @@ from opero.core.chunk import ChunkSizer
 from opero.exceptions import ErrorStandIn, WorkerCrashedError
 from opero.map.driver import drive
 from opero.map.engines.base import Crash, Report
+from opero.map.engines.executors import envelope
 from opero.map.engines.executors.engine import ExecutorEngine, workers_of
 from opero.map.progress import Silent
 from opero.map.scheduler import NOTHING, Job, Scheduler, Span
-from opero.map.serialization import envelope, function_payload
+from opero.map.serialization import function_payload
 
 pytestmark = pytest.mark.once
 
@@ -176,8 +177,8 @@ class Fragile(cf.Executor):
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         future: Any = cf.Future()
-        (parcel,) = args
-        one = (future, pickle.loads(pickle.dumps(parcel)), parcel._values)
+        (packet,) = args
+        one = (future, pickle.loads(pickle.dumps(packet)), packet._values)
         with self.lock:
             self.waiting.append(one)
             full = len(self.waiting) >= self.batch
@@ -192,11 +193,11 @@ class Fragile(cf.Executor):
             batch, self.waiting = self.waiting, []
             lost = any("die" in values for _, _, values in batch)
             self.losses += lost
-        for future, parcel, _ in batch:
+        for future, packet, _ in batch:
             if lost:
                 future.set_exception(self.kind("all those workers died"))
             else:
-                future.set_result(envelope.run(parcel))
+                future.set_result(envelope.run(packet))
 
 
 class Forgetful(cf.Executor):
@@ -627,7 +628,7 @@ def test_a_time_limit_for_attempts_is_refused():
 # --- the function and its shared arguments --------------------------------------------------------------
 
 
-def test_a_worker_keeps_the_functions_of_few_maps(own_cargo):
+def test_a_worker_keeps_the_functions_of_few_maps(own_payloads):
     """Their shared arguments may be large."""
     for number in range(20):
         load = function_payload.FunctionPayload(plain, {"plus": number})
@@ -638,7 +639,7 @@ def test_a_worker_keeps_the_functions_of_few_maps(own_cargo):
 
 
 @pytest.mark.parametrize("forgets", [0, 1, 3])
-def test_large_shared_arguments_travel_once(own_cargo, forgets):
+def test_large_shared_arguments_travel_once(own_payloads, forgets):
     """And again to a worker that does not have them, or no more; a small function with every job."""
     executor = Weighing(forgets)
     large = bytes(10**6)
@@ -662,7 +663,7 @@ def measure(value: int, text: bytes) -> int:
 
 
 @pytest.fixture
-def own_cargo():
+def own_payloads():
     """Let a test play the worker in this process."""
     before = function_payload._loaded.copy()
     function_payload._loaded.clear()

@@ -36,7 +36,7 @@ from opero import (
 )
 from opero.core.attempts import AGAIN, GIVE_UP, LATE, PROPAGATE, REFUSED
 from opero.core.clock import NEVER
-from opero.map.engines.processes.wire import pack_error, unpack_error
+from opero.map.serialization.errors import pack_error, unpack_error
 from opero.testing import skip_waits
 
 once = pytest.mark.once

@@ -3,6 +3,6 @@
 names.py              functions by their names: where a worker finds one by importing it
 by_value.py           decorated functions by value, through cloudpickle
 function_payload.py   the function of a map and its shared arguments
-pickles.py            values in bytes, each by itself
-envelope.py           a job on its way to a worker, and what comes back
+pickles.py            values in bytes
+errors.py             exceptions in bytes
 """

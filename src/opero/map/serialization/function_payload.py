@@ -15,9 +15,9 @@ from types import MethodType
 from typing import Any
 
 from opero.locks import Lock
-from opero.map.engines.processes.wire import dumps
 
 from .names import Whereabouts, found_at, whereabouts
+from .pickles import dumps
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -27,7 +27,7 @@ KEPT = 4
 
 
 class FunctionPayload:
-    """What all parcels of one map have in common.
+    """What all envelopes of one map have in common.
 
     Attributes:
         function: What to call, the shared arguments in it.

@@ -1,12 +1,19 @@
-"""Values in bytes, each by itself: what cannot be pickled or unpickled is known by its place."""
+"""Values in bytes: with their large buffers apart, or many at once, each by itself.
+
+Plain pickle is tried first. Whatever refers to `__main__` goes by cloudpickle, as a worker has no
+part in the script that started it; so does what pickle refuses.
+"""
 
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 from opero.exceptions import describe
-from opero.map.engines.processes.wire import dumps, unpicklable
+
+LARGE = 1 << 15
+"""Bytes from which a buffer travels apart; a smaller one is cheaper inside the pickle."""
 
 Packed = tuple[Any, list[tuple[int, str]]]
 """The pickles of values, in one or one of each; and which values have none, and why."""
@@ -15,7 +22,83 @@ _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
 """Types whose values always survive a pickle, so that many of them can share one."""
 
 
-def pack(values: list[Any], what: str) -> Packed:
+def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
+    """Pickle anything; what only this program's main module knows travels by its source.
+
+    Args:
+        thing: The value.
+        aside: Gets the large buffers, which are then not in the pickle.
+
+    Raises:
+        Exception: Whatever cloudpickle raises for what cannot be pickled.
+    """
+    keep = None if aside is None else partial(_put_aside, aside)
+    try:
+        body = pickle.dumps(thing, 5, buffer_callback=keep)
+        if b"__main__" not in body:
+            return body
+    except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
+        pass
+    from . import by_value
+
+    if aside is not None:
+        aside.clear()
+    return bytes(by_value.dumps(thing, 5, buffer_callback=keep))
+
+
+def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
+    """Put a buffer aside if it is large; tell whether it stays in the pickle."""
+    raw = buffer.raw()
+    if raw.nbytes < LARGE:
+        return True
+    aside.append(raw)
+    return False
+
+
+def pack(thing: Any) -> list[Any]:
+    """Put a value into a pickle and the large buffers that it refers to.
+
+    Raises:
+        Exception: Whatever cloudpickle raises for what cannot be pickled.
+    """
+    buffers: list[Any] = []
+    return [dumps(thing, buffers), *buffers]
+
+
+def unpack(parts: list[Any]) -> Any:
+    """Return the value that `pack` has put into these parts."""
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def pack_each(values: list[Any], what: str) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """Pack values one by one.
+
+    Args:
+        values: The values.
+        what: What each is called in an error message.
+
+    Returns:
+        The parts of each, None where it cannot be pickled; and the errors of those, by place.
+    """
+    packed: list[Any] = []
+    failures: list[tuple[int, BaseException]] = []
+    for place, value in enumerate(values):
+        try:
+            packed.append([bytes(part) for part in pack(value)])
+        except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
+            packed.append(None)
+            failures.append((place, unpicklable(what, value, error)))
+    return packed, failures
+
+
+def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
+    """Return the error that says what cannot be pickled, and why."""
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return TypeError(f"{what} of type {name} cannot be pickled: {describe(error)}")
+
+
+def pack_all(values: list[Any], what: str) -> Packed:
     """Pickle values.
 
     Args:
@@ -35,11 +118,11 @@ def pack(values: list[Any], what: str) -> Packed:
     return pickles, lost
 
 
-def unpack(packed: Packed, what: str) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+def unpack_all(packed: Packed, what: str) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Return the values, None for a lost one; and the errors of those, by place.
 
     Args:
-        packed: What `pack` has made of them.
+        packed: What `pack_all` has made of them.
         what: What each is called where it has to be said why it cannot be unpickled.
     """
     pickles, before = packed

@@ -10,6 +10,6 @@ process. So an `Envelope` and its `Reply` pack what they hold only when somethin
 by item: what cannot be pickled fails its own item, and nothing of the user's is unpickled by the
 executor's own threads and processes, which do not survive every error there.
 
-`engine` submits and takes in, `executor_errors` says what an executor means by its errors. What
-goes there and back is in `opero.map.serialization`.
+`engine` submits and takes in, `envelope` is what goes there and back, and `executor_errors` says
+what an executor means by its errors.
 """

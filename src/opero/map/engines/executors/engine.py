@@ -11,9 +11,9 @@ from typing import Any
 
 from opero.map.engines.base import Crash, Report
 from opero.map.scheduler import Job
-from opero.map.serialization.envelope import Envelope, Failures, Wanting, all_failed, run
 from opero.map.serialization.function_payload import FunctionPayload
 
+from .envelope import Envelope, Failures, Wanting, all_failed, run
 from .executor_errors import broken, cancelled, is_loss, killed, refused
 
 UNKNOWN = 4
@@ -132,9 +132,9 @@ class ExecutorEngine:
         """Give the next items of an errand to the executor."""
         if self._lost is None:
             whole = errand.wanting or not self._arrived
-            parcel = Envelope(self._payload, errand.values(), errand.job.call, whole)
+            envelope = Envelope(self._payload, errand.values(), errand.job.call, whole)
             try:
-                future = self._executor.submit(run, parcel)
+                future = self._executor.submit(run, envelope)
             except BrokenExecutor as error:
                 self._lost = broken(error)
             except Exception as error:  # noqa: BLE001 - it was shut down, or its cluster is gone

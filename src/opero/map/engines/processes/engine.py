@@ -22,10 +22,11 @@ from opero.locks import Lock
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
 from opero.map.scheduler import NOTHING, Job
+from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.names import whereabouts
+from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
 
 from . import pool, start, worker
-from .wire import pack, pack_each, unpack, unpack_error, unpicklable
 
 
 class _ChunkRun:

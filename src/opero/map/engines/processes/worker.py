@@ -27,9 +27,11 @@ from typing import Any
 from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
+from opero.map.serialization.errors import pack_error
 from opero.map.serialization.names import found_at
+from opero.map.serialization.pickles import pack, pack_each, unpack
 
-from .wire import Channel, pack, pack_each, pack_error, unpack
+from .wire import Channel
 
 UNREAD = -1
 """The worker has not seen the job yet."""

@@ -7,12 +7,11 @@ import os
 from time import perf_counter_ns
 from typing import Any
 
-from opero.map.engines.processes.wire import pack_error, unpack_error
 from opero.map.engines.threads import attempt
 from opero.map.scheduler import NOTHING
-
-from .function_payload import FunctionPayload, load
-from .pickles import Packed, pack, unpack
+from opero.map.serialization.errors import pack_error, unpack_error
+from opero.map.serialization.function_payload import FunctionPayload, load
+from opero.map.serialization.pickles import Packed, pack_all, unpack_all
 
 Failures = list[tuple[int, BaseException]]
 
@@ -49,11 +48,11 @@ class Envelope:
     def __reduce__(self) -> tuple[Any, ...]:
         name, payload = self._payload.pack(self._whole)
         given = self._values if self._call is None else [self._call]
-        packed = pack(given, "the item")
+        packed = pack_all(given, "the item")
         return PackedEnvelope, (name, payload, len(given), packed, self._call is not None)
 
     def __dask_tokenize__(self) -> str:
-        """Let dask take no two parcels for the same: it would run equal ones once only."""
+        """Let dask take no two envelopes for the same: it would run equal ones once only."""
         return self._serial
 
 
@@ -91,7 +90,7 @@ class PackedEnvelope:
         if loaded is None:
             return Wanting()
         plain, function = loaded
-        values, failures = unpack(self._packed_items, "the item, in a worker,")
+        values, failures = unpack_all(self._packed_items, "the item, in a worker,")
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         if self._is_call:
@@ -136,7 +135,7 @@ class Reply:
             results = results.copy()
             for place, _ in failures:
                 results[place] = None
-        return PackedReply, (pack(results, "the result"), failures, self._elapsed)
+        return PackedReply, (pack_all(results, "the result"), failures, self._elapsed)
 
 
 class PackedReply:
@@ -157,7 +156,7 @@ class PackedReply:
     def open(self) -> tuple[list[Any], Failures, int]:
         """Unpickle; what cannot be, is the failure of its item."""
         packed, packed_failures, elapsed = self._parts
-        results, failures = unpack(packed, "the result")
+        results, failures = unpack_all(packed, "the result")
         failures += [(place, unpack_error(data)) for place, data in packed_failures]
         failures.sort(key=_first)
         for place, _ in failures:
@@ -165,9 +164,9 @@ class PackedReply:
         return results, failures, elapsed
 
 
-def run(parcel: Envelope | PackedEnvelope) -> Reply | Wanting:
+def run(envelope: Envelope | PackedEnvelope) -> Reply | Wanting:
     """Make the attempts of a job; this is what the executor's workers are given to call."""
-    return parcel.run()
+    return envelope.run()
 
 
 def all_failed(count: int, error: BaseException) -> tuple[list[Any], Failures, int]:
