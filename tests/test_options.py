@@ -74,6 +74,10 @@ WRONG_RETRY: list[tuple[str, Any, type[Exception], str]] = [
     ("retry_after", 30, TypeError, "returns seconds or None"),
     ("retry_after", ValueError, TypeError, "returns seconds or None"),
     ("retry_after", coroutine_function, TypeError, "an ordinary function of the exception"),
+    ("retry_on_result", 5, TypeError, "an ordinary function of the returned value"),
+    ("retry_on_result", coroutine_function, TypeError, "an ordinary function of the returned"),
+    ("reraise", 1, TypeError, "True or False"),
+    ("reraise", None, TypeError, "True or False"),
 ]
 WRONG_CACHE: list[tuple[str, Any, type[Exception], str]] = [
     ("cache", 1, TypeError, "True, False or a CacheConfig"),
@@ -131,6 +135,12 @@ WRONG_FALLBACK: list[tuple[str, Any, type[Exception], str]] = [
     ("arg_fallback", {"a": [1], "b": [2]}, ValueError, "a dict of one parameter"),
     ("arg_fallback", {5: [1]}, TypeError, "a parameter's name, or a dict"),
 ]
+WRONG_FALLBACK_ON: list[tuple[str, Any, type[Exception], str]] = [
+    ("fallback_on", None, TypeError, "an exception type, a tuple of them, or a predicate"),
+    ("fallback_on", [OSError], TypeError, "an exception type, a tuple of them, or a predicate"),
+    ("fallback_on", KeyboardInterrupt, ValueError, "does not end the program"),
+    ("fallback_on", coroutine_function, TypeError, "a predicate of the exception"),
+]
 WRONG_OTHERS: list[tuple[str, Any, type[Exception], str]] = [
     ("timeout", "5", TypeError, "a number"),
     ("timeout", True, TypeError, "a number"),
@@ -144,7 +154,14 @@ WRONG_OTHERS: list[tuple[str, Any, type[Exception], str]] = [
     ("retry", {"attempts": 3}, TypeError, "a RetryConfig"),
     ("retry", RetryConfig, TypeError, "a RetryConfig"),
 ]
-WRONG = [*WRONG_RETRY, *WRONG_CACHE, *WRONG_LIMIT, *WRONG_FALLBACK, *WRONG_OTHERS]
+WRONG = [
+    *WRONG_RETRY,
+    *WRONG_CACHE,
+    *WRONG_LIMIT,
+    *WRONG_FALLBACK,
+    *WRONG_FALLBACK_ON,
+    *WRONG_OTHERS,
+]
 
 
 def refused(
@@ -564,6 +581,8 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
                 "retry_on": (Exception,),
                 "jitter": True,
                 "retry_after": None,
+                "retry_on_result": None,
+                "reraise": False,
             },
         ),
         (RateLimitConfig, {"rate": None, "burst": 1}),

@@ -107,6 +107,9 @@ MORE_OF_OPERO = {
     "timeout": None,
     "retry": None,
     "retry_after": None,
+    "retry_on_result": None,
+    "fallback_on": Exception,
+    "reraise": False,
     "cache_maxsize": 1024,
 }
 """What `opero` takes by keyword only."""

@@ -101,7 +101,9 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
             retry.retry_on if isinstance(retry.retry_on, tuple) else None,
             None if isinstance(retry.retry_on, tuple) else retry.retry_on,
             retry.retry_after,
+            # not read yet: retry.retry_on_result (None or a predicate of the value), retry.reraise
         ),
+        # nor plan.fallback_on, a tuple of types or a predicate of the exception
         _fallback(core, name, signature, plan.arg_fallback),
         limit,
         plan.timeout,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         RetryOn,
     )
     from .options import RetryAfter as _RetryAfter
+    from .options import RetryOnResult as _RetryOnResult
 
     _CacheKey = Callable[..., Any] | None
     _RateLimit = float | RateLimitConfig | RateLimiter | None
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
         timeout: float | None
         retry: RetryConfig | None
         retry_after: _RetryAfter | None
+        retry_on_result: _RetryOnResult | None
+        fallback_on: RetryOn
+        reraise: bool
         chunk_size: int | None
         rate_limit_scope: Literal["worker", "total"]
         attempt_timeout: float | None
@@ -69,12 +73,15 @@ if TYPE_CHECKING:
     class _MoreForRetry(TypedDict, total=False):
         jitter: bool
         retry_after: _RetryAfter | None
+        retry_on_result: _RetryOnResult | None
+        reraise: bool
 
     class _MoreForRateLimit(TypedDict, total=False):
         burst: int
 
     class _MoreForFallback(TypedDict, total=False):
         retry_on: RetryOn
+        fallback_on: RetryOn
 
 
 if not TYPE_CHECKING:
@@ -112,6 +119,9 @@ def opero(
     timeout: float | None = None,
     retry: RetryConfig | None = None,
     retry_after: _RetryAfter | None = None,
+    retry_on_result: _RetryOnResult | None = None,
+    fallback_on: RetryOn = Exception,
+    reraise: bool = False,
     cache_maxsize: int | None = 1024,
     **kwargs: Unpack[StoreOptions],
 ) -> Decorator: ...
@@ -134,6 +144,9 @@ def opero(
     timeout: float | None = None,
     retry: RetryConfig | None = None,
     retry_after: _RetryAfter | None = None,
+    retry_on_result: _RetryOnResult | None = None,
+    fallback_on: RetryOn = Exception,
+    reraise: bool = False,
     cache_maxsize: int | None = 1024,
     **kwargs: Any,
 ) -> Any:
@@ -170,6 +183,10 @@ def opero(
             `opero.retry_after` knows the usual clients' errors. The next delay is that long at
             least, up to `max_delay`, or up to the deadline with a `timeout`; for longer waits the
             call gives up at once.
+        retry_on_result: A predicate of the returned value; true means that this attempt has failed.
+        fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
+            tuple of types, or a predicate.
+        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
@@ -213,6 +230,8 @@ def opero(
             "retry_on": retry_on,
             "jitter": jitter,
             "retry_after": retry_after,
+            "retry_on_result": retry_on_result,
+            "reraise": reraise,
         },
         {
             **_store_options("opero", kwargs),
@@ -228,6 +247,7 @@ def opero(
         rate_limit,
         burst,
         timeout,
+        fallback_on,
     )
     return _decorator(checked) if function is None else assembly.decorate(function, checked)
 
@@ -340,6 +360,9 @@ def opmap(
     timeout: float | None = None,
     retry: RetryConfig | None = None,
     retry_after: _RetryAfter | None = None,
+    retry_on_result: _RetryOnResult | None = None,
+    fallback_on: RetryOn = Exception,
+    reraise: bool = False,
     chunk_size: int | None = None,
     rate_limit_scope: str = "worker",
     attempt_timeout: float | None = None,
@@ -382,6 +405,10 @@ def opmap(
             `opero.retry_after` knows the usual clients' errors. The next delay is that long at
             least, up to `max_delay`, or up to the deadline with a `timeout`; for longer waits the
             item gives up at once.
+        retry_on_result: A predicate of the returned value; true means that this attempt has failed.
+        fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
+            tuple of types, or a predicate.
+        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         chunk_size: How many items are handed to a worker at once; None to go by measured time. It
             is one at a time with a `rate_limit` or a `timeout`.
         rate_limit_scope: "worker", or "total" for one limit for the whole map.
@@ -448,6 +475,8 @@ def opmap(
             "retry_on": retry_on,
             "jitter": jitter,
             "retry_after": retry_after,
+            "retry_on_result": retry_on_result,
+            "reraise": reraise,
         },
         {
             **kwargs,
@@ -463,6 +492,7 @@ def opmap(
         rate_limit,
         burst,
         timeout,
+        fallback_on,
     )
     plan = map_plan(options, isinstance(rate_limit, RateLimiter))
 
@@ -526,7 +556,9 @@ def get_retry_decorator(
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt.
         **kwargs: `jitter`, whether a delay is drawn at random below its ceiling; `retry_after`,
-            which tells from the exception how many seconds the server asks to wait, or None.
+            which tells from the exception how many seconds the server asks to wait, or None;
+            `retry_on_result`, a predicate of the returned value; `reraise`, whether the last
+            exception is raised itself.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -534,7 +566,8 @@ def get_retry_decorator(
     """
     from .options import RETRY_DEFAULTS, RetryConfig
 
-    _only("get_retry_decorator", kwargs, ("jitter", "retry_after"), tuple(RETRY_DEFAULTS))
+    more = ("jitter", "retry_after", "retry_on_result", "reraise")
+    _only("get_retry_decorator", kwargs, more, tuple(RETRY_DEFAULTS))
     config = RetryConfig(retries, backoff_factor, min_delay, max_delay, retry_on, **kwargs)
     return _decorator(_single(retry=config))
 
@@ -565,7 +598,7 @@ def get_fallback_decorator(
     Args:
         arg_fallback: The name of a parameter that holds a list or tuple of values, each of which
             is tried as its element 0; or `{"parameter": [values]}`, tried after the caller's own.
-        **kwargs: `retry_on`, which exceptions lead to the next value.
+        **kwargs: `fallback_on`, which exceptions lead to the next value.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -574,8 +607,11 @@ def get_fallback_decorator(
     """
     from .options import RetryConfig
 
-    _only("get_fallback_decorator", kwargs, ("retry_on",), ("arg_fallback",))
-    return _decorator(_single(retry=RetryConfig(1, **kwargs), arg_fallback=arg_fallback))
+    _only("get_fallback_decorator", kwargs, ("retry_on", "fallback_on"), ("arg_fallback",))
+    given: dict[str, Any] = dict(kwargs)
+    fallback_on = given.pop("fallback_on", Exception)
+    retry = RetryConfig(1, **given)
+    return _decorator(_single(retry=retry, arg_fallback=arg_fallback, fallback_on=fallback_on))
 
 
 def _store_options(function: str, given: Mapping[str, Any], *also: str) -> dict[str, Any]:
@@ -611,6 +647,7 @@ def _checked(
     rate_limit: _RateLimit,
     burst: int,
     timeout: float | None,
+    fallback_on: RetryOn,
 ) -> CallOptions:
     """Check the options of a call, those of retries and of the cache being by name."""
     from .options import cache_config, plan, retry_config
@@ -622,6 +659,7 @@ def _checked(
         arg_fallback=arg_fallback,
         limit=limit,
         timeout=timeout,
+        fallback_on=fallback_on,
         attempts_named="retries" if retry is None else "attempts",
     )
 
@@ -642,6 +680,7 @@ def _single(
     arg_fallback: ArgFallback | None = None,
     cache: CacheConfig | None = None,
     limit: RateLimitConfig | RateLimiter | None = None,
+    fallback_on: RetryOn = Exception,
 ) -> CallOptions:
     """Check the options of one mechanism; the others are off."""
     from .options import CacheConfig, RetryConfig, plan
@@ -652,6 +691,7 @@ def _single(
         cache=CacheConfig() if cache is None else cache,
         limit=limit,
         timeout=None,
+        fallback_on=fallback_on,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 RetryAfter = Callable[[Exception], float | None]
+RetryOnResult = Callable[[Any], object]
 ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
 
 _MOST = 10**9
@@ -59,6 +60,8 @@ class RetryConfig:
         jitter: Whether the delay is drawn at random below its ceiling.
         retry_after: Tells from the exception how many seconds the server asks to wait, or None;
             `opero.retry_after` knows the usual clients' errors.
+        retry_on_result: A predicate of the returned value; true means that the attempt has failed.
+        reraise: Whether the last exception itself is raised, in place of `AllFailedError`.
     """
 
     attempts: int = 3
@@ -68,6 +71,8 @@ class RetryConfig:
     retry_on: RetryOn = (Exception,)
     jitter: bool = True
     retry_after: RetryAfter | None = None
+    retry_on_result: RetryOnResult | None = None
+    reraise: bool = False
 
 
 @dataclass
@@ -126,6 +131,8 @@ class CallOptions:
         cache: How it is cached; None without.
         limit: Its rate limit; None without.
         timeout: Nanoseconds for a whole call; 0 for no bound.
+        fallback_on: After which exceptions the next value is tried: a tuple of types or a
+            predicate.
     """
 
     retry: RetryConfig
@@ -133,6 +140,7 @@ class CallOptions:
     cache: CacheOptions | None
     limit: RateLimitConfig | Any | None
     timeout: int
+    fallback_on: RetryOn = (Exception,)
 
 
 CACHE_DEFAULTS: dict[str, Any] = {
@@ -153,6 +161,8 @@ RETRY_DEFAULTS: dict[str, Any] = {
     "retry_on": (Exception,),
     "jitter": True,
     "retry_after": None,
+    "retry_on_result": None,
+    "reraise": False,
 }
 _READ_BY = {
     "memory": ("maxsize",),
@@ -170,6 +180,7 @@ OPTIONS = (
     "arg_fallback",
     "burst",
     "cache",
+    "fallback_on",
     "rate_limit",
     "retry",
     "timeout",
@@ -185,6 +196,7 @@ def plan(
     cache: CacheConfig,
     limit: RateLimitConfig | Any | None,
     timeout: float | None,
+    fallback_on: RetryOn = Exception,
     attempts_named: str = "retries",
 ) -> CallOptions:
     """Check the options of one function; `attempts_named` is what the caller calls them.
@@ -204,6 +216,7 @@ def plan(
         cache=cached if cache.enabled else None,
         limit=limit,
         timeout=0 if timeout is None else max(1, int(1e9 * _positive("timeout", timeout))),
+        fallback_on=_check_retry_on(fallback_on, "fallback_on"),
     )
 
 
@@ -250,6 +263,8 @@ def retry_config(retry: RetryConfig | None, options: Mapping[str, Any]) -> Retry
             retry_on=options["retry_on"],
             jitter=options["jitter"],
             retry_after=options["retry_after"],
+            retry_on_result=options["retry_on_result"],
+            reraise=options["reraise"],
         )
     if not isinstance(retry, RetryConfig):
         _wrong("retry", retry, "a RetryConfig", TypeError)
@@ -431,23 +446,35 @@ def _check_retry(retry: RetryConfig, named: str) -> RetryConfig:
         _check_retry_on(retry.retry_on),
         retry.jitter,
         _check_retry_after(retry.retry_after),
+        _check_retry_on_result(retry.retry_on_result),
+        check_flag("reraise", retry.reraise),
     )
 
 
-def _check_retry_on(retry_on: Any) -> RetryOn:
+def _check_retry_on(retry_on: Any, named: str = "retry_on") -> RetryOn:
     allowed = "an exception type, a tuple of them, or a predicate of the exception"
     if isinstance(retry_on, (type, tuple)):
         kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-                _wrong("retry_on", kind, allowed, TypeError)
+                _wrong(named, kind, allowed, TypeError)
             if issubclass(kind, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                _wrong("retry_on", kind, "an exception that does not end the program")
+                _wrong(named, kind, "an exception that does not end the program")
         return kinds
     if not callable(retry_on) or inspect.iscoroutinefunction(retry_on):
-        _wrong("retry_on", retry_on, allowed, TypeError)
+        _wrong(named, retry_on, allowed, TypeError)
     predicate: Callable[[Exception], bool] = retry_on
     return predicate
+
+
+def _check_retry_on_result(predicate: Any) -> RetryOnResult | None:
+    if predicate is None:
+        return None
+    if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+        allowed = "an ordinary function of the returned value that tells whether it is a failure"
+        _wrong("retry_on_result", predicate, allowed, TypeError)
+    function: RetryOnResult = predicate
+    return function
 
 
 def _check_retry_after(retry_after: Any) -> RetryAfter | None:

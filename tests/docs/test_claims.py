@@ -24,10 +24,12 @@ OFFERS = "## What the decorated function offers"
 
 def signature_of(function: Any) -> list[tuple[str, str]]:
     """The options of a decorator with their defaults, as the tables write them."""
+    written = {(Exception,): "(Exception,)", Exception: "Exception"}
     return [
-        (parameter.name, "(Exception,)")
-        if parameter.default == (Exception,)
-        else (parameter.name, repr(parameter.default).replace("'", '"'))
+        (
+            parameter.name,
+            written.get(parameter.default) or repr(parameter.default).replace("'", '"'),
+        )
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
