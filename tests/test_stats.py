@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from opero import RateLimiter, get_cache_decorator, hotpath, opero
+from opero import RateLimiter, get_cache_decorator, hotpath, opero, stats
 from opero.testing import manual_clock
 
 FIELDS = (
@@ -178,6 +180,56 @@ def test_clearing_the_cache_leaves_the_figures_alone(make: Any) -> None:
     call(x=1)
     function.cache_clear()
     figures(function, calls=2, hits=1, misses=1, attempts=1)
+
+
+def state(function: Any) -> Any:
+    """Return the object that counts: the state of a decorated function."""
+    return getattr(function, "__opero__", function)
+
+
+def test_every_counter_can_be_added_to(make: Any) -> None:
+    """By its name; a wait in nanoseconds."""
+    function, _ = make()
+    for place, name in enumerate(stats.COUNTERS):
+        state(function).add(name, 1 + place)
+    expected = {name: 1 + place for place, name in enumerate(FIELDS)}
+    for name in ("permit_wait", "backoff_wait"):
+        expected[name] /= 1e9
+    figures(function, **expected)
+    spelt = str(b"retries", "ascii")  # another object than the name in the table
+    state(function).add(spelt, -1)
+    assert function.stats().retries == expected["retries"] - 1
+
+
+def test_a_row_more_in_the_table_is_a_counter_more(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Stats` is the one place that says what is counted."""
+
+    class More(NamedTuple):
+        calls: int = 0
+        hits: int = 0
+        misses: int = 0
+        attempts: int = 0
+        parties: int = 0
+        parting: float = 0.0
+
+    monkeypatch.setattr(stats, "Stats", More)
+    monkeypatch.setattr(stats, "COUNTERS", More._fields)
+    function, call = make()
+    state(function).add("parties", 2)
+    state(function).add("parting", 2_500_000_000)
+    call()
+    assert function.stats() == More(calls=1, attempts=1, parties=2, parting=2.5)
+
+
+@pytest.mark.checkout
+@pytest.mark.once
+def test_there_is_room_for_every_counter_in_c() -> None:
+    """The array is of one size, so that it lies in the object itself."""
+    source = Path(hotpath.__file__).with_name("_compiled") / "call.pyx"
+    [room] = re.findall(r"^    ROOM = (\d+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(stats.COUNTERS) <= int(room)
 
 
 def test_figures_are_a_snapshot(make: Any) -> None:

@@ -27,8 +27,8 @@ import pytest
 import opero
 import opero.testing
 from opero.contexts import CacheContext
-from opero.figures import CacheInfo, Stats
 from opero.functions import Bound, Decorated, Mapped, StoreOptions
+from opero.stats import CacheInfo, Stats
 
 FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
 VALID = [path for path in FILES if path.name != "misuse.py"]

@@ -74,7 +74,7 @@ def clear_cache(namespace: str | None = None) -> None:
             function.cache_clear()
         else:
             function.stored_cache.ground(None)
-            function.hits_cleared, function.misses_cleared = function.hits, function.misses
+            function.restart_cache_info()
             stored_caches[id(function.stored_cache.handle), function.stored_cache.namespace] = (
                 function.stored_cache
             )

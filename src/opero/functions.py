@@ -30,7 +30,7 @@ from typing import (
     overload,
 )
 
-from .figures import CacheInfo, Stats
+from .stats import CacheInfo, Stats
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

@@ -188,7 +188,8 @@ def attributes_in(text: str) -> dict[str, set[str]]:
         elif code and not code[0].isspace():
             attributes = set()  # what follows belongs to no class
         elif re.match(r" {4}cdef [^(=]+$", code):
-            attributes.update(part.split()[-1].lstrip("*") for part in code.split(","))
+            names = (part.split()[-1].lstrip("*") for part in code.split(","))
+            attributes.update(name.partition("[")[0] for name in names)
     return found
 
 

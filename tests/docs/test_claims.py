@@ -11,8 +11,8 @@ from documents import DOCS, REDIS, file_of, name_of, quoted, section, table, tex
 
 import opero as package
 from opero import opero, opmap, switches
-from opero.figures import CacheInfo, Stats
 from opero.options import BACKENDS, STORED_OPTIONS, CacheConfig, check_cache
+from opero.stats import CacheInfo, Stats
 from opero.stores import disk, leases, outages, redis_clients, secret
 
 pytestmark = pytest.mark.once

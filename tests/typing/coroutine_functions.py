@@ -14,7 +14,7 @@ from opero import (
     get_retry_decorator,
     opero,
 )
-from opero.figures import Stats
+from opero.stats import Stats
 
 
 @opero

@@ -26,8 +26,8 @@ from opero import (
     operomap,
     opmap,
 )
-from opero.figures import CacheInfo, Stats
 from opero.functions import MapDecorator, Mapped
+from opero.stats import CacheInfo, Stats
 
 
 @opmap

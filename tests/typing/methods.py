@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar, assert_type
 
 from opero import get_cache_decorator, get_retry_decorator, opero
-from opero.figures import CacheInfo, Stats
+from opero.stats import CacheInfo, Stats
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from opero import (
     opero,
     retry_after,
 )
-from opero.figures import CacheInfo, Stats
 from opero.functions import Decorated
+from opero.stats import CacheInfo, Stats
 
 
 @opero

@@ -29,7 +29,7 @@ from opero import (
     retry_after,
 )
 from opero.contexts import CacheContext
-from opero.figures import CacheInfo, Stats
+from opero.stats import CacheInfo, Stats
 from opero.testing import MovableClock, manual_clock, skip_waits
 
 assert_type(package.COMPILED, bool)

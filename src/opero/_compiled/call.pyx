@@ -71,15 +71,15 @@ cdef extern from *:
 
     /* Without the interpreter's lock, threads count at the same time. */
     #if !defined(Py_GIL_DISABLED)
-      #define opero_add(figure, amount) (*(figure) += (amount))
+      #define opero_add(counter, amount) (*(counter) += (amount))
     #elif defined(_MSC_VER)
       #include <intrin.h>
-      #define opero_add(figure, amount) _InterlockedExchangeAdd64(figure, amount)
+      #define opero_add(counter, amount) _InterlockedExchangeAdd64(counter, amount)
     #else
-      #define opero_add(figure, amount) __atomic_fetch_add(figure, amount, __ATOMIC_RELAXED)
+      #define opero_add(counter, amount) __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED)
     #endif
     """
-    void opero_add(long long *figure, long long amount) noexcept
+    void opero_add(long long *counter, long long amount) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
@@ -104,6 +104,14 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(object) noexcept
     void PyType_Modified(PyTypeObject *) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
+
+cdef enum:  # the places in `opero.stats.Stats` of what is counted here
+    CALLS = 0
+    HITS = 1
+    MISSES = 2
+    ATTEMPTS = 3
+    FAILURES = 6
+    ROOM = 32
 
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
@@ -139,17 +147,10 @@ cdef class _Wrapper:
     cdef readonly bint method
     cdef readonly bint single
     cdef readonly bint lone
-    cdef public long long calls
-    cdef public long long hits
-    cdef public long long misses
-    cdef public long long attempted
-    cdef public long long retries
-    cdef public long long fallbacks
-    cdef public long long failures
-    cdef public long long permit_wait
-    cdef public long long backoff_wait
-    cdef public long long hits_cleared
-    cdef public long long misses_cleared
+    cdef tuple counters
+    cdef long long counts[ROOM]
+    cdef long long hits_cleared
+    cdef long long misses_cleared
 
     def __init__(
         self,
@@ -169,6 +170,9 @@ cdef class _Wrapper:
         InstanceStores instances,
         stored_cache=None,
     ):
+        from opero.stats import COUNTERS
+
+        self.counters = COUNTERS
         self.func = func
         self.face = face
         self.name = name
@@ -241,58 +245,41 @@ cdef class _Wrapper:
 
     def stats(self):
         """Return what has happened since the function was decorated."""
-        from opero.figures import Stats
+        from opero.stats import stats_of
 
-        return Stats(
-            self.calls,
-            self.hits,
-            self.misses,
-            self.attempted,
-            self.retries,
-            self.fallbacks,
-            self.failures,
-            self.permit_wait / 1e9,
-            self.backoff_wait / 1e9,
-            *(() if self.stored_cache is None else self.stored_cache.figures()),
-        )
+        counts = {name: self.counts[place] for place, name in enumerate(self.counters)}
+        if self.stored_cache is not None:
+            counts.update(self.stored_cache.counts)
+        return stats_of(counts)
 
-    def add(self, figure, long long amount):
-        """Add to a figure, given by its name; it may be less than 0."""
-        if figure == "attempted":
-            opero_add(&self.attempted, amount)
-        elif figure == "retries":
-            opero_add(&self.retries, amount)
-        elif figure == "failures":
-            opero_add(&self.failures, amount)
-        elif figure == "fallbacks":
-            opero_add(&self.fallbacks, amount)
-        elif figure == "backoff_wait":
-            opero_add(&self.backoff_wait, amount)
-        elif figure == "permit_wait":
-            opero_add(&self.permit_wait, amount)
-        elif figure == "calls":
-            opero_add(&self.calls, amount)
-        elif figure == "hits":
-            opero_add(&self.hits, amount)
-        elif figure == "misses":
-            opero_add(&self.misses, amount)
-        else:
-            raise ValueError(f"there is no figure called {figure!r}")
+    def add(self, counter, long long amount):
+        """Add to a counter, given by its name in `opero.stats.Stats`; it may be less than 0."""
+        cdef Py_ssize_t place
+        for place in range(PyTuple_GET_SIZE(self.counters)):
+            if opero_item(self.counters, place) == <PyObject *>counter:  # both are interned
+                opero_add(&self.counts[place], amount)
+                return
+        opero_add(&self.counts[<Py_ssize_t>self.counters.index(counter)], amount)
 
     def cache_info(self):
         """Return hits and misses since the last `cache_clear`, and the size of the cache."""
-        from opero.figures import CacheInfo
+        from opero.stats import CacheInfo
 
         if self.store is None and self.stored_cache is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
         stored = self.stored_cache is not None
         return CacheInfo(
-            self.hits - self.hits_cleared,
-            self.misses - self.misses_cleared,
+            self.counts[HITS] - self.hits_cleared,
+            self.counts[MISSES] - self.misses_cleared,
             None if self.store is None else self.store.maxsize or None,
             self.stored_cache.count() if stored else sum([len(store) for store in self._stores()]),
         )
+
+    def restart_cache_info(self):
+        """Let `cache_info` count hits and misses from now on."""
+        self.hits_cleared = self.counts[HITS]
+        self.misses_cleared = self.counts[MISSES]
 
     def cache_clear(self):
         """Forget every value; what is running now will not be stored either."""
@@ -300,8 +287,7 @@ cdef class _Wrapper:
             self.stored_cache.clear()
         elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
-        self.hits_cleared = self.hits
-        self.misses_cleared = self.misses
+        self.restart_cache_info()
         for store in self._stores():
             self._ground_all(store)
             store.clear()
@@ -650,12 +636,12 @@ cdef PyObject *first_attempt(
             return owned(self.run(args, argsf, names, deadline, None))
         if self.events.debug:
             self.events.permit(self.name, 0.0)
-    opero_add(&self.attempted, 1)
+    opero_add(&self.counts[ATTEMPTS], 1)
     result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
     if result is not NULL:
         return result
     if self.single:
-        opero_add(&self.failures, 1)
+        opero_add(&self.counts[FAILURES], 1)
         return NULL  # with the function's own exception set
     return owned(self.run(args, argsf, names, deadline, opero_take_error()))
 
@@ -665,7 +651,7 @@ cdef PyObject *call_uncached(
 ) except NULL:
     cdef Call self = <Call>this
     cdef long long deadline = NEVER
-    opero_add(&self.calls, 1)
+    opero_add(&self.counts[CALLS], 1)
     if self.timeout:
         deadline = self.clock.now() + self.timeout
     return first_attempt(self, args, argsf, names, deadline)
@@ -680,7 +666,7 @@ cdef PyObject *call_cached(
     cdef MemoryStore store
     cdef Entry entry
     cdef object key
-    opero_add(&self.calls, 1)
+    opero_add(&self.counts[CALLS], 1)
     if self.lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -691,13 +677,13 @@ cdef PyObject *call_cached(
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
-        opero_add(&self.hits, 1)
+        opero_add(&self.counts[HITS], 1)
         if self.events.debug:
             self.events.hit(self.name)
         if gil.FREE_THREADED:
             return owned(value_of(entry))
         return owned(entry.value)
-    opero_add(&self.misses, 1)
+    opero_add(&self.counts[MISSES], 1)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
         key = self.binding.freezer.keep(key)
     if self.timeout:
@@ -710,7 +696,7 @@ cdef PyObject *call_stored(
 ) except NULL:
     cdef _Wrapper self = <_Wrapper>this
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    opero_add(&self.calls, 1)
+    opero_add(&self.counts[CALLS], 1)
     return owned(
         self.stored_cache.recall(
             self, opero_pack(args, count), opero_pack_named(args + count, names)
@@ -752,7 +738,7 @@ cdef PyObject *acall_cached(
     cdef Entry entry
     cdef object key, found
     cdef PyObject *value[1]
-    opero_add(&self.calls, 1)
+    opero_add(&self.counts[CALLS], 1)
     if self.lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -763,7 +749,7 @@ cdef PyObject *acall_cached(
         key = self.key(args, count, names)
     entry = store.find(key)
     if entry is not None:
-        opero_add(&self.hits, 1)
+        opero_add(&self.counts[HITS], 1)
         if self.events.debug:
             self.events.hit(self.name)
         if gil.FREE_THREADED:
@@ -772,7 +758,7 @@ cdef PyObject *acall_cached(
         else:
             value[0] = <PyObject *>entry.value
         return PyObject_Vectorcall(<PyObject *>self.ready, value, 1, NULL)
-    opero_add(&self.misses, 1)
+    opero_add(&self.counts[MISSES], 1)
     key = self.binding.freezer.keep(key)
     return owned(
         self.runner.share(
@@ -788,14 +774,14 @@ cdef PyObject *acall_uncached(
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *given[4]
     cdef object packed, named
-    opero_add(&self.calls, 1)
+    opero_add(&self.counts[CALLS], 1)
     if self.timeout or self.limiter is not None or self.fallback is not None:
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if self.timeout:
             return owned(self.runner.run_until(self, packed, named))
         return owned(self.runner.run(self, packed, named))
-    opero_add(&self.attempted, 1)
+    opero_add(&self.counts[ATTEMPTS], 1)
     given[0] = this
     given[1] = <PyObject *>self.func
     if count == 1 and names is NULL:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import inspect
     from typing import Any
 
-    from opero.figures import CacheInfo, Stats
+    from opero.stats import CacheInfo, Stats
 
 FUNCTION_ATTRIBUTES = frozenset(
     {"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__", "__builtins__"}
@@ -68,37 +68,29 @@ class _Wrapper:
         instances: The caches of the instances, if it is a method.
         stored_cache: The stored values, if they are kept outside the process; None without.
         method: Whether it is a method, that is, whether its first argument counts by identity.
+        counts: What it has counted, by the names in `opero.stats.Stats`.
     """
 
     __slots__ = (  # so that no attribute of the user's function can get in their way
         "__dict__",
         "__weakref__",
+        "_cleared",
         "_counting",
-        "attempted",
-        "backoff_wait",
         "binding",
         "bucket",
         "cache_key",
-        "calls",
         "clock",
+        "counts",
         "events",
         "face",
-        "failures",
         "fallback",
-        "fallbacks",
         "func",
-        "hits",
-        "hits_cleared",
         "instances",
         "keying",
         "limiter",
         "method",
-        "misses",
-        "misses_cleared",
         "name",
-        "permit_wait",
         "policy",
-        "retries",
         "runner",
         "single",
         "store",
@@ -124,6 +116,8 @@ class _Wrapper:
         instances: InstanceStores | None,
         stored_cache: Any = None,
     ) -> None:
+        from opero.stats import COUNTERS
+
         self.func: Any = func
         self.face: Any = face
         self.name: str = name
@@ -143,17 +137,8 @@ class _Wrapper:
         self.keying = None if store is None else binding
         self.method: bool = False
         self.single: bool = policy.rounds == 1 and fallback is None
-        self.calls: int = 0
-        self.hits: int = 0
-        self.misses: int = 0
-        self.attempted: int = 0
-        self.retries: int = 0
-        self.fallbacks: int = 0
-        self.failures: int = 0
-        self.permit_wait: int = 0
-        self.backoff_wait: int = 0
-        self.hits_cleared: int = 0
-        self.misses_cleared: int = 0
+        self.counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._cleared: tuple[int, int] = (0, 0)
         self._counting: Any = _counting_lock()
 
     # --- a function like any other --------------------------------------------------------------
@@ -196,54 +181,48 @@ class _Wrapper:
 
     def stats(self) -> Stats:
         """Return what has happened since the function was decorated."""
-        from opero.figures import Stats
+        from opero.stats import stats_of
 
-        return Stats(
-            self.calls,
-            self.hits,
-            self.misses,
-            self.attempted,
-            self.retries,
-            self.fallbacks,
-            self.failures,
-            self.permit_wait / 1e9,
-            self.backoff_wait / 1e9,
-            *(() if self.stored_cache is None else self.stored_cache.figures()),
-        )
+        stored = {} if self.stored_cache is None else self.stored_cache.counts
+        return stats_of({**self.counts, **stored})
 
-    def add(self, figure: str, amount: int) -> None:
-        """Add to a figure.
+    def add(self, counter: str, amount: int) -> None:
+        """Add to a counter.
 
         With the interpreter's lock threads change places only at a call or a jump, and there is
-        none between reading a figure and writing it. Without it, `_counting` is held meanwhile.
+        none between reading a counter and writing it. Without it, `_counting` is held meanwhile.
 
         Args:
-            figure: Its name.
-            amount: How much; it may be less than 0.
+            counter: Its name in `opero.stats.Stats`.
+            amount: How much, a wait in nanoseconds; it may be less than 0.
         """
         if self._counting is None:
-            _ADDERS[figure](self, amount)
+            self.counts[counter] += amount
         else:
             with self._counting:
-                _ADDERS[figure](self, amount)
+                self.counts[counter] += amount
 
     def cache_info(self) -> CacheInfo:
         """Return hits and misses since the last `cache_clear`, and the size of the cache.
 
         A function without a cache answers for the one it decorates, if that has one.
         """
-        from opero.figures import CacheInfo
+        from opero.stats import CacheInfo
 
         if self.store is None and self.stored_cache is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
         stored = self.stored_cache is not None
         return CacheInfo(
-            self.hits - self.hits_cleared,
-            self.misses - self.misses_cleared,
+            self.counts["hits"] - self._cleared[0],
+            self.counts["misses"] - self._cleared[1],
             None if self.store is None else self.store.maxsize or None,
             self.stored_cache.count() if stored else sum(len(store) for store in self._stores()),
         )
+
+    def restart_cache_info(self) -> None:
+        """Let `cache_info` count hits and misses from now on."""
+        self._cleared = self.counts["hits"], self.counts["misses"]
 
     def cache_clear(self) -> None:
         """Forget every value; what is running now will not be stored either.
@@ -256,7 +235,7 @@ class _Wrapper:
             self.stored_cache.clear()
         elif self.store is None and hasattr(self.func, "cache_clear"):
             self.func.cache_clear()
-        self.hits_cleared, self.misses_cleared = self.hits, self.misses
+        self.restart_cache_info()
         for store in self._stores():
             self._ground_all(store)
             store.clear()
@@ -341,66 +320,10 @@ class _Wrapper:
             raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
 
 
-def _add_to_calls(call: _Wrapper, amount: int) -> None:
-    call.calls += amount
-
-
-def _add_to_hits(call: _Wrapper, amount: int) -> None:
-    call.hits += amount
-
-
-def _add_to_misses(call: _Wrapper, amount: int) -> None:
-    call.misses += amount
-
-
-def _add_to_attempted(call: _Wrapper, amount: int) -> None:
-    call.attempted += amount
-
-
-def _add_to_retries(call: _Wrapper, amount: int) -> None:
-    call.retries += amount
-
-
-def _add_to_fallbacks(call: _Wrapper, amount: int) -> None:
-    call.fallbacks += amount
-
-
-def _add_to_failures(call: _Wrapper, amount: int) -> None:
-    call.failures += amount
-
-
-def _add_to_permit_wait(call: _Wrapper, amount: int) -> None:
-    call.permit_wait += amount
-
-
-def _add_to_backoff_wait(call: _Wrapper, amount: int) -> None:
-    call.backoff_wait += amount
-
-
-_ADDERS = {
-    "calls": _add_to_calls,
-    "hits": _add_to_hits,
-    "misses": _add_to_misses,
-    "attempted": _add_to_attempted,
-    "retries": _add_to_retries,
-    "fallbacks": _add_to_fallbacks,
-    "failures": _add_to_failures,
-    "permit_wait": _add_to_permit_wait,
-    "backoff_wait": _add_to_backoff_wait,
-}
-
-
 class Call(_Wrapper):
     """A decorated ordinary function."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:  # pyright takes `+=` on one of these for a new attribute of no known type
-        attempted: int
-        calls: int
-        failures: int
-        hits: int
-        misses: int
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.add("calls", 1)
@@ -497,7 +420,7 @@ class Call(_Wrapper):
                 return self.runner.run(self, args, kwargs, deadline)
             if self.events.debug:
                 self.events.permit(self.name, 0.0)
-        self.add("attempted", 1)
+        self.add("attempts", 1)
         failed: BaseException | None
         try:
             return self.func(*args, **kwargs)
@@ -512,19 +435,10 @@ class Call(_Wrapper):
             failed = None
 
 
-del Call.__annotations__  # empty ones, which would hide those of the function
-
-
 class AsyncCall(_Wrapper):
     """A decorated coroutine function."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:  # pyright takes `+=` on one of these for a new attribute of no known type
-        attempted: int
-        calls: int
-        hits: int
-        misses: int
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         self.add("calls", 1)
@@ -544,7 +458,7 @@ class AsyncCall(_Wrapper):
             return self.runner.run_until(self, args, kwargs)
         if self.limiter is not None or self.fallback is not None:
             return self.runner.run(self, args, kwargs)
-        self.add("attempted", 1)
+        self.add("attempts", 1)
         return self.runner.guard(self, self.func, args, kwargs)
 
     def _ground(self, store: MemoryStore, key: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
-from opero.figures import Stats
+from opero.stats import Stats
 
 from .server import Arrival, Limit
 

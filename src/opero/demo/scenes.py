@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero
-from opero.figures import Stats
+from opero.stats import Stats
 
 from .clients import BadStatus, fetch, fetch_async, transient
 from .report import Scene

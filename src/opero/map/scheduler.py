@@ -310,7 +310,7 @@ class Scheduler:
             job.deadline = job.trial.deadline
         elif call.timeout:
             job.deadline = now + call.timeout
-        call.add("attempted", len(job.values))
+        call.add("attempts", len(job.values))
         return job
 
     def _take_out(self, due: bool) -> None:
@@ -385,7 +385,7 @@ class Scheduler:
         known = len(results)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
-        self.call.add("attempted", first - len(job.values))  # these have not begun
+        self.call.add("attempts", first - len(job.values))  # these have not begun
         self._take_in(_part(job, range(known)), results, failures)
         if at is not None:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])

@@ -108,7 +108,7 @@ async def run(
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
             if call.limiter is not None:
                 await permit(call, attempts, NEVER if flight is None else flight.deadline)
-            call.add("attempted", 1)
+            call.add("attempts", 1)
             try:
                 return await call.func(*now_args, **now_kwargs)
             except GeneratorExit:

@@ -80,7 +80,7 @@ def run(
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
             if call.limiter is not None:
                 permit(call, attempts, deadline)
-            call.add("attempted", 1)
+            call.add("attempts", 1)
             try:
                 return call.func(*now_args, **now_kwargs)
             except BaseException as caught:  # noqa: BLE001 - judged above

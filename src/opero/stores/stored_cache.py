@@ -78,9 +78,7 @@ class StoredCache:
 
     Attributes:
         flights: The runs of this process that are under way: by full key, or by event loop and key.
-        failures: Times the store could not be used.
-        rejected: Entries that were not authentic.
-        stale: Calls answered with an outdated value.
+        counts: What it has counted, by the names in `opero.stats.Stats`.
         prefix: What the names of all its entries begin with.
     """
 
@@ -100,9 +98,7 @@ class StoredCache:
         self.handle = handle
         self.signer = signer
         self.flights: dict[Any, Any] = {}
-        self.failures: int = 0
-        self.rejected: int = 0
-        self.stale: int = 0
+        self.counts: dict[str, int] = {}
         self.namespace: str = ""
         self.version: str = ""
         self.prefix: str = ""
@@ -194,10 +190,10 @@ class StoredCache:
             self._warn("a value is not stored; such calls run the function again", str(error))
             return None
 
-    def _count(self, figure: str) -> None:
-        """Add 1 to a figure; other threads do so at the same time."""
+    def _count(self, counter: str) -> None:
+        """Add 1 to a counter; other threads do so at the same time."""
         with self._counting:
-            setattr(self, figure, getattr(self, figure) + 1)
+            self.counts[counter] = self.counts.get(counter, 0) + 1
 
     def _warn(self, what: str, why: str) -> None:
         """Write a warning once; a service that goes on for years has it in its log all the same."""
@@ -341,7 +337,7 @@ class StoredCache:
             Unavailable: If it is.
         """
         if self.handle.outage.blocks(operation not in _READING):
-            self._count("failures")
+            self._count("store_failures")
             raise Unavailable
 
     def worked(self, operation: str) -> None:
@@ -353,7 +349,7 @@ class StoredCache:
 
         A `ValueError` is about the value alone, which is too large: the store is in order.
         """
-        self._count("failures")
+        self._count("store_failures")
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()
@@ -405,10 +401,6 @@ class StoredCache:
             pass
 
     # --- what the user asks for -----------------------------------------------------------------
-
-    def figures(self) -> tuple[int, int, int]:
-        """Return the last three numbers of `stats()`."""
-        return self.stale, self.failures, self.rejected
 
     def count(self) -> int:
         """Return how many entries there are; 0 if the store is out of reach."""

@@ -1,7 +1,12 @@
-"""The figures a decorated function tells about itself."""
+"""What a decorated function counts: the table of counters, and what `cache_info()` returns.
+
+`Stats` is the table. A row more is a counter more: `call.add(name, amount)` counts it from Python,
+and `stats()` has it. What C code counts is also in the `enum` of `_compiled/call.pyx`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -39,15 +44,30 @@ class Stats(NamedTuple):
         rejected: Stored entries that were not taken, as they were forged, damaged or another's.
     """
 
-    calls: int
-    hits: int
-    misses: int
-    attempts: int
-    retries: int
-    fallbacks: int
-    failures: int
-    permit_wait: float
-    backoff_wait: float
+    calls: int = 0
+    hits: int = 0
+    misses: int = 0
+    attempts: int = 0
+    retries: int = 0
+    fallbacks: int = 0
+    failures: int = 0
+    permit_wait: float = 0.0
+    backoff_wait: float = 0.0
     stale: int = 0
     store_failures: int = 0
     rejected: int = 0
+
+
+COUNTERS: tuple[str, ...] = Stats._fields
+"""The names of all counters."""
+
+
+def stats_of(counts: Mapping[str, int]) -> Stats:
+    """Return the stats for some counts; waits, of type `float`, are counted in nanoseconds."""
+    unset = Stats._field_defaults
+    return Stats(
+        **{
+            name: count / 1e9 if isinstance(unset[name], float) else count
+            for name, count in counts.items()
+        }
+    )
