@@ -61,17 +61,14 @@ def epoch(environ: Mapping[str, str]) -> int:
     )
 
 
-def rewrite_wheel(wheel: Path, added: Mapping[str, bytes] | None = None) -> None:
+def rewrite_wheel(wheel: Path) -> None:
     """Write a wheel again, in place.
 
     Args:
         wheel: The file.
-        added: Files to add, by their path in the wheel. `RECORD` gets to know them.
     """
     with ZipFile(wheel) as archive:
-        files = {
-            name: archive.read(name) for name in archive.namelist() if not name.endswith("/")
-        } | dict(added or {})
+        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     record = next(name for name in files if name.endswith(".dist-info/RECORD"))
     del files[record]
     # The specification of wheels wants the metadata last; so does the record of all of them.

@@ -5,7 +5,7 @@
                              +-> one line on stderr -> plain in another copy -> check -> hand on
 
 An editable install takes the extension modules out of such a wheel and puts them into the source
-tree. The rest is the plain editable wheel of setuptools, and what compiles edited modules again.
+tree. The rest is the plain editable wheel of setuptools.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from setuptools import build_meta
 
-from . import _archive, _editable, _settings, _tree, _wheel
+from . import _archive, _settings, _tree, _wheel
 from ._compile import NotCompiledError, compiling, declared
 from ._settings import ROOT, ConfigSettings, switches
 
 COMPILED_FOLDER = ROOT / "src" / "opero" / "_compiled"
 """Where an editable install puts extension modules."""
-
-FINDER = "_opero_editable"
-"""The name under which an editable install has `_finder.py`."""
 
 
 @contextlib.contextmanager
@@ -157,37 +154,10 @@ def build_editable(
     target = os.path.abspath(wheel_directory)
     with _one_line_errors():
         choice, rest = _settings.read(config_settings)
-        before = _editable.look(str(ROOT))
         with _checked_wheel(choice, rest) as wheel:
-            compiled = _put_modules(wheel, COMPILED_FOLDER.iterdir())
+            _put_modules(wheel)
         with _tree.working_in(ROOT), compiling(False):
-            name = str(build_meta.build_editable(target, rest))
-        if compiled:
-            _editable.stamp(str(ROOT), before)
-            _archive.rewrite_wheel(Path(target, name), _rebuilding())
-        else:
-            _editable.forget(str(ROOT))
-        return name
-
-
-def rebuild(names: Sequence[str]) -> None:
-    """Compile extension modules again, and put them into the source tree.
-
-    Args:
-        names: The modules, without their package; if there is none, all of them.
-    """
-    with _one_line_errors(), tempfile.TemporaryDirectory(prefix="opero-wheel-") as folder:
-        wheel = _make_wheel(Path(folder), {}, compiled=True, only=names)
-        _put_modules(wheel, [] if names else COMPILED_FOLDER.iterdir())
-
-
-def _rebuilding() -> dict[str, bytes]:
-    """Return the files that make an editable install compile what was edited, by name."""
-    start = f"import {FINDER}; {FINDER}.watch({str(ROOT)!a})\n"
-    return {
-        f"{FINDER}.py": Path(__file__).with_name("_finder.py").read_bytes(),
-        f"{FINDER}.pth": start.encode(),
-    }
+            return str(build_meta.build_editable(target, rest))
 
 
 @contextlib.contextmanager
@@ -212,32 +182,25 @@ def _checked_wheel(
 
 
 def _make_wheel(
-    folder: Path,
-    config_settings: dict[str, str | list[str] | None],
-    *,
-    compiled: bool,
-    only: Collection[str] = (),
+    folder: Path, config_settings: dict[str, str | list[str] | None], *, compiled: bool
 ) -> Path:
     """Make one wheel from one fresh copy of the tree, and check it."""
-    with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(compiled, only):
+    with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(compiled):
         wheel = folder / str(build_meta.build_wheel(str(folder), config_settings))
         _wheel.check(wheel, copy / "src", declared() if compiled else ())
     _archive.rewrite_wheel(wheel)
     return wheel
 
 
-def _put_modules(wheel: Path, old: Iterable[Path]) -> bool:
-    """Put the extension modules of `wheel` into the source tree, in place of those in `old`.
+def _put_modules(wheel: Path) -> None:
+    """Put the extension modules of `wheel` into the source tree, in place of those in it.
 
     Only files that this Python would load are touched: one tree serves several Pythons. A plain
     wheel has none, so it only clears. A file is replaced and not overwritten, because a running
     process may have it mapped.
-
-    Returns:
-        Whether there were any.
     """
     fresh = {path.name for path in _wheel.unpack_modules(wheel, wheel.parent)}
-    for path in list(old):
+    for path in list(COMPILED_FOLDER.iterdir()):
         _, dot, suffix = path.name.partition(".")
         if dot + suffix in EXTENSION_SUFFIXES and path.name not in fresh:
             path.unlink()
@@ -246,4 +209,3 @@ def _put_modules(wheel: Path, old: Iterable[Path]) -> bool:
         shutil.copyfile(wheel.parent / name, staged)
         staged.chmod(0o755)
         staged.replace(COMPILED_FOLDER / name)
-    return bool(fresh)

@@ -52,25 +52,23 @@ class _Run:
 
     Attributes:
         compiling: Whether it makes them; outside a build it is None.
-        only: The modules that it makes, without their package; all if there is none.
-        names: The full names of the modules that `setup.py` declares, of these.
+        names: The full names of the modules that `setup.py` declares.
         free_threaded: Which of them are safe without the interpreter's lock.
     """
 
     compiling: bool | None = None
-    only: Collection[str] = ()
     names: tuple[str, ...] = ()
     free_threaded: Collection[str] = ()
 
 
 @contextlib.contextmanager
-def compiling(yes: bool, only: Collection[str] = ()) -> Iterator[None]:
-    """Say for the time of a `with` block whether `setup.py` is run to compile, and what."""
-    _Run.compiling, _Run.only = yes, only
+def compiling(yes: bool) -> Iterator[None]:
+    """Say for the time of a `with` block whether `setup.py` is run to compile."""
+    _Run.compiling = yes
     try:
         yield
     finally:
-        _Run.compiling, _Run.only = None, ()
+        _Run.compiling = None
 
 
 def declared() -> tuple[str, ...]:
@@ -93,10 +91,6 @@ def steer(extensions: Sequence[Extension], free_threaded: Collection[str]) -> di
     """
     if _Run.compiling is None:
         raise SystemExit("setup.py is not run by hand: use `pip install .` or `python -m build`")
-    if _Run.only:
-        extensions = [each for each in extensions if each.name.rpartition(".")[2] in _Run.only]
-        if len(extensions) != len(_Run.only):
-            raise NotCompiledError(f"not all of {sorted(_Run.only)} are declared in setup.py")
     _Run.names = tuple(extension.name for extension in extensions)
     _Run.free_threaded = free_threaded
     return {

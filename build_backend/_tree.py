@@ -45,8 +45,6 @@ LEFT_BEHIND = shutil.ignore_patterns(
     "*.so",
     "*.c",
     "*.egg-info",
-    ".*.lock",
-    ".*.stamp*",
     ".*_cache",
     ".benchmarks",
     ".hypothesis",

@@ -1,7 +1,5 @@
 """The door of the build backend: what PEP 517 and PEP 660 call, and what `setup.py` asks.
 
-`rebuild` is called by an editable install whose sources were edited.
-
 Nothing outside this package imports any other module of it.
 """
 
@@ -14,7 +12,6 @@ from ._backend import (
     get_requires_for_build_wheel,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
-    rebuild,
 )
 from ._compile import steer
 
@@ -27,6 +24,5 @@ __all__ = [
     "get_requires_for_build_wheel",
     "prepare_metadata_for_build_editable",
     "prepare_metadata_for_build_wheel",
-    "rebuild",
     "steer",
 ]

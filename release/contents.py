@@ -23,7 +23,7 @@ SDIST_NEEDS = (
     "setup.py",
     "src/opero/py.typed",
 )
-GENERATED = (".c", ".so", ".pyd", ".pyc", ".stamp", ".lock")
+GENERATED = (".c", ".so", ".pyd", ".pyc")
 """How files end that builds leave and that no source distribution ships."""
 
 _WHEEL = re.compile(

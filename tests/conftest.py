@@ -23,6 +23,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         for folder in map(Path, package.__path__):
             files = sorted(path.name for path in folder.glob("*") if path.suffix in {".so", ".pyd"})
             lines.append(f"opero extensions: {folder}: {', '.join(files)}")
+            if _edited(folder):
+                lines.append("opero extensions: OLDER than their sources; run: pip install -e .")
     else:
         lines.append("opero extensions: none, the compiled half is NOT tested in this run")
     lines.append(
@@ -100,6 +103,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines.append(f"opero threads: {_threads()}")
     lines.append(f"opero endurance: {REPEATS} repetitions; OPERO_REPEATS=100 for more")
     return lines
+
+
+def _edited(folder: Path) -> bool:
+    """Tell whether a source is newer than a module that was compiled from it for this Python."""
+    modules = [each for ending in EXTENSION_SUFFIXES[:1] for each in folder.glob(f"*{ending}")]
+    sources = [*folder.glob("*.p[xy][dx]"), *folder.glob("../core/*.py")]
+    compiled = min((path.stat().st_mtime for path in modules), default=0.0)
+    checkout = folder.joinpath("../../../setup.py").exists()
+    return checkout and any(path.stat().st_mtime > compiled for path in sources)
 
 
 def _threads() -> str:

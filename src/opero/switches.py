@@ -3,7 +3,6 @@
     OPERO_BUILD=auto|compiled|plain     what a build makes; also `build=` as a config setting
     OPERO_REQUIRE_COMPILED=1            builds and imports without compiled modules are errors
     OPERO_PURE_PYTHON=1                 plain Python at run time, whatever is installed
-    OPERO_NO_REBUILD=1                  an editable install does not compile again what was edited
 
 The build backend loads this file by its path, before opero exists; so it imports the standard
 library only, and a switch cannot mean one thing to the build and another to the import.
@@ -35,9 +34,6 @@ REQUIRE_COMPILED: Final = "OPERO_REQUIRE_COMPILED"
 
 PURE_PYTHON: Final = "OPERO_PURE_PYTHON"
 """If on, an import of opero chooses plain Python. Builds do not read it."""
-
-NO_REBUILD: Final = "OPERO_NO_REBUILD"
-"""If on, an editable install runs what was compiled last. Nothing else reads it."""
 
 _OFF: Final = ("", "0", "false", "no", "off")
 _ON: Final = ("1", "true", "yes", "on")

@@ -14,7 +14,6 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -118,9 +117,7 @@ def make_tree(folder: Path) -> Tree:
     folder.mkdir()
     for name in ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    waste = shutil.ignore_patterns(
-        "__pycache__", "*.so", "*.pyd", "*.egg-info", ".*.stamp*", ".*.lock"
-    )
+    waste = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.egg-info")
     for name in ("build_backend", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=waste)
     setup = (ROOT / "setup.py").read_text()
@@ -292,7 +289,6 @@ def test_an_editable_install_replaces_the_extension_modules_of_this_python_only(
     suffix = EXTENSION_SUFFIXES[0]
     mine, stale = tree.compiled / f"{MODULE}{suffix}", tree.compiled / f"gone{suffix}"
     foreign = tree.compiled / f"{MODULE}.cpython-27-somewhere.so"
-    stamp = tree.compiled / f".{suffix.strip('.').rpartition('.')[0]}.stamp"
     before = tree.files()
     stale.write_bytes(b"stale")
     foreign.write_bytes(b"of another Python")
@@ -300,7 +296,7 @@ def test_an_editable_install_replaces_the_extension_modules_of_this_python_only(
     outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
     assert outcome.code == 0, outcome.stderr
     left = tree.files() - before
-    assert left == {str(path.relative_to(tree.folder)) for path in (mine, foreign, stamp)}
+    assert left == {str(path.relative_to(tree.folder)) for path in (mine, foreign)}
     editable = contents(tree.out / outcome.returned)
     assert [name for name in editable if name.endswith(".pth")]
     assert not binaries(tree.out / outcome.returned)
@@ -315,128 +311,7 @@ def test_an_editable_install_replaces_the_extension_modules_of_this_python_only(
     outcome = tree.call("build_editable", str(tree.out), {"build": "plain"})
     assert outcome.code == 0, outcome.stderr
     assert not mine.exists()
-    assert not stamp.exists()
     assert foreign.exists()
-    assert not [name for name in contents(tree.out / outcome.returned) if "_opero_editable" in name]
-
-
-START = """
-import os, site, sys
-site.addsitedir(sys.argv[1])
-import opero
-from opero._compiled import flight
-print(getattr(flight, "TOLD", None))
-"""
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, Path]:
-    """A tree, and a folder with what `pip install -e` would have unpacked from its wheel."""
-    folder = tmp_path_factory.mktemp("editable")
-    tree = make_tree(folder / "tree é")
-    outcome = tree.call("build_editable", str(tree.out), {"build": "compiled"})
-    assert outcome.code == 0, outcome.stderr
-    with zipfile.ZipFile(tree.out / outcome.returned) as archive:
-        archive.extractall(folder / "site")
-    return tree, folder / "site"
-
-
-@needs_compiler
-class TestAnEditableInstallThatIsEdited:
-    """What the next process that imports opero gets. One small installation serves all of them."""
-
-    @pytest.fixture(autouse=True)
-    def start(self, installation: tuple[Tree, Path]) -> Iterator[None]:
-        """Begin with the module as it was built, and put its source back at the end."""
-        self.tree, self.site = installation
-        self.source = self.tree.folder / "src" / "opero" / "core" / f"{MODULE}.py"
-        before = self.source.read_bytes()
-        yield
-        self.source.write_bytes(before)
-
-    def edit(self, line: str) -> None:
-        """Add a line to the source of the module."""
-        self.source.write_text(f"{self.source.read_text()}\n{line}\n")
-
-    def processes(self, number: int, start: str = START, **environ: str) -> list[Outcome]:
-        """Import opero in so many new processes at once; what is returned is what they print."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPERO_")}
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", start, str(self.site)],
-                env={**kept, "PYTHONPATH": str(self.tree.folder / "src"), **environ},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(number)
-        ]
-        told = [each.communicate() for each in running]
-        return [
-            Outcome(each.returncode, out.strip(), err)
-            for each, (out, err) in zip(running, told, strict=True)
-        ]
-
-    def test_has_the_new_code_compiled_once_however_many_start_at_once(self) -> None:
-        """Eight processes wait for the one that compiles, and all of them run what was edited."""
-        self.edit("TOLD = 'new'")
-        outcomes = self.processes(8)
-        assert [each.returned for each in outcomes] == ["new"] * 8, outcomes[0].stderr
-        complaints = [each.complaint() for each in outcomes if each.stderr]
-        source = self.source.relative_to(self.tree.folder).as_posix()
-        assert complaints == [f"opero: {source} changed: compiling {MODULE} again"]
-        assert self.processes(1) == [Outcome(0, "new", "")]
-
-    def test_that_cannot_be_compiled_is_an_error_each_time_and_names_the_command(self) -> None:
-        """The old code never runs in its place, not even if the import is tried again."""
-        self.edit("this is no Python")
-        twice = "try:\n    import opero\nexcept ImportError:\n    import opero"
-        (outcome,) = self.processes(1, START.replace("import opero", twice, 1))
-        assert outcome.code != 0
-        assert outcome.stderr.count("changed: compiling") == 2
-        assert "Syntax error" in outcome.stderr
-        assert f"{sys.executable} -m pip install -e {self.tree.folder}" in outcome.stderr
-        (outcome,) = self.processes(1, CC="/nonexistent/cc", PATH="")
-        assert outcome.code != 0
-        assert "there is no C compiler: '/nonexistent/cc' was not found" in outcome.stderr
-
-    @pytest.mark.parametrize("switch", ["OPERO_NO_REBUILD", "OPERO_PURE_PYTHON"])
-    def test_is_left_alone_where_a_switch_says_so(self, switch: str) -> None:
-        """Then what was compiled last is there, and nothing is said."""
-        self.edit("TOLD = 'not compiled'")
-        (outcome,) = self.processes(1, **{switch: "1"})
-        assert outcome.returned != "not compiled"
-        assert not outcome.stderr
-
-    def test_with_new_dates_and_old_contents_is_not_compiled(self) -> None:
-        """As after a change of branches and back."""
-        self.processes(1)
-        os.utime(self.source, (1e9, 1e9))
-        (outcome,) = self.processes(1)
-        assert (outcome.returned, outcome.stderr) == ("None", "")
-
-    def test_with_old_dates_and_new_contents_is_compiled(self) -> None:
-        """A date can be set back, and the size can stay; an extension module can get lost."""
-        self.edit("TOLD = 'one'")
-        self.processes(1)
-        stat = self.source.stat()
-        self.source.write_text(self.source.read_text().replace("'one'", "'two'"))
-        os.utime(self.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert self.processes(1)[0].returned == "two"
-        (self.tree.compiled / f"{MODULE}{EXTENSION_SUFFIXES[0]}").unlink()
-        assert self.processes(1)[0].returned == "two"
-
-    def test_leaves_an_opero_from_elsewhere_alone(self, tmp_path: Path) -> None:
-        """Another opero that comes first on the path has nothing to do with the tree."""
-        (tmp_path / "opero").mkdir()
-        (tmp_path / "opero" / "__init__.py").touch()
-        self.edit("TOLD = 'not compiled'")
-        start = (
-            "import site, sys\nsite.addsitedir(sys.argv[1])\nimport opero\nprint(opero.__file__)"
-        )
-        (outcome,) = self.processes(1, start, PYTHONPATH=str(tmp_path))
-        assert Path(outcome.returned).parent == tmp_path / "opero"
-        assert not outcome.stderr
 
 
 def test_metadata_tells_the_version_that_the_package_tells(tree: Tree) -> None:

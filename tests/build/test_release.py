@@ -73,7 +73,7 @@ class TestContents:
             ("opero/_compiled/flight.pxd", "not wanted: opero/_compiled/flight.pxd"),
             ("tests/test_x.py", "not wanted: tests/test_x.py"),
             ("benchmarks/x.py", "not wanted: benchmarks/x.py"),
-            ("_opero_editable.pth", "not wanted: _opero_editable.pth"),
+            ("opero.pth", "not wanted: opero.pth"),
             ("opero/new.py", "RECORD is wrong about opero/new.py"),
             ("opero/stats.py", "RECORD is wrong about opero/stats.py"),
         ],
