@@ -423,7 +423,7 @@ def test_a_callers_deadline_is_its_own_and_the_run_goes_on_for_the_others():
     """The leader has to go; a task that came later has time left and gets the value."""
     log = []
 
-    @opero(retries=1, cache=True, timeout=0.1)
+    @opero(retries=1, cache=True, timeout=0.8)
     async def fetch():
         log.append("start")
         await gate.wait()
@@ -434,7 +434,7 @@ def test_a_callers_deadline_is_its_own_and_the_run_goes_on_for_the_others():
         nonlocal gate
         gate = asyncio.Event()
         leader = asyncio.create_task(fetch())
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.4)
         follower = asyncio.create_task(fetch())
         with pytest.raises(DeadlineExceeded):
             await leader
