@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from opero.stores import backends
+from opero.stores import backends, disk
 from opero.stores.disk import DiskBackend
+from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
 
 pytestmark = pytest.mark.once
@@ -49,14 +50,14 @@ def backend(request, tmp_path):
     else:
         made = DiskBackend(tmp_path / "cache", None, 5.0)
     if kind in {"disk", "redis"}:
-        yield made
+        yield Operations(made)
         made.close()
         return
     if kind == "disk in threads":
         made = backends.InThreads(made)
     loop = asyncio.new_event_loop()
     try:
-        driven = Driven(loop, made)
+        driven = Driven(loop, AsyncOperations(made))
         yield driven
         driven.close()
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -255,11 +256,152 @@ def test_a_token_that_begins_like_another_holds_nothing_of_it(backend):
     assert backend.renew(NAME, "me/too", 10)
 
 
-def test_a_shelf_that_was_closed_opens_again(backend):
+def test_a_backend_that_was_closed_opens_again(backend):
     backend.put(NAME, b"1", None)
     backend.close()
     backend.close()
     assert backend.get(NAME) == b"1"
+
+
+# --- the five primitives ------------------------------------------------------------------------
+
+
+class Counting:
+    """A backend that notes what it is asked for."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self.asked = []
+
+    def __getattr__(self, name):
+        method = getattr(self._backend, name)
+
+        def call(*arguments):
+            self.asked.append(name)
+            return method(*arguments)
+
+        return call
+
+
+@pytest.fixture(params=["disk", pytest.param("redis", marks=pytest.mark.redis)])
+def counting(request, tmp_path):
+    """A backend for threads, whose primitives are counted."""
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        server.command("FLUSHALL")
+        made = RedisBackend(server.url)
+    else:
+        made = DiskBackend(tmp_path / "cache", None, 5.0)
+    yield Counting(made)
+    made.close()
+
+
+def test_each_operation_on_an_entry_or_a_lease_is_one_primitive(counting):
+    """So it is one round trip, and one step."""
+    store = Operations(counting)
+    mark = None
+    for primitive, call in [
+        ("get_many", lambda: store.get(NAME) is None),
+        ("swap", lambda: store.get_and_take(NAME, "me", 10) == (None, None)),
+        ("swap", lambda: store.take(NAME, "you", 10)),
+        ("swap", lambda: store.settle(NAME, "me", b"1", 60)),
+        ("swap", lambda: store.get_and_take(NAME, "me", 10) == (b"1", None)),
+        ("put_many", lambda: store.put(NAME, b"2", None) is None),
+        ("delete", lambda: store.delete(NAME)),
+        ("swap", lambda: store.take(NAME, "me", 10) is None),
+        ("swap", lambda: store.release(NAME, "me") is None),
+    ]:
+        counting.asked.clear()
+        assert call()
+        assert counting.asked == [primitive]
+    store.take(NAME, "me", 10)
+    counting.asked.clear()
+    for _ in range(20):
+        mark = store.renew(NAME, "me", 10, mark)
+        assert mark
+    assert store.seize(NAME, "you", 10, mark)
+    assert counting.asked == ["swap"] * 21
+
+
+def test_a_holder_that_does_not_know_its_mark_is_told_it(counting):
+    """After renewals, or when the answer to one was lost: one round trip more."""
+    store = Operations(counting)
+    for give_up in (
+        lambda mark: store.settle(NAME, "me", b"1", None, mark),
+        lambda mark: store.release(NAME, "me", mark) is None,
+    ):
+        for known in (None, "me/00000001"):
+            store.delete(NAME)
+            assert store.take(NAME, "me", 10) is None
+            first = store.renew(NAME, "me", 10)
+            assert store.renew(NAME, "me", 10, first) == "me/00000002"
+            counting.asked.clear()
+            assert give_up(known)
+            assert counting.asked == ["swap", "swap"]
+            assert store.take(NAME, "you", 10) is None
+
+
+def test_a_swap_changes_nothing_unless_it_finds_what_was_expected(counting):
+    """Whatever else it was to do; it says what it found."""
+    swap, get = counting.swap, Operations(counting).get
+    assert swap(NAME, b"1", b"2", None) == (None, None)
+    assert get(NAME) is None
+    assert swap(NAME, b"1", None, None, None, (OTHER, b"along", None)) == (None, None)
+    assert get(OTHER) is None
+    assert swap(NAME, None, b"1", None, None, (OTHER, b"along", 60)) == (None, None)
+    assert counting.get_many([NAME, OTHER]) == [b"1", b"along"]
+    assert swap(NAME, None, b"2", None) == (b"1", None)
+    assert swap(NAME, b"11", b"2", None) == (b"1", None)
+    assert get(NAME) == b"1"
+    assert swap(NAME, b"1", b"2", None, OTHER) == (None, b"along")
+    assert get(NAME) == b"1"
+    assert swap(NAME, b"1", b"2", 0.05, "nothing there") == (b"1", None)
+    assert get(NAME) == b"2"
+    time.sleep(0.08)
+    assert swap(NAME, b"2", b"3", None) == (None, None)
+    assert get(NAME) is None
+    assert swap(NAME, None, None, None) == (None, None)
+
+
+def test_a_scan_names_what_begins_and_ends_as_it_is_asked(counting):
+    """All of it, in pages, whatever the characters mean to the store; nothing that has expired."""
+    names = [
+        f"{space}:{n}{end}" for space in ("a", "a*", "b%") for n in range(9) for end in ("", ":x")
+    ]
+    counting.put_many([(name, b"1") for name in names], None)
+    counting.put_many([("a:gone", b"1")], 0.001)
+    time.sleep(0.01)
+    for prefix in ("", "a", "a:", "a*", "b%", "a:1", "nothing"):
+        for suffix in ("", ":x", "x", "*"):
+            found, after = set(), ""
+            while after is not None:
+                some, after = counting.scan(prefix, suffix, after)
+                found.update(some)
+            wanted = {name for name in names if name.startswith(prefix) and name.endswith(suffix)}
+            assert found == wanted
+
+
+@pytest.mark.parametrize("page", [1, 2, 7])
+def test_clearing_and_counting_go_page_by_page(tmp_path, page, monkeypatch):
+    """Nothing is left out between two pages, though names go away meanwhile."""
+    monkeypatch.setattr(disk, "PAGE", page)
+    monkeypatch.setattr(disk, "NAMES", 3)
+    store = Operations(DiskBackend(tmp_path / "cache", None, 5.0))
+    store.put_many([(f"a:{number:032x}", b"1") for number in range(20)], None)
+    for number in range(5, 25):
+        store.take(f"a:{number:032x}", "me", 60)
+    assert store.count("a:") == 20
+    assert store.clear("a:") == 20
+    assert store.count("") == 0
+    assert not store.renew(f"a:{24:032x}", "me", 60)
+    store.close()
+
+
+def test_deleting_many_tells_of_each_whether_it_was_there(counting):
+    """In the order asked for."""
+    counting.put_many([(NAME, b"1"), (OTHER, b"2")], None)
+    assert counting.delete([OTHER, "nothing", NAME, OTHER]) == [True, False, True, False]
+    assert counting.delete([]) == []
 
 
 # --- many at once -------------------------------------------------------------------------------
@@ -267,13 +409,14 @@ def test_a_shelf_that_was_closed_opens_again(backend):
 RACER = """
 import sys, time
 from pathlib import Path
+from opero.stores.operations import AsyncOperations, Operations
 kind, where, me, start = sys.argv[1:]
 if kind == "disk":
     from opero.stores.disk import DiskBackend
-    backend = DiskBackend(Path(where), None, 10.0)
+    backend = Operations(DiskBackend(Path(where), None, 10.0))
 else:
     from opero.stores.redis import RedisBackend
-    backend = RedisBackend(where)
+    backend = Operations(RedisBackend(where))
 while time.time() < float(start):
     pass
 won = [number for number in range(100) if backend.get_and_take(f"{number:032x}", me, 60) == (None, None)]
@@ -304,7 +447,11 @@ def test_of_many_processes_exactly_one_takes_each_lease(kind, tmp_path, request)
     assert [errors for _, errors in outputs] == [""] * 4
     won = [set(map(int, numbers.split())) for numbers, _ in outputs]
     assert sorted(number for mine in won for number in mine) == list(range(100))
-    backend = DiskBackend(tmp_path / "cache", None, 10.0) if kind == "disk" else RedisBackend(where)
+    backend = (
+        Operations(DiskBackend(tmp_path / "cache", None, 10.0))
+        if kind == "disk"
+        else Operations(RedisBackend(where))
+    )
     stored = backend.get_many([f"{number:032x}" for number in range(100)])
     for me, mine in enumerate(won):
         assert {number for number in range(100) if stored[number] == b"racer%d" % me} == mine

@@ -22,6 +22,7 @@ import pytest
 
 from opero.stores import disk
 from opero.stores.disk import DiskBackend, TamperedError
+from opero.stores.operations import Operations
 
 pytestmark = pytest.mark.once
 
@@ -38,7 +39,7 @@ def place(tmp_path):
 @pytest.fixture
 def backend(place):
     """A backend with one entry."""
-    made = DiskBackend(place, None, 0.2)
+    made = Operations(DiskBackend(place, None, 0.2))
     made.put(NAME, b"good", None)
     yield made
     made.close()
@@ -139,7 +140,7 @@ def test_a_tampered_value_is_neither_looked_at_nor_removed(
             "target": target,
         }
         assert sql(f"UPDATE Cache SET {change} WHERE key = :target", values).rowcount == 1
-    for each in (backend, DiskBackend(place, 10_000, 0.2)):
+    for each in (backend, Operations(DiskBackend(place, 10_000, 0.2))):
         seen = everything(each)
     assert not nest.exists()
     assert (tmp_path / "victim").read_bytes() == b"precious"
@@ -168,7 +169,7 @@ def test_a_tampered_key_is_never_unpickled(backend, place, tmp_path, change):
     with database(place) as sql:
         sql(f"UPDATE Cache SET {change}", {"pickle": pickled})
     assert everything(backend) is None
-    assert everything(DiskBackend(place, 10_000, 0.2)) is None
+    assert everything(Operations(DiskBackend(place, 10_000, 0.2))) is None
     assert not nest.exists()
 
 
@@ -186,8 +187,8 @@ def test_tampered_settings_are_not_obeyed(backend, place, tmp_path, half):
         else:
             for value in (pickled, "none", -1, None):
                 sql("UPDATE Settings SET value = ?", (value,))
-                assert DiskBackend(place, None, 0.2).get(NAME) == b"good"
-    other = DiskBackend(place, None, 0.2)
+                assert Operations(DiskBackend(place, None, 0.2)).get(NAME) == b"good"
+    other = Operations(DiskBackend(place, None, 0.2))
     for each in (backend, other):
         assert each.get(NAME) == b"good"
         each.put(OTHER, b"2", None)
@@ -221,7 +222,7 @@ def test_a_tampered_schema_does_not_hang_a_call(backend, place, schema, monkeypa
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         call([OTHER])
     everything(backend)
-    everything(DiskBackend(place, None, 0.2))
+    everything(Operations(DiskBackend(place, None, 0.2)))
     assert time.monotonic() - start < 60
 
 
@@ -264,7 +265,7 @@ def test_a_place_that_is_not_ours_alone_is_refused(place, tmp_path, kind):
         path.mkdir()
     else:
         place.chmod(0o770)
-    backend = DiskBackend(place, None, 0.2)
+    backend = Operations(DiskBackend(place, None, 0.2))
     for call in (lambda: backend.get(NAME), lambda: backend.put(NAME, b"1", None)):
         with pytest.raises(TamperedError):
             call()
@@ -275,7 +276,7 @@ def test_a_place_that_is_not_ours_alone_is_refused(place, tmp_path, kind):
 def test_directory_and_files_are_for_their_owner_only(place):
     before = os.umask(0)
     try:
-        backend = DiskBackend(place, None, 0.2)
+        backend = Operations(DiskBackend(place, None, 0.2))
         backend.put(NAME, b"1", None)
         assert stat.S_IMODE(place.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()} == {0o600}
@@ -293,7 +294,7 @@ def test_a_directory_is_taken_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setenv("SOMEWHERE", str(tmp_path / "elsewhere"))
     monkeypatch.chdir(tmp_path)
     for name in ("$SOMEWHERE", "~", "a?mode=memory", "file:x"):
-        backend = DiskBackend(tmp_path / name, None, 0.2)
+        backend = Operations(DiskBackend(tmp_path / name, None, 0.2))
         backend.put(NAME, b"1", None)
         assert (tmp_path / name / "cache.db").is_file()
         backend.close()
@@ -332,7 +333,7 @@ def test_a_clock_that_jumps_forward_ends_leases_and_stores_nothing_twice(backend
 
 def test_the_oldest_entries_go_when_it_is_too_large(place):
     limit = 600_000
-    backend = DiskBackend(place, limit, 0.2)
+    backend = Operations(DiskBackend(place, limit, 0.2))
     for number in range(150):
         backend.put(f"{number:032x}", os.urandom(20_000), None)
     assert (place / "cache.db").stat().st_size < 1.5 * limit
@@ -346,7 +347,7 @@ def test_the_oldest_entries_go_when_it_is_too_large(place):
 
 
 def test_what_has_expired_or_was_cleared_needs_no_room(place):
-    backend = DiskBackend(place, None, 0.2)
+    backend = Operations(DiskBackend(place, None, 0.2))
     for number in range(40):
         backend.put(f"{number:032x}", bytes(50_000), 0.001)
     time.sleep(0.01)
@@ -403,7 +404,7 @@ def test_threads_that_have_ended_leave_no_file_open(backend):
 def test_a_shelf_that_is_dropped_closes_what_it_opened(place):
     """Python 3.13 warns of a connection that was not closed."""
     for _ in range(3):
-        backend = DiskBackend(place, None, 0.2)
+        backend = Operations(DiskBackend(place, None, 0.2))
         backend.put(NAME, b"1", None)
         del backend
         gc.collect()
@@ -426,7 +427,8 @@ FORK = """
 import os, sys, threading
 from pathlib import Path
 from opero.stores.disk import DiskBackend
-backend = DiskBackend(Path(sys.argv[1]), None, 5.0)
+from opero.stores.operations import Operations
+backend = Operations(DiskBackend(Path(sys.argv[1]), None, 5.0))
 backend.put("a", b"1", None)
 for number in range(5):
     child = os.fork()
@@ -452,7 +454,7 @@ def test_a_forked_child_and_its_parent_use_it_side_by_side(place):
 
 
 def test_a_directory_that_was_deleted_is_made_again(backend, place):
-    other = DiskBackend(place, None, 0.2)
+    other = Operations(DiskBackend(place, None, 0.2))
     assert other.get(NAME) == b"good"
     shutil.rmtree(place)
     assert backend.get(NAME) is None
@@ -468,7 +470,7 @@ def test_who_leaves_a_deleted_database_does_not_disturb_the_next_one(backend, pl
     """SQLite removes the log by its name, and the name is that of the new log by then."""
     assert backend.get(NAME) == b"good"
     shutil.rmtree(place)
-    other = DiskBackend(place, None, 0.2)
+    other = Operations(DiskBackend(place, None, 0.2))
     other.put(NAME, b"new", None)
     backend.close()
     assert run(READ, place) == "b'new'\n"
@@ -481,7 +483,8 @@ READ = """
 import sys
 from pathlib import Path
 from opero.stores.disk import DiskBackend
-backend = DiskBackend(Path(sys.argv[1]), None, 5.0)
+from opero.stores.operations import Operations
+backend = Operations(DiskBackend(Path(sys.argv[1]), None, 5.0))
 print(backend.get("app:" + "0" * 32))
 """
 
@@ -490,7 +493,7 @@ print(backend.get("app:" + "0" * 32))
 @pytest.mark.parametrize("moment", ["open", "closed"])
 def test_a_damaged_database_is_set_aside_with_one_warning(place, damage, moment, caplog):
     caplog.set_level(logging.WARNING, "opero")
-    backend = DiskBackend(place, None, 0.2)
+    backend = Operations(DiskBackend(place, None, 0.2))
     backend.put_many([(f"{number:032x}", bytes(1000)) for number in range(200)], None)
     if moment == "closed":
         backend.close()
@@ -534,7 +537,7 @@ def test_a_database_that_another_process_locks_costs_a_bounded_time(backend, pla
             lambda: backend.put(NAME, b"2", None),
             lambda: backend.get_and_take(OTHER, "me", 10),
             lambda: backend.clear(""),
-            lambda: DiskBackend(place, None, 0.2).put(NAME, b"2", None),
+            lambda: Operations(DiskBackend(place, None, 0.2)).put(NAME, b"2", None),
         ):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 call()
@@ -545,11 +548,11 @@ def test_a_database_that_another_process_locks_costs_a_bounded_time(backend, pla
 
 
 def test_a_database_that_is_locked_altogether_costs_a_bounded_time(place):
-    DiskBackend(place, None, 0.2).put(NAME, b"1", None)
+    Operations(DiskBackend(place, None, 0.2)).put(NAME, b"1", None)
     with database(place) as sql:
         sql("PRAGMA locking_mode = EXCLUSIVE")
         sql("UPDATE Cache SET tag = 1")
-        backend = DiskBackend(place, None, 0.2)
+        backend = Operations(DiskBackend(place, None, 0.2))
         start = time.monotonic()
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             backend.get(NAME)
@@ -562,9 +565,10 @@ FULL = """
 import os, resource, sqlite3, subprocess, sys
 from pathlib import Path
 from opero.stores.disk import DiskBackend
+from opero.stores.operations import Operations
 
 where, mounted = Path(sys.argv[1]), sys.argv[2] == "mounted"
-backend = DiskBackend(where / "cache", None, 0.2)
+backend = Operations(DiskBackend(where / "cache", None, 0.2))
 backend.put("first", b"1", None)
 
 # Full, then with room again.
@@ -581,7 +585,7 @@ for number in range(200):
 assert failures > 100, failures
 assert backend.get("first") == b"1"
 try:
-    DiskBackend(where / "another", None, 0.2).put("first", b"1", None)
+    Operations(DiskBackend(where / "another", None, 0.2)).put("first", b"1", None)
 except (sqlite3.Error, OSError):
     pass
 if mounted:
@@ -594,7 +598,7 @@ assert backend.get_many(["first", "second"]) == [b"1", b"2"]
 
 # Read-only, then writable again. A mount is read-only for root too.
 if mounted:
-    fresh = DiskBackend(where / "cache", None, 0.2)
+    fresh = Operations(DiskBackend(where / "cache", None, 0.2))
     backend.close()
     subprocess.run(["mount", "-o", "remount,ro", str(where)], check=True)
     for each in (backend, fresh):

@@ -11,6 +11,7 @@ import pytest
 
 from opero.stores.backends import InThreads
 from opero.stores.disk import DiskBackend
+from opero.stores.operations import AsyncOperations, Operations
 
 pytestmark = pytest.mark.once
 
@@ -31,8 +32,9 @@ class Gated:
         method = getattr(self._backend, name)
 
         def call(*arguments):
-            self.calls.append(name)
-            if name != "release":
+            removes = name == "swap" and arguments[2] is None
+            self.calls.append("swap away" if removes else name)
+            if not removes or (arguments[5:] and arguments[5] is not None):
                 self.began.set()
                 assert self.go.wait(20)
             if self._broken:
@@ -51,7 +53,7 @@ def backend(tmp_path):
 
 async def cancelled_in_the_middle(gated, call):
     """Cancel a call while its thread works, and let the thread end afterwards."""
-    task = asyncio.create_task(call(InThreads(gated)))
+    task = asyncio.create_task(call(AsyncOperations(InThreads(gated))))
     await asyncio.to_thread(gated.began.wait, 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -65,35 +67,35 @@ def test_a_lease_that_a_cancelled_task_took_is_given_back(backend, method):
     asyncio.run(
         cancelled_in_the_middle(gated, lambda tasks: getattr(tasks, method)(NAME, "me", 60))
     )
-    assert gated.calls == [method, "release"]
-    assert backend.take(NAME, "you", 60) is None
+    assert gated.calls == ["swap", "swap away"]
+    assert Operations(backend).take(NAME, "you", 60) is None
 
 
 def test_a_lease_of_another_is_left_alone_by_a_cancelled_task(backend):
-    backend.take(NAME, "you", 60)
+    Operations(backend).take(NAME, "you", 60)
     gated = Gated(backend)
     asyncio.run(cancelled_in_the_middle(gated, lambda tasks: tasks.take(NAME, "me", 60)))
-    assert gated.calls == ["take"]
-    assert backend.renew(NAME, "you", 60)
+    assert gated.calls == ["swap"]
+    assert Operations(backend).renew(NAME, "you", 60)
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_what_others_wait_for_is_done_though_the_task_is_cancelled(backend, broken):
-    backend.take(NAME, "me", 60)
+    Operations(backend).take(NAME, "me", 60)
     gated = Gated(backend, broken)
     asyncio.run(cancelled_in_the_middle(gated, lambda tasks: tasks.settle(NAME, "me", b"1", None)))
-    assert backend.get(NAME) == (None if broken else b"1")
+    assert Operations(backend).get(NAME) == (None if broken else b"1")
 
 
 def test_a_call_that_has_not_begun_when_it_is_cancelled(backend):
     """Reading is left out; giving a lease back is not."""
-    backend.take(NAME, "me", 60)
+    Operations(backend).take(NAME, "me", 60)
     gated = Gated(backend)
 
     async def main():
         with ThreadPoolExecutor(1) as pool:
             asyncio.get_running_loop().set_default_executor(pool)
-            tasks = InThreads(gated)
+            tasks = AsyncOperations(InThreads(gated))
             first = asyncio.create_task(tasks.get(NAME))
             await asyncio.sleep(0)
             waiting = [
@@ -111,8 +113,8 @@ def test_a_call_that_has_not_begun_when_it_is_cancelled(backend):
             assert await first is None
 
     asyncio.run(main())
-    assert gated.calls == ["get", "release"]
-    assert backend.take(NAME, "you", 60) is None
+    assert gated.calls == ["get_many", "swap away"]
+    assert Operations(backend).take(NAME, "you", 60) is None
 
 
 def test_an_error_reaches_the_task_that_waits(backend):
@@ -124,4 +126,4 @@ def test_an_error_reaches_the_task_that_waits(backend):
         lambda tasks: tasks.take(NAME, "me", 60),
     ):
         with pytest.raises(OSError, match="out of order"):
-            asyncio.run(call(InThreads(gated)))
+            asyncio.run(call(AsyncOperations(InThreads(gated))))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from opero.stores.disk import DiskBackend
+from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.outages import FIRST, LAST, Outage
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
 
@@ -225,13 +226,13 @@ def guarded(request, redis_server, clock):
     redis_server.command("FLUSHALL")
     url = redis_server.url + "?socket_timeout=0.2"
     if request.param == "threads":
-        backend = RedisBackend(url)
+        backend = Operations(RedisBackend(url))
         yield Guarded(backend, clock)
         backend.close()
         return
     loop = asyncio.new_event_loop()
     try:
-        yield Guarded(Driven(loop, AsyncRedisBackend(url)), clock)
+        yield Guarded(Driven(loop, AsyncOperations(AsyncRedisBackend(url))), clock)
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
@@ -318,7 +319,7 @@ def test_a_full_server_is_still_read(guarded, clock, log, redis_server):
 
 
 def test_a_database_that_is_locked_is_still_read(tmp_path, clock, log):
-    backend = DiskBackend(tmp_path / "cache", None, 0.1)
+    backend = Operations(DiskBackend(tmp_path / "cache", None, 0.1))
     guarded = Guarded(backend, clock)
     assert guarded.put(NAME, b"1") is None
     other = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)
@@ -338,7 +339,7 @@ def test_a_database_that_is_locked_is_still_read(tmp_path, clock, log):
 
 
 def test_a_damaged_database_is_a_miss_and_one_warning(tmp_path, clock, log):
-    backend = DiskBackend(tmp_path / "cache", None, 0.1)
+    backend = Operations(DiskBackend(tmp_path / "cache", None, 0.1))
     guarded = Guarded(backend, clock)
     assert guarded.put(NAME, b"1") is None
     backend.close()

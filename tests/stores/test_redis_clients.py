@@ -21,6 +21,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis_server import RedisServer
 
 from opero.stores import redis_clients
+from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
 from opero.stores.redis_clients import Script, async_client, client
 
@@ -346,7 +347,7 @@ def test_idle_connections_of_a_server_that_was_restarted_are_replaced(url, redis
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files by /proc")
 def test_the_connections_of_a_loop_end_with_it(url):
-    backend = AsyncRedisBackend(url)
+    backend = AsyncOperations(AsyncRedisBackend(url))
 
     async def main():
         await asyncio.gather(*(backend.put(f"{n:032x}", b"1", None) for n in range(5)))
@@ -364,7 +365,7 @@ def test_the_connections_of_a_loop_end_with_it(url):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files by /proc")
 def test_the_connections_of_a_loop_that_was_only_closed_are_closed_by_the_next(url):
-    backend = AsyncRedisBackend(url)
+    backend = AsyncOperations(AsyncRedisBackend(url))
 
     def once():
         loop = asyncio.new_event_loop()
@@ -385,7 +386,7 @@ def test_the_connections_of_a_loop_that_was_only_closed_are_closed_by_the_next(u
 
 def test_another_kind_of_loop_will_do(url):
     uvloop = pytest.importorskip("uvloop")
-    backend = AsyncRedisBackend(url)
+    backend = AsyncOperations(AsyncRedisBackend(url))
 
     async def main():
         await asyncio.gather(*(backend.put(f"{n:032x}", b"1", None) for n in range(5)))
@@ -404,7 +405,7 @@ def test_another_kind_of_loop_will_do(url):
 
 
 def test_loops_in_several_threads_have_clients_of_their_own(url):
-    backend = AsyncRedisBackend(url)
+    backend = AsyncOperations(AsyncRedisBackend(url))
 
     async def work(number):
         name = f"{number:032x}"
@@ -480,8 +481,9 @@ def test_a_program_that_ends_with_open_connections_says_nothing(url):
     script = """
 import asyncio, sys
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
-RedisBackend(sys.argv[1]).put("a", b"1", None)
-asyncio.run(AsyncRedisBackend(sys.argv[1]).get("a"))
+from opero.stores.operations import AsyncOperations, Operations
+Operations(RedisBackend(sys.argv[1])).put("a", b"1", None)
+asyncio.run(AsyncOperations(AsyncRedisBackend(sys.argv[1])).get("a"))
 """
     assert run(script, url) == ""
 
@@ -499,7 +501,7 @@ def locked_server():
 
 def test_password_user_and_database_of_the_url_count(locked_server):
     where = f"127.0.0.1:{locked_server.port}"
-    RedisBackend(f"redis://:{QUOTED}@{where}/3").put("a", b"3", None)
+    Operations(RedisBackend(f"redis://:{QUOTED}@{where}/3")).put("a", b"3", None)
     for url in (
         f"redis://:{QUOTED}@{where}/3",
         f"redis://bob:{QUOTED}@{where}/3",
@@ -508,9 +510,9 @@ def test_password_user_and_database_of_the_url_count(locked_server):
         f"redis://{where}/3?password={QUOTED}&socket_timeout=2&client_name=opero",
         f"unix://bob:{QUOTED}@{locked_server.socket}?db=3",
     ):
-        assert RedisBackend(url).get("a") == b"3"
-        assert asyncio.run(AsyncRedisBackend(url).get("a")) == b"3"
-    assert RedisBackend(f"redis://:{QUOTED}@{where}/4").get("a") is None
+        assert Operations(RedisBackend(url)).get("a") == b"3"
+        assert asyncio.run(AsyncOperations(AsyncRedisBackend(url)).get("a")) == b"3"
+    assert Operations(RedisBackend(f"redis://:{QUOTED}@{where}/4")).get("a") is None
     for each in redis_clients._clients.values():
         each.close()
 
@@ -527,17 +529,17 @@ def test_no_message_shows_the_password(locked_server):
     for url in urls:
         backend = RedisBackend(url)
         with pytest.raises(RedisError) as caught:
-            backend.get("a")
+            Operations(backend).get("a")
         error = caught.value
         while error is not None:
             messages += [str(error), repr(error)]
             error = error.__cause__ or error.__context__
         with pytest.raises((RedisError, OSError)) as caught:
-            asyncio.run(AsyncRedisBackend(url).get("a"))
+            asyncio.run(AsyncOperations(AsyncRedisBackend(url)).get("a"))
         messages += [str(caught.value), repr(caught.value), backend.where, repr(backend)]
     assert not [message for message in messages if "s3cr3t" in message or "p@ss" in message]
     with pytest.raises(AuthenticationError):
-        RedisBackend(urls[0]).get("a")
+        Operations(RedisBackend(urls[0])).get("a")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from opero import (
     opero,
     opmap,
 )
-from opero.stores import leases, secret
+from opero.stores import leases, renewer, secret
 from opero.testing import manual_clock
 
 SECRET = "a-secret-for-the-tests-of-stored-values"
@@ -78,9 +78,9 @@ def disk(tmp_path: Path) -> dict[str, Any]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let leases end soon."""
     monkeypatch.setattr(leases, "SECONDS", 0.3)
-    monkeypatch.setattr(leases, "_RENEWAL", 0.1)
+    monkeypatch.setattr(renewer, "_RENEWAL", 0.1)
     monkeypatch.setattr(leases, "_GRACE", 0.1)
-    monkeypatch.setattr(leases, "_LINGER", 0.05)
+    monkeypatch.setattr(renewer, "_LINGER", 0.05)
 
 
 def decorated(function: Any, store: dict[str, Any], **options: Any) -> Any:

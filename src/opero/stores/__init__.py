@@ -2,10 +2,12 @@
 
     sync.py, aio.py   the decorated function over a stored cache
     stored_cache.py   values by their stored keys: a backend, a signer and an eye on outages
-    leases.py         waiting for another process's run of the same call
+    operations.py     what a store is asked for, derived from a backend's five primitives
+    leases.py         of several processes that miss one value, one runs: how they agree
+    renewer.py        the thread that renews the leases of this process
     signing.py        entries that cannot be forged, swapped or replayed
     codecs.py         values to bytes and back
-    backends.py       what every backend can do: bytes under names
+    backends.py       what every backend can do: five primitives over bytes under names
     disk.py           a backend on disk
     redis.py          backends in Redis, for threads and for coroutines
     redis_clients.py  connections to Redis, one client per URL
@@ -16,6 +18,6 @@
     secret.py         where the secret that signs entries comes from
 
 A value goes from `sync` or `aio` through `stored_cache`, which has `codecs` write it and `signing`
-sign it, to a backend; and back the same way. A backend never sees a value, and a signer never sees
-a backend.
+sign it, to `operations` and a backend; and back the same way. A backend never sees a value or a
+lease, and a signer never sees a backend.
 """

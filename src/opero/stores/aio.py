@@ -11,7 +11,7 @@ from opero.core.clock import NEVER
 from opero.exceptions import DeadlineExceeded
 from opero.runners import aio
 
-from . import leases
+from .renewer import renewer
 from .stored_cache import Claim, Pause, Steps, StoredCache, Unavailable
 
 
@@ -84,7 +84,7 @@ class AsyncStoredCache(StoredCache):
                 except Unavailable:
                     pass
         finally:
-            leases.renewer.abandon(token)
+            renewer.abandon(token)
         return value
 
     async def _drive(self, steps: Steps) -> Any:

@@ -40,7 +40,7 @@ except ImportError as _error:
 
 from opero import forks
 
-from .backends import LEASE, holds, lease_of, mark_of
+from .backends import Swapped
 
 fcntl: Any
 try:
@@ -52,7 +52,10 @@ LONGEST: Final = 5.0
 """Seconds after which SQLite gives up what it does, whatever it is."""
 
 NAMES: Final = 500
-"""How many rows one transaction of `clear` removes, and one query of `get_many` asks for."""
+"""How many rows one transaction of `delete` removes, and one query of `get_many` asks for."""
+
+PAGE: Final = 5000
+"""How many names one `scan` returns at most."""
 
 BATCH: Final = 4 << 20
 """How many bytes one transaction of `put_many` has, unless a single entry has more."""
@@ -62,9 +65,6 @@ EXPIRED: Final = 20
 
 IDLE: Final = 8
 """How many idle connections are kept."""
-
-FOREVER: Final = 1e10
-"""A time to live of so many seconds, three hundred years, is for ever."""
 
 WAIT: Final = 2.0
 """Seconds to wait for another process's write to end, unless the backend is told otherwise."""
@@ -146,7 +146,7 @@ _GET: Final = (
 )
 
 _FOREIGN: Final = b""
-"""Stands for a value that opero did not write: no seal opens it, and the next run replaces it."""
+"""Stands for a value that opero did not write: it is not signed, and the next run replaces it."""
 
 _COUNTERS: Final = ("count", "size", "hits", "misses")
 
@@ -315,25 +315,15 @@ class DiskBackend:
         self._prepared: tuple[int, int] | None = None
         self._idle: deque[_Connection] = deque()
         weakref.finalize(self, _close_all, self._idle)
-        _shelves.add(self)
+        _backends.add(self)
 
     # --- entries --------------------------------------------------------------------------------
 
     @_again
-    def get(self, name: str) -> bytes | None:
-        """As `Backend.get`."""
-        connection = self._borrow()  # what `_open` does, in fewer steps: this is the hit
-        try:
-            row = connection.execute(_GET, (name, time.time())).fetchone()
-        except BaseException as error:
-            self._give_up(connection, error)
-            raise
-        self._give_back(connection)
-        return None if row is None else self._value(*row)
-
-    @_again
-    def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
         """As `Backend.get_many`."""
+        if len(names) == 1:
+            return [self._get(names[0])]
         found: dict[str, bytes] = {}
         with self._open() as sql:
             for start in range(0, len(names), NAMES):
@@ -348,6 +338,16 @@ class DiskBackend:
                     found[key] = self._value(mode, filename, value)
         return [found.get(name) for name in names]
 
+    def _get(self, name: str) -> bytes | None:
+        connection = self._borrow()  # what `_open` does, in fewer steps: this is the hit
+        try:
+            row = connection.execute(_GET, (name, time.time())).fetchone()
+        except BaseException as error:
+            self._give_up(connection, error)
+            raise
+        self._give_back(connection)
+        return None if row is None else self._value(*row)
+
     def _entry(self, name: str) -> bytes | None:
         """Return an entry, on the connection that this thread has borrowed."""
         row = self._cache._con.execute(_GET, (name, time.time())).fetchone()
@@ -361,14 +361,7 @@ class DiskBackend:
             return _FOREIGN
 
     @_again
-    def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """As `Backend.put`."""
-        self._check(data)
-        with self._open():
-            self._cache.set(name, data, expire=_ttl(ttl))
-
-    @_again
-    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
+    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """As `Backend.put_many`."""
         batch: list[tuple[str, bytes]] = []
         size = 0
@@ -389,130 +382,70 @@ class DiskBackend:
     def _put_batch(self, batch: list[tuple[str, bytes]], ttl: float | None) -> None:
         with self._cache.transact():
             for name, data in batch:
-                self._cache.set(name, data, expire=_ttl(ttl))
+                self._cache.set(name, data, expire=ttl)
 
     @_again
-    def delete(self, name: str) -> bool:
+    def delete(self, names: Sequence[str], /) -> list[bool]:
         """As `Backend.delete`."""
-        with self._open() as sql, self._cache.transact():
-            sql("DELETE FROM Cache WHERE key = ?", (lease_of(name),))
-            deleted = sql(
-                "DELETE FROM Cache WHERE key = ? AND (expire_time IS NULL OR expire_time > ?)",
-                (name, time.time()),
-            )
-            return bool(deleted.rowcount)
-
-    @_again
-    def clear(self, prefix: str) -> int:
-        """As `Backend.clear`."""
-        removed = 0
+        there: list[bool] = []
         with self._open() as sql:
-            for leases in (True, False):  # leases first: then no run that is under way settles
-                last = prefix
-                where = f"key >= ? AND key < ? AND (substr(key, {-len(LEASE)}) = '{LEASE}') = ?"
-                while True:
-                    with self._cache.transact():
-                        rows = sql(
-                            "SELECT rowid, key, expire_time IS NULL OR expire_time > ? FROM Cache"
-                            f" WHERE {where} ORDER BY key LIMIT ?",
-                            (time.time(), last, prefix + _END, leases, NAMES),
-                        ).fetchall()
-                        if not rows:
-                            break
-                        sql(
-                            "DELETE FROM Cache WHERE rowid IN"
-                            f" ({','.join(str(int(row[0])) for row in rows)})"
-                        )
-                    last = rows[-1][1]
-                    removed += 0 if leases else sum(bool(row[2]) for row in rows)
-        return removed
-
-    @_again
-    def count(self, prefix: str) -> int:
-        """As `Backend.count`."""
-        with self._open() as sql:
-            ((found,),) = sql(
-                "SELECT COUNT(*) FROM Cache WHERE key >= ? AND key < ?"
-                f" AND substr(key, {-len(LEASE)}) <> '{LEASE}'"
-                " AND (expire_time IS NULL OR expire_time > ?)",
-                (prefix, prefix + _END, time.time()),
-            ).fetchall()
-            return int(found)
-
-    # --- leases ---------------------------------------------------------------------------------
-
-    @_again
-    def take(self, name: str, token: str, seconds: float) -> str | None:
-        """As `Backend.take`."""
-        with self._open(), self._cache.transact():
-            return self._take(name, token, seconds)
-
-    @_again
-    def get_and_take(
-        self, name: str, token: str, seconds: float
-    ) -> tuple[bytes | None, str | None]:
-        """As `Backend.get_and_take`."""
-        with self._open():
-            entry = self._entry(name)  # most are there, and reading waits for nobody
-            if entry is None:
+            for start in range(0, len(names), NAMES):
                 with self._cache.transact():
-                    entry = self._entry(name)
-                    if entry is None:
-                        return None, self._take(name, token, seconds)
-            return entry, None
+                    there += [self._remove(sql, name) for name in names[start : start + NAMES]]
+        return there
+
+    def _remove(self, sql: Callable[..., Any], name: str) -> bool:
+        live = "(expire_time IS NULL OR expire_time > ?)"
+        removed = sql(f"DELETE FROM Cache WHERE key = ? AND {live}", (name, time.time()))
+        return bool(removed.rowcount)
 
     @_again
-    def renew(self, name: str, token: str, seconds: float) -> bool:
-        """As `Backend.renew`."""
-        with self._open(), self._cache.transact():
-            if not self._holds(name, token):
-                return False
-            self._lend(name, token, seconds)
-            return True
+    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+        """As `Backend.scan`."""
+        with self._open() as sql:
+            rows = sql(
+                "SELECT key FROM Cache WHERE key >= ? AND key > ? AND key < ?"
+                " AND (expire_time IS NULL OR expire_time > ?)"
+                " AND substr(key, 1 + length(key) - ?) = ? ORDER BY key LIMIT ?",
+                (prefix, after, prefix + _END, time.time(), len(suffix), suffix, PAGE),
+            ).fetchall()
+        names = [name for (name,) in rows]
+        return names, names[-1] if len(names) == PAGE else None
 
     @_again
-    def release(self, name: str, token: str) -> None:
-        """As `Backend.release`."""
-        with self._open(), self._cache.transact():
-            if self._holds(name, token):
-                self._cache.delete(lease_of(name))
-
-    @_again
-    def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
-        """As `Backend.seize`."""
-        with self._open(), self._cache.transact():
-            if self._mark(name) != mark:
-                return False
-            self._lend(name, token, seconds)
-            return True
-
-    @_again
-    def settle(self, name: str, token: str, data: bytes, ttl: float | None) -> bool:
-        """As `Backend.settle`."""
-        self._check(data)
-        with self._open(), self._cache.transact():
-            if not self._holds(name, token):
-                return False
-            self._cache.set(name, data, expire=_ttl(ttl))
-            self._cache.delete(lease_of(name))
-            return True
-
-    def _take(self, name: str, token: str, seconds: float) -> str | None:
-        mark = self._mark(name)
-        if mark is None:
-            self._lend(name, token, seconds)
-        return mark
-
-    def _lend(self, name: str, token: str, seconds: float) -> None:
-        self._cache.set(lease_of(name), mark_of(token).encode(), expire=seconds)
-
-    def _mark(self, name: str) -> str | None:
-        mark = self._cache.get(lease_of(name))
-        return None if mark is None else mark.decode("utf-8", "replace")
-
-    def _holds(self, name: str, token: str) -> bool:
-        mark = self._mark(name)
-        return mark is not None and holds(token, mark)
+    def swap(
+        self,
+        name: str,
+        old: bytes | None,
+        new: bytes | None,
+        ttl: float | None,
+        unless: str | None = None,
+        along: tuple[str, bytes, float | None] | None = None,
+        /,
+    ) -> Swapped:
+        """As `Backend.swap`."""
+        if along is not None:
+            self._check(along[1])
+        with self._open() as sql:
+            if unless is not None:
+                entry = self._entry(unless)  # most are there, and reading waits for nobody
+                if entry is not None:
+                    return Swapped(None, entry)
+            with self._cache.transact():
+                if unless is not None:
+                    entry = self._entry(unless)
+                    if entry is not None:
+                        return Swapped(None, entry)
+                found = self._entry(name)
+                if found != old:
+                    return Swapped(found, None)
+                if new is None:
+                    self._remove(sql, name)
+                else:
+                    self._cache.set(name, new, expire=ttl)
+                if along is not None:
+                    self._cache.set(along[0], along[1], expire=along[2])
+                return Swapped(found, None)
 
     # --- connections ----------------------------------------------------------------------------
 
@@ -671,13 +604,13 @@ class _Alarm:
         return int(connection is not None and time.monotonic() > connection.until)
 
 
-_shelves: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
+_backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
 _forgotten: list[_Connection] = []
 
 
 def _before_fork() -> None:
     """Close what a forked child must neither use nor close."""
-    for backend in list(_shelves):
+    for backend in list(_backends):
         backend.close()
 
 
@@ -726,7 +659,3 @@ def _is_damage(error: BaseException) -> bool:
         return False
     code = getattr(error, "sqlite_errorcode", None)
     return code == 1 or (code is None and str(error).startswith(_DAMAGE))
-
-
-def _ttl(ttl: float | None) -> float | None:
-    return None if ttl is None or ttl >= FOREVER else ttl

@@ -1,32 +1,162 @@
 """Leases: of several processes that miss one value, one runs and the others wait for it.
 
-A lease is an entry beside the missing one that says who is at it. It expires after `SECONDS`, so a
-holder that dies costs the others that long at most; one that lives renews it by the `Renewer`, a
-thread that is there only while something is held. What is stored is stored in one step with giving
-the lease back, and only while it is held: whoever clears or invalidates takes the lease away too,
-and so a value that was computed before is not stored after.
+A lease is an entry beside the missing one that says who computes it, by a mark: the holder's token
+and a number that is another whenever the holder has renewed it. It expires after `SECONDS`, so a
+holder that dies costs the others that long at most; one that lives renews it (`renewer`). A value
+is stored in one step with giving its lease back, and only while that is held: whoever clears or
+invalidates takes the lease away too, and so a value that was computed before is not stored after.
 
 The store's own clock may jump. Set forward, it ends leases early: a call may then run twice. Set
 back, it lets a dead holder's lease live on: so those who wait go by their own monotonic clock, and
 seize a lease whose mark has not changed for `SECONDS` and a little more.
+
+Each operation is a generator that yields what to ask a backend, for threads and tasks alike, mostly
+one `swap`. A holder that does not know its present mark guesses the first one; if that was wrong,
+the answer says what the mark is, and the second `swap` is right.
 """
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Generator
 from time import monotonic
-from typing import Any
-
-from opero import forks
+from typing import Any, NamedTuple, TypeVar
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""
-_RENEWAL = SECONDS / 3
+
+LEASE = ":lease"
+"""Ends the name of a lease; the names of entries end with 32 hex digits."""
+
+_DIGITS = 8
+"""Hex digits of the number in a mark."""
 _GRACE = 0.5
 _FIRST_PAUSE = 0.002
 _LAST_PAUSE = 0.05
-_LINGER = 0.5
-"""How long the renewer's thread stays, in seconds, after the last lease has gone."""
+
+_T = TypeVar("_T")
+
+
+class Ask(NamedTuple):
+    """Something to ask a backend: the name of a primitive, and its arguments."""
+
+    operation: str
+    arguments: tuple[Any, ...]
+
+
+Steps = Generator[Ask, Any, _T]
+"""An operation: yields what to ask, is sent the answers, returns its result."""
+
+
+def take(name: str, token: str, seconds: float) -> Steps[str | None]:
+    """Take the lease of an entry for `seconds`.
+
+    Returns:
+        None if it is now held by `token`; else the mark of who holds it.
+    """
+    mark = _encode(first_mark(token))
+    found, _ = yield Ask("swap", (lease_of(name), None, mark, seconds))
+    return _decode(found)
+
+
+def get_and_take(name: str, token: str, seconds: float) -> Steps[tuple[bytes | None, str | None]]:
+    """Return the entry; if there is none, take its lease, in one step.
+
+    Returns:
+        The entry or None, and what `take` returned or None.
+    """
+    mark = _encode(first_mark(token))
+    found, entry = yield Ask("swap", (lease_of(name), None, mark, seconds, name))
+    return entry, None if entry is not None else _decode(found)
+
+
+def renew(name: str, token: str, seconds: float, mark: str | None) -> Steps[str | None]:
+    """Hold the lease for `seconds` from now.
+
+    Args:
+        name: The entry.
+        token: The holder.
+        seconds: How long.
+        mark: The lease's mark, if it is known: that saves a round trip.
+
+    Returns:
+        The new mark; None if `token` does not hold the lease any more.
+    """
+    while True:
+        known = mark or first_mark(token)
+        new = _next_mark(known)
+        found, _ = yield Ask("swap", (lease_of(name), _encode(known), _encode(new), seconds))
+        mark = _decode(found)
+        if mark == known:
+            return new
+        if mark is None or not _holds(token, mark):
+            return None
+
+
+def release(name: str, token: str, mark: str | None) -> Steps[bool]:
+    """Give the lease back, if `token` holds it; the arguments are those of `renew`."""
+    return (yield from _give_up(name, token, mark, None))
+
+
+def seize(name: str, token: str, seconds: float, mark: str) -> Steps[bool]:
+    """Take the lease from a holder whose mark is still `mark`; return whether it was."""
+    new = _encode(first_mark(token))
+    found, _ = yield Ask("swap", (lease_of(name), _encode(mark), new, seconds))
+    return bool(_decode(found) == mark)
+
+
+def settle(name: str, token: str, data: bytes, ttl: float | None, mark: str | None) -> Steps[bool]:
+    """Store the entry and give the lease back in one step, if `token` still holds it.
+
+    Args:
+        name: The entry's name.
+        token: The holder.
+        data: The entry.
+        ttl: Seconds for which it is stored; None for ever.
+        mark: The lease's mark, if it is known.
+
+    Returns:
+        Whether it was stored.
+    """
+    return (yield from _give_up(name, token, mark, (name, data, ttl)))
+
+
+def _give_up(name: str, token: str, mark: str | None, along: Any) -> Steps[bool]:
+    while True:
+        known = mark or first_mark(token)
+        found, _ = yield Ask("swap", (lease_of(name), _encode(known), None, None, None, along))
+        mark = _decode(found)
+        if mark == known:
+            return True
+        if mark is None or not _holds(token, mark):
+            return False
+
+
+def lease_of(name: str) -> str:
+    """Return the name under which the lease of an entry stands."""
+    return name + LEASE
+
+
+def first_mark(token: str) -> str:
+    """Return the mark of a holder that has not renewed its lease yet."""
+    return f"{token}/{0:0{_DIGITS}x}"
+
+
+def _next_mark(mark: str) -> str:
+    number = (int(mark[-_DIGITS:], 16) + 1) % 16**_DIGITS
+    return f"{mark[:-_DIGITS]}{number:0{_DIGITS}x}"
+
+
+def _holds(token: str, mark: str) -> bool:
+    """Return whether a mark is one of this holder."""
+    return mark[: -_DIGITS - 1] == token and mark[-_DIGITS - 1 : -_DIGITS] == "/"
+
+
+def _encode(mark: str) -> bytes:
+    return mark.encode("utf-8", "surrogateescape")
+
+
+def _decode(mark: bytes | None) -> str | None:
+    return None if mark is None else mark.decode("utf-8", "surrogateescape")
 
 
 class LeaseWatch:
@@ -47,110 +177,9 @@ class LeaseWatch:
         self._since = monotonic()
 
     def is_dead(self, mark: str) -> bool:
-        """Tell whether the holder has not renewed its lease for longer than it lasts."""
+        """Return whether the holder has not renewed its lease for longer than it lasts."""
         now = monotonic()
         self.pause = min(_LAST_PAUSE, 1.5 * self.pause)
         if mark != self._mark:
             self._mark, self._since = mark, now
         return now - self._since > SECONDS + _GRACE
-
-
-class _Held:
-    """A lease of this process."""
-
-    __slots__ = ("backend", "due", "name", "token")
-
-    def __init__(self, backend: Any, name: str, token: str, due: float) -> None:
-        self.backend = backend
-        self.name = name
-        self.token = token
-        self.due = due
-
-
-class Renewer:
-    """Renews the leases of this process, and gives back those that were abandoned."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._held: dict[str, _Held] = {}
-        self._abandoned: list[_Held] = []
-        self._running = False
-
-    def hold(self, backend: Any, name: str, token: str) -> None:
-        """Renew a lease from now on.
-
-        Args:
-            backend: Where it is; it is asked from the renewer's thread.
-            name: The entry that is being made.
-            token: What the holder is known by.
-        """
-        with self._changed:
-            self._held[token] = _Held(backend, name, token, monotonic() + _RENEWAL)
-            self._run()
-
-    def let_go(self, token: str) -> None:
-        """Renew it no more: it has been given back, or it is going to be."""
-        self._held.pop(token, None)
-
-    def abandon(self, token: str) -> None:
-        """Give a lease back, without waiting for that."""
-        held = self._held.pop(token, None)
-        if held is not None:
-            self.give_back(held.backend, held.name, held.token)
-
-    def give_back(self, backend: Any, name: str, token: str) -> None:
-        """Give a lease back that may be ours, without waiting for that."""
-        with self._changed:
-            self._abandoned.append(_Held(backend, name, token, 0.0))
-            self._run()
-            self._changed.notify()
-
-    def _run(self) -> None:
-        if not self._running:
-            self._running = True
-            try:
-                threading.Thread(target=self._keep, name="opero-leases", daemon=True).start()
-            except BaseException:
-                self._running = False  # at the end of the interpreter; leases expire by themselves
-                raise
-
-    def _keep(self) -> None:
-        idle_since = monotonic()
-        while True:
-            with self._changed:
-                if not self._abandoned:
-                    self._changed.wait(_LINGER)
-                abandoned, self._abandoned = self._abandoned, []
-                now = monotonic()
-                held = list(self._held.values())
-                if held or abandoned:
-                    idle_since = now
-                elif now - idle_since >= _LINGER:
-                    self._running = False
-                    return
-            for each in abandoned:
-                _quietly(each.backend.release, each.name, each.token)
-            for each in held:
-                if each.due <= now:
-                    each.due = now + _RENEWAL
-                    if not _quietly(each.backend.renew, each.name, each.token, SECONDS):
-                        self._held.pop(each.token, None)
-
-
-def _quietly(operation: Any, *args: Any) -> Any:
-    """Do what may fail: whoever stores the value finds out, and says so."""
-    try:
-        return operation(*args)
-    except Exception:  # noqa: BLE001 - any library's
-        return False
-
-
-renewer: Renewer = Renewer()
-
-
-def _after_fork() -> None:
-    global renewer  # noqa: PLW0603 - the parent's leases are the parent's
-    renewer = Renewer()
-
-
-forks.register("leases", after_in_child=_after_fork)

@@ -12,6 +12,7 @@ from opero.locks import Lock
 
 from . import directories, secret
 from .backends import AsyncBackend, Backend, InThreads
+from .operations import AsyncOperations, Operations
 from .outages import Outage
 from .signing import Signer
 from .stored_cache import StoredCache
@@ -30,8 +31,8 @@ class StoreHandle:
 
     def __init__(self, what: str, backend: Backend, abackend: AsyncBackend) -> None:
         self.what = what
-        self.backend = backend
-        self.abackend = abackend
+        self.backend = Operations(backend)
+        self.abackend = AsyncOperations(abackend)
         self.outage: Outage = Outage(what)
 
 
@@ -42,6 +43,11 @@ class _Opened:
         self._make = make
         self._backend: Any = None
         self._lock = Lock()
+        _opened.append(self)
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a child process."""
+        self._lock = Lock()
 
     def __getattr__(self, name: str) -> Any:
         with self._lock:
@@ -51,6 +57,7 @@ class _Opened:
 
 
 _lock = Lock()
+_opened: list[_Opened] = []
 _handles: dict[tuple[str, str], tuple[Any, StoreHandle]] = {}
 
 
@@ -136,9 +143,8 @@ def _redis(plan: Any) -> StoreHandle:
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held the old one
     _lock = Lock()
-    for _, each in _handles.values():
-        if isinstance(each.backend, _Opened):
-            each.backend._lock = Lock()
+    for each in _opened:
+        each.after_fork()
 
 
 forks.register("stores", after_in_child=_after_fork)

@@ -1,11 +1,11 @@
 """Redis as a backend, for threads and for tasks: the same commands, run by two kinds of client.
 
-Each operation is written once, as a generator: it yields a batch of commands, is sent their
-replies, and returns what the operation returns. `RedisBackend` and `AsyncRedisBackend` drive it.
+Each primitive is written once, as a generator: it yields a batch of commands, is sent their
+replies, and returns what the primitive returns. `RedisBackend` and `AsyncRedisBackend` drive it.
 
-Entries expire by Redis (`PX`). What must not be torn apart is a Lua script, which Redis runs in one
-step. `clear` and `count` look names up with `SCAN`, a thousand at a time, never with `KEYS`; names
-are removed with `UNLINK`, so that large values do not hold the server up.
+Entries expire by Redis (`PX`). `swap` is a Lua script, which Redis runs in one step. Names are
+looked up with `SCAN`, a thousand at a time, never with `KEYS`, and removed with `UNLINK`, so that
+large values do not hold the server up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from .backends import LEASE, lease_of, mark_of
+from .backends import Swapped
 from .redis_clients import AsyncClient, Client, Command, NoScriptError, Script, async_client, client
 
 NAMES: Final = 1000
@@ -27,67 +27,42 @@ FEW: Final = 100
 BATCH: Final = 1 << 20
 """How many bytes one batch of `put_many` has, unless a single entry has more."""
 
-FOREVER: Final = 1e10
-"""A time to live of so many seconds, three hundred years, is for ever."""
-
 _T = TypeVar("_T")
 _Steps = Generator[Sequence[Command], list[Any], _T]
-"""An operation: yields commands, is sent their replies, returns its result."""
+"""A primitive: yields commands, is sent their replies, returns its result."""
 
-_HOLDS = """
-local mark = redis.call('GET', KEYS[1])
-if not mark or #mark ~= #ARGV[1] + 9 or string.sub(mark, 1, #mark - 8) ~= ARGV[1] .. '/' then
-  return 0
+_SWAP = Script("""
+if ARGV[4] == 'unless' then
+  local entry = redis.call('GET', KEYS[2])
+  if entry then return {false, entry} end
 end
-"""
-"""Ends a script unless the token `ARGV[1]` holds the lease `KEYS[1]`; see `backends.mark_of`."""
-
-_TAKE = Script("""
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
-return redis.call('GET', KEYS[1])
-""")
-_GET_AND_TAKE = Script("""
-local entry = redis.call('GET', KEYS[2])
-if entry then return {entry, false} end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return {false, false} end
-return {false, redis.call('GET', KEYS[1])}
-""")
-_RENEW = Script(
-    _HOLDS
-    + """
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-"""
-)
-_RELEASE = Script(_HOLDS + "return redis.call('DEL', KEYS[1])")
-_SEIZE = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-""")
-_SETTLE = Script(
-    _HOLDS
-    + """
-if ARGV[3] == '' then
-  redis.call('SET', KEYS[2], ARGV[2])
+local found = redis.call('GET', KEYS[1])
+if (found or '') ~= ARGV[1] then return {found, false} end
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '' then
+  redis.call('SET', KEYS[1], ARGV[2])
 else
-  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
-redis.call('DEL', KEYS[1])
-return 1
-"""
-)
+if ARGV[4] == 'along' then
+  if ARGV[6] == '' then
+    redis.call('SET', KEYS[2], ARGV[5])
+  else
+    redis.call('SET', KEYS[2], ARGV[5], 'PX', ARGV[6])
+  end
+end
+return {found, false}
+""")
+"""Changes `KEYS[1]` from `ARGV[1]` to `ARGV[2]` for `ARGV[3]` milliseconds; empty is nothing."""
 
 
-# --- the operations -----------------------------------------------------------------------------
-
-
-def _get(name: str) -> _Steps[bytes | None]:
-    (entry,) = yield (("GET", name),)
-    return entry  # type: ignore[no-any-return]
+# --- the primitives -----------------------------------------------------------------------------
 
 
 def _get_many(names: Sequence[str]) -> _Steps[list[bytes | None]]:
+    if len(names) == 1:
+        return list((yield (("GET", names[0]),)))
     entries: list[bytes | None] = []
     for start in range(0, len(names), NAMES):
         end = min(start + NAMES, len(names))
@@ -95,10 +70,6 @@ def _get_many(names: Sequence[str]) -> _Steps[list[bytes | None]]:
         for some in (yield batch):
             entries += some
     return entries
-
-
-def _put(name: str, data: bytes, ttl: float | None) -> _Steps[None]:
-    yield (_set(name, data, ttl),)
 
 
 def _put_many(entries: Sequence[tuple[str, bytes]], ttl: float | None) -> _Steps[None]:
@@ -114,104 +85,59 @@ def _put_many(entries: Sequence[tuple[str, bytes]], ttl: float | None) -> _Steps
         yield batch
 
 
-def _delete(name: str) -> _Steps[bool]:
-    # The lease first: a run that settles between the two commands finds that it lost it.
-    _, removed = yield ("UNLINK", lease_of(name)), ("UNLINK", name)
-    return bool(removed)
+def _delete(names: Sequence[str]) -> _Steps[list[bool]]:
+    there: list[bool] = []
+    for start in range(0, len(names), NAMES):
+        there += map(bool, (yield [("UNLINK", name) for name in names[start : start + NAMES]]))
+    return there
 
 
-def _clear(prefix: str) -> _Steps[int]:
-    # All leases first: then no run that is under way settles behind the back of the second scan.
-    yield from _unlink(prefix, of_leases=True)
-    return (yield from _unlink(prefix, of_leases=False))
+def _scan(prefix: str, suffix: str, after: str) -> _Steps[tuple[list[str], str | None]]:
+    pattern = f"{_escaped(prefix)}*{_escaped(suffix)}"
+    command = ("SCAN", after or "0", "MATCH", pattern, "COUNT", NAMES)
+    ((cursor, names),) = yield (command,)
+    found = [name.decode() for name in names if name.isascii()]  # no others are ours
+    return found, None if int(cursor) == 0 else str(int(cursor))
 
 
-def _unlink(prefix: str, *, of_leases: bool) -> _Steps[int]:
-    removed = 0
-    cursor: Any = b"0"
-    while True:
-        (reply,) = yield (_scan(cursor, prefix, LEASE if of_leases else ""),)
-        cursor, names = reply
-        names = [name for name in names if name.endswith(LEASE.encode()) == of_leases]
-        if names:
-            (unlinked,) = yield (("UNLINK", *names),)
-            removed += unlinked
-        if int(cursor) == 0:
-            return removed
-
-
-def _count(prefix: str) -> _Steps[int]:
-    found: set[bytes] = set()  # a scan may name one twice
-    cursor: Any = b"0"
-    while True:
-        (reply,) = yield (_scan(cursor, prefix, ""),)
-        cursor, names = reply
-        found.update(name for name in names if not name.endswith(LEASE.encode()))
-        if int(cursor) == 0:
-            return len(found)
-
-
-def _take(name: str, token: str, seconds: float) -> _Steps[str | None]:
-    mark = yield from _run(_TAKE, (lease_of(name),), (mark_of(token), _milliseconds(seconds)))
-    return _text(mark)
-
-
-def _get_and_take(name: str, token: str, seconds: float) -> _Steps[tuple[bytes | None, str | None]]:
-    keys = (lease_of(name), name)
-    found = yield from _run(_GET_AND_TAKE, keys, (mark_of(token), _milliseconds(seconds)))
-    return found[0], _text(found[1])
-
-
-def _renew(name: str, token: str, seconds: float) -> _Steps[bool]:
-    arguments = (token, mark_of(token), _milliseconds(seconds))
-    return bool((yield from _run(_RENEW, (lease_of(name),), arguments)))
-
-
-def _release(name: str, token: str) -> _Steps[None]:
-    yield from _run(_RELEASE, (lease_of(name),), (token,))
-
-
-def _seize(name: str, token: str, seconds: float, mark: str) -> _Steps[bool]:
-    arguments = (mark, mark_of(token), _milliseconds(seconds))
-    return bool((yield from _run(_SEIZE, (lease_of(name),), arguments)))
-
-
-def _settle(name: str, token: str, data: bytes, ttl: float | None) -> _Steps[bool]:
-    arguments = (token, data, "" if _endless(ttl) else _milliseconds(ttl))
-    return bool((yield from _run(_SETTLE, (lease_of(name), name), arguments)))
-
-
-def _run(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> _Steps[Any]:
-    """Run a script by its digest; send its source only to a server that does not know it."""
+def _swap(
+    name: str,
+    old: bytes | None,
+    new: bytes | None,
+    ttl: float | None,
+    unless: str | None,
+    along: tuple[str, bytes, float | None] | None,
+) -> _Steps[Swapped]:
+    keys: tuple[str, ...] = (name,)
+    arguments: tuple[Any, ...] = (old or b"", new or b"", _milliseconds(ttl))
+    if along is not None:
+        keys = name, along[0]
+        arguments = (*arguments, "along", along[1], _milliseconds(along[2]))
+    elif unless is not None:
+        keys = name, unless
+        arguments = (*arguments, "unless")
+    else:
+        arguments = (*arguments, "")
     try:
-        (reply,) = yield (("EVALSHA", script.digest, len(keys), *keys, *arguments),)
-    except NoScriptError:
-        (reply,) = yield (("EVAL", script.source, len(keys), *keys, *arguments),)
-    return reply
+        (reply,) = yield (("EVALSHA", _SWAP.digest, len(keys), *keys, *arguments),)
+    except NoScriptError:  # the server has never seen it, or has forgotten it
+        (reply,) = yield (("EVAL", _SWAP.source, len(keys), *keys, *arguments),)
+    return Swapped(*reply)
 
 
 def _set(name: str, data: bytes, ttl: float | None) -> Command:
-    if _endless(ttl):
+    if ttl is None:
         return ("SET", name, data)
     return ("SET", name, data, "PX", _milliseconds(ttl))
 
 
-def _scan(cursor: Any, prefix: str, suffix: str) -> Command:
-    escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", prefix)
-    return ("SCAN", cursor, "MATCH", f"{escaped}*{suffix}", "COUNT", NAMES)
+def _escaped(text: str) -> str:
+    """Let a text stand for itself in a pattern."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
-def _endless(ttl: float | None) -> bool:
-    return ttl is None or ttl >= FOREVER
-
-
-def _milliseconds(seconds: float | None) -> int:
-    assert seconds is not None
-    return max(1, math.ceil(min(seconds, FOREVER) * 1000))
-
-
-def _text(mark: bytes | None) -> str | None:
-    return None if mark is None else mark.decode("utf-8", "replace")
+def _milliseconds(seconds: float | None) -> int | str:
+    return "" if seconds is None else max(1, math.ceil(seconds * 1000))
 
 
 # --- their drivers ------------------------------------------------------------------------------
@@ -264,59 +190,34 @@ class RedisBackend:
         self._client = client(url)
         self.where: str = self._client.where
 
-    def get(self, name: str) -> bytes | None:
-        """As `Backend.get`."""
-        return _drive(self._client, _get(name))
-
-    def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
         """As `Backend.get_many`."""
         return _drive(self._client, _get_many(names))
 
-    def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """As `Backend.put`."""
-        _drive(self._client, _put(name, data, ttl))
-
-    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
+    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """As `Backend.put_many`."""
         _drive(self._client, _put_many(entries, ttl))
 
-    def delete(self, name: str) -> bool:
+    def delete(self, names: Sequence[str], /) -> list[bool]:
         """As `Backend.delete`."""
-        return _drive(self._client, _delete(name))
+        return _drive(self._client, _delete(names))
 
-    def clear(self, prefix: str) -> int:
-        """As `Backend.clear`."""
-        return _drive(self._client, _clear(prefix))
+    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+        """As `Backend.scan`."""
+        return _drive(self._client, _scan(prefix, suffix, after))
 
-    def count(self, prefix: str) -> int:
-        """As `Backend.count`."""
-        return _drive(self._client, _count(prefix))
-
-    def take(self, name: str, token: str, seconds: float) -> str | None:
-        """As `Backend.take`."""
-        return _drive(self._client, _take(name, token, seconds))
-
-    def renew(self, name: str, token: str, seconds: float) -> bool:
-        """As `Backend.renew`."""
-        return _drive(self._client, _renew(name, token, seconds))
-
-    def release(self, name: str, token: str) -> None:
-        """As `Backend.release`."""
-        _drive(self._client, _release(name, token))
-
-    def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
-        """As `Backend.seize`."""
-        return _drive(self._client, _seize(name, token, seconds, mark))
-
-    def settle(self, name: str, token: str, data: bytes, ttl: float | None) -> bool:
-        """As `Backend.settle`."""
-        return _drive(self._client, _settle(name, token, data, ttl))
-
-    def get_and_take(
-        self, name: str, token: str, seconds: float
-    ) -> tuple[bytes | None, str | None]:
-        """As `Backend.get_and_take`."""
-        return _drive(self._client, _get_and_take(name, token, seconds))
+    def swap(
+        self,
+        name: str,
+        old: bytes | None,
+        new: bytes | None,
+        ttl: float | None,
+        unless: str | None = None,
+        along: tuple[str, bytes, float | None] | None = None,
+        /,
+    ) -> Swapped:
+        """As `Backend.swap`."""
+        return _drive(self._client, _swap(name, old, new, ttl, unless, along))
 
     def close(self) -> None:
         """Close idle connections, those of others with the same URL too; they connect again."""
@@ -335,59 +236,34 @@ class AsyncRedisBackend:
         self._url = url
         self.where: str = client(url).where
 
-    async def get(self, name: str) -> bytes | None:
-        """As `Backend.get`."""
-        return await self._drive(_get(name))
-
-    async def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+    async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
         """As `Backend.get_many`."""
         return await self._drive(_get_many(names))
 
-    async def put(self, name: str, data: bytes, ttl: float | None) -> None:
-        """As `Backend.put`."""
-        await self._drive(_put(name, data, ttl))
-
-    async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None) -> None:
+    async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """As `Backend.put_many`."""
         await self._drive(_put_many(entries, ttl))
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, names: Sequence[str], /) -> list[bool]:
         """As `Backend.delete`."""
-        return await self._drive(_delete(name))
+        return await self._drive(_delete(names))
 
-    async def clear(self, prefix: str) -> int:
-        """As `Backend.clear`."""
-        return await self._drive(_clear(prefix))
+    async def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+        """As `Backend.scan`."""
+        return await self._drive(_scan(prefix, suffix, after))
 
-    async def count(self, prefix: str) -> int:
-        """As `Backend.count`."""
-        return await self._drive(_count(prefix))
-
-    async def take(self, name: str, token: str, seconds: float) -> str | None:
-        """As `Backend.take`."""
-        return await self._drive(_take(name, token, seconds))
-
-    async def renew(self, name: str, token: str, seconds: float) -> bool:
-        """As `Backend.renew`."""
-        return await self._drive(_renew(name, token, seconds))
-
-    async def release(self, name: str, token: str) -> None:
-        """As `Backend.release`."""
-        await self._drive(_release(name, token))
-
-    async def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
-        """As `Backend.seize`."""
-        return await self._drive(_seize(name, token, seconds, mark))
-
-    async def settle(self, name: str, token: str, data: bytes, ttl: float | None) -> bool:
-        """As `Backend.settle`."""
-        return await self._drive(_settle(name, token, data, ttl))
-
-    async def get_and_take(
-        self, name: str, token: str, seconds: float
-    ) -> tuple[bytes | None, str | None]:
-        """As `Backend.get_and_take`."""
-        return await self._drive(_get_and_take(name, token, seconds))
+    async def swap(
+        self,
+        name: str,
+        old: bytes | None,
+        new: bytes | None,
+        ttl: float | None,
+        unless: str | None = None,
+        along: tuple[str, bytes, float | None] | None = None,
+        /,
+    ) -> Swapped:
+        """As `Backend.swap`."""
+        return await self._drive(_swap(name, old, new, ttl, unless, along))
 
     async def close(self) -> None:
         """Close the idle connections of the running loop; they connect again."""

@@ -27,6 +27,7 @@ from opero.locks import Lock
 from opero.runners.outcomes import too_late
 
 from . import leases
+from .renewer import renewer
 from .signing import Forged, NotEncodable, Signer
 
 _READING = frozenset({"get", "get_many", "count"})
@@ -288,11 +289,11 @@ class StoredCache:
                     raise too_late(call, None, "another process's run of it takes longer")
                 yield Pause(watch.pause)
                 asking = True
-            leases.renewer.hold(self.handle.backend, key.name, token)
+            renewer.hold(self.handle.backend, key.name, token)
             asking = False
         finally:
             if asking:  # interrupted while the answer was on its way: the lease may be ours
-                leases.renewer.give_back(self.handle.backend, key.name, token)
+                renewer.give_back(self.handle.backend, key.name, token)
         return Claim(False, None, token, stale)
 
     def finish(self, call: Any, key: Any, claim: Claim, value: Any, took: float) -> Steps:
@@ -309,8 +310,8 @@ class StoredCache:
         data = self.signed(key, value, call.clock, took)
         if data is None:
             return
-        leases.renewer.let_go(claim.token)
-        yield Ask("settle", (key.name, claim.token, data, self.lifetime()))
+        mark = renewer.let_go(claim.token)
+        yield Ask("settle", (key.name, claim.token, data, self.lifetime(), mark))
 
     def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
         """Tell whether an outdated value is served for a failed run, and say so in the log."""

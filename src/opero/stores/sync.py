@@ -11,7 +11,7 @@ from opero.core.clock import NEVER
 from opero.core.flight import Flight
 from opero.runners import sync
 
-from . import leases
+from .renewer import renewer
 from .stored_cache import Claim, Pause, Steps, StoredCache, Unavailable
 
 
@@ -106,7 +106,7 @@ class SyncStoredCache(StoredCache):
                 except Unavailable:
                     pass
         finally:
-            leases.renewer.abandon(token)
+            renewer.abandon(token)
         return value
 
     def _drive(self, steps: Steps) -> Any:
