@@ -6,7 +6,7 @@
     sides.py    what a side is, and those that are opero
     turns.py    the sides take turns, the fastest loop of each is kept
 
-    disk.py  remote.py  permits.py  seals.py    the rows and the peers of each
+    disk.py  remote.py  permits.py  signing.py  the rows and the peers of each
     rows.py     all rows in the order of the table, and those that docs/performance.md prints
 
 `python -m benchmarks.stores` prints the table.

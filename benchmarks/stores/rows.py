@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from benchmarks.rows import Row
 
-from . import disk, permits, remote, seals
+from . import disk, permits, remote, signing
 
-ROWS: tuple[Row, ...] = (*disk.ROWS, *remote.ROWS, *permits.ROWS, *seals.ROWS)
+ROWS: tuple[Row, ...] = (*disk.ROWS, *remote.ROWS, *permits.ROWS, *signing.ROWS)
 """All of them."""
 
 IN_README: tuple[Row, ...] = tuple(

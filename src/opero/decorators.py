@@ -191,7 +191,7 @@ def opero(
             for no bound.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
             Both: `cache_secret` (what entries are signed with: 16 characters or more, or several
-            such, of which the first seals and all open; else what the environment variable
+            such, of which the first signs and all verify; else what the environment variable
             `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
             `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
             (a name that retires the entries of all others), `cache_pickle` (False: never pickle).
@@ -419,7 +419,7 @@ def opmap(
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
             Both: `cache_secret` (what entries are signed with: 16 characters or more, or several
-            such, of which the first seals and all open; else what the environment variable
+            such, of which the first signs and all verify; else what the environment variable
             `OPERO_CACHE_SECRET` holds, else the user's key file), `cache_stale` (seconds after
             `cache_ttl` for which an outdated value is served if the run fails), `cache_version`
             (a name that retires the entries of all others), `cache_pickle` (False: never pickle).

@@ -173,7 +173,7 @@ class Fragile(cf.Executor):
         self.kind = kind
         self.waiting: list[Any] = []
         self.lock = threading.Lock()  # timers flush, too
-        self.losses = 0
+        self.lost = 0
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         future: Any = cf.Future()
@@ -192,7 +192,7 @@ class Fragile(cf.Executor):
         with self.lock:
             batch, self.waiting = self.waiting, []
             lost = any("die" in values for _, _, values in batch)
-            self.losses += lost
+            self.lost += lost
         for future, packet, _ in batch:
             if lost:
                 future.set_exception(self.kind("all those workers died"))
@@ -531,7 +531,7 @@ def test_only_the_culprit_is_blamed_for_workers_that_are_lost(kind):
     assert [each for each in got if not isinstance(each, BaseException)] == list(range(60))
     assert [type(got[place]) for place in (20, 51)] == [WorkerCrashedError] * 2
     assert "killed its workers" in str(got[20])
-    assert executor.losses <= 4
+    assert executor.lost <= 4
 
 
 def plain_or_die(value: Any) -> Any:

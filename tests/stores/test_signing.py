@@ -568,7 +568,7 @@ def test_an_entry_of_another_format_does_not_open_even_with_the_secret(form: byt
 
 @once
 @pytest.mark.parametrize(
-    ("codec", "payload"),
+    ("codec", "body"),
     [
         (4, b""),
         (255, b"x"),
@@ -579,8 +579,8 @@ def test_an_entry_of_another_format_does_not_open_even_with_the_secret(form: byt
         (PICKLE, b"c"),
     ],
 )
-def test_an_authentic_entry_that_cannot_be_read_does_not_open(codec: int, payload: bytes) -> None:
-    assert forged(authentic(HEADER.pack(1.0, 2.0, codec) + payload)).authentic
+def test_an_authentic_entry_that_cannot_be_read_does_not_open(codec: int, body: bytes) -> None:
+    assert forged(authentic(HEADER.pack(1.0, 2.0, codec) + body)).authentic
 
 
 @once

@@ -653,7 +653,7 @@ class _Touch:
 
 
 def test_entries_of_another_secret_are_misses_and_a_rotated_one_opens_both(store, caplog):
-    """The first secret seals, all open."""
+    """The first secret signs, all open."""
     old, new = "the old secret of ours", "the new secret of ours"
     decorated(functions.double, store, cache_secret=old)(1)
     rotating = decorated(functions.double, store, cache_secret=[new, old])

@@ -31,7 +31,7 @@ class NotEncodable(Exception):
 
 
 class Unreadable(Exception):
-    """A payload cannot be read."""
+    """A value cannot be read."""
 
 
 class Codec:

@@ -1,11 +1,11 @@
-"""The secret that seals entries: given, or in the environment, or in a file of the user's.
+"""The secret that signs entries: given, or in the environment, or in a file of the user's.
 
     cache_secret=          a str or bytes, or a list of them
     OPERO_CACHE_SECRET     one or more, with white space between them
     cache.key              32 random bytes in the user's settings directory, made when first needed
 
-Of several secrets the first one seals and all of them open: to change a secret, put the new one in
-front of the old one, and take the old one away once its entries are of no more use.
+Of several secrets the first one signs and all of them are accepted: to change a secret, put the new
+one in front of the old one, and take the old one away once its entries are of no more use.
 
 The key file is written under another name and then linked to its own, so that it is never seen half
 written, and of several processes that make it at once one wins and all read the same.

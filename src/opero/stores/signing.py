@@ -1,6 +1,6 @@
 """Entries that cannot be forged: whoever can write to a store can lose its entries, no more.
 
-    b"opero"  version  MAC       fresh_until  made_in  codec   payload
+    b"opero"  version  MAC       fresh_until  made_in  codec   value
     5 bytes   1 byte   32 bytes  double       double   1 byte  the rest
 
 The MAC is BLAKE2b, keyed with what is derived from the secret, over the name and version of the
@@ -26,7 +26,7 @@ _MAC_SIZE = 32
 _HEADER = Struct(">ddB")
 _MAC_END = len(_FORMAT) + _MAC_SIZE
 _LARGE = 2**14
-_PAYLOAD = _MAC_END + _HEADER.size
+_BODY = _MAC_END + _HEADER.size
 
 
 class Forged(Exception):
@@ -61,24 +61,24 @@ class Signed:
 
 
 class Signer:
-    """Seals entries and opens them."""
+    """Signs entries and opens them."""
 
-    __slots__ = ("_keyed", "_payloads")
+    __slots__ = ("_codec", "_keyed")
 
     def __init__(self, secrets: Sequence[bytes], pickles: bool) -> None:
         """Take the secrets; only what is derived from them is kept, where it cannot be read.
 
         Args:
-            secrets: The first one seals, all open.
+            secrets: The first one signs, all open.
             pickles: Whether values may be stored as pickles.
         """
         if not secrets:
-            raise ValueError("a seal needs a secret")
+            raise ValueError("a signer needs a secret")
         self._keyed = [_keyed(secret) for secret in secrets]
-        self._payloads = Codec(pickles)
+        self._codec = Codec(pickles)
 
     def __repr__(self) -> str:
-        return f"<Signer with {len(self._keyed)} secrets, pickles={self._payloads.pickles}>"
+        return f"<Signer with {len(self._keyed)} secrets, pickles={self._codec.pickles}>"
 
     def close(self, key: bytes, value: Any, fresh_until: float, made_in: float) -> bytes:
         """Make an entry.
@@ -95,11 +95,11 @@ class Signer:
         Raises:
             NotEncodable: If the value cannot be written, or not without a pickle.
         """
-        codec, payload = self._payloads.write(value)
+        codec, body = self._codec.write(value)
         header = _HEADER.pack(fresh_until, made_in, codec)
         mac = self._keyed[0].copy()
-        _update(mac, _FORMAT + _sized(key) + header, payload)
-        return b"".join((_FORMAT, mac.digest(), header, payload))
+        _update(mac, _FORMAT + _sized(key) + header, body)
+        return b"".join((_FORMAT, mac.digest(), header, body))
 
     def open(self, key: bytes, data: bytes) -> Signed:
         """Open an entry.
@@ -111,7 +111,7 @@ class Signer:
         Raises:
             Forged: If it is not what `close` made for this key, or cannot be read.
         """
-        if type(data) is not bytes or len(data) < _PAYLOAD:
+        if type(data) is not bytes or len(data) < _BODY:
             raise Forged("it is no whole entry")
         scope = data[: len(_FORMAT)] + _sized(key)
         rest = data[_MAC_END:] if len(data) < _LARGE else memoryview(data)[_MAC_END:]
@@ -126,7 +126,7 @@ class Signer:
             raise Forged("it is of another format", authentic=True)
         fresh_until, made_in, codec = _HEADER.unpack_from(rest)
         try:
-            value = self._payloads.read(codec, rest[_HEADER.size :])
+            value = self._codec.read(codec, rest[_HEADER.size :])
         except Unreadable as error:
             raise Forged(str(error), authentic=True) from error
         return Signed(value, fresh_until, made_in)

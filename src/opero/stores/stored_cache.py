@@ -1,4 +1,4 @@
-"""The stored values of one decorated function: keys, seals, and what is asked of the store.
+"""The stored values of one decorated function: keys, signing, and what is asked of the store.
 
     recall -> key -> look -> hit
                       | miss
@@ -183,7 +183,7 @@ class StoredCache:
             return None
 
     def signed(self, key: Any, value: Any, clock: Any, took: float) -> bytes | None:
-        """Signer a value; None if it cannot be, which is said once."""
+        """Sign a value; None if it cannot be, which is said once."""
         until = math.inf if self.ttl is None else self.wall(clock) + self.ttl
         try:
             return self.signer.close(key.full, value, until, took)

@@ -1,4 +1,4 @@
-"""Rows of shares: how much of a whole call is the seal's, its MAC and what is around it.
+"""Rows of shares: how much of a whole call is signing: the MAC and what is around it.
 
 The whole call, signing with serialising, and serialising alone take turns. A share is what the
 fastest turns say: signing without serialising over the whole; both over the whole stand beside it.
@@ -76,8 +76,8 @@ class ShareRow:
         with Place() as place, ExitStack() as stack:
             call = stack.enter_context(decorated(place, self.function, half, self.backend))
             with using(half):
-                seal, payloads = Signer([SECRET.encode()], pickles=True), Codec(pickles=True)
-            both, alone = self._steps(seal, payloads)
+                signer, codec = Signer([SECRET.encode()], pickles=True), Codec(pickles=True)
+            both, alone = self._steps(signer, codec)
             loops = {
                 "whole": turns.each(call, self.new),
                 "both": turns.bare(both),
@@ -89,18 +89,16 @@ class ShareRow:
             found = turns.in_turns(loops, effort)
         return found["whole"], found["both"], found["alone"]
 
-    def _steps(
-        self, signer: Signer, payloads: Codec
-    ) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def _steps(self, signer: Signer, codec: Codec) -> tuple[Callable[[], Any], Callable[[], Any]]:
         value = self.function(0)
         if self.new:
             return (
                 lambda: signer.close(_KEY, value, math.inf, 0.0),
-                lambda: payloads.write(value),
+                lambda: codec.write(value),
             )
         data = signer.close(_KEY, value, math.inf, 0.0)
-        codec, payload = payloads.write(value)
-        return lambda: signer.open(_KEY, data), lambda: payloads.read(codec, payload)
+        kind, body = codec.write(value)
+        return lambda: signer.open(_KEY, data), lambda: codec.read(kind, body)
 
 
 ROWS = tuple(
