@@ -501,7 +501,7 @@ def test_a_standing_bucket_grants_its_burst_and_no_more(core):
     """All permits are taken at one and the same nanosecond."""
     for _ in range(30):
         bucket = core.TokenBucket(1.0, 500, core.new_lock())
-        granted = crowd(lambda _, b=bucket: sum(b.take(10**12) == 0 for _ in range(200)))
+        granted = crowd(lambda _, b=bucket: sum(b.enter(10**12) == 0 for _ in range(200)))
         assert sum(granted) == 500
 
 

@@ -438,7 +438,7 @@ def test_a_bucket_never_grants_more_than_its_rate_allows(core, burst):
         end = time.monotonic() + 0.15
         while time.monotonic() < end:
             now = core.clock.now()
-            wait = bucket.take(now)
+            wait = bucket.enter(now)
             if wait == 0:
                 granted.append(now)
             else:

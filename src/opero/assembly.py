@@ -10,7 +10,7 @@ import functools
 import weakref
 
 from . import contexts, hotpath
-from .limits import RateLimiter
+from .limits.gates import gates_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +60,6 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
     binding = None if signature is None else core.Binding(name, signature, core.Freezer())
     if plan.cache is not None and binding is None:
         raise ValueError(f"cache=True: {name} has no signature that tells its arguments apart")
-    limit = plan.limit
-    if limit is not None and not isinstance(limit, RateLimiter):
-        assert limit.rate is not None
-        limit = RateLimiter(limit.rate, limit.burst)
     retry = plan.retry
     store = instances = stored_cache = None
     if plan.cache is not None and plan.cache.backend == "memory":
@@ -105,7 +101,7 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
         ),
         # nor plan.fallback_on, a tuple of types or a predicate of the exception
         _fallback(core, name, signature, plan.arg_fallback),
-        limit,
+        gates_of(plan),
         plan.timeout,
         binding,
         None if plan.cache is None else plan.cache.key_function,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         events,
         fallback,
         flight,
+        gate,
         keys,
         shared_bucket,
         shared_counters,
@@ -56,6 +57,7 @@ _CLASSES: Final = {
     "events": ("Events",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
+    "gate": ("Gate",),
     "keys": ("Freezer",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
@@ -92,6 +94,7 @@ class Core:
     Fallback: type[fallback.Fallback]
     Flight: type[flight.Flight]
     Events: type[events.Events]
+    Gate: type[gate.Gate]
     Freezer: type[keys.Freezer]
     Decomposer: type[decompose.Decomposer]
     InstanceStores: type[stores.InstanceStores]

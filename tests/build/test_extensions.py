@@ -151,8 +151,7 @@ class TestSources:
         """
         files = sorted(SOURCES.glob(f"_compiled/{module}.p*"))
         text = "\n".join(path.read_text() for path in files)
-        bases = re.findall(r"^from \.(\w+) cimport .*Bucket", text, re.MULTILINE)
-        outer = "\n".join((SOURCES / f"_compiled/{base}.pxd").read_text() for base in bases)
+        outer = bases_of(text)
         inherited = attributes_in(outer)
         typed = attributes_in(f"{outer}\n{text}")
         typed = {name: found for name, found in typed.items() if name not in inherited}
@@ -174,6 +173,17 @@ class TestSources:
         sources = [ROOT / "setup.py", *SOURCES.glob("_compiled/*.p*"), *SOURCES.glob("core/*.py")]
         edited = [path.name for path in sources if path.stat().st_mtime > compiled]
         assert not edited, "compile it again: pip install -e ."
+
+
+def bases_of(text: str) -> str:
+    """Return the C types of the modules whose classes are extended in `text`, and theirs."""
+    extended = set(re.findall(r"^cdef class \w+\((\w+)\)", text, re.MULTILINE))
+    outer = ""
+    for module, names in re.findall(r"^from \.(\w+) cimport (.*)$", text, re.MULTILINE):
+        if extended & set(re.findall(r"\w+", names)):
+            base = (SOURCES / f"_compiled/{module}.pxd").read_text()
+            outer += f"{bases_of(base)}\n{base}\n"
+    return outer
 
 
 def attributes_in(text: str) -> dict[str, set[str]]:

@@ -40,7 +40,7 @@ def test_no_window_has_more_permits_than_burst_plus_rate_times_its_length(
     longest = int(3 * SECOND / rate)
     steps = data.draw(st.lists(st.integers(0, longest), max_size=60))
     bucket = core.TokenBucket(rate, burst)
-    times = [now for now in accumulate(steps, initial=0) if bucket.take(now) == 0]
+    times = [now for now in accumulate(steps, initial=0) if bucket.enter(now) == 0]
     assert_within_rate(times, rate, burst)
 
 
@@ -55,7 +55,7 @@ def test_no_window_has_too_many_permits_when_some_are_given_back(
     now = 0
     for step, back in data.draw(st.lists(steps, max_size=40)):
         now += step
-        if bucket.take(now) == 0:
+        if bucket.enter(now) == 0:
             kept.append((now, token(bucket)))
         if back and len(kept) >= back:
             bucket.undo(kept.pop(-back)[1])
@@ -68,7 +68,7 @@ def test_a_pause_frees_the_whole_burst_and_not_one_permit_more(
 ) -> None:
     """A bucket that was left alone has `burst` permits at once."""
     bucket = core.TokenBucket(rate, burst)
-    granted = [bucket.take(start) == 0 for _ in range(burst + 5)]
+    granted = [bucket.enter(start) == 0 for _ in range(burst + 5)]
     assert [True] * burst + [False] * 5 == granted
 
 
@@ -80,8 +80,8 @@ def test_the_answer_is_exactly_how_long_the_next_permit_takes(
     bucket = core.TokenBucket(rate, burst)
     now = 0
     for _ in range(count):
-        while (wait := bucket.take(now)) > 0:
-            assert bucket.take(now + wait - 1) == 1
+        while (wait := bucket.enter(now)) > 0:
+            assert bucket.enter(now + wait - 1) == 1
             now += wait
     assert now == max(0, count - burst) * bucket.interval
 
@@ -100,30 +100,30 @@ def test_a_burst_of_one_spaces_permits_evenly(core: hotpath.Core) -> None:
     """At two per second, permits lie half a second apart."""
     bucket = core.TokenBucket(2.0, 1)
     half = SECOND // 2
-    assert [0, half, 1, 0] == [bucket.take(now) for now in (0, 0, half - 1, half)]
+    assert [0, half, 1, 0] == [bucket.enter(now) for now in (0, 0, half - 1, half)]
 
 
 def test_a_refused_caller_takes_nothing(core: hotpath.Core) -> None:
     """Asking too early does not push the next permit away."""
     bucket = core.TokenBucket(1.0, 1)
-    bucket.take(0)
-    assert [bucket.take(SECOND // 2) for _ in range(3)] == [SECOND // 2] * 3
+    bucket.enter(0)
+    assert [bucket.enter(SECOND // 2) for _ in range(3)] == [SECOND // 2] * 3
 
 
 def test_nobody_passes_those_who_wait_in_line(core: hotpath.Core) -> None:
     """While callers are queued, `take` grants nothing although a permit is free."""
     bucket = core.TokenBucket(1.0, 1)
     bucket.queued = 1
-    assert bucket.interval == bucket.take(0)
+    assert bucket.interval == bucket.enter(0)
     assert bucket.admit(0) == 0
 
 
 def test_a_permit_that_is_given_back_is_free_again(core: hotpath.Core) -> None:
     """Undoing the last permit restores the bucket."""
     bucket = core.TokenBucket(1.0, 1)
-    bucket.take(0)
+    bucket.enter(0)
     bucket.undo(token(bucket))
-    assert bucket.take(0) == 0
+    assert bucket.enter(0) == 0
 
 
 def test_permits_given_back_out_of_order_make_room_only_once(core: hotpath.Core) -> None:
@@ -131,23 +131,23 @@ def test_permits_given_back_out_of_order_make_room_only_once(core: hotpath.Core)
     bucket = core.TokenBucket(1.0, 2)
     tokens = []
     for _ in range(2):
-        bucket.take(0)
+        bucket.enter(0)
         tokens.append(token(bucket))
     bucket.undo(tokens[0])
-    assert bucket.take(1) == 0
-    assert bucket.take(SECOND) == 0
+    assert bucket.enter(1) == 0
+    assert bucket.enter(SECOND) == 0
     bucket.undo(tokens[1])
-    assert bucket.take(SECOND) > 0
+    assert bucket.enter(SECOND) > 0
 
 
 def test_a_permit_of_long_ago_gives_nothing_back(core: hotpath.Core) -> None:
     """Its room has been made up for by a pause, and is not there twice."""
     bucket = core.TokenBucket(1.0, 1)
-    bucket.take(0)
+    bucket.enter(0)
     old = token(bucket)
-    bucket.take(5 * SECOND)
+    bucket.enter(5 * SECOND)
     bucket.undo(old)
-    assert bucket.take(5 * SECOND) == SECOND
+    assert bucket.enter(5 * SECOND) == SECOND
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(1e-10, 1), (1e-9, 2), (1.0, 10**10)])
@@ -183,7 +183,7 @@ def test_threads_together_get_no_more_than_the_burst_at_one_moment(
     granted: list[int] = []
 
     def work(number: int) -> None:
-        granted.extend(number for _ in range(200) if bucket.take(5 * SECOND) == 0)
+        granted.extend(number for _ in range(200) if bucket.enter(5 * SECOND) == 0)
 
     run_together(8, work)
     assert burst == len(granted)
@@ -201,7 +201,7 @@ def test_threads_together_stay_within_the_rate_as_time_goes_on(
     def work(number: int) -> None:
         for _ in range(400):
             now = clock.now()
-            if bucket.take(now) == 0:
+            if bucket.enter(now) == 0:
                 granted.append(now)
 
     run_together(6, work)
@@ -221,5 +221,5 @@ def test_a_lock_guards_every_step_if_there_is_one(core: hotpath.Core) -> None:
             entered.append(False)
 
     bucket = core.TokenBucket(1.0, 1, Lock())
-    bucket.take(0)
+    bucket.enter(0)
     assert entered == [True, False]

@@ -78,7 +78,7 @@ def test_a_window_that_is_used_as_hard_as_can_be_is_full_and_not_fuller(
     times = []
     now = 0
     while len(times) < 2 * permits + 2:
-        wait = bucket.take(now)
+        wait = bucket.enter(now)
         if wait:
             now += wait
         else:
@@ -100,7 +100,7 @@ def test_many_at_once_are_as_many_one_by_one(core, rate, burst, data):
         weight = data.draw(st.integers(1, burst))
         wait = one.take_many(now, weight)
         if wait == 0:
-            assert [other.take(now) for _ in range(weight)] == [0] * weight
+            assert [other.enter(now) for _ in range(weight)] == [0] * weight
         else:
             assert one.due(now, weight, 0) == now + wait
             assert one.take_many(now + wait - 1, weight) == 1
@@ -250,7 +250,7 @@ def test_nothing_is_handed_out_in_a_pause_and_the_rate_holds_after_it(
             until = max(until, now + length)
         elif what == "back" and kept:
             bucket.undo(kept.pop()[1])
-        elif bucket.take(now) == 0:
+        elif bucket.enter(now) == 0:
             assert now >= until
             kept.append((now, bucket.receipt()))
     assert_within([(time, 1) for time, _ in kept], rate, burst, windows)
@@ -260,9 +260,9 @@ def test_after_a_pause_permits_come_one_by_one(core):
     """The burst is spent: a server that said 429 does not get it all at once."""
     bucket = core.TokenBucket(10.0, 5)
     bucket.pause(0, SECOND)
-    assert bucket.take(0) == SECOND
-    assert bucket.take(SECOND - 1) == 1
-    assert [bucket.take(SECOND), bucket.take(SECOND)] == [0, SECOND // 10]
+    assert bucket.enter(0) == SECOND
+    assert bucket.enter(SECOND - 1) == 1
+    assert [bucket.enter(SECOND), bucket.enter(SECOND)] == [0, SECOND // 10]
 
 
 def test_a_pause_holds_those_who_wait_and_keeps_their_order(core):

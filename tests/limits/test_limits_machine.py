@@ -485,7 +485,7 @@ def test_a_permit_is_given_back_if_nobody_has_taken_one_since(core, name):
     """A task that is cancelled at the moment of the handing out does not use it."""
     limiter = RateLimiter(**limit(name, 0.01, 3, windows=[(30, 60)]))
     bucket = limiter.bucket
-    assert bucket.take(core.clock.now()) == 0
+    assert bucket.enter(core.clock.now()) == 0
     receipt = bucket.receipt()
     bucket.undo(receipt)
     assert limiter.try_acquire(3)

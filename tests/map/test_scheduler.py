@@ -25,7 +25,7 @@ from opero import (
     opero,
 )
 from opero.core.clock import NEVER
-from opero.limits import LimiterStandby
+from opero.map.gates import MapGates
 from opero.map.scheduler import NOTHING, Scheduler
 
 MILLISECOND = 10**6
@@ -88,6 +88,7 @@ class World:
                 self.finish(self.dice.choice(sorted(self.running)), crashes)
             elif waits:
                 assert wake > self.clock.now(), "a driver would spin"
+                self.clock.move_to(wake - 1)
                 for slot in self.idle:
                     assert scheduler.assign(slot, wake - 1) is None, "a driver would oversleep"
                 self.clock.move_to(wake)
@@ -182,11 +183,18 @@ def identity(x: Any) -> Any:
 
 
 def new_scheduler(
-    function: Any, slots: int, window: int, ordered: bool, buckets: Any = None, chunk: int = 0
+    function: Any, slots: int, window: int, ordered: bool, gates: Any = None, chunk: int = 0
 ) -> Scheduler:
     """Make a scheduler whose chunks are sized by measured time, or fixed."""
     sizer = hotpath.core.ChunkSizer(slots, 2 * MILLISECOND, chunk, -1)
-    return Scheduler(function, {}, sizer, window, ordered, buckets)
+    return Scheduler(function, {}, sizer, window, ordered, gates)
+
+
+def gates_of(function: Any, workers: int = 0) -> MapGates | None:
+    """Return the gates of a map: those of each of some workers, or of all together."""
+    if not function.queues:
+        return None
+    return MapGates(function.queues, workers, function.clock)
 
 
 scripts = st.lists(
@@ -303,9 +311,9 @@ def test_equal_items_share_a_run_and_stored_ones_need_none(
 )
 def test_permits_are_never_exceeded(core, scripts, slots, rate, burst, total, seed):
     """Over any time w no more than burst + rate * w attempts start: in all, or for each worker."""
-    function = opero(retries=3, retry_on=(Flop, Crash), min_delay=0, max_delay=0)(identity)
-    buckets = [core.TokenBucket(rate, burst, core.new_lock()) for _ in range(1 if total else slots)]
-    scheduler = new_scheduler(function, slots, 100, True, buckets)
+    options = {"retries": 3, "retry_on": (Flop, Crash), "min_delay": 0, "max_delay": 0}
+    function = opero(**options, rate_limit=rate, burst=burst)(identity)
+    scheduler = new_scheduler(function, slots, 100, True, gates_of(function, 0 if total else slots))
     with standing_clock(core.clock):
         world = World(scheduler, scripts, slots, random.Random(seed))
         world.run(list(range(len(scripts))))
@@ -327,11 +335,10 @@ def test_permits_are_never_exceeded(core, scripts, slots, rate, burst, total, se
 )
 def test_no_attempt_begins_after_its_deadline(core, scripts, slots, timeout, limited, seed):
     """An item whose next attempt could not begin in time ends with `DeadlineExceeded`."""
-    function = opero(
-        retries=5, retry_on=(Flop, Crash), min_delay=0.004, max_delay=0.02, timeout=timeout
-    )(identity)
-    buckets = [core.TokenBucket(200, 1, core.new_lock())] if limited else None
-    scheduler = new_scheduler(function, slots, 100, True, buckets)
+    options = {"retries": 5, "retry_on": (Flop, Crash), "min_delay": 0.004, "max_delay": 0.02}
+    rate = 200 if limited else None
+    function = opero(**options, timeout=timeout, rate_limit=rate)(identity)
+    scheduler = new_scheduler(function, slots, 100, True, gates_of(function))
     with standing_clock(core.clock):
         world = World(scheduler, scripts, slots, random.Random(seed))
         results = world.run(list(range(len(scripts))))
@@ -501,8 +508,8 @@ def test_a_report_tells_the_sizer_how_long_its_items_took(core):
 @pytest.mark.parametrize("options", [{"timeout": 5}, {"rate_limit": 5}], ids=str)
 def test_items_that_begin_when_they_are_handed_out_go_one_by_one(core, options):
     """A deadline and a permit are not for those that wait behind others in a chunk."""
-    buckets = [core.TokenBucket(5, 1, core.new_lock())] if "rate_limit" in options else None
-    scheduler = new_scheduler(opero(**options)(identity), 2, 10, True, buckets, chunk=3)
+    function = opero(**options)(identity)
+    scheduler = new_scheduler(function, 2, 10, True, gates_of(function), chunk=3)
     assert scheduler.demand() == 1
 
 
@@ -653,7 +660,7 @@ def test_the_end_of_a_map_leaves_nothing_behind(core):
     """No note of a run, no place in a line, no item."""
     limiter = RateLimiter(1)
     call = opero(cache=True, rate_limit=limiter)(identity)
-    scheduler = new_scheduler(call, 1, 10, True, [LimiterStandby(limiter)])
+    scheduler = new_scheduler(call, 1, 10, True, gates_of(call))
     with standing_clock(core.clock):
         assert limiter.try_acquire()
         scheduler.feed([1])
@@ -673,19 +680,19 @@ def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
     """First come, first served: who comes later does not get the permit that it waits for."""
     limiter = RateLimiter(10)
     function = opero(rate_limit=limiter)(identity)
-    scheduler = new_scheduler(function, 1, 10, True, [LimiterStandby(limiter)])
+    scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     scheduler.feed([1])
     with standing_clock(core.clock):
         assert limiter.try_acquire()
         assert scheduler.assign(0, core.clock.now()) is None
-        later = LimiterStandby(limiter)
-        assert later.take(core.clock.now()) > 0
+        later = limiter.queue.standby()
+        assert later.enter(core.clock.now()) > 0
         core.clock.move_to(scheduler.wake(core.clock.now()))
-        assert later.take(core.clock.now()) > 0
+        assert later.enter(core.clock.now()) > 0
         assert scheduler.assign(0, core.clock.now()).values == [1]
         assert function.stats().permit_wait == pytest.approx(0.1)
         core.clock.advance(10**8)
-        assert later.take(core.clock.now()) == 0
+        assert later.enter(core.clock.now()) == 0
     assert limiter.bucket.queued == 0
 
 
@@ -693,7 +700,8 @@ def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
     """A map without items does not keep the others waiting."""
     limiter = RateLimiter(10)
     function = opero(rate_limit=limiter, timeout=0.15, retries=2, min_delay=0, max_delay=0)
-    scheduler = new_scheduler(function(identity), 1, 10, True, [LimiterStandby(limiter)])
+    call = function(identity)
+    scheduler = new_scheduler(call, 1, 10, True, gates_of(call))
     scheduler.feed([1])
     with standing_clock(core.clock):
         job = scheduler.assign(0, core.clock.now())
@@ -708,8 +716,8 @@ def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
 
 def test_each_worker_has_permits_of_its_own(core):
     """Without `rate_limit_scope="total"`: one that has to wait leaves its item to another."""
-    buckets = [core.TokenBucket(10, 1, core.new_lock()) for _ in range(2)]
-    scheduler = new_scheduler(opero(rate_limit=10)(identity), 2, 10, True, buckets)
+    function = opero(rate_limit=10)(identity)
+    scheduler = new_scheduler(function, 2, 10, True, gates_of(function, 2))
     with standing_clock(core.clock):
         scheduler.feed([1])
         assert scheduler.assign(0, core.clock.now()).values == [1]
@@ -721,7 +729,7 @@ def test_each_worker_has_permits_of_its_own(core):
 def test_a_wait_for_a_permit_counts_from_the_first_refusal_to_the_start(core):
     """However often the worker asks in between."""
     function = opero(rate_limit=10)(identity)
-    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(10, 1, core.new_lock())])
+    scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
         for item in range(2):
             scheduler.feed([item])
@@ -733,7 +741,7 @@ def test_a_wait_for_a_permit_counts_from_the_first_refusal_to_the_start(core):
 def test_a_permit_that_would_come_after_the_deadline_is_not_waited_for(core):
     """The item fails at once, and the next one has its place."""
     function = opero(rate_limit=1, timeout=0.5, retries=2, min_delay=0, max_delay=0)(identity)
-    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(1, 1, core.new_lock())])
+    scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
         scheduler.feed([1])
         job = scheduler.assign(0, core.clock.now())
@@ -746,8 +754,8 @@ def test_a_permit_that_would_come_after_the_deadline_is_not_waited_for(core):
 
 def test_a_permit_is_for_one_attempt(core):
     """A chunk that stands in line is handed out item by item."""
-    function = opero(rate_limit=10)(identity)
-    scheduler = new_scheduler(function, 1, 10, True, [core.TokenBucket(10, 2, core.new_lock())])
+    function = opero(rate_limit=10, burst=2)(identity)
+    scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
         scheduler.feed([1, 2, 3])
         assert scheduler.assign(0, core.clock.now()).values == [1]

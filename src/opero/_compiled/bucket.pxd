@@ -2,11 +2,13 @@
 
 cimport cython
 
+from .gate cimport Gate
+
 
 cdef long long _LONGEST
 
 
-cdef class TokenBucket:
+cdef class TokenBucket(Gate):
     cdef public long long interval
     cdef public long long tolerance
     cdef public long long arrival
@@ -15,7 +17,7 @@ cdef class TokenBucket:
     cdef public long long refunded
     cdef public Py_ssize_t queued
     cdef public object lock
-    cpdef long long take(self, long long now) except -1
+    cpdef long long enter(self, long long now) except -1
     cpdef long long admit(self, long long now) noexcept
     cpdef long long take_many(self, long long now, long long weight) except -1
     @cython.locals(wait=cython.longlong)

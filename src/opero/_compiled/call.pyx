@@ -17,11 +17,11 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from . cimport gil
 from .attempts cimport Policy
 from .binding cimport Binding
-from .bucket cimport TokenBucket
 from .clock cimport Clock
 from .fallback cimport Fallback
 from .flight cimport Flight
 from .events cimport Events
+from .gate cimport Gate
 from .keys cimport Freezer
 from .store cimport Entry, InstanceStores, MemoryStore
 
@@ -113,6 +113,9 @@ cdef enum:  # the places in `opero.stats.Stats` of what is counted here
     FAILURES = 6
     ROOM = 32
 
+cdef extern from *:
+    Py_ssize_t PY_SSIZE_T_MAX
+
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
 
@@ -135,8 +138,11 @@ cdef class _Wrapper:
     cdef readonly Events events
     cdef readonly Policy policy
     cdef readonly Fallback fallback
-    cdef readonly object limiter
-    cdef readonly TokenBucket bucket
+    cdef readonly tuple queues
+    cdef readonly tuple gates
+    cdef readonly bint observed
+    cdef Gate gate
+    cdef bint guarded
     cdef readonly long long timeout
     cdef readonly Binding binding
     cdef readonly Binding keying
@@ -162,7 +168,7 @@ cdef class _Wrapper:
         Events events not None,
         Policy policy not None,
         Fallback fallback,
-        limiter,
+        tuple queues not None,
         long long timeout,
         Binding binding,
         cache_key,
@@ -181,8 +187,11 @@ cdef class _Wrapper:
         self.events = events
         self.policy = policy
         self.fallback = fallback
-        self.limiter = limiter
-        self.bucket = None if limiter is None else limiter.bucket
+        self.queues = queues
+        self.gates = tuple([queue.gate for queue in queues])
+        self.gate = self.gates[0] if queues else None
+        self.observed = any([gate.observes for gate in self.gates])
+        self.guarded = self.observed or len(queues) > 1
         self.timeout = timeout
         self.binding = binding
         self.cache_key = cache_key
@@ -346,6 +355,25 @@ cdef class _Wrapper:
             return self.binding.freezer.probe(key)
         except CacheKeyError as error:
             raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+    def enter(self, long long now, Py_ssize_t first=0):
+        """Enter the gates from number `first` on; return how many have let the attempt in."""
+        return self.enter_from(first, now)
+
+    cdef Py_ssize_t enter_from(self, Py_ssize_t first, long long now) except -1:
+        cdef Py_ssize_t at
+        for at in range(first, PyTuple_GET_SIZE(self.gates)):
+            if (<Gate>opero_item(self.gates, at)).enter(now):
+                return at
+        return PyTuple_GET_SIZE(self.gates)
+
+    def leave(self, outcome, long long entered, Py_ssize_t passed=PY_SSIZE_T_MAX):
+        """Tell the gates that observe how an attempt has ended."""
+        cdef long long now = self.clock.now()
+        cdef Gate gate
+        for gate in self.gates[:passed]:
+            if gate.observes:
+                gate.leave(now, outcome, entered)
 
     def reserve(self, store, key):
         """Make room for a value; if that fails, the call goes on all the same."""
@@ -591,12 +619,47 @@ cdef class Call(_Wrapper):
         PyObject *names,
         long long deadline,
         object error,
+        Py_ssize_t passed,
     ):
         """Hand the call to the runner."""
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
         return self.runner.run(
-            self, opero_pack(args, count), opero_pack_named(args + count, names), deadline, error
+            self,
+            opero_pack(args, count),
+            opero_pack_named(args + count, names),
+            deadline,
+            error,
+            passed,
         )
+
+    cdef object guarded_attempt(
+        self,
+        PyObject *const *args,
+        size_t argsf,
+        PyObject *names,
+        long long deadline,
+        long long entered,
+    ):
+        """Make the first attempt behind more gates than one, or one that observes."""
+        cdef Py_ssize_t passed = self.enter_from(1, entered)
+        cdef PyObject *result
+        if passed < PyTuple_GET_SIZE(self.gates):
+            return self.run(args, argsf, names, deadline, None, passed)
+        if self.events.debug:
+            self.events.permit(self.name, 0.0)
+        opero_add(&self.counts[ATTEMPTS], 1)
+        result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
+        if result is NULL:
+            error = opero_take_error()
+            self.leave(error, entered)
+            if self.single:
+                opero_add(&self.counts[FAILURES], 1)
+                raise error
+            return self.run(args, argsf, names, deadline, error, 0)
+        value = <object>result
+        Py_DECREF(value)
+        self.leave(None, entered)
+        return value
 
     cdef int check_fallback(
         self, PyObject *const *args, Py_ssize_t count, PyObject *names
@@ -627,13 +690,17 @@ cdef PyObject *owned(object value) noexcept:
 cdef PyObject *first_attempt(
     Call self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt, if no permit has to be waited for; the runner goes on."""
+    """Make the first attempt, if all gates let it in at once; the runner goes on."""
     cdef PyObject *result
+    cdef long long now
     if self.fallback is not None:
         self.check_fallback(args, PyVectorcall_NARGS(argsf), names)
-    if self.bucket is not None:
-        if self.bucket.take(self.clock.now()):
-            return owned(self.run(args, argsf, names, deadline, None))
+    if self.gate is not None:
+        now = self.clock.now()
+        if self.gate.enter(now):
+            return owned(self.run(args, argsf, names, deadline, None, 0))
+        if self.guarded:
+            return owned(self.guarded_attempt(args, argsf, names, deadline, now))
         if self.events.debug:
             self.events.permit(self.name, 0.0)
     opero_add(&self.counts[ATTEMPTS], 1)
@@ -643,7 +710,7 @@ cdef PyObject *first_attempt(
     if self.single:
         opero_add(&self.counts[FAILURES], 1)
         return NULL  # with the function's own exception set
-    return owned(self.run(args, argsf, names, deadline, opero_take_error()))
+    return owned(self.run(args, argsf, names, deadline, opero_take_error(), 0))
 
 
 cdef PyObject *call_uncached(
@@ -775,7 +842,7 @@ cdef PyObject *acall_uncached(
     cdef PyObject *given[4]
     cdef object packed, named
     opero_add(&self.counts[CALLS], 1)
-    if self.timeout or self.limiter is not None or self.fallback is not None:
+    if self.timeout or self.gate is not None or self.fallback is not None:
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if self.timeout:

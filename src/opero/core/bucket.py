@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from math import ceil
 
+from .gate import Gate
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -21,7 +23,7 @@ _LONGEST = 10**18
 """The longest time, in nanoseconds, that a bucket may need to fill: about 31 years."""
 
 
-class TokenBucket:
+class TokenBucket(Gate):
     """Permits at a steady rate.
 
     Attributes:
@@ -31,7 +33,7 @@ class TokenBucket:
         latest: When the latest permit was taken, in nanoseconds.
         floor: What the arrival time must not fall below, because of a pause.
         refunded: By how much permits that were given back have moved the arrival time, all told.
-        queued: How many callers wait in line; while some do, `take` lets nobody pass them.
+        queued: How many callers wait in line; while some do, `enter` lets nobody pass them.
         lock: Makes a step atomic; None where the interpreter does so by itself.
     """
 
@@ -60,6 +62,7 @@ class TokenBucket:
         interval = ceil(1e9 / rate)
         if interval * burst > _LONGEST:
             raise ValueError(f"rate {rate!r} with burst {burst!r} would take over 31 years to fill")
+        self.observes: bool = False
         self.interval: int = interval
         self.tolerance: int = interval * (burst - 1)
         self.arrival: int = -_LONGEST
@@ -69,7 +72,7 @@ class TokenBucket:
         self.queued: int = 0
         self.lock: Any = lock
 
-    def take(self, now: int) -> int:
+    def enter(self, now: int) -> int:
         """Take a permit if one is free and nobody waits for it.
 
         Args:
@@ -86,6 +89,13 @@ class TokenBucket:
             if self.queued:
                 return self.interval
             return self.admit(now)
+
+    def fresh(self, lock: Any) -> TokenBucket:
+        """Return a full bucket of the same rate and burst, without further limits."""
+        bucket = TokenBucket(1.0, 1, lock)
+        bucket.interval = self.interval
+        bucket.tolerance = self.tolerance
+        return bucket
 
     def admit(self, now: int) -> int:
         """Take a permit if one is free, on behalf of the head of the line.
@@ -106,7 +116,7 @@ class TokenBucket:
         return 0
 
     def take_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, as `take` does one."""
+        """Take `weight` permits at once, as `enter` does one."""
         if self.lock is None:
             if self.queued:
                 return self.interval

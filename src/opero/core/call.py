@@ -21,7 +21,6 @@ from opero.locks import Lock
 
 from .attempts import Policy
 from .binding import Binding
-from .bucket import TokenBucket
 from .clock import NEVER, Clock
 from .events import Events
 from .fallback import Fallback
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
     import inspect
     from typing import Any
 
+    from opero.limits.waiting import GateQueue
     from opero.stats import CacheInfo, Stats
+
+    from .gate import Gate
 
 FUNCTION_ATTRIBUTES = frozenset(
     {"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__", "__builtins__"}
@@ -58,8 +60,9 @@ class _Wrapper:
         events: Writes the log.
         policy: How often it is attempted.
         fallback: Which values an argument takes; None without.
-        limiter: Hands out its permits; None without.
-        bucket: The limiter's bucket.
+        queues: Where to wait for its gates, in the order in which an attempt enters them.
+        gates: Those gates.
+        observed: Whether one of them wants to know how attempts end.
         timeout: Nanoseconds for a whole call; 0 for no bound.
         binding: Its signature; None if it has none.
         keying: The arguments that make the cache key; None without a cache.
@@ -77,7 +80,6 @@ class _Wrapper:
         "_cleared",
         "_counting",
         "binding",
-        "bucket",
         "cache_key",
         "clock",
         "counts",
@@ -85,12 +87,14 @@ class _Wrapper:
         "face",
         "fallback",
         "func",
+        "gates",
         "instances",
         "keying",
-        "limiter",
         "method",
         "name",
+        "observed",
         "policy",
+        "queues",
         "runner",
         "single",
         "store",
@@ -108,7 +112,7 @@ class _Wrapper:
         events: Events,
         policy: Policy,
         fallback: Fallback | None,
-        limiter: Any,
+        queues: tuple[GateQueue, ...],
         timeout: int,
         binding: Binding | None,
         cache_key: Any,
@@ -126,8 +130,9 @@ class _Wrapper:
         self.events: Events = events
         self.policy: Policy = policy
         self.fallback: Fallback | None = fallback
-        self.limiter: Any = limiter
-        self.bucket: TokenBucket | None = None if limiter is None else limiter.bucket
+        self.queues: tuple[GateQueue, ...] = queues
+        self.gates: tuple[Gate, ...] = tuple(queue.gate for queue in queues)
+        self.observed: bool = any(gate.observes for gate in self.gates)
         self.timeout: int = timeout
         self.binding: Binding | None = binding
         self.cache_key: Any = cache_key
@@ -302,6 +307,26 @@ class _Wrapper:
         assert self.binding is not None
         return self.binding.freezer.keep(key)
 
+    def enter(self, now: int, first: int = 0) -> int:
+        """Enter the gates from number `first` on; return how many have let the attempt in."""
+        for at in range(first, len(self.gates)):
+            if self.gates[at].enter(now):
+                return at
+        return len(self.gates)
+
+    def leave(self, outcome: Any, entered: int, passed: int = NEVER) -> None:
+        """Tell the gates that observe how an attempt has ended.
+
+        Args:
+            outcome: What it raised; None if it returned, `WITHDRAWN` if it was not made.
+            entered: When it came in.
+            passed: How many gates it has passed; all of them unless it was withdrawn.
+        """
+        now = self.clock.now()
+        for gate in self.gates[:passed]:
+            if gate.observes:
+                gate.leave(now, outcome, entered)
+
     def reserve(self, store: MemoryStore, key: Any) -> Entry | None:
         """Make room for a value; if that fails, the call goes on all the same."""
         try:
@@ -412,23 +437,32 @@ class Call(_Wrapper):
             return False
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
-        """Make the first attempt, if no permit has to be waited for; the runner goes on."""
+        """Make the first attempt, if all gates let it in at once; the runner goes on."""
         if self.fallback is not None:
             self.fallback.check(self.fallback.given(args, kwargs))
-        if self.bucket is not None:
-            if self.bucket.take(self.clock.now()):
-                return self.runner.run(self, args, kwargs, deadline)
+        entered = 0
+        if self.gates:
+            entered = self.clock.now()
+            passed = self.enter(entered)
+            if passed < len(self.gates):
+                return self.runner.run(self, args, kwargs, deadline, None, passed)
             if self.events.debug:
                 self.events.permit(self.name, 0.0)
         self.add("attempts", 1)
         failed: BaseException | None
         try:
-            return self.func(*args, **kwargs)
+            value = self.func(*args, **kwargs)
         except BaseException as error:
+            if self.observed:
+                self.leave(error, entered)
             if self.single:
                 self.add("failures", 1)
                 raise
             failed = error
+        else:
+            if self.observed:
+                self.leave(None, entered)
+            return value
         try:
             return self.runner.run(self, args, kwargs, deadline, failed)
         finally:
@@ -456,7 +490,7 @@ class AsyncCall(_Wrapper):
             return self.stored_cache.recall(self, args, kwargs)
         if self.timeout:
             return self.runner.run_until(self, args, kwargs)
-        if self.limiter is not None or self.fallback is not None:
+        if self.gates or self.fallback is not None:
             return self.runner.run(self, args, kwargs)
         self.add("attempts", 1)
         return self.runner.guard(self, self.func, args, kwargs)

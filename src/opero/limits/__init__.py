@@ -5,6 +5,6 @@ RateLimiter ─▶ WaitQueue         process: waiters in front of a token bucket
                RedisWaitQueue    redis: waiters who ask a server for their permits
 """
 
-from .limiter import LimiterStandby, RateLimiter
+from .limiter import RateLimiter
 
-__all__ = ["LimiterStandby", "RateLimiter"]
+__all__ = ["RateLimiter"]

@@ -120,7 +120,7 @@ class RateLimiter:
             local = _bucket(core, self.rate_limit, self.burst, limits)
             self.queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
         self.bucket: TokenBucket = self.queue.bucket
-        _limiters.add(self)
+        _queues.add(self.queue)
 
     def __repr__(self) -> str:
         parts = [repr(self.rate_limit), f"burst={self.burst!r}"]
@@ -261,32 +261,6 @@ class RateLimiter:
             )
 
 
-class LimiterStandby:
-    """A place in the line of a limiter, for somebody who does not wait but comes back to look.
-
-    A map's scheduler takes its permits so. `take` may ask a server, and then the caller's thread
-    waits for the reply: for less than a millisecond as a rule, and for no longer than the client's
-    time limit, a second, once in an outage.
-    """
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        """Do not stand in line yet.
-
-        Args:
-            limiter: Whose line it is.
-        """
-        self._place: Any = limiter.queue.turn()
-
-    def take(self, now: int) -> int:
-        """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
-        wait: int = self._place.take(now)
-        return wait
-
-    def leave(self) -> None:
-        """Leave the line, or give the permit back."""
-        self._place.leave()
-
-
 def _bucket(core: Any, rate: float, burst: int, limits: tuple[tuple[int, int], ...]) -> Any:
     """Make a bucket for the callers of this process."""
     lock = core.new_lock()
@@ -338,12 +312,13 @@ def _again(
     return kind(rate, burst, scope=scope, name=name, url=url, windows=windows)
 
 
-_limiters: weakref.WeakSet[RateLimiter] = weakref.WeakSet()
+_queues: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Those of all limiters: decorated functions hold only them."""
 
 
 def _after_fork() -> None:
-    for limiter in _limiters:
-        limiter.queue.after_fork()
+    for queue in _queues:
+        queue.after_fork()
 
 
 forks.register("limiters", after_in_child=_after_fork)

@@ -35,7 +35,12 @@ from opero.stores.outages import Outage
 from opero.stores.redis_clients import Script, async_client, client
 
 from .wait_queue import WaitQueue
+from .waiting import Standby
 from .windows import Windows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.gate import Gate
 
 HORIZON: Final = 1_000_000_000
 """How far ahead a slot may be, in nanoseconds."""
@@ -135,7 +140,11 @@ class RedisWaitQueue:
 
     Attributes:
         bucket: Never hands anything out: it sends every caller into the line.
+        gate: The same.
+        awaited: What one waits for, as a message names it.
     """
+
+    awaited = "its rate-limit permit"
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
         """Ask nothing yet.
@@ -165,6 +174,7 @@ class RedisWaitQueue:
             self._limits += [field, interval, interval * burst]
         self.bucket: Any = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
         self.bucket.queued = 1
+        self.gate: Gate = self.bucket
         self._caller = core.clock
         self._clock = core.Clock()
         self._local = WaitQueue(local, self._clock)
@@ -189,9 +199,13 @@ class RedisWaitQueue:
             arguments = [math.ceil(length / 1e6), *self._limits[:3]]
             self._run(lambda: client(self._url).script(_PAUSE, self._keys, arguments))
 
-    def turn(self) -> RedisStandby:
+    def standby(self) -> Standby:
         """Return a place that nobody has taken yet."""
         return RedisStandby(self)
+
+    def standby_alone(self) -> Standby:
+        """Return a place before a bucket of the same rate and burst, here."""
+        return self._local.standby_alone()
 
     def after_fork(self) -> None:
         """Forget those who wait: they did not come along into the child process."""
@@ -441,19 +455,20 @@ class _Wait:
             room.leave(seat)
 
 
-class RedisStandby:
-    """A place for somebody who does not wait but comes back to look; see `line.Standby`."""
+class RedisStandby(Standby):
+    """A place for somebody who does not wait but comes back to look; see `QueueStandby`."""
 
     def __init__(self, line: RedisWaitQueue) -> None:
+        super().__init__(line.gate)
         self.queue = line
         self._slot: _Reservation | None = None
-        self._local: Any = None
+        self._local: Standby | None = None
 
-    def take(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
+    def enter(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
         """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
         line = self.queue
         if self._local is not None:
-            wait: int = self._local.take(line._clock.now())
+            wait = self._local.enter(line._clock.now())
             if wait == 0:
                 self._local = None
             return wait
@@ -461,8 +476,8 @@ class RedisStandby:
         if slot is None and not line.blocks():
             slot = line._ask(1, HORIZON)
         if slot is None:
-            self._local = line._local.turn()
-            return self.take(0)
+            self._local = line._local.standby()
+            return self.enter(0)
         self._slot = slot
         until = slot.due if slot.receipt is not None else slot.due - HORIZON // 2
         left: int = until - line._clock.now()
@@ -478,12 +493,12 @@ class RedisStandby:
         left = None if self.queue.blocks() else self.queue.look()
         return left is not None and left > 0
 
-    def leave(self) -> None:
+    def withdraw(self) -> None:
         """Give the slot back."""
         slot, self._slot = self._slot, None
         local, self._local = self._local, None
         if local is not None:
-            local.leave()
+            local.withdraw()
         if slot is not None:
             self.queue.give_back(slot.receipt)
 

@@ -21,12 +21,15 @@ from itertools import islice
 from opero.core.clock import NEVER
 from opero.locks import Lock
 
+from .waiting import Standby
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from typing import Any
 
     from opero.core.clock import Clock
+    from opero.core.gate import Gate
 
 _FAR = 64
 """How many places of the line a waiter counts to tell when its turn comes."""
@@ -66,8 +69,12 @@ class WaitQueue:
 
     Attributes:
         bucket: Hands out the permits.
+        gate: The same, for those who know it as a gate.
+        awaited: What one waits for, as a message names it.
         clock: Tells the time.
     """
+
+    awaited = "its rate-limit permit"
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
         """Begin with nobody in line.
@@ -77,6 +84,7 @@ class WaitQueue:
             clock: Tells the time.
         """
         self.bucket = bucket
+        self.gate: Gate = bucket
         self.clock = clock
         self._lock = Lock() if bucket.lock is None else bucket.lock
         self._line: deque[_Waiter] = deque()
@@ -102,9 +110,13 @@ class WaitQueue:
         with self._lock:
             self.bucket.pause(self.clock.now(), length)
 
-    def turn(self) -> Standby:
+    def standby(self) -> Standby:
         """Return a place in the line that nobody has taken yet."""
-        return Standby(self)
+        return QueueStandby(self)
+
+    def standby_alone(self) -> Standby:
+        """Return a place before a bucket of the same rate and burst that nobody shares."""
+        return Standby(self.bucket.fresh(None if self.bucket.lock is None else Lock()))
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -164,7 +176,7 @@ class WaitQueue:
         clock = self.clock
         start = clock.now()
         bucket = self.bucket
-        if (bucket.take(start) if weight == 1 else bucket.take_many(start, weight)) == 0:
+        if (bucket.enter(start) if weight == 1 else bucket.take_many(start, weight)) == 0:
             return 0
         import asyncio
 
@@ -340,10 +352,11 @@ class WaitQueue:
         self.bucket.queued = 0
 
 
-class Standby:
+class QueueStandby(Standby):
     """A place in a line, for somebody who does not wait but comes back to look.
 
-    It stands in the line from a `take` that found no permit until the one that gets it, or `leave`.
+    It stands in the line from an `enter` that found no permit until the one that gets it, or
+    `withdraw`.
     A permit that it was handed before it looks again is its own.
     """
 
@@ -353,10 +366,11 @@ class Standby:
         Args:
             line: Which line.
         """
+        super().__init__(line.gate)
         self._line = line
         self._waiter: _Waiter | None = None
 
-    def take(self, now: int) -> int:
+    def enter(self, now: int) -> int:
         """Take a permit, if it is there.
 
         Args:
@@ -369,7 +383,7 @@ class Standby:
         waiter = self._waiter
         if waiter is None:
             now = line.clock.now()
-            if line.bucket.take(now) == 0:
+            if line.bucket.enter(now) == 0:
                 return 0
             waiter = self._waiter = _Waiter(1)
             waiter.wake = _always
@@ -381,7 +395,7 @@ class Standby:
             return 0
         return max(1, due - line.clock.now())
 
-    def leave(self) -> None:
+    def withdraw(self) -> None:
         """Leave the line, or give the permit back."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:

@@ -8,10 +8,10 @@ from contextlib import aclosing, closing
 from typing import Any
 
 from opero import hotpath
-from opero.limits import LimiterStandby
 
 from . import driver, event_loops, progress
 from .chunk_fill import ChunkFill
+from .gates import MapGates
 from .options import MapOptions
 from .scheduler import Scheduler
 
@@ -220,15 +220,10 @@ class Map:
         if plan.mode == "async_process":
             width = _AT_ONCE
             sizer = ChunkFill(sizer, width)
-        buckets: list[Any] | None = None
-        if call.limiter is not None:
-            buckets = [LimiterStandby(call.limiter)]
-            if not plan.total:
-                buckets = [
-                    core.TokenBucket(call.limiter.rate_limit, call.limiter.burst, core.new_lock())
-                    for _ in range(workers)
-                ]
-        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, buckets, width)
+        gates: MapGates | None = None
+        if call.queues:
+            gates = MapGates(call.queues, 0 if plan.total else workers, call.clock)
+        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, gates, width)
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left

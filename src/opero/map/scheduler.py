@@ -22,9 +22,11 @@ from heapq import heappop, heappush
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.core.gate import WITHDRAWN
 from opero.exceptions import AttemptTimeout
 from opero.runners.outcomes import judge, misfits, too_late
 
+from .gates import MapGates
 from .sharing import SharedRun, SharedRuns
 from .tracebacks import without_top
 
@@ -77,9 +79,10 @@ class Job:
         call: The arguments of the one attempt instead, if a fallback value takes a place in them.
         trial: The account of the one item, if it has failed before.
         deadline: When an attempt that can be cut has to be over, in nanoseconds.
+        entered: Which slot passed the gates, and when, if a gate wants to know what comes of it.
     """
 
-    __slots__ = ("call", "deadline", "offsets", "span", "trial", "values")
+    __slots__ = ("call", "deadline", "entered", "offsets", "span", "trial", "values")
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
         self.span: Span = span
@@ -88,6 +91,7 @@ class Job:
         self.trial: Trial | None = trial
         self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.deadline: int = NEVER
+        self.entered: tuple[int, int] | None = None
 
 
 class Scheduler:
@@ -100,8 +104,7 @@ class Scheduler:
         window: How many items may have been read and not handed on, if four chunks for each worker
             are not more; 0 for no bound.
         ordered: Whether results are handed on in the order of the input.
-        buckets: The permits, of each slot or of all; None without a rate limit. One that has a
-            `leave` is told when nobody waits for its permit any more.
+        gates: What items pass before they are handed out; None without.
         alike: Whether what one slot does not get, no other gets.
         width: How many items of a job begin at once.
         read: How many items have been fed.
@@ -120,7 +123,7 @@ class Scheduler:
         sizer: Any,
         window: int,
         ordered: bool,
-        buckets: list[Any] | None = None,
+        gates: MapGates | None = None,
         width: int = 1,
     ) -> None:
         self.call = call
@@ -128,8 +131,8 @@ class Scheduler:
         self.sizer = sizer
         self.window = window
         self.ordered = ordered
-        self.buckets = buckets
-        self.alike: bool = buckets is None or len(buckets) == 1
+        self.gates = gates
+        self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
         self.settled: int = 0
@@ -169,8 +172,8 @@ class Scheduler:
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
-        if self.buckets is not None:
-            return 1  # as each takes a permit
+        if self.gates is not None:
+            return 1  # as each passes them
         size: int = self.sizer.size()
         if self.call.timeout:
             size = min(size, self.width)  # their time begins when they are handed out
@@ -287,8 +290,8 @@ class Scheduler:
                 return None
             job = self._heap[0][2] if due else self._line[0]
             wait = 0
-            if self.buckets is not None and not (job.trial and now >= job.trial.deadline):
-                wait = self.buckets[slot % len(self.buckets)].take(now)
+            if self.gates is not None and not (job.trial and now >= job.trial.deadline):
+                wait = self.gates.enter(slot, now)
             late = self._is_too_late(job, now + wait)
             if wait and not late:
                 self._permits[slot] = now + wait
@@ -298,14 +301,16 @@ class Scheduler:
             if late:
                 job = None
         call = self.call
-        if self.buckets is not None:
+        if self.gates is not None:
             waited = now - self._refused.pop(slot, now)
             call.add("permit_wait", waited)
             if call.events.debug:
                 call.events.permit(call.name, waited / 1e9)
-            if len(job.values) > 1:  # the permit is for one
+            if len(job.values) > 1:  # the gates have let in one
                 self._line.appendleft(_part(job, range(1, len(job.values))))
                 job = _part(job, range(1))
+            if self.gates.observed:
+                job.entered = slot, now
         if job.trial is not None:
             job.deadline = job.trial.deadline
         elif call.timeout:
@@ -323,9 +328,9 @@ class Scheduler:
             self._line.popleft()
 
     def _leave_line(self) -> None:
-        """Let others have the permit that nobody here waits for any more."""
-        if self.buckets is not None and self.alike and hasattr(self.buckets[0], "leave"):
-            self.buckets[0].leave()
+        """Let others pass the gates at which nobody here waits any more."""
+        if self.gates is not None:
+            self.gates.withdraw()
 
     def _is_too_late(self, job: Job, then: int) -> bool:
         """Settle an item whose deadline passes before it can have a worker and its permit."""
@@ -363,6 +368,8 @@ class Scheduler:
             elapsed: How long the job ran, in nanoseconds.
         """
         self.sizer.observe(len(job.values), elapsed)
+        if job.entered is not None:
+            self._leave_gates(job, failures[0][1] if failures else None)
         self._take_in(job, results, failures)
 
     def crash(
@@ -383,6 +390,9 @@ class Scheduler:
             error: What became of the worker. It counts as the failure of that attempt.
         """
         known = len(results)
+        if job.entered is not None:  # it is a single item
+            failed = failures[0][1] if failures else None
+            self._leave_gates(job, failed if known else WITHDRAWN if at is None else error)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
         self.call.add("attempts", first - len(job.values))  # these have not begun
@@ -391,6 +401,14 @@ class Scheduler:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
         if again:
             self._line.appendleft(_part(job, again))
+
+    def _leave_gates(self, job: Job, outcome: Any) -> None:
+        """Tell the gates what has come of an attempt."""
+        assert self.gates is not None
+        assert job.entered is not None
+        slot, entered = job.entered
+        job.entered = None
+        self.gates.leave(slot, outcome, entered)
 
     def _take_in(
         self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]]

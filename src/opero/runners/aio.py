@@ -15,7 +15,7 @@ from typing import Any
 
 from opero.core.clock import NEVER
 
-from .outcomes import judge, misfits, too_late
+from .outcomes import judge, misfits, note_wait, too_late, withdraw
 
 _lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
 """The flights inside which the current task runs, innermost first."""
@@ -84,6 +84,8 @@ async def run(
         given = fallback.given(args, kwargs)
         width = fallback.check(given)
     now_args, now_kwargs = args, kwargs
+    gates = call.gates
+    entered = 0
     try:
         while True:
             if error is not None:
@@ -106,15 +108,27 @@ async def run(
                 if fallback is not None:
                     value = fallback.choice(given, attempts.value)
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
-            if call.limiter is not None:
-                await permit(call, attempts, NEVER if flight is None else flight.deadline)
+            if gates:
+                entered = call.clock.now()
+                passed = call.enter(entered)
+                if passed < len(gates):
+                    deadline = NEVER if flight is None else flight.deadline
+                    entered = await enter(call, attempts, deadline, passed)
+                elif call.events.debug:
+                    call.events.permit(call.name, 0.0)
             call.add("attempts", 1)
             try:
-                return await call.func(*now_args, **now_kwargs)
-            except GeneratorExit:
+                value = await call.func(*now_args, **now_kwargs)
+            except GeneratorExit as closed:
+                if gates and call.observed:
+                    call.leave(closed, entered)
                 raise
             except BaseException as caught:  # noqa: BLE001 - judged above
                 error = caught
+            if gates and call.observed:
+                call.leave(error, entered)
+            if error is None:
+                return value
     finally:
         attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
 
@@ -141,15 +155,16 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
     return flight is not None and flight.stopping
 
 
-async def permit(call: Any, attempts: Any, deadline: int) -> None:
-    """Wait for the call's rate-limit permit."""
-    waited = await call.limiter.queue.wait(deadline, 1)
-    if waited < 0:
-        raise too_late(call, attempts, "its rate-limit permit would not come in time")
-    if waited:
-        call.add("permit_wait", waited)
-    if call.events.debug:
-        call.events.permit(call.name, waited / 1e9)
+async def enter(call: Any, attempts: Any, deadline: int, passed: int) -> int:
+    """Wait at the gates before an attempt, from number `passed` on; return when it may begin."""
+    try:
+        for queue in call.queues[passed:]:
+            note_wait(call, attempts, queue, await queue.wait(deadline, 1))
+            passed += 1
+    except BaseException:
+        withdraw(call, passed)
+        raise
+    return int(call.clock.now())
 
 
 async def sleep(clock: Any, delay: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from opero.core.attempts import AGAIN, GIVE_UP, LATE, REFUSED
 from opero.core.clock import NEVER
+from opero.core.gate import WITHDRAWN
 from opero.exceptions import AllFailedError, DeadlineExceeded, describe
 
 
@@ -63,6 +64,32 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
         return error
     failure.__cause__ = error
     return failure
+
+
+def note_wait(call: Any, attempts: Any, queue: Any, waited: int) -> None:
+    """Note how long an attempt has waited for a gate.
+
+    Args:
+        call: The decorated function; its counters move.
+        attempts: The state of this call's attempts; None before one has failed.
+        queue: Where it waited.
+        waited: Nanoseconds; below 0 if it would have been let in too late.
+
+    Raises:
+        DeadlineExceeded: If so.
+    """
+    if waited < 0:
+        raise too_late(call, attempts, f"{queue.awaited} would not come in time")
+    if waited:
+        call.add("permit_wait", waited)
+    if call.events.debug:
+        call.events.permit(call.name, waited / 1e9)
+
+
+def withdraw(call: Any, passed: int) -> None:
+    """Tell the gates that an attempt has passed that it will not be made."""
+    if call.observed:
+        call.leave(WITHDRAWN, call.clock.now(), passed)
 
 
 def too_late(call: Any, attempts: Any, what: str) -> DeadlineExceeded:

@@ -18,7 +18,7 @@ from opero.core.attempts import is_final
 from opero.core.clock import NEVER
 from opero.gil import FREE_THREADED
 
-from .outcomes import judge, misfits, too_late
+from .outcomes import judge, misfits, note_wait, too_late, withdraw
 
 _GLANCE = 0.5
 """How often, in seconds, a thread that follows a flight looks whether it is still flown."""
@@ -39,6 +39,7 @@ def run(
     kwargs: dict[str, Any],
     deadline: int = NEVER,
     error: BaseException | None = None,
+    passed: int = 0,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up.
 
@@ -48,6 +49,7 @@ def run(
         kwargs: The keyword arguments.
         deadline: When the call has to be over, in nanoseconds.
         error: What the first attempt raised, if it has been made.
+        passed: How many gates the first attempt has passed, if it has not.
 
     Returns:
         What the function returned.
@@ -61,6 +63,8 @@ def run(
         given = fallback.given(args, kwargs)
         width = fallback.check(given)
     now_args, now_kwargs = args, kwargs
+    gates = call.gates
+    entered = 0
     try:
         while True:
             if error is not None:
@@ -78,26 +82,38 @@ def run(
                 if fallback is not None:
                     value = fallback.choice(given, attempts.value)
                     now_args, now_kwargs = fallback.place(args, kwargs, value)
-            if call.limiter is not None:
-                permit(call, attempts, deadline)
+            if gates:
+                entered = enter(call, attempts, deadline, passed)
+                passed = 0
             call.add("attempts", 1)
             try:
-                return call.func(*now_args, **now_kwargs)
+                value = call.func(*now_args, **now_kwargs)
             except BaseException as caught:  # noqa: BLE001 - judged above
                 error = caught
+            if gates and call.observed:
+                call.leave(error, entered)
+            if error is None:
+                return value
     finally:
         attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
 
 
-def permit(call: Any, attempts: Any, deadline: int) -> None:
-    """Wait for the call's rate-limit permit."""
-    waited = call.limiter.wait_sync(deadline)
-    if waited < 0:
-        raise too_late(call, attempts, "its rate-limit permit would not come in time")
-    if waited:
-        call.add("permit_wait", waited)
-    if call.events.debug:
-        call.events.permit(call.name, waited / 1e9)
+def enter(call: Any, attempts: Any, deadline: int, passed: int) -> int:
+    """Pass the gates before an attempt, from number `passed` on; return when that was."""
+    now = int(call.clock.now())
+    passed = call.enter(now, passed)
+    if passed == len(call.gates):
+        if call.events.debug:
+            call.events.permit(call.name, 0.0)
+        return now
+    try:
+        for queue in call.queues[passed:]:
+            note_wait(call, attempts, queue, queue.wait_sync(deadline, 1))
+            passed += 1
+    except BaseException:
+        withdraw(call, passed)
+        raise
+    return int(call.clock.now())
 
 
 def sleep(clock: Any, delay: int) -> int:

@@ -1,0 +1,52 @@
+"""What every attempt passes before it is made: the interface of token buckets, and of what follows.
+
+    enter(now) -> 0             come in
+                  nanoseconds   come again after them, or wait in the gate's queue
+    leave(now, outcome, entered)   how the attempt ended, for a gate that observes
+
+A call enters its gates in order before each attempt: the first one, retries and fallback values
+alike. It asks each gate where it stands, in `core/call.py`; a runner waits where one says no, in
+the gate's queue (`limits/waiting.py`). A map's scheduler does the same for its items.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+WITHDRAWN: Any = object()
+"""The outcome of an attempt that was not made: it came in, and the call ended at a later gate."""
+
+
+class Gate:
+    """Decides whether an attempt may begin now.
+
+    Attributes:
+        observes: Whether it wants to know how attempts end. If not, nobody calls `leave`.
+    """
+
+    __slots__ = ("observes",)
+
+    def __init__(self, observes: bool = False) -> None:
+        self.observes: bool = observes
+
+    def enter(self, now: int) -> int:  # noqa: ARG002
+        """Let an attempt in, or say when to ask again.
+
+        Args:
+            now: The time in nanoseconds.
+
+        Returns:
+            0 if the attempt may begin, else nanoseconds until it might.
+        """
+        return 0
+
+    def leave(self, now: int, outcome: Any, entered: int) -> None:
+        """Take note of how an attempt that came in has ended.
+
+        Args:
+            now: The time in nanoseconds.
+            outcome: What the attempt raised; None if it returned, `WITHDRAWN` if it was not made.
+            entered: When it came in, in nanoseconds.
+        """

@@ -1,0 +1,128 @@
+"""Waiting for a gate: what a queue of waiters is, and a standby, whatever gate they wait for.
+
+    GateQueue    threads and tasks wait in it, each until the gate lets it in
+    Standby      a scheduler's place before a gate: it does not wait, it comes back to look
+
+A gate whose waiters take turns has a queue of its own, as `RateLimiter` does. Any other gets a
+`PollingQueue`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from opero.core.clock import Clock
+    from opero.core.gate import Gate
+else:
+    Protocol = object
+
+
+class GateQueue(Protocol):
+    """Those who wait for one gate.
+
+    Attributes:
+        gate: What a call asks before it waits.
+        awaited: What one waits for, as a message names it.
+    """
+
+    gate: Gate
+    awaited: str
+
+    def wait_sync(self, deadline: int, weight: int) -> int:
+        """Block this thread until the gate lets it in, unless that would be too late.
+
+        Args:
+            deadline: The latest time, in nanoseconds of opero's clock.
+            weight: How many permits to get at once.
+
+        Returns:
+            Nanoseconds waited, or -1 if it would be after `deadline`.
+        """
+
+    async def wait(self, deadline: int, weight: int) -> int:
+        """Do the same for this task."""
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler, whose gate all its workers share."""
+
+    def standby_alone(self) -> Standby:
+        """Return a place before a gate of the same settings, for one worker alone."""
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, those who wait in the parent."""
+
+
+class Standby:
+    """A place before a gate for somebody who does not wait but comes back to look.
+
+    Attributes:
+        gate: The gate.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate: Gate = gate
+
+    def enter(self, now: int) -> int:
+        """Pass the gate if it lets one in; return 0, else nanoseconds until it might."""
+        return self.gate.enter(now)
+
+    def withdraw(self) -> None:
+        """Let others in: nobody here waits for the gate any more."""
+
+
+class PollingQueue:
+    """Waiters at a gate that keeps no order: each asks again when the gate has said.
+
+    Attributes:
+        gate: The gate.
+        awaited: What one waits for, as a message names it.
+    """
+
+    def __init__(self, gate: Gate, awaited: str, clock: Clock) -> None:
+        """Begin with nobody waiting.
+
+        Args:
+            gate: What to ask.
+            awaited: What one waits for, as in "its rate-limit permit would not come in time".
+            clock: Tells the time.
+        """
+        self.gate: Gate = gate
+        self.awaited: str = awaited
+        self.clock: Clock = clock
+
+    def wait_sync(self, deadline: int, weight: int = 1) -> int:  # noqa: ARG002
+        """Block this thread until the gate lets it in (see `GateQueue`)."""
+        from opero.runners import sync
+
+        start = now = self.clock.now()
+        while wait := self.gate.enter(now):
+            if now + wait > deadline:
+                return -1
+            sync.sleep(self.clock, wait)
+            now = self.clock.now()
+        return now - start
+
+    async def wait(self, deadline: int, weight: int = 1) -> int:  # noqa: ARG002
+        """Wait in this task until the gate lets it in (see `GateQueue`)."""
+        from opero.runners import aio
+
+        start = now = self.clock.now()
+        while wait := self.gate.enter(now):
+            if now + wait > deadline:
+                return -1
+            await aio.sleep(self.clock, wait)
+            now = self.clock.now()
+        return now - start
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler."""
+        return Standby(self.gate)
+
+    def standby_alone(self) -> Standby:
+        """Return the same: such a gate is not divided among workers."""
+        return Standby(self.gate)
+
+    def after_fork(self) -> None:
+        """Nothing: nobody stands in a queue."""

@@ -1,0 +1,81 @@
+"""The gates of a map: what each worker slot passes before it gets an item."""
+
+from __future__ import annotations
+
+from opero.core.gate import WITHDRAWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from opero.core.clock import Clock
+    from opero.limits.waiting import GateQueue, Standby
+
+
+class MapGates:
+    """The gates of one map, in the order in which an item passes them.
+
+    Attributes:
+        alike: Whether what one slot does not get, no other gets.
+        observed: Whether a gate wants to know how attempts end.
+    """
+
+    def __init__(self, queues: Sequence[GateQueue], workers: int, clock: Clock) -> None:
+        """Stand before the gates.
+
+        Args:
+            queues: Where those who call the function wait.
+            workers: How many worker slots have gates of their own; 0 if all share them.
+            clock: Tells the time.
+        """
+        self._clock = clock
+        self._rows: list[list[Standby]] = [
+            [queue.standby_alone() for _ in range(workers)] if workers else [queue.standby()]
+            for queue in queues
+        ]
+        self._passed: dict[int, int] = {}
+        self.alike: bool = workers < 2
+        self.observed: bool = any(place.gate.observes for row in self._rows for place in row)
+
+    def enter(self, slot: int, now: int) -> int:
+        """Pass all gates for a slot.
+
+        A slot that is let in by some of them goes on at the next one when it asks again.
+
+        Returns:
+            0 if all have let it in, else nanoseconds until the next one might.
+        """
+        first = self._passed.pop(slot, 0)
+        for at in range(first, len(self._rows)):
+            wait = self._place(at, slot).enter(now)
+            if wait:
+                if at:
+                    self._passed[slot] = at
+                return wait
+        return 0
+
+    def leave(self, slot: int, outcome: Any, entered: int) -> None:
+        """Tell the gates that observe how an attempt of a slot has ended."""
+        self._leave(slot, outcome, entered, len(self._rows))
+
+    def withdraw(self) -> None:
+        """Let others in: no item waits for a gate any more."""
+        now = self._clock.now()
+        for slot, passed in self._passed.items():
+            self._leave(slot, WITHDRAWN, now, passed)
+        self._passed.clear()
+        for row in self._rows:
+            for place in row:
+                place.withdraw()
+
+    def _leave(self, slot: int, outcome: Any, entered: int, passed: int) -> None:
+        now = self._clock.now()
+        for at in range(passed):
+            gate = self._place(at, slot).gate
+            if gate.observes:
+                gate.leave(now, outcome, entered)
+
+    def _place(self, at: int, slot: int) -> Standby:
+        row = self._rows[at]
+        return row[slot % len(row)]

@@ -1,0 +1,194 @@
+"""A further gate: one module and one row make calls, retries and maps obey it, on both halves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero, opmap
+from opero.core.gate import WITHDRAWN
+from opero.limits import gates
+from opero.limits.waiting import PollingQueue
+from opero.testing import skip_waits
+
+WAIT = 5 * 10**6
+"""How long the gate of these tests lets each attempt wait, in nanoseconds."""
+
+
+class Flop(Exception):
+    """What an attempt raises that is worth another."""
+
+
+def slow_gate(core: Any, observes: bool) -> Any:
+    """Make a gate that lets every attempt wait, and notes what it is told."""
+
+    class SlowGate(core.Gate):
+        def __init__(self) -> None:
+            super().__init__(observes)
+            self.opens: int | None = None
+            self.entered: list[int] = []
+            self.left: list[tuple[Any, int]] = []
+
+        def enter(self, now: int) -> int:
+            if self.opens is None:
+                self.opens = now + WAIT
+            if now < self.opens:
+                return self.opens - now
+            self.opens = None
+            self.entered.append(now)
+            return 0
+
+        def leave(self, now: int, outcome: Any, entered: int) -> None:
+            assert now >= entered
+            self.left.append((outcome, entered))
+
+    return SlowGate()
+
+
+@pytest.fixture(params=[False, True], ids=["silent", "observing"])
+def gate(core, monkeypatch, request):
+    """Let every function that is decorated in a test have such a gate, behind its rate limit."""
+    made = slow_gate(core, request.param)
+    queue = PollingQueue(made, "its turn", core.clock)
+    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda _: queue])
+    return made
+
+
+def failing(times: int, asynchronous: bool) -> Any:
+    """Make a function that fails so many times."""
+    left = [times]
+
+    def body(value: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise Flop
+        return value
+
+    async def abody(value: Any) -> Any:
+        return body(value)
+
+    return abody if asynchronous else body
+
+
+def outcome(function: Any, *args: Any) -> Any:
+    """Call a function of either kind."""
+    result = function(*args)
+    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+kinds = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+
+
+@kinds
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_every_attempt_passes_the_gate(gate, asynchronous, cache, failures):
+    """Each waits, and comes in; what came of it is reported if the gate asks for that."""
+    function = opero(retries=3, min_delay=0, max_delay=0, cache=cache)(
+        failing(failures, asynchronous)
+    )
+    assert outcome(function, "value") == "value"
+    assert len(gate.entered) == failures + 1 == function.stats().attempts
+    assert function.stats().permit_wait >= 0.005 * (failures + 1)
+    if gate.observes:
+        assert [kind for kind, _ in gate.left[failures:]] == [None]
+        assert all(isinstance(kind, Flop) for kind, _ in gate.left[:failures])
+        assert all(told >= at for (_, told), at in zip(gate.left, gate.entered, strict=True))
+    else:
+        assert gate.left == []
+
+
+@kinds
+def test_fallback_values_pass_it_too(gate, asynchronous):
+    """Each value is an attempt."""
+    function = opero(retries=1, arg_fallback={"value": ["b", "c"]})(failing(2, asynchronous))
+    assert outcome(function, "a") == "c"
+    assert len(gate.entered) == 3
+
+
+@kinds
+def test_it_stands_behind_a_rate_limit(gate, asynchronous):
+    """A call that waits at it has paid its permit, and does not pay another."""
+    limiter = RateLimiter(0.01, burst=2)
+    function = opero(retries=1, rate_limit=limiter)(failing(0, asynchronous))
+    assert [outcome(function, value) for value in "ab"] == ["a", "b"]
+    assert not limiter.try_acquire()
+    assert len(gate.entered) == 2
+
+
+@kinds
+def test_a_wait_that_cannot_end_in_time_is_not_begun(gate, asynchronous):
+    """And an attempt that had come in elsewhere is withdrawn."""
+    function = opero(retries=1, timeout=0.001)(failing(0, asynchronous))
+    with pytest.raises(DeadlineExceeded, match="its turn would not come in time"):
+        outcome(function, "value")
+    assert gate.entered == []
+    assert gate.left == []
+
+
+@kinds
+def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, asynchronous):
+    """The gates before it are told, once, that it was not made."""
+    before, behind = slow_gate(core, True), slow_gate(core, True)
+    queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
+    monkeypatch.setattr(gates, "ROWS", [lambda _, queue=queue: queue for queue in queues])
+    before.opens = 0  # it lets the first one in
+    function = opero(retries=1, timeout=0.004)(failing(0, asynchronous))
+    with pytest.raises(DeadlineExceeded):
+        outcome(function, "value")
+    assert [kind for kind, _ in before.left] == [WITHDRAWN]
+    assert behind.left == []
+
+
+@kinds
+@pytest.mark.parametrize("retries", [1, 2])
+def test_a_failed_call_is_reported_attempt_by_attempt(gate, asynchronous, retries):
+    """With one attempt the function's own error goes up, as without a gate."""
+    function = opero(retries=retries, min_delay=0, max_delay=0)(failing(9, asynchronous))
+    gate.opens = 0  # it lets the first one in
+    with pytest.raises(Flop if retries == 1 else AllFailedError):
+        outcome(function, "value")
+    assert len(gate.left) == (retries if gate.observes else 0)
+    assert function.stats().failures == 1
+
+
+def body_of_map(value: int) -> int:
+    """Return what it is given."""
+    return value
+
+
+async def abody_of_map(value: int) -> int:
+    """Return what it is given."""
+    return value
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
+@pytest.mark.parametrize("scope", ["worker", "total"])
+def test_items_of_a_map_pass_it(gate, mode, scope):
+    """Whatever runs them, the parent asks the gate for each item, and reports to it."""
+    function = abody_of_map if "async" in mode else body_of_map
+    mapped = opmap(mode=mode, workers=2, rate_limit_scope=scope, progress=False)(function)
+    assert mapped(range(6)) == list(range(6))
+    assert len(gate.entered) == 6
+    assert [kind for kind, _ in gate.left] == ([None] * 6 if gate.observes else [])
+
+
+def test_failed_items_of_a_map_are_reported(gate):
+    """Each attempt with what it raised."""
+    mapped = opmap(mode="thread", workers=1, retries=2, min_delay=0, max_delay=0, progress=False)(
+        failing(1, False)
+    )
+    assert mapped(["a", "b"]) == ["a", "b"]
+    if gate.observes:
+        assert [type(kind) for kind, _ in gate.left].count(Flop) == 1
+        assert [kind for kind, _ in gate.left].count(None) == 2
+
+
+def test_waits_go_by_a_clock_that_tests_move(gate):
+    """A gate's wait is one of those that `opero.testing` skips."""
+    function = opero(retries=1)(failing(0, False))
+    with skip_waits() as clock:
+        assert function("value") == "value"
+    assert clock.waited == pytest.approx(0.005, rel=0.2)
