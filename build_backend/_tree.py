@@ -29,6 +29,7 @@ PARTS = (
     "benchmarks",
     "build_backend",
     "docs",
+    "examples",
     "mkdocs.yml",
     "noxfile.py",
     "pyproject.toml",

@@ -19,6 +19,7 @@ SDIST_NEEDS = (
     "LICENSE",
     "PKG-INFO",
     "README.md",
+    "examples/demo/__main__.py",
     "pyproject.toml",
     "setup.py",
     "src/opero/py.typed",

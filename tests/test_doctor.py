@@ -11,11 +11,12 @@ import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import opero
-from opero import doctor, hotpath
+from opero import doctor, hotpath, opmap, self_test
 from opero.__main__ import main
 
 pytestmark = pytest.mark.once
@@ -54,7 +55,56 @@ def test_a_healthy_installation_is_told_as_it_is(capsys: pytest.CaptureFixture[s
     assert platform.python_version() in told
     for name in (*hotpath.MODULES, *doctor.PARTS):
         assert f"  {name}" in told
+    for half in installed_halves():
+        assert f"  {half:<10}  {', '.join(self_test.TRIALS)}\n" in told
     assert told.endswith("\nhealthy\n")
+
+
+def installed_halves() -> list[str]:
+    """Name the halves that this installation has."""
+    return ["compiled", "plain"] if hotpath.COMPILED else ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("cache", {"cache": False}),
+        ("retry", {"retries": 2}),
+        ("retry", {"retry_on": ValueError}),
+        ("fallback", {"arg_fallback": {"host": ["second"]}}),
+        ("rate limit", {"rate_limit": 1e6}),
+        ("deadline", {"timeout": 60}),
+        ("single flight", {"cache": False}),
+    ],
+)
+def test_the_self_test_tells_a_mechanism_that_does_not_work(
+    name: str, broken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An opero that does less than it is told makes its trial fail."""
+
+    def lesser(**options: Any) -> Any:
+        return opero.opero(**{**options, **broken})
+
+    monkeypatch.setattr(self_test, "opero", lesser)
+    assert self_test._fault(self_test.TRIALS[name])
+
+
+def test_a_map_that_loses_an_item_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report names the trial, and the installation is not healthy."""
+
+    def losing(**options: Any) -> Any:
+        return lambda function: lambda items: opmap(**options)(function)(items)[:-1]
+
+    monkeypatch.setattr(self_test, "opmap", losing)
+    found = doctor.Findings()
+    doctor.try_out(found)
+    assert {name for _, name, fault in found.trials if fault} == {
+        "map in threads",
+        "map in processes",
+    }
+    assert "problem: map in threads does not work, plain: AssertionError: " in found.text()
+    assert "map in threads FAILED" in found.text()
+    assert found.text().endswith("\nnot healthy")
 
 
 def test_a_plain_installation_is_healthy(plain_tree: Path) -> None:
@@ -157,6 +207,26 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "demo" in told
     assert "doctor" in told
+
+
+@pytest.mark.parametrize("words", [["demo"], ["demo", "--seed", "3", "--only", "limit"]])
+def test_the_demo_is_said_to_be_in_the_checkout(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who knew it as a command is told the command that runs it now; the exit code is 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "python examples/demo" in capsys.readouterr().err
+
+
+def test_an_import_of_opero_does_not_import_its_commands() -> None:
+    """Who uses the library does not pay for its doctor or an event loop."""
+    code = "import json, sys, opero; print(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = json.loads(ran.stdout)
+    assert "opero" in modules
+    assert not {"opero.doctor", "opero.self_test", "asyncio"} & set(modules)
 
 
 def test_an_unknown_command_is_told(plain_tree: Path) -> None:

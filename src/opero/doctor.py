@@ -1,6 +1,7 @@
 """`python -m opero doctor`: which implementation runs and why, and what is installed around it.
 
     hotpath, switches, the files of opero._compiled, installed distributions -> Findings -> text
+    self_test ───────────────────────────────────────────────────────────────────┘
 
 The examination imports the extension modules, because a file that is there may still not load. It
 imports nothing of the optional parts: it asks the import system and the installed metadata.
@@ -18,7 +19,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Final
 
-from . import __version__, hotpath, switches
+from . import __version__, hotpath, self_test, switches
 
 PARTS: Final = ("orjson", "xxhash", "tqdm", "cloudpickle", "uvloop", "diskcache", "redis")
 """What opero or a coming part of it can use; module and distribution have one name."""
@@ -46,12 +47,14 @@ class Findings:
     Attributes:
         facts: Names and values, in the order they are told.
         extensions: The state of each module of the compiled half.
+        trials: Each trial of the self-test: its half, its name, and its fault or nothing.
         parts: Name and version of each optional part; the version says so when it is absent.
         problems: What is wrong, in sentences; none when the installation is healthy.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list)
     extensions: list[Extension] = field(default_factory=list)
+    trials: list[tuple[str, str, str]] = field(default_factory=list)
     parts: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -59,7 +62,12 @@ class Findings:
         """All of it, for people."""
         lines = [f"{name:<22}  {value}" for name, value in self.facts]
         lines += ["", "extension modules"]
-        lines += [f"  {each.name:<10}  {each.state:<7}  {each.detail}" for each in self.extensions]
+        lines += [f"  {each.name:<15}  {each.state:<7}  {each.detail}" for each in self.extensions]
+        lines += ["", "self-test"]
+        for half in dict.fromkeys(half for half, _, _ in self.trials):
+            faults = {name: fault for each, name, fault in self.trials if each == half}
+            told = ", ".join(f"{name} FAILED" if fault else name for name, fault in faults.items())
+            lines.append(f"  {half:<10}  {told}")
         lines += ["", "optional parts"]
         lines += [f"  {name:<11}  {version}" for name, version in self.parts]
         lines += ["", *(f"problem: {problem}" for problem in self.problems)]
@@ -94,13 +102,27 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     return found
 
 
+def try_out(found: Findings) -> None:
+    """Try every mechanism once on each half that is installed, and add what came of it.
+
+    Args:
+        found: What `examine` returned.
+    """
+    whole = all(each.state == "loads" for each in found.extensions) and not found.problems
+    found.trials += self_test.run(("compiled", "plain") if whole else ("plain",))
+    found.problems += [
+        f"{name} does not work, {half}: {fault}" for half, name, fault in found.trials if fault
+    ]
+
+
 def present() -> int:
-    """Examine the installation and print what was found.
+    """Examine the installation, try it out, and print what was found.
 
     Returns:
         The exit code: 0 when it is healthy, else 1.
     """
     found = examine()
+    try_out(found)
     print(found.text())
     return 1 if found.problems else 0
 

@@ -7,7 +7,7 @@ and `stats()` has it. What C code counts is also in the `enum` of `_compiled/cal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class CacheInfo(NamedTuple):
@@ -65,9 +65,8 @@ COUNTERS: tuple[str, ...] = Stats._fields
 def stats_of(counts: Mapping[str, int]) -> Stats:
     """Return the stats for some counts; waits, of type `float`, are counted in nanoseconds."""
     unset = Stats._field_defaults
-    return Stats(
-        **{
-            name: count / 1e9 if isinstance(unset[name], float) else count
-            for name, count in counts.items()
-        }
-    )
+    values: dict[str, Any] = {
+        name: count / 1e9 if isinstance(unset[name], float) else count
+        for name, count in counts.items()
+    }
+    return Stats(**values)

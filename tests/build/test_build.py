@@ -118,7 +118,7 @@ def make_tree(folder: Path) -> Tree:
     for name in ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     waste = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.egg-info")
-    for name in ("build_backend", "src"):
+    for name in ("build_backend", "examples", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=waste)
     setup = (ROOT / "setup.py").read_text()
     cut = (

@@ -18,7 +18,7 @@ def test_the_two_commands_are_marked() -> None:
     for block in commands.values():
         assert block.language == "sh"
         assert block.text.count("\n") == 1
-    assert commands["command: demo"].text.endswith("-m opero demo\n")
+    assert commands["command: demo"].text.endswith("/python examples/demo\n")
     assert commands["command: test"].text.endswith("-m pytest -n auto\n")
 
 

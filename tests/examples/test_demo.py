@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import json
 import os
 import pickle
 import random
@@ -18,15 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import demo
 import pytest
-
-import opero.demo as demo
-from opero import RateLimiter, hotpath, opero, opmap
-from opero.__main__ import main
-from opero.demo import clients, library, maps, play, scenes, stage
-from opero.demo import server as demo_server
-from opero.demo.report import Promise, Report, Scene
-from opero.demo.server import (
+from demo import clients, library, maps, play, scenes, stage
+from demo import server as demo_server
+from demo.__main__ import main
+from demo.report import Promise, Report, Scene
+from demo.server import (
     KINDS,
     MISHAPS,
     MOST_MISHAPS,
@@ -38,9 +35,13 @@ from opero.demo.server import (
     mishaps,
     troubles,
 )
+
+from opero import RateLimiter, hotpath, opero, opmap
 from opero.map.engines.processes import pool
 
-pytestmark = pytest.mark.once
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.checkout, pytest.mark.once]
 
 LIMIT = Limit(rate=40.0, burst=5)
 
@@ -104,12 +105,12 @@ def broken_claims(report: Report) -> str:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None:
-    """`python -m opero demo` ends with 0, in time, with no warning and no process left behind."""
+    """`python examples/demo` ends with 0, in time, with no warning and no process left behind."""
     plain = "1" if half == "plain" else "0"
     compiled = "0" if half == "plain" else "1"
-    words = ["demo", "--seed", "11", "--files", "50", "--urls", "250"]
+    words = ["--seed", "11", "--files", "50", "--urls", "250"]
     ran = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "opero", *words],
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "demo"), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,18 +145,9 @@ def no_process_is_left_of(group: int) -> bool:
     return False
 
 
-def test_an_import_of_opero_does_not_import_the_demo() -> None:
-    """Who uses the library does not pay for its demo, its doctor or an event loop."""
-    code = "import json, sys, opero; print(json.dumps(sorted(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    modules = json.loads(ran.stdout)
-    assert not [name for name in modules if name.startswith(("opero.demo", "opero.doctor"))]
-    assert "opero" in modules
-
-
 def test_one_scene_can_be_played_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """`--only` plays the scenes it names, and what must hold after every run."""
-    assert main(["demo", "--only", "failure", "--seed", "5"]) == 0
+    assert main(["--only", "failure", "--seed", "5"]) == 0
     told = capsys.readouterr().out
     assert "failure, called" in told
     assert "hot loop" not in told
@@ -177,7 +169,7 @@ def test_wrong_words_are_told_and_nothing_is_played(
 ) -> None:
     """An unknown scene, a senseless count and a seed that is no number end with exit code 2."""
     with pytest.raises(SystemExit) as ended:
-        main(["demo", *words])
+        main(words)
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
 
@@ -187,7 +179,7 @@ def test_a_broken_promise_is_named_and_the_exit_code_is_1(
 ) -> None:
     """A client that does not keep to the limit is told by name, and the command fails."""
     monkeypatch.setattr(scenes, "opero", changed(rate_limit=None))
-    assert main(["demo", "--only", "limit"]) == 1
+    assert main(["--only", "limit"]) == 1
     told = capsys.readouterr().out
     assert "BROKEN  rate limit: the server answered every request and never had to say 429" in told
     assert "broken: rate limit: " in told
@@ -748,7 +740,7 @@ def test_the_server_ends_at_once_with_a_stall_under_way() -> None:
 
 def test_one_seed_plans_the_same_troubles_in_every_process() -> None:
     """The seed alone decides, not the hash seed of a process."""
-    code = "from opero.demo.server import troubles; print(troubles(9, 'thread-7'))"
+    code = "from demo.server import troubles; print(troubles(9, 'thread-7'))"
     for hash_seed in ("0", "1"):
         ran = subprocess.run(
             [sys.executable, "-c", code],
@@ -756,5 +748,6 @@ def test_one_seed_plans_the_same_troubles_in_every_process() -> None:
             text=True,
             check=True,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=ROOT / "examples",
         )
         assert f"{troubles(9, 'thread-7')}" == ran.stdout.strip()

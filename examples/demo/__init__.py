@@ -1,4 +1,4 @@
-"""`python -m opero demo`: `@opero` against a misbehaving HTTP server, `@opmap` over real input.
+"""`python examples/demo`: `@opero` against a misbehaving HTTP server, `@opmap` over real input.
 
     server.py   the server, in a thread of its own, with a log
     clients.py  plain HTTP clients, sync and async: what gets decorated
@@ -8,7 +8,7 @@
     maps.py     the same for maps, against a serial run
     report.py   the table, the promises, the exit code
 
-Nothing in opero imports this package; only the command does.
+It needs an installed opero and nothing else.
 """
 
 from __future__ import annotations
