@@ -94,12 +94,12 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
             retry.min_delay,
             retry.max_delay,
             retry.jitter,
-            retry.retry_on if isinstance(retry.retry_on, tuple) else None,
-            None if isinstance(retry.retry_on, tuple) else retry.retry_on,
+            *_condition(retry.retry_on),
             retry.retry_after,
-            # not read yet: retry.retry_on_result (None or a predicate of the value), retry.reraise
+            *((None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)),
+            retry.retry_on_result,
+            retry.reraise,
         ),
-        # nor plan.fallback_on, a tuple of types or a predicate of the exception
         _fallback(core, name, signature, plan.arg_fallback),
         gates_of(plan),
         plan.timeout,
@@ -146,6 +146,11 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     call = decorate(function, checked)
     check_function(plan, call, _signature(function))
     return Map(call, plan)
+
+
+def _condition(errors: Any) -> tuple[Any, Any]:
+    """Return the exception types, or the predicate, that an option has been given."""
+    return (errors, None) if isinstance(errors, tuple) else (None, errors)
 
 
 def _stored_cache(

@@ -21,10 +21,12 @@ class _Failure(OperoError):
     Attributes:
         message: Description of the failure.
         errors: The exception of each failed attempt, in order.
+        origin: The policy of the call that has failed; None if it failed in another process.
     """
 
     message: str
     errors: list[Exception]
+    origin: Any = None
 
     def __init__(self, message: str, errors: list[Exception] | None = None) -> None:
         """Keep the message and the attempts' errors.
@@ -61,6 +63,37 @@ class CacheKeyError(OperoError, TypeError):
 
 class UnsafePlaceError(OperoError, ValueError):
     """A directory or file that has to be private is not: others own it, or could write to it."""
+
+
+class ResultRejected(OperoError):
+    """An attempt returned a value that `retry_on_result` says is a failure.
+
+    Attributes:
+        value: What the attempt returned; None, with a note, in a copy whose value could not be
+            pickled.
+        origin: The policy of the call; None in a copy from another process.
+    """
+
+    value: Any = None
+    origin: Any = None
+
+    def __init__(self, value: Any, origin: Any = None) -> None:
+        """Keep the value, which the message does not show: it may be a secret, or large.
+
+        Args:
+            value: What the attempt returned.
+            origin: The policy of the call.
+        """
+        super().__init__(f"retry_on_result rejected a value of type {type(value).__name__}")
+        self.value = value
+        self.origin = origin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        extras = _extras(self)
+        if "value" not in extras:
+            notes = [*extras.get("__notes__", ()), "opero: the value could not be pickled"]
+            extras["__notes__"] = notes
+        return _rebuild_parts, (type(self), self.args, extras)
 
 
 class WorkerCrashedError(OperoError):
@@ -148,6 +181,8 @@ def _extras(error: BaseException) -> dict[str, Any]:
     for name, value in vars(error).items():
         if isinstance(error, _Failure) and name in {"message", "errors"}:
             continue
+        if name == "origin" and isinstance(error, (_Failure, ResultRejected)):
+            continue
         try:
             pickle.loads(pickle.dumps(value))
         except Exception:  # noqa: BLE001 - this attribute stays behind
@@ -162,6 +197,54 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
         return f"{type(error).__name__} (its message cannot be shown)"
+
+
+def gave_up_by(error: BaseException, policy: Any) -> bool:
+    """Return whether a call under `policy` has given up with `error`, or with one in its group.
+
+    An outer call of the same function does not try again what an inner one has given up: a failing
+    leaf of a recursion is attempted as often as the options say, not that many times at each level.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(gave_up_by(each, policy) for each in error.exceptions)
+    return isinstance(error, _Failure) and error.origin is policy
+
+
+def belongs_to_one(error: BaseException, policy: Any) -> bool:
+    """Return whether what a run has raised concerns the caller who made it, and no other.
+
+    An interrupt, a cancellation, the timeout of a greenlet or of a test, and the run's own deadline
+    belong to one caller, and so does how deep its stack is. Others who wait for the run make it
+    anew.
+    """
+    if not isinstance(error, Exception) or isinstance(error, RecursionError):
+        return True
+    return isinstance(error, DeadlineExceeded) and error.origin is policy
+
+
+def note_attempts(error: BaseException, count: int) -> None:
+    """Add a note to `error` that says how many attempts were made, in place of an earlier one.
+
+    Args:
+        error: What is raised again. One that takes no notes goes without.
+        count: The number of attempts.
+    """
+    note = f"opero: {count} attempt{' was' if count == 1 else 's were'} made"
+    try:
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            notes[:] = [each for each in notes if not _counts_attempts(each)]
+        error.add_note(note)
+    except Exception:  # noqa: BLE001 - a frozen or broken exception class
+        return
+
+
+def _counts_attempts(note: object) -> bool:
+    return (
+        isinstance(note, str)
+        and note.startswith("opero: ")
+        and note.endswith((" attempt was made", " attempts were made"))
+    )
 
 
 def _unpack(packed: list[_Packed]) -> list[Exception]:

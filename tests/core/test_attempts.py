@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import math
 import random
 from typing import Any
@@ -12,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import hotpath
-from opero.core.attempts import AGAIN, GIVE_UP, LATE, PROPAGATE, is_final
+from opero import AllFailedError, DeadlineExceeded, hotpath
+from opero.core.attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, PROPAGATE
 from opero.core.clock import NEVER
 
-FINAL = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 
 def policy(core: hotpath.Core, **changes: Any) -> Any:
@@ -29,9 +28,10 @@ def policy(core: hotpath.Core, **changes: Any) -> Any:
         "jitter": False,
         "types": (Exception,),
         "predicate": None,
+        "fallback_types": (Exception,),
         **changes,
     }
-    return core.Policy(*options.values())
+    return core.Policy(**options)
 
 
 def history(attempts: Any, limit: int = 10_000) -> list[tuple[int, int]]:
@@ -177,7 +177,7 @@ def test_errors_are_kept_in_order(core: hotpath.Core) -> None:
 
 def test_an_exception_of_another_type_propagates_and_is_not_counted(core: hotpath.Core) -> None:
     """What `retry_on` does not name ends the call at once."""
-    attempts = policy(core, types=(OSError, KeyError)).attempts(1)
+    attempts = policy(core, types=(OSError, KeyError), fallback_types=None).attempts(1)
     assert attempts.failed(ValueError(), 0, NEVER) == PROPAGATE
     assert attempts.errors == []
 
@@ -205,42 +205,209 @@ def test_a_predicate_decides_by_the_exception(
         return answer
 
     error = ValueError()
-    attempts = policy(core, types=None, predicate=worth_it).attempts(1)
+    attempts = policy(core, types=None, predicate=worth_it, fallback_types=None).attempts(1)
     assert verdict == attempts.failed(error, 0, NEVER)
     assert seen == [error]
 
 
-@pytest.mark.parametrize("kind", FINAL)
+@pytest.mark.parametrize("kind", STOPS)
 def test_exceptions_that_end_a_program_or_task_are_never_retried(
     core: hotpath.Core, kind: type[BaseException]
 ) -> None:
     """Neither a type as wide as it gets nor a predicate that says yes can change that."""
-    assert not policy(core, types=(BaseException,)).matches(kind())
-    assert not policy(core, types=None, predicate=lambda error: True).matches(kind())
-
-
-@pytest.mark.parametrize("kind", FINAL)
-def test_final_exceptions_are_known(kind: type[BaseException]) -> None:
-    """These four, and subclasses of them, end a call at once."""
-    assert is_final(kind())
-    assert is_final(type("Mine", (kind,), {})())
-
-
-@pytest.mark.once
-def test_the_cancelled_error_of_a_future_is_an_ordinary_one() -> None:
-    """A cancelled `concurrent.futures.Future` says nothing about the task that asked for it."""
-    assert not is_final(concurrent.futures.CancelledError())
-    assert not is_final(TimeoutError())
+    for error in (kind(), BaseExceptionGroup("g", [ValueError(), kind()])):
+        for rules in (
+            policy(core, types=(BaseException,)),
+            policy(core, types=(kind,)),
+            policy(core, types=None, predicate=lambda error: True),
+        ):
+            assert not rules.matches(error)
+            assert rules.attempts(1).failed(error, 0, NEVER) == NO_FAILURE
 
 
 def test_a_base_exception_of_ones_own_can_be_retried_if_asked_for(core: hotpath.Core) -> None:
-    """Only the four final ones are beyond `retry_on`."""
+    """Only what `never_failures` names is beyond `retry_on`."""
 
     class Abort(BaseException):
         pass
 
     assert policy(core, types=(Abort,)).matches(Abort())
     assert not policy(core).matches(Abort())
+
+
+@pytest.mark.parametrize("kind", [RecursionError, MemoryError, StopIteration])
+def test_a_signal_that_is_named_itself_is_a_failure(
+    core: hotpath.Core, kind: type[Exception]
+) -> None:
+    """`retry_on=RecursionError` is obeyed; a wider type is not, nor is it in a group."""
+    named = policy(core, types=(OSError, kind))
+    assert named.matches(kind())
+    assert not named.matches(ExceptionGroup("g", [kind()]))
+    assert not policy(core, types=(RuntimeError, OSError)).matches(kind())
+    assert named.attempts(1).failed(kind(), 0, NEVER) == AGAIN
+    assert policy(core).attempts(1).failed(kind(), 0, NEVER) == NO_FAILURE
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("leaves", "matches"),
+    [
+        ([ConnectionError()], True),
+        ([ConnectionResetError(), TimeoutError()], True),
+        ([ConnectionError(), ExceptionGroup("inner", [TimeoutError()])], True),
+        ([ConnectionError(), ValueError()], False),
+        ([ExceptionGroup("inner", [ValueError()]), ConnectionError()], False),
+    ],
+)
+def test_a_group_matches_if_each_of_its_exceptions_does(
+    core: hotpath.Core, leaves: list[Exception], matches: bool
+) -> None:
+    """As deep as groups may be."""
+    rules = policy(core, types=(ConnectionError, TimeoutError))
+    assert matches == rules.matches(ExceptionGroup("g", leaves))
+
+
+def test_a_group_matches_by_its_own_type_too(core: hotpath.Core) -> None:
+    """`retry_on=ExceptionGroup` means groups, whatever is in them."""
+    assert policy(core, types=(ExceptionGroup,)).matches(ExceptionGroup("g", [ValueError()]))
+
+
+def test_a_predicate_gets_the_group_itself(core: hotpath.Core) -> None:
+    """It is asked once, about what was raised."""
+    seen: list[Exception] = []
+    group = ExceptionGroup("g", [ValueError(), OSError()])
+    assert policy(core, types=None, predicate=lambda e: seen.append(e) or True).matches(group)
+    assert seen == [group]
+
+
+# --- which value next -----------------------------------------------------------------------------
+
+KINDS = (ConnectionError, PermissionError, ValueError)
+
+
+def by_hand(
+    rounds: int,
+    width: int,
+    retry_on: tuple[type[Exception], ...],
+    fallback_on: tuple[type[Exception], ...],
+    kinds: list[type[Exception]],
+) -> tuple[list[int], str, int]:
+    """Try values as the documentation says; return which, how it ends, and how many have failed."""
+    tried: list[int] = []
+    failed = 0
+    values = list(range(width))
+    for _ in range(rounds):
+        later = list(values)
+        for value in values:
+            if len(tried) == len(kinds):
+                return tried, "open", failed
+            tried.append(value)
+            kind = kinds[len(tried) - 1]
+            if kind not in retry_on and kind not in fallback_on:
+                return tried, "propagate", failed
+            failed += 1
+            if kind not in retry_on:
+                later.remove(value)
+            if kind not in fallback_on:
+                break
+        values = later
+        if not values:
+            break
+    return tried, "give up", failed
+
+
+@given(
+    rounds=st.integers(1, 4),
+    width=st.integers(1, 4),
+    retry_on=st.sets(st.sampled_from(KINDS)),
+    fallback_on=st.sets(st.sampled_from(KINDS)),
+    kinds=st.lists(st.sampled_from(KINDS), min_size=16, max_size=16),
+)
+def test_values_are_tried_as_the_documentation_says(
+    core: hotpath.Core,
+    rounds: int,
+    width: int,
+    retry_on: set[type[Exception]],
+    fallback_on: set[type[Exception]],
+    kinds: list[type[Exception]],
+) -> None:
+    """`fallback_on` decides on the next value, `retry_on` on the later rounds."""
+    rules = policy(
+        core,
+        rounds=rounds,
+        types=tuple(retry_on),
+        fallback_types=tuple(fallback_on),
+    )
+    attempts = rules.attempts(width)
+    tried = [0]
+    verdict = AGAIN
+    for kind in kinds:
+        before = attempts.round
+        verdict = attempts.failed(kind(), 0, NEVER)
+        if verdict != AGAIN:
+            break
+        tried.append(attempts.value)
+        assert (attempts.delay > 0) == (attempts.round > before)
+    expected, end, failed = by_hand(rounds, width, tuple(retry_on), tuple(fallback_on), kinds)
+    assert tried == expected
+    assert len(attempts.errors) == failed
+    assert verdict == {"give up": GIVE_UP, "propagate": PROPAGATE}[end]
+
+
+def test_without_fallback_values_only_retry_on_counts(core: hotpath.Core) -> None:
+    """There is nothing that `fallback_on` could decide."""
+    rules = policy(core, types=(OSError,), fallback_types=None)
+    assert rules.attempts(1).failed(KeyError(), 0, NEVER) == PROPAGATE
+
+
+def test_a_predicate_decides_on_the_next_value(core: hotpath.Core) -> None:
+    """It gets the exception, as that of `retry_on` does."""
+    rules = policy(core, types=(), fallback_types=None)
+    assert not rules.falls_back(ValueError())
+    asked = policy(
+        core,
+        types=(),
+        fallback_types=None,
+        fallback_predicate=lambda error: isinstance(error, KeyError),
+    )
+    assert asked.falls_back(KeyError())
+    assert not asked.falls_back(ValueError())
+    assert not asked.falls_back(RecursionError())
+
+
+# --- rejected results, and what another call of the function gave up ------------------------------
+
+
+def test_a_rejected_value_is_tried_again_whatever_retry_on_says(core: hotpath.Core) -> None:
+    """The predicate has said that the attempt has failed."""
+    rules = policy(core, types=(OSError,), rejects=lambda value: value is None)
+    assert rules.rejection("value") is None
+    rejection = rules.rejection(None)
+    assert rejection is not None
+    assert rules.attempts(1).failed(rejection, 0, NEVER) == AGAIN
+    assert not policy(core, types=(OSError,)).matches(rejection)  # it is another function's
+
+
+def test_what_a_predicate_of_the_result_raises_is_raised(core: hotpath.Core) -> None:
+    """Opero does not guess what it would have said."""
+    rules = policy(core, rejects=lambda value: value["status"] == 503)
+    with pytest.raises(KeyError):
+        rules.rejection({})
+
+
+@pytest.mark.parametrize("kind", [AllFailedError, DeadlineExceeded])
+def test_what_an_inner_call_of_the_function_gave_up_is_given_up(
+    core: hotpath.Core, kind: type[AllFailedError | DeadlineExceeded]
+) -> None:
+    """In a group as well; another function's failure is an exception like any other."""
+    mine, other = policy(core, fallback_types=(Exception,)), policy(core)
+    error = kind("f failed")
+    error.origin = mine
+    for raised in (error, ExceptionGroup("g", [error])):
+        assert mine.attempts(2).failed(raised, 0, NEVER) == PROPAGATE
+        assert other.attempts(1).failed(raised, 0, NEVER) == AGAIN
 
 
 @pytest.mark.once

@@ -80,12 +80,13 @@ def test_the_function_always_gets_a_sequence_of_the_same_type(
 
 
 def test_a_named_tuple_may_hold_the_values_too(core: hotpath.Core) -> None:
-    """Its rest cannot be one, but is a tuple with the right value in front."""
+    """Its first name stands for the value to try; as it needs all its values, none is left out."""
     seen: list[Any] = []
     attempt = failing(seen, good="b")
     function = opero(arg_fallback="key")(attempt)
     assert function(Pair("a", "b")) == "b"
-    assert [Pair("a", "b"), ("b",)] == seen
+    assert [Pair("a", "b"), Pair("b", "a")] == seen
+    assert {Pair} == {type(value) for value in seen}
 
 
 def test_the_default_holds_the_values_as_well(core: hotpath.Core) -> None:
@@ -234,14 +235,63 @@ def test_a_round_tries_every_value_before_the_backoff_begins(core: hotpath.Core)
     assert seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 3), ("b", 3)]
 
 
-def test_an_exception_that_does_not_match_ends_the_round(core: hotpath.Core) -> None:
-    """It is not worth another value either."""
+def test_an_exception_that_retry_on_does_not_match_leads_to_the_next_value_only(
+    core: hotpath.Core,
+) -> None:
+    """Each value is left alone in later rounds; with none left, the call gives up."""
     seen: list[Any] = []
     attempt = failing(seen)
     function = opero(arg_fallback="key", retry_on=KeyError)(attempt)
-    with pytest.raises(ValueError, match=r"^a$"):
+    with pytest.raises(AllFailedError, match=r"all 2 attempts; .*; retry_on matches no error"):
         function(["a", "b"])
-    assert seen == [["a", "b"]]
+    assert seen == [["a", "b"], ["b"]]
+
+
+# --- what the function does to its sequence -------------------------------------------------------
+
+
+class Tagged(list):  # type: ignore[type-arg]
+    """A list with an attribute, which its `__init__` asks for."""
+
+    def __init__(self, values: Any, *, tag: str) -> None:
+        super().__init__(values)
+        self.tag = tag
+
+
+@pytest.mark.parametrize("make", [list, MyList, lambda values: Tagged(values, tag="mine")])
+@pytest.mark.parametrize("damage", ["pop", "clear", "reverse", "append"])
+@pytest.mark.parametrize("options", [{}, {"rate_limit": 1e6, "burst": 9}, {"cache": True}], ids=str)
+def test_what_the_function_does_to_its_sequence_changes_nothing(
+    core: hotpath.Core, make: Callable[[Any], Any], damage: str, options: dict[str, Any]
+) -> None:
+    """Neither the values to come nor the caller's own list, nor the type."""
+    mine = make(["a", "b", "c"])
+    before = list(mine)
+    seen: list[Any] = []
+
+    def spoil(key: list[str]) -> None:
+        seen.append(list(key))
+        assert type(key) is type(mine)
+        assert vars(key) == vars(mine) if hasattr(mine, "__dict__") else True
+        getattr(key, damage)(*(["x"] if damage == "append" else []))
+        raise ValueError
+
+    async def aspoil(key: list[str]) -> None:
+        spoil(key)
+
+    expected = [["a", "b", "c"], ["b", "c"], ["c"]] * 2
+    with pytest.raises(AllFailedError):
+        opero(retries=2, min_delay=0, arg_fallback="key", **options)(spoil)(mine)
+    assert seen == expected
+    seen.clear()
+
+    async def main() -> None:
+        await opero(retries=2, min_delay=0, arg_fallback="key", **options)(aspoil)(key=mine)
+
+    with pytest.raises(AllFailedError):
+        asyncio.run(main())
+    assert seen == expected
+    assert list(mine) == before
 
 
 def test_all_values_failing_once_is_still_all_failed(core: hotpath.Core) -> None:

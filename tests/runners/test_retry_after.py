@@ -255,9 +255,10 @@ def attempts(core: hotpath.Core, answer: Any, width: int = 1, **changes: Any) ->
         "types": (Exception,),
         "predicate": None,
         "retry_after": answer,
+        "fallback_types": (Exception,),
         **changes,
     }
-    return core.Policy(*options.values()).attempts(width)
+    return core.Policy(**options).attempts(width)
 
 
 @given(

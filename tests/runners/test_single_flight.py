@@ -359,12 +359,15 @@ def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
 
 
 def test_a_follower_of_a_run_that_recurses_without_end_gets_its_error():
-    """The leader's RecursionError reaches a thread with an empty stack too."""
+    """Its own: how deep the leader's stack was is not shared, so it runs again."""
+    begun = []
 
     @opero(retries=1, cache=True)
     def fetch(key):
         if key == 0:
-            until(lambda: followers(fetch) == 1)
+            begun.append(key)
+            if len(begun) == 1:
+                until(lambda: followers(fetch) == 1)
         return fetch(key + 1)
 
     leader = Job(fetch, 0)
@@ -372,6 +375,8 @@ def test_a_follower_of_a_run_that_recurses_without_end_gets_its_error():
     follower = Job(fetch, 0)
     for job in wait_all([leader, follower]):
         assert isinstance(job.error, RecursionError)
+    assert len(begun) == 2
+    assert leader.error is not follower.error
     assert flights_of(fetch) == []
 
 

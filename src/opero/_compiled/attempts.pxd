@@ -15,7 +15,13 @@ cdef class Policy:
     cdef readonly tuple types
     cdef readonly object predicate
     cdef readonly object retry_after
+    cdef readonly tuple fallback_types
+    cdef readonly object fallback_predicate
+    cdef readonly object rejects
+    cdef readonly bint reraise
     cpdef bint matches(self, object error) except -1
+    cpdef bint falls_back(self, object error) except -1
+    cpdef object rejection(self, object value)
 
 
 cdef class Attempts:
@@ -26,12 +32,16 @@ cdef class Attempts:
     cdef readonly long long delay
     cdef readonly double ceiling
     cdef readonly list errors
+    cdef readonly set dropped
+    cdef readonly bint begins
     cdef readonly double asked
     cdef readonly bint heeds
     cdef readonly str trouble
     cdef readonly bint troubled
-    @cython.locals(policy=Policy, asked="long long")
+    @cython.locals(policy=Policy, asked="long long", again=bint, falls=bint)
     cpdef int failed(self, object error, long long now, long long deadline) except -1
+    cdef object drop(self)
+    cdef Py_ssize_t left(self, Py_ssize_t value) except -1
     @cython.locals(seconds=double)
     cdef object ask(self, object error)
     @cython.locals(asked=double, delay="long long")

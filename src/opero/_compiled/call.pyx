@@ -27,6 +27,7 @@ from .store cimport Entry, InstanceStores, MemoryStore
 
 from .binding import EMPTY as _EMPTY
 from opero.exceptions import CacheKeyError
+from opero.never_failures import is_never_failure
 
 cdef extern from *:
     """
@@ -67,6 +68,17 @@ cdef extern from *:
     #endif
     }
 
+    /* Sets an exception again, with the traceback that it has. */
+    static void opero_raise_again(PyObject *error) {
+        Py_INCREF(error);
+    #if PY_VERSION_HEX >= 0x030C0000
+        PyErr_SetRaisedException(error);
+    #else
+        Py_INCREF(Py_TYPE(error));
+        PyErr_Restore((PyObject *)Py_TYPE(error), error, PyException_GetTraceback(error));
+    #endif
+    }
+
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
 
     /* Without the interpreter's lock, threads count at the same time. */
@@ -84,6 +96,7 @@ cdef extern from *:
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
     object opero_take_error()
+    void opero_raise_again(object error) noexcept
     PyObject *opero_item(object values, Py_ssize_t at) noexcept
 
 cdef extern from "Python.h":
@@ -152,6 +165,7 @@ cdef class _Wrapper:
     cdef readonly object stored_cache
     cdef readonly bint method
     cdef readonly bint single
+    cdef readonly bint indirect
     cdef readonly bint lone
     cdef tuple counters
     cdef long long counts[ROOM]
@@ -200,6 +214,9 @@ cdef class _Wrapper:
         self.stored_cache = stored_cache
         self.keying = None if store is None else binding
         self.single = policy.rounds == 1 and fallback is None
+        self.indirect = policy.rejects is not None or (
+            fallback is not None and fallback.listed is None
+        )
         self._settle()
 
     def _settle(self):
@@ -653,32 +670,14 @@ cdef class Call(_Wrapper):
             error = opero_take_error()
             self.leave(error, entered)
             if self.single:
-                opero_add(&self.counts[FAILURES], 1)
+                if not is_never_failure(error):
+                    opero_add(&self.counts[FAILURES], 1)
                 raise error
             return self.run(args, argsf, names, deadline, error, 0)
         value = <object>result
         Py_DECREF(value)
         self.leave(None, entered)
         return value
-
-    cdef int check_fallback(
-        self, PyObject *const *args, Py_ssize_t count, PyObject *names
-    ) except -1:
-        """Refuse a call whose argument holds no fallback values."""
-        cdef Fallback fallback = self.fallback
-        cdef Py_ssize_t at
-        if fallback.listed is not None:
-            return 0
-        if 0 <= fallback.position < count:
-            fallback.check(<object>args[fallback.position])
-            return 0
-        if names is not NULL and fallback.by_name:
-            for at in range(PyTuple_GET_SIZE(<object>names)):
-                if <object>opero_item(<object>names, at) == fallback.name:
-                    fallback.check(<object>args[count + at])
-                    return 0
-        fallback.check(fallback.default)
-        return 0
 
 
 cdef PyObject *owned(object value) noexcept:
@@ -693,8 +692,8 @@ cdef PyObject *first_attempt(
     """Make the first attempt, if all gates let it in at once; the runner goes on."""
     cdef PyObject *result
     cdef long long now
-    if self.fallback is not None:
-        self.check_fallback(args, PyVectorcall_NARGS(argsf), names)
+    if self.indirect:
+        return owned(self.run(args, argsf, names, deadline, None, 0))
     if self.gate is not None:
         now = self.clock.now()
         if self.gate.enter(now):
@@ -708,9 +707,17 @@ cdef PyObject *first_attempt(
     if result is not NULL:
         return result
     if self.single:
-        opero_add(&self.counts[FAILURES], 1)
-        return NULL  # with the function's own exception set
+        raise_again(self, opero_take_error())
+        return NULL
     return owned(self.run(args, argsf, names, deadline, opero_take_error(), 0))
+
+
+cdef int raise_again(Call self, object error) except -1:
+    """Count a failure, and set the function's own exception again, as it was."""
+    if not is_never_failure(error):
+        opero_add(&self.counts[FAILURES], 1)
+    opero_raise_again(error)
+    return 0
 
 
 cdef PyObject *call_uncached(
@@ -842,7 +849,7 @@ cdef PyObject *acall_uncached(
     cdef PyObject *given[4]
     cdef object packed, named
     opero_add(&self.counts[CALLS], 1)
-    if self.timeout or self.gate is not None or self.fallback is not None:
+    if self.timeout or self.gate is not None or self.fallback is not None or self.indirect:
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if self.timeout:

@@ -7,13 +7,17 @@ It decides and never waits: a runner that can sleep or await carries out what it
                      GIVE_UP     every attempt has failed
                      LATE        the wait before the next attempt would end after the deadline
                      REFUSED     the server asks for a longer wait than the longest delay
+                     NO_FAILURE  the error goes up as it is, and counts as no failure
+
+With fallback values an attempt takes one of them. `fallback_on` decides whether the next value of
+the round is tried, at once; `retry_on` whether the value is tried again in a later round. A round
+is over when each value that is left has failed. When no value is left, that is giving up, too.
 """
 
 from __future__ import annotations
 
-import sys
-
-from opero.exceptions import describe
+from opero.exceptions import ResultRejected, describe, gave_up_by
+from opero.never_failures import is_named, is_never_failure
 
 from .clock import NEVER
 
@@ -21,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED = range(5)
+PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED, NO_FAILURE = range(6)
 
 _LONGEST = 4e9
 """Seconds that are longer than any deadline, and that a machine word holds as nanoseconds."""
@@ -39,14 +43,24 @@ class Policy:
         types: The exceptions worth another attempt; None if `predicate` decides.
         predicate: Called with the exception; says whether it is worth another attempt.
         retry_after: Called with the exception; says how many seconds to wait at least, or None.
+        fallback_types: The exceptions after which the next fallback value is tried; None if
+            `fallback_predicate` decides.
+        fallback_predicate: Called with the exception; says whether the next value is tried. None
+            beside no `fallback_types`: there are no fallback values.
+        rejects: Called with what an attempt has returned; says whether it has failed. None: never.
+        reraise: Whether giving up raises the last exception itself.
     """
 
     __slots__ = (
         "factor",
+        "fallback_predicate",
+        "fallback_types",
         "jitter",
         "max_delay",
         "min_delay",
         "predicate",
+        "rejects",
+        "reraise",
         "retry_after",
         "rounds",
         "types",
@@ -62,6 +76,10 @@ class Policy:
         types: tuple[type[BaseException], ...] | None,
         predicate: Any,
         retry_after: Any = None,
+        fallback_types: tuple[type[BaseException], ...] | None = None,
+        fallback_predicate: Any = None,
+        rejects: Any = None,
+        reraise: bool = False,
     ) -> None:
         self.rounds: int = rounds
         self.factor: float = factor
@@ -71,18 +89,42 @@ class Policy:
         self.types: tuple[type[BaseException], ...] | None = types
         self.predicate: Any = predicate
         self.retry_after: Any = retry_after
+        self.fallback_types: tuple[type[BaseException], ...] | None = fallback_types
+        self.fallback_predicate: Any = fallback_predicate
+        self.rejects: Any = rejects
+        self.reraise: bool = reraise
 
     def attempts(self, width: int) -> Attempts:
         """Begin the account of a call that has failed once; each round tries `width` values."""
         return Attempts(self, width)
 
     def matches(self, error: BaseException) -> bool:
-        """Tell whether `error` is worth another attempt."""
-        if not isinstance(error, Exception) and is_final(error):
+        """Return whether `error` is worth another attempt."""
+        if gave_up_by(error, self):
             return False
-        if self.types is not None:
-            return isinstance(error, self.types)
-        return bool(self.predicate(error))
+        if isinstance(error, ResultRejected) and error.origin is self:
+            return True
+        return _matches(error, self.types, self.predicate, is_never_failure(error))
+
+    def falls_back(self, error: BaseException) -> bool:
+        """Return whether the next fallback value is tried after `error`."""
+        if self.fallback_types is None and self.fallback_predicate is None:
+            return False
+        if gave_up_by(error, self):
+            return False
+        return _matches(
+            error, self.fallback_types, self.fallback_predicate, is_never_failure(error)
+        )
+
+    def rejection(self, value: Any) -> ResultRejected | None:
+        """Return what stands for a value that an attempt has returned and that is a failure.
+
+        Returns:
+            None if the value is the call's result. What the user's predicate raises is raised.
+        """
+        if self.rejects is None or not self.rejects(value):
+            return None
+        return ResultRejected(value, self)
 
 
 class Attempts:
@@ -96,6 +138,8 @@ class Attempts:
         delay: Nanoseconds to wait before the next attempt.
         ceiling: The greatest delay after the current round, in seconds, before `max_delay`.
         errors: The exceptions so far, in order.
+        dropped: The values that are not tried again; None while there are none.
+        begins: Whether no attempt of the current round has failed yet.
         asked: The longest wait, in seconds, that a failure of the current round asks for.
         heeds: Whether `delay` is what a server has asked for.
         trouble: What was wrong with the answer of the policy's `retry_after` to the last failure;
@@ -105,8 +149,10 @@ class Attempts:
 
     __slots__ = (
         "asked",
+        "begins",
         "ceiling",
         "delay",
+        "dropped",
         "errors",
         "heeds",
         "policy",
@@ -125,6 +171,8 @@ class Attempts:
         self.delay: int = 0
         self.ceiling: float = policy.min_delay
         self.errors: list[BaseException] = []
+        self.dropped: set[int] | None = None
+        self.begins: bool = True
         self.asked: float = 0.0
         self.heeds: bool = False
         self.trouble: str | None = None
@@ -139,25 +187,34 @@ class Attempts:
             deadline: When the call has to be over, in nanoseconds.
 
         Returns:
-            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`.
+            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`, `NO_FAILURE`.
         """
         policy = self.policy
         self.trouble = None
-        if not policy.matches(error):
-            return 0
+        again = policy.matches(error)
+        falls = policy.falls_back(error)
+        if not again and not falls:
+            return 5 if is_never_failure(error) else 0
         self.errors.append(error)
         self.delay = 0
-        if self.value == 0:
+        if self.begins:
+            self.begins = False
             self.asked = 0.0
             self.heeds = False
-        if policy.retry_after is not None and self.round < policy.rounds:
-            self.ask(error)
-        self.value += 1
+        if again:
+            if policy.retry_after is not None and self.round < policy.rounds:
+                self.ask(error)
+        else:
+            self.drop()
+        self.value = self.left(self.value + 1) if falls else self.width
         if self.value >= self.width:
             if self.round >= policy.rounds:
                 return 2
-            self.value = 0
+            self.value = self.left(0)
+            if self.value >= self.width:
+                return 2
             self.round += 1
+            self.begins = True
             self.delay = self.backoff()
             if self.asked > 0.0:
                 if deadline >= NEVER and self.asked > policy.max_delay:
@@ -169,6 +226,19 @@ class Attempts:
         if now + self.delay >= deadline:
             return 3
         return 1
+
+    def drop(self) -> None:
+        """Leave the current value alone in later rounds."""
+        if self.dropped is None:
+            self.dropped = set()
+        self.dropped.add(self.value)
+
+    def left(self, value: int) -> int:
+        """Return the first value from `value` on that was not dropped, or `width`."""
+        if self.dropped is not None:
+            while value < self.width and value in self.dropped:
+                value += 1
+        return value
 
     def ask(self, error: BaseException) -> None:
         """Ask how long to wait after `error`; the longest wait of a round's failures counts.
@@ -236,9 +306,28 @@ def _seconds(answer: Any) -> float:
     return max(0.0, seconds)
 
 
-def is_final(error: BaseException) -> bool:
-    """Tell whether `error` ends a call at once, whatever the options say."""
-    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+def _matches(
+    error: BaseException, types: tuple[type[BaseException], ...] | None, predicate: Any, never: bool
+) -> bool:
+    """Return whether `error` is one of `types`, or the predicate says so.
+
+    A group matches by its own type, or if each exception in it matches. A predicate gets the group.
+
+    Args:
+        error: What an attempt raised.
+        types: The types; None if the predicate decides.
+        predicate: Called with the exception.
+        never: Whether it is never a failure; then only its very type counts.
+    """
+    if types is None:
+        return not never and bool(predicate(error))
+    if never:
+        return is_named(error, types)
+    if isinstance(error, types):
         return True
-    asyncio = sys.modules.get("asyncio.exceptions")
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+    if not isinstance(error, BaseExceptionGroup):
+        return False
+    for each in error.exceptions:  # noqa: SIM110 - a generator would be slower, and no C
+        if not _matches(each, types, None, False):
+            return False
+    return True

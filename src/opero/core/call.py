@@ -18,6 +18,7 @@ from threading import get_ident
 from opero.exceptions import CacheKeyError
 from opero.gil import FREE_THREADED
 from opero.locks import Lock
+from opero.never_failures import is_never_failure
 
 from .attempts import Policy
 from .binding import Binding
@@ -70,6 +71,9 @@ class _Wrapper:
         store: The cache.
         instances: The caches of the instances, if it is a method.
         stored_cache: The stored values, if they are kept outside the process; None without.
+        single: Whether there is one attempt, and no fallback.
+        indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
+            or it gets a copy of its fallback values.
         method: Whether it is a method, that is, whether its first argument counts by identity.
         counts: What it has counted, by the names in `opero.stats.Stats`.
     """
@@ -88,6 +92,7 @@ class _Wrapper:
         "fallback",
         "func",
         "gates",
+        "indirect",
         "instances",
         "keying",
         "method",
@@ -142,6 +147,9 @@ class _Wrapper:
         self.keying = None if store is None else binding
         self.method: bool = False
         self.single: bool = policy.rounds == 1 and fallback is None
+        self.indirect: bool = policy.rejects is not None or (
+            fallback is not None and fallback.listed is None
+        )
         self.counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._cleared: tuple[int, int] = (0, 0)
         self._counting: Any = _counting_lock()
@@ -438,8 +446,8 @@ class Call(_Wrapper):
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if all gates let it in at once; the runner goes on."""
-        if self.fallback is not None:
-            self.fallback.check(self.fallback.given(args, kwargs))
+        if self.indirect:
+            return self.runner.run(self, args, kwargs, deadline)
         entered = 0
         if self.gates:
             entered = self.clock.now()
@@ -456,7 +464,8 @@ class Call(_Wrapper):
             if self.observed:
                 self.leave(error, entered)
             if self.single:
-                self.add("failures", 1)
+                if not is_never_failure(error):
+                    self.add("failures", 1)
                 raise
             failed = error
         else:
@@ -490,7 +499,7 @@ class AsyncCall(_Wrapper):
             return self.stored_cache.recall(self, args, kwargs)
         if self.timeout:
             return self.runner.run_until(self, args, kwargs)
-        if self.gates or self.fallback is not None:
+        if self.gates or self.fallback is not None or self.indirect:
             return self.runner.run(self, args, kwargs)
         self.add("attempts", 1)
         return self.runner.guard(self, self.func, args, kwargs)

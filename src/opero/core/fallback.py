@@ -79,16 +79,28 @@ class Fallback:
             f"a list or tuple with at least one, not {found}"
         )
 
+    def snapshot(self, value: Any) -> Any:
+        """Return a copy of the caller's sequence that no attempt of the function gets.
+
+        What the function does to the sequence it gets changes neither the values to come nor the
+        caller's own.
+        """
+        if self.listed is None and isinstance(value, list):
+            return _slice(value, 0)
+        return value
+
     def choice(self, value: Any, number: int) -> Any:
-        """Return what the function gets in attempt `number` of a round, counted from 0."""
-        if number == 0:
-            return value
+        """Return what the function gets in an attempt with value `number`, counted from 0.
+
+        Args:
+            value: The caller's own value, as `snapshot` returned it.
+            number: Which value.
+        """
         if self.listed is not None:
-            return self.listed[number - 1]
-        rest = value[number:]
-        if type(rest) is not type(value) and not hasattr(value, "_fields"):
-            rest = type(value)(rest)  # slicing a subclass gives a plain list or tuple
-        return rest
+            return value if number == 0 else self.listed[number - 1]
+        if number == 0 and not isinstance(value, list):
+            return value
+        return _slice(value, number)
 
     def place(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
@@ -100,3 +112,22 @@ class Fallback:
         if self.by_name:
             return args, {**kwargs, self.name: value}
         return (*args, *self.before[len(args) :], value), kwargs
+
+
+def _slice(value: Any, start: int) -> Any:
+    """Return a new sequence of the same type with the elements from `start` on.
+
+    A named tuple needs all its elements, so those before `start` follow at its end.
+    """
+    rest = value[start:]
+    if type(rest) is type(value):
+        return rest
+    if isinstance(value, tuple):
+        before = tuple(value)[:start] if hasattr(value, "_fields") else ()
+        return tuple.__new__(type(value), (*tuple(value)[start:], *before))
+    import copy
+
+    rest = copy.copy(value)  # with its attributes, whatever its `__init__` takes
+    if start:
+        del rest[:start]
+    return rest

@@ -15,7 +15,7 @@ from typing import Any
 
 from opero.core.clock import NEVER
 
-from .outcomes import judge, misfits, note_wait, too_late, withdraw
+from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
 
 _lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
 """The flights inside which the current task runs, innermost first."""
@@ -83,8 +83,14 @@ async def run(
     if fallback is not None:
         given = fallback.given(args, kwargs)
         width = fallback.check(given)
+        given = fallback.snapshot(given)
     now_args, now_kwargs = args, kwargs
+    if fallback is not None and error is None:
+        first = fallback.choice(given, 0)
+        if first is not given:
+            now_args, now_kwargs = fallback.place(args, kwargs, first)
     gates = call.gates
+    rejects = call.policy.rejects is not None
     entered = 0
     try:
         while True:
@@ -125,6 +131,8 @@ async def run(
                 raise
             except BaseException as caught:  # noqa: BLE001 - judged above
                 error = caught
+            if rejects and error is None:
+                error = rejection(call, value, entered)
             if gates and call.observed:
                 call.leave(error, entered)
             if error is None:

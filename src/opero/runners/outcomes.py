@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from opero.core.attempts import AGAIN, GIVE_UP, LATE, REFUSED
+from opero.core.attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, REFUSED
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
-from opero.exceptions import AllFailedError, DeadlineExceeded, describe
+from opero.exceptions import AllFailedError, DeadlineExceeded, describe, note_attempts
 
 
 def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> BaseException | None:
@@ -36,34 +36,59 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
                 call.name, len(attempts.errors), attempts.delay / 1e9, error, attempts.heeds
             )
         return None
+    if verdict == NO_FAILURE:
+        return error
     call.add("failures", 1)
     count = len(attempts.errors)
-    if verdict == REFUSED or (
-        verdict == GIVE_UP and (count > 1 or call.fallback is not None or call.policy.rounds > 1)
-    ):
-        reason = ""
-        if verdict == REFUSED:
-            reason = (
-                f"; the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
-                f"{call.policy.max_delay:g} s"
-            )
-        failure: BaseException = AllFailedError(
-            f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
-            f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}{reason}",
-            attempts.errors,
-        )
-    elif verdict == LATE:
+    if verdict == LATE:
         delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
-        failure = DeadlineExceeded(
+        return _failed(
+            DeadlineExceeded,
+            call,
             f"{call.name} has {call.timeout / 1e9:g} s, and the wait of {delay:.3g} s before "
             f"attempt {count + 1}{', for which the server asked,' if attempts.heeds else ''} would "
             f"not end in time",
             attempts.errors,
         )
-    else:
+    if verdict not in {GIVE_UP, REFUSED}:
         return error
-    failure.__cause__ = error
-    return failure
+    if count == 1 and call.fallback is None and call.policy.rounds == 1:
+        return error
+    if call.policy.reraise:
+        note_attempts(error, count)
+        return error
+    reason = ""
+    if verdict == REFUSED:
+        reason = (
+            f"; the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
+            f"{call.policy.max_delay:g} s"
+        )
+    elif attempts.round < call.policy.rounds:
+        reason = "; retry_on matches no error of the last round"
+    return _failed(
+        AllFailedError,
+        call,
+        f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
+        f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}{reason}",
+        attempts.errors,
+    )
+
+
+def rejection(call: Any, value: Any, entered: int) -> BaseException | None:
+    """Return what stands for a value that `retry_on_result` rejects, None if it does not.
+
+    Args:
+        call: The decorated function.
+        value: What an attempt returned.
+        entered: When the attempt entered the gates, in nanoseconds.
+    """
+    try:
+        rejected: BaseException | None = call.policy.rejection(value)
+    except BaseException:
+        if call.observed:
+            call.leave(None, entered)  # the predicate has failed, not the attempt
+        raise
+    return rejected
 
 
 def note_wait(call: Any, attempts: Any, queue: Any, waited: int) -> None:
@@ -92,14 +117,23 @@ def withdraw(call: Any, passed: int) -> None:
         call.leave(WITHDRAWN, call.clock.now(), passed)
 
 
-def too_late(call: Any, attempts: Any, what: str) -> DeadlineExceeded:
-    """Make the exception for a call that runs out of time while it waits for `what`."""
-    call.add("failures", 1)
-    errors = [] if attempts is None else attempts.errors
-    failure = DeadlineExceeded(f"{call.name} has {call.timeout / 1e9:g} s, and {what}", errors)
+def _failed(
+    kind: type[AllFailedError | DeadlineExceeded], call: Any, message: str, errors: list[Any]
+) -> BaseException:
+    """Make what a call raises when it gives up."""
+    failure = kind(message, errors)
+    failure.origin = call.policy
     if errors:
         failure.__cause__ = errors[-1]
     return failure
+
+
+def too_late(call: Any, attempts: Any, what: str) -> BaseException:
+    """Make the exception for a call that runs out of time while it waits for `what`."""
+    call.add("failures", 1)
+    errors = [] if attempts is None else attempts.errors
+    message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
+    return _failed(DeadlineExceeded, call, message, errors)
 
 
 def misfits(call: Any, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

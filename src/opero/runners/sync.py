@@ -14,11 +14,11 @@ from time import monotonic_ns
 from typing import Any
 
 from opero import forks
-from opero.core.attempts import is_final
 from opero.core.clock import NEVER
+from opero.exceptions import belongs_to_one
 from opero.gil import FREE_THREADED
 
-from .outcomes import judge, misfits, note_wait, too_late, withdraw
+from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
 
 _GLANCE = 0.5
 """How often, in seconds, a thread that follows a flight looks whether it is still flown."""
@@ -62,8 +62,14 @@ def run(
     if fallback is not None:
         given = fallback.given(args, kwargs)
         width = fallback.check(given)
+        given = fallback.snapshot(given)
     now_args, now_kwargs = args, kwargs
+    if fallback is not None and error is None:
+        first = fallback.choice(given, 0)
+        if first is not given:
+            now_args, now_kwargs = fallback.place(args, kwargs, first)
     gates = call.gates
+    rejects = call.policy.rejects is not None
     entered = 0
     try:
         while True:
@@ -90,6 +96,8 @@ def run(
                 value = call.func(*now_args, **now_kwargs)
             except BaseException as caught:  # noqa: BLE001 - judged above
                 error = caught
+            if rejects and error is None:
+                error = rejection(call, value, entered)
             if gates and call.observed:
                 call.leave(error, entered)
             if error is None:
@@ -175,7 +183,7 @@ def follow(
             call.ground(store, key, flight)
         elif flight.error is None:
             return flight.value
-        elif not is_final(flight.error):
+        elif not belongs_to_one(flight.error, call.policy):
             raise flight.error.with_traceback(flight.traceback)
     finally:
         _restore(me, before)
