@@ -114,11 +114,10 @@ def test_it_propagates_at_once_unchanged_and_uncounted(
 
         for more in ({}, {"arg_fallback": {"key": [1]}}):
             function = opero(**options, **more)(raising)
-            try:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is compared below
                 function()
-            except BaseException as caught:  # noqa: BLE001 - that is what is tested
-                assert caught is error
-                assert not hasattr(caught, "__notes__")
+            assert caught.value is error
+            assert not hasattr(error, "__notes__")
             stats = function.stats()
             assert (stats.attempts, stats.failures) == (1, 0)
             error.__traceback__ = None

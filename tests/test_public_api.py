@@ -29,6 +29,7 @@ NAMES = [
     "Progress",
     "RateLimitConfig",
     "RateLimiter",
+    "ResultRejected",
     "RetryConfig",
     "WorkerCrashedError",
     "__version__",
@@ -44,6 +45,7 @@ NAMES = [
     "operomap",
     "opmap",
     "retry_after",
+    "transient_error",
 ]
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -95,6 +97,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "get_fallback_decorator": {"arg_fallback": inspect.Parameter.empty},
     "get_cache_context": {"cache_backend": "memory", "cache_namespace": "opero"},
     "clear_cache": {"namespace": None},
+    "retry_after": {"error": inspect.Parameter.empty},
+    "transient_error": {"error": inspect.Parameter.empty},
     "RateLimiter": {"rate_limit": inspect.Parameter.empty, "burst": 1},
     "AllFailedError": {"message": inspect.Parameter.empty, "errors": None},
     "DeadlineExceeded": {"message": inspect.Parameter.empty, "errors": None},

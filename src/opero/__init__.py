@@ -18,6 +18,7 @@ from .exceptions import (
     CacheKeyError,
     DeadlineExceeded,
     OperoError,
+    ResultRejected,
     WorkerCrashedError,
 )
 from .hotpath import COMPILED
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from opero.map.progress import Progress
 
     from .functions import CacheBackend, ParallelMode
-    from .headers import retry_after
+    from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
     from .options import CacheConfig, RateLimitConfig, RetryConfig
 
@@ -50,6 +51,7 @@ __all__ = [
     "Progress",
     "RateLimitConfig",
     "RateLimiter",
+    "ResultRejected",
     "RetryConfig",
     "WorkerCrashedError",
     "__version__",
@@ -65,6 +67,7 @@ __all__ = [
     "operomap",
     "opmap",
     "retry_after",
+    "transient_error",
 ]
 
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
@@ -76,7 +79,8 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "RetryConfig": "options",
     "configure_logging": "logs",
     "get_logger": "logs",
-    "retry_after": "headers",
+    "retry_after": "http_errors",
+    "transient_error": "http_errors",
 }
 
 

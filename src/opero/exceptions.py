@@ -45,6 +45,11 @@ class _Failure(OperoError):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_failure, (type(self), self.message, _pack(self.errors), _extras(self))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Failure:
+        errors = [("whole", _deep_copy(error, memo)) for error in self.errors]
+        extras = {name: _deep_copy(value, memo) for name, value in _extras(self).items()}
+        return _rebuild_failure(type(self), self.message, errors, extras)
+
 
 class AllFailedError(_Failure):
     """Every attempt has failed; `errors` holds the exception of each, `__cause__` the last one."""
@@ -157,6 +162,19 @@ def _pack_one(error: BaseException) -> _Packed:
     except Exception:  # noqa: BLE001 - whatever it is, the exception does not travel
         return "lost", f"{type(error).__module__}: {describe(error)}"
     return "parts", parts
+
+
+def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
+    """Return a copy of an error or of an attribute, or itself if no copy can be made."""
+    import copy
+
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # noqa: BLE001 - a user's class may raise anything
+        if not isinstance(value, BaseException):
+            return value
+    kind, payload = _pack_one(value)
+    return value if kind != "parts" else _rebuild_parts(*payload)
 
 
 def _survives(error: BaseException) -> bool:

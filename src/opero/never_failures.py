@@ -1,4 +1,4 @@
-"""What is never a failure: exceptions that mean "stop", "skip" or "later", whatever the options say.
+"""What is never a failure, whatever the options say: exceptions that mean "stop" or "later".
 
 They are asked for only after an attempt has raised something. Classes of libraries are looked up in
 `sys.modules`: an exception of a library that is not loaded cannot have been raised.
@@ -44,7 +44,7 @@ An answer of 500 and above is a failure like any other.
 
 
 def is_never_failure(error: BaseException) -> bool:
-    """Return whether `error` ends a call at once, uncounted, or is a group that holds such a one."""
+    """Return whether `error`, or one in its group, ends a call at once and uncounted."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_never_failure(each) for each in error.exceptions)
     return is_stop(error) or _signal(error) is not None

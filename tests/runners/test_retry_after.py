@@ -179,12 +179,28 @@ def test_a_date_is_counted_from_now(shape: Callable[[Any], Exception]) -> None:
 @once
 def test_an_error_may_say_it_itself() -> None:
     error = Busy()
-    for number, seconds in ((3, 3), (0.5, 0.5), (0, 0)):
+    for number, seconds in ((3, 3), (0.5, 0.5), (0, 0), (dt.timedelta(minutes=1), 60)):
         error.retry_after = number  # type: ignore[attr-defined]
         assert retry_after(error) == seconds
-    for nonsense in (True, "3", -1, math.nan, dt.timedelta(seconds=3), None, print):
+    for nonsense in (True, "3", -1, math.nan, dt.timedelta(seconds=-3), None, print):
         error.retry_after = nonsense  # type: ignore[attr-defined]
         assert retry_after(error) is None
+
+
+@once
+def test_of_a_group_the_longest_wait_counts() -> None:
+    group = ExceptionGroup(
+        "g", [ValueError(), ExceptionGroup("h", [by_urllib({"retry-after": "7"})])]
+    )
+    assert retry_after(group) == 7
+    assert retry_after(ExceptionGroup("g", [group, by_plain_dict({"Retry-After": "9"})])) == 9
+    assert retry_after(ExceptionGroup("g", [ValueError()])) is None
+
+
+@once
+def test_a_date_that_no_calendar_has_says_nothing() -> None:
+    for text in ("Wed, 99 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 27:28:00 GMT"):
+        assert retry_after(by_plain_dict({"Retry-After": text})) is None
 
 
 class Trap:
@@ -255,7 +271,7 @@ def attempts(core: hotpath.Core, answer: Any, width: int = 1, **changes: Any) ->
         "types": (Exception,),
         "predicate": None,
         "retry_after": answer,
-        "fallback_types": (Exception,),
+        "fallback_types": (Exception,) if width > 1 else None,
         **changes,
     }
     return core.Policy(**options).attempts(width)
@@ -290,7 +306,7 @@ def test_an_answer_below_the_backoff_changes_nothing(core: hotpath.Core, answer:
     assert (state.delay, state.heeds, state.trouble) == (SECOND, False, None)
 
 
-@pytest.mark.parametrize("answer", [7, 7.0, decimal.Decimal(7)])
+@pytest.mark.parametrize("answer", [7, 7.0, decimal.Decimal(7), dt.timedelta(seconds=7)])
 def test_any_number_will_do(core: hotpath.Core, answer: Any) -> None:
     state = attempts(core, asks)
     assert state.failed(Busy(answer), 0, NEVER) == AGAIN
@@ -357,7 +373,7 @@ def test_nobody_is_asked_after_the_last_round_nor_about_what_is_not_retried(
     assert asked == [first]
 
 
-NONSENSE = [True, "7", b"7", [7], math.nan, 7j, dt.timedelta(seconds=7), print, object()]
+NONSENSE = [True, "7", b"7", [7], math.nan, 7j, dt.date(2026, 7, 7), print, object()]
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=[type(each).__name__ for each in NONSENSE])

@@ -295,6 +295,8 @@ def _seconds(answer: Any) -> float:
     """
     if answer is None:
         return 0.0
+    if hasattr(type(answer), "total_seconds"):  # a timedelta
+        answer = answer.total_seconds()
     if type(answer) is bool or not hasattr(type(answer), "__float__"):
         raise TypeError(f"it returned a {type(answer).__name__}, not seconds or None")
     try:

@@ -6,7 +6,7 @@ import pickle
 import traceback
 
 from opero.exceptions import ErrorStandIn, _extras, _pack_one, _unpack, describe
-from opero.headers import retry_after
+from opero.http_errors import retry_after
 from opero.map.tracebacks import without_top
 
 
