@@ -14,7 +14,7 @@ import pytest
 
 from opero.exceptions import OperoError, UnsafePlaceError
 from opero.stores import directories, secret
-from opero.stores.directories import ENTRIES, cache_dir
+from opero.stores.directories import ENTRIES, UnusablePlaceError, cache_dir
 from opero.stores.secret import read_key_file, secrets_of
 
 pytestmark = [
@@ -77,14 +77,19 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def refused(path: Path) -> str:
+def refused(path: Path, kind: type[Exception] = UnsafePlaceError) -> str:
     """Return why a cache directory is refused."""
-    with pytest.raises(UnsafePlaceError) as caught:
+    with pytest.raises(kind) as caught:
         cache_dir(path)
     text = str(caught.value)
     assert str(path) in text
     assert "cache_dir=" in text or "chmod" in text
     return text
+
+
+def unusable(path: Path) -> str:
+    """Return why a cache directory is of no use, though not unsafe."""
+    return refused(path, UnusablePlaceError)
 
 
 # Cache directories.
@@ -183,18 +188,18 @@ def test_a_link_of_somebody_else_is_refused(place: Path, monkeypatch: pytest.Mon
     assert f"is a symbolic link and belongs to user {STRANGER}" in refused(link / "below")
 
 
-def test_a_circle_of_links_is_refused(place: Path) -> None:
+def test_a_circle_of_links_is_of_no_use(place: Path) -> None:
     (place / "one").symlink_to("two")
     (place / "two").symlink_to("one")
-    assert "without an end" in refused(place / "one")
+    assert "without an end" in unusable(place / "one")
 
 
-def test_a_file_in_the_place_of_a_directory_is_refused(place: Path) -> None:
+def test_a_file_in_the_place_of_a_directory_is_of_no_use(place: Path) -> None:
     (place / "file").touch()
-    assert "is not a directory" in refused(place / "file")
-    assert "is not a directory" in refused(place / "file" / "below")
+    assert "is not a directory" in unusable(place / "file")
+    assert "is not a directory" in unusable(place / "file" / "below")
     (place / ENTRIES).touch()
-    assert "is not a directory" in refused(place)
+    assert "is not a directory" in unusable(place)
 
 
 @pytest.mark.parametrize("bits", [0o750, 0o701, 0o777])
@@ -212,7 +217,7 @@ def test_a_link_or_strangers_directory_in_the_place_of_the_entries_is_refused(
     elsewhere.mkdir()
     entries = place / ENTRIES
     entries.symlink_to(elsewhere)
-    assert "is not a directory" in refused(place)
+    assert "is not a directory" in unusable(place)
     entries.unlink()
     entries.mkdir(0o700)
     give_away(entries, monkeypatch)
@@ -265,9 +270,14 @@ def test_an_unsafe_place_is_an_error_of_opero_and_of_a_value() -> None:
 # The key file.
 
 
-def refused_key(directory: Path) -> str:
+def unusable_key(directory: Path) -> str:
+    """Return why a key file is of no use, though not unsafe."""
+    return refused_key(directory, UnusablePlaceError)
+
+
+def refused_key(directory: Path, kind: type[Exception] = UnsafePlaceError) -> str:
     """Return why a key file is refused."""
-    with pytest.raises(UnsafePlaceError) as caught:
+    with pytest.raises(kind) as caught:
         read_key_file(directory)
     text = str(caught.value)
     assert str(directory) in text
@@ -305,11 +315,11 @@ def test_a_key_file_that_others_may_read_or_write_is_refused(place: Path, bits: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 33, 1000])
-def test_a_key_file_of_another_size_is_refused(place: Path, size: int) -> None:
+def test_a_key_file_of_another_size_is_of_no_use(place: Path, size: int) -> None:
     path = place / "cache.key"
     path.write_bytes(b"x" * size)
     path.chmod(0o600)
-    assert "32 bytes" in refused_key(place)
+    assert "32 bytes" in unusable_key(place)
     path.unlink()
     assert len(read_key_file(place)) == 32
 
@@ -322,22 +332,24 @@ def test_a_key_file_of_somebody_else_is_refused(
     assert f"belongs to user {STRANGER}" in refused_key(place)
 
 
-def test_a_directory_or_fifo_or_socket_in_the_place_of_the_key_file_is_refused(place: Path) -> None:
+def test_a_directory_or_fifo_or_socket_in_the_place_of_the_key_file_is_of_no_use(
+    place: Path,
+) -> None:
     path = place / "cache.key"
     path.mkdir(0o700)
-    assert "not a regular file" in refused_key(place)
+    assert "not a regular file" in unusable_key(place)
     path.rmdir()
     os.mkfifo(path, 0o600)
-    assert "not a regular file" in refused_key(place)  # and it does not wait for a writer
+    assert "not a regular file" in unusable_key(place)  # and it does not wait for a writer
     path.unlink()
 
 
 @pytest.mark.parametrize("target", ["real", "missing", "cache.key"])
-def test_a_link_in_the_place_of_the_key_file_is_refused(place: Path, target: str) -> None:
+def test_a_link_in_the_place_of_the_key_file_is_of_no_use(place: Path, target: str) -> None:
     (place / "real").write_bytes(b"x" * 32)
     (place / "real").chmod(0o600)
     (place / "cache.key").symlink_to(target)
-    assert "symbolic link" in refused_key(place)
+    assert "symbolic link" in unusable_key(place)
     assert not (place / "missing").exists()
 
 
@@ -373,7 +385,7 @@ def test_a_key_file_that_cannot_be_made_says_what_to_do(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    assert "Operation not permitted" in refused_key(place)
+    assert "Operation not permitted" in unusable_key(place)
     assert os.listdir(place) == []  # noqa: PTH208
 
 
@@ -381,7 +393,7 @@ def test_a_disk_that_is_full_leaves_no_half_key(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "write", lambda descriptor, data: 5)
-    assert "No space left" in refused_key(place)
+    assert "No space left" in unusable_key(place)
     assert os.listdir(place) == []  # noqa: PTH208
 
 
@@ -427,7 +439,7 @@ def test_without_platformdirs_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "platformdirs", None)
     for ask in (lambda: cache_dir(None), lambda: secrets_of(None, {})):
-        with pytest.raises(ImportError, match=r"opero\[disk\]"):
+        with pytest.raises(ImportError, match=r"pip install 'platformdirs"):
             ask()
     assert secrets_of(None, {secret.VARIABLE: "x" * 16}) == [b"x" * 16]
 

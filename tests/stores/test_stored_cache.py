@@ -200,6 +200,32 @@ def test_a_failure_is_not_stored(store, form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", [{}, {"cache_stale": 5}])
+def test_a_clock_that_was_set_back_makes_no_value_count_for_longer(
+    store, form, options, monkeypatch
+):
+    """As by NTP, or in a restored snapshot; a little is let pass, as clocks of hosts differ."""
+    function = decorated(of(form, "double"), store, cache_ttl=60, **options)
+    now = time.time()
+    function(1)
+    for back, count in [(3600, 2), (3590, 2), (3545, 2), (30, 3), (25, 3)]:
+        monkeypatch.setattr(time, "time", lambda back=back: now - back)
+        function(1)
+        assert len(runs()) == count, back
+
+
+def test_a_shorter_time_to_live_holds_for_what_is_there_already(store):
+    """A program that was changed does not serve yesterday's values for a minute of today."""
+    assert decorated(functions.double, store, cache_ttl=86_400)(1) == [1, 1, 0]
+    decorated(functions.double, store, cache_ttl=86_400)(1)
+    assert len(runs()) == 1
+    decorated(functions.double, store, cache_ttl=60)(1)
+    assert len(runs()) == 2
+    decorated(functions.double, store, cache_ttl=86_400)(1)
+    assert len(runs()) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_value_counts_for_its_time_to_live(store, form):
     """By the clock that tests move; the store ends it by its own."""
     function = decorated(of(form, "double"), store, cache_ttl=60)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,10 +41,11 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
 
     Raises:
         UnsafePlaceError: If somebody else owns the directory or could write to it.
+        UnusablePlaceError: If there is no directory there, and none can be, or there is no home.
         OSError: If it cannot be made or looked at.
         ImportError: If platformdirs is not installed.
         TypeError: If `given` is no path.
-        ValueError: If `given` is an empty path, or in the home of nobody.
+        ValueError: If `given` is an empty path.
     """
     if given is None:
         where = user_cache_directory()
@@ -57,13 +59,15 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
         try:
             where = Path(text).expanduser()
         except RuntimeError as error:
-            raise ValueError(f"cache_dir={given!r} is not allowed: no such home") from error
+            raise UnusablePlaceError(
+                f"cache_dir={given!r} is in a home that does not exist; choose another cache_dir="
+            ) from error
         mend = "mend that, or choose another cache_dir="
     entries = private_directory(where, "the cache directory", mend) / ENTRIES
     found = _find_or_make(entries)
     check = _Check("the cache directory", entries, f"remove it, or: chmod 700 {entries}")
     if not stat.S_ISDIR(found.st_mode):
-        check.refuse(entries, "is not a directory")
+        check.give_up(entries, "is not a directory")
     me = user_id()
     if me is not None:
         check.owner(entries, found, me)
@@ -85,6 +89,7 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
 
     Raises:
         UnsafePlaceError: If somebody else owns it or could write to it.
+        UnusablePlaceError: If there is something else in its place.
         OSError: If it cannot be made or looked at.
     """
     me = user_id()
@@ -109,7 +114,7 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
             check.owner(there, found, me, 0)
             links += 1
             if links > _LINKS:
-                check.refuse(there, "is a symbolic link without an end")
+                check.give_up(there, "is a symbolic link without an end")
             target = there.readlink()
             if target.is_absolute():
                 here = Path(target.anchor)
@@ -117,7 +122,7 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
             todo += _steps(target)
             continue
         if not stat.S_ISDIR(found.st_mode):
-            check.refuse(there, "is not a directory")
+            check.give_up(there, "is not a directory")
         check.owner(there, found, me, 0)
         if not found.st_mode & stat.S_ISVTX:
             check.writers(there, found)
@@ -132,33 +137,50 @@ def user_cache_directory() -> Path:
     """Return where the system wants the user's caches to be.
 
     Raises:
+        UnusablePlaceError: If the user has no home.
         ImportError: If platformdirs is not installed.
     """
     try:
         from platformdirs import user_cache_path
     except ImportError as error:
         raise _missing() from error
-    path: Path = user_cache_path("opero", appauthor=False)
-    return path
+    return _at_home(user_cache_path)
 
 
 def user_config_directory() -> Path:
     """Return where the system wants the user's settings to be.
 
     Raises:
+        UnusablePlaceError: If the user has no home.
         ImportError: If platformdirs is not installed.
     """
     try:
         from platformdirs import user_config_path
     except ImportError as error:
         raise _missing() from error
-    path: Path = user_config_path("opero", appauthor=False)
-    return path
+    return _at_home(user_config_path)
 
 
 def user_id() -> int | None:
     """Return our user id, None on a system that has none."""
     return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+class UnusablePlaceError(OSError):
+    """A place is of no use, though no danger either; the message says why, and what to do."""
+
+
+def _at_home(find: Callable[..., Path]) -> Path:
+    """Return the directory that platformdirs finds, if the user has a home."""
+    try:
+        path = find("opero", appauthor=False)
+        if path.parts[0].startswith("~"):  # what its older versions return then
+            raise RuntimeError
+    except RuntimeError as error:
+        raise UnusablePlaceError(
+            "there is no home directory; set HOME, or give cache_dir= and cache_secret="
+        ) from error
+    return path
 
 
 class _Check:
@@ -193,9 +215,16 @@ class _Check:
             self.refuse(there, f"can be written to by {who} (mode {mode:04o})")
 
     def refuse(self, there: Path, why: str) -> NoReturn:
-        """Say what is wrong with what is found `there`."""
+        """Say what is not safe about what is found `there`."""
         which = "it" if there == self.path else str(there)
         raise UnsafePlaceError(f"{self.what} {self.path} is not safe: {which} {why}; {self.mend}")
+
+    def give_up(self, there: Path, why: str) -> NoReturn:
+        """Say why what is found `there` is of no use."""
+        which = "it" if there == self.path else str(there)
+        raise UnusablePlaceError(
+            f"{self.what} {self.path} cannot be used: {which} {why}; {self.mend}"
+        )
 
 
 def _steps(path: Path) -> list[str]:

@@ -1,17 +1,22 @@
-"""From checked options to a `StoredCache`: directories, secrets, and stores opened once."""
+"""From checked options to a `StoredCache`: directories, secrets, and stores opened once.
+
+A place that others can write to is refused. One that cannot be used, or a user without a home,
+turns the cache off, with one warning: the function runs as without a cache.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from opero import forks
 from opero.locks import Lock
 
 from . import directories, secret
-from .backends import AsyncBackend, Backend, InThreads
+from .backends import AsyncBackend, Backend, InThreads, Swapped
 from .operations import AsyncOperations, Operations
 from .outages import Outage
 from .signing import Signer
@@ -29,11 +34,43 @@ class StoreHandle:
         outage: Tells whether it is worth asking.
     """
 
-    def __init__(self, what: str, backend: Backend, abackend: AsyncBackend) -> None:
+    def __init__(
+        self, what: str, backend: Backend, abackend: AsyncBackend, outage: Outage | None = None
+    ) -> None:
         self.what = what
         self.backend = Operations(backend)
         self.abackend = AsyncOperations(abackend)
-        self.outage: Outage = Outage(what)
+        self.outage: Outage = outage or Outage(what)
+
+
+class _Off(Outage):
+    """The state of a store that there is not: it is never asked."""
+
+    def blocks(self, *_: Any) -> bool:
+        self.failures += 1
+        return True
+
+
+class _Nothing:
+    """The backend of a store that there is not: nothing is in it, and nothing can be put there."""
+
+    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
+        return [None] * len(names)
+
+    def put_many(self, *_: Any) -> None:
+        return None
+
+    def delete(self, names: Sequence[str], /) -> list[bool]:
+        return [False] * len(names)
+
+    def scan(self, *_: Any) -> tuple[list[str], str | None]:
+        return [], None
+
+    def swap(self, *_: Any) -> Swapped:
+        return Swapped(None, None)
+
+    def close(self) -> None:
+        return None
 
 
 class _Opened:
@@ -58,6 +95,8 @@ class _Opened:
 
 _lock = Lock()
 _opened: list[_Opened] = []
+_reasons: set[str] = set()
+_LOGGER: Final = logging.getLogger("opero")
 _handles: dict[tuple[str, str], tuple[Any, StoreHandle]] = {}
 
 
@@ -77,12 +116,16 @@ def open_stored_cache(
         The stored_cache, which belongs to nobody yet.
 
     Raises:
-        UnsafePlaceError: If the cache directory or the key file is not safe.
+        UnsafePlaceError: If others can write to the cache directory or the key file.
         ImportError: If the backend's library is not installed; it says how to install it.
         ValueError: If the secret is too short, or the URL is none.
     """
-    opened = handle(plan)
-    signer = Signer(secret.secrets_of(plan.secret, os.environ), plan.pickles)
+    try:
+        opened = handle(plan)
+        secrets = secret.secrets_of(plan.secret, os.environ)
+    except OSError as error:
+        opened, secrets = _off(str(error)), [os.urandom(32)]
+    signer = Signer(secrets, plan.pickles)
     kind: type[StoredCache] = SyncStoredCache
     if asynchronous:
         from .aio import AsyncStoredCache
@@ -108,6 +151,8 @@ def _disk(plan: Any) -> StoreHandle:
 
     try:
         path = str(place())
+    except directories.UnusablePlaceError:
+        raise
     except OSError:  # it cannot be made: an outage, which the first call reports
         path = os.path.abspath(os.fspath(plan.directory or directories.user_cache_directory()))
     with _lock:
@@ -125,6 +170,18 @@ def _disk(plan: Any) -> StoreHandle:
             f"{found[0]!r} already"
         )
     return found[1]
+
+
+def _off(why: str) -> StoreHandle:
+    """Return a store in which nothing is, and say why, once for each reason."""
+    nothing = _Nothing()
+    with _lock:
+        first = why not in _reasons
+        _reasons.add(why)
+    if first:
+        _LOGGER.warning("the cache is off, and calls go on without it: %s", why)
+    what = "a cache that is off"
+    return StoreHandle(what, nothing, InThreads(nothing), _Off(what))
 
 
 def _redis(plan: Any) -> StoreHandle:

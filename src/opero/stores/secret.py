@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from opero.exceptions import UnsafePlaceError
 
-from .directories import private_directory, user_config_directory, user_id
+from .directories import UnusablePlaceError, private_directory, user_config_directory, user_id
 
 VARIABLE = "OPERO_CACHE_SECRET"
 """The environment variable that holds secrets."""
@@ -31,6 +31,10 @@ _LEAST = 16
 _SIZE = 32
 _NAME = "cache.key"
 _DRAFT = ".cache.key."
+_MEND = (
+    "remove it, and a new one is made (entries signed with the old one are lost), or give the "
+    f"secret by cache_secret= or {VARIABLE}"
+)
 _READ = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -64,7 +68,8 @@ def secrets_of(
     Raises:
         TypeError: If what is given is no str, no bytes and no list or tuple of them.
         ValueError: If a secret is too short, or there is none in what is given.
-        UnsafePlaceError: If others could have read or written the key file, or it cannot be made.
+        UnsafePlaceError: If others could have read or written the key file.
+        UnusablePlaceError: If there is none, and none can be made, or something else in its place.
         ImportError: If platformdirs is not installed, and the key file is asked for.
     """
     if given is not None:
@@ -81,7 +86,8 @@ def read_key_file(directory: Path) -> bytes:
         directory: Where it is; made if it is not there.
 
     Raises:
-        UnsafePlaceError: If others could have read or written it, or it cannot be made or read.
+        UnsafePlaceError: If others could have read or written it.
+        UnusablePlaceError: If it cannot be made or read, or is something else.
     """
     mend = f"mend that, or give the secret by cache_secret= or {VARIABLE}"
     path = directory / _NAME
@@ -92,12 +98,13 @@ def read_key_file(directory: Path) -> bytes:
         except FileNotFoundError:
             _make(path)
             descriptor = os.open(path, _READ)
+    except UnusablePlaceError:
+        raise
     except OSError as error:
+        why = error.strerror or type(error).__name__
         if error.errno in {errno.ELOOP, errno.EMLINK}:
-            _refuse(path, "it is a symbolic link")
-        raise UnsafePlaceError(
-            f"the key file {path} cannot be used: {error.strerror or type(error).__name__}; {mend}"
-        ) from error
+            why = "it is a symbolic link"
+        raise UnusablePlaceError(f"the key file {path} cannot be used: {why}; {mend}") from error
     try:
         return _read(descriptor, path)
     finally:
@@ -155,8 +162,6 @@ def _make(path: Path) -> None:
 def _read(descriptor: int, path: Path) -> bytes:
     """Read the key file, if it is what we or another process of ours have made."""
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        _refuse(path, "it is not a regular file")
     me = user_id()
     if me is not None:
         if found.st_uid != me:
@@ -164,13 +169,15 @@ def _read(descriptor: int, path: Path) -> bytes:
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             mode = stat.S_IMODE(found.st_mode)
             _refuse(path, f"others may have read or changed it (mode {mode:04o})")
-        if found.st_nlink > 1:
+        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
             _tidy(found, path.parent)
             if os.fstat(descriptor).st_nlink > 1:
                 _refuse(path, "it has another name (a hard link)")
+    if not stat.S_ISREG(found.st_mode):
+        _give_up(path, "it is not a regular file")
     data = os.read(descriptor, _SIZE + 1)
     if len(data) != _SIZE:
-        _refuse(path, f"it does not hold the {_SIZE} bytes of a key")
+        _give_up(path, f"it does not hold the {_SIZE} bytes of a key")
     return data
 
 
@@ -185,7 +192,8 @@ def _tidy(key: os.stat_result, directory: Path) -> None:
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
-    raise UnsafePlaceError(
-        f"the key file {path} is not safe: {why}; remove it, and a new one is made (entries signed "
-        f"with the old one are lost), or give the secret by cache_secret= or {VARIABLE}"
-    )
+    raise UnsafePlaceError(f"the key file {path} is not safe: {why}; {_MEND}")
+
+
+def _give_up(path: Path, why: str) -> NoReturn:
+    raise UnusablePlaceError(f"the key file {path} cannot be used: {why}; {_MEND}")

@@ -33,6 +33,9 @@ from .signing import Forged, NotEncodable, Signer
 _READING = frozenset({"get", "get_many", "count"})
 """What a store can do that nobody can write to: one that is full, or read-only."""
 
+_SKEW = 60.0
+"""How far, in seconds, the clocks of hosts that share a store may be apart."""
+
 
 class Unavailable(Exception):
     """The store is out of order: the call goes on without it."""
@@ -207,8 +210,13 @@ class StoredCache:
         return None if self.ttl is None else self.ttl + self.allowance
 
     def is_fresh(self, found: Any, clock: Any) -> bool:
-        """Tell whether an entry still counts."""
-        return bool(found.fresh_until > self.wall(clock))
+        """Return whether an entry still counts.
+
+        One that would count for longer than a new one was made before the clock was set back, or
+        under a longer `cache_ttl`: nobody knows how old it is.
+        """
+        left = found.fresh_until - self.wall(clock)
+        return bool(left > 0.0 and (self.ttl is None or left <= self.ttl + _SKEW))
 
     def hits(self, call: Any, found: Any) -> bool:
         """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
@@ -221,8 +229,10 @@ class StoredCache:
         return True
 
     def is_usable(self, found: Any, clock: Any) -> bool:
-        """Tell whether an entry may be served if there is nothing better."""
-        return bool(found.fresh_until + self.allowance > self.wall(clock))
+        """Return whether an entry may be served if there is nothing better."""
+        left = found.fresh_until - self.wall(clock)
+        longest = math.inf if self.ttl is None else self.ttl + _SKEW
+        return bool(-self.allowance < left <= longest)
 
     def is_due(self, found: Any, clock: Any) -> bool:
         """Tell whether this caller shall renew an entry before it is outdated.
