@@ -1,13 +1,63 @@
-"""The `opero` logger: silent until the program configures logging, or calls `configure_logging`."""
+"""The `opero` logger: silent until the program configures logging, or calls `configure_logging`.
+
+A record is one line, and has the fields of its event beside its text (`extra`), for handlers that
+write JSON. Arguments of calls are in neither.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
-_LOGGER = logging.getLogger("opero")
-_LOGGER.addHandler(logging.NullHandler())
-_journals: dict[str, Any] = {}
+from .exceptions import describe
+
+if TYPE_CHECKING:
+    from .events import Event
+
+LOGGER: Final = logging.getLogger("opero")
+LOGGER.addHandler(logging.NullHandler())
+
+LEVELS: Final = {
+    "hit": logging.DEBUG,
+    "permit_wait": logging.DEBUG,
+    "retry": logging.WARNING,
+    "fallback": logging.WARNING,
+    "give_up": logging.WARNING,
+    "deadline": logging.WARNING,
+    "stale": logging.WARNING,
+    "store_down": logging.WARNING,
+    "store_up": logging.INFO,
+    "worker_crash": logging.WARNING,
+    "map_start": logging.DEBUG,
+    "map_end": logging.DEBUG,
+}
+"""At which level an event is logged; the kinds that are not here are not."""
+
+FIELDS: Final = (
+    "kind",
+    "function",
+    "module",
+    "namespace",
+    "backend",
+    "mode",
+    "attempt",
+    "of",
+    "delay",
+    "seconds",
+    "error",
+    "reason",
+    "call",
+    "store",
+    "worker",
+    "workers",
+    "items",
+    "failed",
+)
+"""The fields of an event that a record has too, behind `opero_`; a record has them all."""
+
+_LONGEST: Final = 1000
+_watchers: list[Callable[[], object]] = []
 
 
 class _Levels(dict[int, bool]):
@@ -18,25 +68,114 @@ class _Levels(dict[int, bool]):
 
     def clear(self) -> None:
         super().clear()
-        for events in _journals.values():
-            events.forget()
+        for watcher in _watchers:
+            watcher()
 
 
-_WATCHED = type(getattr(_LOGGER, "_cache", None)) is dict
-if _WATCHED:
-    _LOGGER._cache = _Levels()  # type: ignore[attr-defined]
+WATCHED: Final = type(getattr(LOGGER, "_cache", None)) is dict
+"""Whether a change of levels is noticed."""
+
+if WATCHED:
+    LOGGER._cache = _Levels()  # type: ignore[attr-defined]
 
 
-def events(core: Any) -> Any:
-    """Return the events that functions of this implementation write to.
+def when_levels_change(watcher: Callable[[], object]) -> None:
+    """Call `watcher` whenever the level of any logger changes, if `WATCHED`."""
+    _watchers.append(watcher)
+
+
+def write(event: Event) -> None:
+    """Write an event to the log, if its kind is logged and its level enabled."""
+    level = LEVELS.get(event.kind)
+    if level is None or not LOGGER.isEnabledFor(level):
+        return
+    if event.kind == "stale" and event.error is None:
+        level = logging.DEBUG  # nothing is wrong: another process is at it
+        if not LOGGER.isEnabledFor(level):
+            return
+    template, values = _line_of(event)
+    extra = {f"opero_{name}": getattr(event, name) for name in FIELDS}
+    if event.error is not None:
+        extra["opero_error"] = one_line(describe(event.error))
+    LOGGER.log(level, template, *values, extra=extra)
+
+
+def warn(template: str, *values: Any) -> None:
+    """Write a warning that is no event.
 
     Args:
-        core: A `hotpath.Core`.
+        template: The text, as in `logging`.
+        *values: What goes into it.
     """
-    kept = _journals.get(core.name)
-    if kept is None:
-        kept = _journals.setdefault(core.name, core.Events(_LOGGER, _WATCHED))
-    return kept
+    lines = [one_line(value) if isinstance(value, str) else value for value in values]
+    LOGGER.warning(template, *lines, extra=dict.fromkeys(_EXTRA))
+
+
+_EXTRA: Final = tuple(f"opero_{name}" for name in FIELDS)
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line: what is not printable is escaped, and the end cut if need be."""
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
+    """Return the line of an event, as a template and what goes into it."""
+    name = "a call" if event.function is None else event.function
+    error = None if event.error is None else one_line(describe(event.error))
+    why = "" if event.reason is None else one_line(event.reason)
+    failed = name, event.attempt, event.of, error
+    match event.kind:
+        case "hit":
+            return "%s: cache hit", (name,)
+        case "permit_wait":
+            return "%s: permit after %.3f s", (name, event.seconds)
+        case "retry":
+            return (
+                "%s: attempt %d of %d failed with %s; retrying in %.3f s%s",
+                (*failed, event.delay, why and f", as {why}"),
+            )
+        case "fallback":
+            template = "%s: attempt %d of %d failed with %s; trying the next fallback value"
+            return template, failed
+        case "give_up":
+            return "%s: attempt %d of %d failed with %s; giving up%s", (*failed, why and f", as {why}")
+        case "deadline":
+            return "%s: out of time after %.3g s: %s", (name, event.seconds, why)
+        case "stale" if error is None:
+            template = "%s: another caller renews the value; the last one is served"
+            return template, (name,)
+        case "stale":
+            template = "%s: the run failed with %s; the last value is served, outdated for %.1f s"
+            return template, (name, error, event.seconds)
+        case "store_down":
+            return "%s is out of order (%s); %s", (event.store, error, why)
+        case "store_up":
+            return "%s works again, after %.1f s; %s", (event.store, event.seconds, why)
+        case "worker_crash":
+            return "%s: worker %d of the map: %s", (name, event.worker, error)
+        case "map_start":
+            return (
+                "%s: a map of %s begins, mode %s, with %d workers",
+                (name, _counted(event.items), event.mode, event.workers),
+            )
+        case _:
+            return (
+                "%s: a map of %s ends after %.3f s, %d failed%s",
+                (name, _counted(event.items), event.seconds, event.failed, why and f"; {why}"),
+            )
+
+
+def _counted(items: int | None) -> str:
+    if items is None:
+        return "an unknown number of items"
+    return f"{items} item{'' if items == 1 else 's'}"
 
 
 def get_logger(name: str | None = None) -> logging.Logger:
@@ -45,7 +184,7 @@ def get_logger(name: str | None = None) -> logging.Logger:
     Args:
         name: The name of a child of it; None for the logger itself.
     """
-    return _LOGGER if name is None else _LOGGER.getChild(name)
+    return LOGGER if name is None else LOGGER.getChild(name)
 
 
 def configure_logging(
@@ -61,13 +200,13 @@ def configure_logging(
     Returns:
         The logger.
     """
-    for handler in _LOGGER.handlers:
+    for handler in LOGGER.handlers:
         if handler.get_name() == "opero.configure_logging":
             break
     else:
         handler = logging.StreamHandler()
         handler.set_name("opero.configure_logging")
-        _LOGGER.addHandler(handler)
+        LOGGER.addHandler(handler)
     handler.setFormatter(logging.Formatter(format))
-    _LOGGER.setLevel(level)
-    return _LOGGER
+    LOGGER.setLevel(level)
+    return LOGGER

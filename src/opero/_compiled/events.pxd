@@ -2,7 +2,10 @@
 
 cdef class Events:
     cdef readonly object logger
+    cdef readonly dict listeners
     cdef readonly bint watched
-    cdef public int debug
-    cpdef hit(self, str name)
-    cpdef permit(self, str name, double waited)
+    cdef public int heeded
+    cdef public long long changes
+    cpdef hit(self, object call)
+    cpdef miss(self, object call)
+    cpdef permit(self, object call, double waited)

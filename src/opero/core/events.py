@@ -1,7 +1,7 @@
-"""What opero writes to its logger: names, numbers and errors, never arguments.
+"""What happens in calls, as far as the hot path sees it: counted here, told by `opero.events`.
 
-Hits and permits are written at DEBUG, and a hit must not pay for a question to `logging`. So the
-answer is kept in `debug`, and forgotten when `logs` sees that any logger's level has changed.
+A hit, a miss and a permit must not pay for a question to `logging` or to listeners. So one answer
+for all of them is kept in `heeded`, and forgotten when any logger's level or any listener changes.
 """
 
 from __future__ import annotations
@@ -9,92 +9,157 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from typing import Any
 
 _DEBUG = 10
 _WARNING = 30
 
 
 class Events:
-    """Writes to one logger.
+    """The door that everything which happens goes through, for one half of opero.
 
     Attributes:
-        logger: Where to.
-        debug: 1 if DEBUG is enabled, 0 if not, -1 if that has to be asked.
-        watched: Whether somebody resets `debug` to -1 when a level changes.
+        logger: Where the log goes.
+        listeners: Who listens, by the kind of the event; both halves share it.
+        watched: Whether somebody calls `forget` when a level changes.
+        heeded: 1 if anybody heeds hits, misses or permits, 0 if nobody does, -1 if that has to be
+            asked.
+        changes: How often `forget` was called.
     """
 
-    __slots__ = ("debug", "logger", "watched")
+    __slots__ = ("changes", "heeded", "listeners", "logger", "watched")
 
-    def __init__(self, logger: logging.Logger, watched: bool) -> None:
+    def __init__(self, logger: logging.Logger, listeners: dict[str, Any], watched: bool) -> None:
         self.logger: logging.Logger = logger
+        self.listeners: dict[str, Any] = listeners
         self.watched: bool = watched
-        self.debug: int = -1
+        self.heeded: int = -1
+        self.changes: int = 0
 
     def forget(self) -> None:
-        """Ask anew whether DEBUG is enabled."""
-        self.debug = -1
+        """Ask anew who heeds hits, misses and permits."""
+        self.changes += 1
+        self.heeded = -1
 
-    def hit(self, name: str) -> None:
-        """Write that a call of `name` was answered from the cache."""
-        if self.listens():
-            self.logger.debug("%s: cache hit", name)
+    # --- on the straight path: called only if `heeded` is not 0 ---------------------------------
 
-    def permit(self, name: str, waited: float) -> None:
-        """Write that an attempt of `name` got its permit after `waited` seconds."""
-        if self.listens():
-            self.logger.debug("%s: permit after %.3f s", name, waited)
+    def hit(self, call: Any) -> None:
+        """Tell that a call was answered from the cache."""
+        if self.is_heeded():
+            self.tell("hit", call)
 
-    def retry(
-        self, name: str, attempt: int, delay: float, error: BaseException, asked: bool = False
-    ) -> None:
-        """Write that attempt number `attempt` failed and another follows after `delay` seconds.
+    def miss(self, call: Any) -> None:
+        """Tell that a call found no value in the cache."""
+        if self.is_heeded():
+            self.tell("miss", call)
+
+    def permit(self, call: Any, waited: float) -> None:
+        """Tell that an attempt got its permit after `waited` seconds."""
+        if self.is_heeded():
+            self.tell("permit_wait", call, seconds=waited)
+
+    # --- when something went wrong --------------------------------------------------------------
+
+    def retry(self, call: Any, attempts: Any, error: BaseException) -> None:
+        """Count and tell that an attempt failed and another round follows after a delay.
 
         Args:
-            name: The function's name.
-            attempt: The number of the attempt.
-            delay: The seconds.
+            call: The call.
+            attempts: The account of its attempts.
             error: What the attempt raised.
-            asked: Whether it is the server that asked for this delay.
         """
-        if self.warns():
-            self.logger.warning(
-                "%s: attempt %d failed with %s: %s; retrying in %.3f s%s",
-                name,
-                attempt,
-                type(error).__name__,
+        call.add("retries", 1)
+        if self.is_wanted("retry"):
+            self.tell_attempt(
+                "retry",
+                call,
+                attempts,
                 error,
-                delay,
-                ", as the server asked" if asked else "",
+                attempts.delay / 1e9,
+                "the server asked for this delay" if attempts.heeds else None,
             )
 
-    def fallback(self, name: str, attempt: int, error: BaseException) -> None:
-        """Write that attempt number `attempt` failed and the next fallback value follows."""
-        if self.warns():
-            self.logger.warning(
-                "%s: attempt %d failed with %s: %s; trying the next fallback value",
-                name,
-                attempt,
-                type(error).__name__,
-                error,
+    def fallback(self, call: Any, attempts: Any, error: BaseException) -> None:
+        """Count and tell that an attempt failed and the next fallback value follows at once."""
+        call.add("fallbacks", 1)
+        if self.is_wanted("fallback"):
+            self.tell_attempt("fallback", call, attempts, error, 0.0)
+
+    def give_up(
+        self, call: Any, attempts: Any, error: BaseException, reason: str | None = None
+    ) -> None:
+        """Tell that no attempt follows the one that raised `error`."""
+        if self.is_wanted("give_up"):
+            self.tell_attempt("give_up", call, attempts, error, None, reason)
+
+    def deadline(self, call: Any, attempts: Any, reason: str) -> None:
+        """Tell that a call has run out of time.
+
+        Args:
+            call: The call.
+            attempts: The account of its attempts; None if none has failed.
+            reason: What took, or would have taken, too long.
+        """
+        if self.is_wanted("deadline"):
+            error = attempts.errors[-1] if attempts is not None and attempts.errors else None
+            self.tell_attempt(
+                "deadline", call, attempts, error, None, reason, call.timeout / 1e9
             )
 
-    def unanswered(self, name: str, trouble: str) -> None:
-        """Write that `retry_after` of `name` gave no answer that could be used."""
-        self.logger.warning("%s: retry_after is not heeded: %s", name, trouble)
+    def warn(self, name: str, text: str) -> None:
+        """Write a warning about a function that is no event: `text` holds no argument of a call."""
+        if self.is_wanted(None):
+            from opero.logs import warn
 
-    def unstored(self, name: str, error: BaseException) -> None:
-        """Write that a value of `name` could not be stored."""
-        self.logger.warning("%s: the value is not cached: %s", name, type(error).__name__)
+            warn("%s: %s", name, text)
 
-    def listens(self) -> bool:
-        """Tell whether DEBUG is enabled, and remember the answer if that is safe."""
-        enabled = self.logger.isEnabledFor(_DEBUG)
+    def tell_attempt(
+        self,
+        kind: str,
+        call: Any,
+        attempts: Any,
+        error: BaseException | None,
+        delay: float | None = None,
+        reason: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Tell what follows a failed attempt."""
+        self.tell(
+            kind,
+            call,
+            attempt=0 if attempts is None else len(attempts.errors),
+            of=call.policy.rounds * (1 if attempts is None else attempts.width),
+            delay=delay,
+            seconds=seconds,
+            error=error,
+            reason=reason,
+            call=None if attempts is None else id(attempts),
+        )
+
+    # --- who wants to know ----------------------------------------------------------------------
+
+    def tell(self, kind: str, source: Any, **fields: Any) -> None:
+        """Log an event and tell the listeners."""
+        from opero.events import tell
+
+        tell(kind, source.origin, **fields)
+
+    def is_heeded(self) -> bool:
+        """Return whether anybody heeds hits, misses or permits; remember it if that is safe."""
+        changes = self.changes
+        heeded = self.logger.isEnabledFor(_DEBUG) or not self.listeners.keys().isdisjoint(
+            ("hit", "miss", "permit_wait")
+        )
         if self.watched:
-            self.debug = 1 if enabled else 0
-        return enabled
+            self.heeded = 1 if heeded else 0
+            if self.changes != changes:  # meanwhile, in another thread
+                self.heeded = -1
+        return heeded
 
-    def warns(self) -> bool:
-        """Tell whether a warning would reach anybody; a record that nobody reads is dear."""
+    def is_wanted(self, kind: str | None) -> bool:
+        """Return whether an event of this kind, or a warning, would reach anybody."""
+        if kind in self.listeners:
+            return True
         if not self.logger.isEnabledFor(_WARNING):
             return False
         from logging import NullHandler

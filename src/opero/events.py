@@ -1,0 +1,257 @@
+"""Everything that happens goes through here: it is logged, and listeners are told.
+
+    core.Events.retry(...)  counts --.
+    stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
+                                              -> each listener of that kind
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from difflib import get_close_matches
+from inspect import iscoroutinefunction
+from typing import Any, NamedTuple
+
+from . import forks, logs
+from .exceptions import describe
+from .locks import Lock
+
+
+class Event(NamedTuple):
+    """One thing that happened, as a listener gets it; a field that a kind does not use is None.
+
+    There are no arguments and no results in it. The error is the exception itself; a listener that
+    keeps it keeps its traceback, and what the function had in its variables.
+
+    Attributes:
+        kind: What happened: one of `opero.events.KINDS`.
+        time: The time of day, in seconds since 1970.
+        function: The qualified name of the decorated function.
+        module: The function's module.
+        namespace: The namespace of its cache.
+        backend: Where its cache is: "memory", "disk" or "redis".
+        mode: "sync" or "async" for a call; the `mode` of the map for an item of a map.
+        attempt: The number of the attempt that has failed, counted from 1.
+        of: The greatest number of attempts of this call.
+        delay: Seconds until the next attempt.
+        seconds: Seconds that it took; what exactly depends on the kind.
+        error: The exception.
+        reason: Why, in words.
+        call: A number that the events of one call share from its first failure on. Calls that run
+            at the same time have different ones; a later call may have it again.
+        store: The store or the limiter's place that failed, in words.
+        worker: The number of the map's worker, counted from 0.
+        workers: How many workers the map has.
+        items: How many items the map has, as far as that is known.
+        failed: How many of them failed for good.
+    """
+
+    kind: str
+    time: float
+    function: str | None = None
+    module: str | None = None
+    namespace: str | None = None
+    backend: str | None = None
+    mode: str | None = None
+    attempt: int | None = None
+    of: int | None = None
+    delay: float | None = None
+    seconds: float | None = None
+    error: BaseException | None = None
+    reason: str | None = None
+    call: int | None = None
+    store: str | None = None
+    worker: int | None = None
+    workers: int | None = None
+    items: int | None = None
+    failed: int | None = None
+
+
+class Origin(NamedTuple):
+    """The fields of an event that say where it comes from (see `Event`)."""
+
+    function: str | None = None
+    module: str | None = None
+    namespace: str | None = None
+    backend: str | None = None
+    mode: str | None = None
+
+
+NOWHERE = Origin()
+"""The origin of what belongs to no function, such as an outage of a store."""
+
+KINDS: tuple[str, ...] = (
+    "hit",
+    "miss",
+    "retry",
+    "fallback",
+    "give_up",
+    "permit_wait",
+    "deadline",
+    "stale",
+    "refresh",
+    "breaker",
+    "store_down",
+    "store_up",
+    "worker_crash",
+    "map_start",
+    "map_end",
+)
+"""The kinds of events; "refresh" and "breaker" are reserved, nothing tells them yet."""
+
+Listener = Callable[[Event], object]
+
+_listeners: dict[str, tuple[_Subscription, ...]] = {}
+"""Who listens, by kind; a tuple is replaced and never changed, and there is no empty one."""
+
+_halves: dict[str, Any] = {}
+_lock = Lock()
+_here = threading.local()
+
+
+class _Subscription:
+    """One listener.
+
+    Attributes:
+        listener: It.
+        active: Whether it is told; false after its end, also for the event being told just now.
+        warned: Whether the log says already that it raises.
+    """
+
+    __slots__ = ("active", "listener", "warned")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.active = True
+        self.warned = False
+
+
+def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
+    """Call `listener` whenever something happens, until you end it.
+
+    The listener is called in the thread, or in the task, in which it happens, and the call goes on
+    when the listener returns, so it should be quick. What it raises is logged, once, and has no
+    other effect. It is not told of what it causes itself.
+
+    Args:
+        listener: An ordinary function; it gets one `Event`.
+        *kinds: The kinds of events it wants (see `Event`); none means all.
+
+    Returns:
+        A function that ends it. You may call it in the listener, and more than once.
+
+    Raises:
+        TypeError: If the listener cannot be called, or is a coroutine function.
+        ValueError: If there is no such kind of event.
+    """
+    if not callable(listener):
+        hint = ": the listener comes first, then the kinds" if isinstance(listener, str) else ""
+        raise TypeError(f"subscribe() needs a function, not {listener!r}{hint}")
+    if iscoroutinefunction(listener) or iscoroutinefunction(getattr(listener, "__call__", None)):
+        raise TypeError(
+            f"subscribe() needs an ordinary function, and {_name_of(listener)} is a coroutine "
+            f"function: let an ordinary one put the event into a queue that a task reads"
+        )
+    for kind in kinds:
+        _check_kind(kind)
+    subscription = _Subscription(listener)
+    wanted = tuple(dict.fromkeys(kinds)) or KINDS
+    with _lock:
+        for kind in wanted:
+            _listeners[kind] = (*_listeners.get(kind, ()), subscription)
+    _forget()
+
+    def unsubscribe() -> None:
+        subscription.active = False
+        with _lock:
+            for kind in wanted:
+                left = tuple(each for each in _listeners.get(kind, ()) if each is not subscription)
+                if left:
+                    _listeners[kind] = left
+                else:
+                    _listeners.pop(kind, None)
+        _forget()
+
+    return unsubscribe
+
+
+def _check_kind(kind: Any) -> None:
+    if not isinstance(kind, str):
+        raise TypeError(f"subscribe(): a kind of event is a string, not {kind!r}")
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"subscribe(): there is no event {kind!r}; {hint}There are {', '.join(KINDS)}"
+        )
+
+
+def of_half(core: Any) -> Any:
+    """Return the events of one half of opero, a `hotpath.Core`; the same object each time."""
+    found = _halves.get(core.name)
+    if found is None:
+        made = core.Events(logs.LOGGER, _listeners, logs.WATCHED)
+        found = _halves.setdefault(core.name, made)
+    return found
+
+
+def _forget() -> None:
+    """Let both halves ask anew who heeds what happens."""
+    for events in list(_halves.values()):
+        events.forget()
+
+
+logs.when_levels_change(_forget)
+
+
+def tell(kind: str, origin: Origin = NOWHERE, **fields: Any) -> None:
+    """Log an event and tell those who listen.
+
+    Args:
+        kind: One of `KINDS`.
+        origin: Where it comes from.
+        **fields: The other fields of the `Event`.
+    """
+    event = Event(kind, time.time(), *origin, **fields)
+    logs.write(event)
+    subscriptions = _listeners.get(kind, ())
+    if not subscriptions or getattr(_here, "telling", False):
+        return
+    _here.telling = True
+    try:
+        for subscription in subscriptions:
+            if subscription.active:
+                _tell_one(subscription, event)
+    finally:
+        _here.telling = False
+
+
+def _tell_one(subscription: _Subscription, event: Event) -> None:
+    try:
+        subscription.listener(event)
+    except Exception as error:  # noqa: BLE001 - a listener must not break a call
+        if not subscription.warned:
+            subscription.warned = True
+            logs.warn(
+                "the listener %s raised %s; it is told of further events, and this is said once",
+                _name_of(subscription.listener),
+                describe(error),
+            )
+
+
+def _name_of(listener: Any) -> str:
+    try:
+        return str(getattr(listener, "__qualname__", None) or type(listener).__qualname__)
+    except Exception:  # noqa: BLE001 - an object that answers nothing
+        return "(one without a name)"
+
+
+def _after_fork() -> None:
+    """Make the lock anew, in a child process: another thread may have held it."""
+    global _lock
+    _lock = Lock()
+
+
+forks.register("flights", after_in_child=_after_fork)
