@@ -66,8 +66,8 @@ def test_a_retry_is_written_at_warning_with_function_attempt_delay_and_error(
         function()
     name = function.__qualname__
     assert messages(caplog) == [
-        f"{name}: attempt 1 failed with ValueError: first; retrying in 1.000 s",
-        f"{name}: attempt 2 failed with KeyError: 'second'; retrying in 2.000 s",
+        f"{name}: attempt 1 of 3 failed with ValueError: first; retrying in 1.000 s",
+        f"{name}: attempt 2 of 3 failed with KeyError: 'second'; retrying in 2.000 s",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
@@ -84,7 +84,7 @@ def test_a_fallback_is_written_at_warning(
         return "value"
 
     function(["secret a", "secret b"])
-    what = "attempt 1 failed with ValueError: refused; trying the next fallback value"
+    what = "attempt 1 of 2 failed with ValueError: refused; trying the next fallback value"
     assert messages(caplog) == [f"{function.__qualname__}: {what}"]
     assert caplog.records[0].levelno == logging.WARNING
 
@@ -103,9 +103,10 @@ def test_awaited_functions_write_the_same(
     name = function.__qualname__
     next_value = "trying the next fallback value"
     assert messages(caplog) == [
-        f"{name}: attempt 1 failed with ValueError: 1; {next_value}",
-        f"{name}: attempt 2 failed with ValueError: 1; retrying in 1.000 s",
-        f"{name}: attempt 3 failed with ValueError: 1; {next_value}",
+        f"{name}: attempt 1 of 4 failed with ValueError: 1; {next_value}",
+        f"{name}: attempt 2 of 4 failed with ValueError: 1; retrying in 1.000 s",
+        f"{name}: attempt 3 of 4 failed with ValueError: 1; {next_value}",
+        f"{name}: attempt 4 of 4 failed with ValueError: 1; giving up",
     ]
 
 
@@ -327,7 +328,10 @@ def test_a_program_that_configures_logging_itself_sees_the_warnings() -> None:
     """The usual way is enough."""
     code = "import logging\nlogging.basicConfig()\n" + SILENT
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"WARNING:opero:function: attempt 1 failed with .*\n", run.stderr)
+    assert re.fullmatch(
+        r"WARNING:opero:function: attempt 1 of 2 failed with .*\n.*: attempt 2 of 2 failed with .*; giving up\n",
+        run.stderr,
+    )
 
 
 # --- conveniences ---------------------------------------------------------------------------------
@@ -388,4 +392,6 @@ def test_configured_logging_shows_what_functions_do(
     function = fails_twice()
     with skip_waits():
         function()
-    assert capsys.readouterr().err.startswith(f"WARNING {function.__qualname__}: attempt 1 failed")
+    assert capsys.readouterr().err.startswith(
+        f"WARNING {function.__qualname__}: attempt 1 of 3 failed"
+    )

@@ -24,6 +24,7 @@ NAMES = [
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
+    "Event",
     "OperoError",
     "ParallelMode",
     "Progress",
@@ -45,6 +46,7 @@ NAMES = [
     "operomap",
     "opmap",
     "retry_after",
+    "subscribe",
     "transient_error",
 ]
 

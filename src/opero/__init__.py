@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from opero.map.progress import Progress
 
+    from .events import Event, subscribe
     from .functions import CacheBackend, ParallelMode
     from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
@@ -46,6 +47,7 @@ __all__ = [
     "CacheConfig",
     "CacheKeyError",
     "DeadlineExceeded",
+    "Event",
     "OperoError",
     "ParallelMode",
     "Progress",
@@ -67,12 +69,14 @@ __all__ = [
     "operomap",
     "opmap",
     "retry_after",
+    "subscribe",
     "transient_error",
 ]
 
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
     "CacheBackend": "functions",
     "CacheConfig": "options",
+    "Event": "events",
     "ParallelMode": "functions",
     "Progress": "map.progress",
     "RateLimitConfig": "options",
@@ -80,6 +84,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "configure_logging": "logs",
     "get_logger": "logs",
     "retry_after": "http_errors",
+    "subscribe": "events",
     "transient_error": "http_errors",
 }
 

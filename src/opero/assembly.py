@@ -46,7 +46,7 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
     """
     import inspect
 
-    from . import logs
+    from .events import Origin, of_half
 
     if isinstance(function, staticmethod):
         return staticmethod(decorate(function.__func__, plan))
@@ -75,7 +75,7 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
         from .runners import sync as runner
 
         call = core.Call
-    events = logs.events(core)
+    events = of_half(core)
     if plan.cache is not None and plan.cache.backend != "memory":
         stored_cache = _stored_cache(
             function, face, name, plan.cache, call is core.AsyncCall, events
@@ -108,6 +108,13 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
         store,
         instances,
         stored_cache,
+    )
+    wrapper.origin = Origin(
+        name,
+        getattr(face, "__module__", None),
+        None if plan.cache is None else plan.cache.namespace,
+        None if plan.cache is None else plan.cache.backend,
+        "async" if call is core.AsyncCall else "sync",
     )
     if _is_method(face, signature):
         wrapper.become_method()
@@ -145,6 +152,7 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
         raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
     call = decorate(function, checked)
     check_function(plan, call, _signature(function))
+    call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
     return Map(call, plan)
 
 

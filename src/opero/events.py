@@ -1,8 +1,8 @@
 """Everything that happens goes through here: it is logged, and listeners are told.
 
-    core.Events.retry(...)  counts --.
-    stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
-                                              -> each listener of that kind
+core.Events.retry(...)  counts --.
+stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
+-> each listener of that kind
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Event(NamedTuple):
         store: The store or the limiter's place that failed, in words.
         worker: The number of the map's worker, counted from 0.
         workers: How many workers the map has.
-        items: How many items the map has, as far as that is known.
-        failed: How many of them failed for good.
+        items: How many items the map has, or at its end had done; None if that is not known.
+        failed: How many of them failed for good; how many operations of a store failed.
     """
 
     kind: str
@@ -149,7 +149,7 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
     if not callable(listener):
         hint = ": the listener comes first, then the kinds" if isinstance(listener, str) else ""
         raise TypeError(f"subscribe() needs a function, not {listener!r}{hint}")
-    if iscoroutinefunction(listener) or iscoroutinefunction(getattr(listener, "__call__", None)):
+    if iscoroutinefunction(listener) or iscoroutinefunction(type(listener).__call__):
         raise TypeError(
             f"subscribe() needs an ordinary function, and {_name_of(listener)} is a coroutine "
             f"function: let an ordinary one put the event into a queue that a task reads"
@@ -181,7 +181,7 @@ def _check_kind(kind: Any) -> None:
     if not isinstance(kind, str):
         raise TypeError(f"subscribe(): a kind of event is a string, not {kind!r}")
     if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, 1)
+        near = get_close_matches(kind.removesuffix("s"), KINDS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"subscribe(): there is no event {kind!r}; {hint}There are {', '.join(KINDS)}"
@@ -214,9 +214,13 @@ def tell(kind: str, origin: Origin = NOWHERE, **fields: Any) -> None:
         origin: Where it comes from.
         **fields: The other fields of the `Event`.
     """
-    event = Event(kind, time.time(), *origin, **fields)
-    logs.write(event)
     subscriptions = _listeners.get(kind, ())
+    logged = logs.is_logged(kind)
+    if not (logged or subscriptions):
+        return
+    event = Event(kind, time.time(), *origin, **fields)
+    if logged:
+        logs.write(event)
     if not subscriptions or getattr(_here, "telling", False):
         return
     _here.telling = True
@@ -250,8 +254,8 @@ def _name_of(listener: Any) -> str:
 
 def _after_fork() -> None:
     """Make the lock anew, in a child process: another thread may have held it."""
-    global _lock
+    global _lock  # noqa: PLW0603 - the old one stays taken for good
     _lock = Lock()
 
 
-forks.register("flights", after_in_child=_after_fork)
+forks.register("listeners", after_in_child=_after_fork)

@@ -84,11 +84,15 @@ def when_levels_change(watcher: Callable[[], object]) -> None:
     _watchers.append(watcher)
 
 
+def is_logged(kind: str) -> bool:
+    """Return whether events of this kind are logged, and their level is enabled."""
+    level = LEVELS.get(kind)
+    return level is not None and LOGGER.isEnabledFor(level)
+
+
 def write(event: Event) -> None:
-    """Write an event to the log, if its kind is logged and its level enabled."""
-    level = LEVELS.get(event.kind)
-    if level is None or not LOGGER.isEnabledFor(level):
-        return
+    """Write an event, of a kind that is logged, to the log."""
+    level = LEVELS[event.kind]
     if event.kind == "stale" and event.error is None:
         level = logging.DEBUG  # nothing is wrong: another process is at it
         if not LOGGER.isEnabledFor(level):
@@ -139,13 +143,14 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "retry":
             return (
                 "%s: attempt %d of %d failed with %s; retrying in %.3f s%s",
-                (*failed, event.delay, why and f", as {why}"),
+                (*failed, event.delay, why and ", as the server asked"),
             )
         case "fallback":
             template = "%s: attempt %d of %d failed with %s; trying the next fallback value"
             return template, failed
         case "give_up":
-            return "%s: attempt %d of %d failed with %s; giving up%s", (*failed, why and f", as {why}")
+            template = "%s: attempt %d of %d failed with %s; giving up%s"
+            return template, (*failed, why and f", as {why}")
         case "deadline":
             return "%s: out of time after %.3g s: %s", (name, event.seconds, why)
         case "stale" if error is None:
@@ -157,7 +162,10 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "store_down":
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":
-            return "%s works again, after %.1f s; %s", (event.store, event.seconds, why)
+            return (
+                "%s works again, after %.1f s in which %d operations failed or were left out",
+                (event.store, event.seconds, event.failed),
+            )
         case "worker_crash":
             return "%s: worker %d of the map: %s", (name, event.worker, error)
         case "map_start":

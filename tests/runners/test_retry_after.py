@@ -584,9 +584,9 @@ def test_the_log_says_that_the_server_asked(kind: str, caplog: pytest.LogCapture
     lines = [line.getMessage() for line in caplog.records]
     assert len(lines) == 2
     assert lines[0].endswith(
-        "attempt 1 failed with Busy: 9; retrying in 9.000 s, as the server asked"
+        "attempt 1 of 3 failed with Busy: 9; retrying in 9.000 s, as the server asked"
     )
-    assert lines[1].endswith("attempt 2 failed with Busy: 0.001; retrying in 1.000 s")
+    assert lines[1].endswith("attempt 2 of 3 failed with Busy: 0.001; retrying in 1.000 s")
 
 
 @pytest.mark.parametrize("kind", KINDS)

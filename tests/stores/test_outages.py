@@ -153,7 +153,7 @@ def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(clock, log):
             raise RuntimeError
 
     Outage("the store", clock).failed(Broken())
-    assert "(Broken)" in log()[0][1]
+    assert "(Broken (its message cannot be shown))" in log()[0][1]
 
 
 def test_threads_that_fail_together_make_one_warning(clock, log):

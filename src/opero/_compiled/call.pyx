@@ -149,6 +149,7 @@ cdef class _Wrapper:
     cdef readonly object runner
     cdef readonly Clock clock
     cdef readonly Events events
+    cdef public object origin
     cdef readonly Policy policy
     cdef readonly Fallback fallback
     cdef readonly tuple queues
@@ -401,7 +402,7 @@ cdef class _Wrapper:
         try:
             return store.reserve(key)
         except Exception as error:
-            self.events.unstored(self.name, error)
+            self.events.not_cached(self.name, error)
             return None
 
     cdef MemoryStore backend(self, PyObject *const *args, Py_ssize_t count):
@@ -609,7 +610,7 @@ cdef class Call(_Wrapper):
             if gil.look_up(store.flights, key) is flight:
                 return store.flights.pop(key, None) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
-            self.events.unstored(self.name, error)
+            self.events.not_cached(self.name, error)
         return False
 
     cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
@@ -617,7 +618,7 @@ cdef class Call(_Wrapper):
         try:
             return gil.look_up(store.flights, key) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up
-            self.events.unstored(self.name, error)
+            self.events.not_cached(self.name, error)
         return False
 
     cdef object attempt(
@@ -662,8 +663,8 @@ cdef class Call(_Wrapper):
         cdef PyObject *result
         if passed < PyTuple_GET_SIZE(self.gates):
             return self.run(args, argsf, names, deadline, None, passed)
-        if self.events.debug:
-            self.events.permit(self.name, 0.0)
+        if self.events.heeded:
+            self.events.permit(self, 0.0)
         opero_add(&self.counts[ATTEMPTS], 1)
         result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
         if result is NULL:
@@ -700,8 +701,8 @@ cdef PyObject *first_attempt(
             return owned(self.run(args, argsf, names, deadline, None, 0))
         if self.guarded:
             return owned(self.guarded_attempt(args, argsf, names, deadline, now))
-        if self.events.debug:
-            self.events.permit(self.name, 0.0)
+        if self.events.heeded:
+            self.events.permit(self, 0.0)
     opero_add(&self.counts[ATTEMPTS], 1)
     result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
     if result is not NULL:
@@ -752,12 +753,14 @@ cdef PyObject *call_cached(
     entry = store.find(key)
     if entry is not None:
         opero_add(&self.counts[HITS], 1)
-        if self.events.debug:
-            self.events.hit(self.name)
+        if self.events.heeded:
+            self.events.hit(self)
         if gil.FREE_THREADED:
             return owned(value_of(entry))
         return owned(entry.value)
     opero_add(&self.counts[MISSES], 1)
+    if self.events.heeded:
+        self.events.miss(self)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
         key = self.binding.freezer.keep(key)
     if self.timeout:
@@ -824,8 +827,8 @@ cdef PyObject *acall_cached(
     entry = store.find(key)
     if entry is not None:
         opero_add(&self.counts[HITS], 1)
-        if self.events.debug:
-            self.events.hit(self.name)
+        if self.events.heeded:
+            self.events.hit(self)
         if gil.FREE_THREADED:
             found = value_of(entry)
             value[0] = <PyObject *>found
@@ -833,6 +836,8 @@ cdef PyObject *acall_cached(
             value[0] = <PyObject *>entry.value
         return PyObject_Vectorcall(<PyObject *>self.ready, value, 1, NULL)
     opero_add(&self.counts[MISSES], 1)
+    if self.events.heeded:
+        self.events.miss(self)
     key = self.binding.freezer.keep(key)
     return owned(
         self.runner.share(

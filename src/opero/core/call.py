@@ -58,7 +58,8 @@ class _Wrapper:
         name: Its qualified name, for messages.
         runner: The module that waits for it.
         clock: Tells the time.
-        events: Writes the log.
+        events: Logs what happens, and tells those who listen.
+        origin: What its events say about it (see `opero.events.Origin`).
         policy: How often it is attempted.
         fallback: Which values an argument takes; None without.
         queues: Where to wait for its gates, in the order in which an attempt enters them.
@@ -98,6 +99,7 @@ class _Wrapper:
         "method",
         "name",
         "observed",
+        "origin",
         "policy",
         "queues",
         "runner",
@@ -133,6 +135,7 @@ class _Wrapper:
         self.runner: Any = runner
         self.clock: Clock = clock
         self.events: Events = events
+        self.origin: Any = None
         self.policy: Policy = policy
         self.fallback: Fallback | None = fallback
         self.queues: tuple[GateQueue, ...] = queues
@@ -340,7 +343,7 @@ class _Wrapper:
         try:
             return store.reserve(key)
         except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
-            self.events.unstored(self.name, error)
+            self.events.not_cached(self.name, error)
             return None
 
     def _own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -370,10 +373,12 @@ class Call(_Wrapper):
         if entry is not None:
             value = entry.value
             self.add("hits", 1)
-            if self.events.debug:
-                self.events.hit(self.name)
+            if self.events.heeded:
+                self.events.hit(self)
             return value
         self.add("misses", 1)
+        if self.events.heeded:
+            self.events.miss(self)
         key = self._lasting(key)
         deadline = self.clock.now() + self.timeout if self.timeout else NEVER
         return self.lead(store, key, args, kwargs, deadline)
@@ -441,7 +446,7 @@ class Call(_Wrapper):
         try:
             return store.flights.get(key) is flight
         except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
-            self.events.unstored(self.name, broken)
+            self.events.not_cached(self.name, broken)
             return False
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
@@ -454,8 +459,8 @@ class Call(_Wrapper):
             passed = self.enter(entered)
             if passed < len(self.gates):
                 return self.runner.run(self, args, kwargs, deadline, None, passed)
-            if self.events.debug:
-                self.events.permit(self.name, 0.0)
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
         self.add("attempts", 1)
         failed: BaseException | None
         try:
@@ -490,10 +495,12 @@ class AsyncCall(_Wrapper):
             entry = store.find(key)
             if entry is None:
                 self.add("misses", 1)
+                if self.events.heeded:
+                    self.events.miss(self)
                 return self.runner.share(self, store, self._lasting(key), args, kwargs)
             self.add("hits", 1)
-            if self.events.debug:
-                self.events.hit(self.name)
+            if self.events.heeded:
+                self.events.hit(self)
             return self.runner.ready(entry.value)
         if self.stored_cache is not None:
             return self.stored_cache.recall(self, args, kwargs)

@@ -102,9 +102,18 @@ class Events:
         """
         if self.is_wanted("deadline"):
             error = attempts.errors[-1] if attempts is not None and attempts.errors else None
-            self.tell_attempt(
-                "deadline", call, attempts, error, None, reason, call.timeout / 1e9
-            )
+            self.tell_attempt("deadline", call, attempts, error, None, reason, call.timeout / 1e9)
+
+    def stale(self, call: Any, age: float, error: BaseException | None) -> None:
+        """Tell that a call was answered with an outdated value.
+
+        Args:
+            call: The call.
+            age: For how many seconds it has been outdated.
+            error: What the run raised; None if another caller renews the value.
+        """
+        if self.is_wanted("stale"):
+            self.tell("stale", call, seconds=age, error=error)
 
     def warn(self, name: str, text: str) -> None:
         """Write a warning about a function that is no event: `text` holds no argument of a call."""
@@ -112,6 +121,10 @@ class Events:
             from opero.logs import warn
 
             warn("%s: %s", name, text)
+
+    def not_cached(self, name: str, error: BaseException) -> None:
+        """Write that a value of the function `name` cannot be cached."""
+        self.warn(name, f"the value is not cached: {type(error).__name__}")
 
     def tell_attempt(
         self,

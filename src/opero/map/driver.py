@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.events import tell
+from opero.exceptions import WorkerCrashedError
 from opero.map.engines.base import Crash, Engine, Report
 
 from .interrupts import ctrl_c_later
@@ -31,6 +33,7 @@ class MapLoop:
             after the results before it.
         cut: Whether a failure has ended the map, with items left.
         over: Whether there is nothing more to do.
+        began: When the map began, in nanoseconds.
     """
 
     def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
@@ -45,6 +48,28 @@ class MapLoop:
         self.fault: BaseException | None = None
         self.cut: bool = False
         self.over: bool = False
+        self.began: int = clock.now()
+        left = scheduler.sizer.left
+        tell(
+            "map_start",
+            call.origin,
+            items=None if left < 0 else left,
+            workers=scheduler.sizer.workers,
+        )
+
+    def end(self) -> None:
+        """Leave nothing of the map's behind, and tell that it has ended."""
+        scheduler = self.scheduler
+        scheduler.end()
+        tell(
+            "map_end",
+            scheduler.call.origin,
+            items=scheduler.settled,
+            failed=scheduler.failed,
+            workers=scheduler.sizer.workers,
+            seconds=(self.clock.now() - self.began) / 1e9,
+            reason=None if self.over and not self.cut else "it was ended before all were done",
+        )
 
     def hand_out(self) -> None:
         """Give every idle slot something to do, as far as there is anything."""
@@ -108,6 +133,13 @@ class MapLoop:
             if isinstance(event, Report):
                 self.scheduler.report(event.job, event.results, event.failures, event.elapsed)
             else:
+                if isinstance(event.error, WorkerCrashedError):
+                    tell(
+                        "worker_crash",
+                        self.scheduler.call.origin,
+                        worker=event.slot,
+                        error=event.error,
+                    )
                 self.scheduler.crash(
                     event.job, event.results, event.failures, event.at, event.error
                 )
@@ -181,7 +213,7 @@ def drive(
                 else:
                     loop.take_in(engine.wait(loop.patience()))
     finally:
-        scheduler.end()
+        loop.end()
         engine.close(abandon=loop.cut or not loop.over)
     if ready:
         yield ready
@@ -233,7 +265,7 @@ async def drive_async(
                     task = reading.task if loop.idle else None
                     loop.take_in(await waiting.until(loop.patience(), task))
     finally:
-        scheduler.end()
+        loop.end()
         try:
             await reading.close()
         finally:

@@ -250,11 +250,13 @@ class Scheduler:
             fresh = entry is not None
         if fresh:
             call.add("hits", 1)
-            if call.events.debug:
-                call.events.hit(call.name)
+            if call.events.heeded:
+                call.events.hit(call)
             self._settle(span, offset, entry.value, False)
             return False
         call.add("misses", 1)
+        if call.events.heeded:
+            call.events.miss(call)
         if not self._stored:
             key = call.binding.freezer.keep(key)
         run = self._runs.find(key)
@@ -304,8 +306,8 @@ class Scheduler:
         if self.gates is not None:
             waited = now - self._refused.pop(slot, now)
             call.add("permit_wait", waited)
-            if call.events.debug:
-                call.events.permit(call.name, waited / 1e9)
+            if call.events.heeded:
+                call.events.permit(call, waited / 1e9)
             if len(job.values) > 1:  # the gates have let in one
                 self._line.appendleft(_part(job, range(1, len(job.values))))
                 job = _part(job, range(1))

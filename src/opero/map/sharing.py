@@ -120,7 +120,9 @@ class SharedRuns:
             if self._asynchronous and not table:
                 run.store.flights.pop(_EVERYWHERE, None)
         except Exception as error:  # noqa: BLE001 - comparing keys may raise
-            self.call.events.unstored(self.call.name, error)
+            self.call.events.warn(
+                self.call.name, f"the value is not cached: {type(error).__name__}"
+            )
 
     def close(self) -> None:
         """Leave nothing behind of runs that nobody will end."""
@@ -136,5 +138,7 @@ class SharedRuns:
         try:
             return self._table(run.store).get(run.key) is run.flight
         except Exception as error:  # noqa: BLE001 - comparing keys may raise
-            self.call.events.unstored(self.call.name, error)
+            self.call.events.warn(
+                self.call.name, f"the value is not cached: {type(error).__name__}"
+            )
             return False

@@ -120,8 +120,8 @@ async def run(
                 if passed < len(gates):
                     deadline = NEVER if flight is None else flight.deadline
                     entered = await enter(call, attempts, deadline, passed)
-                elif call.events.debug:
-                    call.events.permit(call.name, 0.0)
+                elif call.events.heeded:
+                    call.events.permit(call, 0.0)
             call.add("attempts", 1)
             try:
                 value = await call.func(*now_args, **now_kwargs)

@@ -25,16 +25,12 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     now = 0 if deadline == NEVER else call.clock.now()
     verdict = attempts.failed(error, now, deadline)
     if attempts.trouble is not None:
-        call.events.unanswered(call.name, attempts.trouble)
+        call.events.warn(call.name, f"retry_after is not heeded: {attempts.trouble}")
     if verdict == AGAIN:
         if attempts.value:
-            call.add("fallbacks", 1)
-            call.events.fallback(call.name, len(attempts.errors), error)
+            call.events.fallback(call, attempts, error)
         else:
-            call.add("retries", 1)
-            call.events.retry(
-                call.name, len(attempts.errors), attempts.delay / 1e9, error, attempts.heeds
-            )
+            call.events.retry(call, attempts, error)
         return None
     if verdict == NO_FAILURE:
         return error
@@ -42,34 +38,33 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     count = len(attempts.errors)
     if verdict == LATE:
         delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
-        return _failed(
-            DeadlineExceeded,
-            call,
-            f"{call.name} has {call.timeout / 1e9:g} s, and the wait of {delay:.3g} s before "
-            f"attempt {count + 1}{', for which the server asked,' if attempts.heeds else ''} would "
-            f"not end in time",
-            attempts.errors,
+        reason = (
+            f"the wait of {delay:.3g} s before attempt {count + 1}"
+            f"{', for which the server asked,' if attempts.heeds else ''} would not end in time"
         )
+        return _late(call, attempts, reason)
     if verdict not in {GIVE_UP, REFUSED}:
         return error
     if count == 1 and call.fallback is None and call.policy.rounds == 1:
         return error
-    if call.policy.reraise:
-        note_attempts(error, count)
-        return error
     reason = ""
     if verdict == REFUSED:
         reason = (
-            f"; the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
+            f"the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
             f"{call.policy.max_delay:g} s"
         )
     elif attempts.round < call.policy.rounds:
-        reason = "; retry_on matches no error of the last round"
+        reason = "retry_on matches no error of the last round"
+    call.events.give_up(call, attempts, error, reason or None)
+    if call.policy.reraise:
+        note_attempts(error, count)
+        return error
     return _failed(
         AllFailedError,
         call,
         f"{call.name} failed in {'its only' if count == 1 else f'all {count}'} "
-        f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}{reason}",
+        f"attempt{'' if count == 1 else 's'}; the last error: {describe(error)}"
+        f"{reason and f'; {reason}'}",
         attempts.errors,
     )
 
@@ -107,8 +102,8 @@ def note_wait(call: Any, attempts: Any, queue: Any, waited: int) -> None:
         raise too_late(call, attempts, f"{queue.awaited} would not come in time")
     if waited:
         call.add("permit_wait", waited)
-    if call.events.debug:
-        call.events.permit(call.name, waited / 1e9)
+    if call.events.heeded:
+        call.events.permit(call, waited / 1e9)
 
 
 def withdraw(call: Any, passed: int) -> None:
@@ -131,6 +126,12 @@ def _failed(
 def too_late(call: Any, attempts: Any, what: str) -> BaseException:
     """Make the exception for a call that runs out of time while it waits for `what`."""
     call.add("failures", 1)
+    return _late(call, attempts, what)
+
+
+def _late(call: Any, attempts: Any, what: str) -> BaseException:
+    """Tell that a call runs out of time, and make what it raises."""
+    call.events.deadline(call, attempts, what)
     errors = [] if attempts is None else attempts.errors
     message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
     return _failed(DeadlineExceeded, call, message, errors)

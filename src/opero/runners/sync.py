@@ -111,8 +111,8 @@ def enter(call: Any, attempts: Any, deadline: int, passed: int) -> int:
     now = int(call.clock.now())
     passed = call.enter(now, passed)
     if passed == len(call.gates):
-        if call.events.debug:
-            call.events.permit(call.name, 0.0)
+        if call.events.heeded:
+            call.events.permit(call, 0.0)
         return now
     try:
         for queue in call.queues[passed:]:

@@ -54,12 +54,12 @@ def open_by_hand(plan: Any, core: Any) -> Stored:
         plan: The checked options.
         core: The active implementation.
     """
-    from opero import logs
+    from opero import events
 
     from .opening import open_stored_cache
 
     name = f"the cache {plan.namespace!r}"
-    made = open_stored_cache(plan, name, False, core, logs.events(core))
+    made = open_stored_cache(plan, name, False, core, events.of_half(core))
     made.belong(plan.namespace, _OWNER, plan.version)
     assert isinstance(made, SyncStoredCache)
     return Stored(made, core.clock)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import sqlite3
 import stat
@@ -39,6 +38,8 @@ except ImportError as _error:
     ) from _error
 
 from opero import forks
+from opero.exceptions import describe
+from opero.logs import warn
 
 from .backends import Swapped
 
@@ -69,7 +70,6 @@ IDLE: Final = 8
 WAIT: Final = 2.0
 """Seconds to wait for another process's write to end, unless the backend is told otherwise."""
 
-_LOGGER: Final = logging.getLogger("opero")
 _DAMAGE: Final = ("no such", "table ", "views ", "cannot modify", "Could not decode", "malformed")
 _END: Final = "\U0010ffff"
 """Sorts after every character of a name."""
@@ -581,10 +581,10 @@ class DiskBackend:
                         Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
         except OSError:
             return False  # the next failure tries again
-        _LOGGER.warning(
+        warn(
             "the cache database %s is damaged (%s); it is kept as %s, and a new one begins",
-            self._path,
-            error,
+            str(self._path),
+            describe(error),
             aside.name,
         )
         return True

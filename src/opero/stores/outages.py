@@ -10,11 +10,11 @@ read. Whoever is about to use the store asks `blocks`; whoever did, reports `wor
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
+from opero.events import tell
 from opero.locks import Lock
 
 FIRST: Final = 0.5
@@ -23,8 +23,6 @@ FIRST: Final = 0.5
 LAST: Final = 10.0
 """The longest time until one caller tries again; it doubles from `FIRST` with each attempt. A
 failure that comes so soon after an outage's end belongs to the same outage: it is not logged."""
-
-_LOGGER: Final = logging.getLogger("opero")
 
 
 class _Lane:
@@ -134,11 +132,11 @@ class Outage:
             self._reading.probe_at = self._writing.probe_at = now + FIRST
             self._since = now
             self._failures_before = self.failures - 1
-        _LOGGER.warning(
-            "%s is out of order (%s); %s, and it is tried again from time to time",
-            self.what,
-            _describe(error),
-            self._instead,
+        tell(
+            "store_down",
+            store=self.what,
+            error=error,
+            reason=f"{self._instead}, and it is tried again from time to time",
         )
 
     def worked(self, writing: bool = False) -> None:
@@ -160,16 +158,4 @@ class Outage:
             self._ended = now
             lasted = now - self._since
             missed = self.failures - self._failures_before
-        _LOGGER.info(
-            "%s works again, after %.1f s in which %d operations failed or were left out",
-            self.what,
-            lasted,
-            missed,
-        )
-
-
-def _describe(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a broken __str__ must not break the call
-        return type(error).__name__
+        tell("store_up", store=self.what, seconds=lasted, failed=missed)

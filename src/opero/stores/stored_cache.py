@@ -91,7 +91,7 @@ class StoredCache:
 
         Args:
             name: The function's name, for messages.
-            events: Writes the log.
+            events: Logs what happens, and tells those who listen.
             canonical: Makes the keys.
             handle: The store, shared by all functions of this process that use it.
             signer: Signs what is stored.
@@ -203,7 +203,7 @@ class StoredCache:
         """Write a warning once; a service that goes on for years has it in its log all the same."""
         if what not in self._warned:
             self._warned.add(what)
-            self.events.logger.warning("%s: %s: %s", self.name, what, why)
+            self.events.warn(self.name, f"{what}: {why}")
 
     def lifetime(self) -> float | None:
         """Return for how many seconds the store is to keep an entry."""
@@ -222,10 +222,12 @@ class StoredCache:
         """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
         if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
             call.add("misses", 1)
+            if call.events.heeded:
+                call.events.miss(call)
             return False
         call.add("hits", 1)
-        if call.events.debug:
-            call.events.hit(call.name)
+        if call.events.heeded:
+            call.events.hit(call)
         return True
 
     def is_usable(self, found: Any, clock: Any) -> bool:
@@ -286,8 +288,10 @@ class StoredCache:
                 if mark is None:
                     break
                 if stale is not None:
-                    if not self.is_fresh(stale, call.clock):
+                    age = self.wall(call.clock) - stale.fresh_until
+                    if age >= 0:
                         self._count("stale")
+                        call.events.stale(call, age, None)
                     return Claim(True, stale.value, None, None)
                 if watch is None:
                     watch = leases.LeaseWatch(mark)
@@ -331,12 +335,7 @@ class StoredCache:
             return False
         age = self.wall(call.clock) - stale.fresh_until
         self._count("stale")
-        self.events.logger.warning(
-            "%s: the run failed with %s; the last value is served, outdated for %.1f s",
-            self.name,
-            type(error).__name__,
-            max(0.0, age),
-        )
+        call.events.stale(call, max(0.0, age), error)
         return True
 
     # --- asking, in a thread --------------------------------------------------------------------

@@ -34,7 +34,7 @@ from typing import Any
 
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
-from opero.logs import get_logger
+from opero.logs import warn
 from opero.map.scheduler import NOTHING, Job
 from opero.map.tracebacks import without_top
 
@@ -177,7 +177,7 @@ class TaskEngine:
         if lost and not again:
             _, lost = await asyncio.wait(lost, timeout=_GRACE)
         if lost:
-            get_logger().warning(
+            warn(
                 "%s attempts that took longer than attempt_timeout do not end when they are "
                 "cancelled; they are left to the event loop",
                 len(lost),
