@@ -403,8 +403,8 @@ def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):
         raise OSError("no such disk")
 
     for operation in ("get", "get_and_take"):
-        monkeypatch.setattr(fetch.stored_cache.handle.backend, operation, refuse)
-    monkeypatch.setattr(fetch.stored_cache.handle.outage, "failed", lambda *_: None)
+        monkeypatch.setattr(fetch.stored_cache.store.operations, operation, refuse)
+    monkeypatch.setattr(fetch.stored_cache.store.outage, "failed", lambda *_: None)
     package.get_logger().setLevel("CRITICAL")
     try:
         crowd(lambda number: [fetch((number, step)) for step in range(300)])

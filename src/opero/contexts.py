@@ -75,13 +75,13 @@ def clear_cache(namespace: str | None = None) -> None:
         else:
             function.stored_cache.ground(None)
             function.restart_cache_info()
-            stored_caches[id(function.stored_cache.handle), function.stored_cache.namespace] = (
+            stored_caches[id(function.stored_cache.store), function.stored_cache.namespace] = (
                 function.stored_cache
             )
     for store in stores:
         store.clear()
     for stored in opened:
-        stored_caches[id(stored.stored_cache.handle), stored.stored_cache.namespace] = (
+        stored_caches[id(stored.stored_cache.store), stored.stored_cache.namespace] = (
             stored.stored_cache
         )
     failure: OperoError | None = None

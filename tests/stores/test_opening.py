@@ -21,7 +21,7 @@ def home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(opening, "_reasons", set())
-    monkeypatch.setattr(opening, "_handles", {})
+    monkeypatch.setattr(opening, "_stores", {})
     return tmp_path
 
 

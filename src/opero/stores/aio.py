@@ -107,7 +107,7 @@ class AsyncStoredCache(StoredCache):
     async def _ask(self, operation: str, *arguments: Any) -> Any:
         self.admit(operation)
         try:
-            answer = await getattr(self.handle.abackend, operation)(*arguments)
+            answer = await getattr(self.store.async_operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
             raise self.failed(operation, error) from None
         self.worked(operation)

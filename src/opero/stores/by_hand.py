@@ -7,6 +7,12 @@ from typing import Any
 from .stored_cache import StoredCache
 from .sync import SyncStoredCache
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.clock import Clock
+    from opero.hotpath import Core
+    from opero.options import CacheOptions
+
 _OWNER = ("opero", "get_cache_context")
 
 
@@ -17,8 +23,8 @@ class Stored:
         stored_cache: Where they are.
     """
 
-    def __init__(self, stored_cache: StoredCache, clock: Any) -> None:
-        """Keep values in an stored_cache.
+    def __init__(self, stored_cache: StoredCache, clock: Clock) -> None:
+        """Keep values in a stored cache.
 
         Args:
             stored_cache: Where.
@@ -40,14 +46,14 @@ class Stored:
         self.stored_cache.put_many([(key, value)], self._clock)
 
     def drop(self, key: Any) -> bool:
-        """Forget a key; tell whether it was there."""
+        """Forget a key; return whether it was there."""
         return self.stored_cache.forget(self.stored_cache.key_of((key,), ("the key",)))
 
     def __len__(self) -> int:
         return self.stored_cache.count()
 
 
-def open_by_hand(plan: Any, core: Any) -> Stored:
+def open_by_hand(plan: CacheOptions, core: Core) -> Stored:
     """Open the store that a plan names.
 
     Args:

@@ -10,110 +10,47 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from opero import forks
 from opero.locks import Lock
 
 from . import directories, secret
-from .backends import AsyncBackend, Backend, InThreads, Swapped
-from .operations import AsyncOperations, Operations
-from .outages import Outage
+from .backends import Backend, InThreads, Swapped
+from .open_store import OpenStore
 from .signing import Signer
 from .stored_cache import StoredCache
 from .sync import SyncStoredCache
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.events import Events
+    from opero.hotpath import Core
+    from opero.options import CacheOptions
 
-class StoreHandle:
-    """A store, and whether it is in order: shared by all functions of this process that use it.
-
-    Attributes:
-        what: What it is, for messages; nothing secret.
-        backend: It, for threads.
-        abackend: It, for tasks.
-        outage: Tells whether it is worth asking.
-    """
-
-    def __init__(
-        self, what: str, backend: Backend, abackend: AsyncBackend, outage: Outage | None = None
-    ) -> None:
-        self.what = what
-        self.backend = Operations(backend)
-        self.abackend = AsyncOperations(abackend)
-        self.outage: Outage = outage or Outage(what)
-
-
-class _Off(Outage):
-    """The state of a store that there is not: it is never asked."""
-
-    def blocks(self, *_: Any) -> bool:
-        self.failures += 1
-        return True
-
-
-class _Nothing:
-    """The backend of a store that there is not: nothing is in it, and nothing can be put there."""
-
-    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        return [None] * len(names)
-
-    def put_many(self, *_: Any) -> None:
-        return None
-
-    def delete(self, names: Sequence[str], /) -> list[bool]:
-        return [False] * len(names)
-
-    def scan(self, *_: Any) -> tuple[list[str], str | None]:
-        return [], None
-
-    def swap(self, *_: Any) -> Swapped:
-        return Swapped(None, None)
-
-    def close(self) -> None:
-        return None
-
-
-class _Opened:
-    """A backend that is opened when it is first asked, and again if that failed."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._backend: Any = None
-        self._lock = Lock()
-        _opened.append(self)
-
-    def after_fork(self) -> None:
-        """Have a lock of its own in a child process."""
-        self._lock = Lock()
-
-    def __getattr__(self, name: str) -> Any:
-        with self._lock:
-            if self._backend is None:
-                self._backend = self._make()
-        return getattr(self._backend, name)
-
+_LOGGER: Final = logging.getLogger("opero")
 
 _lock = Lock()
-_opened: list[_Opened] = []
+_stores: dict[tuple[str, str], tuple[int | None, OpenStore]] = {}
+"""The open stores, by kind and place, and the bound on the size that each was opened with."""
 _reasons: set[str] = set()
-_LOGGER: Final = logging.getLogger("opero")
-_handles: dict[tuple[str, str], tuple[Any, StoreHandle]] = {}
+"""Why caches are off, as far as that has been said."""
 
 
 def open_stored_cache(
-    plan: Any, name: str, asynchronous: bool, core: Any, events: Any
+    plan: CacheOptions, name: str, asynchronous: bool, core: Core, events: Events
 ) -> StoredCache:
-    """Open the stored_cache of one function.
+    """Open the stored cache of one function.
 
     Args:
-        plan: The checked options: a `CacheOptions` of a stored backend.
+        plan: The checked options, of a stored backend.
         name: The function's name, for messages.
         asynchronous: Whether it is a coroutine function.
         core: The active implementation.
         events: Writes the log.
 
     Returns:
-        The stored_cache, which belongs to nobody yet.
+        The stored cache, which belongs to nobody yet.
 
     Raises:
         UnsafePlaceError: If others can write to the cache directory or the key file.
@@ -121,29 +58,29 @@ def open_stored_cache(
         ValueError: If the secret is too short, or the URL is none.
     """
     try:
-        opened = handle(plan)
+        store = store_of(plan)
         secrets = secret.secrets_of(plan.secret, os.environ)
     except OSError as error:
-        opened, secrets = _off(str(error)), [os.urandom(32)]
+        store, secrets = _nothing(str(error)), [os.urandom(32)]
     signer = Signer(secrets, plan.pickles)
     kind: type[StoredCache] = SyncStoredCache
     if asynchronous:
         from .aio import AsyncStoredCache
 
         kind = AsyncStoredCache
-    made = kind(name, events, core.Canonical(), opened, signer)
+    made = kind(name, events, core.Canonical(), store, signer)
     made.last(plan.ttl / 1e9 or None, plan.stale)
     return made
 
 
-def handle(plan: Any) -> StoreHandle:
+def store_of(plan: CacheOptions) -> OpenStore:
     """Return the store that a plan names; it is opened when it is first asked for something."""
     if plan.backend == "disk":
         return _disk(plan)
     return _redis(plan)
 
 
-def _disk(plan: Any) -> StoreHandle:
+def _disk(plan: CacheOptions) -> OpenStore:
     from .disk import DiskBackend
 
     def place() -> Path:
@@ -156,51 +93,103 @@ def _disk(plan: Any) -> StoreHandle:
     except OSError:  # it cannot be made: an outage, which the first call reports
         path = os.path.abspath(os.fspath(plan.directory or directories.user_cache_directory()))
     with _lock:
-        found = _handles.get(("disk", path))
+        found = _stores.get(("disk", path))
         if found is None:
-            backend: Any = _Opened(lambda: DiskBackend(place(), plan.size_limit))
-            found = (
-                plan.size_limit,
-                StoreHandle(f"the disk cache in {path}", backend, InThreads(backend)),
-            )
-            _handles["disk", path] = found
-    if found[0] != plan.size_limit:
+            backend = _Later(lambda: DiskBackend(place(), plan.size_limit))
+            store = OpenStore(f"the disk cache in {path}", backend, InThreads(backend))
+            found = _stores["disk", path] = plan.size_limit, store
+    limit, store = found
+    if limit != plan.size_limit:
         raise ValueError(
             f"cache_size_limit={plan.size_limit!r} is not allowed: {path} is used with "
-            f"{found[0]!r} already"
+            f"{limit!r} already"
         )
+    return store
+
+
+def _redis(plan: CacheOptions) -> OpenStore:
+    from .redis import AsyncRedisBackend, RedisBackend
+
+    with _lock:
+        found = _stores.get(("redis", plan.url))
+        if found is None:
+            backend = RedisBackend(plan.url)
+            what = f"the Redis cache at {backend.where}"
+            found = None, OpenStore(what, backend, AsyncRedisBackend(plan.url))
+            _stores["redis", plan.url] = found
     return found[1]
 
 
-def _off(why: str) -> StoreHandle:
-    """Return a store in which nothing is, and say why, once for each reason."""
-    nothing = _Nothing()
+def _nothing(why: str) -> OpenStore:
+    """Return a store that is off, and say why, once for each reason."""
+    from .off import open_nothing
+
     with _lock:
         first = why not in _reasons
         _reasons.add(why)
     if first:
         _LOGGER.warning("the cache is off, and calls go on without it: %s", why)
-    what = "a cache that is off"
-    return StoreHandle(what, nothing, InThreads(nothing), _Off(what))
+    return open_nothing()
 
 
-def _redis(plan: Any) -> StoreHandle:
-    from .redis import AsyncRedisBackend, RedisBackend
-    from .redis_clients import client
+class _Later:
+    """A backend that is opened when it is first asked, and again if that failed."""
 
-    with _lock:
-        found = _handles.get(("redis", plan.url))
-        if found is None:
-            what = f"the Redis cache at {client(plan.url).where}"
-            found = None, StoreHandle(what, RedisBackend(plan.url), AsyncRedisBackend(plan.url))
-            _handles["redis", plan.url] = found
-    return found[1]
+    def __init__(self, make: Callable[[], Backend]) -> None:
+        self._make = make
+        self._backend: Backend | None = None
+        self._opening = Lock()
+        _later.append(self)
+
+    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
+        return self._opened().get_many(names)
+
+    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
+        self._opened().put_many(entries, ttl)
+
+    def delete(self, names: Sequence[str], /) -> list[bool]:
+        return self._opened().delete(names)
+
+    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+        return self._opened().scan(prefix, suffix, after)
+
+    def swap(
+        self,
+        name: str,
+        old: bytes | None,
+        new: bytes | None,
+        ttl: float | None,
+        unless: str | None = None,
+        along: tuple[str, bytes, float | None] | None = None,
+        /,
+    ) -> Swapped:
+        return self._opened().swap(name, old, new, ttl, unless, along)
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a child process."""
+        self._opening = Lock()
+
+    def _opened(self) -> Backend:
+        backend = self._backend
+        if backend is None:
+            with self._opening:
+                if self._backend is None:
+                    self._backend = self._make()
+                backend = self._backend
+        return backend
+
+
+_later: list[_Later] = []
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held the old one
     _lock = Lock()
-    for each in _opened:
+    for each in _later:
         each.after_fork()
 
 

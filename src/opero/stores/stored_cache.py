@@ -27,6 +27,7 @@ from opero.locks import Lock
 from opero.runners.outcomes import too_late
 
 from . import leases
+from .open_store import OpenStore
 from .renewer import renewer
 from .signing import Forged, NotEncodable, Signer
 
@@ -86,20 +87,22 @@ class StoredCache:
         prefix: What the names of all its entries begin with.
     """
 
-    def __init__(self, name: str, events: Any, canonical: Any, handle: Any, signer: Signer) -> None:
+    def __init__(
+        self, name: str, events: Any, canonical: Any, store: OpenStore, signer: Signer
+    ) -> None:
         """Know where values are kept, and how they are signed.
 
         Args:
             name: The function's name, for messages.
             events: Logs what happens, and tells those who listen.
             canonical: Makes the keys.
-            handle: The store, shared by all functions of this process that use it.
+            store: The store, shared by all functions of this process that use it.
             signer: Signs what is stored.
         """
         self.name = name
         self.events = events
         self.canonical = canonical
-        self.handle = handle
+        self.store = store
         self.signer = signer
         self.flights: dict[Any, Any] = {}
         self.counts: dict[str, int] = {}
@@ -303,11 +306,11 @@ class StoredCache:
                     raise too_late(call, None, "another process's run of it takes longer")
                 yield Pause(watch.pause)
                 asking = True
-            renewer.hold(self.handle.backend, key.name, token)
+            renewer.hold(self.store.operations, key.name, token)
             asking = False
         finally:
             if asking:  # interrupted while the answer was on its way: the lease may be ours
-                renewer.give_back(self.handle.backend, key.name, token)
+                renewer.give_back(self.store.operations, key.name, token)
         return Claim(False, None, token, stale)
 
     def finish(self, call: Any, key: Any, claim: Claim, value: Any, took: float) -> Steps:
@@ -346,13 +349,13 @@ class StoredCache:
         Raises:
             Unavailable: If it is.
         """
-        if self.handle.outage.blocks(operation not in _READING):
+        if self.store.outage.blocks(operation not in _READING):
             self._count("store_failures")
             raise Unavailable
 
     def worked(self, operation: str) -> None:
         """Note that the store did what it was asked for."""
-        self.handle.outage.worked(operation not in _READING)
+        self.store.outage.worked(operation not in _READING)
 
     def failed(self, operation: str, error: Exception) -> Unavailable:
         """Note that the store could not be used, and return what says so.
@@ -363,7 +366,7 @@ class StoredCache:
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()
-        self.handle.outage.failed(error, operation not in _READING)
+        self.store.outage.failed(error, operation not in _READING)
         return Unavailable()
 
     def ask(self, operation: str, *arguments: Any) -> Any:
@@ -374,7 +377,7 @@ class StoredCache:
         """
         self.admit(operation)
         try:
-            answer = getattr(self.handle.backend, operation)(*arguments)
+            answer = getattr(self.store.operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
             raise self.failed(operation, error) from None
         self.worked(operation)
@@ -459,11 +462,11 @@ class StoredCache:
     def _insist(self, operation: str, name: str) -> Any:
         """Ask for what has to happen, also in the middle of an outage."""
         try:
-            answer = getattr(self.handle.backend, operation)(name)
+            answer = getattr(self.store.operations, operation)(name)
         except Exception as error:
             self.failed(operation, error)
             raise OperoError(
-                f"{self.name}: {self.handle.what} cannot be reached ({type(error).__name__}), so "
+                f"{self.name}: {self.store.what} cannot be reached ({type(error).__name__}), so "
                 f"nothing is forgotten"
             ) from error
         self.worked(operation)

@@ -1,0 +1,53 @@
+"""A cache that is off, since its place cannot be used: in it nothing is, and nothing can be put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .backends import InThreads, Swapped
+from .open_store import OpenStore
+from .outages import Outage
+
+_WHAT = "a cache that is off"
+
+
+def open_nothing() -> OpenStore:
+    """Return a store that is never asked for a value."""
+    nothing = Nothing()
+    return OpenStore(_WHAT, nothing, InThreads(nothing), NeverInOrder(_WHAT))
+
+
+class NeverInOrder(Outage):
+    """An outage without an end."""
+
+    def blocks(self, *_: Any) -> bool:
+        """Return that the store is not to be asked; that counts as a failure."""
+        self.failures += 1
+        return True
+
+
+class Nothing:
+    """The `Backend` of a store that there is not; only deleting and clearing get so far."""
+
+    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
+        """Return that there is nothing."""
+        return [None] * len(names)
+
+    def put_many(self, *_: Any) -> None:
+        """Store nothing."""
+
+    def delete(self, names: Sequence[str], /) -> list[bool]:
+        """Return that nothing was there."""
+        return [False] * len(names)
+
+    def scan(self, *_: Any) -> tuple[list[str], str | None]:
+        """Return no names."""
+        return [], None
+
+    def swap(self, *_: Any) -> Swapped:
+        """Find nothing, and change nothing."""
+        return Swapped(None, None)
+
+    def close(self) -> None:
+        """Close nothing."""
