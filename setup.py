@@ -20,10 +20,12 @@ EXTENSIONS = [
     Extension("opero._compiled.events", ["src/opero/core/events.py"]),
     Extension("opero._compiled.fallback", ["src/opero/core/fallback.py"]),
     Extension("opero._compiled.flight", ["src/opero/core/flight.py"]),
+    Extension("opero._compiled.function", ["src/opero/core/function.py"]),
     Extension("opero._compiled.gate", ["src/opero/core/gate.py"]),
     Extension("opero._compiled.keys", ["src/opero/core/keys.py"]),
     Extension("opero._compiled.shared_bucket", ["src/opero/core/shared_bucket.py"]),
     Extension("opero._compiled.shared_counters", ["src/opero/_compiled/shared_counters.pyx"]),
+    Extension("opero._compiled.state", ["src/opero/core/state.py"]),
     Extension("opero._compiled.store", ["src/opero/core/store.py"]),
 ]
 
@@ -40,10 +42,12 @@ FREE_THREADED = frozenset(
         "opero._compiled.events",
         "opero._compiled.fallback",
         "opero._compiled.flight",
+        "opero._compiled.function",
         "opero._compiled.gate",
         "opero._compiled.keys",
         "opero._compiled.shared_bucket",
         "opero._compiled.shared_counters",
+        "opero._compiled.state",
         "opero._compiled.store",
     }
 )

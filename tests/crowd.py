@@ -157,7 +157,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 def flights_of(function: Any) -> list[Any]:
     """Return the runs under way of a cached function, of all of its instances and loops."""
     found = []
-    for store in [function.store, *function.instances.all()]:
+    for store in [function.__opero__.store, *function.__opero__.instances.all()]:
         for flight in list(store.flights.values()):
             found += list(flight.values()) if isinstance(flight, dict) else [flight]
     return found

@@ -246,7 +246,16 @@ def test_no_reference_and_no_object_is_left_behind_by_any_kind_of_call(
     def measured() -> list[int]:
         """Count, with nothing of a loop or of the collector's own work in the way."""
         gc.collect()
-        watched = (argument, function, Boom, decorated, decorated.policy, core.clock, succeed, fail)
+        watched = (
+            argument,
+            function,
+            Boom,
+            decorated,
+            decorated.__opero__.policy,
+            core.clock,
+            succeed,
+            fail,
+        )
         return [len(gc.get_objects()), *[sys.getrefcount(each) for each in watched]]
 
     with skip_waits():

@@ -306,7 +306,7 @@ def test_a_value_that_cannot_be_stored_is_returned_all_the_same(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"{function.__qualname__}: the value is not cached" in caplog.text
     assert "S3CR3T" not in caplog.text
-    assert not list(function.store.flights)
+    assert not list(function.__opero__.store.flights)
 
 
 def test_arguments_that_do_not_fit_are_a_type_error_and_not_retried(
@@ -370,7 +370,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def followers(function: Any) -> int:
     """Count the threads that wait for another's run of a decorated function."""
-    return sum(len(flight.waiters or ()) for flight in list(function.store.flights.values()))
+    return sum(
+        len(flight.waiters or ()) for flight in list(function.__opero__.store.flights.values())
+    )
 
 
 def test_threads_that_miss_one_key_share_one_run(core: hotpath.Core) -> None:
@@ -511,7 +513,7 @@ def test_nothing_is_left_behind_per_key_afterwards(core: hotpath.Core, either: E
     for number in range(4):
         with contextlib.suppress(ValueError, KeyError):
             either.call(function, number)
-    assert dict(function.store.flights) == {}
+    assert dict(function.__opero__.store.flights) == {}
 
 
 def test_a_function_that_calls_itself_with_the_same_arguments_does_not_hang(
@@ -1038,13 +1040,13 @@ def test_it_works_with_and_without_parentheses(core: hotpath.Core) -> None:
 
     assert [bare(1), called(2)] == [1, 2]
     for function in (bare, called):
-        assert function.policy.rounds == 3
+        assert function.__opero__.policy.rounds == 3
         assert function.cache_info().maxsize == 0
 
 
 def test_defaults_are_those_of_the_reference(core: hotpath.Core) -> None:
     """Three attempts, 0.1 s growing by 1.5 up to 30 s, with jitter, on any `Exception`."""
-    policy = opero(lambda: None).policy
+    policy = opero(lambda: None).__opero__.policy
     assert (3, 1.5, 0.1, 30.0, True, (Exception,)) == (
         policy.rounds,
         policy.factor,

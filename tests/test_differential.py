@@ -273,10 +273,12 @@ class Play:
     def flights(self) -> list[Any]:
         """Return what the stores know of runs that are under way."""
         function = self.function
-        if function.store is None:
+        if function.__opero__.store is None:
             return []
         return [
-            key for store in (function.store, *function.instances.all()) for key in store.flights
+            key
+            for store in (function.__opero__.store, *function.__opero__.instances.all())
+            for key in store.flights
         ]
 
     async def trace(self, steps: list[Any], lines: list[str]) -> list[Any]:

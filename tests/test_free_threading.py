@@ -228,7 +228,7 @@ def test_bindings_are_shared_by_all_threads():
             assert fetch(a, 1, number, c=4, z=5) == (a, 1, (number,), 4, (("z", 5),))
 
     crowd(work)
-    assert len(fetch.store) <= 1024
+    assert len(fetch.__opero__.store) <= 1024
 
 
 # --- calls, flights and figures -------------------------------------------------------------------
@@ -403,8 +403,8 @@ def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):
         raise OSError("no such disk")
 
     for operation in ("get", "get_and_take"):
-        monkeypatch.setattr(fetch.stored_cache.store.operations, operation, refuse)
-    monkeypatch.setattr(fetch.stored_cache.store.outage, "failed", lambda *_: None)
+        monkeypatch.setattr(fetch.__opero__.stored_cache.store.operations, operation, refuse)
+    monkeypatch.setattr(fetch.__opero__.stored_cache.store.outage, "failed", lambda *_: None)
     package.get_logger().setLevel("CRITICAL")
     try:
         crowd(lambda number: [fetch((number, step)) for step in range(300)])
@@ -431,7 +431,7 @@ def test_figures_of_coroutines_in_several_loops_are_exact():
     stats = fetch.stats()
     assert stats.calls == THREADS * 300
     assert stats.hits + stats.misses == stats.calls
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_an_unknown_figure_is_refused():

@@ -540,7 +540,7 @@ def test_numbers_of_numpy_are_numbers(core: hotpath.Core) -> None:
         timeout=numpy.float64(5),
     )(lambda: 1)
     assert (function(), function.cache_info().maxsize) == (1, 7)
-    assert type(function.store.maxsize) is int
+    assert type(function.__opero__.store.maxsize) is int
 
 
 @pytest.mark.parametrize("option", ["retries", "burst"])

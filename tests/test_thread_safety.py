@@ -184,7 +184,7 @@ def test_instances_that_come_and_go_in_all_threads_never_meet_in_a_cache():
 
     all_fine(together(THREADS, work))
     gc.collect()
-    assert Thing.label.instances.stores == {}
+    assert Thing.label.__opero__.instances.stores == {}
 
 
 def test_threads_that_meet_on_a_new_instance_share_one_cache():
@@ -256,7 +256,7 @@ def test_failures_shared_by_threads_are_never_stored():
                 fetch(number % 3)
 
     all_fine(together(THREADS, work))
-    assert len(fetch.store) == 0
+    assert len(fetch.__opero__.store) == 0
     assert flights_of(fetch) == []
     assert fetch.stats().attempts == fetch.stats().failures == len(fetch_runs)
 
@@ -323,7 +323,7 @@ def test_no_task_gets_a_value_older_than_an_invalidation_from_another_thread():
         all_fine(jobs)
     finally:
         stop.set()
-    until(lambda: fetch.store.flights == {})
+    until(lambda: fetch.__opero__.store.flights == {})
 
 
 def test_a_run_that_begins_while_all_is_cleared_can_still_be_invalidated():
@@ -357,8 +357,8 @@ def test_a_run_that_begins_while_all_is_cleared_can_still_be_invalidated():
             slow.cache_invalidate(number)
         gate.set()
         assert await asyncio.gather(*calls) == list(range(20))
-        assert len(slow.store) == 0
-        assert slow.store.flights == {}
+        assert len(slow.__opero__.store) == 0
+        assert slow.__opero__.store.flights == {}
 
     clearing = [Job(clear)]
     try:
@@ -550,7 +550,7 @@ def test_a_value_whose_end_calls_the_cached_function_is_survived(end, key):
     Job(work).result()
     gc.collect()
     assert made
-    assert len(fetch.store) <= 2
+    assert len(fetch.__opero__.store) <= 2
     assert flights_of(fetch) == []
     made.extend([None] * 20)
     fetch.cache_clear()
@@ -612,7 +612,7 @@ def test_a_key_whose_comparison_calls_the_cached_function_is_survived(is_async):
     all_fine(together(3, work))
     assert inner
     assert flights_of(fetch) == []
-    assert len(fetch.store) <= 3 + 3
+    assert len(fetch.__opero__.store) <= 3 + 3
 
 
 def test_a_run_that_waits_for_a_thread_that_calls_the_function_with_another_key_ends():

@@ -67,8 +67,8 @@ def decorated(
     assert cached.stats().store_failures == 0, "the store failed"
     assert cached.stats().rejected == 0, "the store's entries were not taken"
     if inspect.iscoroutinefunction(function):
-        place.run(cached.stored_cache.store.async_operations.close())
-    cached.stored_cache.store.operations.close()
+        place.run(cached.__opero__.stored_cache.store.async_operations.close())
+    cached.__opero__.stored_cache.store.operations.close()
 
 
 def of_opero(backend: str) -> tuple[Side, ...]:

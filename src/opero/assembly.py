@@ -1,13 +1,12 @@
 """Checked options in, decorated function out.
 
-CallOptions -> decorate -> the parts of a call -> Call | AsyncCall, of `hotpath.core`
-CallOptions, MapOptions -> decorate_map -> the same, and a Map around it
+CallOptions -> decorate -> Parts -> the state -> a function around it, of `hotpath.core`
+CallOptions, MapOptions -> decorate_map -> Parts -> the state -> the Map -> a function around it
 """
 
 from __future__ import annotations
 
 import functools
-import weakref
 
 from . import contexts, hotpath
 from .limits.gates import gates_of
@@ -21,24 +20,40 @@ if TYPE_CHECKING:
 
     from .options import ArgFallback, CacheOptions, CallOptions
 
-_plans: weakref.WeakKeyDictionary[Any, CallOptions] = weakref.WeakKeyDictionary()
 
-
-def plan_of(wrapper: Any) -> CallOptions:
-    """Return what `decorate` has made a wrapper by."""
-    return _plans[wrapper]
-
-
-def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
+def decorate(function: Any, plan: CallOptions) -> Any:
     """Wrap `function` in the active implementation.
 
     Args:
         function: A function, coroutine function, class method or static method.
         plan: The checked options.
-        into: An empty `Call` or `AsyncCall` that becomes the decorated function, or None.
 
     Returns:
         The decorated function.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If `arg_fallback` names no parameter of it.
+    """
+    if isinstance(function, staticmethod):
+        return staticmethod(decorate(function.__func__, plan))
+    if isinstance(function, classmethod):
+        return _ClassMethod(decorate(function.__func__, plan))
+    state = state_of(function, plan)
+    core = hotpath.core
+    kind = core.AsyncFunction if state.awaited else core.Function
+    return kind(state)
+
+
+def state_of(function: Any, plan: CallOptions) -> Any:
+    """Make the state of a decorated function, of the active implementation.
+
+    Args:
+        function: A function or coroutine function.
+        plan: The checked options.
+
+    Returns:
+        A `Call` or an `AsyncCall`.
 
     Raises:
         TypeError: If it is something else.
@@ -48,10 +63,6 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
 
     from .events import Origin, of_half
 
-    if isinstance(function, staticmethod):
-        return staticmethod(decorate(function.__func__, plan))
-    if isinstance(function, classmethod):
-        return _ClassMethod(decorate(function.__func__, plan))
     face = _face(function)
     core = hotpath.core
     signature = _signature(function)
@@ -65,30 +76,32 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
     if plan.cache is not None and plan.cache.backend == "memory":
         store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
         instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
-    call: Any
+    awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face)
     runner: Any
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face):
+    if awaited:
         from .runners import aio as runner
-
-        call = core.AsyncCall
     else:
         from .runners import sync as runner
-
-        call = core.Call
     events = of_half(core)
     if plan.cache is not None and plan.cache.backend != "memory":
-        stored_cache = _stored_cache(
-            function, face, name, plan.cache, call is core.AsyncCall, events
-        )
-    wrapper = call.__new__(call) if into is None else into
-    wrapper.__init__(
-        function,
-        face,
-        name,
-        runner,
-        core.clock,
-        events,
-        core.Policy(
+        stored_cache = _stored_cache(function, face, name, plan.cache, awaited, events)
+    parts = core.Parts(
+        func=function,
+        face=face,
+        name=name,
+        options=plan,
+        awaited=awaited,
+        runner=runner,
+        clock=core.clock,
+        events=events,
+        origin=Origin(
+            name,
+            getattr(face, "__module__", None),
+            None if plan.cache is None else plan.cache.namespace,
+            None if plan.cache is None else plan.cache.backend,
+            "async" if awaited else "sync",
+        ),
+        policy=core.Policy(
             max(1, retry.attempts),
             retry.backoff_factor,
             retry.min_delay,
@@ -100,31 +113,21 @@ def decorate(function: Any, plan: CallOptions, into: Any = None) -> Any:
             retry.retry_on_result,
             retry.reraise,
         ),
-        _fallback(core, name, signature, plan.arg_fallback),
-        gates_of(plan),
-        plan.timeout,
-        binding,
-        None if plan.cache is None else plan.cache.key_function,
-        store,
-        instances,
-        stored_cache,
+        fallback=_fallback(core, name, signature, plan.arg_fallback),
+        queues=gates_of(plan),
+        timeout=plan.timeout,
+        binding=binding,
+        cache_key=None if plan.cache is None else plan.cache.key_function,
+        store=store,
+        instances=instances,
+        stored_cache=stored_cache,
     )
-    wrapper.origin = Origin(
-        name,
-        getattr(face, "__module__", None),
-        None if plan.cache is None else plan.cache.namespace,
-        None if plan.cache is None else plan.cache.backend,
-        "async" if call is core.AsyncCall else "sync",
-    )
+    state = core.AsyncCall(parts) if awaited else core.Call(parts)
     if _is_method(face, signature):
-        wrapper.become_method()
-    functools.update_wrapper(wrapper, function)
-    wrapper.__dict__.setdefault("__name__", name.rpartition(".")[2])
-    wrapper.__dict__.setdefault("__qualname__", name)
-    _plans[wrapper] = plan
+        state.become_method()
     if plan.cache is not None:
-        contexts.register(plan.cache.namespace, wrapper)
-    return wrapper
+        contexts.register(plan.cache.namespace, state)
+    return state
 
 
 def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
@@ -136,24 +139,25 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
         plan: The checked options of the map.
 
     Returns:
-        The `Map`, as a static method if `function` is one.
+        The mapped function, as a static method if `function` is one.
 
     Raises:
         TypeError: If it is something else.
         ValueError: If the options do not go with the function.
     """
-    from opero.map.mapped import Map
+    from opero.map.mapped import Map, MappedFunction
     from opero.map.options import check_function
 
     if isinstance(function, staticmethod):
         return staticmethod(decorate_map(function.__func__, checked, plan))
-    if isinstance(function, (classmethod, Map)):
-        kind = "a map already" if isinstance(function, Map) else "a class method"
+    mapped = isinstance(getattr(function, "__opero__", None), Map)
+    if mapped or isinstance(function, classmethod):
+        kind = "a map already" if mapped else "a class method"
         raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
-    call = decorate(function, checked)
+    call = state_of(function, checked)
     check_function(plan, call, _signature(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
-    return Map(call, plan)
+    return MappedFunction(Map(call, plan))
 
 
 def _condition(errors: Any) -> tuple[Any, Any]:

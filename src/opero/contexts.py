@@ -45,7 +45,7 @@ forks.register("caches", after_in_child=_after_fork)
 
 
 def register(namespace: str, function: Any) -> None:
-    """Note that `function` caches in `namespace`, for as long as the function exists."""
+    """Note that a decorated function caches in `namespace`, for as long as its state exists."""
     with _lock:
         _functions.setdefault(namespace, weakref.WeakSet()).add(function)
 

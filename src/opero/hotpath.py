@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         events,
         fallback,
         flight,
+        function,
         gate,
         keys,
         shared_bucket,
         shared_counters,
+        state,
     )
     from .core import clock as clocks
     from .core import store as stores
@@ -49,7 +51,7 @@ _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
     "bucket": ("TokenBucket", "WindowedBucket"),
-    "call": ("AsyncCall", "Call"),
+    "call": ("AsyncCall", "AsyncFunction", "Call", "Function", "Method"),
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
@@ -57,10 +59,12 @@ _CLASSES: Final = {
     "events": ("Events",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
+    "function": ("FunctionLike", "MethodLike"),
     "gate": ("Gate",),
     "keys": ("Freezer",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
+    "state": ("Parts", "State"),
     "store": ("InstanceStores", "MemoryStore"),
 }
 
@@ -86,7 +90,14 @@ class Core:
     TokenBucket: type[bucket.TokenBucket]
     WindowedBucket: type[bucket.WindowedBucket]
     AsyncCall: type[call.AsyncCall]
+    AsyncFunction: type[call.AsyncFunction]
     Call: type[call.Call]
+    Function: type[call.Function]
+    Method: type[call.Method]
+    FunctionLike: type[function.FunctionLike]
+    MethodLike: type[function.MethodLike]
+    Parts: type[state.Parts]
+    State: type[state.State]
     Canonical: type[canonical.Canonical]
     ChunkRunner: type[chunk.ChunkRunner]
     ChunkSizer: type[chunk.ChunkSizer]

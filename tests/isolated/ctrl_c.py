@@ -60,7 +60,7 @@ def interrupted(name, work):
 
 leader = threading.Thread(target=shared, daemon=True)
 leader.start()
-while not shared.store.flights:
+while not shared.__opero__.store.flights:
     time.sleep(0.001)
 interrupted("follower", shared)
 interrupted("backoff", failing)
@@ -70,7 +70,7 @@ interrupted("task in backoff", lambda: asyncio.run(failing_task()))
 interrupted("task in line", lambda: asyncio.run(limiter.acquire()))
 if limiter.bucket.queued:
     raise SystemExit("somebody is still in line")
-if failing_task.store.flights:
+if failing_task.__opero__.store.flights:
     raise SystemExit("a run is left")
 gate.set()
 leader.join(5)

@@ -134,5 +134,5 @@ def one_loop():
 
 common.check_growth("loops", one_loop, rounds=20, count=common.objects)
 for function in (cached, cached_failure, cached_cut, cached_forever):
-    if function.store.flights:
-        raise SystemExit(f"{function}: {function.store.flights}")
+    if function.__opero__.store.flights:
+        raise SystemExit(f"{function}: {function.__opero__.store.flights}")

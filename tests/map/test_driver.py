@@ -139,7 +139,7 @@ def negative(x: Any) -> Any:
 
 def new_scheduler(call: Any, slots: int, window: int = 0, ordered: bool = True) -> Scheduler:
     """Make a scheduler of an input of unknown length."""
-    return Scheduler(call, {}, ChunkSizer(slots, MILLISECOND, 0, -1), window, ordered)
+    return Scheduler(call.__opero__, {}, ChunkSizer(slots, MILLISECOND, 0, -1), window, ordered)
 
 
 def quiet() -> Silent:

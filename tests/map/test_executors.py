@@ -127,8 +127,10 @@ def run_map(
     call = opero(**{"retries": 1, **options})(function)
     engine = ExecutorEngine(function, shared or {}, executor, workers or workers_of(executor))
     sizer = ChunkSizer(engine.slots, 2_000_000, chunk, -1)
-    scheduler = Scheduler(call, shared or {}, sizer, 1000, True, None)
-    ways = drive(scheduler, lambda: engine, iter(items), call.clock, lambda: Silent(None), False)
+    scheduler = Scheduler(call.__opero__, shared or {}, sizer, 1000, True, None)
+    ways = drive(
+        scheduler, lambda: engine, iter(items), call.__opero__.clock, lambda: Silent(None), False
+    )
     return [result for ready in ways for result in ready]
 
 

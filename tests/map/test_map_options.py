@@ -28,7 +28,7 @@ from opero import (
     opmap,
 )
 from opero.functions import Mapped
-from opero.map.mapped import Map
+from opero.map.mapped import MappedFunction
 
 NAN, INF = float("nan"), float("inf")
 QUIET: dict[str, Any] = {"mode": "thread", "workers": 2, "progress": False}
@@ -196,7 +196,7 @@ def test_uvloop_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("opero.map.options.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^loop='uvloop': uvloop is not installed; use 'auto'"):
         opmap(mode="async", loop="uvloop")
-    assert opmap(mode="async")(adouble).plan.loop == "auto"
+    assert opmap(mode="async")(adouble).__opero__.plan.loop == "auto"
 
 
 # --- misspelt options -----------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_numbers_of_numpy_are_numbers(core: hotpath.Core) -> None:
         attempt_timeout=numpy.float32(60),
     )(adouble)
     assert mapped([1, 2]) == [2, 4]
-    plan = mapped.plan
+    plan = mapped.__opero__.plan
     found = [type(value) for value in (plan.workers, plan.chunk_size, plan.attempt_timeout)]
     assert found == [int, int, float]
     for option in ("workers", "chunk_size"):
@@ -307,9 +307,9 @@ def test_the_reference_gives_the_order_of_what_may_be_given_by_position(
 ) -> None:
     """`opmap(mode, workers, ordered, progress, retries, ...)`."""
     mapped = opmap("thread", 3, False, False, 7)(double)
-    plan = mapped.plan
+    plan = mapped.__opero__.plan
     assert (plan.mode, plan.workers, plan.ordered, plan.progress) == ("thread", 3, False, False)
-    assert mapped.call.policy.rounds == 7
+    assert mapped.__opero__.call.policy.rounds == 7
 
 
 def test_a_cache_config_keeps_its_own_namespace(core: hotpath.Core) -> None:
@@ -495,17 +495,17 @@ def test_a_static_method_can_be_given_without_parentheses() -> None:
     """The object that `@staticmethod` makes, in the default mode."""
     made = opmap(staticmethod(double))
     assert isinstance(made, staticmethod)
-    assert made.__func__.plan.mode == "process"
+    assert made.__func__.__opero__.plan.mode == "process"
 
 
 @pytest.mark.once
 def test_the_decorator_works_without_parentheses() -> None:
     """As `@opmap()` does."""
     bare, called = opmap(double), opmap()(double)
-    assert isinstance(bare, Map)
-    assert bare.plan == called.plan
-    assert bare.plan.mode == "process"
-    assert opmap(double, workers=2, ordered=False).plan.workers == 2
+    assert type(bare) is MappedFunction
+    assert bare.__opero__.plan == called.__opero__.plan
+    assert bare.__opero__.plan.mode == "process"
+    assert opmap(double, workers=2, ordered=False).__opero__.plan.workers == 2
     assert operomap is opmap
 
 
@@ -650,7 +650,14 @@ def test_a_map_pickles_by_reference() -> None:
     """As functions do; one that no module holds says so."""
     assert pickle.loads(pickle.dumps(below_process)) is below_process
     with pytest.raises(pickle.PicklingError):
-        pickle.dumps(opmap(**QUIET)(functools.partial(double, plus=1)))
+        pickle.dumps(opmap(**QUIET)(lambda item: item))
+
+
+@pytest.mark.once
+def test_a_map_of_a_partial_pickles_by_what_it_was_made_from() -> None:
+    """It has no name of its own, and the partial can be pickled."""
+    arrived = pickle.loads(pickle.dumps(opmap(**QUIET)(functools.partial(double, plus=1))))
+    assert arrived([1, 2]) == [3, 5]
 
 
 @pytest.mark.once

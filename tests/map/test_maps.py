@@ -462,7 +462,7 @@ def test_streams_of_one_function_go_on_side_by_side(mode):
     assert next(paused) == 100
     assert mapped(range(50, 60)) == list(range(100, 120, 2))
     paused.close()
-    assert mapped.call.store.flights == {}
+    assert mapped.__opero__.call.store.flights == {}
 
 
 @ways

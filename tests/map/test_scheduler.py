@@ -187,14 +187,14 @@ def new_scheduler(
 ) -> Scheduler:
     """Make a scheduler whose chunks are sized by measured time, or fixed."""
     sizer = hotpath.core.ChunkSizer(slots, 2 * MILLISECOND, chunk, -1)
-    return Scheduler(function, {}, sizer, window, ordered, gates)
+    return Scheduler(function.__opero__, {}, sizer, window, ordered, gates)
 
 
 def gates_of(function: Any, workers: int = 0) -> MapGates | None:
     """Return the gates of a map: those of each of some workers, or of all together."""
-    if not function.queues:
+    if not function.__opero__.queues:
         return None
-    return MapGates(function.queues, workers, function.clock)
+    return MapGates(function.__opero__.queues, workers, function.__opero__.clock)
 
 
 scripts = st.lists(
@@ -274,7 +274,7 @@ def test_equal_items_share_a_run_and_stored_ones_need_none(
     """A success is run once and stored; a failure is shared by all that wait, and not stored."""
     function = opero(retries=2, retry_on=(Flop,), min_delay=0.01, cache=True)(identity)
     for value in stored:
-        function.store.put(value, ("stored", value))
+        function.__opero__.store.put(value, ("stored", value))
     scheduler = new_scheduler(function, slots, window, ordered)
     with standing_clock(core.clock):
         world = World(scheduler, list(map(Script, scripts)), slots, random.Random(seed))
@@ -288,16 +288,16 @@ def test_equal_items_share_a_run_and_stored_ones_need_none(
             assert not started[value]
         elif isinstance(outcome, tuple):
             assert started[value] == len(scripts[value])
-            assert function.store.find(value).value == outcome
+            assert function.__opero__.store.find(value).value == outcome
         else:
-            assert function.store.find(value) is None
+            assert function.__opero__.store.find(value) is None
     if ordered:
         assert list(map(seen, results)) == wanted
     else:
         assert Counter(map(seen, results)) == Counter(wanted)
     assert scheduler._runs.under_way == {}
     assert scheduler._leaders == {}
-    assert function.store.flights == {}
+    assert function.__opero__.store.flights == {}
     assert function.cache_info().hits + function.cache_info().misses == len(items)
 
 
@@ -493,7 +493,7 @@ def test_nothing_is_read_while_there_is_work_in_line(core):
 def test_what_has_been_read_is_told_to_the_sizer(core):
     """It makes the last chunks small."""
     sizer = hotpath.core.ChunkSizer(1, MILLISECOND, 0, 10)
-    Scheduler(opero(identity), {}, sizer, 0, True).feed([1, 2, 3])
+    Scheduler(opero(identity).__opero__, {}, sizer, 0, True).feed([1, 2, 3])
     assert sizer.left == 7
 
 
@@ -630,13 +630,13 @@ def test_what_is_invalidated_while_it_runs_is_not_stored(core, function, by):
     scheduler.feed([1, 2])
     scheduler.close()
     scheduler.report(job, ["old"], [], 1)
-    assert (call.store.find(1) is None) == (by != "nothing")
+    assert (call.__opero__.store.find(1) is None) == (by != "nothing")
     while not scheduler.over:
         run_one(scheduler, "new")
     later = "old" if by == "nothing" else "new"
     assert scheduler.collect() == ["old", "old", later, "new"]
-    assert call.store.find(1).value == later
-    assert call.store.flights == {}
+    assert call.__opero__.store.find(1).value == later
+    assert call.__opero__.store.flights == {}
 
 
 @pytest.mark.parametrize("function", [identity, aidentity], ids=["plain", "coroutine"])
@@ -650,10 +650,10 @@ def test_maps_at_the_same_time_do_not_wait_for_each_other_and_both_store(core, f
     job = one.assign(0, core.clock.now())
     one.report(job, [NOTHING], [(0, Fatal())], 1)
     one.end()
-    assert call.store.find(1) is None
+    assert call.__opero__.store.find(1) is None
     run_one(other, "value")
-    assert call.store.find(1).value == "value"
-    assert call.store.flights == {}
+    assert call.__opero__.store.find(1).value == "value"
+    assert call.__opero__.store.flights == {}
 
 
 def test_the_end_of_a_map_leaves_nothing_behind(core):
@@ -668,7 +668,7 @@ def test_the_end_of_a_map_leaves_nothing_behind(core):
         assert limiter.bucket.queued == 1
         scheduler.end()
         assert limiter.bucket.queued == 0
-    assert call.store.flights == {}
+    assert call.__opero__.store.flights == {}
     assert not scheduler._line
     assert scheduler.demand() == 0
 
@@ -976,7 +976,7 @@ def test_under_a_deadline_no_more_is_handed_out_than_begins_at_once(core, width)
     """As the time of all of it begins then."""
     function = opero(timeout=60)(identity)
     scheduler = Scheduler(
-        function, {}, hotpath.core.ChunkSizer(2, MILLISECOND, 0, -1), 0, True, None, width
+        function.__opero__, {}, hotpath.core.ChunkSizer(2, MILLISECOND, 0, -1), 0, True, None, width
     )
     for _ in range(6):
         count = scheduler.demand()

@@ -56,7 +56,9 @@ async def amap(
 ) -> list[Any]:
     """Map a decorated function: a small driver."""
     clock = hotpath.core.clock
-    scheduler = Scheduler(function, shared, ChunkSizer(workers, 10**6, chunk, -1), 10_000, True)
+    scheduler = Scheduler(
+        function.__opero__, shared, ChunkSizer(workers, 10**6, chunk, -1), 10_000, True
+    )
     engine = TaskEngine(function.__wrapped__, shared, workers, attempt_timeout, clock)
     source = iter(items)
     idle = list(range(workers))

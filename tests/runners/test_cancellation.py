@@ -102,7 +102,7 @@ class Source:
 
     def nothing_left(self) -> None:
         """Check that no run, task or entry is left."""
-        assert self.fetch.store is None or self.fetch.store.flights == {}
+        assert self.fetch.__opero__.store is None or self.fetch.__opero__.store.flights == {}
         assert len(asyncio.all_tasks()) == 2, asyncio.all_tasks()  # `run` and its own task
 
 
@@ -171,7 +171,7 @@ def test_the_run_is_cancelled_with_its_last_caller_and_tidied_up_before_that_one
         assert kinds(outcomes) == [asyncio.CancelledError] * count
         assert source.log == ["start", "cancelled", "tidy"]
         source.nothing_left()
-        assert len(source.fetch.store) == 0
+        assert len(source.fetch.__opero__.store) == 0
         source.gate.set()
         assert await source.fetch() == 1
 
@@ -220,7 +220,7 @@ def test_a_run_that_answers_its_cancellation_with_a_value_does_not_have_it_store
         assert await fetch() == "value 1"
         assert kinds(await over(first)) == [asyncio.CancelledError]
         assert await fetch() == "value 1"
-        assert fetch.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
 
     run(main())
 
@@ -249,7 +249,7 @@ def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first():
         task.cancel()
         assert kinds(await over(task)) == [asyncio.CancelledError]
         assert log == ["cut twice"]
-        assert fetch.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
 
     run(main())
 

@@ -348,7 +348,7 @@ def test_an_async_attempt_is_cut_when_the_deadline_passes(cache):
         assert 0.05 <= time.monotonic() - begun < 0.05 + SLACK
         assert slow.log == ["start", "tidy"]
         assert caught.value.errors == []
-        assert not cache or slow.fetch.store.flights == {}
+        assert not cache or slow.fetch.__opero__.store.flights == {}
         assert len(asyncio.all_tasks()) == 2
 
     run(main())
@@ -445,7 +445,7 @@ def test_a_callers_deadline_is_its_own_and_the_run_goes_on_for_the_others():
     gate: Any = None
     run(main())
     assert log == ["start", "end"]
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_the_last_caller_whose_deadline_passes_cuts_the_run():
@@ -456,7 +456,7 @@ def test_the_last_caller_whose_deadline_passes_cuts_the_run():
         outcomes = await asyncio.gather(*[slow.fetch() for _ in range(10)], return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {DeadlineExceeded}
         assert slow.log == ["start", "tidy"]
-        assert slow.fetch.store.flights == {}
+        assert slow.fetch.__opero__.store.flights == {}
 
     run(main())
 
@@ -487,7 +487,7 @@ def test_a_newcomer_does_not_join_a_run_that_is_being_cut():
 
     run(main())
     assert len(runs) == 2
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_a_caller_cancelled_while_its_deadline_cuts_the_run_is_cancelled():
@@ -501,7 +501,7 @@ def test_a_caller_cancelled_while_its_deadline_cuts_the_run_is_cancelled():
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled() or type(task.exception()) is DeadlineExceeded
-        assert slow.fetch.store.flights == {}
+        assert slow.fetch.__opero__.store.flights == {}
         assert len(asyncio.all_tasks()) == 2
 
     run(main())
@@ -548,7 +548,7 @@ def test_a_deadline_that_is_over_before_the_first_attempt_starts_nothing_twice()
             except DeadlineExceeded:
                 pass
             await asyncio.sleep(0)
-            assert fetch.store.flights == {}
+            assert fetch.__opero__.store.flights == {}
             assert fetch.stats().attempts <= 1
         assert len(asyncio.all_tasks()) == 2
 

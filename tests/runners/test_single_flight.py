@@ -79,7 +79,7 @@ def test_32_threads_share_one_failure_which_is_not_cached(key):
     assert {id(job.error) for job in jobs} == {id(jobs[0].error)}
     assert type(jobs[0].error) is ValueError
     assert flights_of(fetch) == []
-    assert len(fetch.store) == 0
+    assert len(fetch.__opero__.store) == 0
     assert fetch(key) == "late"
 
 
@@ -176,7 +176,7 @@ def test_threads_that_find_an_outdated_value_run_once():
             gathered(fetch, 16)()
         return len(runs)
 
-    with standing_clock(fetch.clock) as clock:
+    with standing_clock(fetch.__opero__.clock) as clock:
         assert fetch() == 1
         clock.advance(61 * 10**9)
         assert [job.result() for job in together(16, lambda _: fetch())] == [2] * 16
@@ -411,7 +411,7 @@ def test_a_value_invalidated_while_it_is_made_is_not_stored(forget):
     until(lambda: followers(fetch) == 2)
     gates[0].set()
     assert [job.result() for job in old] == ["value 0"] * 3
-    assert len(fetch.store) == 0
+    assert len(fetch.__opero__.store) == 0
     assert not any(job.over for job in new)
     late = Job(fetch, 1)  # joins the fresh run, which the old one's end must not have hidden
     until(lambda: followers(fetch) == 3)

@@ -48,7 +48,7 @@ def test_1000_tasks_on_one_missing_key_run_the_function_once_and_share_its_value
 
     async def main():
         values = await asyncio.gather(*[fetch(key) for _ in range(1000)])
-        assert fetch.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
         assert len(asyncio.all_tasks()) == 2
         assert len({id(value) for value in values}) == 1
         assert await fetch(key) is values[0]
@@ -75,11 +75,11 @@ def test_1000_tasks_share_one_failure_which_is_not_cached(key):
     async def main():
         calls = [fetch(key) for _ in range(1000)]
         errors = await asyncio.gather(*calls, return_exceptions=True)
-        assert fetch.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
         assert len({id(error) for error in errors}) == 1
         assert type(errors[0]) is ValueError
         assert traceback_length(errors[0]) < 12
-        assert len(fetch.store) == 0
+        assert len(fetch.__opero__.store) == 0
         assert await fetch(key) == "late"
 
     run(main())
@@ -123,7 +123,7 @@ def test_many_keys_at_once_have_a_run_each():
 
     run(main())
     assert len(most) == max(most) == 10
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_a_value_that_comes_without_a_single_wait_is_shared_too():
@@ -152,7 +152,7 @@ def test_tasks_that_find_an_outdated_value_run_once():
         return len(runs)
 
     async def main():
-        with standing_clock(fetch.clock) as clock:
+        with standing_clock(fetch.__opero__.clock) as clock:
             assert await fetch() == 1
             clock.advance(61 * 10**9)
             assert await asyncio.gather(*[fetch() for _ in range(50)]) == [2] * 50
@@ -195,7 +195,7 @@ def test_a_cancelled_error_of_the_functions_own_goes_to_all_and_is_not_cached():
         assert await fetch() == "value"
 
     run(main())
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_an_interrupt_inside_the_run_ends_the_loop_and_leaves_nothing():
@@ -217,7 +217,7 @@ def test_an_interrupt_inside_the_run_ends_the_loop_and_leaves_nothing():
         asyncio.run(main())
     assert run(main()) == ["value"] * 3
     assert len(runs) == 2
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 # --- recursion and circles --------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_coroutine_may_await_itself_with_the_key_it_is_running_for(key):
 
     run(main())
     assert len(depth) == 3
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 @pytest.mark.parametrize("way", ["gather", "create_task", "timeout", "uncached"])
@@ -272,7 +272,7 @@ def test_recursion_that_takes_a_detour_does_not_hang(way):
         assert await fetch() == 3
 
     run(main())
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -293,7 +293,7 @@ def test_a_circle_of_tasks_does_not_hang(count):
         assert [value.split(" <- ")[0] for value in values] == [str(key) for key in range(count)]
 
     run(main())
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
@@ -309,7 +309,7 @@ def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
         await settle()
 
     run(main())
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_a_task_that_a_run_has_started_may_call_the_function_after_it():
@@ -326,7 +326,7 @@ def test_a_task_that_a_run_has_started_may_call_the_function_after_it():
         return len(runs)
 
     async def afterwards():
-        await until_async(lambda: fetch.store.flights == {})
+        await until_async(lambda: fetch.__opero__.store.flights == {})
         fetch.cache_clear()
         return await asyncio.gather(*[fetch(1) for _ in range(10)])
 
@@ -355,7 +355,7 @@ def test_a_run_waits_only_for_runs_that_are_not_over():
         return key
 
     async def afterwards():
-        await until_async(lambda: fetch.store.find("inner"))
+        await until_async(lambda: fetch.__opero__.store.find("inner"))
         await settle()
         return await fetch("outer")
 
@@ -506,7 +506,7 @@ def test_a_value_invalidated_while_it_is_made_is_not_stored(forget, elsewhere):
         await until_async(lambda: len(runs) == 2)
         gates[0].set()
         assert await old == ["value 0"] * 3
-        assert len(fetch.store) == 0
+        assert len(fetch.__opero__.store) == 0
         late = asyncio.ensure_future(fetch(1))
         await settle()
         gates[1].set()
@@ -515,7 +515,7 @@ def test_a_value_invalidated_while_it_is_made_is_not_stored(forget, elsewhere):
 
     run(main())
     assert len(runs) == 2
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
@@ -534,7 +534,7 @@ def test_a_coroutine_may_invalidate_the_key_it_is_running_for(forget):
         assert [await fetch(1), await fetch(1)] == [1, 2]
 
     run(main())
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 # --- loops ------------------------------------------------------------------------------------------
@@ -558,7 +558,7 @@ def test_two_loops_in_two_threads_run_once_each_and_store_for_both():
     jobs = [Job(run, main()), Job(run, main())]
     assert [job.result() for job in jobs] == [[1] * 100, [1] * 100]
     assert len(runs) == len(set(runs)) == 2
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
     assert run(fetch(1)) == 1
     assert len(runs) == 2
 
@@ -579,7 +579,7 @@ def test_a_value_that_another_loop_stored_meanwhile_is_taken():
 
     assert run(main()) == 1
     assert len(runs) == 1
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
 
 
 def test_a_loop_closed_in_the_middle_of_a_run_leaves_the_key_usable():
@@ -601,10 +601,10 @@ def test_a_loop_closed_in_the_middle_of_a_run_leaves_the_key_usable():
         return caller
 
     caller = loop.run_until_complete(begin())
-    runner = next(iter(fetch.store.flights[loop].values())).task
+    runner = next(iter(fetch.__opero__.store.flights[loop].values())).task
     loop.close()
     assert run(fetch(1)) == 1
-    assert fetch.store.flights == {}
+    assert fetch.__opero__.store.flights == {}
     for task in (caller, runner):
         task._log_destroy_pending = False
 
@@ -637,13 +637,13 @@ def test_a_loop_with_eager_tasks_caches_shares_and_leaves_nothing(suspends):
         assert await fetch(1) == 1
         assert runs == [1]
         await settle()
-        assert fetch.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
         errors = await asyncio.gather(*[fetch("bad") for _ in range(3)], return_exceptions=True)
         assert {type(error) for error in errors} == {ValueError}
         assert await recurse() == 3
         await settle()
-        assert fetch.store.flights == {}
-        assert recurse.store.flights == {}
+        assert fetch.__opero__.store.flights == {}
+        assert recurse.__opero__.store.flights == {}
 
     run(main())
 
@@ -671,7 +671,7 @@ def test_a_loop_that_comes_while_another_looks_around_does_not_disturb_it():
 
     def intrude():
         others.append(Job(run, fetch("other")))
-        until(lambda: len(fetch.store.flights) == 2)
+        until(lambda: len(fetch.__opero__.store.flights) == 2)
 
     async def begin():
         task = asyncio.ensure_future(fetch("sly"))
@@ -687,7 +687,7 @@ def test_a_loop_that_comes_while_another_looks_around_does_not_disturb_it():
     assert sly.run_until_complete(task) == "sly"
     sly.close()
     assert others[0].result() == "other"
-    until(lambda: fetch.store.flights == {})
+    until(lambda: fetch.__opero__.store.flights == {})
 
 
 def test_tables_of_flights_are_sound_while_other_threads_forget():
@@ -717,4 +717,4 @@ def test_tables_of_flights_are_sound_while_other_threads_forget():
         stop.set()
     for job in [*readers, forgetting]:
         job.result()
-    until(lambda: fetch.store.flights == {})
+    until(lambda: fetch.__opero__.store.flights == {})

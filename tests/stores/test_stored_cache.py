@@ -360,7 +360,7 @@ def test_threads_that_miss_one_value_share_a_run(store):
     jobs = [Job(function, 1) for _ in range(8)]
     assert all(job.wait().value == {"x": 1} for job in jobs)
     assert len(runs()) == 1
-    assert function.stored_cache.flights == {}
+    assert function.__opero__.stored_cache.flights == {}
 
 
 def test_tasks_that_miss_one_value_share_a_run(store):
@@ -383,7 +383,7 @@ def test_tasks_that_miss_one_value_share_a_run(store):
 
     asyncio.run(main())
     assert len(runs()) == 3
-    assert function.stored_cache.flights == {}
+    assert function.__opero__.stored_cache.flights == {}
 
 
 @pytest.mark.once
@@ -416,7 +416,7 @@ def test_a_holder_that_is_killed_costs_the_others_its_lease_and_no_more(store, m
 def test_a_lease_that_a_jump_of_the_clock_keeps_alive_is_seized(store, form, quick):
     """Whoever waits goes by a clock that does not jump."""
     function = decorated(of(form, "double"), store)
-    stored_cache = function.stored_cache
+    stored_cache = function.__opero__.stored_cache
     stored_cache.store.operations.take(_key(stored_cache, 1).name, "dead", 3600)
     assert function(1) == [1, 1, 0]
     assert function(1) == [1, 1, 0]
@@ -478,7 +478,7 @@ def test_a_run_that_found_the_value_amid_its_invalidation_is_not_joined_afterwar
     def function(x: Any) -> Any:
         return source["version"]
 
-    backend = function.stored_cache.store.operations
+    backend = function.__opero__.stored_cache.store.operations
     look, look_again = backend.get, backend.get_and_take
     operations = {"delete": backend.delete, "clear": backend.clear}
     found, end = threading.Event(), threading.Event()
@@ -523,7 +523,8 @@ def test_a_run_that_found_the_value_amid_its_invalidation_is_not_joined_afterwar
     asking = Job(function, 1)
     until(
         lambda: (
-            asking.over or any(each.waiters for each in [*function.stored_cache.flights.values()])
+            asking.over
+            or any(each.waiters for each in [*function.__opero__.stored_cache.flights.values()])
         )
     )
     end.set()
@@ -534,12 +535,12 @@ def test_a_run_that_found_the_value_amid_its_invalidation_is_not_joined_afterwar
 def test_a_caller_whose_time_is_over_does_not_wait_for_another_process(store):
     """It says so."""
     function = decorated(functions.double, store, timeout=0.2)
-    stored_cache = function.stored_cache
+    stored_cache = function.__opero__.stored_cache
     stored_cache.store.operations.take(_key(stored_cache, 1).name, "alive", 60)
     with pytest.raises(DeadlineExceeded, match="another process's run"):
         function(1)
     coroutine_function = decorated(functions.adouble, store, timeout=0.2)
-    stored_cache = coroutine_function.stored_cache
+    stored_cache = coroutine_function.__opero__.stored_cache
     stored_cache.store.operations.take(_key(stored_cache, 1).name, "alive", 60)
     with pytest.raises(DeadlineExceeded):
         coroutine_function(1)
@@ -596,8 +597,8 @@ def test_an_outdated_value_is_served_while_another_process_makes_a_new_one(store
     with manual_clock() as clock:
         function(1)
         clock.advance(15)
-        function.stored_cache.store.operations.take(
-            _key(function.stored_cache, 1).name, "other", 60
+        function.__opero__.stored_cache.store.operations.take(
+            _key(function.__opero__.stored_cache, 1).name, "other", 60
         )
         assert function(1) == [1, 1, 0]
         assert function.stats().stale == 1
@@ -629,7 +630,7 @@ def test_a_dear_value_is_renewed_before_it_is_outdated(store, form, monkeypatch)
 def test_an_entry_of_another_call_is_a_miss_with_one_warning(store, form, caplog):
     """Swapped, cut, or put there by somebody without the secret; never a wrong value."""
     function = decorated(of(form, "double"), store)
-    stored_cache = function.stored_cache
+    stored_cache = function.__opero__.stored_cache
     backend = stored_cache.store.operations
     function(1)
     function(2)

@@ -1,4 +1,4 @@
-"""The decorated function in C; the twin of `core/call.py`, which tells how it works.
+"""How a decorated function is called, in C; the twin of `core/call.py`, which says how it works.
 
 It is written by hand for one thing: an instance is called by the vectorcall protocol (PEP 590), so
 the arguments of a call stay in the C array they come in. A hit makes no tuple and no dict; a first
@@ -15,15 +15,12 @@ from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport gil
-from .attempts cimport Policy
 from .binding cimport Binding
-from .clock cimport Clock
-from .fallback cimport Fallback
 from .flight cimport Flight
-from .events cimport Events
-from .gate cimport Gate
+from .function cimport FunctionLike, MethodLike
 from .keys cimport Freezer
-from .store cimport Entry, InstanceStores, MemoryStore
+from .state cimport State, empty, take_all
+from .store cimport Entry, MemoryStore
 
 from .binding import EMPTY as _EMPTY
 from opero.exceptions import CacheKeyError
@@ -81,6 +78,12 @@ cdef extern from *:
 
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
 
+    /* A `__dict__` that can be set, as that of a function can; the one of Cython cannot. */
+    static PyGetSetDef opero_dict = {
+        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL
+    };
+    #define opero_new_dict(kind) PyDescr_NewGetSet(kind, &opero_dict)
+
     /* Without the interpreter's lock, threads count at the same time. */
     #if !defined(Py_GIL_DISABLED)
       #define opero_add(counter, amount) (*(counter) += (amount))
@@ -97,6 +100,7 @@ cdef extern from *:
     object opero_pack_named(PyObject *const *values, PyObject *names)
     object opero_take_error()
     void opero_raise_again(object error) noexcept
+    object opero_new_dict(PyTypeObject *kind)
     PyObject *opero_item(object values, Py_ssize_t at) noexcept
 
 cdef extern from "Python.h":
@@ -126,158 +130,21 @@ cdef enum:  # the places in `opero.stats.Stats` of what is counted here
     FAILURES = 6
     ROOM = 32
 
-cdef extern from *:
-    Py_ssize_t PY_SSIZE_T_MAX
-
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
 
-FUNCTION_ATTRIBUTES = frozenset(
-    {"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__", "__builtins__"}
-)
 
+cdef class _Counting(State):
+    """A state that several threads count in."""
 
-cdef class _Wrapper:
-    """What `Call` and `AsyncCall` have in common (see `core/call.py`)."""
-
-    cdef vectorcallfunc vectorcall
-    cdef dict __dict__
-    cdef object __weakref__
-    cdef readonly object func
-    cdef readonly object face
-    cdef readonly str name
-    cdef readonly object runner
-    cdef readonly Clock clock
-    cdef readonly Events events
-    cdef public object origin
-    cdef readonly Policy policy
-    cdef readonly Fallback fallback
-    cdef readonly tuple queues
-    cdef readonly tuple gates
-    cdef readonly bint observed
-    cdef Gate gate
-    cdef bint guarded
-    cdef readonly long long timeout
-    cdef readonly Binding binding
-    cdef readonly Binding keying
-    cdef readonly object cache_key
-    cdef readonly MemoryStore store
-    cdef readonly InstanceStores instances
-    cdef readonly object stored_cache
-    cdef readonly bint method
-    cdef readonly bint single
-    cdef readonly bint indirect
-    cdef readonly bint lone
     cdef tuple counters
     cdef long long counts[ROOM]
-    cdef long long hits_cleared
-    cdef long long misses_cleared
 
-    def __init__(
-        self,
-        func,
-        face,
-        name,
-        runner,
-        Clock clock not None,
-        Events events not None,
-        Policy policy not None,
-        Fallback fallback,
-        tuple queues not None,
-        long long timeout,
-        Binding binding,
-        cache_key,
-        MemoryStore store,
-        InstanceStores instances,
-        stored_cache=None,
-    ):
+    def __init__(self, parts):
         from opero.stats import COUNTERS
 
+        State.__init__(self, parts)
         self.counters = COUNTERS
-        self.func = func
-        self.face = face
-        self.name = name
-        self.runner = runner
-        self.clock = clock
-        self.events = events
-        self.policy = policy
-        self.fallback = fallback
-        self.queues = queues
-        self.gates = tuple([queue.gate for queue in queues])
-        self.gate = self.gates[0] if queues else None
-        self.observed = any([gate.observes for gate in self.gates])
-        self.guarded = self.observed or len(queues) > 1
-        self.timeout = timeout
-        self.binding = binding
-        self.cache_key = cache_key
-        self.store = store
-        self.instances = instances
-        self.stored_cache = stored_cache
-        self.keying = None if store is None else binding
-        self.single = policy.rounds == 1 and fallback is None
-        self.indirect = policy.rejects is not None or (
-            fallback is not None and fallback.listed is None
-        )
-        self._settle()
-
-    def _settle(self):
-        """Note whether the one argument of a call may be its key."""
-        self.lone = (
-            self.keying is not None
-            and self.cache_key is None
-            and not self.method
-            and self.keying.plain
-            and len(self.keying.names) == 1
-            and self.keying.positional == 1
-        )
-
-    # --- a function like any other ----------------------------------------------------------
-
-    def __set_name__(self, owner, name):
-        inner = getattr(type(self.func), "__set_name__", None)
-        if inner is not None:
-            inner(self.func, owner, name)
-        if self.face.__qualname__.rpartition(".")[0] == owner.__qualname__:
-            self.become_method()
-
-    def become_method(self):
-        """Let the first argument count by identity, and a cache of its own go with it."""
-        if not self.method:
-            self.method = True
-            if self.keying is not None:
-                self.keying = self.keying.without_first()
-            self._settle()
-
-    def __get__(self, instance, owner):
-        return self if instance is None else BoundCall(self, instance)
-
-    def __getattr__(self, name):
-        if name in FUNCTION_ATTRIBUTES:
-            return getattr(self.face, name)
-        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
-            return self.func.__annotations__
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __reduce__(self):
-        return self.__qualname__
-
-    def __repr__(self):
-        return f"<opero function {self.name}>"
-
-    def fits(self, args, kwargs):
-        """Tell whether a call's arguments fit the signature."""
-        return self.binding is None or self.binding.fits(args, kwargs)
-
-    # --- figures and the cache --------------------------------------------------------------
-
-    def stats(self):
-        """Return what has happened since the function was decorated."""
-        from opero.stats import stats_of
-
-        counts = {name: self.counts[place] for place, name in enumerate(self.counters)}
-        if self.stored_cache is not None:
-            counts.update(self.stored_cache.counts)
-        return stats_of(counts)
 
     def add(self, counter, long long amount):
         """Add to a counter, given by its name in `opero.stats.Stats`; it may be less than 0."""
@@ -288,162 +155,9 @@ cdef class _Wrapper:
                 return
         opero_add(&self.counts[<Py_ssize_t>self.counters.index(counter)], amount)
 
-    def cache_info(self):
-        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
-        from opero.stats import CacheInfo
-
-        if self.store is None and self.stored_cache is None:
-            inner = getattr(self.func, "cache_info", None)
-            return CacheInfo(0, 0, 0, 0) if inner is None else inner()
-        stored = self.stored_cache is not None
-        return CacheInfo(
-            self.counts[HITS] - self.hits_cleared,
-            self.counts[MISSES] - self.misses_cleared,
-            None if self.store is None else self.store.maxsize or None,
-            self.stored_cache.count() if stored else sum([len(store) for store in self._stores()]),
-        )
-
-    def restart_cache_info(self):
-        """Let `cache_info` count hits and misses from now on."""
-        self.hits_cleared = self.counts[HITS]
-        self.misses_cleared = self.counts[MISSES]
-
-    def cache_clear(self):
-        """Forget every value; what is running now will not be stored either."""
-        if self.stored_cache is not None:
-            self.stored_cache.clear()
-        elif self.store is None and hasattr(self.func, "cache_clear"):
-            self.func.cache_clear()
-        self.restart_cache_info()
-        for store in self._stores():
-            self._ground_all(store)
-            store.clear()
-            self._ground_all(store)
-
-    def cache_invalidate(self, /, *args, **kwargs):
-        """Forget the value of one call, given by its arguments; tell whether there was one."""
-        if self.stored_cache is not None:
-            return bool(self.stored_cache.invalidate(self, args, kwargs))
-        if self.store is None:
-            inner = getattr(self.func, "cache_invalidate", None)
-            return False if inner is None else inner(*args, **kwargs)
-        store, key = self._locate(args, kwargs)
-        self._ground(store, key)
-        dropped = store.drop(key)
-        self._ground(store, key)
-        return bool(dropped)
-
-    def ground(self, store, key, flight):
-        """Take a flight that nobody flies any more out of the table."""
-        if gil.look_up(store.flights, key) is flight:
-            store.flights.pop(key, None)
-
-    def after_fork(self):
-        """Forget the runs that are under way: in a child process nobody will end them."""
-        for store in self._stores():
-            store.flights.clear()
-        if self.stored_cache is not None:
-            self.stored_cache.after_fork()
-
-    def _stores(self):
-        if self.store is None:
-            return []
-        return [self.store, *self.instances.all()]
-
-    def _ground(self, store, key):
-        take_all(store.flights, key)
-
-    def _ground_all(self, store):
-        empty(store.flights)
-
-    def _locate(self, args, kwargs):
-        """Return the store and the key of a call."""
-        if self.cache_key is not None:
-            return self.store, self._own_key(args, kwargs)
-        if not self.method:
-            return self.store, self.keying.key(args, kwargs)
-        if not args:
-            raise TypeError(f"{self.name}() is missing its instance")
-        return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
-
-    def _own_key(self, args, kwargs):
-        """Return the key that the user's `cache_key` makes."""
-        key = self.cache_key(*args, **kwargs)
-        try:
-            return self.binding.freezer.probe(key)
-        except CacheKeyError as error:
-            raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
-
-    def enter(self, long long now, Py_ssize_t first=0):
-        """Enter the gates from number `first` on; return how many have let the attempt in."""
-        return self.enter_from(first, now)
-
-    cdef Py_ssize_t enter_from(self, Py_ssize_t first, long long now) except -1:
-        cdef Py_ssize_t at
-        for at in range(first, PyTuple_GET_SIZE(self.gates)):
-            if (<Gate>opero_item(self.gates, at)).enter(now):
-                return at
-        return PyTuple_GET_SIZE(self.gates)
-
-    def leave(self, outcome, long long entered, Py_ssize_t passed=PY_SSIZE_T_MAX):
-        """Tell the gates that observe how an attempt has ended."""
-        cdef long long now = self.clock.now()
-        cdef Gate gate
-        for gate in self.gates[:passed]:
-            if gate.observes:
-                gate.leave(now, outcome, entered)
-
-    def reserve(self, store, key):
-        """Make room for a value; if that fails, the call goes on all the same."""
-        return self.room(store, key)
-
-    cdef Entry room(self, MemoryStore store, object key):
-        """Make room for a value; if that fails, the call goes on all the same."""
-        try:
-            return store.reserve(key)
-        except Exception as error:
-            self.events.not_cached(self.name, error)
-            return None
-
-    cdef MemoryStore backend(self, PyObject *const *args, Py_ssize_t count):
-        """Return the store for a call with these arguments."""
-        if not self.method or self.cache_key is not None:
-            return self.store
-        if count == 0:
-            raise TypeError(f"{self.name}() is missing its instance")
-        return self.instances.of(<object>args[0])
-
-    cdef object key(self, PyObject *const *args, Py_ssize_t count, PyObject *names):
-        """Return the key of a call with these arguments."""
-        if self.cache_key is not None:
-            return self._own_key(opero_pack(args, count), opero_pack_named(args + count, names))
-        if self.method:
-            args += 1
-            count -= 1
-        if self.keying.plain and count <= self.keying.positional:
-            try:
-                key = straight_key(self.keying, args, count, names)
-            except CacheKeyError:
-                key = None  # the long way says which argument it was
-            if key is not None:
-                return key
-        return self.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
-
-
-cdef take_all(dict flights, object key):
-    """Take every flight of `key` out of a table: it may be there twice, or be missed."""
-    cdef int missed = 0
-    while missed < 2:
-        missed = missed + 1 if flights.pop(key, None) is None else 0
-
-
-cdef empty(dict flights):
-    """Take every flight out of a table, which its `clear` must not do (see `store`)."""
-    try:
-        while flights:
-            flights.popitem()
-    except KeyError:  # another thread took the last one
-        pass
+    def counted(self):
+        """Return the counts by their names, waits in nanoseconds."""
+        return {name: self.counts[place] for place, name in enumerate(self.counters)}
 
 
 cdef inline object value_of(Entry entry):
@@ -510,19 +224,39 @@ cdef object straight_key(
     return key
 
 
-cdef class Call(_Wrapper):
-    """A decorated ordinary function.
+cdef MemoryStore store_of(State call, PyObject *const *args, Py_ssize_t count):
+    """Return the store for a call with these arguments."""
+    if not call.method or call.cache_key is not None:
+        return call.store
+    if count == 0:
+        raise TypeError(f"{call.name}() is missing its instance")
+    return call.instances.of(<object>args[0])
+
+
+cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    """Return the key of a call with these arguments."""
+    if call.cache_key is not None:
+        return call.own_key(opero_pack(args, count), opero_pack_named(args + count, names))
+    if call.method:
+        args += 1
+        count -= 1
+    if call.keying.plain and count <= call.keying.positional:
+        try:
+            key = straight_key(call.keying, args, count, names)
+        except CacheKeyError:
+            key = None  # the long way says which argument it was
+        if key is not None:
+            return key
+    return call.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
+
+
+cdef class Call(_Counting):
+    """The state of an ordinary function.
 
     A flight that nobody followed is kept in `spare` and flown again: most flights are like that.
     """
 
     cdef Flight spare
-
-    def __init__(self, *args):
-        _Wrapper.__init__(self, *args)
-        self.vectorcall = call_uncached if self.store is None else call_cached
-        if self.stored_cache is not None:
-            self.vectorcall = call_stored
 
     cdef object fly(
         self,
@@ -567,7 +301,7 @@ cdef class Call(_Wrapper):
                 entry = store.find(key)
             if entry is None:
                 value = self.attempt(args, argsf, names, deadline)
-                entry = store.reserve(key) if simple else self.room(store, key)
+                entry = store.reserve(key) if simple else self.reserve(store, key)
                 if gil.FREE_THREADED:
                     listed = self.is_listed(store, key, flight)
                 else:
@@ -659,7 +393,7 @@ cdef class Call(_Wrapper):
         long long entered,
     ):
         """Make the first attempt behind more gates than one, or one that observes."""
-        cdef Py_ssize_t passed = self.enter_from(1, entered)
+        cdef Py_ssize_t passed = self.enter(entered, 1)
         cdef PyObject *result
         if passed < PyTuple_GET_SIZE(self.gates):
             return self.run(args, argsf, names, deadline, None, passed)
@@ -681,124 +415,21 @@ cdef class Call(_Wrapper):
         return value
 
 
-cdef PyObject *owned(object value) noexcept:
-    """Return a new reference to `value`, for C."""
-    Py_INCREF(value)
-    return <PyObject *>value
-
-
-cdef PyObject *first_attempt(
-    Call self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
-) except NULL:
-    """Make the first attempt, if all gates let it in at once; the runner goes on."""
-    cdef PyObject *result
-    cdef long long now
-    if self.indirect:
-        return owned(self.run(args, argsf, names, deadline, None, 0))
-    if self.gate is not None:
-        now = self.clock.now()
-        if self.gate.enter(now):
-            return owned(self.run(args, argsf, names, deadline, None, 0))
-        if self.guarded:
-            return owned(self.guarded_attempt(args, argsf, names, deadline, now))
-        if self.events.heeded:
-            self.events.permit(self, 0.0)
-    opero_add(&self.counts[ATTEMPTS], 1)
-    result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
-    if result is not NULL:
-        return result
-    if self.single:
-        raise_again(self, opero_take_error())
-        return NULL
-    return owned(self.run(args, argsf, names, deadline, opero_take_error(), 0))
-
-
-cdef int raise_again(Call self, object error) except -1:
-    """Count a failure, and set the function's own exception again, as it was."""
-    if not is_never_failure(error):
-        opero_add(&self.counts[FAILURES], 1)
-    opero_raise_again(error)
-    return 0
-
-
-cdef PyObject *call_uncached(
-    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
-) except NULL:
-    cdef Call self = <Call>this
-    cdef long long deadline = NEVER
-    opero_add(&self.counts[CALLS], 1)
-    if self.timeout:
-        deadline = self.clock.now() + self.timeout
-    return first_attempt(self, args, argsf, names, deadline)
-
-
-cdef PyObject *call_cached(
-    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
-) except NULL:
-    cdef Call self = <Call>this
-    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    cdef long long deadline = NEVER
-    cdef MemoryStore store
-    cdef Entry entry
-    cdef object key
-    opero_add(&self.counts[CALLS], 1)
-    if self.lone and count == 1 and names is NULL and (
-        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
-    ):
-        store = self.store
-        key = <object>args[0]
-    else:
-        store = self.backend(args, count)
-        key = self.key(args, count, names)
-    entry = store.find(key)
-    if entry is not None:
-        opero_add(&self.counts[HITS], 1)
-        if self.events.heeded:
-            self.events.hit(self)
-        if gil.FREE_THREADED:
-            return owned(value_of(entry))
-        return owned(entry.value)
-    opero_add(&self.counts[MISSES], 1)
-    if self.events.heeded:
-        self.events.miss(self)
-    if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
-        key = self.binding.freezer.keep(key)
-    if self.timeout:
-        deadline = self.clock.now() + self.timeout
-    return owned(self.fly(store, key, args, argsf, names, deadline))
-
-
-cdef PyObject *call_stored(
-    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
-) except NULL:
-    cdef _Wrapper self = <_Wrapper>this
-    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    opero_add(&self.counts[CALLS], 1)
-    return owned(
-        self.stored_cache.recall(
-            self, opero_pack(args, count), opero_pack_named(args + count, names)
-        )
-    )
-
-
-cdef class AsyncCall(_Wrapper):
-    """A decorated coroutine function."""
+cdef class AsyncCall(_Counting):
+    """The state of a coroutine function."""
 
     cdef object ready
     cdef object guard
     cdef object guard_one
 
-    def __init__(self, *args):
-        _Wrapper.__init__(self, *args)
+    def __init__(self, parts):
+        _Counting.__init__(self, parts)
         self.ready = self.runner.ready
         self.guard = self.runner.guard
         self.guard_one = self.runner.guard_one
-        self.vectorcall = acall_uncached if self.store is None else acall_cached
-        if self.stored_cache is not None:
-            self.vectorcall = call_stored
 
     def _ground(self, store, key):
-        for flights in list(store.flights.values()):
+        for flights in list(store.flights.values()):  # one table for each event loop
             take_all(flights, key)
 
     def _ground_all(self, store):
@@ -806,42 +437,180 @@ cdef class AsyncCall(_Wrapper):
             empty(flights)
 
 
+cdef PyObject *owned(object value) noexcept:
+    """Return a new reference to `value`, for C."""
+    Py_INCREF(value)
+    return <PyObject *>value
+
+
+cdef PyObject *first_attempt(
+    Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+) except NULL:
+    """Make the first attempt, if all gates let it in at once; the runner goes on."""
+    cdef PyObject *result
+    cdef long long now
+    if call.indirect:
+        return owned(call.run(args, argsf, names, deadline, None, 0))
+    if call.gate is not None:
+        now = call.clock.now()
+        if call.gate.enter(now):
+            return owned(call.run(args, argsf, names, deadline, None, 0))
+        if call.guarded:
+            return owned(call.guarded_attempt(args, argsf, names, deadline, now))
+        if call.events.heeded:
+            call.events.permit(call, 0.0)
+    opero_add(&call.counts[ATTEMPTS], 1)
+    result = PyObject_Vectorcall(<PyObject *>call.func, args, argsf, names)
+    if result is not NULL:
+        return result
+    if call.single:
+        raise_again(call, opero_take_error())
+        return NULL
+    return owned(call.run(args, argsf, names, deadline, opero_take_error(), 0))
+
+
+cdef int raise_again(Call call, object error) except -1:
+    """Count a failure, and set the function's own exception again, as it was."""
+    if not is_never_failure(error):
+        opero_add(&call.counts[FAILURES], 1)
+    opero_raise_again(error)
+    return 0
+
+
+# What the user holds. The state is looked at through a pointer: it lives as long as the function,
+# and whoever calls holds that.
+
+cdef class Function(FunctionLike):
+    """A decorated ordinary function."""
+
+    cdef vectorcallfunc vectorcall
+
+    def __init__(self, Call call not None):
+        FunctionLike.__init__(self, call)
+        self.vectorcall = call_uncached if call.store is None else call_cached
+        if call.stored_cache is not None:
+            self.vectorcall = call_stored
+
+    def __get__(self, instance, owner):
+        return self if instance is None else Method(self, instance)
+
+
+cdef class AsyncFunction(FunctionLike):
+    """A decorated coroutine function."""
+
+    cdef vectorcallfunc vectorcall
+
+    def __init__(self, AsyncCall call not None):
+        FunctionLike.__init__(self, call)
+        self.vectorcall = acall_uncached if call.store is None else acall_cached
+        if call.stored_cache is not None:
+            self.vectorcall = call_stored
+
+    def __get__(self, instance, owner):
+        return self if instance is None else Method(self, instance)
+
+
+cdef inline PyObject *state_of(PyObject *function) noexcept:
+    """Return what a decorated function knows, for as long as the function lives."""
+    return <PyObject *>(<FunctionLike>function).__opero__
+
+
+cdef PyObject *call_uncached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef PyObject *state = state_of(this)
+    cdef long long deadline = NEVER
+    opero_add(&(<Call>state).counts[CALLS], 1)
+    if (<Call>state).timeout:
+        deadline = (<Call>state).clock.now() + (<Call>state).timeout
+    return first_attempt(<Call>state, args, argsf, names, deadline)
+
+
+cdef PyObject *call_cached(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef PyObject *state = state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef long long deadline = NEVER
+    cdef MemoryStore store
+    cdef Entry entry
+    cdef object key
+    opero_add(&(<Call>state).counts[CALLS], 1)
+    if (<Call>state).lone and count == 1 and names is NULL and (
+        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
+    ):
+        store = (<Call>state).store
+        key = <object>args[0]
+    else:
+        store = store_of(<State>state, args, count)
+        key = key_of(<State>state, args, count, names)
+    entry = store.find(key)
+    if entry is not None:
+        opero_add(&(<Call>state).counts[HITS], 1)
+        if (<Call>state).events.heeded:
+            (<Call>state).events.hit(<State>state)
+        if gil.FREE_THREADED:
+            return owned(value_of(entry))
+        return owned(entry.value)
+    opero_add(&(<Call>state).counts[MISSES], 1)
+    if (<Call>state).events.heeded:
+        (<Call>state).events.miss(<State>state)
+    if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
+        key = (<Call>state).lasting(key)
+    if (<Call>state).timeout:
+        deadline = (<Call>state).clock.now() + (<Call>state).timeout
+    return owned((<Call>state).fly(store, key, args, argsf, names, deadline))
+
+
+cdef PyObject *call_stored(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef _Counting call = <_Counting>state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    opero_add(&call.counts[CALLS], 1)
+    return owned(
+        call.stored_cache.recall(
+            call, opero_pack(args, count), opero_pack_named(args + count, names)
+        )
+    )
+
+
 cdef PyObject *acall_cached(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    cdef AsyncCall self = <AsyncCall>this
+    cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef MemoryStore store
     cdef Entry entry
     cdef object key, found
     cdef PyObject *value[1]
-    opero_add(&self.counts[CALLS], 1)
-    if self.lone and count == 1 and names is NULL and (
+    opero_add(&(<AsyncCall>state).counts[CALLS], 1)
+    if (<AsyncCall>state).lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
-        store = self.store
+        store = (<AsyncCall>state).store
         key = <object>args[0]
     else:
-        store = self.backend(args, count)
-        key = self.key(args, count, names)
+        store = store_of(<State>state, args, count)
+        key = key_of(<State>state, args, count, names)
     entry = store.find(key)
     if entry is not None:
-        opero_add(&self.counts[HITS], 1)
-        if self.events.heeded:
-            self.events.hit(self)
+        opero_add(&(<AsyncCall>state).counts[HITS], 1)
+        if (<AsyncCall>state).events.heeded:
+            (<AsyncCall>state).events.hit(<State>state)
         if gil.FREE_THREADED:
             found = value_of(entry)
             value[0] = <PyObject *>found
         else:
             value[0] = <PyObject *>entry.value
-        return PyObject_Vectorcall(<PyObject *>self.ready, value, 1, NULL)
-    opero_add(&self.counts[MISSES], 1)
-    if self.events.heeded:
-        self.events.miss(self)
-    key = self.binding.freezer.keep(key)
+        return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).ready, value, 1, NULL)
+    opero_add(&(<AsyncCall>state).counts[MISSES], 1)
+    if (<AsyncCall>state).events.heeded:
+        (<AsyncCall>state).events.miss(<State>state)
+    key = (<AsyncCall>state).lasting(key)
     return owned(
-        self.runner.share(
-            self, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
+        (<AsyncCall>state).runner.share(
+            <State>state, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
         )
     )
 
@@ -849,81 +618,56 @@ cdef PyObject *acall_cached(
 cdef PyObject *acall_uncached(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    cdef AsyncCall self = <AsyncCall>this
+    cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *given[4]
     cdef object packed, named
-    opero_add(&self.counts[CALLS], 1)
-    if self.timeout or self.gate is not None or self.fallback is not None or self.indirect:
+    cdef AsyncCall call
+    opero_add(&(<AsyncCall>state).counts[CALLS], 1)
+    if (
+        (<AsyncCall>state).timeout
+        or (<AsyncCall>state).gate is not None
+        or (<AsyncCall>state).fallback is not None
+        or (<AsyncCall>state).indirect
+    ):
+        call = <AsyncCall>state
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
-        if self.timeout:
-            return owned(self.runner.run_until(self, packed, named))
-        return owned(self.runner.run(self, packed, named))
-    opero_add(&self.counts[ATTEMPTS], 1)
-    given[0] = this
-    given[1] = <PyObject *>self.func
+        if call.timeout:
+            return owned(call.runner.run_until(call, packed, named))
+        return owned(call.runner.run(call, packed, named))
+    opero_add(&(<AsyncCall>state).counts[ATTEMPTS], 1)
+    given[0] = state
+    given[1] = <PyObject *>(<AsyncCall>state).func
     if count == 1 and names is NULL:
         given[2] = args[0]
-        return PyObject_Vectorcall(<PyObject *>self.guard_one, given, 3, NULL)
+        return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).guard_one, given, 3, NULL)
     packed = opero_pack(args, count)
     named = opero_pack_named(args + count, names)
     given[2] = <PyObject *>packed
     given[3] = <PyObject *>named
-    return PyObject_Vectorcall(<PyObject *>self.guard, given, 4, NULL)
+    return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).guard, given, 4, NULL)
 
 
-cdef class BoundCall:
+cdef class Method(MethodLike):
     """A decorated method together with its instance."""
 
     cdef vectorcallfunc vectorcall
-    cdef object __weakref__
-    cdef readonly object __func__
-    cdef readonly object __self__
 
     def __init__(self, func, instance):
-        self.__func__ = func
-        self.__self__ = instance
+        MethodLike.__init__(self, func, instance)
         self.vectorcall = call_bound
-
-    def cache_invalidate(self, /, *args, **kwargs):
-        """Forget the value of one call on this instance; tell whether there was one."""
-        return bool(self.__func__.cache_invalidate(self.__self__, *args, **kwargs))
-
-    def __getattr__(self, name):
-        return getattr(self.__func__, name)
 
     @property
     def __doc__(self):
         return self.__func__.__doc__
-
-    @property
-    def __signature__(self):
-        from opero.signatures import signature_of
-
-        signature = signature_of(self.__func__)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-    def __eq__(self, other):
-        if not isinstance(other, BoundCall):
-            return NotImplemented
-        return self.__self__ is other.__self__ and self.__func__ is other.__func__
-
-    def __hash__(self):
-        return hash((id(self.__self__), id(self.__func__)))
-
-    def __reduce__(self):
-        return getattr, (self.__self__, self.__func__.__name__)
-
-    def __repr__(self):
-        return f"<bound opero function {self.__func__.name} of {self.__self__!r}>"
 
 
 cdef PyObject *call_bound(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
     """Put the instance before the arguments: in the free place there, or in a copy of the array."""
-    cdef BoundCall self = <BoundCall>this
+    cdef Method self = <Method>this
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef Py_ssize_t total = count
     cdef Py_ssize_t at
@@ -968,13 +712,28 @@ cdef by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags):
     PyType_Modified(slots)
 
 
-cdef _Wrapper wrapper = _Wrapper.__new__(_Wrapper)
-cdef BoundCall bound = BoundCall.__new__(BoundCall)
-cdef Py_ssize_t in_wrapper = <char *>&wrapper.vectorcall - <char *><void *>wrapper
-cdef Py_ssize_t in_bound = <char *>&bound.vectorcall - <char *><void *>bound
-by_vectorcall(_Wrapper, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
-by_vectorcall(Call, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
-by_vectorcall(AsyncCall, in_wrapper, Py_TPFLAGS_METHOD_DESCRIPTOR)
-by_vectorcall(BoundCall, in_bound, 0)
-wrapper = None
-bound = None
+cdef with_dict(type kind):
+    """Let the `__dict__` of the instances of `kind` be set."""
+    cdef PyTypeObject *slots = <PyTypeObject *>kind
+    (<dict>slots.tp_dict)["__dict__"] = opero_new_dict(slots)
+    PyType_Modified(slots)
+
+
+with_dict(FunctionLike)
+with_dict(Function)
+with_dict(AsyncFunction)
+cdef Function function = Function.__new__(Function)
+cdef AsyncFunction coroutine_function = AsyncFunction.__new__(AsyncFunction)
+cdef Method method = Method.__new__(Method)
+by_vectorcall(
+    Function,
+    <char *>&function.vectorcall - <char *><void *>function,
+    Py_TPFLAGS_METHOD_DESCRIPTOR,
+)
+by_vectorcall(
+    AsyncFunction,
+    <char *>&coroutine_function.vectorcall - <char *><void *>coroutine_function,
+    Py_TPFLAGS_METHOD_DESCRIPTOR,
+)
+by_vectorcall(Method, <char *>&method.vectorcall - <char *><void *>method, 0)
+function = coroutine_function = method = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
 from typing import Any
 
 from opero import hotpath
+from opero.core.function import FunctionLike
 
 from . import driver, event_loops, progress
 from .chunk_fill import ChunkFill
@@ -27,39 +27,92 @@ _AHEAD = 16
 """How many items for each worker a stream reads ahead, if chunks are small."""
 
 
+OWN = ("amap", "astream", "stream")
+"""The names that a map adds to those of every decorated function."""
+
+
+class MappedFunction(FunctionLike):
+    """What the user holds: a function of one item that maps itself over many."""
+
+    __slots__ = ()
+
+    def __init__(self, mapping: Map) -> None:
+        """Take over name, docstring and attributes of the function.
+
+        Args:
+            mapping: How it maps.
+        """
+        super().__init__(mapping)
+        for name in OWN:
+            vars(self).pop(name, None)
+
+    def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
+        """Map over `items`; see `Map.function`."""
+        results: list[Any] = self.__opero__.function(items, **shared)
+        return results
+
+    def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
+        """Map over `items` lazily; see `Map.stream`."""
+        results: Generator[Any, None, None] = self.__opero__.stream(items, **shared)
+        return results
+
+    def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+        """Map over `items` from a coroutine; see `Map.amap`."""
+        results: Coroutine[Any, Any, list[Any]] = self.__opero__.amap(items, **shared)
+        return results
+
+    def astream(self, items: Any, /, **shared: Any) -> AsyncGenerator[Any, None]:
+        """Map over `items` lazily from a coroutine; see `Map.astream`."""
+        results: AsyncGenerator[Any, None] = self.__opero__.astream(items, **shared)
+        return results
+
+    def cache_invalidate(self, item: Any, /, **shared: Any) -> bool:
+        """Forget the value of one item; return whether there was one."""
+        return bool(self.__opero__.cache_invalidate(item, **shared))
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise TypeError(
+            f"opmap maps functions, not methods: give {owner.__qualname__}.{name} as a function of "
+            f"its own, or below @staticmethod"
+        )
+
+    def __repr__(self) -> str:
+        mapping = self.__opero__
+        return f"<opero map of {mapping.name}, mode {mapping.plan.mode!r}>"
+
+
 class Map:
-    """A function of one item that maps itself over many.
+    """How a function of one item is mapped over many: the state of a `MappedFunction`.
 
     Attributes:
-        call: The function under `@opero`, with the options that an item's attempts go by.
+        call: The state of the function under `@opero`, with the options of an item's attempts.
         plan: How it is mapped.
         func: The function that was decorated.
+        face: The plain function behind it.
+        name: Its qualified name, for messages.
+        options: The checked options of an item.
         core: The implementation that was active at decoration.
     """
 
+    awaited = False
+    maps = True
+
     def __init__(self, call: Any, plan: MapOptions) -> None:
-        """Take over the name, the docstring and the signature of the function.
+        """Know how the items of a map are attempted.
 
         Args:
-            call: The function under `@opero`.
+            call: The state of the function under `@opero`.
             plan: How it is mapped.
         """
-        functools.update_wrapper(self, call.__wrapped__)
-        for name in _METHODS.intersection(vars(self)):
-            del vars(self)[name]  # an attribute of the function must not hide one of these
-        for name in ("__name__", "__qualname__"):  # a partial has none of its own
-            self.__dict__.setdefault(name, getattr(call, name))
         self.call = call
         self.plan = plan
         self.func: Any = call.func
+        self.face: Any = call.face
+        self.name: str = call.name
+        self.options: Any = call.options
         self.core: hotpath.Core = hotpath.core
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
-            return self.func.__annotations__
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
+    def function(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
         """Map over `items`.
 
         Args:
@@ -134,18 +187,6 @@ class Map:
         """Return what has happened to all items since the function was decorated."""
         return self.call.stats()
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        raise TypeError(
-            f"opmap maps functions, not methods: give {owner.__qualname__}.{name} as a function of "
-            f"its own, or below @staticmethod"
-        )
-
-    def __reduce__(self) -> str:
-        return str(self.__qualname__)  # update_wrapper sets it
-
-    def __repr__(self) -> str:
-        return f"<opero map of {self.call.name}, mode {self.plan.mode!r}>"
-
     # --- one map --------------------------------------------------------------------------------
 
     def _parts(
@@ -191,11 +232,11 @@ class Map:
         """Begin to iterate over the items."""
         if hasattr(items, "__aiter__"):
             raise TypeError(
-                f"{self.call.name}(): the items, {_described(items)}, come asynchronously: "
+                f"{self.name}(): the items, {_described(items)}, come asynchronously: "
                 f"use amap or astream"
             )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
-            raise TypeError(f"{self.call.name}(): the items, {_described(items)}, are not iterable")
+            raise TypeError(f"{self.name}(): the items, {_described(items)}, are not iterable")
         return iter(items)
 
     def _scheduler(self, items: Any, shared: dict[str, Any], ahead: int) -> Scheduler:
@@ -227,7 +268,7 @@ class Map:
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
-        return progress.open(self.plan.progress, None if left < 0 else left, self.call.name)
+        return progress.open(self.plan.progress, None if left < 0 else left, self.name)
 
     def _engine(self, shared: dict[str, Any], workers: int) -> Any:
         """Make what runs the attempts of one map."""
@@ -263,9 +304,6 @@ class Map:
         whole = self.call.timeout / 1e9
         limit = self.plan.attempt_timeout
         return whole if whole and (limit is None or whole < limit) else limit
-
-
-_METHODS = {name for name in vars(Map) if not name.startswith("__")}
 
 
 def _described(items: Any) -> str:

@@ -83,7 +83,7 @@ def check_function(plan: MapOptions, call: Any, signature: inspect.Signature | N
 
     Args:
         plan: How it is to be mapped.
-        call: The function under `@opero`.
+        call: The state of the function under `@opero`.
         signature: Its parameters; None if nobody knows them.
 
     Raises:
@@ -91,7 +91,7 @@ def check_function(plan: MapOptions, call: Any, signature: inspect.Signature | N
         ValueError: If it does not go with the mode.
     """
     mode, name = plan.mode, call.name
-    asynchronous = inspect.iscoroutinefunction(call)
+    asynchronous = call.awaited
     if asynchronous and mode in {"thread", "process"}:
         other = "async" if mode == "thread" else "async_process"
         raise ValueError(f"mode={mode!r}: {name} is a coroutine function; use mode={other!r}")

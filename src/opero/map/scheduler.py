@@ -245,7 +245,7 @@ class Scheduler:
             key = stored.full
             fresh = entry is not None and store.is_fresh(entry, call.clock)
         else:
-            store, key = call._locate(args, self.shared)
+            store, key = call.locate(args, self.shared)
             entry = store.find(key)
             fresh = entry is not None
         if fresh:

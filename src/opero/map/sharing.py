@@ -74,7 +74,7 @@ class SharedRuns:
         self.under_way: dict[Any, SharedRun] = {}
         self.kept: list[tuple[Any, Any]] = []
         self._new_flight = core.Flight
-        self._asynchronous = isinstance(call, core.AsyncCall)
+        self._asynchronous = call.awaited
 
     def find(self, key: Any) -> SharedRun | None:
         """Return the run of an equal item, unless its key has been invalidated since it began."""

@@ -23,9 +23,10 @@ def run_map(
     **options: Any,
 ) -> list[Any]:
     """Return what came of each item, in order; exceptions stand for themselves."""
-    wrapper = opero(retries=retries, min_delay=0, jitter=False)(lambda value, **_: value)
+    function_of_one = opero(retries=retries, min_delay=0, jitter=False)(lambda value, **_: value)
+    call = function_of_one.__opero__
     sizer = ChunkSizer(workers, 10**7, chunk, -1)
-    scheduler = Scheduler(wrapper, shared or {}, sizer, 100_000, True)
+    scheduler = Scheduler(call, shared or {}, sizer, 100_000, True)
     engine = ProcessEngine(function, shared or {}, workers, **options)
     source = iter(items)
     idle = list(range(engine.slots))
@@ -34,13 +35,13 @@ def run_map(
     try:
         while not scheduler.over:
             for slot in idle.copy():
-                job = scheduler.assign(slot, wrapper.clock.now())
+                job = scheduler.assign(slot, call.clock.now())
                 if job is None and (count := scheduler.demand()):
                     values = list(islice(source, count))
                     scheduler.feed(values)
                     if len(values) < count:
                         scheduler.close()
-                    job = scheduler.assign(slot, wrapper.clock.now())
+                    job = scheduler.assign(slot, call.clock.now())
                 if job is not None:
                     idle.remove(slot)
                     engine.start(slot, job)

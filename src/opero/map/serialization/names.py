@@ -30,7 +30,7 @@ def whereabouts(function: Any) -> Whereabouts | None:
         found = getattr(found, name, None)
     inner: list[str] = []
     while found is not function:
-        for name in ("func", "__wrapped__"):
+        for name in ("__wrapped__", "func"):
             if hasattr(found, name) and len(inner) < _DEPTH:
                 inner.append(name)
                 found = getattr(found, name)

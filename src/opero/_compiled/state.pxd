@@ -1,0 +1,63 @@
+# C types for core/state.py.
+
+cimport cython
+
+from . cimport gil
+from .attempts cimport Policy
+from .binding cimport Binding
+from .clock cimport Clock
+from .events cimport Events
+from .fallback cimport Fallback
+from .flight cimport Flight
+from .gate cimport Gate
+from .store cimport Entry, InstanceStores, MemoryStore
+
+cdef long long NEVER
+
+
+cdef class State:
+    cdef object __weakref__
+    cdef readonly object func
+    cdef readonly object face
+    cdef readonly str name
+    cdef readonly object options
+    cdef readonly bint awaited
+    cdef readonly object runner
+    cdef readonly Clock clock
+    cdef readonly Events events
+    cdef public object origin
+    cdef readonly Policy policy
+    cdef readonly Fallback fallback
+    cdef readonly tuple queues
+    cdef readonly tuple gates
+    cdef readonly Gate gate
+    cdef readonly bint observed
+    cdef readonly bint guarded
+    cdef readonly long long timeout
+    cdef readonly Binding binding
+    cdef readonly Binding keying
+    cdef readonly object cache_key
+    cdef readonly MemoryStore store
+    cdef readonly InstanceStores instances
+    cdef readonly object stored_cache
+    cdef readonly bint method
+    cdef readonly bint single
+    cdef readonly bint indirect
+    cdef readonly bint lone
+    cdef readonly tuple cleared
+    @cython.locals(keying=Binding)
+    cdef _settle(self)
+    cpdef tuple locate(self, tuple args, dict kwargs)
+    cpdef object lasting(self, object key)
+    @cython.locals(at=Py_ssize_t, gate=Gate)
+    cpdef Py_ssize_t enter(self, long long now, Py_ssize_t first=*) except -1
+    @cython.locals(now=cython.longlong, gate=Gate)
+    cpdef leave(self, object outcome, long long entered, Py_ssize_t passed=*)
+    cpdef Entry reserve(self, MemoryStore store, object key)
+    cpdef object own_key(self, tuple args, dict kwargs)
+
+
+@cython.locals(missed=cython.int)
+cpdef take_all(dict flights, object key)
+
+cpdef empty(dict flights)

@@ -1,0 +1,159 @@
+"""What the user holds: to whoever looks it is a function, and its attributes are the user's.
+
+It has what `functools.wraps` copies, what the user sets, and the documented names. `__class__`
+answers `FunctionType`, or `MethodType` if it is bound, as those of wrapt do. opero has one handle,
+`__opero__`: the `State`, or the map. How it is copied and pickled is the business of
+`opero.copies`; how it is called, of `call`.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import FunctionType, MethodType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from opero.stats import CacheInfo, Stats
+
+OWN = ("cache_clear", "cache_info", "cache_invalidate", "stats")
+"""The names that opero adds to a function; they win over those of the function underneath."""
+
+_CODE = frozenset({"__closure__", "__code__"})
+_OF_FUNCTIONS = frozenset({"__builtins__", "__defaults__", "__globals__", "__kwdefaults__"})
+
+
+class FunctionLike:
+    """A decorated function, but for how it is called."""
+
+    __slots__ = ("__dict__", "__opero__", "__weakref__")
+
+    def __init__(self, state: Any) -> None:
+        """Take over name, docstring and attributes of the function.
+
+        Args:
+            state: What there is to know of it.
+        """
+        self.__opero__: Any = state
+        functools.update_wrapper(self, state.func)  # type: ignore[arg-type]
+        own = vars(self)
+        own.setdefault("__name__", state.name.rpartition(".")[2])  # a partial has none
+        own.setdefault("__qualname__", state.name)
+        for name in OWN:
+            own.pop(name, None)
+
+    @property
+    def __class__(self) -> Any:
+        return FunctionType
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CODE:
+            from opero.forwarding import closure_of, code_of
+
+            return code_of(self.__opero__) if name == "__code__" else closure_of(self)
+        if name in _OF_FUNCTIONS:
+            from opero.forwarding import of_function
+
+            return of_function(self.__opero__, name)
+        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+            return self.__opero__.func.__annotations__
+        raise AttributeError(f"'function' object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *(name for name in dir(type(self)) if name[0] != "_")]
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        state = self.__opero__
+        inner = getattr(type(state.func), "__set_name__", None)
+        if inner is not None:
+            inner(state.func, owner, name)
+        if state.face.__qualname__.rpartition(".")[0] == owner.__qualname__:
+            state.become_method()
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        from opero.copies import copy_of
+
+        return copy_of(self, memo)
+
+    def __reduce__(self) -> Any:
+        from opero.copies import reduce_function
+
+        return reduce_function(self)
+
+    def __repr__(self) -> str:
+        return f"<opero function {self.__opero__.name}>"
+
+    # --- what is documented ---------------------------------------------------------------------
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
+        info: CacheInfo = self.__opero__.cache_info()
+        return info
+
+    def cache_clear(self) -> None:
+        """Forget every value; what is running now will not be stored either."""
+        self.__opero__.cache_clear()
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of one call, given by its arguments; return whether there was one."""
+        return bool(self.__opero__.cache_invalidate(*args, **kwargs))
+
+    def stats(self) -> Stats:
+        """Return what has happened since the function was decorated."""
+        stats: Stats = self.__opero__.stats()
+        return stats
+
+
+class MethodLike:
+    """A decorated method together with its instance, but for how it is called."""
+
+    __slots__ = ("__func__", "__self__", "__weakref__")
+
+    def __init__(self, func: Any, instance: Any) -> None:
+        self.__func__: Any = func
+        self.__self__: Any = instance
+
+    @property
+    def __class__(self) -> Any:
+        return MethodType
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__func__" or name == "__self__":
+            raise AttributeError(name)
+        return getattr(self.__func__, name)
+
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *(name for name in dir(self.__func__) if name[0] != "_")]
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of one call on this instance; return whether there was one."""
+        return bool(self.__func__.cache_invalidate(self.__self__, *args, **kwargs))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        theirs: Any = other
+        return self.__self__ is theirs.__self__ and self.__func__ is theirs.__func__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), id(self.__func__)))
+
+    def __copy__(self) -> Any:
+        return type(self)(self.__func__, self.__self__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        from copy import deepcopy
+
+        return type(self)(self.__func__, deepcopy(self.__self__, memo))
+
+    def __reduce__(self) -> Any:
+        from opero.copies import reduce_method
+
+        return reduce_method(self)
+
+    def __repr__(self) -> str:
+        return f"<bound opero function {self.__func__.__opero__.name} of {self.__self__!r}>"

@@ -1,0 +1,402 @@
+"""What a decorated function knows: its options, its cache, its counters.
+
+The object that the user holds (`function`) shows only what is documented, and keeps this behind one
+handle, `__opero__`. Runners, stores and the map work with it and call it `call`. `Call` and
+`AsyncCall` in `call` add how an attempt is made.
+"""
+
+from __future__ import annotations
+
+from opero import gil
+from opero.exceptions import CacheKeyError
+
+from .attempts import Policy
+from .binding import Binding
+from .clock import NEVER, Clock
+from .events import Events
+from .fallback import Fallback
+from .flight import Flight
+from .gate import Gate
+from .store import Entry, InstanceStores, MemoryStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from opero.limits.waiting import GateQueue
+    from opero.stats import CacheInfo, Stats
+
+
+class Parts:
+    """What a decorated function is made of; `assembly` fills it, `State` takes it.
+
+    Attributes:
+        func: The function that was decorated.
+        face: The plain function behind it, whose code object `inspect` may look at.
+        name: Its qualified name, for messages.
+        options: The checked options that it was decorated with.
+        awaited: Whether it is a coroutine function.
+        runner: The module that waits for it.
+        clock: Tells the time.
+        events: Logs what happens, and tells those who listen.
+        origin: What its events say about it (see `opero.events.Origin`).
+        policy: How often it is attempted.
+        fallback: Which values an argument takes; None without.
+        queues: Where to wait for its gates, in the order in which an attempt enters them.
+        timeout: Nanoseconds for a whole call; 0 for no bound.
+        binding: Its signature; None if it has none.
+        cache_key: The user's own way to make a cache key; None without.
+        store: The cache in memory; None without.
+        instances: The caches of the instances, if it is a method; None without a cache in memory.
+        stored_cache: The stored values, if they are kept outside the process; None without.
+    """
+
+    __slots__ = (
+        "awaited",
+        "binding",
+        "cache_key",
+        "clock",
+        "events",
+        "face",
+        "fallback",
+        "func",
+        "instances",
+        "name",
+        "options",
+        "origin",
+        "policy",
+        "queues",
+        "runner",
+        "store",
+        "stored_cache",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        func: Any,
+        face: Any,
+        name: str,
+        options: Any,
+        awaited: bool,
+        runner: Any,
+        clock: Clock,
+        events: Events,
+        origin: Any,
+        policy: Policy,
+        fallback: Fallback | None = None,
+        queues: tuple[GateQueue, ...] = (),
+        timeout: int = 0,
+        binding: Binding | None = None,
+        cache_key: Any = None,
+        store: MemoryStore | None = None,
+        instances: InstanceStores | None = None,
+        stored_cache: Any = None,
+    ) -> None:
+        self.func: Any = func
+        self.face: Any = face
+        self.name: str = name
+        self.options: Any = options
+        self.awaited: bool = awaited
+        self.runner: Any = runner
+        self.clock: Clock = clock
+        self.events: Events = events
+        self.origin: Any = origin
+        self.policy: Policy = policy
+        self.fallback: Fallback | None = fallback
+        self.queues: tuple[GateQueue, ...] = queues
+        self.timeout: int = timeout
+        self.binding: Binding | None = binding
+        self.cache_key: Any = cache_key
+        self.store: MemoryStore | None = store
+        self.instances: InstanceStores | None = instances
+        self.stored_cache: Any = stored_cache
+
+
+class State:
+    """The state of one decorated function.
+
+    Attributes:
+        gates: The gates of its queues.
+        gate: The first of them; None without.
+        observed: Whether one of them wants to know how attempts end.
+        guarded: Whether there is more to do than to enter the first.
+        keying: The arguments that make the cache key; None without a cache in memory.
+        method: Whether it is a method, that is, whether its first argument counts by identity.
+        single: Whether there is one attempt, and no fallback.
+        indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
+            or it gets a copy of its fallback values.
+        lone: Whether the one argument of a call may be its key as it is.
+        cleared: The hits and misses before the last `cache_clear`.
+
+    The others are those of `Parts`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "awaited",
+        "binding",
+        "cache_key",
+        "cleared",
+        "clock",
+        "events",
+        "face",
+        "fallback",
+        "func",
+        "gate",
+        "gates",
+        "guarded",
+        "indirect",
+        "instances",
+        "keying",
+        "lone",
+        "method",
+        "name",
+        "observed",
+        "options",
+        "origin",
+        "policy",
+        "queues",
+        "runner",
+        "single",
+        "store",
+        "stored_cache",
+        "timeout",
+    )
+
+    def __init__(self, parts: Parts) -> None:
+        self.func: Any = parts.func
+        self.face: Any = parts.face
+        self.name: str = parts.name
+        self.options: Any = parts.options
+        self.awaited: bool = parts.awaited
+        self.runner: Any = parts.runner
+        self.clock: Clock = parts.clock
+        self.events: Events = parts.events
+        self.origin: Any = parts.origin
+        self.policy: Policy = parts.policy
+        self.fallback: Fallback | None = parts.fallback
+        self.queues: tuple[GateQueue, ...] = parts.queues
+        self.gates: tuple[Gate, ...] = tuple([queue.gate for queue in self.queues])
+        self.gate: Gate | None = self.gates[0] if self.gates else None
+        self.observed: bool = any(gate.observes for gate in self.gates)
+        self.guarded: bool = self.observed or len(self.gates) > 1
+        self.timeout: int = parts.timeout
+        self.binding: Binding | None = parts.binding
+        self.cache_key: Any = parts.cache_key
+        self.store: MemoryStore | None = parts.store
+        self.instances: InstanceStores | None = parts.instances
+        self.stored_cache: Any = parts.stored_cache
+        self.keying = None if self.store is None else self.binding
+        self.method: bool = False
+        self.single: bool = self.policy.rounds == 1 and self.fallback is None
+        self.indirect: bool = self.policy.rejects is not None or (
+            self.fallback is not None and self.fallback.listed is None
+        )
+        self.cleared: tuple[int, int] = (0, 0)
+        self.lone: bool = False
+        self._settle()
+
+    def _settle(self) -> None:
+        """Note whether the one argument of a call may be its key."""
+        keying = self.keying
+        self.lone = (
+            keying is not None
+            and self.cache_key is None
+            and not self.method
+            and keying.plain
+            and len(keying.names) == 1
+            and keying.positional == 1
+        )
+
+    @property
+    def maps(self) -> bool:
+        """Whether the function takes many items instead of one."""
+        return False
+
+    def become_method(self) -> None:
+        """Let the first argument count by identity, and a cache of its own go with it."""
+        if not self.method:
+            self.method = True
+            if self.keying is not None:
+                self.keying = self.keying.without_first()
+            self._settle()
+
+    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether a call's arguments fit the signature."""
+        return self.binding is None or self.binding.fits(args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<state of the opero function {self.name}>"
+
+    # --- counts and the cache -------------------------------------------------------------------
+
+    def add(self, counter: str, amount: int) -> None:
+        """Add to a counter, given by its name in `opero.stats.Stats`."""
+        raise NotImplementedError
+
+    def counted(self) -> dict[str, int]:
+        """Return the counts by their names, waits in nanoseconds."""
+        raise NotImplementedError
+
+    def stats(self) -> Stats:
+        """Return what has happened since the function was decorated."""
+        from opero.stats import stats_of
+
+        stored = {} if self.stored_cache is None else self.stored_cache.counts
+        return stats_of({**self.counted(), **stored})
+
+    def cache_info(self) -> CacheInfo:
+        """Return hits and misses since the last `cache_clear`, and the size of the cache.
+
+        A function without a cache answers for the one it decorates, if that has one.
+        """
+        from opero.stats import CacheInfo
+
+        if self.store is None and self.stored_cache is None:
+            inner = getattr(self.func, "cache_info", None)
+            return CacheInfo(0, 0, 0, 0) if inner is None else inner()
+        stored = self.stored_cache is not None
+        counts = self.counted()
+        return CacheInfo(
+            counts["hits"] - self.cleared[0],
+            counts["misses"] - self.cleared[1],
+            None if self.store is None else self.store.maxsize or None,
+            self.stored_cache.count() if stored else sum([len(store) for store in self._stores()]),
+        )
+
+    def cache_clear(self) -> None:
+        """Forget every value; what is running now will not be stored either.
+
+        Flights are taken out before and after: the first time so that what they compute is not
+        stored, the second because one that began in between may have found the old value, and who
+        calls from now on must not join it.
+        """
+        if self.stored_cache is not None:
+            self.stored_cache.clear()
+        elif self.store is None and hasattr(self.func, "cache_clear"):
+            self.func.cache_clear()
+        self.restart_cache_info()
+        for store in self._stores():
+            self._ground_all(store)
+            store.clear()
+            self._ground_all(store)
+
+    def restart_cache_info(self) -> None:
+        """Let `cache_info` count hits and misses from now on."""
+        counts = self.counted()
+        self.cleared = counts["hits"], counts["misses"]
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of one call, given by its arguments.
+
+        Returns:
+            Whether there was one.
+        """
+        if self.stored_cache is not None:
+            return bool(self.stored_cache.invalidate(self, args, kwargs))
+        if self.store is None:
+            inner = getattr(self.func, "cache_invalidate", None)
+            return False if inner is None else inner(*args, **kwargs)
+        store, key = self.locate(args, kwargs)
+        self._ground(store, key)
+        dropped = store.drop(key)
+        self._ground(store, key)
+        return bool(dropped)
+
+    def ground(self, store: MemoryStore, key: Any, flight: Flight) -> None:
+        """Take a flight that nobody flies any more out of the table."""
+        if gil.look_up(store.flights, key) is flight:
+            store.flights.pop(key, None)
+
+    def after_fork(self) -> None:
+        """Forget the runs that are under way: in a child process nobody will end them."""
+        for store in self._stores():
+            store.flights.clear()
+        if self.stored_cache is not None:
+            self.stored_cache.after_fork()
+
+    def _stores(self) -> list[MemoryStore]:
+        if self.store is None or self.instances is None:
+            return []
+        return [self.store, *self.instances.all()]
+
+    def _ground(self, store: MemoryStore, key: Any) -> None:
+        """Keep the run of `key` that is under way from being stored or joined."""
+        take_all(store.flights, key)
+
+    def _ground_all(self, store: MemoryStore) -> None:
+        """Keep every run that is under way from being stored or joined."""
+        empty(store.flights)
+
+    def locate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryStore, Any]:
+        """Return the store and the key of a call."""
+        assert self.store is not None
+        if self.cache_key is not None:
+            return self.store, self.own_key(args, kwargs)
+        assert self.keying is not None
+        if not self.method:
+            return self.store, self.keying.key(args, kwargs)
+        assert self.instances is not None
+        if not args:
+            raise TypeError(f"{self.name}() is missing its instance")
+        return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
+
+    def lasting(self, key: Any) -> Any:
+        """Return the key in a form that outlives changes of the arguments."""
+        assert self.binding is not None
+        return self.binding.freezer.keep(key)
+
+    def enter(self, now: int, first: int = 0) -> int:
+        """Enter the gates from number `first` on; return how many have let the attempt in."""
+        for at in range(first, len(self.gates)):
+            if self.gates[at].enter(now):
+                return at
+        return len(self.gates)
+
+    def leave(self, outcome: Any, entered: int, passed: int = NEVER) -> None:
+        """Tell the gates that observe how an attempt has ended.
+
+        Args:
+            outcome: What it raised; None if it returned, `WITHDRAWN` if it was not made.
+            entered: When it came in.
+            passed: How many gates it has passed; all of them unless it was withdrawn.
+        """
+        now = self.clock.now()
+        for gate in self.gates[:passed]:
+            if gate.observes:
+                gate.leave(now, outcome, entered)
+
+    def reserve(self, store: MemoryStore, key: Any) -> Entry | None:
+        """Make room for a value; if that fails, the call goes on all the same."""
+        try:
+            return store.reserve(key)
+        except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
+            self.events.not_cached(self.name, error)
+            return None
+
+    def own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the key that the user's `cache_key` makes."""
+        assert self.binding is not None
+        key = self.cache_key(*args, **kwargs)
+        try:
+            return self.binding.freezer.probe(key)
+        except CacheKeyError as error:
+            raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+
+def take_all(flights: dict[Any, Any], key: Any) -> None:
+    """Take every flight of `key` out: it may be there twice, and be missed once (see `store`)."""
+    missed = 0
+    while missed < 2:
+        missed = missed + 1 if flights.pop(key, None) is None else 0
+
+
+def empty(flights: dict[Any, Any]) -> None:
+    """Take every flight out of a table, which its `clear` must not do (see `store`)."""
+    try:
+        while flights:
+            flights.popitem()
+    except KeyError:  # another thread took the last one
+        pass

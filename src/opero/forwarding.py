@@ -1,0 +1,99 @@
+"""What a decorated function answers for the attributes that only a function made by `def` has.
+
+Its code is that of a small function which calls the decorated one, as the code of a
+`functools.wraps` wrapper is. It has the parameters, the name, the file and the line of the user's
+function, because tools look there. It is not the user's code: whoever copies a function by its
+parts, as cloudpickle does, gets one that leads to the decoration.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from .copies import Handle
+
+_FORWARD = """\
+def outer({handle}):
+    {kind} {name}({parameters}):
+        return {wait}{handle}.function({arguments})
+"""
+
+
+def of_function(state: Any, name: str) -> Any:
+    """Return `__defaults__`, `__kwdefaults__`, `__globals__` or `__builtins__`."""
+    plain = _plain(state)
+    if plain is not None:
+        return getattr(plain, name)
+    if name == "__globals__":
+        module = sys.modules.get(getattr(state.func, "__module__", None) or "")
+        return {} if module is None else vars(module)
+    return vars(builtins) if name == "__builtins__" else None
+
+
+def closure_of(function: Any) -> tuple[CellType]:
+    """Return the closure that goes with the code of a decorated function."""
+    return (CellType(Handle(function)),)
+
+
+def code_of(state: Any) -> CodeType:
+    """Return the code of a function that calls the decorated one, and does nothing else."""
+    plain = _plain(state)
+    code: CodeType | None = None if plain is None else plain.__code__
+    parameters, arguments, taken = "*args, **kwargs", "*args, **kwargs", {"args", "kwargs"}
+    if code is not None and not state.maps:
+        parameters, arguments, taken = _spelled(code)
+    handle = "__opero__"
+    while handle in taken:
+        handle += "_"
+    text = _FORWARD.format(
+        handle=handle,
+        kind="async def" if state.awaited else "def",
+        name="forward",
+        parameters=parameters,
+        wait="await " if state.awaited else "",
+        arguments=arguments,
+    )
+    made = _inner(_inner(compile(text, "<opero>", "exec")))
+    name = getattr(state.func, "__name__", None) or state.name.rpartition(".")[2]
+    made = made.replace(co_name=name, co_qualname=state.name)
+    if code is not None:
+        made = made.replace(co_filename=code.co_filename, co_firstlineno=code.co_firstlineno)
+    return made
+
+
+def _plain(state: Any) -> Any:
+    """Return the function that was decorated, if it is one made by `def`; else None."""
+    return state.func if type(state.func) is FunctionType else None
+
+
+def _inner(code: CodeType) -> CodeType:
+    """Return the code of the one function in some code."""
+    return next(each for each in code.co_consts if isinstance(each, CodeType))
+
+
+def _spelled(code: CodeType) -> tuple[str, str, set[str]]:
+    """Return a function's parameters, the arguments that hand them on, and their names."""
+    names = list(code.co_varnames)
+    first = names[: code.co_argcount]
+    last = names[code.co_argcount :][: code.co_kwonlyargcount]
+    rest = names[code.co_argcount + code.co_kwonlyargcount :]
+    parameters = list(first)  # which of them have a default is not in the code
+    arguments = list(first)
+    if code.co_posonlyargcount:
+        parameters.insert(code.co_posonlyargcount, "/")
+    if code.co_flags & 0x04:  # CO_VARARGS
+        star = rest.pop(0)
+        parameters.append(f"*{star}")
+        arguments.append(f"*{star}")
+    elif last:
+        parameters.append("*")
+    parameters += last
+    arguments += [f"{name}={name}" for name in last]
+    if code.co_flags & 0x08:  # CO_VARKEYWORDS
+        starstar = rest.pop(0)
+        parameters.append(f"**{starstar}")
+        arguments.append(f"**{starstar}")
+    return ", ".join(parameters), ", ".join(arguments), {*names}
