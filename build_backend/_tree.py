@@ -37,6 +37,7 @@ PARTS = (
     "setup.py",
     "src",
     "tests",
+    "tools",
 )
 """What is copied. `MANIFEST.in` picks from it what a source distribution holds."""
 

@@ -44,9 +44,25 @@ def waits(error: BaseException) -> Any:
     return {ValueError: 1.5, KeyError: 40, Custom: "soon"}.get(type(error))
 
 
+def is_early(value: str) -> bool:
+    """Be a predicate of `retry_on_result`: it rejects what the first two attempts return."""
+    return value in {"value 1", "value 2"}
+
+
 def key_of_everything(*args: Any, **kwargs: Any) -> Any:
     """Be a key function that knows more spellings than there are calls."""
     return [len(args), sorted(kwargs)]
+
+
+def with_effect(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the options that would have no effect beside the others, and so be refused."""
+    return {
+        name: value
+        for name, value in options.items()
+        if (not name.startswith("cache_") or options["cache"])
+        and (name != "burst" or "rate_limit" in options)
+        and (name != "fallback_on" or "arg_fallback" in options)
+    }
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -60,6 +76,9 @@ OPTIONS = st.fixed_dictionaries(
             [ValueError, (ValueError, KeyError), (Exception,), (), (BaseException,), likes_values]
         ),
         "arg_fallback": st.sampled_from(["x", "y", {"x": ["p", "q"]}, {"y": [None]}]),
+        "fallback_on": st.sampled_from([KeyError, (ValueError, Custom), likes_values]),
+        "retry_on_result": st.just(is_early),
+        "reraise": st.booleans(),
         "cache_ttl": st.sampled_from([0.5, 3]),
         "cache_maxsize": st.sampled_from([1, 2, 30, None]),
         "cache_key": st.just(key_of_everything),
@@ -68,7 +87,7 @@ OPTIONS = st.fixed_dictionaries(
         "timeout": st.sampled_from([0.1, 1, 6]),
         "retry_after": st.sampled_from([waits, "soon".index]),
     },
-)
+).map(with_effect)
 VALUES = st.sampled_from([1, 1, 1, 2, True, "a", None, ["s", "t"], ("s", "t", "u"), [], {"k": [1]}])
 CALLS = st.tuples(st.just("call"), VALUES, VALUES, st.integers(0, 3)) | st.tuples(
     st.just("misfit"),

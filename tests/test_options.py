@@ -28,7 +28,7 @@ from opero import (
     hotpath,
     opero,
 )
-from opero.options import check_cache
+from opero.options import call_options
 from opero.testing import manual_clock, skip_waits
 
 NAN, INF = float("nan"), float("inf")
@@ -168,7 +168,7 @@ def refused(
     make: Callable[[], Any], kind: type[Exception], option: str, value: Any, allowed: str
 ) -> None:
     """Check that `make` raises exactly `kind`, naming option, value and what is allowed."""
-    pattern = rf"^{option}={re.escape(repr(value))} is not allowed: it has to be .*"
+    pattern = rf"^{option}={re.escape(repr(value))} is not allowed: use .*"
     with pytest.raises(kind, match=pattern + re.escape(allowed)) as caught:
         make()
     assert kind is type(caught.value)
@@ -264,11 +264,11 @@ def test_a_wrong_number_of_attempts_in_a_retry_config_is_called_attempts(value: 
     [
         ("enabled", "enabled", "no", TypeError, "True or False"),
         ("enabled", "enabled", None, TypeError, "True or False"),
-        ("ttl", "cache_ttl", -1, ValueError, "above 0"),
-        ("ttl", "cache_ttl", "5", TypeError, "a number"),
-        ("backend", "cache_backend", "file", ValueError, "'memory', 'disk', 'redis'"),
-        ("namespace", "cache_namespace", "", ValueError, "at least one character"),
-        ("key_function", "cache_key", 5, TypeError, "an ordinary function"),
+        ("ttl", "ttl", -1, ValueError, "above 0"),
+        ("ttl", "ttl", "5", TypeError, "a number"),
+        ("backend", "backend", "file", ValueError, "'memory', 'disk', 'redis'"),
+        ("namespace", "namespace", "", ValueError, "at least one character"),
+        ("key_function", "key_function", 5, TypeError, "an ordinary function"),
         ("backend_options", "backend_options", None, TypeError, "a dict"),
         ("backend_options", "backend_options", "maxsize", TypeError, "a dict"),
     ],
@@ -318,7 +318,7 @@ def test_listed_fallback_values_are_a_list_or_tuple_with_something_in_it(values:
     """A string is no list of values."""
     with pytest.raises(
         ValueError,
-        match=r"^arg_fallback\['model'\]=.* is not allowed: it has to be a list or tuple with",
+        match=r"^arg_fallback\['model'\]=.* is not allowed: use a list or tuple with",
     ):
         opero(arg_fallback={"model": values})
 
@@ -341,11 +341,11 @@ def test_a_limiter_that_would_fill_for_decades_fails_at_decoration() -> None:
         ({"cache_size_limit": True}, ValueError, "^cache_size_limit=True"),
         ({"cache_size_limit": 1.5}, ValueError, "^cache_size_limit=1.5"),
         ({"cache_version": 3}, TypeError, "^cache_version=3 .*a string"),
-        ({"cache_stale": -1, "cache_ttl": 5}, ValueError, "^cache_stale=-1.* 0 seconds or more"),
+        ({"cache_stale": -1, "cache_ttl": 5}, ValueError, "^cache_stale=-1.* seconds from 0"),
         ({"cache_stale": 5}, ValueError, "^cache_stale=5.* needs cache_ttl="),
         ({"cache_pickle": "no"}, TypeError, "^cache_pickle='no' .*True or False"),
         ({"cache_maxsize": 5}, ValueError, "^cache_maxsize=5 is not read by cache_backend='disk'"),
-        ({"cache_url": "x"}, ValueError, "^cache_url='x' is not read by cache_backend='disk'"),
+        ({"cache_url": "x"}, ValueError, "^cache_url=... is not read by cache_backend='disk'"),
         ({"cache_backend": "redis", "cache_url": 5}, TypeError, "^cache_url=5 .*a URL such as"),
         (
             {"cache_backend": "redis", "cache_dir": "x"},
@@ -354,42 +354,53 @@ def test_a_limiter_that_would_fill_for_decades_fails_at_decoration() -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.once
 def test_a_wrong_option_of_a_stored_backend_is_named(
-    options: dict[str, Any], error: type[Exception], words: str, cache: bool
+    options: dict[str, Any], error: type[Exception], words: str
 ) -> None:
-    """At decoration, though the cache may be off."""
+    """At decoration, by whatever takes it."""
     given = {"cache_backend": "disk", **options}
     with pytest.raises(error, match=words):
-        opero(cache=cache, **given)
+        opero(cache=True, **given)
     with pytest.raises(error, match=words):
-        get_cache_decorator(cache=cache, **given)
+        get_cache_decorator(**given)
     with pytest.raises(error, match=words):
         get_cache_context(**given)
 
 
 @pytest.mark.parametrize(
-    "option",
-    ["cache_dir", "cache_size_limit", "cache_url", "cache_secret", "cache_stale", "cache_version"],
+    ("option", "value"),
+    [
+        ("cache_dir", "x"),
+        ("cache_size_limit", 5),
+        ("cache_url", "x"),
+        ("cache_secret", "x"),
+        ("cache_stale", 5),
+        ("cache_version", "x"),
+        ("cache_pickle", True),
+    ],
 )
-@pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.once
 def test_an_option_that_the_chosen_backend_does_not_read_is_an_error(
-    option: str, cache: bool
+    option: str, value: Any
 ) -> None:
     """As a keyword, and inside a `CacheConfig` without the prefix; a secret is not shown."""
-    shown = "\\.\\.\\." if option == "cache_secret" else "'x'"
-    pattern = f"^{option}={shown} is not read by cache_backend='memory'"
+    shown = re.escape("..." if option in {"cache_secret", "cache_url"} else repr(value))
     bare = option.removeprefix("cache_")
+    ttl = {"cache_ttl": 5} if option == "cache_stale" else {}
+    pattern = f"^{option}={shown} is not read by cache_backend='memory': it is an option of "
     for make in (
-        lambda: opero(cache=cache, **{option: "x"}),
-        lambda: get_cache_decorator(cache=cache, **{option: "x"}),
-        lambda: opero(cache=CacheConfig(cache, backend_options={bare: "x"})),
-        lambda: get_cache_context(**{option: "x"}),
+        lambda: opero(cache=True, **ttl, **{option: value}),
+        lambda: get_cache_decorator(**ttl, **{option: value}),
+        lambda: get_cache_decorator(cache=False, **ttl, **{option: value}),
+        lambda: get_cache_context(**ttl, **{option: value}),
     ):
         with pytest.raises(ValueError, match=pattern):
             make()
+    for enabled in (True, False):
+        config = CacheConfig(enabled, ttl=5, backend_options={bare: value})
+        with pytest.raises(ValueError, match=f"^{bare}={shown} is not read by backend='memory'"):
+            opero(cache=config)
 
 
 @pytest.mark.once
@@ -399,7 +410,7 @@ def test_no_repr_shows_a_secret_or_a_password() -> None:
     options = {"secret": "hush-hush-hush-hush", "url": url}
     config = CacheConfig(True, backend="redis", backend_options=options)
     assert "hush" not in repr(config)
-    assert "hush" not in repr(check_cache(config))
+    assert "hush" not in repr(call_options("opero", {"cache": config}))
 
 
 # --- misspelt options -----------------------------------------------------------------------------
@@ -430,7 +441,7 @@ def test_no_repr_shows_a_secret_or_a_password() -> None:
         (get_cache_decorator, "cache_maxsiz", "cache_maxsize"),
         (get_cache_decorator, "cachettl", "cache_ttl"),
         (get_rate_limit_decorator, "brust", "burst"),
-        (get_fallback_decorator, "retryon", "retry_on"),
+        (get_fallback_decorator, "retryon", "fallback_on"),
         (get_cache_context, "cache_tl", "cache_ttl"),
         (get_cache_context, "maxsize", "cache_maxsize"),
     ],
@@ -454,7 +465,9 @@ def test_a_misspelt_option_names_its_nearest_neighbour(
 def test_a_misspelt_backend_option_names_its_nearest_neighbour() -> None:
     """Inside a `CacheConfig` too."""
     config = CacheConfig(True, backend_options={"maxsiz": 5})
-    with pytest.raises(TypeError, match="did you mean 'cache_maxsize'"):
+    with pytest.raises(
+        TypeError, match=r"^backend_options has no option 'maxsiz'; did you mean 'maxsize'"
+    ):
         opero(cache=config)
 
 
@@ -506,15 +519,15 @@ def test_an_option_of_another_mechanism_is_no_option(make: Callable[..., Any], o
         {"retry_on": (OSError, KeyError)},
         {"retry_on": lambda error: True},
         {"retry_on": isinstance},
-        {"cache_ttl": 1e-9},
-        {"cache_ttl": 300},
+        {"cache": True, "cache_ttl": 1e-9},
+        {"cache": True, "cache_ttl": 300},
         {"cache": True, "cache_maxsize": None},
         {"cache": True, "cache_maxsize": 1},
-        {"cache_key": len},
+        {"cache": True, "cache_key": len},
         {"rate_limit": 1e-9},
         {"rate_limit": 1e9, "burst": 1000},
         {"rate_limit": Fraction(1, 3)},
-        {"rate_limit": None, "burst": 5},
+        {"rate_limit": None, "burst": 1},
         {"rate_limit": RateLimitConfig()},
         {"timeout": 1e-9},
         {"timeout": 1e9},
@@ -563,7 +576,7 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
         (
             CacheConfig,
             {
-                "enabled": False,
+                "enabled": True,
                 "ttl": None,
                 "backend": "memory",
                 "namespace": "opero",
@@ -623,9 +636,9 @@ def test_a_cache_config_says_how_values_are_cached(core: hotpath.Core) -> None:
 
 
 def test_a_cache_config_that_is_not_enabled_caches_nothing(core: hotpath.Core) -> None:
-    """As its default says."""
+    """It switches the cache off, and keeps its other fields for the day when it is on."""
     runs: list[int] = []
-    function = opero(cache=CacheConfig(ttl=5))(runs.append)
+    function = opero(cache=CacheConfig(enabled=False, ttl=5))(runs.append)
     function(1)
     function(1)
     assert runs == [1, 1]

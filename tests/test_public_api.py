@@ -11,8 +11,8 @@ import pytest
 import opero
 import opero.testing
 from opero import hotpath
-from opero.map.options import MODES
-from opero.options import BACKENDS
+from opero.options.cache_rows import BACKENDS
+from opero.options.map_rows import MODES
 
 pytestmark = pytest.mark.once
 
@@ -25,6 +25,7 @@ NAMES = [
     "CacheKeyError",
     "DeadlineExceeded",
     "Event",
+    "FallbackConfig",
     "OperoError",
     "ParallelMode",
     "Progress",

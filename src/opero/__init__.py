@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .functions import CacheBackend, ParallelMode
     from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
-    from .options import CacheConfig, RateLimitConfig, RetryConfig
+    from .options import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
 
 __version__ = "3.0.0"
 """The version of opero."""
@@ -48,6 +48,7 @@ __all__ = [
     "CacheKeyError",
     "DeadlineExceeded",
     "Event",
+    "FallbackConfig",
     "OperoError",
     "ParallelMode",
     "Progress",
@@ -77,6 +78,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "CacheBackend": "functions",
     "CacheConfig": "options",
     "Event": "events",
+    "FallbackConfig": "options",
     "ParallelMode": "functions",
     "Progress": "map.progress",
     "RateLimitConfig": "options",

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from .functions import StoreOptions
+    from .options import Seconds
 
-    class _More(StoreOptions, total=False):
-        cache_ttl: float | None
+    class _MoreForContext(StoreOptions, total=False):
+        cache_ttl: Seconds | None
         cache_maxsize: int | None
 
 
@@ -171,15 +172,28 @@ class CacheContext:
 
 
 def get_cache_context(
-    cache_backend: str = "memory", cache_namespace: str = "opero", **options: Unpack[_More]
+    cache_backend: str = "memory",
+    cache_namespace: str = "opero",
+    **options: Unpack[_MoreForContext],
 ) -> CacheContext:
     """Open a namespace's cache for use by hand; opening it again gives the same values.
 
     Args:
-        cache_backend: Where it is kept: "memory", "disk" or "redis".
-        cache_namespace: The namespace.
-        **options: `cache_ttl` in seconds, and the backend's own options, as of `opero`; in memory
-            they are those of the first opening.
+        cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
+            shared by those of this machine; or "redis", which hosts share too.
+        cache_namespace: The name under which `clear_cache` finds the values.
+        **options: `cache_ttl`: Seconds for which a value counts; None for ever. `cache_maxsize`
+            (memory): The greatest number of cached values (of each instance, for a method); None
+            for no bound. `cache_secret` (disk, redis): What entries are signed with: a `str` or
+            `bytes` of 16 bytes or more, or several in a list, of which the first signs and all
+            verify; None for what the environment variable `OPERO_CACHE_SECRET` holds, else the
+            user's key file. `cache_stale` (disk, redis): Seconds after `cache_ttl` for which an
+            outdated value is served if the run fails. `cache_version` (disk, redis): A name;
+            entries of all other names are not found. `cache_pickle` (disk, redis): Whether values
+            may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
+            directory. `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None
+            for no bound. `cache_url` (redis): Where the server is: `redis://`, `rediss://` or
+            `unix://`.
 
     Returns:
         The cache, which is also a context manager.
@@ -188,19 +202,10 @@ def get_cache_context(
         TypeError: If an option is unknown or has the wrong type.
         ValueError: If an option's value is not allowed, or differs from that of the first opening.
     """
-    from .options import CACHE_DEFAULTS, STORED_OPTIONS, cache_config, check_cache, unknown
+    from .options import cache_options
 
-    known = ("cache_ttl", "cache_maxsize", *STORED_OPTIONS)
-    for name in options:
-        if name not in known:
-            raise TypeError(unknown(name, known, "get_cache_context"))
-    given = {
-        **CACHE_DEFAULTS,
-        **options,
-        "cache_backend": cache_backend,
-        "cache_namespace": cache_namespace,
-    }
-    plan = check_cache(cache_config(True, given))
+    given = {"cache_backend": cache_backend, "cache_namespace": cache_namespace, **options}
+    plan = cache_options("get_cache_context", given)
     core = hotpath.core
     if plan.backend != "memory":
         from opero.stores.by_hand import open_by_hand

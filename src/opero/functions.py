@@ -30,6 +30,7 @@ from typing import (
     overload,
 )
 
+from .options import Seconds
 from .stats import CacheInfo, Stats
 
 P = ParamSpec("P")
@@ -44,13 +45,13 @@ T = TypeVar("T")
 class StoreOptions(TypedDict, total=False):
     """The options of the backends that keep values outside the process."""
 
+    cache_secret: str | bytes | Sequence[str | bytes] | None
+    cache_stale: Seconds | None
+    cache_version: str
+    cache_pickle: bool
     cache_dir: str | PathLike[str] | None
     cache_size_limit: int | None
     cache_url: str
-    cache_secret: str | bytes | Sequence[str | bytes] | None
-    cache_stale: float | None
-    cache_version: str
-    cache_pickle: bool
 
 
 ParallelMode = Literal["thread", "process", "async", "async_process"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import AllFailedError, get_fallback_decorator, hotpath, opero
+from opero import AllFailedError, RateLimitConfig, get_fallback_decorator, hotpath, opero
 from opero.testing import skip_waits
 
 
@@ -427,9 +427,9 @@ def test_coroutine_functions_fall_back_alike(
     seen: list[Any] = []
     attempt = failing(seen, good="c")
 
-    @opero(
-        retries=1, arg_fallback="key", cache=cache, timeout=timeout, rate_limit=rate_limit, burst=9
-    )
+    limit = RateLimitConfig(rate_limit, burst=9)
+
+    @opero(retries=1, arg_fallback="key", cache=cache, timeout=timeout, rate_limit=limit)
     async def function(key: list[str]) -> Any:
         await asyncio.sleep(0)
         return attempt(key)

@@ -1,5 +1,7 @@
 """The examples and signatures of the API reference hold as they are printed there.
 
+`enabled` of `CacheConfig` is True by default, where the reference has False.
+
 What belongs to the parallel map is not part of this release.
 """
 
@@ -117,7 +119,7 @@ def RateLimiter(rate_limit: float): ...
 def AllFailedError(message: str, errors: list[Exception] | None = None): ...
 
 def CacheConfig(
-    enabled: bool = False,
+    enabled: bool = True,
     ttl: int | None = None,
     backend: str = "memory",
     namespace: str = "opero",

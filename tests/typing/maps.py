@@ -156,6 +156,7 @@ def every_option(item: int, factor: int = 0) -> int:
     retry=RetryConfig(attempts=2),
     cache=CacheConfig(enabled=True),
     rate_limit=RateLimitConfig(rate=1e9),
+    rate_limit_scope="total",
 )
 def config_objects(item: int) -> int:
     """Takes its options as objects."""

@@ -135,7 +135,7 @@ def one_mechanism() -> None:
     get_rate_limit_decorator()  # E: call-arg | reportCallIssue
     get_rate_limit_decorator(1.0, bursts=2)  # E: call-arg | reportCallIssue
     get_fallback_decorator()  # E: call-arg | reportCallIssue
-    get_fallback_decorator("a", retry_on=3)  # E: arg-type | reportArgumentType
+    get_fallback_decorator("a", fallback_on=3)  # E: arg-type | reportArgumentType
 
 
 def objects(limiter: RateLimiter) -> None:

@@ -105,7 +105,7 @@ def limited(a: int) -> int:
     return a
 
 
-@get_fallback_decorator("hosts", retry_on=OSError)
+@get_fallback_decorator("hosts", fallback_on=OSError)
 def falling_back(hosts: Sequence[str] = ("a", "b")) -> str:
     """Falls back."""
     return hosts[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import assert_type
 
 import opero as package
@@ -13,6 +14,7 @@ from opero import (
     CacheConfig,
     CacheKeyError,
     DeadlineExceeded,
+    FallbackConfig,
     OperoError,
     ParallelMode,
     Progress,
@@ -159,11 +161,13 @@ assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
 
 assert_type(RetryConfig().attempts, int)
 assert_type(RetryConfig(retry_after=retry_after).jitter, bool)
+assert_type(RetryConfig(retry_on_result=bool, reraise=True).reraise, bool)
+assert FallbackConfig("hosts", fallback_on=(OSError,)).argument == "hosts"
 assert_type(retry_after(ValueError("no")), float | None)
 assert_type(RateLimitConfig(rate=1.0).rate, float | None)
 assert_type(RateLimitConfig(rate=1.0).burst, int)
 config = CacheConfig(enabled=True, backend="memory", namespace="surface", key_function=len)
-assert_type(config.ttl, float | None)
+assert_type(config.ttl, float | timedelta | None)
 assert_type((config.enabled, config.namespace), tuple[bool, str])
 assert config.key_function is len
 assert_type(get_logger("client"), logging.Logger)

@@ -88,13 +88,13 @@ class RateLimiter:
             UnsafePlaceError: If the directory of the shared memory could be written to by others.
             ImportError: If the scope is "redis" and redis-py is not installed.
         """
-        from opero.options import check_burst, check_choice, check_rate
+        from opero.options import checks
 
         from .windows import burst_of, cells, check_windows
 
-        self.rate_limit: float = check_rate("rate_limit", rate_limit)
-        self.burst: int = check_burst(burst)
-        self.scope: str = check_choice("scope", scope, ("process", "machine", "redis"))
+        self.rate_limit: float = checks.rate("rate_limit", rate_limit)
+        self.burst: int = checks.burst("burst", burst)
+        self.scope: str = checks.choice("scope", scope, ("process", "machine", "redis"))
         self.name: str | None = _checked_name(name, scope)
         self.windows: tuple[tuple[int, float], ...] = (
             check_windows(windows) if windows != () else ()
@@ -182,10 +182,9 @@ class RateLimiter:
             TypeError: If it is no number.
             ValueError: If it is negative, or more than 31 years.
         """
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"seconds={seconds!r} is not allowed: it has to be a number")
-        if not 0 <= seconds <= 1e9:
-            raise ValueError(f"seconds={seconds!r} is not allowed: it has to be between 0 and 1e9")
+        from opero.options import checks
+
+        seconds = checks.seconds("seconds", seconds)
         if seconds:
             self.queue.pause(math.ceil(seconds * 1e9))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from opero.options import check_count, check_positive
+from opero.options import checks
 
 Windows = tuple[tuple[int, float], ...]
 
@@ -30,8 +30,8 @@ def check_windows(windows: Any) -> Windows:
     for pair in windows:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(what)
-        permits = check_count("windows: permits", pair[0])
-        checked.append((permits, check_positive("windows: seconds", pair[1])))
+        permits = checks.count("windows: permits", pair[0])
+        checked.append((permits, checks.positive("windows: seconds", pair[1])))
     return tuple(checked)
 
 

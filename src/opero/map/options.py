@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from opero.options import check_choice, check_count, check_flag, check_positive
-
-MODES = ("thread", "process", "async", "async_process")
-LOOPS = ("auto", "uvloop", "asyncio")
-_MOST_WORKERS = 1_000_000
-"""The greatest number of workers; each costs a little memory before it does anything."""
+from opero.limits import RateLimiter
+from opero.options import Reading
+from opero.options.checks import shown
 
 
 @dataclass(frozen=True)
@@ -48,33 +47,60 @@ class MapOptions:
     loop: str
 
 
-def map_plan(options: dict[str, Any], shared_limit: bool) -> MapOptions:
-    """Check the options of one map, each by itself and against the others.
+def map_options(given: Mapping[str, Any]) -> MapOptions:
+    """Check the options that only a map has, each by itself and against the others.
 
     Args:
-        options: The options, by name.
-        shared_limit: Whether the rate limit is a `RateLimiter`, which others may share.
+        given: What `opmap` was given, by name; `call_options` has let the others pass.
 
     Raises:
         TypeError: If an option has the wrong type.
         ValueError: If an option's value is not allowed, or does not go with another.
     """
-    mode = check_choice("mode", options["mode"], MODES)
-    chunk_size = options["chunk_size"]
-    scope = check_choice("rate_limit_scope", options["rate_limit_scope"], ("worker", "total"))
-    executor = _check_executor(options["executor"], mode)
+    reading = Reading("opmap", given)
+    mode = reading.check("mode")
+    scope = reading.check("rate_limit_scope")
+    executor = _checked_executor(reading, mode)
+    workers = reading.check("workers")
+    if workers is None and executor is None:
+        workers = _cpus()
+    rate = reading.values["rate_limit"]
+    shared = isinstance(rate, RateLimiter)
+    said = not hasattr(reading.values["rate_limit_scope"], "unsaid")
+    if rate is not None and workers != 1 and not (shared or said):
+        _warn_of_the_total(float(rate), workers)
     return MapOptions(
         mode=mode,
-        workers=_check_workers(options["workers"], executor),
-        ordered=check_flag("ordered", options["ordered"]),
-        progress=_check_progress(options["progress"]),
-        chunk_size=0 if chunk_size is None else check_count("chunk_size", chunk_size),
-        total=shared_limit or scope == "total",
-        attempt_timeout=_check_attempt_timeout(options["attempt_timeout"], mode, executor),
-        start_method=_check_start_method(options["start_method"], mode, executor),
+        workers=workers,
+        ordered=reading.check("ordered"),
+        progress=reading.check("progress"),
+        chunk_size=reading.check("chunk_size") or 0,
+        total=shared or scope == "total",
+        attempt_timeout=_checked_attempt_timeout(reading, mode, executor),
+        start_method=_checked_start_method(reading, mode, executor),
         executor=executor,
-        raises=check_choice("on_error", options["on_error"], ("return", "raise")) == "raise",
-        loop=_check_loop(options["loop"], mode),
+        raises=reading.check("on_error") == "raise",
+        loop=_checked_loop(reading, mode),
+    )
+
+
+def _cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _warn_of_the_total(rate: float, workers: int | None) -> None:
+    """Warn who may not know that each worker has the rate to itself."""
+    count = "each of the executor's workers" if workers is None else f"each of {workers} workers"
+    total = "" if workers is None else f", {rate * workers:g} per second in all"
+    warnings.warn(
+        f"rate_limit={rate:g} counts for {count}{total}: say rate_limit_scope='worker' if that is "
+        f"what you want, or rate_limit_scope='total' for {rate:g} per second in all",
+        stacklevel=4,  # whoever calls `opmap`
     )
 
 
@@ -122,80 +148,46 @@ def check_function(plan: MapOptions, call: Any, signature: inspect.Signature | N
             )
 
 
-def _check_workers(workers: Any, executor: Executor | None) -> int | None:
-    if workers is None and executor is not None:
-        return None
-    if workers is None:
-        raise ValueError(_not_allowed("workers", None, "a whole number, but beside executor="))
-    count = check_count("workers", workers)
-    if count > _MOST_WORKERS:
-        raise ValueError(_not_allowed("workers", workers, f"{_MOST_WORKERS} at most"))
-    return count
-
-
-def _check_progress(progress: Any) -> bool | Callable[[Any], object]:
-    allowed = "True, False or an ordinary function of a Progress"
-    if isinstance(progress, bool):
-        return progress
-    if not callable(progress) or inspect.iscoroutinefunction(progress):
-        raise TypeError(_not_allowed("progress", progress, allowed))
-    told: Callable[[Any], object] = progress
-    return told
-
-
-def _check_executor(executor: Any, mode: str) -> Executor | None:
-    if executor is None:
-        return None
-    if not isinstance(executor, Executor):
-        allowed = "a concurrent.futures.Executor"
-        if hasattr(executor, "get_executor"):
-            allowed += ", such as its get_executor() returns"
-        raise TypeError(_not_allowed("executor", executor, allowed))
-    if mode not in {"thread", "process"}:
+def _checked_executor(reading: Reading, mode: str) -> Executor | None:
+    executor: Executor | None = reading.check("executor")
+    if executor is not None and mode not in {"thread", "process"}:
         raise ValueError(
-            f"executor={executor!r} beside mode={mode!r}: an executor runs ordinary functions; "
-            f"leave one of them out"
+            f"executor={shown(executor)} beside mode={mode!r}: an executor runs ordinary "
+            f"functions; leave one of them out"
         )
     return executor
 
 
-def _check_attempt_timeout(timeout: Any, mode: str, executor: Executor | None) -> float | None:
-    if timeout is None:
-        return None
-    seconds = check_positive("attempt_timeout", timeout)
-    if mode == "thread" or executor is not None:
+def _checked_attempt_timeout(
+    reading: Reading, mode: str, executor: Executor | None
+) -> float | None:
+    seconds: float | None = reading.check("attempt_timeout")
+    if seconds is not None and (mode == "thread" or executor is not None):
         raise ValueError(
-            f"attempt_timeout={timeout!r}: a running thread cannot be stopped, nor can what "
-            f"an executor runs; use mode='process', or mode='async' for coroutine functions"
+            f"attempt_timeout={shown(reading.values['attempt_timeout'])}: a running thread cannot "
+            f"be stopped, nor can what an executor runs; use mode='process', or mode='async' for "
+            f"coroutine functions"
         )
     return seconds
 
 
-def _check_start_method(method: Any, mode: str, executor: Executor | None) -> str | None:
-    if method is None:
-        return None
-    import multiprocessing
-
-    check_choice("start_method", method, tuple(multiprocessing.get_all_start_methods()))
-    if executor is not None:
+def _checked_start_method(reading: Reading, mode: str, executor: Executor | None) -> str | None:
+    method: str | None = reading.check("start_method")
+    if method is not None and executor is not None:
         raise ValueError(f"start_method={method!r}: the executor starts its workers itself")
-    if mode not in {"process", "async_process"}:
+    if method is not None and mode not in {"process", "async_process"}:
         raise ValueError(
             f"start_method={method!r}: only mode='process' and mode='async_process' start processes"
         )
-    return str(method)
+    return method
 
 
-def _check_loop(loop: Any, mode: str) -> str:
-    choice = check_choice("loop", loop, LOOPS)
+def _checked_loop(reading: Reading, mode: str) -> str:
+    choice: str = reading.check("loop")
     if choice != "auto" and mode not in {"async", "async_process"}:
         raise ValueError(
-            f"loop={loop!r}: only mode='async' and mode='async_process' have an event loop"
+            f"loop={choice!r}: only mode='async' and mode='async_process' have an event loop"
         )
     if choice == "uvloop" and find_spec("uvloop") is None:
         raise ValueError("loop='uvloop': uvloop is not installed; use 'auto' or 'asyncio'")
     return choice
-
-
-def _not_allowed(option: str, value: Any, allowed: str) -> str:
-    return f"{option}={value!r} is not allowed: it has to be {allowed}"

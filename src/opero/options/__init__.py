@@ -1,0 +1,55 @@
+"""The options: one table, and every check that they have to pass.
+
+option, table, *_rows   the table, one row for each option
+configs                 the config objects that users make
+checks                  the checks of one value each
+hints                   what to say about a misspelt name
+reading                 given -> checked
+checked                 what the checks let through
+
+A wrong option fails when the function is decorated, with a message that says what is wrong and what
+to write instead.
+"""
+
+from __future__ import annotations
+
+from .cache_rows import BACKENDS, DEFAULT_NAMESPACES
+from .checked import CacheOptions, CallOptions, RetryOptions
+from .configs import (
+    ArgFallback,
+    CacheConfig,
+    CacheKey,
+    FallbackConfig,
+    RateLimitConfig,
+    RetryAfter,
+    RetryConfig,
+    RetryOn,
+    RetryOnResult,
+    Seconds,
+)
+from .reading import Reading, cache_options, call_options
+from .table import OPTIONS, POSITIONAL, read_by
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_NAMESPACES",
+    "OPTIONS",
+    "POSITIONAL",
+    "ArgFallback",
+    "CacheConfig",
+    "CacheKey",
+    "CacheOptions",
+    "CallOptions",
+    "FallbackConfig",
+    "RateLimitConfig",
+    "Reading",
+    "RetryAfter",
+    "RetryConfig",
+    "RetryOn",
+    "RetryOnResult",
+    "RetryOptions",
+    "Seconds",
+    "cache_options",
+    "call_options",
+    "read_by",
+]

@@ -1,0 +1,263 @@
+"""Checks of one value each: they return it as opero keeps it, or say what is wrong and what to use.
+
+Every check takes the option's name as the caller wrote it, and the value.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any, NoReturn
+
+MOST: int = 10**9
+"""The greatest whole number that an option may ask for."""
+LONGEST: float = 1e9
+"""The longest time, in seconds, that an option may ask for: about 31 years."""
+_SHOWN = 500
+"""The most characters of a value that a message shows."""
+
+
+def wrong(
+    option: str, value: Any, allowed: str, kind: type[Exception] = ValueError, hint: str = ""
+) -> NoReturn:
+    """Refuse a value.
+
+    Args:
+        option: The option's name.
+        value: What it was given.
+        allowed: What to use instead.
+        kind: The exception: `TypeError` if the value is of a wrong type.
+        hint: What to do with this very value, if that is known.
+    """
+    also = f"; {hint}" if hint else ""
+    raise kind(f"{option}={shown(value)} is not allowed: use {allowed}{also}")
+
+
+def shown(value: Any) -> str:
+    """Return a value's `repr`, cut where it is long; one that raises costs no message."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - it is the user's code
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def whole(option: str, value: Any, hint: str = "") -> int:
+    """Check a whole number, which whatever can be an index is."""
+    try:
+        number = None if _kind(value) == "b" else int(operator.index(value))
+    except TypeError:  # an array has an `__index__` too
+        number = None
+    if number is None:
+        wrong(option, value, "a whole number", TypeError, hint)
+    if abs(number) > MOST:
+        wrong(option, value, f"a whole number up to {MOST}")
+    return number
+
+
+def count(option: str, value: Any) -> int:
+    """Check a number of things of which there must be one at least."""
+    number = whole(option, value)
+    if number < 1:
+        wrong(option, value, "1 or more")
+    return number
+
+
+def number(option: str, value: Any, allowed: str = "a number", hint: str = "") -> float:
+    """Check a finite number, which whatever can be a float is, but for texts and dates."""
+    found = None
+    try:
+        if _kind(value) in "iuf" and hasattr(type(value), "__float__"):
+            found = float(value)
+    except TypeError:  # an array has a `__float__` too
+        pass
+    except ValueError:  # a signalling NaN of `decimal`
+        found = math.nan
+    except OverflowError:
+        found = math.inf
+    if found is None:
+        wrong(option, value, allowed, TypeError, hint)
+    if not math.isfinite(found):
+        wrong(option, value, "a finite number")
+    return found
+
+
+def _kind(value: Any) -> str:
+    """Return a letter for what a value is, as numpy has them; "f" for all it has no other for."""
+    if isinstance(value, bool):
+        return "b"
+    if isinstance(value, (str, bytes, bytearray)):
+        return "U"
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    return kind if isinstance(kind, str) else "O"
+
+
+def _time(option: str, value: Any) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return number(option, value, "a number of seconds, or a timedelta")
+
+
+def seconds(option: str, value: Any) -> float:
+    """Check a time, in seconds or as a `timedelta`, and return it in seconds."""
+    found = _time(option, value)
+    if not 0 <= found <= LONGEST:
+        wrong(option, value, "a number of seconds from 0 to 1e9")
+    return found
+
+
+def positive(option: str, value: Any, hint: str = "") -> float:
+    """Check a time above 0, in seconds or as a `timedelta`, and return it in seconds."""
+    found = _time(option, value)
+    if not 0 < found <= LONGEST:
+        wrong(
+            option, value, "a number of seconds above 0, up to 1e9", hint=hint if not found else ""
+        )
+    return found
+
+
+def rate(option: str, value: Any) -> float:
+    """Check a rate in permits per second."""
+    allowed = "a number of permits per second between 1e-9 and 1e9"
+    found = number(option, value, hint="5 means 5 per second, 5 / 60 means 5 per minute")
+    if not 1 / LONGEST <= found <= 1e9:
+        wrong(option, value, allowed, hint="" if found else "None means no limit")
+    return found
+
+
+def burst(option: str, value: Any) -> int:
+    """Check a number of permits."""
+    if whole(option, value) < 1:
+        wrong(option, value, "1 permit or more")
+    return int(value)
+
+
+# --- words and flags ------------------------------------------------------------------------------
+
+
+def flag(option: str, value: Any) -> bool:
+    """Check that a value is True or False."""
+    if not isinstance(value, bool):
+        wrong(option, value, "True or False", TypeError)
+    return value
+
+
+def choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check that a value is one of a few words."""
+    if isinstance(value, str) and value in choices:
+        return str(value)
+    from .hints import nearest
+
+    near = nearest(value, choices) if isinstance(value, str) else None
+    hint = f"did you mean {near!r}?" if near else ""
+    wrong(option, value, f"one of {', '.join(map(repr, choices))}", hint=hint)
+
+
+def text(option: str, value: Any) -> str:
+    """Check that a value is a string."""
+    if not isinstance(value, str):
+        wrong(option, value, "a string", TypeError)
+    return value
+
+
+def name(option: str, value: Any) -> str:
+    """Check that a value is a string with something in it."""
+    if not text(option, value):
+        wrong(option, value, "a string with at least one character")
+    return str(value)
+
+
+def path(option: str, value: Any) -> str | os.PathLike[str] | None:
+    """Check that a value can be a path, or is None; the store looks whether it is one."""
+    if value is None or isinstance(value, (str, os.PathLike)):
+        return value
+    wrong(option, value, "a path", TypeError)
+
+
+def anything(_option: str, value: Any) -> Any:
+    """Let pass what is looked at elsewhere."""
+    return value
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def function(option: str, value: Any, allowed: str) -> Callable[..., Any]:
+    """Check that a value can be called, and returns its answer at once."""
+    if not callable(value):
+        wrong(option, value, allowed, TypeError)
+    if is_deferred(value):
+        hint = "what a coroutine function or a generator function returns is no answer yet"
+        wrong(option, value, allowed, TypeError, hint)
+    called: Callable[..., Any] = value
+    return called
+
+
+def is_deferred(value: Any) -> bool:
+    """Return whether calling what can be called only makes a coroutine or a generator."""
+    while isinstance(value, partial):
+        value = value.func
+    asks = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(ask(value) for ask in asks):
+        return True
+    return not isinstance(value, type) and any(ask(type(value).__call__) for ask in asks)
+
+
+def exceptions(option: str, value: Any) -> Any:
+    """Check an exception type, a tuple of them, or a predicate; types are returned as a tuple."""
+    allowed = "an exception type, a tuple of them, or a predicate of the exception"
+    if isinstance(value, (type, tuple)):
+        kinds = value if isinstance(value, tuple) else (value,)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                wrong(option, kind, allowed, TypeError, _instead(kind))
+            if issubclass(kind, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                wrong(option, kind, "an exception that does not end the program")
+        return kinds
+    if not callable(value):
+        wrong(option, value, allowed, TypeError, _instead(value))
+    return function(option, value, allowed)
+
+
+def _instead(value: Any) -> str:
+    """Say what to write in place of something that is nearly an exception type."""
+    if isinstance(value, BaseException):
+        return f"write the type, {type(value).__name__}, not an exception of it"
+    if isinstance(value, (list, set, frozenset)):
+        return "put the types between round brackets"
+    if isinstance(value, str):
+        return "write the type itself, without quotes"
+    return ""
+
+
+# --- what is made of several values ---------------------------------------------------------------
+
+
+def fallback(option: str, value: Any) -> str | Mapping[str, tuple[Any, ...]] | None:
+    """Check a parameter's name, or a dict of one parameter and its values."""
+    allowed = "a parameter's name, or a dict of one parameter and the list of values to try"
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if not isinstance(value, Mapping):
+        wrong(option, value, allowed, ValueError if isinstance(value, str) else TypeError)
+    if len(value) != 1:
+        wrong(option, dict(value), allowed)
+    ((parameter, values),) = value.items()
+    if not isinstance(parameter, str):
+        wrong(option, dict(value), allowed, TypeError)
+    if not isinstance(values, (list, tuple)) or not values:
+        wrong(f"{option}[{parameter!r}]", values, "a list or tuple with at least one value")
+    return {parameter: tuple(values)}
+
+
+def optional(check: Callable[..., Any], option: str, value: Any) -> Any:
+    """Let None pass, and check anything else."""
+    return None if value is None else check(option, value)

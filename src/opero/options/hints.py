@@ -1,0 +1,79 @@
+"""What to say to who misspelt an option, or wrote the name that another library has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str | None:
+    """Return the word that is spelt most like `word`, or None if none is.
+
+    Args:
+        word: What was written.
+        words: What may have been meant.
+        least: How much alike they must be, from 0 to 1.
+    """
+    found = get_close_matches(word.lower(), list(words), n=1, cutoff=least)
+    return found[0] if found else None
+
+
+def no_option(function: str, option: str) -> str:
+    """Say that a function takes no such option, and what to write instead.
+
+    Args:
+        function: The decorator, or what else takes options.
+        option: The name that it was given.
+    """
+    from .table import OPTIONS, read_by
+
+    said = f"{function}() has no option {option!r}"
+    known = {each.name: each for each in read_by(function)}
+    for name, each in known.items():
+        if option.lower() in each.also:
+            return f"{said}; did you mean {name!r}?"
+    if option in OPTIONS:
+        readers = " and ".join(f"{each}()" for each in OPTIONS[option].readers)
+        return f"{said}; it is one of {readers}"
+    others = {also: name for name, each in known.items() for also in each.also}
+    names = others | {name: name for name in known}
+    near = nearest(option, known, 0.75) or nearest(option, names)
+    if near is not None:
+        return f"{said}; did you mean {names[near]!r}?"
+    return f"{said}; there are {', '.join(sorted(known))}"
+
+
+def no_field(config: type, name: str, known: Sequence[str]) -> str:
+    """Say that a config object has no such field, and what to write instead.
+
+    Args:
+        config: Its class.
+        name: The field that it was given.
+        known: The fields that it has.
+    """
+    from .table import fields_of
+
+    said = f"{config.__name__}() has no field {name!r}"
+    for field, option in fields_of(config).items():
+        if name in {option.name, field} or name.lower() in option.also:
+            meant = f"backend_options={{{field!r}: ...}}" if option.backends else repr(field)
+            return f"{said}; did you mean {meant}?"
+    near = nearest(name, known)
+    return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
+
+
+def no_backend_option(field: object) -> str:
+    """Say that no backend reads an option, and what to write instead."""
+    from .configs import CacheConfig
+    from .table import fields_of
+
+    said = f"backend_options has no option {field!r}"
+    options = {name: each for name, each in fields_of(CacheConfig).items() if each.backends}
+    if isinstance(field, str):
+        for name, option in options.items():
+            if field == option.name or field.lower() in option.also:
+                return f"{said}; did you mean {name!r}?"
+        near = nearest(field, options)
+        if near:
+            return f"{said}; did you mean {near!r}?"
+    return f"{said}; there are {', '.join(options)}"

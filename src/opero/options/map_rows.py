@@ -1,0 +1,170 @@
+"""The rows of the options that only a map has."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from . import checks
+from .checks import optional
+from .option import Option
+
+MODES: tuple[str, ...] = ("thread", "process", "async", "async_process")
+LOOPS: tuple[str, ...] = ("auto", "uvloop", "asyncio")
+SCOPES: tuple[str, ...] = ("worker", "total")
+
+_MAP = ("opmap",)
+_MOST_WORKERS = 1_000_000
+"""The greatest number of workers; each costs a little memory before it does anything."""
+
+
+def _choice(*words: str) -> Any:
+    def check(name: str, value: Any) -> str:
+        return checks.choice(name, value, words)
+
+    return check
+
+
+def _workers(name: str, value: Any) -> int:
+    workers = checks.count(name, value)
+    if workers > _MOST_WORKERS:
+        checks.wrong(name, value, f"{_MOST_WORKERS} at most")
+    return workers
+
+
+def _progress(name: str, value: Any) -> Any:
+    allowed = "True, False or an ordinary function of a Progress"
+    return value if isinstance(value, bool) else checks.function(name, value, allowed)
+
+
+def _start_method(name: str, value: Any) -> str:
+    import multiprocessing
+
+    return checks.choice(name, value, tuple(multiprocessing.get_all_start_methods()))
+
+
+def _executor(name: str, value: Any) -> Executor:
+    if not isinstance(value, Executor):
+        allowed = "a concurrent.futures.Executor"
+        if hasattr(value, "get_executor"):
+            allowed += ", such as its get_executor() returns"
+        checks.wrong(name, value, allowed, TypeError)
+    return value
+
+
+MAP_ROWS: tuple[Option, ...] = (
+    Option(
+        "mode",
+        "process",
+        "ParallelMode",
+        _choice(*MODES),
+        'Where attempts are made: "thread" and "process" for ordinary functions, "async" (one '
+        'event loop) and "async_process" (one in each process) for coroutine functions.',
+        _MAP,
+        also=("kind", "parallel", "prefer", "parallel_mode", "executor_type"),
+        more="See [choosing a mode](modes.md).",
+    ),
+    Option(
+        "workers",
+        4,
+        "int | None",
+        partial(optional, _workers),
+        "How many threads or processes, or coroutines at once; None for as many as there are CPUs "
+        "for this process. With `executor`, how many jobs it is given at once; None for as many as "
+        "it has workers.",
+        _MAP,
+        also=(
+            *("n_jobs", "max_workers", "num_workers", "n_workers", "processes", "threads", "jobs"),
+            *("concurrency", "max_concurrency", "pool_size", "nproc", "parallelism"),
+        ),
+    ),
+    Option(
+        "ordered",
+        True,
+        "bool",
+        checks.flag,
+        "Whether results come in the order of the items, or as they are ready.",
+        _MAP,
+        also=("order", "keep_order", "preserve_order", "as_completed", "unordered"),
+    ),
+    Option(
+        "progress",
+        True,
+        "bool | Callable[[Progress], object]",
+        _progress,
+        "Whether a bar is shown, in a terminal or a notebook; or a function that gets a "
+        "`Progress`, ten times a second at most and once at the end.",
+        _MAP,
+        also=("show_progress", "progress_bar", "tqdm", "verbose", "desc"),
+    ),
+    Option(
+        "chunk_size",
+        None,
+        "int | None",
+        partial(optional, checks.count),
+        "How many items are handed to a worker at once; None to go by measured time. It is one at "
+        "a time with a `rate_limit` or a `timeout`.",
+        _MAP,
+        also=("chunksize", "batch_size", "batch", "chunk", "chunks"),
+    ),
+    Option(
+        "rate_limit_scope",
+        "worker",
+        'Literal["worker", "total"]',
+        _choice(*SCOPES),
+        'Whether `rate_limit` counts for each worker or, "total", for the whole map. A '
+        "`RateLimiter` counts for all who share it.",
+        _MAP,
+        needs=("rate_limit",),
+        also=("scope", "limit_scope", "rate_scope"),
+    ),
+    Option(
+        "attempt_timeout",
+        None,
+        "Seconds | None",
+        partial(optional, checks.positive),
+        "Seconds for one attempt: then its process is killed, or its coroutine cancelled "
+        "(`AttemptTimeout`). Not for threads, which cannot be stopped.",
+        _MAP,
+        also=("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
+    ),
+    Option(
+        "start_method",
+        None,
+        'Literal["forkserver", "spawn", "fork"] | None',
+        partial(optional, _start_method),
+        'How processes are started: "forkserver", "spawn" or "fork"; None for the first of these '
+        "that there is.",
+        _MAP,
+        also=("mp_context", "context", "method", "mp_start_method"),
+    ),
+    Option(
+        "executor",
+        None,
+        "Executor | None",
+        partial(optional, _executor),
+        "A `concurrent.futures.Executor` that makes the attempts instead of opero's own workers.",
+        _MAP,
+        also=("pool", "client"),
+    ),
+    Option(
+        "on_error",
+        "return",
+        'Literal["return", "raise"]',
+        _choice("return", "raise"),
+        '"return" puts an item\'s failure in its place; "raise" ends the map with the first item '
+        "that fails for good.",
+        _MAP,
+        also=("return_exceptions", "raise_on_error", "fail_fast", "raises"),
+    ),
+    Option(
+        "loop",
+        "auto",
+        'Literal["auto", "uvloop", "asyncio"]',
+        _choice(*LOOPS),
+        'The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.',
+        _MAP,
+        also=("event_loop", "use_uvloop", "loop_factory"),
+    ),
+)

@@ -1,0 +1,266 @@
+"""Reads what a caller gave: refuses what is wrong, and returns all options checked.
+
+given -> Reading, which takes config objects apart -> checks by the rows -> effects -> CallOptions
+
+A value that equals the default counts as not given, so a default may be spelled out anywhere. An
+option that is given and has no effect is an error, but not where its mechanism is switched off on
+purpose: by `CacheConfig(enabled=False)`, by `get_cache_decorator(cache=False)`, by `retries=1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import checks, hints
+from .checked import CacheOptions, CallOptions, RetryOptions
+from .configs import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
+from .option import Option
+from .table import OPTIONS, fields_of, read_by
+
+_HOLDERS = {
+    "arg_fallback": FallbackConfig,
+    "cache": CacheConfig,
+    "rate_limit": RateLimitConfig,
+    "retry": RetryConfig,
+}
+"""The options that take a config object."""
+_MISSED = {
+    "arg_fallback": "without arg_fallback=: add it",
+    "cache": "without cache=True: add it",
+    "rate_limit": "without rate_limit=: add it",
+}
+"""What an option has no effect without, and what to do about it."""
+
+
+class Reading:
+    """The options that one function was given, config objects taken apart.
+
+    Attributes:
+        function: The function that reads them.
+        values: The value of every option, by name.
+        given: The names of those that were given as keywords, with another value than the default.
+        called: The fields that were in a config object, by the names of their options.
+    """
+
+    def __init__(self, function: str, given: Mapping[str, Any]) -> None:
+        """Take the options apart.
+
+        Args:
+            function: The function that reads them.
+            given: What it was given, by name; what is missing has its default.
+
+        Raises:
+            TypeError: If there is no such option.
+            ValueError: If an option stands beside a config object that has it.
+        """
+        known = {option.name: option for option in read_by(function)}
+        for name in given:
+            if name not in known:
+                raise TypeError(hints.no_option(function, name))
+        self.function: str = function
+        self.values: dict[str, Any] = {
+            name: option.default_of(function) for name, option in OPTIONS.items()
+        }
+        if "retries" not in known:
+            self.values["retries"] = 1
+        self.values.update(given)
+        self.given: set[str] = {name for name in given if _says(known[name], given[name], function)}
+        self.called: dict[str, str] = {}
+        holders = {**_HOLDERS, "retries": RetryConfig} if "retry" not in known else _HOLDERS
+        for name in self.given & holders.keys():
+            if isinstance(given[name], holders[name]):
+                self._take_apart(name, given[name])
+
+    def _take_apart(self, name: str, config: Any) -> None:
+        """Put the fields of a config object in the place of its options.
+
+        Args:
+            name: The option that holds it.
+            config: The config object.
+        """
+        kind = type(config).__name__
+        backend_options = getattr(config, "backend_options", {})
+        if not isinstance(backend_options, Mapping):
+            checks.wrong("backend_options", backend_options, "a dict of options", TypeError)
+        fields = fields_of(config)
+        for field in backend_options:
+            if field not in fields or not fields[field].backends:
+                raise TypeError(hints.no_backend_option(field))
+        if name == "retry":
+            self.values["retry"] = None
+        for field, option in fields.items():
+            if option.name != name and option.name in self.given:
+                raise ValueError(
+                    f"{self._shown(option)} beside {name}={kind}(...): say it inside the config "
+                    f"object"
+                )
+            if not option.backends:
+                self.values[option.name] = getattr(config, field)
+            elif backend_options.get(field) is not None:
+                self.values[option.name] = backend_options[field]
+            else:
+                continue
+            self.called[option.name] = field
+
+    def check(self, name: str) -> Any:
+        """Check the value of an option by itself, and return it as opero keeps it."""
+        return OPTIONS[name].check(self.name_of(name), self.values[name])
+
+    def name_of(self, name: str) -> str:
+        """Return what the caller called an option."""
+        return self.called.get(name, name)
+
+    def refuse_idle(self) -> None:
+        """Refuse an option that was given and has no effect.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        for option in read_by(self.function):
+            if option.name not in self.given or option.name in self.called:
+                continue
+            if not option.needs or any(self._is_on(need) for need in option.needs):
+                continue
+            missed = _MISSED[option.needs[0]]
+            if option.backends and "memory" not in option.backends:
+                backends = " or ".join(map(repr, option.backends))
+                missed = f"without cache=True and cache_backend={backends}: add them"
+            raise ValueError(
+                f"{self._shown(option)} has no effect {missed}, or leave {option.name} out"
+            )
+
+    def refuse_unread(self) -> None:
+        """Refuse an option that the chosen backend does not read.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        backend = self.values["cache_backend"]
+        for option in OPTIONS.values():
+            if not option.backends or backend in option.backends:
+                continue
+            if option.name in self.given or option.name in self.called:
+                readers = " or ".join(map(repr, option.backends))
+                chosen = self.name_of("cache_backend")
+                raise ValueError(
+                    f"{self._shown(option)} is not read by {chosen}={backend!r}: it is an option "
+                    f"of {readers}"
+                )
+
+    def _is_on(self, need: str) -> bool:
+        """Return whether a mechanism is on, or switched off where it is all that there is."""
+        value = self.values[need]
+        if need == "cache":
+            return bool(value) or self.function not in {"opero", "opmap"}
+        return value is not None
+
+    def _shown(self, option: Option) -> str:
+        value = "..." if option.secret else checks.shown(self.values[option.name])
+        return f"{self.name_of(option.name)}={value}"
+
+
+def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
+    """Check the options of one function.
+
+    Args:
+        function: The decorator that reads them.
+        given: What it was given, by name; what is missing has its default.
+
+    Raises:
+        TypeError: If there is no such option, or one has the wrong type.
+        ValueError: If an option's value is not allowed, does not go with another, or has no effect.
+    """
+    from opero.limits import RateLimiter
+
+    reading = Reading(function, given)
+    limiter = reading.values["rate_limit"]
+    if isinstance(limiter, RateLimiter):
+        reading.values["rate_limit"] = None
+        if "burst" in reading.given:
+            raise ValueError(
+                f"burst={checks.shown(reading.values['burst'])} beside rate_limit=RateLimiter(...):"
+                f" say it inside the config object"
+            )
+    else:
+        limiter = None
+    checked = {option.name: reading.check(option.name) for option in read_by(function)}
+    cache = _cache_options(reading)
+    retry = _retry_options(reading)
+    rate = reading.check("rate_limit")
+    if limiter is None and rate is not None:
+        limiter = RateLimitConfig(rate, reading.check("burst"))
+    reading.values["rate_limit"] = limiter
+    reading.refuse_idle()
+    reading.refuse_unread()
+    return CallOptions(
+        retry=retry,
+        arg_fallback=reading.check("arg_fallback"),
+        fallback_on=reading.check("fallback_on"),
+        cache=cache if checked.get("cache") else None,
+        limit=limiter,
+        timeout=_nanoseconds(reading.check("timeout")),
+    )
+
+
+def cache_options(function: str, given: Mapping[str, Any]) -> CacheOptions:
+    """Check the options of a cache; see `call_options`."""
+    reading = Reading(function, given)
+    checked = _cache_options(reading)
+    reading.refuse_unread()
+    return checked
+
+
+def _cache_options(reading: Reading) -> CacheOptions:
+    reading.check("cache")
+    backend = reading.check("cache_backend")
+    ttl = reading.check("cache_ttl")
+    stale = reading.check("cache_stale")
+    if stale and ttl is None:
+        name, needed = reading.name_of("cache_stale"), reading.name_of("cache_ttl")
+        shown = checks.shown(reading.values["cache_stale"])
+        raise ValueError(f"{name}={shown} needs {needed}=: without, nothing gets stale")
+    return CacheOptions(
+        ttl=_nanoseconds(ttl),
+        maxsize=reading.check("cache_maxsize") or 0,
+        namespace=reading.check("cache_namespace"),
+        key_function=reading.check("cache_key"),
+        backend=backend,
+        directory=reading.check("cache_dir"),
+        size_limit=reading.check("cache_size_limit"),
+        url=reading.check("cache_url"),
+        secret=reading.check("cache_secret"),
+        stale=stale or 0.0,
+        version=reading.check("cache_version"),
+        pickles=reading.check("cache_pickle"),
+    )
+
+
+def _retry_options(reading: Reading) -> RetryOptions:
+    checked = {field: reading.check(each.name) for field, each in fields_of(RetryConfig).items()}
+    shortest, longest = checked["min_delay"], checked["max_delay"]
+    if longest < shortest:
+        least, most = reading.values["min_delay"], reading.values["max_delay"]
+        if "max_delay" in reading.given or "max_delay" in reading.called:
+            checks.wrong("max_delay", most, f"at least min_delay, which is {checks.shown(least)}")
+        hint = "give a max_delay= too"
+        checks.wrong("min_delay", least, f"at most max_delay, which is {most!r}", hint=hint)
+    return RetryOptions(**checked)
+
+
+def _nanoseconds(seconds: float | None) -> int:
+    """Return a time in nanoseconds, 0 for none."""
+    return 0 if seconds is None else max(1, int(1e9 * seconds))
+
+
+def _says(option: Option, value: Any, function: str) -> bool:
+    """Return whether a value is more than a default spelled out."""
+    if option.backends and "memory" not in option.backends:
+        return value is not None  # no signature shows these
+    default = option.default_of(function)
+    if value is default:
+        return False
+    try:
+        return bool(value != default)
+    except Exception:  # noqa: BLE001 - what the user gave compares as it likes
+        return True

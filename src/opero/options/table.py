@@ -1,0 +1,60 @@
+"""The table of options: one row for each, which everything else that lists options goes by.
+
+checks and defaults         `reading.py` and `opero.map.options`, by the rows
+hints                       `hints.py`, by the rows' names and by `also`
+signatures and docstrings   of `decorators.py`, `functions.py` and `contexts.py`: generated
+tables of the docs          generated
+
+`python -m tools.write_options` writes what is generated; a test says when that is due.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cache_rows import CACHE_ROWS
+from .call_rows import CALL_ROWS
+from .map_rows import MAP_ROWS
+from .option import Option
+
+POSITIONAL: dict[str, tuple[str, ...]] = {
+    "opero": (
+        *("retries", "backoff_factor", "min_delay", "max_delay", "retry_on", "arg_fallback"),
+        *("cache", "cache_ttl", "cache_key", "cache_namespace", "cache_backend", "rate_limit"),
+    ),
+    "opmap": (
+        *("mode", "workers", "ordered", "progress"),
+        *("retries", "backoff_factor", "min_delay", "max_delay", "retry_on", "arg_fallback"),
+        *("cache", "cache_ttl", "cache_namespace", "rate_limit"),
+    ),
+    "get_cache_decorator": (
+        *("cache", "cache_ttl", "cache_key", "cache_namespace", "cache_backend"),
+    ),
+    "get_retry_decorator": ("retries", "backoff_factor", "min_delay", "max_delay", "retry_on"),
+    "get_rate_limit_decorator": ("rate_limit",),
+    "get_fallback_decorator": ("arg_fallback",),
+    "get_cache_context": ("cache_backend", "cache_namespace"),
+}
+"""What each function takes by position, in the order of the reference, which stays as it is."""
+
+OPTIONS: dict[str, Option] = {
+    option.name: option for option in (*CALL_ROWS, *CACHE_ROWS, *MAP_ROWS)
+}
+"""Every option, by its name."""
+
+
+def read_by(function: str) -> list[Option]:
+    """Return the options that a function reads, those that it takes by position first."""
+    first = [OPTIONS[name] for name in POSITIONAL[function]]
+    others = (option for option in OPTIONS.values() if option not in first)
+    return [*first, *(option for option in others if function in option.readers)]
+
+
+def fields_of(config: Any) -> dict[str, Option]:
+    """Return the options that a config object, or its class, has as fields, by the fields' names.
+
+    Those of a backend are in its `backend_options`.
+    """
+    kind = config if isinstance(config, type) else type(config)
+    names = {each.__name__ for each in kind.__mro__}  # a subclass has them too
+    return {option.field: option for option in OPTIONS.values() if option.config in names}

@@ -1,0 +1,1 @@
+"""Programs for whoever changes opero; none of them is installed."""
