@@ -48,7 +48,7 @@ def run(main: Any, loop: str) -> Any:
         assert not complaints, complaints
         return value
 
-    return event_loops.run(watched(), loop)
+    return event_loops.run(watched, loop)
 
 
 class Inside:
@@ -90,15 +90,20 @@ async def slowly(count: int, seconds: float = 0.001, ended: list[str] | None = N
 def test_many_items_share_a_thousand_slots(loop):
     """As many run at once as may, with a task for each slot and none for those that wait."""
     inside = Inside()
+    full = asyncio.Event()
     tasks = 0
 
     @opmap(mode="async", workers=1000, **QUIET)
     async def work(x):
         nonlocal tasks
         with inside:
-            await asyncio.sleep(0.001 * (x % 3))
-            if x % 5000 == 17:
+            if inside.now == 1000:
                 tasks = max(tasks, len(asyncio.all_tasks()))
+                full.set()
+            if x < 1000:  # a machine that is slow to begin them all is given the time
+                async with asyncio.timeout(PATIENCE):
+                    await full.wait()
+            await asyncio.sleep(0.001 * (x % 3))
         return x
 
     async def main() -> None:

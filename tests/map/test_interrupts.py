@@ -178,6 +178,20 @@ def test_interrupts_at_any_moment_leave_nothing_behind(mode, method, form):
     assert lost <= 1 + scaled(5), done.stderr  # Python swallows one that comes within a finalizer
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_interrupt_at_any_line_leaves_no_loop_and_no_coroutine(loop):
+    """Not even between the making of a loop and the handler that guards it."""
+    names = ["opero.map.event_loops", "opero.map.mapped"]
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "interrupted_at_every_line.py"), loop, *names],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    *left, places = done.stdout.splitlines()
+    assert not left, left
+    assert int(places.split()[0]) > 60
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("mode", "form", "how"),

@@ -192,7 +192,7 @@ def test_whatever_a_function_raises_is_the_failure_of_its_item(kind, suspends):
             raise kind("mine")
         return x
 
-    results = event_loops.run(amap(fatal, range(5), chunk=5), "asyncio")
+    results = event_loops.run(lambda: amap(fatal, range(5), chunk=5), "asyncio")
     assert kinds(results) == [0, 1, kind, 3, 4]
     assert results[2].args == ("mine",)
 
@@ -456,7 +456,7 @@ def test_an_attempt_that_takes_too_long_is_cancelled(loop):
         return x
 
     begun = time.monotonic()
-    results = event_loops.run(amap(nap, range(50), 5, attempt_timeout=0.25), loop)
+    results = event_loops.run(lambda: amap(nap, range(50), 5, attempt_timeout=0.25), loop)
     assert time.monotonic() - begun < 20
     assert kinds(results) == [AttemptTimeout if x % 10 == 4 else x for x in range(50)]
     assert sorted(tidied) == [4, 14, 24, 34, 44]
@@ -663,7 +663,7 @@ def test_a_map_that_is_cancelled_leaves_nothing(loop, limit):
         assert not complaints
         return ended
 
-    assert event_loops.run(main(), loop) > 50
+    assert event_loops.run(main, loop) > 50
 
 
 def test_a_close_that_is_cancelled_passes_it_on():
@@ -780,13 +780,13 @@ def module_of_the_loop() -> Callable[[], Any]:
 def test_uvloop_is_used_where_it_is_wanted_and_there(monkeypatch):
     """An explicit wish that cannot be met is an error."""
     name = module_of_the_loop()
-    assert event_loops.run(name()) == "uvloop"
-    assert event_loops.run(name(), "uvloop") == "uvloop"
-    assert event_loops.run(name(), "asyncio") == "asyncio"
+    assert event_loops.run(name) == "uvloop"
+    assert event_loops.run(name, "uvloop") == "uvloop"
+    assert event_loops.run(name, "asyncio") == "asyncio"
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert event_loops.run(name()) == "asyncio"
+    assert event_loops.run(name) == "asyncio"
     with pytest.raises(ImportError):
-        event_loops.run(name(), "uvloop")
+        event_loops.run(name, "uvloop")
 
 
 def test_uvloop_is_imported_only_where_it_is_wanted():
@@ -795,9 +795,9 @@ def test_uvloop_is_imported_only_where_it_is_wanted():
 import sys
 import opero.map.event_loops, opero.map.engines.tasks, opero.map.engines.processes.worker_loop
 async def nothing(): pass
-opero.map.event_loops.run(nothing(), "asyncio")
+opero.map.event_loops.run(nothing, "asyncio")
 assert "uvloop" not in sys.modules
-opero.map.event_loops.run(nothing())
+opero.map.event_loops.run(nothing)
 assert "uvloop" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
@@ -852,7 +852,7 @@ def test_a_run_leaves_nothing_over(loop, inside):
     def call(*args: Any) -> tuple[Any, Leftovers]:
         leftovers = Leftovers()
         try:
-            return event_loops.run(leftovers.main(*args), loop), leftovers
+            return event_loops.run(lambda: leftovers.main(*args), loop), leftovers
         except BaseException as error:  # noqa: BLE001 - it is looked at
             return error, leftovers
 
@@ -905,7 +905,7 @@ def test_ctrl_c_cancels_the_work_and_waits_for_its_end(loop, inside):
             log.append("ended")
 
     def call() -> None:
-        event_loops.run(amap(once(slow), range(3), 2), loop)
+        event_loops.run(lambda: amap(once(slow), range(3), 2), loop)
 
     async def within() -> None:
         call()
@@ -944,7 +944,7 @@ def test_a_program_that_handles_ctrl_c_itself_is_left_alone():
 
     before = signal.signal(signal.SIGINT, lambda *_: log.append("mine"))
     try:
-        assert event_loops.run(main()) == "done"
+        assert event_loops.run(main) == "done"
     finally:
         signal.signal(signal.SIGINT, before)
     assert log == ["mine"]

@@ -35,7 +35,7 @@ def new_loop(choice: str) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def run(main: Coroutine[Any, Any, Any], loop: str = "auto") -> Any:
+def run(make_main: Callable[[], Coroutine[Any, Any, Any]], loop: str = "auto") -> Any:
     """Run a coroutine to its end in a loop of its own, of which nothing is left over.
 
     Where a loop is running in this thread already, as in a notebook, a helper thread does it; the
@@ -43,7 +43,7 @@ def run(main: Coroutine[Any, Any, Any], loop: str = "auto") -> Any:
     cancels the coroutine and waits for its end; if it does not heed that, press it again.
 
     Args:
-        main: What to run.
+        make_main: Makes the coroutine, once Ctrl-C cannot come between that and its run.
         loop: Which loop: "auto", "uvloop" or "asyncio".
 
     Returns:
@@ -52,11 +52,7 @@ def run(main: Coroutine[Any, Any, Any], loop: str = "auto") -> Any:
     Raises:
         KeyboardInterrupt: If Ctrl-C was pressed.
     """
-    try:
-        work = Running(main, new_loop(loop))
-    except BaseException:
-        main.close()
-        raise
+    work = Running(make_main, loop)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -66,36 +62,42 @@ def run(main: Coroutine[Any, Any, Any], loop: str = "auto") -> Any:
 
 
 class Running:
-    """A coroutine and the loop that was made for it.
+    """A coroutine and the loop that is made for it.
 
     Attributes:
-        loop: The loop.
+        loop: The loop, once it is made.
         task: The coroutine's task, once it runs.
         stopping: Whether it has been asked to end.
     """
 
-    def __init__(self, main: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, make_main: Callable[[], Coroutine[Any, Any, Any]], choice: str) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Any] | None = None
         self.stopping: bool = False
-        self._main = main
+        self._make_main = make_main
+        self._choice = choice
 
     def complete(self) -> Any:
-        """Run it to its end, and close the loop."""
+        """Make loop and coroutine, run that to its end, and close the loop.
+
+        Whoever calls it sees to it that no interrupt comes before the end.
+        """
+        loop = self.loop = new_loop(self._choice)
         try:
-            self.task = self.loop.create_task(self._main)
+            self.task = loop.create_task(self._make_main())
             if self.stopping:
                 self.task.cancel()
-            return self.loop.run_until_complete(self.task)
+            return loop.run_until_complete(self.task)
         finally:
             if self.task is not None and self.task.done() and not self.task.cancelled():
                 self.task.exception()  # looked at, so that nobody reports it as never retrieved
-            close_loop(self.loop)
-            self._main.close()  # if no task could be made
+            close_loop(loop)
 
     def stop(self) -> None:
         """Cancel it; any thread may call this."""
         self.stopping = True
+        if self.loop is None:
+            return  # `complete` looks
         try:
             self.loop.call_soon_threadsafe(self._cancel)
         except RuntimeError:  # the loop is closed: it is over
@@ -244,7 +246,7 @@ def iterate(
     def work() -> None:
         error: BaseException | None = None
         try:
-            run(pump(), choice)
+            run(pump, choice)
         except BaseException as caught:  # noqa: BLE001 - raised in the caller's thread
             error = caught
         parts.put((error, None))

@@ -130,8 +130,10 @@ class Map:
         """
         if self.plan.mode == "async":
             scheduler = self._scheduler(items, shared, 0)
-            gathered = _gather(self._drive_async(scheduler, self._iterator(items), shared))
-            results: list[Any] = event_loops.run(gathered, self.plan.loop)
+            iterator = self._iterator(items)
+            results: list[Any] = event_loops.run(
+                lambda: _gather(self._drive_async(scheduler, iterator, shared)), self.plan.loop
+            )
             return results
         results = []
         with closing(self._parts(items, shared, 0)) as parts:
