@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import AllFailedError, RateLimitConfig, get_fallback_decorator, hotpath, opero
+from opero import AllFailedError, RateLimitConfig, get_fallback_decorator, hotpath, opero, opmap
 from opero.testing import skip_waits
 
 
@@ -440,3 +440,34 @@ def test_coroutine_functions_fall_back_alike(
     with skip_waits():
         assert asyncio.run(main()) == "c"
     assert seen == [["a", "b", "c"], ["b", "c"], ["c"]]
+
+
+# --- maps -----------------------------------------------------------------------------------------
+
+
+def spoils_item(hosts: list[str]) -> list[str]:
+    """Empty the list, and fail before the second value."""
+    seen = list(hosts)
+    hosts.clear()
+    if seen[0] == "a":
+        raise OSError
+    return seen
+
+
+def spoils_shared(item: int, hosts: list[str]) -> list[str]:
+    """Do so with a list that all items share."""
+    return spoils_item(hosts)
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_what_an_item_does_to_its_sequence_changes_nothing(core: hotpath.Core, mode: Any) -> None:
+    """Neither for its own attempts nor for other items."""
+    options: dict[str, Any] = {"workers": 2, "progress": False, "retries": 1}
+    items = [["a", "b"], ["c"], ["a", "d"]] * 4
+    results = opmap(mode, arg_fallback="hosts", **options)(spoils_item)(items)
+    assert results == [["b"], ["c"], ["d"]] * 4
+    assert items == [["a", "b"], ["c"], ["a", "d"]] * 4
+    shared = ["a", "b"]
+    results = opmap(mode, arg_fallback="hosts", **options)(spoils_shared)(range(12), hosts=shared)
+    assert results == [["b"]] * 12
+    assert shared == ["a", "b"]

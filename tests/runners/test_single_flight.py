@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +24,15 @@ from crowd import (
 )
 
 import opero as package
-from opero import AllFailedError, opero
+from opero import AllFailedError, DeadlineExceeded, opero
 from opero.runners import sync
 
-FINAL = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
+
+class Outside(BaseException):
+    """What a test runner or another framework throws into a thread to stop it."""
+
+
+FINAL = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, Outside]
 KEYS = [1, "one", (1, "one"), {"one": [1]}]
 
 
@@ -254,6 +262,121 @@ def test_an_interruption_is_never_shared_even_with_a_long_line_of_followers():
     assert {type(job.error) for job in jobs} == {KeyboardInterrupt}
     assert len(runs) == 120
     assert max(traceback_length(job.error) for job in jobs) < 20
+
+
+# --- the leader's deadline ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "disk"])
+def test_the_deadline_of_the_leader_is_not_that_of_who_comes_late(stored, tmp_path):
+    """The leader gives up, and the follower, who has time left, runs once more."""
+    options = {}
+    if stored:
+        options = {
+            "cache_backend": "disk",
+            "cache_dir": tmp_path / "cache",
+            "cache_namespace": "late",
+        }
+    begun = threading.Event()
+    runs = []
+
+    @opero(cache=True, retries=9, min_delay=0.7, max_delay=0.7, timeout=1.0, **options)
+    def fetch(key):
+        runs.append(key)
+        begun.set()
+        if len(runs) < 3:
+            raise OSError
+        return "value"
+
+    leader = Job(fetch, 1)  # its second wait would end after its deadline, at 0.7 s
+    assert begun.wait(10)
+    threading.Event().wait(0.4)
+    follower = Job(fetch, 1)
+    wait_all([leader, follower])
+    assert isinstance(leader.error, DeadlineExceeded)
+    assert follower.result() == "value"
+    assert len(runs) == 3
+    assert fetch(1) == "value"
+
+
+def test_the_deadline_of_a_function_inside_is_an_outcome_like_any_other():
+    """It is shared: it belongs to the run, not to the caller who leads."""
+    runs = []
+
+    @opero(retries=2, min_delay=9, timeout=0.1)
+    def inner():
+        raise OSError
+
+    @opero(cache=True, retries=1)
+    def fetch(key):
+        runs.append(key)
+        gathered(fetch, 4)()
+        inner()
+
+    jobs = together(4, lambda _: fetch(1))
+    assert {type(job.error) for job in jobs} == {DeadlineExceeded}
+    assert len({id(job.error) for job in jobs}) == len(runs) == 1
+
+
+# --- greenlets ---------------------------------------------------------------------------------------
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+from opero import hotpath, opero
+
+hotpath.core = hotpath.load(sys.argv[1])
+runs = []
+
+def main(**options):
+    runs.clear()
+
+    @opero(cache=True, retries=3, min_delay=0, **options)
+    def fetch(key):
+        runs.append(key)
+        gevent.sleep(0.5 if len(runs) == 1 else 0.01)
+        return "value"
+
+    def lead():
+        with gevent.Timeout(0.1):
+            return fetch(1)
+
+    leader = gevent.spawn(lead)
+    gevent.sleep(0.01)
+    others = [gevent.spawn(fetch, 1) for _ in range(3)]
+    gevent.joinall([leader, *others], timeout=20)
+    assert isinstance(leader.exception, gevent.Timeout), leader.exception
+    assert [each.value for each in others] == ["value"] * 3, [each.exception for each in others]
+    assert len(runs) == 2, runs
+    killed = gevent.spawn(fetch, 2)
+    gevent.sleep(0)
+    runs.clear()
+    late = gevent.spawn(fetch, 2)
+    gevent.sleep(0)
+    killed.kill()
+    assert late.get(timeout=20) == "value"
+
+main()
+main(cache_backend="disk", cache_dir=sys.argv[2], cache_namespace="greenlets")
+print("ok")
+"""
+
+
+def test_the_timeout_of_a_greenlet_is_its_own(core, tmp_path):
+    """A `gevent.Timeout` thrown into the leader, or its end, leaves the others to run once more."""
+    script = tmp_path / "greenlets.py"
+    script.write_text(GREENLETS)
+    done = subprocess.run(
+        [sys.executable, script, core.name, tmp_path / "cache"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OPERO_PURE_PYTHON": "", "OPERO_CACHE_SECRET": "x" * 32},
+    )
+    assert done.stdout.strip() == "ok", done.stderr
 
 
 # --- recursion and circles --------------------------------------------------------------------------

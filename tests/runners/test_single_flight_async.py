@@ -176,8 +176,13 @@ def test_the_run_sees_the_context_of_the_caller_who_started_it():
     run(main())
 
 
-def test_a_cancelled_error_of_the_functions_own_goes_to_all_and_is_not_cached():
-    """It is never retried and never wrapped; the next call runs again."""
+class Outside(BaseException):
+    """What a test runner or another framework throws into a task to stop it."""
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, Outside, RecursionError])
+def test_what_belongs_to_the_leader_is_the_leaders_alone(kind):
+    """It is never retried and never wrapped, and the others share one more run."""
     runs = []
 
     @opero(retries=3, min_delay=0, max_delay=0, cache=True)
@@ -185,16 +190,36 @@ def test_a_cancelled_error_of_the_functions_own_goes_to_all_and_is_not_cached():
         runs.append(1)
         await asyncio.sleep(0)
         if len(runs) == 1:
-            raise asyncio.CancelledError
+            raise kind
         return "value"
 
     async def main():
         outcomes = await asyncio.gather(*[fetch() for _ in range(10)], return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
-        assert len(runs) == 1
-        assert await fetch() == "value"
+        assert type(outcomes[0]) is kind
+        assert outcomes[1:] == ["value"] * 9
+        assert len(runs) == 2
 
     run(main())
+    assert fetch.__opero__.store.flights == {}
+
+
+def test_if_every_run_is_stopped_each_caller_gets_an_error_of_its_own():
+    """One after the other leads."""
+    runs = []
+
+    @opero(retries=3, cache=True)
+    async def fetch():
+        runs.append(1)
+        await asyncio.sleep(0)
+        raise Outside
+
+    async def main():
+        outcomes = await asyncio.gather(*[fetch() for _ in range(5)], return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Outside] * 5
+        assert len({id(outcome) for outcome in outcomes}) == 5
+
+    run(main())
+    assert len(runs) == 5
     assert fetch.__opero__.store.flights == {}
 
 

@@ -69,6 +69,19 @@ class Trial:
         self.deadline: int = deadline
 
 
+class PredicateError(Exception):
+    """Carries what `retry_on_result` has raised: it is final, whatever `retry_on` says.
+
+    Attributes:
+        error: What it has raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        """Carry `error`."""
+        super().__init__(error)
+        self.error = error
+
+
 class Job:
     """Attempts for one worker to make, one after the other.
 
@@ -144,6 +157,11 @@ class Scheduler:
         self._stored = call.stored_cache is not None
         cached = self._stored or call.store is not None
         self._careful = cached or call.fallback is not None
+        # an attempt gets a copy of the list that holds its fallback values: the item, or another
+        named = call.fallback is not None and call.fallback.listed is None
+        self._copies = named and call.fallback.position == 0
+        self._lends = named and not self._copies
+        self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
         self._leaders: dict[tuple[int, int], SharedRun] = {}
         self._line: deque[Job] = deque()
@@ -202,10 +220,28 @@ class Scheduler:
             offset for offset in range(len(values)) if self._needs_a_run(span, offset, known)
         ]
         self._stride = self._least if offsets else min(2 * len(values), _STRIDE)
+        if self._lends:
+            offsets = [offset for offset in offsets if not self._lend(span, offset)]
         size = self._chunk()
         for first in range(0, len(offsets), size):
             some = offsets[first : first + size]
-            self._line.append(Job(span, some, [values[offset] for offset in some], None))
+            items = [values[offset] for offset in some]
+            if self._copies:
+                items = [self.call.fallback.choice(item, 0) for item in items]
+            self._line.append(Job(span, some, items, None))
+
+    def _lend(self, span: Span, offset: int) -> bool:
+        """Put an item in line with a copy of the list that holds its values, if there is one."""
+        fallback = self.call.fallback
+        args = (span.values[offset],)
+        given = fallback.given(args, self.shared)
+        first = fallback.choice(given, 0)
+        if first is given:
+            return False
+        job = Job(span, [offset], [span.values[offset]], None)
+        job.call = fallback.place(args, self.shared, first)
+        self._line.append(job)
+        return True
 
     def close(self) -> None:
         """Take note that the input has ended."""
@@ -370,6 +406,8 @@ class Scheduler:
             elapsed: How long the job ran, in nanoseconds.
         """
         self.sizer.observe(len(job.values), elapsed)
+        if self._rejects:
+            failures = self._with_rejected(results, failures)
         if job.entered is not None:
             self._leave_gates(job, failures[0][1] if failures else None)
         self._take_in(job, results, failures)
@@ -392,6 +430,8 @@ class Scheduler:
             error: What became of the worker. It counts as the failure of that attempt.
         """
         known = len(results)
+        if self._rejects:
+            failures = self._with_rejected(results, failures)
         if job.entered is not None:  # it is a single item
             failed = failures[0][1] if failures else None
             self._leave_gates(job, failed if known else WITHDRAWN if at is None else error)
@@ -410,7 +450,24 @@ class Scheduler:
         assert job.entered is not None
         slot, entered = job.entered
         job.entered = None
+        if isinstance(outcome, PredicateError):
+            outcome = None  # the attempt has not failed
         self.gates.leave(slot, outcome, entered)
+
+    def _with_rejected(
+        self, results: list[Any], failures: list[tuple[int, BaseException]]
+    ) -> list[tuple[int, BaseException]]:
+        """Return the failures of a job, with those of values that `retry_on_result` rejects."""
+        failed = dict(failures)
+        for place, value in enumerate(results):
+            if place not in failed:
+                try:
+                    error = self.call.policy.rejection(value)
+                except Exception as broken:  # noqa: BLE001 - the user's; it is this item's alone
+                    error = PredicateError(without_top(broken))
+                if error is not None:
+                    failed[place] = error
+        return list(failed.items())
 
     def _take_in(
         self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]]
@@ -453,7 +510,9 @@ class Scheduler:
         kwargs = self.shared
         if misfits(call, error, args, kwargs):
             return error
-        if getattr(error, "beyond_retry", False):
+        if isinstance(error, PredicateError):
+            return error.error
+        if vars(error).get("beyond_retry", False):
             call.add("failures", 1)
             return error
         given: Any = None

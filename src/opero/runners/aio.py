@@ -17,6 +17,9 @@ from opero.core.clock import NEVER
 
 from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
 
+AGAIN: Any = object()
+"""Says that whoever has followed a flight has to look again: its outcome is not theirs."""
+
 _lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
 """The flights inside which the current task runs, innermost first."""
 
@@ -195,6 +198,7 @@ class TaskFlight:
     Attributes:
         task: The run, while it is under way.
         callers: How many callers wait for it.
+        depth: How many runs wait, one inside the other, until this one has ended; itself included.
         deadline: The latest deadline of a caller, in nanoseconds.
         attempts: The state of its attempts, once one has failed.
         awaits: The flights for which this one's own function waits.
@@ -202,9 +206,18 @@ class TaskFlight:
         over: Whether it has ended.
     """
 
-    __slots__ = ("attempts", "awaits", "callers", "deadline", "over", "stopping", "task")
+    __slots__ = ("attempts", "awaits", "callers", "deadline", "depth", "over", "stopping", "task")
 
     def __init__(self, deadline: int) -> None:
+        """Begin without a task.
+
+        Raises:
+            RecursionError: If runs wait for each other as deep as calls may be nested. Each has a
+                task of its own, so that no stack would end a recursion that has no end.
+        """
+        self.depth: int = _depth() + 1
+        if self.depth > sys.getrecursionlimit():
+            raise RecursionError("maximum recursion depth exceeded by calls that await each other")
         self.task: asyncio.Task[Any] | None = None
         self.callers: int = 0
         self.deadline: int = deadline
@@ -276,12 +289,16 @@ class TaskFlight:
                 todo.extend(flight.awaits)
         return False
 
-    async def join(self, call: Any, deadline: int) -> Any:
+    async def join(self, call: Any, deadline: int, leads: bool = True) -> Any:
         """Wait for the run and share its outcome.
 
         Args:
             call: The decorated function.
             deadline: When this caller has to go, in nanoseconds.
+            leads: Whether it is the caller for whom the run was made.
+
+        Returns:
+            What the function returned, or `AGAIN`.
 
         Raises:
             DeadlineExceeded: If the deadline passes first.
@@ -315,6 +332,8 @@ class TaskFlight:
                 if outer is not None:
                     outer[0].awaits.remove(self)
             if task.done() and not (task.cancelled() and self.stopping):
+                if not leads and _belongs_to_leader(task):
+                    return AGAIN
                 return task.result()
             raise too_late(call, attempts, "an attempt was still running then")
         finally:
@@ -336,6 +355,28 @@ class TaskFlight:
             task.exception()  # looked at, so that nobody reports it as never retrieved
         if again:
             raise asyncio.CancelledError
+
+
+def _depth() -> int:
+    """Return how many runs wait, one inside the other, for what the current task does."""
+    outer = _lineage.get()
+    if outer is None:
+        return 0
+    flight = outer[0]  # a task that a run has made begins a stack of its own
+    return flight.depth if flight.task is asyncio.current_task() else 0
+
+
+def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
+    """Return whether what a run has raised concerns the caller for whom it was made, alone.
+
+    The deadline does not: it is the latest one of all callers.
+    """
+    if task.cancelled():
+        return True
+    error = task.exception()
+    return error is not None and (
+        not isinstance(error, Exception) or isinstance(error, RecursionError)
+    )
 
 
 async def _wait(task: asyncio.Task[Any], clock: Any, deadline: int) -> None:
@@ -406,17 +447,20 @@ async def fly(
                 flights.pop(other, None)  # its tasks died with it
         table = flights.setdefault(loop, {})
     flight = table.get(key)
-    if flight is not None and flight.is_open():
+    while flight is not None and flight.is_open():
         if flight.reaches(_enclosing()):
             return await run(call, args, kwargs)
-        return await flight.join(call, deadline)
+        value = await flight.join(call, deadline, leads=False)
+        if value is not AGAIN:
+            return value
+        table = flights.setdefault(loop, {})
+        flight = table.get(key)
     entry = look()
     if entry is not None:
         _clear(flights, loop, table, key, flight)
         return entry.value
-    flight = TaskFlight(deadline)
-    table[key] = flight
     try:
+        table[key] = flight = TaskFlight(deadline)
         flight.launch(work(flight, table))
     except BaseException:
         _clear(flights, loop, table, key, flight)

@@ -58,6 +58,8 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
             raise ValueError(f"cache_dir={given!r} is not allowed: it has to be a path")
         try:
             where = Path(text).expanduser()
+        except RecursionError:  # which is a RuntimeError
+            raise
         except RuntimeError as error:
             raise UnusablePlaceError(
                 f"cache_dir={given!r} is in a home that does not exist; choose another cache_dir="
@@ -176,6 +178,8 @@ def _at_home(find: Callable[..., Path]) -> Path:
         path = find("opero", appauthor=False)
         if path.parts[0].startswith("~"):  # what its older versions return then
             raise RuntimeError
+    except RecursionError:  # which is a RuntimeError
+        raise
     except RuntimeError as error:
         raise UnusablePlaceError(
             "there is no home directory; set HOME, or give cache_dir= and cache_secret="

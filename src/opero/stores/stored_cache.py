@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from opero.core.clock import NEVER
 from opero.exceptions import CacheKeyError, OperoError
 from opero.locks import Lock
+from opero.never_failures import is_never_failure
 from opero.runners.outcomes import too_late
 
 from . import leases
@@ -332,7 +333,7 @@ class StoredCache:
 
     def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
         """Tell whether an outdated value is served for a failed run, and say so in the log."""
-        if stale is None or not isinstance(error, Exception):
+        if stale is None or not isinstance(error, Exception) or is_never_failure(error):
             return False
         if not self.is_usable(stale, call.clock):
             return False
@@ -360,9 +361,12 @@ class StoredCache:
     def failed(self, operation: str, error: Exception) -> Unavailable:
         """Note that the store could not be used, and return what says so.
 
-        A `ValueError` is about the value alone, which is too large: the store is in order.
+        A `ValueError` is about the value alone, which is too large: the store is in order. So it is
+        where the stack was too deep to ask it.
         """
         self._count("store_failures")
+        if isinstance(error, RecursionError):
+            return Unavailable()
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()
