@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from opero.map.progress import Progress
 
-    from .events import Event, subscribe
+    from .event import Event
+    from .events import subscribe
     from .functions import CacheBackend, ParallelMode
     from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
@@ -77,7 +78,7 @@ __all__ = [
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
     "CacheBackend": "functions",
     "CacheConfig": "options",
-    "Event": "events",
+    "Event": "event",
     "FallbackConfig": "options",
     "ParallelMode": "functions",
     "Progress": "map.progress",

@@ -61,7 +61,8 @@ def state_of(function: Any, plan: CallOptions) -> Any:
     """
     import inspect
 
-    from .events import Origin, of_half
+    from .event import Origin
+    from .events import of_half
 
     face = _face(function)
     core = hotpath.core

@@ -12,94 +12,12 @@ import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from inspect import iscoroutinefunction
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import forks, logs
+from .event import KINDS, NOWHERE, Event, Origin
 from .exceptions import describe
 from .locks import Lock
-
-
-class Event(NamedTuple):
-    """One thing that happened, as a listener gets it; a field that a kind does not use is None.
-
-    There are no arguments and no results in it. The error is the exception itself; a listener that
-    keeps it keeps its traceback, and what the function had in its variables.
-
-    Attributes:
-        kind: What happened: one of `opero.events.KINDS`.
-        time: The time of day, in seconds since 1970.
-        function: The qualified name of the decorated function.
-        module: The function's module.
-        namespace: The namespace of its cache.
-        backend: Where its cache is: "memory", "disk" or "redis".
-        mode: "sync" or "async" for a call; the `mode` of the map for an item of a map.
-        attempt: The number of the attempt that has failed, counted from 1.
-        of: The greatest number of attempts of this call.
-        delay: Seconds until the next attempt.
-        seconds: Seconds that it took; what exactly depends on the kind.
-        error: The exception.
-        reason: Why, in words.
-        call: A number that the events of one call share from its first failure on. Calls that run
-            at the same time have different ones; a later call may have it again.
-        store: The store or the limiter's place that failed, in words.
-        worker: The number of the map's worker, counted from 0.
-        workers: How many workers the map has.
-        items: How many items the map has, or at its end had done; None if that is not known.
-        failed: How many of them failed for good; how many operations of a store failed.
-    """
-
-    kind: str
-    time: float
-    function: str | None = None
-    module: str | None = None
-    namespace: str | None = None
-    backend: str | None = None
-    mode: str | None = None
-    attempt: int | None = None
-    of: int | None = None
-    delay: float | None = None
-    seconds: float | None = None
-    error: BaseException | None = None
-    reason: str | None = None
-    call: int | None = None
-    store: str | None = None
-    worker: int | None = None
-    workers: int | None = None
-    items: int | None = None
-    failed: int | None = None
-
-
-class Origin(NamedTuple):
-    """The fields of an event that say where it comes from (see `Event`)."""
-
-    function: str | None = None
-    module: str | None = None
-    namespace: str | None = None
-    backend: str | None = None
-    mode: str | None = None
-
-
-NOWHERE = Origin()
-"""The origin of what belongs to no function, such as an outage of a store."""
-
-KINDS: tuple[str, ...] = (
-    "hit",
-    "miss",
-    "retry",
-    "fallback",
-    "give_up",
-    "permit_wait",
-    "deadline",
-    "stale",
-    "refresh",
-    "breaker",
-    "store_down",
-    "store_up",
-    "worker_crash",
-    "map_start",
-    "map_end",
-)
-"""The kinds of events; "refresh" and "breaker" are reserved, nothing tells them yet."""
 
 Listener = Callable[[Event], object]
 

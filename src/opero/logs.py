@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .exceptions import describe
 
 if TYPE_CHECKING:
-    from .events import Event
+    from .event import Event
 
 LOGGER: Final = logging.getLogger("opero")
 LOGGER.addHandler(logging.NullHandler())

@@ -39,7 +39,7 @@ class Parts:
         runner: The module that waits for it.
         clock: Tells the time.
         events: Logs what happens, and tells those who listen.
-        origin: What its events say about it (see `opero.events.Origin`).
+        origin: What its events say about it (see `opero.event.Origin`).
         policy: How often it is attempted.
         fallback: Which values an argument takes; None without.
         queues: Where to wait for its gates, in the order in which an attempt enters them.

@@ -6,14 +6,13 @@ turns the cache off, with one warning: the function runs as without a cache.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 from opero import forks
 from opero.locks import Lock
+from opero.logs import warn
 
 from . import directories, secret
 from .backends import Backend, InThreads, Swapped
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from opero.core.events import Events
     from opero.hotpath import Core
     from opero.options import CacheOptions
-
-_LOGGER: Final = logging.getLogger("opero")
 
 _lock = Lock()
 _stores: dict[tuple[str, str], tuple[int | None, OpenStore]] = {}
@@ -128,7 +125,7 @@ def _nothing(why: str) -> OpenStore:
         first = why not in _reasons
         _reasons.add(why)
     if first:
-        _LOGGER.warning("the cache is off, and calls go on without it: %s", why)
+        warn("the cache is off, and calls go on without it: %s", why)
     return open_nothing()
 
 
