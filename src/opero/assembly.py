@@ -91,6 +91,7 @@ def state_of(function: Any, plan: CallOptions) -> Any:
         face=face,
         name=name,
         options=plan,
+        decorate=decorate,
         awaited=awaited,
         runner=runner,
         clock=core.clock,
@@ -158,7 +159,7 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     call = state_of(function, checked)
     check_function(plan, call, _signature(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
-    return MappedFunction(Map(call, plan))
+    return MappedFunction(Map(call, plan, decorate_map))
 
 
 def _condition(errors: Any) -> tuple[Any, Any]:

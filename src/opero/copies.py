@@ -172,11 +172,9 @@ def _arriving() -> Redecorated:
 
 def _recipe(state: Any) -> tuple[Any, ...]:
     """Return what decorates a function as it was, and the arguments, the function first."""
-    from opero.assembly import decorate, decorate_map
-
     if state.maps:
-        return decorate_map, state.func, state.options, state.plan
-    return decorate, state.func, state.options
+        return state.decorate, state.func, state.options, state.plan
+    return state.decorate, state.func, state.options
 
 
 def _bound(function: Any, instance: Any) -> Any:

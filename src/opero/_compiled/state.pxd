@@ -21,6 +21,7 @@ cdef class State:
     cdef readonly object face
     cdef readonly str name
     cdef readonly object options
+    cdef readonly object decorate
     cdef readonly bint awaited
     cdef readonly object runner
     cdef readonly Clock clock

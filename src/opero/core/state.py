@@ -21,6 +21,7 @@ from .store import Entry, InstanceStores, MemoryStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from opero.limits.waiting import GateQueue
@@ -35,6 +36,7 @@ class Parts:
         face: The plain function behind it, whose code object `inspect` may look at.
         name: Its qualified name, for messages.
         options: The checked options that it was decorated with.
+        decorate: What has decorated it: called with the function and the options it does so again.
         awaited: Whether it is a coroutine function.
         runner: The module that waits for it.
         clock: Tells the time.
@@ -56,6 +58,7 @@ class Parts:
         "binding",
         "cache_key",
         "clock",
+        "decorate",
         "events",
         "face",
         "fallback",
@@ -79,6 +82,7 @@ class Parts:
         face: Any,
         name: str,
         options: Any,
+        decorate: Callable[..., Any],
         awaited: bool,
         runner: Any,
         clock: Clock,
@@ -98,6 +102,7 @@ class Parts:
         self.face: Any = face
         self.name: str = name
         self.options: Any = options
+        self.decorate: Callable[..., Any] = decorate
         self.awaited: bool = awaited
         self.runner: Any = runner
         self.clock: Clock = clock
@@ -140,6 +145,7 @@ class State:
         "cache_key",
         "cleared",
         "clock",
+        "decorate",
         "events",
         "face",
         "fallback",
@@ -170,6 +176,7 @@ class State:
         self.face: Any = parts.face
         self.name: str = parts.name
         self.options: Any = parts.options
+        self.decorate: Callable[..., Any] = parts.decorate
         self.awaited: bool = parts.awaited
         self.runner: Any = parts.runner
         self.clock: Clock = parts.clock

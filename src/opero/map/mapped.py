@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -91,18 +91,20 @@ class Map:
         face: The plain function behind it.
         name: Its qualified name, for messages.
         options: The checked options of an item.
+        decorate: What has decorated it: called with the function and all options it does so again.
         core: The implementation that was active at decoration.
     """
 
     awaited = False
     maps = True
 
-    def __init__(self, call: Any, plan: MapOptions) -> None:
+    def __init__(self, call: Any, plan: MapOptions, decorate: Callable[..., Any]) -> None:
         """Know how the items of a map are attempted.
 
         Args:
             call: The state of the function under `@opero`.
             plan: How it is mapped.
+            decorate: What has decorated it.
         """
         self.call = call
         self.plan = plan
@@ -110,6 +112,7 @@ class Map:
         self.face: Any = call.face
         self.name: str = call.name
         self.options: Any = call.options
+        self.decorate: Callable[..., Any] = decorate
         self.core: hotpath.Core = hotpath.core
 
     def function(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
