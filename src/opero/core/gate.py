@@ -19,6 +19,12 @@ WITHDRAWN: Any = object()
 """The outcome of an attempt that was not made: it came in, and the call ended at a later gate."""
 
 
+class SharedGate:
+    """What several functions have in common if they are given the same one, as a `RateLimiter`."""
+
+    __slots__ = ()
+
+
 class Gate:
     """Decides whether an attempt may begin now.
 

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from opero import forks, hotpath
 from opero.core.clock import NEVER
+from opero.core.gate import SharedGate
 
 from .wait_queue import WaitQueue
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["RateLimiter"]
 
 
-class RateLimiter:
+class RateLimiter(SharedGate):
     """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
 
     Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of

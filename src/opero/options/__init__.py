@@ -3,7 +3,7 @@
 option, table, *_rows   the table, one row for each option
 configs                 the config objects that users make
 checks                  the checks of one value each
-hints                   what to say about a misspelt name
+hints, spelling         what to say about a misspelt name
 reading                 given -> checked
 checked                 what the checks let through
 

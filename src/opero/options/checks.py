@@ -14,6 +14,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
+from .spelling import nearest
+
 MOST: int = 10**9
 """The greatest whole number that an option may ask for."""
 LONGEST: float = 1e9
@@ -154,8 +156,6 @@ def choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
     """Check that a value is one of a few words."""
     if isinstance(value, str) and value in choices:
         return str(value)
-    from .hints import nearest
-
     near = nearest(value, choices) if isinstance(value, str) else None
     hint = f"did you mean {near!r}?" if near else ""
     wrong(option, value, f"one of {', '.join(map(repr, choices))}", hint=hint)

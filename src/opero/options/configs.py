@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,11 @@ CacheKey = Callable[..., Any]
 Seconds = float | timedelta
 
 
+def say_no_field(config: type, name: str, known: Sequence[str]) -> str:
+    """Say that a config object has no such field; `hints`, which knows all options, says it so."""
+    return f"{config.__name__}() has no field {name!r}; there are {', '.join(known)}"
+
+
 class _Config:
     """What the config objects have in common: a misspelt field names its nearest neighbour."""
 
@@ -25,9 +30,7 @@ class _Config:
             known = [each.name for each in fields(cls)] if kwargs else []
             for name in kwargs:
                 if name not in known:
-                    from .hints import no_field
-
-                    raise TypeError(no_field(cls, name, known))
+                    raise TypeError(say_no_field(cls, name, known))
             return super().__new__(cls)
 
 

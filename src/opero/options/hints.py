@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 
-
-def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str | None:
-    """Return the word that is spelt most like `word`, or None if none is.
-
-    Args:
-        word: What was written.
-        words: What may have been meant.
-        least: How much alike they must be, from 0 to 1.
-    """
-    found = get_close_matches(word.lower(), list(words), n=1, cutoff=least)
-    return found[0] if found else None
+from . import configs
+from .configs import CacheConfig
+from .spelling import nearest
+from .table import OPTIONS, fields_of, read_by
 
 
 def no_option(function: str, option: str) -> str:
@@ -25,8 +17,6 @@ def no_option(function: str, option: str) -> str:
         function: The decorator, or what else takes options.
         option: The name that it was given.
     """
-    from .table import OPTIONS, read_by
-
     said = f"{function}() has no option {option!r}"
     known = {each.name: each for each in read_by(function)}
     for name, each in known.items():
@@ -51,8 +41,6 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
         name: The field that it was given.
         known: The fields that it has.
     """
-    from .table import fields_of
-
     said = f"{config.__name__}() has no field {name!r}"
     for field, option in fields_of(config).items():
         if name in {option.name, field} or name.lower() in option.also:
@@ -64,9 +52,6 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
 
 def no_backend_option(field: object) -> str:
     """Say that no backend reads an option, and what to write instead."""
-    from .configs import CacheConfig
-    from .table import fields_of
-
     said = f"backend_options has no option {field!r}"
     options = {name: each for name, each in fields_of(CacheConfig).items() if each.backends}
     if isinstance(field, str):
@@ -77,3 +62,6 @@ def no_backend_option(field: object) -> str:
         if near:
             return f"{said}; did you mean {near!r}?"
     return f"{said}; there are {', '.join(options)}"
+
+
+configs.say_no_field = no_field

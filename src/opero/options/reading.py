@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from opero.core.gate import SharedGate
+
 from . import checks, hints
 from .checked import CacheOptions, CallOptions, RetryOptions
 from .configs import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
@@ -171,11 +173,9 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         TypeError: If there is no such option, or one has the wrong type.
         ValueError: If an option's value is not allowed, does not go with another, or has no effect.
     """
-    from opero.limits import RateLimiter
-
     reading = Reading(function, given)
     limiter = reading.values["rate_limit"]
-    if isinstance(limiter, RateLimiter):
+    if isinstance(limiter, SharedGate):
         reading.values["rate_limit"] = None
         if "burst" in reading.given:
             raise ValueError(
