@@ -983,6 +983,16 @@ def test_a_map_runs_what_is_not_known_and_nothing_else(store, mode):
     assert len(runs()) == 41
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 64])
+def test_what_has_just_finished_is_known_to_the_next_look(store, mode, length):
+    """Also when the input is read on before its result has been handed out."""
+    function = mapped(mode, store, workers=1)
+    wanted = [[x, x, 0] for x in [*range(length), length - 1]]
+    assert function([*range(length), length - 1]) == wanted
+    assert len(runs()) == length
+
+
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_an_item_without_a_key_fails_alone_and_a_failure_is_not_stored(store, mode, tmp_path):
     """With an outdated value in its place if there may be one."""

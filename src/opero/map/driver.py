@@ -103,6 +103,7 @@ class MapLoop:
             return False
         known = None
         if self.stored is not None and values:
+            self.keep()  # what has just finished is known to the next look
             known = self.stored.look(self.stored.keys(values))
         self.scheduler.feed(values, known)
         return True
@@ -318,6 +319,7 @@ class _Reading:
     async def _feed(self, loop: MapLoop, values: list[Any]) -> None:
         known = None
         if loop.stored is not None and values:
+            await _keep(loop)  # what has just finished is known to the next look
             known = await _in_thread(loop.stored.look, loop.stored.keys(values))
         loop.scheduler.feed(values, known)
 
