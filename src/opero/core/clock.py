@@ -6,7 +6,7 @@ moves expiry, backoff, rate limits and deadlines alike. `_compiled/clock.pyx` is
 
 from __future__ import annotations
 
-from time import monotonic_ns
+from opero.real_time import monotonic_ns
 
 NEVER = 1 << 62
 """A time later than any clock reaches (146 years): the deadline of a call without one."""

@@ -20,6 +20,8 @@ from __future__ import annotations
 import sys
 import time
 
+from opero.real_time import monotonic
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -63,10 +65,10 @@ class SharedCounters:
         if not whole[0] & 1:
             whole[0] = 1
             time.sleep(_STEP)
-        end = time.monotonic() + _LONGEST
+        end = monotonic() + _LONGEST
         while not self.begin():
             self.end()
-            if time.monotonic() > end:
+            if monotonic() > end:
                 raise TimeoutError("a process holds the file lock of a machine-wide rate limit")
         for at in range(count):
             if not self._numbers[at * 8] & 1:
@@ -85,7 +87,7 @@ class SharedCounters:
             return True
         end = 0.0
         while not lock_file(self._lock):
-            now = time.monotonic()
+            now = monotonic()
             end = end or now + PATIENCE
             if now > end:
                 return False

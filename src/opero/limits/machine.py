@@ -23,6 +23,7 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.core.shared_counters import STRIDE, lock_file, unlock_file
 from opero.exceptions import UnsafePlaceError
+from opero.real_time import monotonic
 
 from .wait_queue import WaitQueue
 
@@ -303,9 +304,9 @@ def _open(path: Path, flags: int) -> int:
 
 def _lock(descriptor: int, path: Path) -> None:
     """Lock the lock file, within bounds."""
-    end = time.monotonic() + _PATIENCE
+    end = monotonic() + _PATIENCE
     while not lock_file(descriptor):
-        if time.monotonic() > end:
+        if monotonic() > end:
             raise TimeoutError(f"{path}: a process that has stopped holds its lock")
         time.sleep(0.001)
 

@@ -11,8 +11,9 @@ import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from time import monotonic
 from typing import Any, NamedTuple, Self
+
+from opero.real_time import monotonic
 
 INTERVAL = 0.1
 """Seconds between two updates, at least."""

@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 from threading import get_ident
-from time import monotonic_ns
 from typing import Any
 
 from opero import forks
 from opero.core.clock import NEVER
 from opero.exceptions import belongs_to_one
 from opero.gil import FREE_THREADED
+from opero.real_time import monotonic_ns
 
 from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
 

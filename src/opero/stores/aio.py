@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from secrets import token_hex
 from typing import Any
 
 from opero.core.clock import NEVER
 from opero.exceptions import DeadlineExceeded
+from opero.real_time import monotonic
 from opero.runners import aio
 
 from .renewer import renewer
@@ -68,7 +68,7 @@ class AsyncStoredCache(StoredCache):
                     pass
             if claim.known:
                 return claim.value
-            begun = time.monotonic()
+            begun = monotonic()
             try:
                 value = await aio.run(call, args, kwargs, flight)
             except Exception as error:
@@ -78,9 +78,7 @@ class AsyncStoredCache(StoredCache):
             # else it was invalidated meanwhile
             if claim.token is not None and table.get(key.full) is flight:
                 try:
-                    await self._drive(
-                        self.finish(call, key, claim, value, time.monotonic() - begun)
-                    )
+                    await self._drive(self.finish(call, key, claim, value, monotonic() - begun))
                 except Unavailable:
                     pass
         finally:

@@ -40,6 +40,7 @@ except ImportError as _error:
 from opero import forks
 from opero.exceptions import describe
 from opero.logs import warn
+from opero.real_time import monotonic
 
 from .backends import Swapped
 
@@ -485,7 +486,7 @@ class DiskBackend:
             except IndexError:
                 break
             if connection.file == found and connection.pid == os.getpid():
-                connection.until = time.monotonic() + LONGEST
+                connection.until = monotonic() + LONGEST
                 return connection
             connection.leave()
         if found is None or found != self._prepared:
@@ -505,7 +506,7 @@ class DiskBackend:
         try:
             connection.file = file
             connection.pid = os.getpid()
-            connection.until = time.monotonic() + LONGEST
+            connection.until = monotonic() + LONGEST
             connection.set_progress_handler(_Alarm(connection).ring, 100_000)
             if prepare:
                 connection.execute("PRAGMA auto_vacuum = FULL")  # before there is a table
@@ -553,13 +554,13 @@ class DiskBackend:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         lock = os.open(self._directory / "cache.lock", flags, 0o600)
         try:
-            end = time.monotonic() + self._timeout
+            end = monotonic() + self._timeout
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() >= end:
+                    if monotonic() >= end:
                         raise
                     time.sleep(0.005)
             yield
@@ -601,7 +602,7 @@ class _Alarm:
     def ring(self) -> int:
         """Return 1 to stop it; SQLite asks now and then."""
         connection = self._connection()
-        return int(connection is not None and time.monotonic() > connection.until)
+        return int(connection is not None and monotonic() > connection.until)
 
 
 _backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()

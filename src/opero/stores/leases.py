@@ -18,8 +18,9 @@ the answer says what the mark is, and the second `swap` is right.
 from __future__ import annotations
 
 from collections.abc import Generator
-from time import monotonic
 from typing import Any, NamedTuple, TypeVar
+
+from opero.real_time import monotonic
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""

@@ -10,12 +10,12 @@ read. Whoever is about to use the store asks `blocks`; whoever did, reports `wor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
 from opero.events import tell
 from opero.locks import Lock
+from opero.real_time import monotonic
 
 FIRST: Final = 0.5
 """Seconds after the first failure until one caller tries again."""
@@ -72,7 +72,7 @@ class Outage:
     def __init__(
         self,
         what: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         instead: str = "calls go on without it",
     ) -> None:
         """Start in good order.

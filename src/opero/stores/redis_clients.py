@@ -20,11 +20,12 @@ import inspect
 import os
 import select
 import socket
-import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
+
+from opero.real_time import monotonic
 
 try:
     from redis.asyncio import connection as aio
@@ -187,7 +188,7 @@ class Client:
 
     def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         limit = self._target.limit
-        connection.until = time.monotonic() + limit
+        connection.until = monotonic() + limit
         if connection._sock is None:
             connection.connect()
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
@@ -197,7 +198,7 @@ class Client:
                 replies.append(connection.read_response())
             except ResponseError as error:
                 replies.append(error)
-            connection.until = time.monotonic() + limit
+            connection.until = monotonic() + limit
         return replies
 
 
@@ -612,7 +613,7 @@ class _Socket:
         return getattr(self._sock, name)
 
     def _hurry(self) -> None:
-        left = self._connection.until - time.monotonic()
+        left = self._connection.until - monotonic()
         if left <= 0:
             raise TimeoutError("the time for this command is over")
         self._sock.settimeout(min(left, self._connection.silence))

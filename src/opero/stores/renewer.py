@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, TypeVar
 
 from opero import forks
+from opero.real_time import monotonic
 
 from . import leases
 from .operations import Operations

@@ -25,6 +25,7 @@ from opero.core.clock import NEVER
 from opero.exceptions import CacheKeyError, OperoError
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
+from opero.real_time import monotonic_ns
 from opero.runners.outcomes import too_late
 
 from . import leases
@@ -172,7 +173,7 @@ class StoredCache:
 
     def wall(self, clock: Any) -> float:
         """Return the time of day in seconds, moved as tests have moved `clock`."""
-        return time.time() + float(clock.now() - time.monotonic_ns()) / 1e9
+        return time.time() + float(clock.now() - monotonic_ns()) / 1e9
 
     def open_signed(self, key: Any, data: bytes | None) -> Any:
         """Open an entry; None if there is none that can be trusted."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from opero.core.clock import NEVER
 from opero.core.flight import Flight
+from opero.real_time import monotonic
 from opero.runners import sync
 
 from .renewer import renewer
@@ -92,7 +93,7 @@ class SyncStoredCache(StoredCache):
                     pass
             if claim.known:
                 return claim.value
-            begun = time.monotonic()
+            begun = monotonic()
             try:
                 value = sync.run(call, args, kwargs, deadline)
             except Exception as error:
@@ -102,7 +103,7 @@ class SyncStoredCache(StoredCache):
             # else it was invalidated meanwhile
             if claim.token is not None and self.flights.get(key.full) is flight:
                 try:
-                    self._drive(self.finish(call, key, claim, value, time.monotonic() - begun))
+                    self._drive(self.finish(call, key, claim, value, monotonic() - begun))
                 except Unavailable:
                     pass
         finally:

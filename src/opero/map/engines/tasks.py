@@ -29,7 +29,6 @@ import contextvars
 import functools
 import types
 from collections.abc import Callable, Generator
-from time import perf_counter, perf_counter_ns
 from typing import Any
 
 from opero.core.clock import NEVER
@@ -37,6 +36,7 @@ from opero.exceptions import AttemptTimeout
 from opero.logs import warn
 from opero.map.scheduler import NOTHING, Job
 from opero.map.tracebacks import without_top
+from opero.real_time import perf_counter, perf_counter_ns
 
 from .base import Crash, Report
 from .task_slots import TaskSlot, Work, call, may_be_ctrl_c

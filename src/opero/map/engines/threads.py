@@ -7,12 +7,12 @@ import functools
 import itertools
 import threading
 from queue import Empty, SimpleQueue
-from time import perf_counter_ns
 from typing import Any
 
 from opero.map.interrupts import ctrl_c_later
 from opero.map.scheduler import NOTHING, Job
 from opero.map.tracebacks import without_top
+from opero.real_time import perf_counter_ns
 
 from .base import Crash, Report
 

@@ -6,12 +6,12 @@ from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import Any
 
 from opero.map.engines.base import Crash, Report
 from opero.map.scheduler import Job
 from opero.map.serialization.function_payload import FunctionPayload
+from opero.real_time import monotonic
 
 from .envelope import Envelope, Failures, Wanting, all_failed, run
 from .executor_errors import broken, cancelled, is_loss, killed, refused

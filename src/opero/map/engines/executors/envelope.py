@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from time import perf_counter_ns
 from typing import Any
 
 from opero.map.engines.threads import attempt
@@ -12,6 +11,7 @@ from opero.map.scheduler import NOTHING
 from opero.map.serialization.errors import pack_error, unpack_error
 from opero.map.serialization.function_payload import FunctionPayload, load
 from opero.map.serialization.pickles import Packed, pack_all, unpack_all
+from opero.real_time import perf_counter_ns
 
 Failures = list[tuple[int, BaseException]]
 

@@ -14,7 +14,6 @@ import os
 import selectors
 import socket
 import sys
-from time import monotonic_ns
 from typing import Any
 
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
@@ -25,6 +24,7 @@ from opero.map.scheduler import NOTHING, Job
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.names import whereabouts
 from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
+from opero.real_time import monotonic_ns
 
 from . import pool, start, worker
 

@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Callable
 from multiprocessing import connection, process, util
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any
 
 from opero import forks, hotpath
@@ -30,6 +29,7 @@ from opero.locks import Lock
 from opero.map.serialization.errors import pack_error
 from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
+from opero.real_time import monotonic_ns
 
 from .wire import Channel
 
