@@ -13,7 +13,7 @@
     redis_clients.py  connections to Redis, one client per URL
     outages.py        what is done while a backend does not answer
     open_store.py     a store that is open, and whether it is in order
-    off.py            what stands in the place of a store that cannot be used
+    off.py            what takes the place of a store that cannot be used
     opening.py        from checked options to a stored cache
     by_hand.py        a stored cache that is used by hand
     directories.py    directories that nobody else can write to

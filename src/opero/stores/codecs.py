@@ -85,7 +85,7 @@ class Codec:
 
         Args:
             codec: The codec.
-            data: The bytes; they have to be known as one's own writing.
+            data: The bytes; only bytes that opero wrote itself may come here.
 
         Raises:
             Unreadable: If they cannot be read here and now, or are a pickle where there must be

@@ -1,9 +1,9 @@
 """Directories that nobody else can write to.
 
-A path is followed step by step from the root, symbolic links included. Every step has to be one
+A path is followed step by step from the root, symbolic links included. Every step must be one
 that only we or root can turn elsewhere: a directory of ours or of root, which nobody else may write
 to unless it is sticky like /tmp, or a link of ours or of root. (The root itself is taken as it is.)
-What is missing is made, for us alone (0700). The directory at the end has to be ours.
+What is missing is made, for us alone (0700). The directory at the end must be ours.
 
 Access control lists are not read; nor is anything on systems without user ids, where the user's
 own directories are private as they are.
@@ -53,9 +53,9 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
     else:
         text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
         if not isinstance(text, str):
-            raise TypeError(f"cache_dir={given!r} is not allowed: it has to be a path")
+            raise TypeError(f"cache_dir={given!r} is not allowed: use a path")
         if not text or "\0" in text:
-            raise ValueError(f"cache_dir={given!r} is not allowed: it has to be a path")
+            raise ValueError(f"cache_dir={given!r} is not allowed: use a path")
         try:
             where = Path(text).expanduser()
         except RecursionError:  # which is a RuntimeError

@@ -69,7 +69,7 @@ IDLE: Final = 8
 """How many idle connections are kept."""
 
 WAIT: Final = 2.0
-"""Seconds to wait for another process's write to end, unless the backend is told otherwise."""
+"""Seconds to wait for another process's write to end, by default."""
 
 _DAMAGE: Final = ("no such", "table ", "views ", "cannot modify", "Could not decode", "malformed")
 _END: Final = "\U0010ffff"
@@ -528,7 +528,7 @@ class DiskBackend:
         return connection
 
     def _make_file(self) -> tuple[int, int]:
-        """See to it that the database is a file that only its owner can use; return which."""
+        """Make the database a file that only its owner can use, if it is none; return which."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(self._directory, self._directory.stat())
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -570,7 +570,7 @@ class DiskBackend:
     def _set_aside(
         self, file: tuple[int, int], error: BaseException, *, locked: bool = False
     ) -> bool:
-        """Rename a damaged database, unless another process has; tell whether it is gone."""
+        """Rename a damaged database, unless another process has; return whether it is gone."""
         aside = self._path.with_name(f"cache.db.damaged-{time.time_ns():x}-{os.getpid()}")
         try:
             with contextlib.nullcontext() if locked else self._locked():
@@ -653,7 +653,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Tell whether an error says that the file is no sound database of diskcache's."""
+    """Return whether an error says that the file is no sound database of diskcache's."""
     if type(error) is sqlite3.DatabaseError:  # malformed, or no database at all
         return True
     if not isinstance(error, sqlite3.OperationalError):

@@ -42,7 +42,7 @@ class _Lane:
         self.probe_at = 0.0
 
     def blocks(self, now: float) -> bool:
-        """Tell whether to leave it alone; false for one caller whenever an attempt is due."""
+        """Return whether to leave it alone; false for one caller whenever an attempt is due."""
         if not self.out:
             return False
         if now < self.probe_at:
@@ -95,7 +95,7 @@ class Outage:
         self._failures_before = 0
 
     def blocks(self, writing: bool = False) -> bool:
-        """Tell whether to leave the store alone now; if so, that counts as a failure.
+        """Return whether to leave the store alone now; if so, that counts as a failure.
 
         Args:
             writing: Whether the operation changes the store. If it cannot be read, it is not

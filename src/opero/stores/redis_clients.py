@@ -655,7 +655,7 @@ _OURS: Final = (
 
 
 def _is_quiet(sock: Any) -> bool:
-    """Tell whether an idle socket is still connected and has nothing to read."""
+    """Return whether an idle socket is still connected and has nothing to read."""
     try:
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -667,7 +667,7 @@ def _is_quiet(sock: Any) -> bool:
 
 
 def _is_silent(connection: Any) -> bool:
-    """Tell whether an idle connection of an event loop is still connected, with nothing to read."""
+    """Return whether an idle connection of an event loop is connected, with nothing to read."""
     reader, writer = connection._reader, connection._writer
     if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
         return False

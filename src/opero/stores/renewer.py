@@ -129,7 +129,7 @@ class Renewer:
 
 
 def _quietly(operation: Callable[..., _T], *arguments: Any) -> _T | None:
-    """Do what may fail: whoever stores the value finds out, and says so."""
+    """Do what may fail: it shows when the value is stored."""
     try:
         return operation(*arguments)
     except Exception:  # noqa: BLE001 - any library's

@@ -113,19 +113,18 @@ def read_key_file(directory: Path) -> bytes:
 
 def _checked(source: str, secrets: Sequence[object]) -> list[bytes]:
     if not secrets:
-        raise ValueError(f"{source} is empty: it has to be a secret of at least {_LEAST} bytes")
+        raise ValueError(f"{source} is empty: use a secret of at least {_LEAST} bytes")
     found = []
     for at, secret in enumerate(secrets, 1):
         which = source if len(secrets) == 1 else f"{source} number {at}"
         if not isinstance(secret, (str, bytes)):
             raise TypeError(
-                f"{which} is of type {type(secret).__name__}: it has to be a str or bytes, or a "
-                f"list of them"
+                f"{which} is of type {type(secret).__name__}: use a str or bytes, or a list of them"
             )
         data = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
         if len(data) < _LEAST:
             raise ValueError(
-                f"{which} is too short: it has to have at least {_LEAST} bytes, and be random; "
+                f"{which} is too short: use at least {_LEAST} random bytes; "
                 f'python -c "import secrets; print(secrets.token_hex())" makes one'
             )
         found.append(bytes(data))

@@ -47,7 +47,7 @@ def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
 
 
 def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
-    """Put a buffer aside if it is large; tell whether it stays in the pickle."""
+    """Put a buffer aside if it is large; return whether it stays in the pickle."""
     raw = buffer.raw()
     if raw.nbytes < LARGE:
         return True
