@@ -13,7 +13,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class GateQueue(Protocol):
+        """Where one waits for a gate, as far as the core knows it (see `opero.limits.waiting`).
+
+        Attributes:
+            gate: What a call asks before it waits.
+        """
+
+        gate: Gate
+
 
 WITHDRAWN: Any = object()
 """The outcome of an attempt that was not made: it came in, and the call ended at a later gate."""

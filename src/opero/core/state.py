@@ -22,10 +22,36 @@ from .store import Entry, InstanceStores, MemoryStore
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
-    from opero.limits.waiting import GateQueue
+    from opero.event import Origin
     from opero.stats import CacheInfo, Stats
+
+    from .gate import GateQueue
+
+    class StoredValues(Protocol):
+        """The values of one function that are kept outside the process (see `opero.stores`).
+
+        Attributes:
+            counts: What it counts, by the names in `opero.stats.Stats`.
+        """
+
+        counts: dict[str, int]
+
+        def recall(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            """Answer a call from the store, or run it; a coroutine does so if the call is one."""
+
+        def count(self) -> int:
+            """Return how many values there are."""
+
+        def clear(self) -> None:
+            """Forget every value; what is running now is not stored either."""
+
+        def invalidate(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+            """Forget the value of one call; return whether there was one."""
+
+        def after_fork(self) -> None:
+            """Forget, in a child process, what is under way in the parent."""
 
 
 class Parts:
@@ -87,7 +113,7 @@ class Parts:
         runner: Any,
         clock: Clock,
         events: Events,
-        origin: Any,
+        origin: Origin,
         policy: Policy,
         fallback: Fallback | None = None,
         queues: tuple[GateQueue, ...] = (),
@@ -96,7 +122,7 @@ class Parts:
         cache_key: Any = None,
         store: MemoryStore | None = None,
         instances: InstanceStores | None = None,
-        stored_cache: Any = None,
+        stored_cache: StoredValues | None = None,
     ) -> None:
         self.func: Any = func
         self.face: Any = face
@@ -107,7 +133,7 @@ class Parts:
         self.runner: Any = runner
         self.clock: Clock = clock
         self.events: Events = events
-        self.origin: Any = origin
+        self.origin: Origin = origin
         self.policy: Policy = policy
         self.fallback: Fallback | None = fallback
         self.queues: tuple[GateQueue, ...] = queues
@@ -116,7 +142,7 @@ class Parts:
         self.cache_key: Any = cache_key
         self.store: MemoryStore | None = store
         self.instances: InstanceStores | None = instances
-        self.stored_cache: Any = stored_cache
+        self.stored_cache: StoredValues | None = stored_cache
 
 
 class State:
@@ -181,7 +207,7 @@ class State:
         self.runner: Any = parts.runner
         self.clock: Clock = parts.clock
         self.events: Events = parts.events
-        self.origin: Any = parts.origin
+        self.origin: Origin = parts.origin
         self.policy: Policy = parts.policy
         self.fallback: Fallback | None = parts.fallback
         self.queues: tuple[GateQueue, ...] = parts.queues
@@ -194,7 +220,7 @@ class State:
         self.cache_key: Any = parts.cache_key
         self.store: MemoryStore | None = parts.store
         self.instances: InstanceStores | None = parts.instances
-        self.stored_cache: Any = parts.stored_cache
+        self.stored_cache: StoredValues | None = parts.stored_cache
         self.keying = None if self.store is None else self.binding
         self.method: bool = False
         self.single: bool = self.policy.rounds == 1 and self.fallback is None
@@ -264,13 +290,14 @@ class State:
         if self.store is None and self.stored_cache is None:
             inner = getattr(self.func, "cache_info", None)
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
-        stored = self.stored_cache is not None
         counts = self.counted()
         return CacheInfo(
             counts["hits"] - self.cleared[0],
             counts["misses"] - self.cleared[1],
             None if self.store is None else self.store.maxsize or None,
-            self.stored_cache.count() if stored else sum([len(store) for store in self._stores()]),
+            sum([len(store) for store in self._stores()])
+            if self.stored_cache is None
+            else self.stored_cache.count(),
         )
 
     def cache_clear(self) -> None:

@@ -403,12 +403,13 @@ class DiskBackend:
     @_again
     def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
+        begins = "key > ?" if after else "key >= ?"  # one bound, so that SQLite begins there
+        ends = f" AND substr(key, {-len(suffix)}) = ?" if suffix else ""
         with self._open() as sql:
             rows = sql(
-                "SELECT key FROM Cache WHERE key >= ? AND key > ? AND key < ?"
-                " AND (expire_time IS NULL OR expire_time > ?)"
-                " AND substr(key, 1 + length(key) - ?) = ? ORDER BY key LIMIT ?",
-                (prefix, after, prefix + _END, time.time(), len(suffix), suffix, PAGE),
+                f"SELECT key FROM Cache WHERE {begins} AND key < ?"
+                f" AND (expire_time IS NULL OR expire_time > ?){ends} ORDER BY key LIMIT ?",
+                (after or prefix, prefix + _END, time.time(), *filter(None, [suffix]), PAGE),
             ).fetchall()
         names = [name for (name,) in rows]
         return names, names[-1] if len(names) == PAGE else None
