@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         function,
         gate,
         keys,
+        retrying,
         shared_bucket,
         shared_counters,
         state,
@@ -62,6 +63,8 @@ _CLASSES: Final = {
     "function": ("FunctionLike", "MethodLike"),
     "gate": ("Gate",),
     "keys": ("Freezer",),
+    "outcomes": (),
+    "retrying": ("Retrying",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
     "state": ("Parts", "State"),
@@ -109,6 +112,7 @@ class Core:
     Freezer: type[keys.Freezer]
     Decomposer: type[decompose.Decomposer]
     InstanceStores: type[stores.InstanceStores]
+    Retrying: type[retrying.Retrying]
     SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]
     SharedCounters: type[shared_counters.SharedCounters]

@@ -169,7 +169,8 @@ async def abody_of_map(value: int) -> int:
 def test_items_of_a_map_pass_it(gate, mode, scope):
     """Whatever runs them, the parent asks the gate for each item, and reports to it."""
     function = abody_of_map if "async" in mode else body_of_map
-    mapped = opmap(mode=mode, workers=2, rate_limit_scope=scope, progress=False)(function)
+    limits = {"rate_limit": 1e6, "rate_limit_scope": scope}
+    mapped = opmap(mode=mode, workers=2, **limits, progress=False)(function)
     assert mapped(range(6)) == list(range(6))
     assert len(gate.entered) == 6
     assert [kind for kind, _ in gate.left] == ([None] * 6 if gate.observes else [])

@@ -23,6 +23,7 @@ from .state cimport State, empty, take_all
 from .store cimport Entry, MemoryStore
 
 from .binding import EMPTY as _EMPTY
+from .retrying import Retrying
 from opero.exceptions import CacheKeyError
 from opero.never_failures import is_never_failure
 
@@ -137,6 +138,7 @@ cdef object EMPTY = _EMPTY
 cdef class _Counting(State):
     """A state that several threads count in."""
 
+    cdef readonly object retrying
     cdef tuple counters
     cdef long long counts[ROOM]
 
@@ -144,6 +146,7 @@ cdef class _Counting(State):
         from opero.stats import COUNTERS
 
         State.__init__(self, parts)
+        self.retrying = Retrying
         self.counters = COUNTERS
 
     def add(self, counter, long long amount):

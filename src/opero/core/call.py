@@ -24,6 +24,7 @@ from opero.never_failures import is_never_failure
 from .clock import NEVER
 from .flight import Flight
 from .function import FunctionLike, MethodLike
+from .retrying import Retrying
 from .state import Parts, State, empty, take_all
 from .store import MemoryStore
 
@@ -42,14 +43,16 @@ class _Counting(State):
 
     Attributes:
         counts: What it has counted, by the names in `opero.stats.Stats`.
+        retrying: Decides what follows where the first attempt does not succeed at once.
     """
 
-    __slots__ = ("_counting", "counts")
+    __slots__ = ("_counting", "counts", "retrying")
 
     def __init__(self, parts: Parts) -> None:
         from opero.stats import COUNTERS
 
         super().__init__(parts)
+        self.retrying: type[Retrying] = Retrying
         self.counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._counting: Any = _counting_lock()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         gate: Gate
 
 
-WITHDRAWN: Any = object()
+WITHDRAWN = "withdrawn"
 """The outcome of an attempt that was not made: it came in, and the call ended at a later gate."""
 
 

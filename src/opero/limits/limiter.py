@@ -201,7 +201,11 @@ class RateLimiter(SharedGate):
         """
         if weight != 1:
             self._check_weight(weight)
-        waited: int = self.queue.wait_sync(deadline, weight)
+        if self.bucket.take_many(self._clock.now(), weight) == 0:
+            return 0
+        from opero.runners import sync
+
+        waited: int = sync.drive(self.queue.steps(deadline, weight))
         return waited
 
     def wait(self, deadline: int, weight: int = 1) -> Coroutine[Any, Any, int]:
@@ -216,8 +220,9 @@ class RateLimiter(SharedGate):
         """
         if weight != 1:
             self._check_weight(weight)
-        waiting: Coroutine[Any, Any, int] = self.queue.wait(deadline, weight)
-        return waiting
+        from opero.runners import aio
+
+        return aio.drive(self.queue.steps(deadline, weight))
 
     def __enter__(self) -> Self:
         self.wait_sync(NEVER)

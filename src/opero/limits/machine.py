@@ -27,6 +27,10 @@ from opero.real_time import monotonic
 
 from .wait_queue import WaitQueue
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.runners.effects import Steps
+
 _SHM = Path("/dev/shm")
 _MAGIC = b"opero\0\0\1"
 _HEADER = struct.Struct("<8sII")
@@ -72,13 +76,9 @@ class MachineWaitQueue(WaitQueue):
         self._caller = caller
         self._file = file
 
-    def wait_sync(self, deadline: int, weight: int) -> int:
-        """Get permits for this thread (see `WaitQueue`); `deadline` is by the caller's clock."""
-        return super().wait_sync(self._translated(deadline), weight)
-
-    async def wait(self, deadline: int, weight: int) -> int:
-        """Get permits for this task (see `WaitQueue`); `deadline` is by the caller's clock."""
-        return await super().wait(self._translated(deadline), weight)
+    def steps(self, deadline: int, weight: int) -> Steps:
+        """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
+        return super().steps(self._translated(deadline), weight)
 
     def _translated(self, deadline: int) -> int:
         if deadline == NEVER:

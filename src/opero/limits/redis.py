@@ -15,22 +15,20 @@ a process with a thousand waiters does not take every slot of the next second.
 If the server fails, the same limit goes on in this process; see `stores.outages`. What the server
 grants is noted there too, so that a failure frees no further burst.
 
-The steps of a wait are a generator, and two drivers run it: one for threads, one for tasks.
+What a wait does is told by effects (`runners/effects.py`), so threads and tasks wait alike.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
 from opero.core.clock import NEVER
 from opero.locks import Lock
+from opero.runners.effects import ASK, BELL, REST, SLEEP
 from opero.stores.outages import Outage
 from opero.stores.redis_clients import Script, async_client, client
 
@@ -41,6 +39,7 @@ from .windows import Windows
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.gate import Gate
+    from opero.runners.effects import Steps
 
 HORIZON: Final = 1_000_000_000
 """How far ahead a slot may be, in nanoseconds."""
@@ -185,7 +184,7 @@ class RedisWaitQueue:
     def try_take(self, weight: int) -> bool:
         """Take permits if they are free now; tell whether they were."""
         if not self.blocks():
-            slot = self._ask(weight, 0)
+            slot = self.reserve(weight, 0)
             if slot is not None:
                 if slot.receipt is not None:
                     self._charge(weight)
@@ -197,7 +196,7 @@ class RedisWaitQueue:
         self._local.pause(length)
         if not self.blocks():
             arguments = [math.ceil(length / 1e6), *self._limits[:3]]
-            self._run(lambda: client(self._url).script(_PAUSE, self._keys, arguments))
+            self.ask("script", _PAUSE, self._keys, arguments)
 
     def standby(self) -> Standby:
         """Return a place that nobody has taken yet."""
@@ -215,8 +214,8 @@ class RedisWaitQueue:
         if self.bucket.lock is not None:
             self.bucket.lock = Lock()
 
-    def wait_sync(self, deadline: int, weight: int) -> int:
-        """Get permits for this thread, unless they would come too late.
+    def steps(self, deadline: int, weight: int) -> Steps:
+        """Wait for permits, unless they would come too late.
 
         Args:
             deadline: The latest time, in nanoseconds of the caller's clock.
@@ -226,137 +225,57 @@ class RedisWaitQueue:
             Nanoseconds waited, or -1.
         """
         start = self._clock.now()
-        wait = _Wait(self, self._translated(deadline, start), weight)
-        bell = threading.Lock()
-        bell.acquire()
-
-        def wake() -> bool:
-            if bell.locked():
-                bell.release()
-            return True
-
-        wait.seat.wake = wake
-        steps = wait.steps()
-        reply: Any = None
-        try:
-            while True:
-                kind, value = steps.send(reply)
-                if kind == "ask":
-                    reply = self._ask(weight, value)
-                elif kind == "look":
-                    reply = self.look()
-                elif kind == "rest":
-                    bell.acquire(timeout=max(0, value - self._clock.now()) / 1e9)
-                else:
-                    self._sleep(value)
-        except StopIteration as end:
-            outcome = end.value
-        except BaseException:
-            steps.close()
-            self.give_back(wait.receipt)
-            raise
+        latest = NEVER if deadline == NEVER else int(deadline - self._caller.now() + start)
+        outcome = yield from _Wait(self, latest, weight).steps()
         if outcome is _LOCAL:
-            outcome = self._local.wait_sync(wait.deadline, weight)
-        return self._clock.now() - start if outcome >= 0 else -1
-
-    async def wait(self, deadline: int, weight: int) -> int:
-        """Get permits for this task; as `wait_sync`."""
-        start = self._clock.now()
-        loop = asyncio.get_running_loop()
-        wait = _Wait(self, self._translated(deadline, start), weight)
-        bell: asyncio.Future[None] = loop.create_future()
-
-        def ring() -> None:
-            if not bell.done():
-                bell.set_result(None)
-
-        def wake() -> bool:
-            try:
-                loop.call_soon_threadsafe(ring)
-            except RuntimeError:  # the loop was closed while the task waited
-                return False
-            return True
-
-        wait.seat.wake = wake
-        steps = wait.steps()
-        reply: Any = None
-        try:
-            while True:
-                kind, value = steps.send(reply)
-                if kind == "ask":
-                    reply = await self._ask_async(weight, value)
-                elif kind == "look":
-                    reply = await self._run_async(
-                        lambda: async_client(self._url).run("PTTL", self._keys[1]), False
-                    )
-                elif kind == "rest":
-                    await asyncio.wait({bell}, timeout=max(0, value - self._clock.now()) / 1e9)
-                else:
-                    await self._sleep_async(value)
-        except StopIteration as end:
-            outcome = end.value
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException:
-            steps.close()
-            if wait.receipt is not None and not self.blocks():
-                await self._run_async(
-                    lambda: async_client(self._url).script(_RETURN, self._keys, wait.receipt)
-                )
-            raise
-        if outcome is _LOCAL:
-            outcome = await self._local.wait(wait.deadline, weight)
+            outcome = yield from self._local.steps(latest, weight)
         return self._clock.now() - start if outcome >= 0 else -1
 
     # --- the server -----------------------------------------------------------------------------
 
-    def _ask(self, weight: int, horizon: int) -> _Reservation | None:
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the server do something; None if that fails.
+
+        Args:
+            operation: "script" or "run".
+            arguments: What that takes.
+        """
+        try:
+            reply = getattr(client(self._url), operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
+            self._outage.failed(error, operation == "script")
+            return None
+        self._outage.worked(operation == "script")
+        return reply
+
+    async def ask_async(self, operation: str, *arguments: Any) -> Any:
+        """Do the same in a task."""
+        try:
+            reply = await getattr(async_client(self._url), operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
+            self._outage.failed(error, operation == "script")
+            return None
+        self._outage.worked(operation == "script")
+        return reply
+
+    def request(self, weight: int, horizon: int) -> tuple[Any, ...]:
+        """Return what `ask` takes to ask for a slot."""
+        return _ASK, self._keys, [weight, horizon / 1000, HORIZON / 1000, *self._limits]
+
+    def reserve(self, weight: int, horizon: int) -> _Reservation | None:
         """Ask for a slot; None if the server does not answer."""
-        arguments = self._arguments(weight, horizon)
-        reply = self._run(lambda: client(self._url).script(_ASK, self._keys, arguments))
+        reply = self.ask("script", *self.request(weight, horizon))
         return None if reply is None else _Reservation(self._clock.now(), reply)
-
-    async def _ask_async(self, weight: int, horizon: int) -> _Reservation | None:
-        """Ask for a slot, in a task."""
-        arguments = self._arguments(weight, horizon)
-        reply = await self._run_async(
-            lambda: async_client(self._url).script(_ASK, self._keys, arguments)
-        )
-        return None if reply is None else _Reservation(self._clock.now(), reply)
-
-    def _arguments(self, weight: int, horizon: int) -> list[Any]:
-        return [weight, horizon / 1000, HORIZON / 1000, *self._limits]
-
-    def _run(self, command: Callable[[], Any], writing: bool = True) -> Any:
-        """Run a command; None if that fails."""
-        try:
-            reply = command()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
-            self._outage.failed(error, writing)
-            return None
-        self._outage.worked(writing)
-        return reply
-
-    async def _run_async(self, command: Callable[[], Any], writing: bool = True) -> Any:
-        """Run a command in a task; None if that fails."""
-        try:
-            reply = await command()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
-            self._outage.failed(error, writing)
-            return None
-        self._outage.worked(writing)
-        return reply
 
     def look(self) -> int | None:
         """Return for how many milliseconds there is a pause, below 0 without; None if it fails."""
-        left: int | None = self._run(lambda: client(self._url).run("PTTL", self._keys[1]), False)
+        left: int | None = self.ask("run", "PTTL", self._keys[1])
         return left
 
     def give_back(self, receipt: Any) -> None:
         """Give a slot back, if the server can be reached and nobody has a later one."""
         if receipt is not None and not self.blocks():
-            self._run(lambda: client(self._url).script(_RETURN, self._keys, receipt))
+            self.ask("script", _RETURN, self._keys, receipt)
 
     def blocks(self) -> bool:
         """Tell whether to leave the server alone now."""
@@ -373,20 +292,9 @@ class RedisWaitQueue:
             instead="each process keeps to it by itself",
         )
 
-    def _translated(self, deadline: int, now: int) -> int:
-        return NEVER if deadline == NEVER else int(deadline - self._caller.now() + now)
-
-    def _sleep(self, until: int) -> None:
-        while (left := until - self._clock.now()) > 0:
-            time.sleep(left / 1e9)
-
-    async def _sleep_async(self, until: int) -> None:
-        while (left := until - self._clock.now()) > 0:  # noqa: ASYNC110 - timers may be early
-            await asyncio.sleep(left / 1e9)
-
 
 class _Wait:
-    """One wait for permits: what to do next, without doing it.
+    """One wait for permits.
 
     Attributes:
         deadline: The latest time for them, in nanoseconds of the machine's clock.
@@ -401,58 +309,70 @@ class _Wait:
         self.seat = _Seat()
         self.receipt: Any = None
 
-    def steps(self) -> Generator[tuple[str, int], Any, Any]:
-        """Yield what to do, and be sent what came of it.
-
-        "rest": wait for the seat, until a time. "sleep": until a time. "ask": for a slot within so
-        many nanoseconds. "look": for how many milliseconds there is a pause.
+    def steps(self) -> Steps:
+        """Wait, and give the slot back if that is interrupted.
 
         Returns:
             0, -1 if it would be too late, or `_LOCAL`.
         """
-        line, seat, deadline = self.queue, self.seat, self.deadline
-        now = line._clock.now
-        room = line._room
+        line, seat = self.queue, self.seat
+        bell = yield BELL, seat.is_taken
+        seat.wake = bell.ring
         try:
-            if not room.enter(seat) and line._told > deadline:
+            try:
+                return (yield from self._steps(bell))
+            finally:
+                line._room.leave(seat)
+                seat.wake = bool  # the bell knows the seat
+        except GeneratorExit:
+            raise
+        except BaseException:
+            if self.receipt is not None and not line.blocks():
+                yield ASK, line, "script", (_RETURN, line._keys, self.receipt)
+            raise
+
+    def _steps(self, bell: Any) -> Steps:
+        line, seat, deadline = self.queue, self.seat, self.deadline
+        clock, now = line._clock, line._clock.now
+        room = line._room
+        if not room.enter(seat) and line._told > deadline:
+            return -1
+        while not seat.taken:
+            if now() >= deadline:
                 return -1
-            while not seat.taken:
-                if now() >= deadline:
+            yield REST, clock, bell, min(now() + _GLANCE, deadline)
+            room.clear(now())
+        while True:
+            if line.blocks():
+                return _LOCAL
+            left = deadline - now()
+            if left < 0:
+                return -1
+            seat.until = now() + 2 * _GLANCE
+            reply = yield ASK, line, "script", line.request(self._weight, min(HORIZON, left))
+            if reply is None:
+                return _LOCAL
+            slot = _Reservation(now(), reply)
+            if slot.receipt is None:
+                line._told = slot.due
+                if slot.due > deadline:
                     return -1
-                yield "rest", min(now() + _GLANCE, deadline)
-                room.clear(now())
-            while True:
-                if line.blocks():
-                    return _LOCAL
-                left = deadline - now()
-                if left < 0:
-                    return -1
-                seat.until = now() + 2 * _GLANCE
-                slot = yield "ask", min(HORIZON, left)
-                if slot is None:
-                    return _LOCAL
-                if slot.receipt is None:
-                    line._told = slot.due
-                    if slot.due > deadline:
-                        return -1
-                    again = max(slot.due - HORIZON // 2, now() + _NAP)
-                    seat.until = again + _GLANCE
-                    yield "sleep", again
+                again = max(slot.due - HORIZON // 2, now() + _NAP)
+                seat.until = again + _GLANCE
+                yield SLEEP, clock, again - now()
+                continue
+            self.receipt = slot.receipt
+            if slot.wait:
+                seat.until = slot.due + _GLANCE
+                yield SLEEP, clock, slot.due - now()
+            if slot.wait > _LONG and not line.blocks():
+                paused = yield ASK, line, "run", ("PTTL", line._keys[1])
+                if paused is not None and paused > 0:
+                    self.receipt = None  # the slot is in the pause, and lost
                     continue
-                self.receipt = slot.receipt
-                if slot.wait:
-                    seat.until = slot.due + _GLANCE
-                    yield "sleep", slot.due
-                if slot.wait > _LONG and not line.blocks():
-                    paused = yield "look", 0
-                    if paused is not None and paused > 0:
-                        self.receipt = None  # the slot is in the pause, and lost
-                        continue
-                self.receipt = None
-                line._charge(self._weight)
-                return 0
-        finally:
-            room.leave(seat)
+            self.receipt = None
+            line._charge(self._weight)
+            return 0
 
 
 class RedisStandby(Standby):
@@ -474,7 +394,7 @@ class RedisStandby(Standby):
             return wait
         slot = self._slot
         if slot is None and not line.blocks():
-            slot = line._ask(1, HORIZON)
+            slot = line.reserve(1, HORIZON)
         if slot is None:
             self._local = line._local.standby()
             return self.enter(0)
@@ -518,6 +438,10 @@ class _Seat:
         self.wake: Callable[[], bool] = bool
         self.taken = False
         self.until = NEVER
+
+    def is_taken(self) -> bool:
+        """Tell whether the caller has it."""
+        return self.taken
 
 
 class _Room:

@@ -13,23 +13,23 @@ and every step looks at what it finds rather than trusting what the step before 
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
 from opero.core.clock import NEVER
 from opero.locks import Lock
+from opero.runners.effects import BELL, REST
 
 from .waiting import Standby
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from typing import Any
 
     from opero.core.clock import Clock
     from opero.core.gate import Gate
+    from opero.runners.effects import Steps
 
 _FAR = 64
 """How many places of the line a waiter counts to tell when its turn comes."""
@@ -58,6 +58,10 @@ class _Waiter:
         self.weight = weight
         self.told = NEVER
         self.losses = 0
+
+    def is_granted(self) -> bool:
+        """Tell whether the waiter has its permit."""
+        return self.granted
 
     def is_settled(self) -> bool:
         """Tell whether the waiter has no business in the line any more."""
@@ -120,110 +124,38 @@ class WaitQueue:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def wait_sync(self, deadline: int, weight: int) -> int:
-        """Get a permit for this thread, unless it would come too late.
+    def steps(self, deadline: int, weight: int) -> Steps:
+        """Wait for permits, unless they would come too late.
 
         Args:
-            deadline: The latest time for the permit, in nanoseconds of the line's clock.
+            deadline: The latest time for them, in nanoseconds of the queue's clock.
             weight: How many permits to get at once.
 
         Returns:
-            Nanoseconds waited, or -1 if the permit would come after `deadline`.
+            Nanoseconds waited, or -1 if they would come after `deadline`.
         """
         clock = self.clock
         start = clock.now()
         if self.bucket.take_many(start, weight) == 0:
             return 0
         waiter = _Waiter(weight)
-        bell = threading.Lock()
-        bell.acquire()
-
-        def wake() -> bool:
-            if bell.locked():
-                bell.release()
-            return True
-
-        waiter.wake = wake
+        bell = yield BELL, waiter.is_granted
+        waiter.wake = bell.ring
         due = self._join(waiter, start, deadline)
         if due < 0:
             return -1
         try:
-            while not waiter.granted:
-                if clock.skipping:
-                    clock.move_to(due)
-                    bell.acquire(timeout=0.0)
-                else:
-                    left = max(0, due - clock.now()) / 1e9
-                    bell.acquire(timeout=min(left, threading.TIMEOUT_MAX))
-                due = self._look(waiter, deadline)
-                if due < 0:
-                    return -1
-        except BaseException:
-            self._leave(waiter)
-            raise
-        return max(0, clock.now() - start)
-
-    async def wait(self, deadline: int, weight: int) -> int:
-        """Get a permit for this task, unless it would come too late.
-
-        Args:
-            deadline: The latest time for the permit, in nanoseconds of the line's clock.
-            weight: How many permits to get at once.
-
-        Returns:
-            Nanoseconds waited, or -1 if the permit would come after `deadline`.
-        """
-        clock = self.clock
-        start = clock.now()
-        bucket = self.bucket
-        if (bucket.enter(start) if weight == 1 else bucket.take_many(start, weight)) == 0:
-            return 0
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(weight)
-        bell: asyncio.Future[None] = loop.create_future()
-        through = False
-
-        def ring() -> None:
-            nonlocal through
-            through = waiter.granted  # seen here only, so that tasks go on in the order of grants
-            if not bell.done():
-                bell.set_result(None)
-
-        def wake() -> bool:
-            try:
-                loop.call_soon_threadsafe(ring)
-            except RuntimeError:  # the loop was closed while the task waited
-                return False
-            return True
-
-        waiter.wake = wake
-        due = self._join(waiter, start, deadline)
-        if due < 0:
-            return -1
-        try:
-            while not through:
-                if waiter.granted:
-                    await bell
-                elif clock.skipping:
-                    clock.move_to(due)
-                    await asyncio.sleep(0)
-                else:
-                    timer = loop.call_later(max(0, due - clock.now()) / 1e9, ring)
-                    try:
-                        await bell
-                    finally:
-                        timer.cancel()
-                if bell.done():
-                    bell = loop.create_future()
-                if not through:
+            while not bell.is_through():
+                yield REST, clock, bell, NEVER if waiter.granted else due
+                if not bell.is_through():
                     due = self._look(waiter, deadline)
                     if due < 0:
                         return -1
         except BaseException:
             self._leave(waiter)
             raise
+        finally:
+            waiter.wake = bool  # the bell knows the waiter
         return max(0, clock.now() - start)
 
     # --- the line -------------------------------------------------------------------------------

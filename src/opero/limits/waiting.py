@@ -3,11 +3,15 @@
     GateQueue    threads and tasks wait in it, each until the gate lets it in
     Standby      a scheduler's place before a gate: it does not wait, it comes back to look
 
+A queue says by effects how to wait (`runners/effects.py`), so threads and tasks can wait alike.
+
 A gate whose waiters take turns has a queue of its own, as `RateLimiter` does. Any other gets a
 `PollingQueue`.
 """
 
 from __future__ import annotations
+
+from opero.runners.effects import SLEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from opero.core.clock import Clock
     from opero.core.gate import Gate
+    from opero.runners.effects import Steps
 else:
     Protocol = object
 
@@ -30,8 +35,8 @@ class GateQueue(Protocol):
     gate: Gate
     awaited: str
 
-    def wait_sync(self, deadline: int, weight: int) -> int:
-        """Block this thread until the gate lets it in, unless that would be too late.
+    def steps(self, deadline: int, weight: int) -> Steps:
+        """Wait until the gate lets one in, unless that would be too late.
 
         Args:
             deadline: The latest time, in nanoseconds of opero's clock.
@@ -40,9 +45,6 @@ class GateQueue(Protocol):
         Returns:
             Nanoseconds waited, or -1 if it would be after `deadline`.
         """
-
-    async def wait(self, deadline: int, weight: int) -> int:
-        """Do the same for this task."""
 
     def standby(self) -> Standby:
         """Return a place for a scheduler, whose gate all its workers share."""
@@ -92,27 +94,13 @@ class PollingQueue:
         self.awaited: str = awaited
         self.clock: Clock = clock
 
-    def wait_sync(self, deadline: int, weight: int = 1) -> int:  # noqa: ARG002
-        """Block this thread until the gate lets it in (see `GateQueue`)."""
-        from opero.runners import sync
-
+    def steps(self, deadline: int, weight: int = 1) -> Steps:  # noqa: ARG002
+        """Wait until the gate lets one in (see `GateQueue`)."""
         start = now = self.clock.now()
         while wait := self.gate.enter(now):
             if now + wait > deadline:
                 return -1
-            sync.sleep(self.clock, wait)
-            now = self.clock.now()
-        return now - start
-
-    async def wait(self, deadline: int, weight: int = 1) -> int:  # noqa: ARG002
-        """Wait in this task until the gate lets it in (see `GateQueue`)."""
-        from opero.runners import aio
-
-        start = now = self.clock.now()
-        while wait := self.gate.enter(now):
-            if now + wait > deadline:
-                return -1
-            await aio.sleep(self.clock, wait)
+            yield SLEEP, self.clock, wait
             now = self.clock.now()
         return now - start
 

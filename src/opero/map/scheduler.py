@@ -23,8 +23,8 @@ from typing import Any
 
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
+from opero.core.outcomes import judge, misfits, too_late
 from opero.exceptions import AttemptTimeout
-from opero.runners.outcomes import judge, misfits, too_late
 
 from .gates import MapGates
 from .sharing import SharedRun, SharedRuns

@@ -14,8 +14,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.core.outcomes import too_late
 
-from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
+from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .effects import Steps
 
 AGAIN: Any = object()
 """Says that whoever has followed a flight has to look again: its outcome is not theirs."""
@@ -66,7 +71,7 @@ async def run(
     flight: TaskFlight | None = None,
     error: BaseException | None = None,
 ) -> Any:
-    """Attempt a call until it succeeds or the core gives up.
+    """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
     Args:
         call: The decorated function.
@@ -78,70 +83,141 @@ async def run(
     Returns:
         What the function returned.
     """
-    attempts: Any = None
-    failure: BaseException | None = None
-    fallback = call.fallback
-    given: Any = None
-    width = 1
-    if fallback is not None:
-        given = fallback.given(args, kwargs)
-        width = fallback.check(given)
-        given = fallback.snapshot(given)
-    now_args, now_kwargs = args, kwargs
-    if fallback is not None and error is None:
-        first = fallback.choice(given, 0)
-        if first is not given:
-            now_args, now_kwargs = fallback.place(args, kwargs, first)
-    gates = call.gates
-    rejects = call.policy.rejects is not None
-    entered = 0
+    retrying: Any = None
+    try:
+        if error is not None and _is_cancellation(error, flight):
+            raise error
+        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, 0)
+        error = None
+        while True:
+            todo = retrying.next()
+            if todo == ATTEMPT:
+                try:
+                    value = await call.func(*retrying.args, **retrying.kwargs)
+                except GeneratorExit as closed:
+                    retrying.abandoned(closed)
+                    raise
+                except BaseException as caught:  # noqa: BLE001 - judged in `next`
+                    retrying.failed(caught)
+                else:
+                    if retrying.returned(value):
+                        return value
+                    continue
+                if _is_cancellation(retrying.error, flight):
+                    raise retrying.error
+            elif todo == SLEEP:
+                retrying.slept(await sleep(call.clock, retrying.delay))
+            elif todo == WAIT:
+                try:
+                    waited = await drive(retrying.queue().steps(retrying.deadline, 1))
+                except BaseException as interrupt:
+                    retrying.abandoned(interrupt)
+                    raise
+                retrying.waited(waited)
+            else:
+                raise retrying.error
+    finally:
+        retrying = error = None  # a traceback that holds this frame must not make a cycle
+
+
+async def drive(steps: Steps) -> Any:
+    """Do in this task what a generator of effects says.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        BaseException: What it wants raised, or a wait was cancelled with.
+    """
+    effect: Any = None
+    answer: Any = None
+    step = steps.send
     try:
         while True:
-            if error is not None:
-                if _is_cancellation(error, flight):
-                    raise error
-                if attempts is None:
-                    if misfits(call, error, args, kwargs):
-                        raise error
-                    attempts = call.policy.attempts(width)
-                    if flight is not None:
-                        flight.attempts = attempts
-                deadline = NEVER if flight is None else flight.deadline
-                failure = judge(call, attempts, error, deadline)
-                if failure is not None:
-                    raise failure
-                error = None
-                if attempts.delay:
-                    waited = await sleep(call.clock, attempts.delay)
-                    call.add("backoff_wait", waited)  # read only now: others wait at the same time
-                if fallback is not None:
-                    value = fallback.choice(given, attempts.value)
-                    now_args, now_kwargs = fallback.place(args, kwargs, value)
-            if gates:
-                entered = call.clock.now()
-                passed = call.enter(entered)
-                if passed < len(gates):
-                    deadline = NEVER if flight is None else flight.deadline
-                    entered = await enter(call, attempts, deadline, passed)
-                elif call.events.heeded:
-                    call.events.permit(call, 0.0)
-            call.add("attempts", 1)
             try:
-                value = await call.func(*now_args, **now_kwargs)
-            except GeneratorExit as closed:
-                if gates and call.observed:
-                    call.leave(closed, entered)
+                effect = step(answer)
+            except StopIteration as end:
+                answer = end.value
+                break
+            step = steps.send
+            try:
+                answer = await _done(effect)
+            except GeneratorExit:
                 raise
-            except BaseException as caught:  # noqa: BLE001 - judged above
-                error = caught
-            if rejects and error is None:
-                error = rejection(call, value, entered)
-            if gates and call.observed:
-                call.leave(error, entered)
-            if error is None:
-                return value
+            except BaseException as interrupt:  # noqa: BLE001 - raised where it waits
+                answer, step = interrupt, steps.throw
+        if type(answer) is Raised:
+            raise answer.error
+        return answer
     finally:
-        attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
+        steps.close()
+        effect = answer = step = None  # type: ignore[assignment]  # no cycle here either
+
+
+async def _done(effect: Any) -> Any:
+    """Carry out an effect; return what came of it."""
+    kind = effect[0]
+    if kind == SLEEP:
+        return await sleep(effect[1], effect[2])
+    if kind == ASK:
+        try:
+            return await effect[1].ask_async(effect[2], *effect[3])
+        except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
+            return Raised(error)
+    if kind == RUN:
+        args, kwargs, _, flight = effect[2]
+        try:
+            return await run(effect[1], args, kwargs, flight)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - there it is known what to do instead
+            return Raised(error)
+    if kind == BELL:
+        return TaskBell(effect[1])
+    return await effect[2].wait(effect[1], effect[3])
+
+
+class TaskBell:
+    """What wakes a waiting task (see `effects.Bell`)."""
+
+    def __init__(self, is_settled: Callable[[], bool]) -> None:
+        self._is_settled = is_settled
+        self._through = False
+        self._loop = asyncio.get_running_loop()
+        self._rung: asyncio.Future[None] = self._loop.create_future()
+
+    def ring(self) -> bool:
+        """Wake the task, unless its loop was closed meanwhile."""
+        try:
+            self._loop.call_soon_threadsafe(self._ring)
+        except RuntimeError:
+            return False
+        return True
+
+    def _ring(self) -> None:
+        self._through = self._is_settled()  # seen here only: tasks go on in the order of bells
+        if not self._rung.done():
+            self._rung.set_result(None)
+
+    def is_through(self) -> bool:
+        """Tell whether the bell has rung since the waiter was settled."""
+        return self._through
+
+    async def wait(self, clock: Any, until: int) -> None:
+        """Wait until it rings, or until a time."""
+        if until == NEVER:
+            await self._rung
+        elif clock.skipping:
+            clock.move_to(until)
+            await asyncio.sleep(0)
+        else:
+            timer = self._loop.call_later(max(0, until - clock.now()) / 1e9, self._ring)
+            try:
+                await self._rung
+            finally:
+                timer.cancel()
+        if self._rung.done():
+            self._rung = self._loop.create_future()
 
 
 def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
@@ -164,18 +240,6 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
             return True
         context = context.__context__
     return flight is not None and flight.stopping
-
-
-async def enter(call: Any, attempts: Any, deadline: int, passed: int) -> int:
-    """Wait at the gates before an attempt, from number `passed` on; return when it may begin."""
-    try:
-        for queue in call.queues[passed:]:
-            note_wait(call, attempts, queue, await queue.wait(deadline, 1))
-            passed += 1
-    except BaseException:
-        withdraw(call, passed)
-        raise
-    return int(call.clock.now())
 
 
 async def sleep(clock: Any, delay: int) -> int:

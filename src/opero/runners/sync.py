@@ -1,7 +1,6 @@
-"""Runs ordinary functions: it sleeps in the caller's thread.
+"""Runs ordinary functions, and drives policies, in the caller's thread.
 
-`run` waits for a permit, starts the function, judges a failure, sleeps, and begins again; `follow`
-waits for another thread's flight.
+`run` makes the attempts of a call; `follow` waits for another thread's flight.
 """
 
 from __future__ import annotations
@@ -14,11 +13,18 @@ from typing import Any
 
 from opero import forks
 from opero.core.clock import NEVER
+from opero.core.outcomes import too_late
 from opero.exceptions import belongs_to_one
 from opero.gil import FREE_THREADED
 from opero.real_time import monotonic_ns
 
-from .outcomes import judge, misfits, note_wait, rejection, too_late, withdraw
+from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .effects import Steps
 
 _GLANCE = 0.5
 """How often, in seconds, a thread that follows a flight looks whether it is still flown."""
@@ -41,7 +47,7 @@ def run(
     error: BaseException | None = None,
     passed: int = 0,
 ) -> Any:
-    """Attempt a call until it succeeds or the core gives up.
+    """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
     Args:
         call: The decorated function.
@@ -54,74 +60,109 @@ def run(
     Returns:
         What the function returned.
     """
-    attempts: Any = None
-    failure: BaseException | None = None
-    fallback = call.fallback
-    given: Any = None
-    width = 1
-    if fallback is not None:
-        given = fallback.given(args, kwargs)
-        width = fallback.check(given)
-        given = fallback.snapshot(given)
-    now_args, now_kwargs = args, kwargs
-    if fallback is not None and error is None:
-        first = fallback.choice(given, 0)
-        if first is not given:
-            now_args, now_kwargs = fallback.place(args, kwargs, first)
-    gates = call.gates
-    rejects = call.policy.rejects is not None
-    entered = 0
+    retrying: Any = call.retrying(call, args, kwargs, deadline, None, error, passed)
+    error = None
     try:
         while True:
-            if error is not None:
-                if attempts is None:
-                    if misfits(call, error, args, kwargs):
-                        raise error
-                    attempts = call.policy.attempts(width)
-                failure = judge(call, attempts, error, deadline)
-                if failure is not None:
-                    raise failure
-                error = None
-                if attempts.delay:
-                    waited = sleep(call.clock, attempts.delay)
-                    call.add("backoff_wait", waited)  # read only now: others wait at the same time
-                if fallback is not None:
-                    value = fallback.choice(given, attempts.value)
-                    now_args, now_kwargs = fallback.place(args, kwargs, value)
-            if gates:
-                entered = enter(call, attempts, deadline, passed)
-                passed = 0
-            call.add("attempts", 1)
-            try:
-                value = call.func(*now_args, **now_kwargs)
-            except BaseException as caught:  # noqa: BLE001 - judged above
-                error = caught
-            if rejects and error is None:
-                error = rejection(call, value, entered)
-            if gates and call.observed:
-                call.leave(error, entered)
-            if error is None:
-                return value
+            todo = retrying.next()
+            if todo == ATTEMPT:
+                try:
+                    value = call.func(*retrying.args, **retrying.kwargs)
+                except BaseException as caught:  # noqa: BLE001 - judged in `next`
+                    retrying.failed(caught)
+                else:
+                    if retrying.returned(value):
+                        return value
+            elif todo == SLEEP:
+                retrying.slept(sleep(call.clock, retrying.delay))
+            elif todo == WAIT:
+                try:
+                    waited = drive(retrying.queue().steps(retrying.deadline, 1))
+                except BaseException as interrupt:
+                    retrying.abandoned(interrupt)
+                    raise
+                retrying.waited(waited)
+            else:
+                raise retrying.error
     finally:
-        attempts = error = failure = None  # a traceback that holds this frame must not make a cycle
+        retrying = error = None  # a traceback that holds this frame must not make a cycle
 
 
-def enter(call: Any, attempts: Any, deadline: int, passed: int) -> int:
-    """Pass the gates before an attempt, from number `passed` on; return when that was."""
-    now = int(call.clock.now())
-    passed = call.enter(now, passed)
-    if passed == len(call.gates):
-        if call.events.heeded:
-            call.events.permit(call, 0.0)
-        return now
+def drive(steps: Steps) -> Any:
+    """Do in this thread what a generator of effects says.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        BaseException: What it wants raised, or a wait was interrupted with.
+    """
+    effect: Any = None
+    answer: Any = None
+    step = steps.send
     try:
-        for queue in call.queues[passed:]:
-            note_wait(call, attempts, queue, queue.wait_sync(deadline, 1))
-            passed += 1
-    except BaseException:
-        withdraw(call, passed)
-        raise
-    return int(call.clock.now())
+        while True:
+            try:
+                effect = step(answer)
+            except StopIteration as end:
+                answer = end.value
+                break
+            step = steps.send
+            try:
+                answer = _done(effect)
+            except BaseException as interrupt:  # noqa: BLE001 - raised where it waits
+                answer, step = interrupt, steps.throw
+        if type(answer) is Raised:
+            raise answer.error
+        return answer
+    finally:
+        steps.close()
+        effect = answer = step = None  # type: ignore[assignment]  # no cycle here either
+
+
+def _done(effect: Any) -> Any:
+    """Carry out an effect; return what came of it."""
+    kind = effect[0]
+    if kind == SLEEP:
+        return sleep(effect[1], effect[2])
+    if kind == ASK:
+        try:
+            return effect[1].ask(effect[2], *effect[3])
+        except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
+            return Raised(error)
+    if kind == RUN:
+        args, kwargs, deadline, _ = effect[2]
+        try:
+            return run(effect[1], args, kwargs, deadline)
+        except BaseException as error:  # noqa: BLE001 - there it is known what to do instead
+            return Raised(error)
+    if kind == BELL:
+        return ThreadBell(effect[1])
+    return effect[2].wait(effect[1], effect[3])
+
+
+class ThreadBell:
+    """What wakes a waiting thread (see `effects.Bell`)."""
+
+    def __init__(self, is_settled: Callable[[], bool]) -> None:
+        self.is_through = is_settled
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> bool:
+        """Wake the thread."""
+        if self._lock.locked():
+            self._lock.release()
+        return True
+
+    def wait(self, clock: Any, until: int) -> None:
+        """Wait until it rings, or until a time."""
+        if clock.skipping:
+            clock.move_to(until)
+            self._lock.acquire(timeout=0.0)
+        else:
+            left = max(0, until - clock.now()) / 1e9
+            self._lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
 
 
 def sleep(clock: Any, delay: int) -> int:

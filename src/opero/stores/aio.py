@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from secrets import token_hex
 from typing import Any
 
 from opero.core.clock import NEVER
 from opero.exceptions import DeadlineExceeded
-from opero.real_time import monotonic
 from opero.runners import aio
 
-from .renewer import renewer
-from .stored_cache import Claim, Pause, Steps, StoredCache, Unavailable
+from .stored_cache import Miss, StoredCache, Unavailable
 
 
 class AsyncStoredCache(StoredCache):
@@ -30,14 +26,16 @@ class AsyncStoredCache(StoredCache):
         found: Any = None
         reachable = True
         try:
-            found = await self._drive(self.look(key))
+            found = await aio.drive(self.look(key))
         except Unavailable:
             reachable = False
         if self.hits(call, found):
             return found.value
 
+        miss = Miss(key, args, kwargs, found, reachable)
+
         def work(flight: Any, table: Any) -> Any:
-            return self._run(call, key, args, kwargs, found, reachable, flight, table)
+            return self._run(call, miss, flight, table)
 
         try:
             return await aio.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
@@ -46,63 +44,17 @@ class AsyncStoredCache(StoredCache):
                 return found.value
             raise
 
-    async def _run(
-        self,
-        call: Any,
-        key: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        found: Any,
-        reachable: bool,
-        flight: Any,
-        table: Any,
-    ) -> Any:
+    async def _run(self, call: Any, miss: Miss, flight: Any, table: Any) -> Any:
+        """Run the call in a task, which is cut when the time of its last caller is over."""
+
+        def is_listed() -> bool:
+            return table.get(miss.key.full) is flight
+
         flight.enter()
-        token = token_hex(8)
-        claim = Claim(False, None, None, found)
-        try:
-            if reachable:
-                try:  # the flight is cut when the time of its last caller is over
-                    claim = await self._drive(self.begin(call, key, found, NEVER, token))
-                except Unavailable:
-                    pass
-            if claim.known:
-                return claim.value
-            begun = monotonic()
-            try:
-                value = await aio.run(call, args, kwargs, flight)
-            except Exception as error:
-                if self.serves_stale(call, claim.stale, error):
-                    return claim.stale.value
-                raise
-            # else it was invalidated meanwhile
-            if claim.token is not None and table.get(key.full) is flight:
-                try:
-                    await self._drive(self.finish(call, key, claim, value, monotonic() - begun))
-                except Unavailable:
-                    pass
-        finally:
-            renewer.abandon(token)
-        return value
+        return await aio.drive(self.run(call, miss, NEVER, flight, is_listed))
 
-    async def _drive(self, steps: Steps) -> Any:
-        """Take steps until they end; return what they return."""
-        answer: Any = None
-        try:
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration as end:
-                    return end.value
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    answer = None
-                else:
-                    answer = await self._ask(step.operation, *step.arguments)
-        finally:
-            steps.close()
-
-    async def _ask(self, operation: str, *arguments: Any) -> Any:
+    async def ask_async(self, operation: str, *arguments: Any) -> Any:
+        """Ask the store something, in this task (see `ask`)."""
         self.admit(operation)
         try:
             answer = await getattr(self.store.async_operations, operation)(*arguments)

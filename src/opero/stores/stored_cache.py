@@ -6,11 +6,10 @@
                     begin -> another process runs it: wait -> its value
                       | nobody does: the lease is ours
                       v
-                    (the runner runs the function) -> finish: store the value, give the lease back
+                    the attempts of the call -> finish: store the value, give the lease back
 
-`look`, `begin` and `finish` are generators: they yield what to ask the store, and for how long to
-wait, and are sent what came of it. So there is one logic for threads (`calls`), which ask and wait
-themselves, and for tasks (`acalls`), which await.
+`look` and `run` tell by effects what to ask the store, for how long to wait and when to attempt the
+call (`runners/effects.py`), so threads and tasks do the same.
 """
 
 from __future__ import annotations
@@ -18,20 +17,30 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Generator
+from secrets import token_hex
 from typing import Any, NamedTuple
 
-from opero.core.clock import NEVER
+from opero.core.clock import NEVER, Clock
+from opero.core.outcomes import too_late
 from opero.exceptions import CacheKeyError, OperoError
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
-from opero.real_time import monotonic_ns
-from opero.runners.outcomes import too_late
+from opero.real_time import monotonic, monotonic_ns
+from opero.runners.effects import ASK, RUN, SLEEP, Raised
 
 from . import leases
 from .open_store import OpenStore
 from .renewer import renewer
 from .signing import Forged, NotEncodable, Signer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opero.runners.effects import Steps
+
+_REAL = Clock()
+"""The time by which other processes renew their leases, whatever tests do to ours."""
 
 _READING = frozenset({"get", "get_many", "count"})
 """What a store can do that nobody can write to: one that is full, or read-only."""
@@ -48,20 +57,22 @@ class TooLarge(Unavailable):
     """The store is in order, but this value is too large for it."""
 
 
-class Ask(NamedTuple):
-    """Something to ask the store: the name of a method of a backend, and its arguments."""
+class Miss(NamedTuple):
+    """A call whose value is missing.
 
-    operation: str
-    arguments: tuple[Any, ...]
+    Attributes:
+        key: The value's key.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        found: An outdated entry, or one that is to be renewed; None without.
+        reachable: Whether the store has answered.
+    """
 
-
-class Pause(NamedTuple):
-    """Seconds to wait."""
-
-    seconds: float
-
-
-Steps = Generator[Any, Any, Any]
+    key: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    found: Any
+    reachable: bool
 
 
 class Claim(NamedTuple):
@@ -257,8 +268,49 @@ class StoredCache:
 
     def look(self, key: Any) -> Steps:
         """Look for an entry; return it, or None."""
-        data = yield Ask("get", (key.name,))
+        data = _answer((yield ASK, self, "get", (key.name,)))
         return self.open_signed(key, data)
+
+    def run(
+        self, call: Any, miss: Miss, deadline: int, flight: Any, is_listed: Callable[[], bool]
+    ) -> Steps:
+        """Run a call whose value is missing and store it, unless another process does.
+
+        Args:
+            call: The decorated function.
+            miss: The call.
+            deadline: When the call has to be over, in nanoseconds.
+            flight: Tells the deadline of its attempts instead, if callers wait elsewhere.
+            is_listed: Tells whether the key has not been invalidated meanwhile.
+
+        Returns:
+            The value, or `Raised`.
+        """
+        key = miss.key
+        token = token_hex(8)
+        claim = Claim(False, None, None, miss.found)
+        try:
+            if miss.reachable:
+                try:
+                    claim = yield from self.begin(call, key, miss.found, deadline, token)
+                except Unavailable:
+                    pass
+            if claim.known:
+                return claim.value
+            begun = monotonic()
+            outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight)
+            if type(outcome) is Raised:
+                if self.serves_stale(call, claim.stale, outcome.error):
+                    return claim.stale.value
+                return outcome
+            if claim.token is not None and is_listed():
+                try:
+                    yield from self.finish(call, key, claim, outcome, monotonic() - begun)
+                except Unavailable:
+                    pass
+            return outcome
+        finally:
+            renewer.abandon(token)
 
     def begin(self, call: Any, key: Any, found: Any, deadline: int, token: str) -> Steps:
         """Become the one who runs, or wait for the process that does.
@@ -276,19 +328,20 @@ class StoredCache:
         """
         stale = found if found is not None and self.is_usable(found, call.clock) else None
         watch: leases.LeaseWatch | None = None
+        lease = key.name, token, leases.SECONDS
         asking = True
         try:
             while True:
                 if stale is None:
-                    data, mark = yield Ask("get_and_take", (key.name, token, leases.SECONDS))
+                    data, mark = _answer((yield ASK, self, "get_and_take", lease))
                     entry = self.open_signed(key, data)
                     if entry is not None and self.is_fresh(entry, call.clock):
                         asking = False
                         return Claim(True, entry.value, None, None)
                     if data is not None:  # it is there, but not to be used
-                        mark = yield Ask("take", (key.name, token, leases.SECONDS))
+                        mark = _answer((yield ASK, self, "take", lease))
                 else:
-                    mark = yield Ask("take", (key.name, token, leases.SECONDS))
+                    mark = _answer((yield ASK, self, "take", lease))
                 asking = mark is None
                 if mark is None:
                     break
@@ -302,11 +355,11 @@ class StoredCache:
                     watch = leases.LeaseWatch(mark)
                 elif watch.is_dead(mark):
                     asking = True
-                    if (yield Ask("seize", (key.name, token, leases.SECONDS, mark))):
+                    if _answer((yield ASK, self, "seize", (*lease, mark))):
                         break
                 if deadline != NEVER and call.clock.now() >= deadline:
                     raise too_late(call, None, "another process's run of it takes longer")
-                yield Pause(watch.pause)
+                yield SLEEP, _REAL, int(watch.pause * 1e9)
                 asking = True
             renewer.hold(self.store.operations, key.name, token)
             asking = False
@@ -330,7 +383,7 @@ class StoredCache:
         if data is None:
             return
         mark = renewer.let_go(claim.token)
-        yield Ask("settle", (key.name, claim.token, data, self.lifetime(), mark))
+        _answer((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
 
     def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
         """Tell whether an outdated value is served for a failed run, and say so in the log."""
@@ -480,3 +533,10 @@ class StoredCache:
     def ground(self, full: bytes | None) -> None:
         """Keep the run of one key, or of all (None), from being joined or stored."""
         raise NotImplementedError
+
+
+def _answer(answer: Any) -> Any:
+    """Return what the store has answered, or raise what says that it could not."""
+    if type(answer) is Raised:
+        raise answer.error
+    return answer

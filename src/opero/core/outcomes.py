@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from opero.core.attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, REFUSED
-from opero.core.clock import NEVER
-from opero.core.gate import WITHDRAWN
 from opero.exceptions import AllFailedError, DeadlineExceeded, describe, note_attempts
+
+from .attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, REFUSED
+from .clock import NEVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> BaseException | None:
@@ -69,47 +71,12 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     )
 
 
-def rejection(call: Any, value: Any, entered: int) -> BaseException | None:
-    """Return what stands for a value that `retry_on_result` rejects, None if it does not.
-
-    Args:
-        call: The decorated function.
-        value: What an attempt returned.
-        entered: When the attempt entered the gates, in nanoseconds.
-    """
-    try:
-        rejected: BaseException | None = call.policy.rejection(value)
-    except BaseException:
-        if call.observed:
-            call.leave(None, entered)  # the predicate has failed, not the attempt
-        raise
-    return rejected
-
-
-def note_wait(call: Any, attempts: Any, queue: Any, waited: int) -> None:
-    """Note how long an attempt has waited for a gate.
-
-    Args:
-        call: The decorated function; its counters move.
-        attempts: The state of this call's attempts; None before one has failed.
-        queue: Where it waited.
-        waited: Nanoseconds; below 0 if it would have been let in too late.
-
-    Raises:
-        DeadlineExceeded: If so.
-    """
-    if waited < 0:
-        raise too_late(call, attempts, f"{queue.awaited} would not come in time")
+def note_wait(call: Any, waited: int) -> None:
+    """Note for how many nanoseconds an attempt has waited at a gate."""
     if waited:
         call.add("permit_wait", waited)
     if call.events.heeded:
         call.events.permit(call, waited / 1e9)
-
-
-def withdraw(call: Any, passed: int) -> None:
-    """Tell the gates that an attempt has passed that it will not be made."""
-    if call.observed:
-        call.leave(WITHDRAWN, call.clock.now(), passed)
 
 
 def _failed(
