@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import logging
 import re
 import subprocess
@@ -14,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, configure_logging, get_logger, hotpath, opero
+from opero import (
+    AllFailedError,
+    DeadlineExceeded,
+    Event,
+    configure_logging,
+    get_logger,
+    hotpath,
+    logs,
+    opero,
+)
 from opero.testing import manual_clock, skip_waits
 
 LOGGER = logging.getLogger("opero")
@@ -197,6 +207,179 @@ def test_a_success_writes_nothing_above_debug(
     function = opero(cache=True, rate_limit=1e6, burst=9)(lambda x: x)
     assert [function(1), function(1), function(2)] == [1, 1, 2]
     assert messages(caplog) == []
+
+
+# --- one line, and fields ------------------------------------------------------------------------
+
+
+class JsonLines(logging.Handler):
+    """Writes what structured logging would: JSON, of a record's text and of all its own fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        own = {name: value for name, value in vars(record).items() if name.startswith("opero_")}
+        self.lines.append(json.loads(json.dumps({"text": record.getMessage(), **own})))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    """Collect the log as JSON."""
+    handler = JsonLines()
+    LOGGER.addHandler(handler)
+    yield handler.lines
+    LOGGER.removeHandler(handler)
+
+
+def test_a_record_has_the_fields_of_its_event(
+    core: hotpath.Core, lines: list[dict[str, Any]]
+) -> None:
+    """Those that do not apply are there too, so that a format may name any."""
+
+    @opero(min_delay=1, jitter=False, retries=2, cache=True, cache_namespace="shop")
+    def function() -> None:
+        raise ValueError("no")
+
+    with skip_waits(), pytest.raises(AllFailedError):
+        function()
+    first, last = lines
+    assert {name for name in first if name != "text"} == {f"opero_{name}" for name in logs.FIELDS}
+    assert first.keys() == last.keys()
+    number = first.pop("opero_call")
+    assert last.pop("opero_call") == number is not None
+    assert {name: value for name, value in first.items() if value is not None} == {
+        "text": f"{function.__qualname__}: attempt 1 of 2 failed with ValueError: no; "
+        "retrying in 1.000 s",
+        "opero_kind": "retry",
+        "opero_function": function.__qualname__,
+        "opero_module": __name__,
+        "opero_namespace": "shop",
+        "opero_backend": "memory",
+        "opero_mode": "sync",
+        "opero_attempt": 1,
+        "opero_of": 2,
+        "opero_delay": 1.0,
+        "opero_error": "ValueError: no",
+    }
+    assert last["text"].endswith("attempt 2 of 2 failed with ValueError: no; giving up")
+    assert (last["opero_kind"], last["opero_delay"]) == ("give_up", None)
+
+
+def test_no_field_is_one_of_a_record_already() -> None:
+    """`logging` refuses those, and an event has no other fields than a record."""
+    record = logging.LogRecord("opero", 30, "", 0, "", (), None)
+    assert not {f"opero_{name}" for name in logs.FIELDS} & {*vars(record), "message", "asctime"}
+    assert (*logs.FIELDS, "time") == (*(each for each in Event._fields if each != "time"), "time")
+
+
+def test_a_format_may_name_the_fields(core: hotpath.Core) -> None:
+    """Also for warnings that are no events."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(opero_kind)s %(opero_attempt)s %(levelname)s"))
+    LOGGER.addHandler(handler)
+    function = opero(min_delay=0, retry_after=lambda _: "soon")(lambda: 1 / 0)
+    with pytest.raises(AllFailedError):
+        function()
+    assert stream.getvalue().splitlines() == [
+        "None None WARNING",
+        "retry 1 WARNING",
+        "retry 2 WARNING",
+        "give_up 3 WARNING",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\nlines", r"two\nlines"),
+        ("a\r\nb\x0b\x0c\x1c\x85\u2028\u2029c", r"a\r\nb\x0b\x0c\x1c\x85\u2028\u2029c"),
+        ("\x1b[31mred\x1b[0m\a", r"\x1b[31mred\x1b[0m\x07"),
+        ("half a pair: \ud800", r"half a pair: \ud800"),
+        ("née 東京", "née 東京"),
+        ("100 %s %d", "100 %s %d"),
+    ],
+)
+def test_whatever_an_error_says_is_one_line(
+    core: hotpath.Core, lines: list[dict[str, Any]], text: str, shown: str
+) -> None:
+    """What cannot be printed is escaped: no error writes a line of its own into the log."""
+
+    @opero(retries=2, min_delay=0)
+    def function() -> None:
+        raise ValueError(text)
+
+    with pytest.raises(AllFailedError):
+        function()
+    assert len(lines) == 2
+    for line in lines:
+        assert f"ValueError: {shown};" in line["text"]
+        assert line["opero_error"] == f"ValueError: {shown}"
+
+
+def test_a_very_long_error_is_cut(core: hotpath.Core, lines: list[dict[str, Any]]) -> None:
+    """What a server answers may be a page."""
+
+    @opero(retries=2, min_delay=0)
+    def function() -> None:
+        raise ValueError("x" * 1_000_000)
+
+    with pytest.raises(AllFailedError):
+        function()
+    assert all(900 < len(line["text"]) < 1300 for line in lines)
+    assert lines[0]["text"].endswith("...; retrying in 0.000 s")
+
+
+class NoWords(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class NotText(Exception):
+    """Has something else for a text."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # noqa: PLE0307
+
+
+@pytest.mark.parametrize("kind", [NoWords, NotText])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_handler_that_lets_errors_through_meets_none(
+    core: hotpath.Core, lines: list[dict[str, Any]], kind: type[Exception], is_async: bool
+) -> None:
+    """The text of an error is made before the record is, as a strict handler would raise."""
+
+    @opero(retries=2, min_delay=0)
+    def function() -> None:
+        raise kind
+
+    @opero(retries=2, min_delay=0)
+    async def awaited() -> None:
+        raise kind
+
+    with pytest.raises(AllFailedError):
+        asyncio.run(awaited()) if is_async else function()
+    assert [line["opero_kind"] for line in lines] == ["retry", "give_up"]
+    assert kind.__name__ in lines[0]["text"]
+
+
+def test_giving_up_and_running_out_of_time_are_warnings(
+    core: hotpath.Core, lines: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what took too long."""
+    function = opero(timeout=1, min_delay=5, jitter=False)(lambda: 1 / 0)
+    with pytest.raises(DeadlineExceeded):
+        function()
+    (line,) = lines
+    assert line["text"].endswith(
+        "out of time after 1 s: the wait of 5 s before attempt 2 would not end in time"
+    )
+    assert line["opero_seconds"] == 1.0
+    assert caplog.records[0].levelno == logging.WARNING
 
 
 # --- when it is written ---------------------------------------------------------------------------
