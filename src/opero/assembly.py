@@ -86,6 +86,10 @@ def state_of(function: Any, plan: CallOptions) -> Any:
     events = of_half(core)
     if plan.cache is not None and plan.cache.backend != "memory":
         stored_cache = _stored_cache(function, face, name, plan.cache, awaited, events)
+    types, predicate = _condition(retry.retry_on)
+    fallback_types, fallback_predicate = (
+        (None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)
+    )
     parts = core.Parts(
         func=function,
         face=face,
@@ -109,9 +113,11 @@ def state_of(function: Any, plan: CallOptions) -> Any:
             retry.min_delay,
             retry.max_delay,
             retry.jitter,
-            *_condition(retry.retry_on),
+            types,
+            predicate,
             retry.retry_after,
-            *((None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)),
+            fallback_types,
+            fallback_predicate,
             retry.retry_on_result,
             retry.reraise,
         ),

@@ -64,9 +64,10 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
         TypeError: If the listener cannot be called, or is a coroutine function.
         ValueError: If there is no such kind of event.
     """
-    if not callable(listener):
-        hint = ": the listener comes first, then the kinds" if isinstance(listener, str) else ""
-        raise TypeError(f"subscribe() needs a function, not {listener!r}{hint}")
+    given: object = listener
+    if not callable(given):
+        hint = ": the listener comes first, then the kinds" if isinstance(given, str) else ""
+        raise TypeError(f"subscribe() needs a function, not {given!r}{hint}")
     if iscoroutinefunction(listener) or iscoroutinefunction(type(listener).__call__):
         raise TypeError(
             f"subscribe() needs an ordinary function, and {_name_of(listener)} is a coroutine "

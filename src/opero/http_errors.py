@@ -201,7 +201,7 @@ def _from(headers: Any) -> float | None:
 
 def _number(error: BaseException) -> float | None:
     """Return what the error itself tells, in seconds."""
-    number = getattr(error, "retry_after", None)
+    number: Any = getattr(error, "retry_after", None)
     if hasattr(type(number), "total_seconds"):
         number = number.total_seconds()
     if isinstance(number, (int, float)) and not isinstance(number, bool) and number >= 0:

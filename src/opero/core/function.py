@@ -43,7 +43,7 @@ class FunctionLike:
         for name in OWN:
             own.pop(name, None)
 
-    @property
+    @property  # type: ignore[misc]  # it says what `isinstance` is to believe
     def __class__(self) -> Any:
         return FunctionType
 
@@ -117,7 +117,7 @@ class MethodLike:
         self.__func__: Any = func
         self.__self__: Any = instance
 
-    @property
+    @property  # type: ignore[misc]  # it says what `isinstance` is to believe
     def __class__(self) -> Any:
         return MethodType
 
