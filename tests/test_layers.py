@@ -30,7 +30,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(opero.__file__).parent
 
 LAYERS = (
-    ("event", "exceptions", "forks", "gil", "http_errors", "locks", "never_failures"),
+    ("event", "exceptions", "forks", "gil", "http_errors", "locks", "never_failures", "real_time"),
     ("copies", "logs", "signatures", "stats", "switches"),
     ("events", "forwarding"),
     ("core", "_compiled"),

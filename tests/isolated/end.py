@@ -56,6 +56,10 @@ def in_loop():
 
 
 threading.Thread(target=in_loop, daemon=True).start()
-while limiter.bucket.queued < 2 or not forever.store.flights or not forever_task.store.flights:
+while (
+    limiter.bucket.queued < 2
+    or not forever.__opero__.store.flights
+    or not forever_task.__opero__.store.flights
+):
     time.sleep(0.001)
 common.blocks()
