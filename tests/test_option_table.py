@@ -100,13 +100,6 @@ def test_a_row_is_whole(option: Any) -> None:
     assert bool(option.config) == bool(option.field)
 
 
-@pytest.mark.parametrize("function", POSITIONAL)
-def test_no_other_name_of_an_option_is_ambiguous(function: str) -> None:
-    """A hint names one option, whatever order they stand in."""
-    others = [name for option in read_by(function) for name in option.also]
-    assert sorted(others) == sorted(set(others))
-
-
 def test_every_default_may_be_spelled_out() -> None:
     """Whatever is on or off: a default asks for nothing."""
     options = [

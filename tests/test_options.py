@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ import opero as package
 from opero import (
     AllFailedError,
     CacheConfig,
+    FallbackConfig,
     RateLimitConfig,
     RateLimiter,
     RetryConfig,
@@ -27,7 +30,9 @@ from opero import (
     get_retry_decorator,
     hotpath,
     opero,
+    opmap,
 )
+from opero.map.options import map_options
 from opero.options import call_options
 from opero.testing import manual_clock, skip_waits
 
@@ -138,7 +143,7 @@ WRONG_FALLBACK: list[tuple[str, Any, type[Exception], str]] = [
 WRONG_FALLBACK_ON: list[tuple[str, Any, type[Exception], str]] = [
     ("fallback_on", None, TypeError, "an exception type, a tuple of them, or a predicate"),
     ("fallback_on", [OSError], TypeError, "an exception type, a tuple of them, or a predicate"),
-    ("fallback_on", KeyboardInterrupt, ValueError, "does not end the program"),
+    ("fallback_on", KeyboardInterrupt, ValueError, "does not end a program"),
     ("fallback_on", coroutine_function, TypeError, "a predicate of the exception"),
 ]
 WRONG_OTHERS: list[tuple[str, Any, type[Exception], str]] = [
@@ -293,7 +298,9 @@ def test_a_wrong_rate_is_refused_everywhere(value: Any) -> None:
     refused(lambda: RateLimiter(value), kind, "rate_limit", value, "number")
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize(
+    "kind", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
+)
 @pytest.mark.once
 def test_exceptions_that_end_the_program_cannot_be_asked_to_be_retried(
     kind: type[BaseException],
@@ -500,6 +507,325 @@ def test_an_option_of_another_mechanism_is_no_option(make: Callable[..., Any], o
         make(*required, **{option: 1})
 
 
+@pytest.mark.parametrize(
+    ("make", "option", "meant"),
+    [
+        (opero, "attempts", "retries"),
+        (opero, "max_attempts", "retries"),
+        (opero, "tries", "retries"),
+        (opero, "MAX_RETRIES", "retries"),
+        (opero, "delay", "min_delay"),
+        (opero, "max_wait", "max_delay"),
+        (opero, "backoff", "backoff_factor"),
+        (opero, "exceptions", "retry_on"),
+        (opero, "ttl", "cache_ttl"),
+        (opero, "maxsize", "cache_maxsize"),
+        (opero, "key", "cache_key"),
+        (opero, "backend", "cache_backend"),
+        (opero, "namespace", "cache_namespace"),
+        (opero, "redis_url", "cache_url"),
+        (opero, "timeout_seconds", "timeout"),
+        (opero, "deadline", "timeout"),
+        (opero, "rate", "rate_limit"),
+        (opero, "calls_per_second", "rate_limit"),
+        (opero, "fallback", "arg_fallback"),
+        (opmap, "n_jobs", "workers"),
+        (opmap, "max_workers", "workers"),
+        (opmap, "chunksize", "chunk_size"),
+        (opmap, "return_exceptions", "on_error"),
+        (opmap, "attempts", "retries"),
+        (get_retry_decorator, "exceptions", "retry_on"),
+        (get_cache_decorator, "ttl", "cache_ttl"),
+        (get_cache_context, "ttl", "cache_ttl"),
+    ],
+)
+@pytest.mark.once
+def test_the_name_that_others_have_for_an_option_is_understood(
+    make: Callable[..., Any], option: str, meant: str
+) -> None:
+    """Those of tenacity, cachetools, joblib, concurrent.futures and others."""
+    with pytest.raises(TypeError, match=rf"no option '{option}'; did you mean '{meant}'\?$"):
+        make(**{option: 1})
+
+
+@pytest.mark.once
+def test_a_name_that_may_mean_two_options_names_both() -> None:
+    """As joblib's `backend` may, which is a mode, or where values are kept."""
+    with pytest.raises(TypeError, match="did you mean 'mode' or 'cache_backend'"):
+        opmap(backend="thread")
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "meant"),
+    [
+        (RetryConfig, "retries", "'attempts'"),
+        (RetryConfig, "max_attempts", "'attempts'"),
+        (RetryConfig, "max_dealy", "'max_delay'"),
+        (CacheConfig, "cache_ttl", "'ttl'"),
+        (CacheConfig, "key", "'key_function'"),
+        (CacheConfig, "maxsize", "backend_options={'maxsize': ...}"),
+        (CacheConfig, "cache_dir", "backend_options={'dir': ...}"),
+        (RateLimitConfig, "rate_limit", "'rate'"),
+        (FallbackConfig, "arg_fallback", "'argument'"),
+        (RateLimiter, "rate", "'rate_limit'"),
+        (RateLimiter, "busrt", "'burst'"),
+    ],
+)
+@pytest.mark.once
+def test_a_field_that_a_config_object_does_not_have_names_its_nearest_neighbour(
+    make: type[Any], field: str, meant: str
+) -> None:
+    """Or the field that stands for the option."""
+    pattern = rf"^{make.__name__}\(\) has no \w+ '{field}'; did you mean {re.escape(meant)}\?$"
+    with pytest.raises(TypeError, match=pattern):
+        make(**{field: 1})
+    with pytest.raises(TypeError, match=rf"^{make.__name__}\(\) has no \w+ 'zzz'; there are "):
+        make(zzz=1)
+
+
+@pytest.mark.once
+def test_a_subclass_of_a_config_object_takes_what_it_likes() -> None:
+    """And is taken as one."""
+
+    class Patient(RetryConfig):
+        def __init__(self, patience: int) -> None:
+            super().__init__(attempts=patience, min_delay=0, max_delay=0)
+
+    function = opero(retry=Patient(patience=4))(lambda: 1 / 0)
+    with pytest.raises(AllFailedError) as caught:
+        function()
+    assert len(caught.value.errors) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: opero(cache="disk"), "write cache=True, cache_backend='disk'"),
+        (lambda: opero(cache=60), "write cache=True, cache_ttl=60"),
+        (lambda: opero(retry=3), "write retries=3"),
+        (lambda: opero(RetryConfig()), "write retry=RetryConfig(...)"),
+        (lambda: opero(retries=CacheConfig()), "write cache=CacheConfig(...)"),
+        (lambda: get_cache_decorator(RetryConfig()), "it is for opero() and opmap()"),
+        (lambda: opero(retry_on=[ValueError]), "put the types between round brackets"),
+        (lambda: opero(retry_on="ValueError"), "write the type itself, without quotes"),
+        (lambda: opero(retry_on=ValueError("x")), "write the type, ValueError"),
+        (lambda: opero(retry_on=(OSError, "x")), "write the type itself"),
+        (lambda: opero(rate_limit="5/s"), "5 means 5 per second"),
+        (lambda: opero(rate_limit=0), "None means no limit"),
+        (lambda: opero(timeout=0), "None means no bound"),
+        (lambda: opero(cache=True, cache_ttl=0), "None means for ever"),
+        (lambda: opero(cache=True, cache_maxsize=0), "leave cache=True out to cache nothing"),
+        (lambda: opero(cache=True, cache_backend="redsi"), "did you mean 'redis'?"),
+        (lambda: opero(min_delay=60), "give a max_delay= too"),
+        (lambda: opero(workers=4), "it is an option of opmap()"),
+        (lambda: get_retry_decorator(print), "write the decorator with round brackets"),
+        (lambda: get_cache_decorator(print), "write the decorator with round brackets"),
+        (lambda: get_rate_limit_decorator(print), "write the decorator with round brackets"),
+        (lambda: get_fallback_decorator(print), "write the decorator with round brackets"),
+        (lambda: opmap(mode="processes"), "did you mean 'process'?"),
+        (lambda: opmap(workers=0), "None means the CPUs of this process"),
+        (lambda: package.clear_cache(print), "cache_clear() clears its cache"),
+    ],
+)
+@pytest.mark.once
+def test_a_message_says_what_to_do(make: Callable[[], Any], hint: str) -> None:
+    """Where what was written shows what was meant."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(hint)):
+        make()
+
+
+@pytest.mark.once
+def test_a_value_that_shows_itself_badly_is_refused_all_the_same() -> None:
+    """Its `repr` is the user's code, and may be long."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match=r"^retries=<Broken> is not allowed: use a whole number$"):
+        opero(retries=Broken())
+    with pytest.raises(TypeError, match=r"^timeout=\[0, 0, .*\.\.\. is not allowed") as caught:
+        opero(timeout=[0] * 10_000)
+    assert len(str(caught.value)) < 1000
+
+
+# --- options without effect -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decorator", [opero, opmap])
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"cache_ttl": 5}, "without cache=True"),
+        ({"cache_ttl": timedelta(minutes=1)}, "without cache=True"),
+        ({"cache_key": len}, "without cache=True"),
+        ({"cache_namespace": "x"}, "without cache=True"),
+        ({"cache_backend": "disk"}, "without cache=True"),
+        ({"cache_maxsize": 5}, "without cache=True"),
+        ({"cache_maxsize": None}, "without cache=True"),
+        ({"cache_dir": "x"}, "without cache=True and cache_backend='disk'"),
+        ({"cache_version": "2"}, "without cache=True and cache_backend='disk' or 'redis'"),
+        ({"cache_secret": "hush" * 4}, "without cache=True and cache_backend='disk' or 'redis'"),
+        ({"burst": 5}, "without rate_limit="),
+        ({"rate_limit": None, "burst": 5}, "without rate_limit="),
+        ({"fallback_on": OSError}, "without arg_fallback="),
+    ],
+    ids=str,
+)
+@pytest.mark.once
+def test_an_option_without_effect_is_a_wrong_option(
+    decorator: Callable[..., Any], options: dict[str, Any], missing: str
+) -> None:
+    """The message says what it misses, and no secret."""
+    option = [*options][-1]
+    with pytest.raises(ValueError, match=rf"^{option}=.* has no effect {missing}") as caught:
+        decorator(**options)
+    assert "hush" not in str(caught.value)
+    assert f"or leave {option} out" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_ttl": None, "cache_backend": "memory", "cache_maxsize": 1024, "burst": 1},
+        {"fallback_on": Exception, "cache_namespace": "opero", "cache_dir": None},
+        {"cache": CacheConfig(enabled=False, ttl=5, backend_options={"maxsize": 5})},
+        {"rate_limit": RateLimitConfig(None, burst=5)},
+        {"retry": RetryConfig(attempts=1, min_delay=5, max_delay=5)},
+        {"retries": 1, "min_delay": 5, "max_delay": 5, "retry_on": OSError, "jitter": False},
+        {"retries": 0, "retry_after": package.retry_after, "backoff_factor": 3},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_a_default_may_be_spelled_out_and_a_mechanism_switched_off(
+    core: hotpath.Core, options: dict[str, Any]
+) -> None:
+    """By its config object, or by the number that means that there are no retries."""
+    function = opero(**options)(lambda value: value)
+    assert function("value") == "value"
+    assert get_cache_decorator(cache=False, cache_ttl=5)(len)("four") == 4
+
+
+# --- seconds --------------------------------------------------------------------------------------
+
+
+def test_every_time_may_be_a_timedelta(core: hotpath.Core) -> None:
+    """As a keyword, in a config object, and in the answer of `retry_after`."""
+    second = timedelta(seconds=1)
+    seen: list[int] = []
+
+    @opero(
+        retries=3,
+        min_delay=2 * second,
+        max_delay=10 * second,
+        jitter=False,
+        retry_after=lambda error: 5 * second,
+        timeout=timedelta(minutes=1),
+        cache=True,
+        cache_ttl=timedelta(minutes=2),
+    )
+    def function(value: int) -> int:
+        seen.append(value)
+        if len(seen) == 1:
+            raise OSError
+        return value
+
+    with manual_clock() as clock:
+        assert function(1) == 1
+        assert pytest.approx(clock.waited, abs=0.1) == 5
+        clock.advance(timedelta(minutes=1))
+        assert (function(1), len(seen)) == (1, 2)
+        clock.advance(timedelta(minutes=1))
+        assert (function(1), len(seen)) == (1, 3)
+
+    config = RetryConfig(2, min_delay=second, max_delay=second, jitter=False)
+    cached = CacheConfig(ttl=3 * second)
+    failing = opero(retry=config, cache=cached)(lambda: 1 / 0)
+    with manual_clock() as clock, pytest.raises(AllFailedError):
+        failing()
+    assert pytest.approx(clock.waited, abs=0.1) == 1
+
+
+def test_the_times_of_other_objects_may_be_timedeltas(core: hotpath.Core) -> None:
+    """Those of a limiter, of a cache used by hand, of a stored backend, of a map."""
+    limiter = RateLimiter(1000, windows=[(2, timedelta(seconds=10))])
+    assert limiter.windows == ((2, 10.0),)
+    with manual_clock() as clock:
+        limiter.pause(timedelta(seconds=3))
+        limiter.acquire_sync()
+        assert clock.waited >= 3
+        context = get_cache_context(cache_namespace="timedeltas", cache_ttl=timedelta(seconds=9))
+        context.set("key", "value")
+        clock.advance(timedelta(seconds=8))
+        assert context.get("key") == "value"
+        clock.advance(timedelta(seconds=1))
+        assert context.get("key") is None
+    stored = {"cache": True, "cache_backend": "disk", "cache_ttl": 5}
+    checked = call_options("opero", {**stored, "cache_stale": timedelta(hours=1)}).cache
+    assert checked is not None
+    assert checked.stale == 3600.0
+    given = {"mode": "process", "attempt_timeout": timedelta(milliseconds=1500)}
+    assert map_options(given).attempt_timeout == 1.5
+
+
+@pytest.mark.parametrize("option", ["min_delay", "max_delay", "timeout", "cache_ttl"])
+@pytest.mark.parametrize("time", [timedelta(seconds=-1), timedelta.max])
+@pytest.mark.once
+def test_a_timedelta_has_the_bounds_of_a_number(option: str, time: timedelta) -> None:
+    """And is shown as it was given."""
+    refused(lambda: opero(**{option: time}), ValueError, option, time, "a number of seconds")
+
+
+@pytest.mark.parametrize("value", [Decimal("sNaN"), "5", b"5", 5j, [5], (5,), {5}], ids=repr)
+@pytest.mark.parametrize("option", ["min_delay", "timeout", "rate_limit", "backoff_factor"])
+@pytest.mark.once
+def test_what_only_resembles_a_number_is_none(option: str, value: Any) -> None:
+    """Whatever it can be converted to."""
+    kind = ValueError if isinstance(value, Decimal) else TypeError
+    refused(lambda: opero(**{option: value}), kind, option, value, "number")
+
+
+@pytest.mark.once
+def test_times_and_texts_of_numpy_are_no_numbers() -> None:
+    """A `timedelta64` has a unit that a float would lose."""
+    numpy = pytest.importorskip("numpy")
+    for value in (numpy.timedelta64(5, "ms"), numpy.str_("5"), numpy.complex128(5)):
+        refused(lambda: opero(timeout=value), TypeError, "timeout", value, "a number")
+
+
+class Later:
+    """An instance that is called, and answers later."""
+
+    async def __call__(self, *args: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retry_on": Later()},
+        {"retry_on_result": Later()},
+        {"retry_after": Later()},
+        {"cache": True, "cache_key": Later()},
+        {"arg_fallback": "key", "fallback_on": Later()},
+        {"retry_on": functools.partial(coroutine_function)},
+        {"cache": True, "cache_key": Later().__call__},
+        {"retry_on_result": lambda value: (yield value)},
+    ],
+    ids=lambda options: [*options][-1],
+)
+@pytest.mark.once
+def test_a_function_that_answers_later_is_refused(options: dict[str, Any]) -> None:
+    """What it returns would count as true, whatever it is."""
+    with pytest.raises(TypeError, match=r"is no answer yet$"):
+        opero(**options)
+
+
 # --- what is accepted -----------------------------------------------------------------------------
 
 
@@ -676,6 +1002,46 @@ def test_a_rate_limit_config_makes_a_limiter_for_each_function(core: hotpath.Cor
     one, other = opero(rate_limit=config)(lambda: 1), opero(rate_limit=config)(lambda: 2)
     with manual_clock() as clock:
         assert (one(), other(), clock.waited) == (1, 2, 0.0)
+
+
+def test_each_decorator_of_one_mechanism_takes_its_config_object(core: hotpath.Core) -> None:
+    """As its first argument, or by the name of that."""
+    runs: list[Any] = []
+
+    def failing(value: Any) -> Any:
+        runs.append(value)
+        raise OSError
+
+    retried = get_retry_decorator(RetryConfig(2, min_delay=0, max_delay=0))(failing)
+    with pytest.raises(AllFailedError):
+        retried(1)
+    assert runs == [1, 1]
+    fallback = FallbackConfig({"value": ["b", "c"]}, fallback_on=OSError)
+    for decorator in (get_fallback_decorator(fallback), opero(retries=1, arg_fallback=fallback)):
+        runs.clear()
+        with pytest.raises(AllFailedError):
+            decorator(failing)("a")
+        assert runs == ["a", "b", "c"]
+    cached = get_cache_decorator(CacheConfig(ttl=60))(lambda: runs.append("cached"))
+    cached()
+    cached()
+    assert runs.count("cached") == 1
+    limited = get_rate_limit_decorator(RateLimitConfig(0.5, burst=2))(lambda: None)
+    with manual_clock() as clock:
+        for _ in range(3):
+            limited()
+        assert pytest.approx(clock.waited) == 2.0
+    with pytest.raises(ValueError, match=r"^jitter=False beside retries=RetryConfig"):
+        get_retry_decorator(RetryConfig(), jitter=False)
+
+
+def test_a_cache_config_caches_by_itself(core: hotpath.Core) -> None:
+    """Whoever writes one wants a cache."""
+    runs: list[int] = []
+    function = opero(cache=CacheConfig())(runs.append)
+    function(1)
+    function(1)
+    assert runs == [1]
 
 
 def test_a_rate_limiter_is_shared_by_several_functions(core: hotpath.Core) -> None:

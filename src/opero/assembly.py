@@ -209,7 +209,12 @@ def _face(function: Any) -> Any:
     """Return the plain function behind a callable, and refuse what opero cannot wrap."""
     if isinstance(function, (property, functools.cached_property)):
         raise TypeError("opero decorates functions: put it below @property, not above")
-    if isinstance(function, type) or not callable(function):
+    if isinstance(function, type):
+        raise TypeError(
+            f"opero decorates functions, and {function.__qualname__} is a class: decorate its "
+            f"methods, or a function that makes an instance"
+        )
+    if not callable(function):
         raise TypeError(f"opero decorates functions, not {function!r}")
     import inspect
 

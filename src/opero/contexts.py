@@ -58,8 +58,17 @@ def clear_cache(namespace: str | None = None) -> None:
         namespace: Which; None for all of them.
 
     Raises:
+        TypeError: If `namespace` is no string.
         OperoError: If a store is out of reach; the others have been cleared then.
     """
+    given: Any = namespace
+    if given is not None and not isinstance(given, str):
+        function = callable(given) and not isinstance(given, type)
+        hint = "; the function's own cache_clear() clears its cache" if function else ""
+        raise TypeError(
+            f"namespace={given!r} is not allowed: use the name of a namespace, or None for "
+            f"all{hint}"
+        )
     with _lock:
         functions = [
             function

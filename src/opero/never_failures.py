@@ -55,6 +55,14 @@ def is_stop(error: BaseException) -> bool:
     return isinstance(error, _STOPS) or _kind(error, _STOPS_OF_LIBRARIES) is not None
 
 
+def names_stop(kind: type[BaseException]) -> bool:
+    """Return whether every exception of a class is one that `is_stop` knows."""
+    if issubclass(kind, _STOPS):
+        return True
+    found = (_loaded(module, name) for module, names in _STOPS_OF_LIBRARIES for name in names)
+    return any(each is not None and issubclass(kind, each) for each in found)
+
+
 def is_named(error: BaseException, types: tuple[type[BaseException], ...]) -> bool:
     """Return whether options name `error`, which is never a failure otherwise, by its very type.
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from . import hotpath
@@ -53,15 +54,17 @@ class MovableClock:
         """Seconds that have passed for decorated functions since the test began."""
         return self.now() - self.started
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float | timedelta) -> None:
         """Move time forward.
 
         Args:
-            seconds: How far.
+            seconds: How far, in seconds or as a `timedelta`.
 
         Raises:
             ValueError: If `seconds` is negative.
         """
+        if isinstance(seconds, timedelta):
+            seconds = seconds.total_seconds()
         if seconds < 0:
             raise ValueError(f"seconds={seconds!r} is not allowed: time does not go back")
         self._clock.advance(round(seconds * 1e9))

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import operator
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from opero import (
 )
 from opero.functions import Mapped
 from opero.map.mapped import MappedFunction
+from opero.map.options import map_options
 
 NAN, INF = float("nan"), float("inf")
 QUIET: dict[str, Any] = {"mode": "thread", "workers": 2, "progress": False}
@@ -122,6 +124,77 @@ def names(entry: Any) -> str:
     if callable(entry):
         return str(entry.__name__)
     return entry if isinstance(entry, str) else repr(entry)[:20]
+
+
+# --- workers and their rate -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", FUNCTIONS)
+def test_no_number_of_workers_means_the_cpus(core: hotpath.Core, mode: str) -> None:
+    """Those that this process may use."""
+    mapped = opmap(mode=mode, workers=None, progress=False)(FUNCTIONS[mode])
+    plan = map_options({"mode": mode, "workers": None})
+    cpus = getattr(os, "process_cpu_count", lambda: len(os.sched_getaffinity(0)))()
+    assert plan.workers == cpus
+    assert mapped(range(5)) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call binds a process")
+@pytest.mark.once
+def test_a_process_that_is_bound_to_one_cpu_has_one_worker() -> None:
+    """However many CPUs the machine has."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert map_options({"workers": None}).workers == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rate_limit": 20}, "^rate_limit=20 counts for each of 4 workers, 80 per second in all:"),
+        ({"rate_limit": 20, "workers": 3}, "each of 3 workers, 60 per second in all"),
+        ({"rate_limit": 0.5, "mode": "async"}, "each of 4 workers, 2 per second in all"),
+        ({"rate_limit": RateLimitConfig(5), "mode": "thread"}, "workers, 20 per second in all"),
+        ({"rate_limit": 5}, "scope='worker' if that is .*='total' for 5 per second in all"),
+    ],
+    ids=str,
+)
+@pytest.mark.once
+def test_a_rate_for_each_worker_warns_unless_it_is_asked_for(
+    options: dict[str, Any], words: str
+) -> None:
+    """The warning tells both totals, and where the map is decorated."""
+    with pytest.warns(UserWarning, match=words) as caught:
+        opmap(**options)
+    assert [each.filename for each in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate_limit": 20, "rate_limit_scope": "worker"},
+        {"rate_limit": 20, "rate_limit_scope": "total"},
+        {"rate_limit": 20, "workers": 1},
+        {"rate_limit": RateLimitConfig(None)},
+        {},
+    ],
+    ids=str,
+)
+@pytest.mark.once
+def test_who_says_what_the_rate_counts_for_is_not_warned(options: dict[str, Any]) -> None:
+    """Nor is who has one worker, or no rate, or a limiter that all share."""
+    assert opmap(**options)
+    assert opmap(**{**options, "rate_limit": RateLimiter(5)})
+
+
+@pytest.mark.once
+def test_an_executors_workers_are_warned_of_without_a_number() -> None:
+    """Nobody knows it yet."""
+    with pytest.warns(UserWarning, match="^rate_limit=5 counts for each of the executor's workers"):
+        opmap(executor=Nowhere(), workers=None, rate_limit=5)
 
 
 # --- wrong values ---------------------------------------------------------------------------------
@@ -428,8 +501,8 @@ class Mapping:
 NO_FUNCTIONS: list[tuple[str, Any, str]] = [
     ("a generator function", generator, "cannot decorate the generator function generator"),
     ("an async generator function", async_generator, "generator function async_generator"),
-    ("a class", Mapping, "opero decorates functions, not <class"),
-    ("a builtin class", int, "opero decorates functions, not <class 'int'>"),
+    ("a class", Mapping, "opero decorates functions, and Mapping is a class: decorate its methods"),
+    ("a builtin class", int, "opero decorates functions, and int is a class"),
     ("a property", property(double), "put it below @property, not above"),
     ("a class method", classmethod(double), "maps functions of one item, .* is a class method$"),
     ("a map", opmap(**QUIET)(double), "maps functions of one item, .* is a map already$"),

@@ -15,6 +15,7 @@ from .wait_queue import WaitQueue
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
+    from datetime import timedelta
     from typing import Any, Literal, Self
 
     from opero.core.bucket import TokenBucket
@@ -22,7 +23,26 @@ if TYPE_CHECKING:
 __all__ = ["RateLimiter"]
 
 
-class RateLimiter(SharedGate):
+class _Hints:
+    """Names the nearest parameter where a keyword is none."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *_: Any, **given: Any) -> Any:
+            """Refuse such a keyword before `__init__` does it in other words."""
+            code = cls.__init__.__code__
+            known = code.co_varnames[1 : 1 + code.co_argcount - 1 + code.co_kwonlyargcount]
+            for name in given:
+                if name not in known and cls is RateLimiter:  # others take what they like
+                    from opero.options.hints import no_parameter
+
+                    raise TypeError(no_parameter(cls.__name__, name, known))
+            return super().__new__(cls)
+
+
+class RateLimiter(SharedGate, _Hints):
     """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
 
     Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of
@@ -67,7 +87,7 @@ class RateLimiter(SharedGate):
         scope: Literal["process", "machine", "redis"] = "process",
         name: str | None = None,
         url: str | None = None,
-        windows: Sequence[tuple[int, float]] = (),
+        windows: Sequence[tuple[int, float | timedelta]] = (),
     ) -> None:
         """Make a limiter, with all of its burst free unless others share it.
 
@@ -168,7 +188,7 @@ class RateLimiter(SharedGate):
         """
         await self.wait(NEVER, weight)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float | timedelta) -> None:
         """Let nobody have a permit for a while, neither those who wait nor others who share it.
 
         A pause that lasts longer already goes on. Afterwards permits come one by one, as if the
@@ -177,7 +197,7 @@ class RateLimiter(SharedGate):
         wait for more than 50 ms.
 
         Args:
-            seconds: How long; 0 does nothing.
+            seconds: How long, in seconds or as a `timedelta`; 0 does nothing.
 
         Raises:
             TypeError: If it is no number.
@@ -251,9 +271,9 @@ class RateLimiter(SharedGate):
     def _check_weight(self, weight: Any) -> None:
         """Refuse a weight that can never be had at once."""
         if isinstance(weight, bool) or not isinstance(weight, int):
-            raise TypeError(f"weight={weight!r} is not allowed: it has to be a whole number")
+            raise TypeError(f"weight={weight!r} is not allowed: use a whole number")
         if weight < 1:
-            raise ValueError(f"weight={weight!r} is not allowed: it has to be 1 or more")
+            raise ValueError(f"weight={weight!r} is not allowed: use 1 or more")
         if weight > self.burst:
             raise ValueError(
                 f"weight={weight!r} is not allowed: no more than burst={self.burst!r} permits can "
@@ -288,7 +308,7 @@ def _checked_name(name: Any, scope: str) -> str | None:
     if name is None:
         raise ValueError(f"scope={scope!r} needs name=, by which others know the limit")
     if not isinstance(name, str):
-        raise TypeError(f"name={name!r} is not allowed: it has to be a string")
+        raise TypeError(f"name={name!r} is not allowed: use a string")
     return name
 
 

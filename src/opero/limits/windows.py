@@ -23,7 +23,7 @@ def check_windows(windows: Any) -> Windows:
         TypeError: If it is no sequence of pairs of numbers.
         ValueError: If a pair is not of 1 permit or more and a time above 0.
     """
-    what = f"windows={windows!r} is not allowed: it has to be pairs of permits and seconds"
+    what = f"windows={windows!r} is not allowed: use pairs of permits and seconds"
     if not isinstance(windows, Iterable) or isinstance(windows, (str, bytes)):
         raise TypeError(what)
     checked = []

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from . import checks
-from .checks import optional
+from .checks import optional, without_brackets
 from .option import CALLS, Option
 
 BACKENDS: tuple[str, ...] = ("memory", "disk", "redis")
@@ -24,15 +24,13 @@ def _cache(name: str, value: Any) -> Any:
     """Check `cache=`, or `enabled` of a `CacheConfig`."""
     if name != "cache":
         return checks.flag(name, value)
-    hint = ""
+    hint = without_brackets(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value in BACKENDS:
         hint = f"write cache=True, cache_backend={value!r}"
     elif isinstance(value, (int, float, timedelta)) and value:
         hint = f"write cache=True, cache_ttl={value!r}"
-    elif callable(value) and not isinstance(value, type):
-        hint = "write the decorator with round brackets"
     return checks.wrong(name, value, "True, False or a CacheConfig", TypeError, hint)
 
 

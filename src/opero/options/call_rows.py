@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from . import checks
-from .checks import optional
-from .configs import RetryConfig
+from .checks import optional, without_brackets
 from .option import CALLS, Option
 
 _RETRY = (*CALLS, "get_retry_decorator")
@@ -16,13 +15,9 @@ _LIMIT = (*CALLS, "get_rate_limit_decorator")
 
 
 def _retries(name: str, value: Any) -> int:
-    hint = ""
+    hint = without_brackets(value)
     if value is None:
         hint = f"{name}=1 is one attempt, without retries"
-    elif isinstance(value, RetryConfig):
-        hint = "write retry=RetryConfig(...)"
-    elif callable(value) and not isinstance(value, type):
-        hint = "write the decorator with round brackets"
     attempts = checks.whole(name, value, hint)
     if attempts < 0:
         checks.wrong(name, value, "the number of attempts in all, 0 or more")

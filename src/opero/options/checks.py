@@ -14,6 +14,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
+from opero.never_failures import names_stop
+
 from .spelling import nearest
 
 MOST: int = 10**9
@@ -129,7 +131,8 @@ def positive(option: str, value: Any, hint: str = "") -> float:
 def rate(option: str, value: Any) -> float:
     """Check a rate in permits per second."""
     allowed = "a number of permits per second between 1e-9 and 1e9"
-    found = number(option, value, hint="5 means 5 per second, 5 / 60 means 5 per minute")
+    hint = without_brackets(value) or "5 means 5 per second, 5 / 60 means 5 per minute"
+    found = number(option, value, "a number of permits per second", hint)
     if not 1 / LONGEST <= found <= 1e9:
         wrong(option, value, allowed, hint="" if found else "None means no limit")
     return found
@@ -187,6 +190,12 @@ def anything(_option: str, value: Any) -> Any:
     return value
 
 
+def without_brackets(value: Any) -> str:
+    """Say what to do if a value is what is to be decorated, "" if it is not."""
+    decorated = callable(value) and not isinstance(value, type)
+    return "write the decorator with round brackets" if decorated else ""
+
+
 # --- functions ------------------------------------------------------------------------------------
 
 
@@ -219,8 +228,8 @@ def exceptions(option: str, value: Any) -> Any:
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 wrong(option, kind, allowed, TypeError, _instead(kind))
-            if issubclass(kind, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                wrong(option, kind, "an exception that does not end the program")
+            if names_stop(kind):
+                wrong(option, kind, "an exception that does not end a program or a task")
         return kinds
     if not callable(value):
         wrong(option, value, allowed, TypeError, _instead(value))
@@ -247,7 +256,8 @@ def fallback(option: str, value: Any) -> str | Mapping[str, tuple[Any, ...]] | N
     if value is None or (isinstance(value, str) and value):
         return value
     if not isinstance(value, Mapping):
-        wrong(option, value, allowed, ValueError if isinstance(value, str) else TypeError)
+        kind = ValueError if isinstance(value, str) else TypeError
+        wrong(option, value, allowed, kind, without_brackets(value))
     if len(value) != 1:
         wrong(option, dict(value), allowed)
     ((parameter, values),) = value.items()

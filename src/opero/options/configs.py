@@ -29,7 +29,7 @@ class _Config:
             """Refuse fields that there are none of, before `__init__` does it in other words."""
             known = [each.name for each in fields(cls)] if kwargs else []
             for name in kwargs:
-                if name not in known:
+                if name not in known and cls.__module__ == __name__:  # others take what they like
                     raise TypeError(say_no_field(cls, name, known))
             return super().__new__(cls)
 

@@ -19,12 +19,12 @@ def no_option(function: str, option: str) -> str:
     """
     said = f"{function}() has no option {option!r}"
     known = {each.name: each for each in read_by(function)}
-    for name, each in known.items():
-        if option.lower() in each.also:
-            return f"{said}; did you mean {name!r}?"
+    meant = [repr(name) for name, each in known.items() if option.lower() in each.also]
+    if meant:
+        return f"{said}; did you mean {' or '.join(meant)}?"
     if option in OPTIONS:
         readers = " and ".join(f"{each}()" for each in OPTIONS[option].readers)
-        return f"{said}; it is one of {readers}"
+        return f"{said}; it is an option of {readers}"
     others = {also: name for name, each in known.items() for also in each.also}
     names = others | {name: name for name in known}
     near = nearest(option, known, 0.75) or nearest(option, names)
@@ -47,6 +47,22 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
             meant = f"backend_options={{{field!r}: ...}}" if option.backends else repr(field)
             return f"{said}; did you mean {meant}?"
     near = nearest(name, known)
+    return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
+
+
+def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
+    """Say that a class of opero takes no such keyword, and what to write instead.
+
+    Args:
+        kind: The name of the class.
+        name: The keyword that it was given.
+        known: The parameters that it has.
+    """
+    from .table import OPTIONS
+
+    said = f"{kind}() has no parameter {name!r}"
+    meant = [each for each in known if each in OPTIONS and name.lower() in OPTIONS[each].also]
+    near = meant[0] if meant else nearest(name, known)
     return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
 
 

@@ -27,7 +27,9 @@ def _choice(*words: str) -> Any:
 
 
 def _workers(name: str, value: Any) -> int:
-    workers = checks.count(name, value)
+    workers = checks.whole(name, value)
+    if workers < 1:
+        checks.wrong(name, value, "1 or more", hint="None means the CPUs of this process")
     if workers > _MOST_WORKERS:
         checks.wrong(name, value, f"{_MOST_WORKERS} at most")
     return workers
@@ -62,7 +64,7 @@ MAP_ROWS: tuple[Option, ...] = (
         'Where attempts are made: "thread" and "process" for ordinary functions, "async" (one '
         'event loop) and "async_process" (one in each process) for coroutine functions.',
         _MAP,
-        also=("kind", "parallel", "prefer", "parallel_mode", "executor_type"),
+        also=("backend", "kind", "parallel", "prefer", "parallel_mode", "executor_type"),
         more="See [choosing a mode](modes.md).",
     ),
     Option(

@@ -60,6 +60,7 @@ class Reading:
         for name in given:
             if name not in known:
                 raise TypeError(hints.no_option(function, name))
+            self._refuse_misplaced(name, given[name], known)
         self.function: str = function
         self.values: dict[str, Any] = {
             name: option.default_of(function) for name, option in OPTIONS.items()
@@ -73,6 +74,20 @@ class Reading:
         for name in self.given & holders.keys():
             if isinstance(given[name], holders[name]):
                 self._take_apart(name, given[name])
+
+    @staticmethod
+    def _refuse_misplaced(name: str, value: Any, known: Mapping[str, Option]) -> None:
+        """Refuse a config object where it does not belong, and say where it does."""
+        for holder, kind in _HOLDERS.items():
+            if not isinstance(value, kind) or name == holder:
+                continue
+            if name == "retries" and holder == "retry" and holder not in known:
+                continue
+            what = f"{kind.__name__}(...)"
+            where = f"write {holder}={what}"
+            if holder not in known:
+                where = f"it is for {' and '.join(f'{each}()' for each in OPTIONS[holder].readers)}"
+            raise TypeError(f"{name}={what} is not allowed: {where}")
 
     def _take_apart(self, name: str, config: Any) -> None:
         """Put the fields of a config object in the place of its options.
