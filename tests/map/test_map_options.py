@@ -658,9 +658,9 @@ def test_a_map_can_be_made_resilient_as_a_whole(core: hotpath.Core) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda f: f(), "missing 1 required positional argument: 'items'"),
-        (lambda f: f(items=[1]), "missing 1 required positional argument: 'items'"),
-        (lambda f: f([1], 5), "takes 2 positional arguments but 3 were given"),
+        (lambda f: f(), "is missing the items"),
+        (lambda f: f(items=[1]), "is missing the items"),
+        (lambda f: f([1], 5), "takes the items by position and nothing else"),
         (lambda f: f([1], minus=5), "unexpected keyword argument 'minus'"),
         (lambda f: f([1], item=5), "multiple values for argument 'item'"),
         (lambda f: f(None), "not iterable"),
@@ -728,7 +728,7 @@ def test_the_signature_of_a_map_is_that_of_its_call() -> None:
 def test_a_map_pickles_by_reference() -> None:
     """As functions do; one that no module holds says so."""
     assert pickle.loads(pickle.dumps(below_process)) is below_process
-    with pytest.raises(pickle.PicklingError):
+    with pytest.raises((pickle.PicklingError, AttributeError)):  # the latter until Python 3.13
         pickle.dumps(opmap(**QUIET)(lambda item: item))
 
 

@@ -278,6 +278,27 @@ def test_what_is_no_input_is_refused_at_once(mode):
             form(source())
 
 
+@ways
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), r"double\(\) is missing the items: give an iterable of them$"),
+        (
+            ([1], 2),
+            r"double\(\) takes the items by position and nothing else, and 2 arguments were ",
+        ),
+        (([1], [2], [3]), "and 3 arguments were given: give what all items share by keyword$"),
+    ],
+    ids=["none", "two", "three"],
+)
+def test_the_items_are_all_that_is_given_by_position(mode, given, words):
+    """By all four forms, and before anything runs."""
+    mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
+    for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
+        with pytest.raises(TypeError, match=words):
+            form(*given)
+
+
 class Unsure:
     """An input that does not know how long it is."""
 

@@ -27,6 +27,9 @@ _AHEAD = 16
 """How many items for each worker a stream reads ahead, if chunks are small."""
 
 
+_NONE_GIVEN: Any = object()
+"""The items of a call that gives none."""
+
 OWN = ("amap", "astream", "stream")
 """The names that a map adds to those of every decorated function."""
 
@@ -46,24 +49,41 @@ class MappedFunction(FunctionLike):
         for name in OWN:
             vars(self).pop(name, None)
 
-    def __call__(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
+    def __call__(
+        self, items: Iterable[Any] = _NONE_GIVEN, /, *more: Any, **shared: Any
+    ) -> list[Any]:
         """Map over `items`; see `Map.function`."""
-        results: list[Any] = self.__opero__.function(items, **shared)
+        mapping = self.__opero__
+        results: list[Any] = mapping.function(_items_of(mapping, items, more), **shared)
         return results
 
-    def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
+    def stream(
+        self, items: Iterable[Any] = _NONE_GIVEN, /, *more: Any, **shared: Any
+    ) -> Generator[Any, None, None]:
         """Map over `items` lazily; see `Map.stream`."""
-        results: Generator[Any, None, None] = self.__opero__.stream(items, **shared)
+        mapping = self.__opero__
+        results: Generator[Any, None, None] = mapping.stream(
+            _items_of(mapping, items, more), **shared
+        )
         return results
 
-    def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+    def amap(
+        self, items: Any = _NONE_GIVEN, /, *more: Any, **shared: Any
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Map over `items` from a coroutine; see `Map.amap`."""
-        results: Coroutine[Any, Any, list[Any]] = self.__opero__.amap(items, **shared)
+        mapping = self.__opero__
+        results: Coroutine[Any, Any, list[Any]]
+        results = mapping.amap(_items_of(mapping, items, more), **shared)
         return results
 
-    def astream(self, items: Any, /, **shared: Any) -> AsyncGenerator[Any, None]:
+    def astream(
+        self, items: Any = _NONE_GIVEN, /, *more: Any, **shared: Any
+    ) -> AsyncGenerator[Any, None]:
         """Map over `items` lazily from a coroutine; see `Map.astream`."""
-        results: AsyncGenerator[Any, None] = self.__opero__.astream(items, **shared)
+        mapping = self.__opero__
+        results: AsyncGenerator[Any, None] = mapping.astream(
+            _items_of(mapping, items, more), **shared
+        )
         return results
 
     def cache_invalidate(self, item: Any, /, **shared: Any) -> bool:
@@ -309,6 +329,18 @@ class Map:
         whole = self.call.timeout / 1e9
         limit = self.plan.attempt_timeout
         return whole if whole and (limit is None or whole < limit) else limit
+
+
+def _items_of(mapping: Map, items: Any, more: tuple[Any, ...]) -> Any:
+    """Return the items, which must be all that a call gives by position."""
+    if items is _NONE_GIVEN:
+        raise TypeError(f"{mapping.call.name}() is missing the items: give an iterable of them")
+    if more:
+        raise TypeError(
+            f"{mapping.call.name}() takes the items by position and nothing else, and "
+            f"{1 + len(more)} arguments were given: give what all items share by keyword"
+        )
+    return items
 
 
 def _described(items: Any) -> str:
