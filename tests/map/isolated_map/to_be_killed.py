@@ -11,9 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import work
 from drive import run_map
 
+from opero.map.engines.processes import pool
 from opero.map.engines.processes.engine import ProcessEngine
 from opero.map.scheduler import Job, Span
 
+pool.IDLE = 600.0  # a busy machine may take longer than usual to start the others
 method = sys.argv[1]
 folder = tempfile.mkdtemp()
 
