@@ -12,6 +12,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -27,7 +28,7 @@ def _again() -> Any:
 
 
 _time = _again()
-monotonic = _time.monotonic
-monotonic_ns = _time.monotonic_ns
-perf_counter = _time.perf_counter
-perf_counter_ns = _time.perf_counter_ns
+monotonic: Callable[[], float] = _time.monotonic
+monotonic_ns: Callable[[], int] = _time.monotonic_ns
+perf_counter: Callable[[], float] = _time.perf_counter
+perf_counter_ns: Callable[[], int] = _time.perf_counter_ns

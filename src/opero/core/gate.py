@@ -13,16 +13,22 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Any, Protocol
 
     class GateQueue(Protocol):
-        """Where one waits for a gate, as far as the core knows it (see `opero.limits.waiting`).
+        """Where one waits for a gate, as far as a call knows it (see `opero.limits.waiting`).
 
         Attributes:
             gate: What a call asks before it waits.
+            awaited: What one waits for, as a message names it.
         """
 
         gate: Gate
+        awaited: str
+
+        def steps(self, deadline: int, weight: int) -> Generator[Any, Any, Any]:
+            """Wait, by effects, until the gate lets one in, unless that would be too late."""
 
 
 WITHDRAWN = "withdrawn"

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from opero.limits.waiting import GateQueue
+    from .gate import GateQueue
 
 ATTEMPT, SLEEP, WAIT, RAISE = range(4)
 

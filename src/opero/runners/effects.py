@@ -47,10 +47,29 @@ if TYPE_CHECKING:
 
 RUN, ASK, BELL, REST = range(4, 8)
 
-__all__ = ["ASK", "ATTEMPT", "BELL", "RAISE", "REST", "RUN", "SLEEP", "WAIT", "Raised", "Steps"]
+__all__ = [
+    "ASK",
+    "ATTEMPT",
+    "BELL",
+    "RAISE",
+    "REST",
+    "RUN",
+    "SLEEP",
+    "WAIT",
+    "Raised",
+    "Steps",
+    "answer_of",
+]
 
 Steps = Generator["tuple[Any, ...]", "Any", "Any"]
 """A policy: it yields effects, and returns a value or `Raised`."""
+
+
+def answer_of(answer: Any) -> Any:
+    """Return what a store has answered; raise what it has failed with."""
+    if type(answer) is Raised:
+        raise answer.error
+    return answer
 
 
 class Raised:

@@ -10,17 +10,19 @@ The store's own clock may jump. Set forward, it ends leases early: a call may th
 back, it lets a dead holder's lease live on: so those who wait go by their own monotonic clock, and
 seize a lease whose mark has not changed for `SECONDS` and a little more.
 
-Each operation is a generator that yields what to ask a backend, for threads and tasks alike, mostly
-one `swap`. A holder that does not know its present mark guesses the first one; if that was wrong,
-the answer says what the mark is, and the second `swap` is right.
+Each operation is a generator that says by effects what to ask a backend (`runners/effects.py`), for
+threads and tasks alike: mostly one `swap`. `store` is who answers for the backend. A holder that
+does not know its present mark guesses the first one; if that was wrong, the answer says what the
+mark is, and the second `swap` is right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from opero.real_time import monotonic
+from opero.runners.effects import ASK, answer_of
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""
@@ -35,45 +37,43 @@ _FIRST_PAUSE = 0.002
 _LAST_PAUSE = 0.05
 
 _T = TypeVar("_T")
+Steps = Generator[tuple[Any, ...], Any, _T]
+"""An operation: yields effects, all of them `ASK`, and returns its result."""
 
 
-class Ask(NamedTuple):
-    """Something to ask a backend: the name of a primitive, and its arguments."""
-
-    operation: str
-    arguments: tuple[Any, ...]
-
-
-Steps = Generator[Ask, Any, _T]
-"""An operation: yields what to ask, is sent the answers, returns its result."""
-
-
-def take(name: str, token: str, seconds: float) -> Steps[str | None]:
+def take(store: object, name: str, token: str, seconds: float) -> Steps[str | None]:
     """Take the lease of an entry for `seconds`.
 
     Returns:
         None if it is now held by `token`; else the mark of who holds it.
     """
     mark = _encode(first_mark(token))
-    found, _ = yield Ask("swap", (lease_of(name), None, mark, seconds))
+    found, _ = answer_of((yield ASK, store, "swap", (lease_of(name), None, mark, seconds)))
     return _decode(found)
 
 
-def get_and_take(name: str, token: str, seconds: float) -> Steps[tuple[bytes | None, str | None]]:
+def get_and_take(
+    store: object, name: str, token: str, seconds: float
+) -> Steps[tuple[bytes | None, str | None]]:
     """Return the entry; if there is none, take its lease, in one step.
 
     Returns:
         The entry or None, and what `take` returned or None.
     """
     mark = _encode(first_mark(token))
-    found, entry = yield Ask("swap", (lease_of(name), None, mark, seconds, name))
+    found, entry = answer_of(
+        (yield ASK, store, "swap", (lease_of(name), None, mark, seconds, name))
+    )
     return entry, None if entry is not None else _decode(found)
 
 
-def renew(name: str, token: str, seconds: float, mark: str | None) -> Steps[str | None]:
+def renew(
+    store: object, name: str, token: str, seconds: float, mark: str | None
+) -> Steps[str | None]:
     """Hold the lease for `seconds` from now.
 
     Args:
+        store: Answers.
         name: The entry.
         token: The holder.
         seconds: How long.
@@ -85,7 +85,9 @@ def renew(name: str, token: str, seconds: float, mark: str | None) -> Steps[str 
     while True:
         known = mark or first_mark(token)
         new = _next_mark(known)
-        found, _ = yield Ask("swap", (lease_of(name), _encode(known), _encode(new), seconds))
+        found, _ = answer_of(
+            (yield ASK, store, "swap", (lease_of(name), _encode(known), _encode(new), seconds))
+        )
         mark = _decode(found)
         if mark == known:
             return new
@@ -93,22 +95,25 @@ def renew(name: str, token: str, seconds: float, mark: str | None) -> Steps[str 
             return None
 
 
-def release(name: str, token: str, mark: str | None) -> Steps[bool]:
+def release(store: object, name: str, token: str, mark: str | None) -> Steps[bool]:
     """Give the lease back, if `token` holds it; the arguments are those of `renew`."""
-    return (yield from _give_up(name, token, mark, None))
+    return (yield from _give_up(store, name, token, mark, None))
 
 
-def seize(name: str, token: str, seconds: float, mark: str) -> Steps[bool]:
+def seize(store: object, name: str, token: str, seconds: float, mark: str) -> Steps[bool]:
     """Take the lease from a holder whose mark is still `mark`; return whether it was."""
     new = _encode(first_mark(token))
-    found, _ = yield Ask("swap", (lease_of(name), _encode(mark), new, seconds))
+    found, _ = answer_of((yield ASK, store, "swap", (lease_of(name), _encode(mark), new, seconds)))
     return bool(_decode(found) == mark)
 
 
-def settle(name: str, token: str, data: bytes, ttl: float | None, mark: str | None) -> Steps[bool]:
+def settle(
+    store: object, name: str, token: str, data: bytes, ttl: float | None, mark: str | None
+) -> Steps[bool]:
     """Store the entry and give the lease back in one step, if `token` still holds it.
 
     Args:
+        store: Answers.
         name: The entry's name.
         token: The holder.
         data: The entry.
@@ -118,13 +123,15 @@ def settle(name: str, token: str, data: bytes, ttl: float | None, mark: str | No
     Returns:
         Whether it was stored.
     """
-    return (yield from _give_up(name, token, mark, (name, data, ttl)))
+    return (yield from _give_up(store, name, token, mark, (name, data, ttl)))
 
 
-def _give_up(name: str, token: str, mark: str | None, along: Any) -> Steps[bool]:
+def _give_up(store: object, name: str, token: str, mark: str | None, along: Any) -> Steps[bool]:
     while True:
         known = mark or first_mark(token)
-        found, _ = yield Ask("swap", (lease_of(name), _encode(known), None, None, None, along))
+        found, _ = answer_of(
+            (yield ASK, store, "swap", (lease_of(name), _encode(known), None, None, None, along))
+        )
         mark = _decode(found)
         if mark == known:
             return True

@@ -4,18 +4,21 @@
     AsyncOperations(backend)    for tasks of an event loop
 
 Where one question to the backend is enough, the two classes ask it. Where it takes several, or a
-look at the answer, it is written once as a generator, here or in `leases`: it yields what to ask,
-is sent the answer, and returns the result.
+look at the answer, it is written once as a generator, here or in `leases`, which says by effects
+what to ask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from opero.runners import sync
+from opero.runners.effects import ASK, answer_of
 
 from . import leases
 from .backends import AsyncBackend, Backend
-from .leases import LEASE, Ask, Steps, lease_of
+from .leases import LEASE, Steps, lease_of
 
 FOREVER = 1e10
 """A time to live of so many seconds, three hundred years, is for ever."""
@@ -23,7 +26,7 @@ FOREVER = 1e10
 _T = TypeVar("_T")
 
 
-def clear(prefix: str) -> Steps[int]:
+def clear(store: object, prefix: str) -> Steps[int]:
     """Remove every entry and lease whose name begins with `prefix`; return how many entries.
 
     All leases go first, so that no run that is under way stores its value behind the second scan.
@@ -32,20 +35,22 @@ def clear(prefix: str) -> Steps[int]:
     for of_leases in (True, False):
         after: str | None = ""
         while after is not None:
-            names, after = yield Ask("scan", (prefix, LEASE if of_leases else "", after))
+            names, after = answer_of(
+                (yield ASK, store, "scan", (prefix, LEASE if of_leases else "", after))
+            )
             names = [name for name in names if name.endswith(LEASE) == of_leases]
             if names:
-                there = yield Ask("delete", (names,))
+                there = answer_of((yield ASK, store, "delete", (names,)))
                 removed += 0 if of_leases else sum(there)
     return removed
 
 
-def count(prefix: str) -> Steps[int]:
+def count(store: object, prefix: str) -> Steps[int]:
     """Return how many entries have names that begin with `prefix`."""
     found: set[str] = set()  # a scan may name one twice
     after: str | None = ""
     while after is not None:
-        names, after = yield Ask("scan", (prefix, "", after))
+        names, after = answer_of((yield ASK, store, "scan", (prefix, "", after)))
         found.update(name for name in names if not name.endswith(LEASE))
     return len(found)
 
@@ -93,52 +98,51 @@ class Operations:
         It goes in steps, and others can use the store meanwhile. Runs that were under way when it
         began do not settle.
         """
-        return self._take_steps(clear(prefix))
+        return self._drive(clear(self, prefix))
 
     def count(self, prefix: str) -> int:
         """Return how many entries have names that begin with `prefix`."""
-        return self._take_steps(count(prefix))
+        return self._drive(count(self, prefix))
 
     def take(self, name: str, token: str, seconds: float) -> str | None:
         """As `leases.take`."""
-        return self._take_steps(leases.take(name, token, seconds))
+        return self._drive(leases.take(self, name, token, seconds))
 
     def get_and_take(
         self, name: str, token: str, seconds: float
     ) -> tuple[bytes | None, str | None]:
         """As `leases.get_and_take`."""
-        return self._take_steps(leases.get_and_take(name, token, seconds))
+        return self._drive(leases.get_and_take(self, name, token, seconds))
 
     def renew(self, name: str, token: str, seconds: float, mark: str | None = None) -> str | None:
         """As `leases.renew`."""
-        return self._take_steps(leases.renew(name, token, seconds, mark))
+        return self._drive(leases.renew(self, name, token, seconds, mark))
 
     def release(self, name: str, token: str, mark: str | None = None) -> None:
         """As `leases.release`."""
-        self._take_steps(leases.release(name, token, mark))
+        self._drive(leases.release(self, name, token, mark))
 
     def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
         """As `leases.seize`."""
-        return self._take_steps(leases.seize(name, token, seconds, mark))
+        return self._drive(leases.seize(self, name, token, seconds, mark))
 
     def settle(
         self, name: str, token: str, data: bytes, ttl: float | None, mark: str | None = None
     ) -> bool:
         """As `leases.settle`."""
-        return self._take_steps(leases.settle(name, token, data, lifetime(ttl), mark))
+        return self._drive(leases.settle(self, name, token, data, lifetime(ttl), mark))
 
     def close(self) -> None:
         """Close what the backend has open; it opens again what it needs."""
         self._backend.close()
 
-    def _take_steps(self, steps: Steps[_T]) -> _T:
-        backend = self._backend
-        try:
-            ask = next(steps)
-            while True:
-                ask = steps.send(getattr(backend, ask.operation)(*ask.arguments))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    def ask(self, primitive: str, *arguments: Any) -> Any:
+        """Ask the backend something."""
+        return getattr(self._backend, primitive)(*arguments)
+
+    def _drive(self, steps: Steps[_T]) -> _T:
+        result: _T = sync.drive(steps)
+        return result
 
 
 class AsyncOperations:
@@ -173,54 +177,55 @@ class AsyncOperations:
 
     async def clear(self, prefix: str) -> int:
         """As `Operations.clear`."""
-        return await self._take_steps(clear(prefix))
+        return await self._drive(clear(self, prefix))
 
     async def count(self, prefix: str) -> int:
         """As `Operations.count`."""
-        return await self._take_steps(count(prefix))
+        return await self._drive(count(self, prefix))
 
     async def take(self, name: str, token: str, seconds: float) -> str | None:
         """As `leases.take`."""
-        return await self._take_steps(leases.take(name, token, seconds))
+        return await self._drive(leases.take(self, name, token, seconds))
 
     async def get_and_take(
         self, name: str, token: str, seconds: float
     ) -> tuple[bytes | None, str | None]:
         """As `leases.get_and_take`."""
-        return await self._take_steps(leases.get_and_take(name, token, seconds))
+        return await self._drive(leases.get_and_take(self, name, token, seconds))
 
     async def renew(
         self, name: str, token: str, seconds: float, mark: str | None = None
     ) -> str | None:
         """As `leases.renew`."""
-        return await self._take_steps(leases.renew(name, token, seconds, mark))
+        return await self._drive(leases.renew(self, name, token, seconds, mark))
 
     async def release(self, name: str, token: str, mark: str | None = None) -> None:
         """As `leases.release`."""
-        await self._take_steps(leases.release(name, token, mark))
+        await self._drive(leases.release(self, name, token, mark))
 
     async def seize(self, name: str, token: str, seconds: float, mark: str) -> bool:
         """As `leases.seize`."""
-        return await self._take_steps(leases.seize(name, token, seconds, mark))
+        return await self._drive(leases.seize(self, name, token, seconds, mark))
 
     async def settle(
         self, name: str, token: str, data: bytes, ttl: float | None, mark: str | None = None
     ) -> bool:
         """As `leases.settle`."""
-        return await self._take_steps(leases.settle(name, token, data, lifetime(ttl), mark))
+        return await self._drive(leases.settle(self, name, token, data, lifetime(ttl), mark))
 
     async def close(self) -> None:
         """As `Operations.close`."""
         await self._backend.close()
 
-    async def _take_steps(self, steps: Steps[_T]) -> _T:
-        backend = self._backend
-        try:
-            ask = next(steps)
-            while True:
-                ask = steps.send(await getattr(backend, ask.operation)(*ask.arguments))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    async def ask_async(self, primitive: str, *arguments: Any) -> Any:
+        """Ask the backend something."""
+        return await getattr(self._backend, primitive)(*arguments)
+
+    async def _drive(self, steps: Steps[_T]) -> _T:
+        from opero.runners import aio  # threads do without asyncio
+
+        result: _T = await aio.drive(steps)
+        return result
 
 
 def lifetime(ttl: float | None) -> float | None:

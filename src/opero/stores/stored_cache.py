@@ -26,7 +26,7 @@ from opero.exceptions import CacheKeyError, OperoError
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
 from opero.real_time import monotonic, monotonic_ns
-from opero.runners.effects import ASK, RUN, SLEEP, Raised
+from opero.runners.effects import ASK, RUN, SLEEP, Raised, answer_of
 
 from . import leases
 from .open_store import OpenStore
@@ -268,7 +268,7 @@ class StoredCache:
 
     def look(self, key: Any) -> Steps:
         """Look for an entry; return it, or None."""
-        data = _answer((yield ASK, self, "get", (key.name,)))
+        data = answer_of((yield ASK, self, "get", (key.name,)))
         return self.open_signed(key, data)
 
     def run(
@@ -333,15 +333,15 @@ class StoredCache:
         try:
             while True:
                 if stale is None:
-                    data, mark = _answer((yield ASK, self, "get_and_take", lease))
+                    data, mark = answer_of((yield ASK, self, "get_and_take", lease))
                     entry = self.open_signed(key, data)
                     if entry is not None and self.is_fresh(entry, call.clock):
                         asking = False
                         return Claim(True, entry.value, None, None)
                     if data is not None:  # it is there, but not to be used
-                        mark = _answer((yield ASK, self, "take", lease))
+                        mark = answer_of((yield ASK, self, "take", lease))
                 else:
-                    mark = _answer((yield ASK, self, "take", lease))
+                    mark = answer_of((yield ASK, self, "take", lease))
                 asking = mark is None
                 if mark is None:
                     break
@@ -355,7 +355,7 @@ class StoredCache:
                     watch = leases.LeaseWatch(mark)
                 elif watch.is_dead(mark):
                     asking = True
-                    if _answer((yield ASK, self, "seize", (*lease, mark))):
+                    if answer_of((yield ASK, self, "seize", (*lease, mark))):
                         break
                 if deadline != NEVER and call.clock.now() >= deadline:
                     raise too_late(call, None, "another process's run of it takes longer")
@@ -383,7 +383,7 @@ class StoredCache:
         if data is None:
             return
         mark = renewer.let_go(claim.token)
-        _answer((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
+        answer_of((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
 
     def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
         """Tell whether an outdated value is served for a failed run, and say so in the log."""
@@ -533,10 +533,3 @@ class StoredCache:
     def ground(self, full: bytes | None) -> None:
         """Keep the run of one key, or of all (None), from being joined or stored."""
         raise NotImplementedError
-
-
-def _answer(answer: Any) -> Any:
-    """Return what the store has answered, or raise what says that it could not."""
-    if type(answer) is Raised:
-        raise answer.error
-    return answer
