@@ -16,8 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Any, Protocol
 
+    class Standby(Protocol):
+        """A place before a gate for somebody who does not wait but comes back to look.
+
+        Attributes:
+            gate: The gate.
+        """
+
+        gate: Gate
+
+        def enter(self, now: int) -> int:
+            """Pass the gate if it lets one in; return 0, else nanoseconds until it might."""
+
+        def withdraw(self) -> None:
+            """Let others in: nobody here waits for the gate any more."""
+
     class GateQueue(Protocol):
-        """Where one waits for a gate, as far as a call knows it (see `opero.limits.waiting`).
+        """Those who wait for one gate (see `opero.limits`).
 
         Attributes:
             gate: What a call asks before it waits.
@@ -28,7 +43,24 @@ if TYPE_CHECKING:
         awaited: str
 
         def steps(self, deadline: int, weight: int) -> Generator[Any, Any, Any]:
-            """Wait, by effects, until the gate lets one in, unless that would be too late."""
+            """Wait, by effects, until the gate lets one in, unless that would be too late.
+
+            Args:
+                deadline: The latest time, in nanoseconds of opero's clock.
+                weight: How many permits to get at once.
+
+            Returns:
+                Nanoseconds waited, or -1 if it would be after `deadline`.
+            """
+
+        def standby(self) -> Standby:
+            """Return a place for a scheduler, whose gate all its workers share."""
+
+        def standby_alone(self) -> Standby:
+            """Return a place before a gate of the same settings, for one worker alone."""
+
+        def after_fork(self) -> None:
+            """Forget, in a child process, those who wait in the parent."""
 
 
 WITHDRAWN = "withdrawn"

@@ -8,9 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opero.core.gate import GateQueue
     from opero.options import CallOptions
-
-    from .waiting import GateQueue
 
 
 def gates_of(plan: CallOptions) -> tuple[GateQueue, ...]:

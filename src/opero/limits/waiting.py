@@ -1,12 +1,11 @@
-"""Waiting for a gate: what a queue of waiters is, and a standby, whatever gate they wait for.
+"""Waiting for a gate, whatever gate it is.
 
-    GateQueue    threads and tasks wait in it, each until the gate lets it in
-    Standby      a scheduler's place before a gate: it does not wait, it comes back to look
+    PollingQueue    threads and tasks wait in it, each until the gate lets it in
+    Standby         a scheduler's place before a gate: it does not wait, it comes back to look
 
-A queue says by effects how to wait (`runners/effects.py`), so threads and tasks can wait alike.
-
-A gate whose waiters take turns has a queue of its own, as `RateLimiter` does. Any other gets a
-`PollingQueue`.
+A queue (`GateQueue` of `core/gate.py`) says by effects how to wait (`runners/effects.py`), so
+threads and tasks can wait alike. A gate whose waiters take turns has a queue of its own, as
+`RateLimiter` does; any other gets a `PollingQueue`.
 """
 
 from __future__ import annotations
@@ -15,45 +14,9 @@ from opero.runners.effects import SLEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from opero.core.clock import Clock
     from opero.core.gate import Gate
     from opero.runners.effects import Steps
-else:
-    Protocol = object
-
-
-class GateQueue(Protocol):
-    """Those who wait for one gate.
-
-    Attributes:
-        gate: What a call asks before it waits.
-        awaited: What one waits for, as a message names it.
-    """
-
-    gate: Gate
-    awaited: str
-
-    def steps(self, deadline: int, weight: int) -> Steps:
-        """Wait until the gate lets one in, unless that would be too late.
-
-        Args:
-            deadline: The latest time, in nanoseconds of opero's clock.
-            weight: How many permits to get at once.
-
-        Returns:
-            Nanoseconds waited, or -1 if it would be after `deadline`.
-        """
-
-    def standby(self) -> Standby:
-        """Return a place for a scheduler, whose gate all its workers share."""
-
-    def standby_alone(self) -> Standby:
-        """Return a place before a gate of the same settings, for one worker alone."""
-
-    def after_fork(self) -> None:
-        """Forget, in a child process, those who wait in the parent."""
 
 
 class Standby:

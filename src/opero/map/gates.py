@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from opero.core.clock import Clock
-    from opero.limits.waiting import GateQueue, Standby
+    from opero.core.gate import GateQueue, Standby
 
 
 class MapGates:

@@ -15,6 +15,10 @@ from .gates import MapGates
 from .options import MapOptions
 from .scheduler import Scheduler
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.state import State
+
 _AIM = 8_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
@@ -118,7 +122,7 @@ class Map:
     awaited = False
     maps = True
 
-    def __init__(self, call: Any, plan: MapOptions, decorate: Callable[..., Any]) -> None:
+    def __init__(self, call: State, plan: MapOptions, decorate: Callable[..., Any]) -> None:
         """Know how the items of a map are attempted.
 
         Args:

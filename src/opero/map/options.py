@@ -15,6 +15,10 @@ from opero.limits import RateLimiter
 from opero.options import Reading
 from opero.options.checks import shown
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.state import State
+
 
 @dataclass(frozen=True)
 class MapOptions:
@@ -104,7 +108,7 @@ def _warn_of_the_total(rate: float, workers: int | None) -> None:
     )
 
 
-def check_function(plan: MapOptions, call: Any, signature: inspect.Signature | None) -> None:
+def check_function(plan: MapOptions, call: State, signature: inspect.Signature | None) -> None:
     """Check that a function can be mapped so.
 
     Args:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, cast
 
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
@@ -29,6 +29,12 @@ from opero.exceptions import AttemptTimeout
 from .gates import MapGates
 from .sharing import SharedRun, SharedRuns
 from .tracebacks import without_top
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.fallback import Fallback
+    from opero.core.state import State
+    from opero.stores.stored_cache import StoredCache
 
 NOTHING: Any = object()
 """Stands in a list of results where there is none."""
@@ -131,7 +137,7 @@ class Scheduler:
 
     def __init__(
         self,
-        call: Any,
+        call: State,
         shared: dict[str, Any],
         sizer: Any,
         window: int,
@@ -158,8 +164,11 @@ class Scheduler:
         cached = self._stored or call.store is not None
         self._careful = cached or call.fallback is not None
         # an attempt gets a copy of the list that holds its fallback values: the item, or another
-        named = call.fallback is not None and call.fallback.listed is None
-        self._copies = named and call.fallback.position == 0
+        fallback = call.fallback
+        named = fallback is not None and fallback.listed is None
+        self._copies = fallback is not None and named and fallback.position == 0
+        self._fallback = cast("Fallback", fallback)  # looked at only if there is one
+        self._values = cast("StoredCache", call.stored_cache)  # as this is
         self._lends = named and not self._copies
         self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
@@ -227,12 +236,12 @@ class Scheduler:
             some = offsets[first : first + size]
             items = [values[offset] for offset in some]
             if self._copies:
-                items = [self.call.fallback.choice(item, 0) for item in items]
+                items = [self._fallback.choice(item, 0) for item in items]
             self._line.append(Job(span, some, items, None))
 
     def _lend(self, span: Span, offset: int) -> bool:
         """Put an item in line with a copy of the list that holds its values, if there is one."""
-        fallback = self.call.fallback
+        fallback = self._fallback
         args = (span.values[offset],)
         given = fallback.given(args, self.shared)
         first = fallback.choice(given, 0)
@@ -275,11 +284,11 @@ class Scheduler:
             return True
         stored = None
         if self._stored:
-            store, (stored, entry) = call.stored_cache, known[offset]
+            stored, entry = known[offset]
             if isinstance(stored, Exception):
                 raise stored
             key = stored.full
-            fresh = entry is not None and store.is_fresh(entry, call.clock)
+            fresh = entry is not None and self._values.is_fresh(entry, call.clock)
         else:
             store, key = call.locate(args, self.shared)
             entry = store.find(key)
@@ -294,7 +303,7 @@ class Scheduler:
         if call.events.heeded:
             call.events.miss(call)
         if not self._stored:
-            key = call.binding.freezer.keep(key)
+            key = call.lasting(key)
         run = self._runs.find(key)
         if run is not None:
             run.followers.append((span, offset))
@@ -461,6 +470,7 @@ class Scheduler:
         failed = dict(failures)
         for place, value in enumerate(results):
             if place not in failed:
+                error: BaseException | None
                 try:
                     error = self.call.policy.rejection(value)
                 except Exception as broken:  # noqa: BLE001 - the user's; it is this item's alone
@@ -544,7 +554,7 @@ class Scheduler:
         run = self._leaders.pop((id(span), offset), None)
         served = False
         if failed and run is not None and run.stale is not None:
-            served = self.call.stored_cache.serves_stale(self.call, run.stale, outcome)
+            served = self._values.serves_stale(self.call, run.stale, outcome)
             if served:
                 outcome, failed = run.stale.value, False
         self._place(span, offset, outcome, failed)

@@ -15,6 +15,10 @@ from typing import Any
 
 from opero import hotpath
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.state import State
+
 _OURS = 0
 """No thread has this identifier: it marks the flights that maps have noted."""
 
@@ -62,7 +66,7 @@ class SharedRuns:
         kept: The stored keys of values that are to be stored outside the process, and the values.
     """
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: State) -> None:
         """Begin without any.
 
         Args:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from .tracebacks import without_top
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.state import State
+    from opero.stores.stored_cache import StoredCache
 
 
 class StoredItems:
     """What a map asks of the store; `look` and `keep` wait for it, for a bounded time."""
 
-    def __init__(self, call: Any, shared: dict[str, Any]) -> None:
+    def __init__(self, call: State, shared: dict[str, Any]) -> None:
         """Know whose values they are.
 
         Args:
@@ -18,6 +23,7 @@ class StoredItems:
             shared: The keyword arguments that every item's call gets.
         """
         self._call = call
+        self._values = cast("StoredCache", call.stored_cache)
         self._shared = shared
 
     def keys(self, values: list[Any]) -> list[Any]:
@@ -34,15 +40,15 @@ class StoredItems:
             Each of them with its entry; None without one.
         """
         good = [key for key in keys if not isinstance(key, Exception)]
-        found = iter(self._call.stored_cache.find_many(good) if good else ())
+        found = iter(self._values.find_many(good) if good else ())
         return [(key, None if isinstance(key, Exception) else next(found)) for key in keys]
 
     def keep(self, pairs: list[tuple[Any, Any]]) -> None:
         """Store values under their keys."""
-        self._call.stored_cache.put_many(pairs, self._call.clock)
+        self._values.put_many(pairs, self._call.clock)
 
     def _key(self, value: Any) -> Any:
         try:
-            return self._call.stored_cache.key(self._call, (value,), self._shared)
+            return self._values.key(self._call, (value,), self._shared)
         except Exception as error:  # noqa: BLE001 - `cache_key` may raise anything
             return without_top(error)

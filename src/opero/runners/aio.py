@@ -20,6 +20,8 @@ from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from opero.core.call import AsyncCall
+
     from .effects import Steps
 
 AGAIN: Any = object()
@@ -34,7 +36,7 @@ async def ready(value: Any) -> Any:
     return value
 
 
-async def guard(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def guard(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Make the first attempt, and go on only if it fails."""
     error: BaseException | None
     try:
@@ -49,7 +51,7 @@ async def guard(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         error = None
 
 
-async def guard_one(call: Any, func: Any, value: Any) -> Any:
+async def guard_one(call: AsyncCall, func: Any, value: Any) -> Any:
     """Do what `guard` does for a call with one argument, by position: the commonest and fastest."""
     error: BaseException | None
     try:
@@ -65,7 +67,7 @@ async def guard_one(call: Any, func: Any, value: Any) -> Any:
 
 
 async def run(
-    call: Any,
+    call: AsyncCall,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     flight: TaskFlight | None = None,
@@ -315,14 +317,14 @@ class TaskFlight:
             outer = outer[1]
         _lineage.set((self, outer))
 
-    async def lead(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def lead(self, call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the call; this is the task's coroutine."""
         self.enter()
         return await run(call, args, kwargs, self)
 
     async def lead_and_store(
         self,
-        call: Any,
+        call: AsyncCall,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         store: Any,
@@ -353,7 +355,7 @@ class TaskFlight:
                 todo.extend(flight.awaits)
         return False
 
-    async def join(self, call: Any, deadline: int, leads: bool = True) -> Any:
+    async def join(self, call: AsyncCall, deadline: int, leads: bool = True) -> Any:
         """Wait for the run and share its outcome.
 
         Args:
@@ -454,7 +456,7 @@ async def _wait(task: asyncio.Task[Any], clock: Any, deadline: int) -> None:
             clock.move_to(deadline)
 
 
-async def run_until(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def run_until(call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a call that is not cached under a deadline."""
     deadline = call.clock.now() + call.timeout
     flight = TaskFlight(deadline)
@@ -463,7 +465,7 @@ async def run_until(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 async def share(
-    call: Any, store: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    call: AsyncCall, store: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run a call whose value is not cached in memory, or join the run that is under way."""
 
@@ -477,7 +479,7 @@ async def share(
 
 
 async def fly(
-    call: Any,
+    call: AsyncCall,
     flights: Any,
     key: Any,
     args: tuple[Any, ...],

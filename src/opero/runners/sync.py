@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opero.core.call import Call
+
     from .effects import Steps
 
 _GLANCE = 0.5
@@ -40,7 +42,7 @@ forks.register("followers", after_in_child=_waiting.clear)
 
 
 def run(
-    call: Any,
+    call: Call,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     deadline: int = NEVER,
@@ -179,7 +181,7 @@ def sleep(clock: Any, delay: int) -> int:
 
 
 def follow(
-    call: Any,
+    call: Call,
     store: Any,
     key: Any,
     flight: Any,

@@ -10,11 +10,15 @@ from opero.runners import aio
 
 from .stored_cache import Miss, StoredCache, Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.call import AsyncCall
+
 
 class AsyncStoredCache(StoredCache):
     """The stored values of a coroutine function; `flights` are by event loop, and then by key."""
 
-    async def recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def recall(self, call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call from the store, or run it.
 
         Args:
@@ -44,7 +48,7 @@ class AsyncStoredCache(StoredCache):
                 return found.value
             raise
 
-    async def _run(self, call: Any, miss: Miss, flight: Any, table: Any) -> Any:
+    async def _run(self, call: AsyncCall, miss: Miss, flight: Any, table: Any) -> Any:
         """Run the call in a task, which is cut when the time of its last caller is over."""
 
         def is_listed() -> bool:

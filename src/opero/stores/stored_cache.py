@@ -31,12 +31,15 @@ from opero.runners.effects import ASK, RUN, SLEEP, Raised, answer_of
 from . import leases
 from .open_store import OpenStore
 from .renewer import renewer
-from .signing import Forged, NotEncodable, Signer
+from .signing import Forged, NotEncodable, Signed, Signer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from opero.core.canonical import Canonical, StoredKey
+    from opero.core.events import Events
+    from opero.core.state import State
     from opero.runners.effects import Steps
 
 _REAL = Clock()
@@ -68,10 +71,10 @@ class Miss(NamedTuple):
         reachable: Whether the store has answered.
     """
 
-    key: Any
+    key: StoredKey
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    found: Any
+    found: Signed | None
     reachable: bool
 
 
@@ -88,7 +91,7 @@ class Claim(NamedTuple):
     known: bool
     value: Any
     token: str | None
-    stale: Any
+    stale: Signed | None
 
 
 class StoredCache:
@@ -101,7 +104,7 @@ class StoredCache:
     """
 
     def __init__(
-        self, name: str, events: Any, canonical: Any, store: OpenStore, signer: Signer
+        self, name: str, events: Events, canonical: Canonical, store: OpenStore, signer: Signer
     ) -> None:
         """Know where values are kept, and how they are signed.
 
@@ -155,7 +158,7 @@ class StoredCache:
 
     # --- keys -----------------------------------------------------------------------------------
 
-    def key(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def key(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StoredKey:
         """Return the stored key of a call.
 
         Raises:
@@ -164,14 +167,15 @@ class StoredCache:
         binding = call.binding
         if call.cache_key is not None:
             return self.key_of((call.cache_key(*args, **kwargs),), ("the result of cache_key",))
+        assert binding is not None
         arguments = binding.arguments(args, kwargs)
-        names = binding.names
+        names: Sequence[str] = binding.names
         if not binding.plain:
             more = range(len(names), len(arguments))
             names = [*names, *(binding.extra(at) for at in more)]
         return self.key_of(arguments, names)
 
-    def key_of(self, arguments: Any, names: Any = ()) -> Any:
+    def key_of(self, arguments: Sequence[Any], names: Sequence[str] = ()) -> StoredKey:
         """Return the stored key of some values."""
         try:
             return self.canonical.stored_key(
@@ -182,11 +186,11 @@ class StoredCache:
 
     # --- entries --------------------------------------------------------------------------------
 
-    def wall(self, clock: Any) -> float:
+    def wall(self, clock: Clock) -> float:
         """Return the time of day in seconds, moved as tests have moved `clock`."""
         return time.time() + float(clock.now() - monotonic_ns()) / 1e9
 
-    def open_signed(self, key: Any, data: bytes | None) -> Any:
+    def open_signed(self, key: StoredKey, data: bytes | None) -> Signed | None:
         """Open an entry; None if there is none that can be trusted."""
         if data is None:
             return None
@@ -201,7 +205,7 @@ class StoredCache:
             )
             return None
 
-    def signed(self, key: Any, value: Any, clock: Any, took: float) -> bytes | None:
+    def signed(self, key: StoredKey, value: Any, clock: Clock, took: float) -> bytes | None:
         """Sign a value; None if it cannot be, which is said once."""
         until = math.inf if self.ttl is None else self.wall(clock) + self.ttl
         try:
@@ -225,7 +229,7 @@ class StoredCache:
         """Return for how many seconds the store is to keep an entry."""
         return None if self.ttl is None else self.ttl + self.allowance
 
-    def is_fresh(self, found: Any, clock: Any) -> bool:
+    def is_fresh(self, found: Signed, clock: Clock) -> bool:
         """Return whether an entry still counts.
 
         One that would count for longer than a new one was made before the clock was set back, or
@@ -234,8 +238,8 @@ class StoredCache:
         left = found.fresh_until - self.wall(clock)
         return bool(left > 0.0 and (self.ttl is None or left <= self.ttl + _SKEW))
 
-    def hits(self, call: Any, found: Any) -> bool:
-        """Tell whether an entry, or None, answers a call, which need not renew it; count that."""
+    def hits(self, call: State, found: Signed | None) -> bool:
+        """Return whether an entry, or None, answers a call, which need not renew it; count that."""
         if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
             call.add("misses", 1)
             if call.events.heeded:
@@ -246,14 +250,14 @@ class StoredCache:
             call.events.hit(call)
         return True
 
-    def is_usable(self, found: Any, clock: Any) -> bool:
+    def is_usable(self, found: Signed, clock: Clock) -> bool:
         """Return whether an entry may be served if there is nothing better."""
         left = found.fresh_until - self.wall(clock)
         longest = math.inf if self.ttl is None else self.ttl + _SKEW
         return bool(-self.allowance < left <= longest)
 
-    def is_due(self, found: Any, clock: Any) -> bool:
-        """Tell whether this caller shall renew an entry before it is outdated.
+    def is_due(self, found: Signed, clock: Clock) -> bool:
+        """Return whether this caller shall renew an entry before it is outdated.
 
         The nearer its end and the dearer its making, the likelier; with `cache_stale` only.
         Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
@@ -266,13 +270,13 @@ class StoredCache:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def look(self, key: Any) -> Steps:
+    def look(self, key: StoredKey) -> Steps:
         """Look for an entry; return it, or None."""
         data = answer_of((yield ASK, self, "get", (key.name,)))
         return self.open_signed(key, data)
 
     def run(
-        self, call: Any, miss: Miss, deadline: int, flight: Any, is_listed: Callable[[], bool]
+        self, call: State, miss: Miss, deadline: int, flight: Any, is_listed: Callable[[], bool]
     ) -> Steps:
         """Run a call whose value is missing and store it, unless another process does.
 
@@ -300,8 +304,9 @@ class StoredCache:
             begun = monotonic()
             outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight)
             if type(outcome) is Raised:
-                if self.serves_stale(call, claim.stale, outcome.error):
-                    return claim.stale.value
+                stale = claim.stale
+                if stale is not None and self.serves_stale(call, stale, outcome.error):
+                    return stale.value
                 return outcome
             if claim.token is not None and is_listed():
                 try:
@@ -312,7 +317,9 @@ class StoredCache:
         finally:
             renewer.abandon(token)
 
-    def begin(self, call: Any, key: Any, found: Any, deadline: int, token: str) -> Steps:
+    def begin(
+        self, call: State, key: StoredKey, found: Signed | None, deadline: int, token: str
+    ) -> Steps:
         """Become the one who runs, or wait for the process that does.
 
         Args:
@@ -368,7 +375,7 @@ class StoredCache:
                 renewer.give_back(self.store.operations, key.name, token)
         return Claim(False, None, token, stale)
 
-    def finish(self, call: Any, key: Any, claim: Claim, value: Any, took: float) -> Steps:
+    def finish(self, call: State, key: StoredKey, claim: Claim, value: Any, took: float) -> Steps:
         """Store what a run has returned, and give its lease back.
 
         Args:
@@ -385,8 +392,8 @@ class StoredCache:
         mark = renewer.let_go(claim.token)
         answer_of((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
 
-    def serves_stale(self, call: Any, stale: Any, error: BaseException) -> bool:
-        """Tell whether an outdated value is served for a failed run, and say so in the log."""
+    def serves_stale(self, call: State, stale: Signed | None, error: BaseException) -> bool:
+        """Return whether an outdated value is served for a failed run, and say so in the log."""
         if stale is None or not isinstance(error, Exception) or is_never_failure(error):
             return False
         if not self.is_usable(stale, call.clock):
@@ -441,7 +448,7 @@ class StoredCache:
         self.worked(operation)
         return answer
 
-    def find_many(self, keys: list[Any]) -> list[Any]:
+    def find_many(self, keys: list[StoredKey]) -> list[Signed | None]:
         """Look for many entries at once; None for each that is not there, or out of reach."""
         try:
             found = self.ask("get_many", [key.name for key in keys])
@@ -449,7 +456,7 @@ class StoredCache:
             return [None] * len(keys)
         return [self.open_signed(key, data) for key, data in zip(keys, found, strict=True)]
 
-    def put_many(self, pairs: list[tuple[Any, Any]], clock: Any) -> None:
+    def put_many(self, pairs: list[tuple[StoredKey, Any]], clock: Clock) -> None:
         """Store many values at once, as far as they can be stored.
 
         Args:
@@ -490,16 +497,16 @@ class StoredCache:
         self._insist("clear", self.prefix)
         self.ground(None)  # one that has begun meanwhile may have found an old value
 
-    def invalidate(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Forget the value of one call; tell whether there was one.
+    def invalidate(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the value of one call; return whether there was one.
 
         Raises:
             OperoError: If the store is out of reach.
         """
         return self.forget(self.key(call, args, kwargs))
 
-    def forget(self, key: Any) -> bool:
-        """Forget the value of a key; tell whether there was one.
+    def forget(self, key: StoredKey) -> bool:
+        """Forget the value of a key; return whether there was one.
 
         Raises:
             OperoError: If the store is out of reach.

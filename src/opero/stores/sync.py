@@ -11,11 +11,15 @@ from opero.runners import sync
 
 from .stored_cache import Miss, StoredCache, Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.call import Call
+
 
 class SyncStoredCache(StoredCache):
     """The stored values of an ordinary function; `flights` are by full key."""
 
-    def recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def recall(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call from the store, or run it.
 
         Args:
@@ -35,7 +39,7 @@ class SyncStoredCache(StoredCache):
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         return self.lead(call, Miss(key, args, kwargs, found, reachable), deadline)
 
-    def lead(self, call: Any, miss: Miss, deadline: int) -> Any:
+    def lead(self, call: Call, miss: Miss, deadline: int) -> Any:
         """Run a call whose value is missing, or follow another thread that does."""
         full = miss.key.full
         flight: Flight | None = Flight(get_ident())
