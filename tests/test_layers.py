@@ -30,7 +30,17 @@ pytestmark = pytest.mark.once
 ROOT = Path(opero.__file__).parent
 
 LAYERS = (
-    ("event", "exceptions", "forks", "gil", "http_errors", "locks", "never_failures", "real_time"),
+    (
+        "event",
+        "exceptions",
+        "forks",
+        "gil",
+        "http_errors",
+        "identity",
+        "locks",
+        "never_failures",
+        "real_time",
+    ),
     ("copies", "logs", "signatures", "stats", "switches"),
     ("events", "forwarding"),
     ("core", "_compiled"),

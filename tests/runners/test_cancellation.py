@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 from crowd import (
     Job,
@@ -223,6 +224,40 @@ def test_a_run_that_answers_its_cancellation_with_a_value_does_not_have_it_store
         assert fetch.__opero__.store.flights == {}
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retries": 2}, {"timeout": 30}, {"cache": True}, {"timeout": 30, "cache": True}],
+    ids=repr,
+)
+def test_what_is_shielded_from_a_scope_that_cancels_again_and_again_ends_in_peace(options):
+    """A scope of anyio does so, in each cycle of the loop, until the block is left."""
+    ended = []
+
+    @opero(**options)
+    async def work(key):
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(5):
+                    await anyio.sleep(0.01)
+                ended.append(key)
+
+    async def main():
+        with anyio.move_on_after(0.02) as scope:
+            await work(1)
+        assert scope.cancelled_caught
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                for key in (2, 3):
+                    group.start_soon(work, key)
+                await anyio.sleep(0.01)
+                scope.cancel()
+
+    run(main())
+    assert sorted(ended) == [1, 2, 3]
 
 
 def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first():

@@ -25,6 +25,7 @@ from .store cimport Entry, MemoryStore
 from .binding import EMPTY as _EMPTY
 from .retrying import Retrying
 from opero.exceptions import CacheKeyError
+from opero.identity import identifier, is_of_threads
 from opero.never_failures import is_never_failure
 
 cdef extern from *:
@@ -138,7 +139,9 @@ cdef object EMPTY = _EMPTY
 cdef class _Counting(State):
     """A state that several threads count in."""
 
+    cdef readonly object identify
     cdef readonly object retrying
+    cdef bint by_thread
     cdef tuple counters
     cdef long long counts[ROOM]
 
@@ -146,6 +149,8 @@ cdef class _Counting(State):
         from opero.stats import COUNTERS
 
         State.__init__(self, parts)
+        self.identify = identifier()
+        self.by_thread = is_of_threads(self.identify)
         self.retrying = Retrying
         self.counters = COUNTERS
 
@@ -282,7 +287,7 @@ cdef class Call(_Counting):
             flight = Flight.__new__(Flight)
         else:
             self.spare = None
-        flight.owner = PyThread_get_thread_ident()
+        flight.owner = PyThread_get_thread_ident() if self.by_thread else self.identify()
         while True:
             other = store.flights.setdefault(key, flight)
             if other is flight:

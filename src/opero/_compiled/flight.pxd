@@ -14,7 +14,7 @@ cdef class Flight:
     cdef readonly object error
     cdef readonly object traceback
     cdef readonly list waiters
-    cpdef join(self, object gate)
-    cpdef leave(self, object gate)
+    cpdef join(self, object bell)
+    cpdef leave(self, object bell)
     cpdef land(self, object value, object error)
     cdef list _end(self, object value, object error)

@@ -15,9 +15,8 @@ twin: there the arguments stay in the C array they come in. The two behave the s
 
 from __future__ import annotations
 
-from threading import get_ident
-
 from opero.gil import FREE_THREADED
+from opero.identity import identifier
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
 
@@ -30,6 +29,7 @@ from .store import MemoryStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -43,15 +43,17 @@ class _Counting(State):
 
     Attributes:
         counts: What it has counted, by the names in `opero.stats.Stats`.
+        identify: Tells who runs: a thread, or a greenlet.
         retrying: Decides what follows where the first attempt does not succeed at once.
     """
 
-    __slots__ = ("_counting", "counts", "retrying")
+    __slots__ = ("_counting", "counts", "identify", "retrying")
 
     def __init__(self, parts: Parts) -> None:
         from opero.stats import COUNTERS
 
         super().__init__(parts)
+        self.identify: Callable[[], int] = identifier()
         self.retrying: type[Retrying] = Retrying
         self.counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._counting: Any = _counting_lock()
@@ -96,7 +98,7 @@ class Call(_Counting):
         deadline: int,
     ) -> Any:
         """Run a call whose value is missing and store it, or follow the run that is under way."""
-        flight: Flight | None = Flight(get_ident())
+        flight: Flight | None = Flight(self.identify())
         assert flight is not None
         try:
             while True:

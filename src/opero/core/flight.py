@@ -32,7 +32,7 @@ class Flight:
     """One run that several threads wait for.
 
     Attributes:
-        owner: The identifier of the thread that runs.
+        owner: The identifier of the thread, or greenlet, that runs.
         done: Whether the outcome is known.
         value: What the run returned.
         error: What the run raised; None if it returned.
@@ -50,18 +50,18 @@ class Flight:
         self.traceback: Any = None
         self.waiters: list[Any] | None = None
 
-    def join(self, gate: Any) -> None:
+    def join(self, bell: Any) -> None:
         """Leave a locked mutex, which is released once the outcome is known."""
         with _joining:
             if self.waiters is None:
                 self.waiters = []
-            self.waiters.append(gate)
+            self.waiters.append(bell)
 
-    def leave(self, gate: Any) -> None:
+    def leave(self, bell: Any) -> None:
         """Take the mutex back, if it is there still."""
         with _joining:
-            if self.waiters is not None and gate in self.waiters:
-                self.waiters.remove(gate)
+            if self.waiters is not None and bell in self.waiters:
+                self.waiters.remove(bell)
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Make the outcome known and wake those who follow."""
@@ -70,8 +70,8 @@ class Flight:
                 waiters = self._end(value, error)
         else:
             waiters = self._end(value, error)
-        for gate in waiters:
-            gate.release()
+        for bell in waiters:
+            bell.release()
 
     def _end(self, value: Any, error: BaseException | None) -> list[Any]:
         """Make the outcome known; return the mutexes of those who follow."""

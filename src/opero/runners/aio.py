@@ -406,7 +406,11 @@ class TaskFlight:
             task = attempts = None  # the task holds the error, whose traceback holds this frame
 
     async def _stop(self, task: asyncio.Task[Any]) -> None:
-        """Cancel the run and wait until it is over, passing on further cancellations."""
+        """Cancel the run and wait until it is over, passing on further cancellations.
+
+        Those of anyio are passed on once. Its scopes cancel a task again and again; that would
+        break what the function shields from cancellation to clean up. They alone have a message.
+        """
         self.stopping = True
         if not task.cancelling():  # the end of `asyncio.run` has cancelled it already
             task.cancel()
@@ -414,9 +418,10 @@ class TaskFlight:
         while not task.done():
             try:
                 await asyncio.wait({task})
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancelled:
                 again = True
-                task.cancel()
+                if not cancelled.args:
+                    task.cancel()
         if not task.cancelled():
             task.exception()  # looked at, so that nobody reports it as never retrieved
         if again:

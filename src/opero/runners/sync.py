@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-from threading import get_ident
 from typing import Any
 
 from opero import forks
@@ -16,6 +14,7 @@ from opero.core.clock import NEVER
 from opero.core.outcomes import too_late
 from opero.exceptions import belongs_to_one
 from opero.gil import FREE_THREADED
+from opero.identity import frame_of
 from opero.real_time import monotonic_ns
 
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
@@ -197,10 +196,10 @@ def follow(
     Returns:
         What the function returned, or `AGAIN`.
     """
-    me = get_ident()
+    me = call.identify()
     lost = False
-    gate = threading.Lock()
-    gate.acquire()
+    bell = threading.Lock()
+    bell.acquire()
     before = _waiting.get(me)
     try:
         _waiting[me] = flight  # first, so that of two threads that meet in a circle one sees it
@@ -208,20 +207,20 @@ def follow(
             _restore(me, before)
             return run(call, args, kwargs, deadline)
         try:
-            flight.join(gate)
+            flight.join(bell)
             end = NEVER if deadline == NEVER else monotonic_ns() + deadline - call.clock.now()
             while not (flight.done or lost):
                 left = min(_GLANCE, (end - monotonic_ns()) / 1e9)
-                if gate.acquire(timeout=max(0.0, left)):
+                if bell.acquire(timeout=max(0.0, left)):
                     break
                 if monotonic_ns() < end:
-                    lost = not _is_flown(flight)
+                    lost = not _is_flown(call, flight)
                 elif not flight.done:
                     if call.clock.skipping:
                         call.clock.move_to(deadline)
                     raise too_late(call, None, "another caller's run of it takes longer")
         finally:
-            flight.leave(gate)  # which also sees to it that the outcome is seen whole
+            flight.leave(bell)  # which also sees to it that the outcome is seen whole
         if lost:
             call.ground(store, key, flight)
         elif flight.error is None:
@@ -234,12 +233,15 @@ def follow(
     return AGAIN  # the other thread was interrupted, not this one
 
 
-def _is_flown(flight: Any) -> bool:
+def _is_flown(call: Any, flight: Any) -> bool:
     """Tell whether the thread that leads `flight` is still at it.
 
     It is not if it has ended, or was interrupted at so bad a moment that it could not tidy up.
     """
-    frame = sys._current_frames().get(flight.owner)
+    try:
+        frame = frame_of(call.identify, flight.owner)
+    except LookupError:  # a greenlet gives way only where it waits: it is still at it
+        return True
     if type(flight).__module__ != _PLAIN:
         return frame is not None  # compiled code has no frame, and cannot be interrupted there
     if FREE_THREADED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import get_ident
 from typing import Any
 
 from opero.core.clock import NEVER
@@ -42,7 +41,7 @@ class SyncStoredCache(StoredCache):
     def lead(self, call: Call, miss: Miss, deadline: int) -> Any:
         """Run a call whose value is missing, or follow another thread that does."""
         full = miss.key.full
-        flight: Flight | None = Flight(get_ident())
+        flight: Flight | None = Flight(call.identify())
         assert flight is not None
         try:
             while True:
