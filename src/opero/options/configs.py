@@ -20,7 +20,7 @@ def say_no_field(config: type, name: str, known: Sequence[str]) -> str:
     return f"{config.__name__}() has no field {name!r}; there are {', '.join(known)}"
 
 
-class _Config:
+class Config:
     """What the config objects have in common: a misspelt field names its nearest neighbour."""
 
     if not TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _Config:
 
 
 @dataclass
-class CacheConfig(_Config):
+class CacheConfig(Config):
     """How a function's values are cached; for `cache=`.
 
     Attributes:
@@ -57,7 +57,7 @@ class CacheConfig(_Config):
 
 
 @dataclass
-class RetryConfig(_Config):
+class RetryConfig(Config):
     """How a function is attempted again; for `retry=`.
 
     Attributes:
@@ -85,7 +85,7 @@ class RetryConfig(_Config):
 
 
 @dataclass
-class FallbackConfig(_Config):
+class FallbackConfig(Config):
     """Which values an argument falls back to; for `arg_fallback=`.
 
     Attributes:
@@ -100,7 +100,7 @@ class FallbackConfig(_Config):
 
 
 @dataclass
-class RateLimitConfig(_Config):
+class RateLimitConfig(Config):
     """How often a function may start; for `rate_limit=`.
 
     Attributes:

@@ -10,7 +10,7 @@ CALLS: tuple[str, ...] = ("opero", "opmap")
 """The functions that take the options of a whole call."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Option:
     """One option.
 

@@ -9,6 +9,7 @@ purpose: by `CacheConfig(enabled=False)`, by `get_cache_decorator(cache=False)`,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from opero.core.gate import SharedGate
 
 from . import checks, hints
 from .checked import CacheOptions, CallOptions, RetryOptions
-from .configs import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
+from .configs import CacheConfig, Config, FallbackConfig, RateLimitConfig, RetryConfig
 from .option import Option
 from .table import OPTIONS, fields_of, read_by
 
@@ -60,7 +61,8 @@ class Reading:
         for name in given:
             if name not in known:
                 raise TypeError(hints.no_option(function, name))
-            self._refuse_misplaced(name, given[name], known)
+            if isinstance(given[name], Config):
+                self._refuse_misplaced(name, given[name], known)
         self.function: str = function
         self.values: dict[str, Any] = {
             name: option.default_of(function) for name, option in OPTIONS.items()
@@ -70,6 +72,7 @@ class Reading:
         self.values.update(given)
         self.given: set[str] = {name for name in given if _says(known[name], given[name], function)}
         self.called: dict[str, str] = {}
+        self._checked: dict[str, Any] = {}
         holders = {**_HOLDERS, "retries": RetryConfig} if "retry" not in known else _HOLDERS
         for name in self.given & holders.keys():
             if isinstance(given[name], holders[name]):
@@ -122,7 +125,13 @@ class Reading:
 
     def check(self, name: str) -> Any:
         """Check the value of an option by itself, and return it as opero keeps it."""
-        return OPTIONS[name].check(self.name_of(name), self.values[name])
+        if name not in self._checked:
+            value = self.values[name]
+            if value is OPTIONS[name].default:
+                self._checked[name] = _checked_default(name)
+            else:
+                self._checked[name] = OPTIONS[name].check(self.name_of(name), value)
+        return self._checked[name]
 
     def name_of(self, name: str) -> str:
         """Return what the caller called an option."""
@@ -261,6 +270,12 @@ def _retry_options(reading: Reading) -> RetryOptions:
         hint = "give a max_delay= too"
         checks.wrong("min_delay", least, f"at most max_delay, which is {most!r}", hint=hint)
     return RetryOptions(**checked)
+
+
+@functools.cache
+def _checked_default(name: str) -> Any:
+    """Return the default of an option as opero keeps it."""
+    return OPTIONS[name].check(name, OPTIONS[name].default)
 
 
 def _nanoseconds(seconds: float | None) -> int:

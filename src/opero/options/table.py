@@ -43,11 +43,18 @@ OPTIONS: dict[str, Option] = {
 """Every option, by its name."""
 
 
-def read_by(function: str) -> list[Option]:
+_READ_BY: dict[str, tuple[Option, ...]] = {
+    function: (
+        *(OPTIONS[name] for name in first),
+        *(each for each in OPTIONS.values() if function in each.readers and each.name not in first),
+    )
+    for function, first in POSITIONAL.items()
+}
+
+
+def read_by(function: str) -> tuple[Option, ...]:
     """Return the options that a function reads, those that it takes by position first."""
-    first = [OPTIONS[name] for name in POSITIONAL[function]]
-    others = (option for option in OPTIONS.values() if option not in first)
-    return [*first, *(option for option in others if function in option.readers)]
+    return _READ_BY[function]
 
 
 def fields_of(config: Any) -> dict[str, Option]:
@@ -56,5 +63,13 @@ def fields_of(config: Any) -> dict[str, Option]:
     Those of a backend are in its `backend_options`.
     """
     kind = config if isinstance(config, type) else type(config)
-    names = {each.__name__ for each in kind.__mro__}  # a subclass has them too
-    return {option.field: option for option in OPTIONS.values() if option.config in names}
+    for each in kind.__mro__:  # a subclass has them too
+        if each.__name__ in _FIELDS:
+            return _FIELDS[each.__name__]
+    return {}
+
+
+_FIELDS: dict[str, dict[str, Option]] = {}
+for _option in OPTIONS.values():
+    if _option.config:
+        _FIELDS.setdefault(_option.config, {})[_option.field] = _option
