@@ -501,7 +501,7 @@ IN_EVERY_WINDOW = "in every window"
         (changed_map(retries=1), [AS_SERIAL_ANSWER, "one retry for each", "peace"]),
         (changed_map(min_delay=0.0, max_delay=0.0, workers=1), ["peace"]),
         (changed_map(progress=False), ["progress"]),
-        (changed_map(rate_limit=None, burst=None), [IN_EVERY_WINDOW]),
+        (changed_map(rate_limit=None, burst=None, rate_limit_scope=None), [IN_EVERY_WINDOW]),
         (changed_map(rate_limit_scope="worker"), [IN_EVERY_WINDOW]),
         (changed_map(rate_limit=100.0), [IN_EVERY_WINDOW]),
     ],
