@@ -41,7 +41,7 @@ LAYERS = (
         "never_failures",
         "real_time",
     ),
-    ("copies", "logs", "signatures", "stats", "switches"),
+    ("copies", "library_values", "logs", "signatures", "stats", "switches"),
     ("events", "forwarding"),
     ("core", "_compiled"),
     ("hotpath",),

@@ -30,6 +30,7 @@ from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
 from weakref import ref
 
 from opero import gil
+from opero.library_values import take_of
 from opero.exceptions import CacheKeyError
 
 TYPE_CHECKING = False
@@ -198,6 +199,13 @@ def _study(cls: type, recipe: Recipe) -> Recipe:
         return recipe
     numpy = sys.modules.get("numpy")
     if numpy is not None and _study_numpy(cls, recipe, numpy):
+        return recipe
+    known = take_of(cls)
+    if known is not None:
+        recipe.opaque = False
+        recipe.whole = True
+        recipe.takes = (known[0],)
+        recipe.label = known[1]
         return recipe
     if _written_in_c(cls) and issubclass(cls, tuple) and "n_sequence_fields" in cls.__dict__:
         recipe.opaque = False

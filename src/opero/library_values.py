@@ -1,0 +1,105 @@
+"""What the values of other libraries are made of: pydantic, msgspec, pandas, dateutil.
+
+`decompose.py` asks here, once for each class. Nothing is imported: a library that is not loaded has
+made none of the values that are looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from opero.exceptions import CacheKeyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str] | None] | None:
+    """Return how the instances of a library's class come apart.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        A function from a value to its parts, which are plainer values, and the names by which the
+        class is known wherever it stands (None to go by its own module and name); None if the class
+        belongs to none of the libraries.
+    """
+    model = _loaded("pydantic", "BaseModel")
+    if model is not None and issubclass(cls, model):
+        return _model, None
+    meta = _loaded("msgspec", "StructMeta") or type(_loaded("msgspec", "Struct"))
+    if meta is not type(None) and meta is not type and isinstance(cls, meta):
+        return _struct, None
+    for (library, name), take in _KNOWN.items():
+        found = _loaded(library, name)
+        if found is not None and cls is (found if isinstance(found, type) else type(found)):
+            return take, (library, name)
+    return None
+
+
+def _loaded(library: str, name: str) -> Any:
+    """Return what a module has under a name, None if it is not loaded or has none."""
+    return getattr(sys.modules.get(library), name, None)
+
+
+def _model(value: Any) -> tuple[Any, ...]:
+    """A pydantic model counts by its fields and extra values; private attributes do not count.
+
+    Nor does what `cached_property` leaves in the instance.
+    """
+    cls = type(value)
+    names = getattr(cls, "__pydantic_fields__", None)
+    if names is None:  # before pydantic 2.10
+        names = cls.model_fields
+    held = value.__dict__
+    fields = {name: held[name] for name in names if name in held}
+    return fields, getattr(value, "__pydantic_extra__", None) or None
+
+
+def _struct(value: Any) -> tuple[Any, ...]:
+    """A msgspec struct counts by its fields."""
+    missing = object()
+    fields = {name: getattr(value, name, missing) for name in type(value).__struct_fields__}
+    return ({name: item for name, item in fields.items() if item is not missing},)
+
+
+def _timestamp(value: Any) -> tuple[Any, ...]:
+    return value.unit, int(value.asm8.view("i8")), value.tzinfo, value.fold
+
+
+def _timedelta(value: Any) -> tuple[Any, ...]:
+    return value.unit, int(value.asm8.view("i8"))
+
+
+def _nothing(_: Any) -> tuple[Any, ...]:
+    return ()
+
+
+def _zone_file(value: Any) -> tuple[Any, ...]:
+    """A time zone of dateutil's counts by its file, if it is what that file holds."""
+    path = getattr(value, "_filename", None)
+    gettz = _loaded("dateutil.tz", "gettz")
+    if not isinstance(path, str) or gettz is None or gettz(path) != value:
+        raise CacheKeyError(
+            "no cache key can be made of a dateutil.tz.tzfile that dateutil.tz.gettz does not "
+            "return; cache_key= can say what tells such calls apart instead"
+        )
+    return (path,)
+
+
+def _zone_offset(value: Any) -> tuple[Any, ...]:
+    return value.tzname(None), value.utcoffset(None)
+
+
+_KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("pandas", "NaT"): _nothing,
+    ("pandas", "Timedelta"): _timedelta,
+    ("pandas", "Timestamp"): _timestamp,
+    ("dateutil.tz", "tzfile"): _zone_file,
+    ("dateutil.tz", "tzoffset"): _zone_offset,
+    ("dateutil.tz", "UTC"): _nothing,
+}
+"""The takes of classes that are known by name, or by the one value that they have."""
