@@ -85,7 +85,7 @@ DIFFERENT: list[Any] = [
     pd.Timestamp("2024-01-01"),
     pd.Timestamp("2024-01-01") + pd.Timedelta(nanoseconds=1),
     pd.Timestamp("2024-01-01", tz="Europe/Berlin"),
-    dt.datetime(2024, 1, 1),
+    dt.datetime(2024, 1, 1),  # noqa: DTZ001 - one without a time zone is meant
     pd.Timedelta("1s"),
     dt.timedelta(seconds=1),
     dateutil.tz.gettz("Europe/Berlin"),

@@ -30,8 +30,8 @@ from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
 from weakref import ref
 
 from opero import gil
-from opero.library_values import take_of
 from opero.exceptions import CacheKeyError
+from opero.library_values import take_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
