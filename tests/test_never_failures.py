@@ -16,8 +16,8 @@ import pytest
 import starlette.exceptions
 from fastapi import HTTPException
 
-from opero import AllFailedError, hotpath, opero
-from opero.never_failures import is_named, is_never_failure, is_stop
+from opero import AllFailedError, OperoError, hotpath, opero
+from opero.never_failures import ORDINARY, is_named, is_never_failure, is_stop
 
 STOPS: dict[str, type[BaseException]] = {
     "KeyboardInterrupt": KeyboardInterrupt,
@@ -88,6 +88,14 @@ def test_subclasses_of_what_ends_a_program_are_known(kind: type[BaseException]) 
 )
 def test_others_are_failures(error: Exception) -> None:
     assert not is_never_failure(error)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", sorted(ORDINARY, key=repr))
+def test_what_is_ordinary_at_a_glance_is_a_failure(kind: type[Exception]) -> None:
+    """The list only saves the way round."""
+    assert not is_never_failure(kind())
+    assert not issubclass(kind, (OperoError, BaseExceptionGroup))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -12,6 +12,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+ORDINARY = frozenset(
+    {
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        BlockingIOError,
+        BrokenPipeError,
+        ConnectionAbortedError,
+        ConnectionError,
+        ConnectionRefusedError,
+        ConnectionResetError,
+        EOFError,
+        Exception,
+        FileNotFoundError,
+        IndexError,
+        InterruptedError,
+        KeyError,
+        LookupError,
+        OSError,
+        PermissionError,
+        RuntimeError,
+        TimeoutError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    }
+)
+"""The commonest types that are known to be failures, and no failures of opero's, at a glance."""
+
 _STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends a program or a generator; options cannot name them."""
 _STOPS_OF_LIBRARIES = (

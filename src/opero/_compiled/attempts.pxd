@@ -4,6 +4,7 @@ cimport cython
 
 cdef long long NEVER
 cdef double _LONGEST
+cdef bint _matches(object error, tuple types, object predicate, bint never) except -1
 
 
 cdef class Policy:

@@ -17,7 +17,7 @@ is over when each value that is left has failed. When no value is left, that is 
 from __future__ import annotations
 
 from opero.exceptions import ResultRejected, describe, gave_up_by
-from opero.never_failures import is_named, is_never_failure
+from opero.never_failures import ORDINARY, is_named, is_never_failure
 
 from .clock import NEVER
 
@@ -100,6 +100,8 @@ class Policy:
 
     def matches(self, error: BaseException) -> bool:
         """Return whether `error` is worth another attempt."""
+        if type(error) in ORDINARY:
+            return _matches(error, self.types, self.predicate, False)
         if gave_up_by(error, self):
             return False
         if isinstance(error, ResultRejected) and error.origin is self:
@@ -110,6 +112,8 @@ class Policy:
         """Return whether the next fallback value is tried after `error`."""
         if self.fallback_types is None and self.fallback_predicate is None:
             return False
+        if type(error) in ORDINARY:
+            return _matches(error, self.fallback_types, self.fallback_predicate, False)
         if gave_up_by(error, self):
             return False
         return _matches(
