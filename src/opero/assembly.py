@@ -120,6 +120,7 @@ def state_of(function: Any, plan: CallOptions) -> Any:
             fallback_predicate,
             retry.retry_on_result,
             retry.reraise,
+            retry.retry_after is not None and plan.limit is not None and plan.arg_fallback is None,
         ),
         fallback=_fallback(core, name, signature, plan.arg_fallback),
         queues=gates_of(plan),

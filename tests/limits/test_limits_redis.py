@@ -237,6 +237,31 @@ def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
 # --- pauses ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_server, how):
+    """The one who hears it does not wait until the others know."""
+    shared = limit(redis_server, 100, 9)
+    other = RateLimiter(**shared)
+
+    def refused():
+        raise OSError
+
+    async def arefused():
+        refused()
+
+    function = opero(retries=1, rate_limit=RateLimiter(**shared), retry_after=lambda error: 1.5)(
+        refused if how == "threads" else arefused
+    )
+    with pytest.raises(OSError, match=r"^$"):
+        function() if how == "threads" else run(function())
+    begun = time.monotonic()
+    key = other.queue._keys[1]
+    until(lambda: redis_server.command("PTTL", key) > 0)
+    assert time.monotonic() - begun < 1
+    other.acquire_sync()
+    assert time.monotonic() - begun > 0.4
+
+
 def test_a_pause_is_heeded_by_other_clients_and_by_those_who_sleep(core, redis_server):
     """Two limiters of one name, as in two processes."""
     shared = limit(redis_server, 10, 3)

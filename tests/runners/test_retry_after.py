@@ -27,6 +27,7 @@ import opero as package
 from opero import (
     AllFailedError,
     DeadlineExceeded,
+    RateLimiter,
     RetryConfig,
     get_retry_decorator,
     hotpath,
@@ -665,3 +666,98 @@ def test_it_is_refused_beside_a_config() -> None:
         opero(retry=RetryConfig(), retry_after=asks)
     with pytest.raises(TypeError, match="did you mean 'retry_after'"):
         opero(retry_aftr=asks)  # type: ignore[call-overload]
+
+
+# Others who share the limit.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_server_asks_for_holds_back_others_who_share_the_limit(
+    core: hotpath.Core, kind: str
+) -> None:
+    """Another function with the same limiter gets no permit meanwhile, whoever retries."""
+    limiter = RateLimiter(1000.0, burst=100)
+    times: list[float] = []
+
+    with skip_waits() as clock:
+
+        def busy() -> None:
+            raise Busy(20)
+
+        for retries in (1, 2):
+            with pytest.raises((AllFailedError, Busy)):
+                outcome(
+                    kind, busy, retries=retries, min_delay=0, retry_after=asks, rate_limit=limiter
+                )
+            before = clock.waited
+            opero(retries=1, rate_limit=limiter)(lambda: times.append(clock.waited))()
+            assert 19.9 < clock.waited - before < 21
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}], ids=["no timeout", "timeout"])
+def test_a_pause_that_nobody_would_wait_for_is_not_imposed(
+    core: hotpath.Core, options: dict[str, Any]
+) -> None:
+    """Without a deadline others wait no longer than `max_delay`; with one they give up at once."""
+    limiter = RateLimiter(1000.0)
+    with skip_waits() as clock:
+
+        @opero(retries=2, retry_after=asks, rate_limit=limiter, max_delay=30, **options)
+        def busy(seconds: float) -> float:
+            if seconds:
+                raise Busy(seconds)
+            return clock.waited
+
+        with pytest.raises((AllFailedError, DeadlineExceeded)):
+            busy(3600)
+        if options:
+            with pytest.raises(DeadlineExceeded, match="permit"):
+                busy(0)
+        else:
+            assert 29 < busy(0) < 31
+
+
+def test_fallback_values_are_not_held_back(core: hotpath.Core) -> None:
+    """One key's limit is not another's: the next value is tried at once."""
+    with skip_waits() as clock:
+
+        @opero(
+            retries=1,
+            retry_after=asks,
+            rate_limit=1000.0,
+            burst=9,
+            arg_fallback={"seconds": [0]},
+        )
+        def busy(seconds: float) -> float:
+            if seconds:
+                raise Busy(seconds)
+            return clock.waited
+
+        assert busy(20) < 1
+
+
+@pytest.mark.parametrize("scope", ["worker", "total"])
+def test_items_of_a_map_are_held_back_together(core: hotpath.Core, scope: Any) -> None:
+    """Whether workers have a limit each, or share one."""
+    seen: list[float] = []
+    with skip_waits() as clock:
+
+        def fetch(item: int) -> int:
+            seen.append(clock.waited)
+            if len(seen) == 1:
+                raise Busy(20)
+            return item
+
+        mapped = opmap(
+            "thread",
+            workers=2,
+            progress=False,
+            retries=2,
+            min_delay=0,
+            retry_after=asks,
+            rate_limit=1000.0,
+            rate_limit_scope=scope,
+        )(fetch)
+        assert mapped(range(10)) == list(range(10))
+    late = [each for each in seen if each > 19]
+    assert len(late) >= 8  # but for those that were out already

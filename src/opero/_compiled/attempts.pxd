@@ -20,6 +20,7 @@ cdef class Policy:
     cdef readonly object fallback_predicate
     cdef readonly object rejects
     cdef readonly bint reraise
+    cdef readonly bint pauses
     cpdef bint matches(self, object error) except -1
     cpdef bint falls_back(self, object error) except -1
     cpdef object rejection(self, object value)
@@ -36,6 +37,7 @@ cdef class Attempts:
     cdef readonly set dropped
     cdef readonly bint begins
     cdef readonly double asked
+    cdef readonly double told
     cdef readonly bint heeds
     cdef readonly str trouble
     cdef readonly bint troubled

@@ -49,6 +49,7 @@ class Policy:
             beside no `fallback_types`: there are no fallback values.
         rejects: Called with what an attempt has returned; says whether it has failed. None: never.
         reraise: Whether giving up raises the last exception itself.
+        pauses: Whether what `retry_after` says pauses the function's rate limit, too.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Policy:
         "jitter",
         "max_delay",
         "min_delay",
+        "pauses",
         "predicate",
         "rejects",
         "reraise",
@@ -80,6 +82,7 @@ class Policy:
         fallback_predicate: Any = None,
         rejects: Any = None,
         reraise: bool = False,
+        pauses: bool = False,
     ) -> None:
         self.rounds: int = rounds
         self.factor: float = factor
@@ -93,6 +96,7 @@ class Policy:
         self.fallback_predicate: Any = fallback_predicate
         self.rejects: Any = rejects
         self.reraise: bool = reraise
+        self.pauses: bool = pauses
 
     def attempts(self, width: int) -> Attempts:
         """Begin the account of a call that has failed once; each round tries `width` values."""
@@ -145,6 +149,7 @@ class Attempts:
         dropped: The values that are not tried again; None while there are none.
         begins: Whether no attempt of the current round has failed yet.
         asked: The longest wait, in seconds, that a failure of the current round asks for.
+        told: The wait, in seconds, that the last failure asks for; 0 for none.
         heeds: Whether `delay` is what a server has asked for.
         trouble: What was wrong with the answer of the policy's `retry_after` to the last failure;
             None if nothing was, or something was before.
@@ -161,6 +166,7 @@ class Attempts:
         "heeds",
         "policy",
         "round",
+        "told",
         "trouble",
         "troubled",
         "value",
@@ -178,6 +184,7 @@ class Attempts:
         self.dropped: set[int] | None = None
         self.begins: bool = True
         self.asked: float = 0.0
+        self.told: float = 0.0
         self.heeds: bool = False
         self.trouble: str | None = None
         self.troubled: bool = False
@@ -195,6 +202,7 @@ class Attempts:
         """
         policy = self.policy
         self.trouble = None
+        self.told = 0.0
         again = policy.matches(error)
         falls = policy.falls_back(error)
         if not again and not falls:
@@ -206,7 +214,7 @@ class Attempts:
             self.asked = 0.0
             self.heeds = False
         if again:
-            if policy.retry_after is not None and self.round < policy.rounds:
+            if policy.retry_after is not None and (self.round < policy.rounds or policy.pauses):
                 self.ask(error)
         else:
             self.drop()
@@ -257,6 +265,7 @@ class Attempts:
                 self.troubled = True
                 self.trouble = describe(wrong)
             return
+        self.told = seconds
         if seconds > self.asked:
             self.asked = seconds
 

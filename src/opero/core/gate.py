@@ -53,6 +53,13 @@ if TYPE_CHECKING:
                 Nanoseconds waited, or -1 if it would be after `deadline`.
             """
 
+        def pause_soon(self, length: int) -> None:
+            """Let nobody in for some nanoseconds, if the gate can be paused; this does not wait.
+
+            Args:
+                length: Nanoseconds.
+            """
+
         def standby(self) -> Standby:
             """Return a place for a scheduler, whose gate all its workers share."""
 

@@ -7,6 +7,9 @@ from opero.exceptions import AllFailedError, DeadlineExceeded, describe, note_at
 from .attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, REFUSED
 from .clock import NEVER
 
+_LONGEST = 1e9
+"""The longest pause in seconds: about 31 years."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -28,6 +31,10 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     verdict = attempts.failed(error, now, deadline)
     if attempts.trouble is not None:
         call.events.warn(call.name, f"retry_after is not heeded: {attempts.trouble}")
+    pause = pause_after(call, attempts)
+    if pause:
+        for queue in call.queues:
+            queue.pause_soon(pause)
     if verdict == AGAIN:
         if attempts.value:
             call.events.fallback(call, attempts, error)
@@ -69,6 +76,21 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
         f"{reason and f'; {reason}'}",
         attempts.errors,
     )
+
+
+def pause_after(call: Any, attempts: Any) -> int:
+    """Return for how many nanoseconds the rate limit is paused after the last failure.
+
+    A server that wants to be left alone does not want to hear from others of this limit either. A
+    wait that no attempt would keep, since it is longer than `max_delay`, is not imposed on others,
+    unless they have a deadline and can give up at once.
+    """
+    told: float = attempts.told
+    if not told or not call.policy.pauses:
+        return 0
+    if not call.timeout:
+        told = min(told, call.policy.max_delay)
+    return int(min(told, _LONGEST) * 1e9)
 
 
 def note_wait(call: Any, waited: int) -> None:

@@ -155,7 +155,7 @@ class State:
         guarded: Whether there is more to do than to enter the first.
         keying: The arguments that make the cache key; None without a cache in memory.
         method: Whether it is a method, that is, whether its first argument counts by identity.
-        single: Whether there is one attempt, and no fallback.
+        single: Whether there is one attempt, no fallback, and nothing to learn from a failure.
         indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
             or it gets a copy of its fallback values.
         lone: Whether the one argument of a call may be its key as it is.
@@ -223,7 +223,9 @@ class State:
         self.stored_cache: StoredValues | None = parts.stored_cache
         self.keying = None if self.store is None else self.binding
         self.method: bool = False
-        self.single: bool = self.policy.rounds == 1 and self.fallback is None
+        self.single: bool = (
+            self.policy.rounds == 1 and self.fallback is None and not self.policy.pauses
+        )
         self.indirect: bool = self.policy.rejects is not None or (
             self.fallback is not None and self.fallback.listed is None
         )

@@ -21,6 +21,7 @@ What a wait does is told by effects (`runners/effects.py`), so threads and tasks
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -194,6 +195,16 @@ class RedisWaitQueue:
     def pause(self, length: int) -> None:
         """Hand out nothing for some nanoseconds, here and elsewhere."""
         self._local.pause(length)
+        self._pause_elsewhere(length)
+
+    def pause_soon(self, length: int) -> None:
+        """Hand out nothing for some nanoseconds, here at once, and elsewhere by and by."""
+        self._local.pause(length)
+        threading.Thread(
+            target=self._pause_elsewhere, args=(length,), name="opero-pause", daemon=True
+        ).start()
+
+    def _pause_elsewhere(self, length: int) -> None:
         if not self.blocks():
             arguments = [math.ceil(length / 1e6), *self._limits[:3]]
             self.ask("script", _PAUSE, self._keys, arguments)

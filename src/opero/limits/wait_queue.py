@@ -114,6 +114,10 @@ class WaitQueue:
         with self._lock:
             self.bucket.pause(self.clock.now(), length)
 
+    def pause_soon(self, length: int) -> None:
+        """Do so."""
+        self.pause(length)
+
     def standby(self) -> Standby:
         """Return a place in the line that nobody has taken yet."""
         return QueueStandby(self)

@@ -36,6 +36,17 @@ class Standby:
     def withdraw(self) -> None:
         """Let others in: nobody here waits for the gate any more."""
 
+    def pause(self, now: int, length: int) -> None:
+        """Let nobody in for some nanoseconds, if the gate can be paused.
+
+        Args:
+            now: The time in nanoseconds.
+            length: Nanoseconds.
+        """
+        pause = getattr(self.gate, "pause", None)
+        if pause is not None:
+            pause(now, length)
+
 
 class PollingQueue:
     """Waiters at a gate that keeps no order: each asks again when the gate has said.
@@ -66,6 +77,9 @@ class PollingQueue:
             yield SLEEP, self.clock, wait
             now = self.clock.now()
         return now - start
+
+    def pause_soon(self, length: int) -> None:
+        """Nothing: such a gate goes by how attempts end."""
 
     def standby(self) -> Standby:
         """Return a place for a scheduler."""

@@ -36,6 +36,7 @@ class MapGates:
         ]
         self._passed: dict[int, int] = {}
         self.alike: bool = workers < 2
+        self._alone = workers > 0
         self.observed: bool = any(place.gate.observes for row in self._rows for place in row)
 
     def enter(self, slot: int, now: int) -> int:
@@ -58,6 +59,14 @@ class MapGates:
     def leave(self, slot: int, outcome: Any, entered: int) -> None:
         """Tell the gates that observe how an attempt of a slot has ended."""
         self._leave(slot, outcome, entered, len(self._rows))
+
+    def pause(self, length: int) -> None:
+        """Let no item in for some nanoseconds, at gates that belong to this map's slots alone."""
+        if self._alone:
+            now = self._clock.now()
+            for row in self._rows:
+                for place in row:
+                    place.pause(now, length)
 
     def withdraw(self) -> None:
         """Let others in: no item waits for a gate any more."""

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
-from opero.core.outcomes import judge, misfits, too_late
+from opero.core.outcomes import judge, misfits, pause_after, too_late
 from opero.exceptions import AttemptTimeout
 
 from .gates import MapGates
@@ -537,6 +537,10 @@ class Scheduler:
         if trial is None:
             trial = Trial(call.policy.attempts(width), job.deadline)
         failure = judge(call, trial.attempts, error, trial.deadline)
+        if self.gates is not None:
+            pause = pause_after(call, trial.attempts)
+            if pause:
+                self.gates.pause(pause)
         if failure is not None:
             return failure
         again = Job(span, [offset], [span.values[offset]], trial)
