@@ -137,7 +137,7 @@ def struggle(limit: dict[str, Any]) -> Any:
     while True:
         limiter.try_acquire(random.choice((1, 2)))
         if random.random() < 0.05:
-            limiter.wait_sync(limiter._clock.now() + 10**6)
+            limiter._wait_sync(limiter._clock.now() + 10**6)
 
 
 def call(limit: dict[str, Any], start: float, count: int, how: str) -> Any:

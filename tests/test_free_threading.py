@@ -526,7 +526,7 @@ def test_a_limiter_has_nobody_in_line_after_all_have_been_served():
     limiter = RateLimiter(50_000, burst=2)
     served = crowd(lambda _: [limiter.acquire_sync() for _ in range(60)])
     assert sum(map(len, served)) == THREADS * 60
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 # --- the rest of the package ----------------------------------------------------------------------

@@ -469,7 +469,7 @@ def test_a_limiter_is_in_order_after_threads_have_come_left_and_given_up():
                 got.append(1)
             elif chance < 0.7:
                 deadline = limiter._clock.now() + dice.randrange(200_000)
-                if limiter.wait_sync(deadline) >= 0:
+                if limiter._wait_sync(deadline) >= 0:
                     got.append(1)
             elif limiter.try_acquire():
                 got.append(1)
@@ -486,7 +486,7 @@ def test_a_limiter_is_in_order_after_threads_have_come_left_and_given_up():
         assert job.error is None or isinstance(job.error, KeyboardInterrupt)
     took = time.monotonic() - begun
     assert len(got) <= 3 + 20_000 * took
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
     time.sleep(0.001)
     assert [limiter.try_acquire() for _ in range(3)] == [True] * 3
 

@@ -36,14 +36,14 @@ EXPECTED = re.compile(r"  # E: (?P<mypy>[\w-]+) \| (?P<pyright>\w+)$")
 
 
 @dataclass(frozen=True)
-class WaitQueue:
+class Line:
     """A line of a checked file."""
 
     file: str
     number: int
 
 
-Findings = dict[WaitQueue, set[str]]
+Findings = dict[Line, set[str]]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def mypy(outside: Path) -> Findings:
     for line in output.splitlines():
         finding: dict[str, Any] = json.loads(line)
         if finding["severity"] == "error":
-            found[WaitQueue(finding["file"], finding["line"])].add(finding["code"])
+            found[Line(finding["file"], finding["line"])].add(finding["code"])
     return found
 
 
@@ -98,16 +98,16 @@ def pyright(outside: Path) -> Findings:
     for finding in report["generalDiagnostics"]:
         if finding["severity"] == "error":
             line = finding["range"]["start"]["line"] + 1
-            found[WaitQueue(Path(finding["file"]).name, line)].add(finding["rule"])
+            found[Line(Path(finding["file"]).name, line)].add(finding["rule"])
     return found
 
 
-def expected() -> Iterator[tuple[WaitQueue, re.Match[str]]]:
+def expected() -> Iterator[tuple[Line, re.Match[str]]]:
     """The lines that have to be refused, and why."""
     for path in FILES:
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if match := EXPECTED.search(text):
-                yield WaitQueue(path.name, number), match
+                yield Line(path.name, number), match
             else:
                 assert "  # E:" not in text, f"{path.name}:{number} is not understood"
 
@@ -153,9 +153,6 @@ OFFERED = [
 ]
 """What users hold in their hands."""
 
-FOR_OPERO_ITSELF = {"RateLimiter": {"bucket", "line", "wait", "wait_sync"}}
-"""What its other modules use of these; no user needs them."""
-
 
 def offered_by(kind: type) -> set[str]:
     """Return the attributes and methods of a class, by its code and by its docstrings."""
@@ -163,7 +160,7 @@ def offered_by(kind: type) -> set[str]:
     for base in kind.__mro__:
         section = re.search(r"\n *Attributes:\n(.*?)(\n *\n|\Z)", base.__doc__ or "", re.DOTALL)
         names |= set(re.findall(r"^ +(\w+): ", section[1], re.MULTILINE)) if section else set()
-    return names - {*dir(tuple), *dir(OSError)} - FOR_OPERO_ITSELF.get(kind.__name__, set())
+    return names - {*dir(tuple), *dir(OSError)}
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ interrupted("permit", limited)
 interrupted("permit by hand", limiter.acquire_sync)
 interrupted("task in backoff", lambda: asyncio.run(failing_task()))
 interrupted("task in line", lambda: asyncio.run(limiter.acquire()))
-if limiter.bucket.queued:
+if limiter._bucket.queued:
     raise SystemExit("somebody is still in line")
 if failing_task.__opero__.store.flights:
     raise SystemExit("a run is left")

@@ -57,7 +57,7 @@ def in_loop():
 
 threading.Thread(target=in_loop, daemon=True).start()
 while (
-    limiter.bucket.queued < 2
+    limiter._bucket.queued < 2
     or not forever.__opero__.store.flights
     or not forever_task.__opero__.store.flights
 ):

@@ -117,7 +117,7 @@ def line():
     """The parent's waiters are not in the child's line."""
     begun = time.monotonic()
     done = [limited() for _ in range(3)] == ["permit"] * 3
-    return done and time.monotonic() - begun < 2 and limiter.bucket.queued == 0
+    return done and time.monotonic() - begun < 2 and limiter._bucket.queued == 0
 
 
 for work in (cached_functions, cached_methods, cached_coroutines, own_threads):
@@ -126,7 +126,7 @@ for work in (cached_functions, cached_methods, cached_coroutines, own_threads):
 waiters = [threading.Thread(target=limiter.acquire_sync, daemon=True) for _ in range(300)]
 for waiter in waiters:
     waiter.start()
-while limiter.bucket.queued < 100:
+while limiter._bucket.queued < 100:
     time.sleep(0.001)
 in_child(line)
 

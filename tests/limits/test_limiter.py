@@ -87,13 +87,13 @@ def test_threads_are_served_in_the_order_in_which_they_queued(core):
         spent(limiter)
         for number in range(12):
             jobs.append(Job(note if number % 2 else by_hand, number))
-            until(lambda: limiter.bucket.queued == len(jobs))
+            until(lambda: limiter._bucket.queued == len(jobs))
         for number in range(12):
             clock.advance(2 * MS)
             until(lambda: len(order) > number)
             assert order == list(range(number + 1))
     wait_all(jobs)
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_32_threads_stay_within_the_rate():
@@ -113,7 +113,7 @@ def test_32_threads_stay_within_the_rate():
     # The first reading may be late by what a thread takes from its permit to the clock.
     assert took >= (192 - 4) / 800 - 0.02
     assert took < (192 - 4) / 800 + 1.0
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_nobody_passes_the_line(core):
@@ -121,7 +121,7 @@ def test_nobody_passes_the_line(core):
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100))
         waiter = Job(limiter.acquire_sync)
-        until(lambda: limiter.bucket.queued == 1)
+        until(lambda: limiter._bucket.queued == 1)
         assert not limiter.try_acquire()
         clock.advance(10 * MS)
         assert not limiter.try_acquire()  # the only permit goes to the one who waits
@@ -137,7 +137,7 @@ def test_a_newcomer_is_served_when_the_line_has_been_served_and_permits_are_left
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         waiters = [Job(limiter.acquire_sync) for _ in range(2)]
-        until(lambda: limiter.bucket.queued == 2)
+        until(lambda: limiter._bucket.queued == 2)
         clock.advance(50 * MS)
         assert limiter.try_acquire()  # five permits for two waiters and this one
         wait_all(waiters)
@@ -225,13 +225,13 @@ def test_a_thread_whose_permit_would_come_too_late_does_not_stand_in_line(core):
     with standing_clock(core.clock):
         limiter = spent(RateLimiter(100))
         begun = time.monotonic()
-        assert limiter.wait_sync(core.clock.now() + 10 * MS - 1) == -1
+        assert limiter._wait_sync(core.clock.now() + 10 * MS - 1) == -1
         assert time.monotonic() - begun < 5
-        assert limiter.bucket.queued == 0
-        waiter = Job(limiter.wait_sync, core.clock.now() + 10 * MS)
-        until(lambda: limiter.bucket.queued == 1)
-        assert limiter.wait_sync(core.clock.now() + 20 * MS - 1) == -1
-        assert limiter.bucket.queued == 1
+        assert limiter._bucket.queued == 0
+        waiter = Job(limiter._wait_sync, core.clock.now() + 10 * MS)
+        until(lambda: limiter._bucket.queued == 1)
+        assert limiter._wait_sync(core.clock.now() + 20 * MS - 1) == -1
+        assert limiter._bucket.queued == 1
         core.clock.advance(10 * MS)
         assert waiter.result() == 10 * MS
 
@@ -242,11 +242,11 @@ def test_an_interrupted_thread_leaves_its_place_and_its_permit_to_the_next(core)
         limiter = spent(RateLimiter(50))
         first, second, third = jobs = [None] * 3
         for number in range(3):
-            jobs[number] = Job(limiter.wait_sync, 1 << 62)
-            until(lambda n=number: limiter.bucket.queued == n + 1)
+            jobs[number] = Job(limiter._wait_sync, 1 << 62)
+            until(lambda n=number: limiter._bucket.queued == n + 1)
         first, second, third = jobs
         first.interrupt()
-        until(lambda: limiter.bucket.queued == 2)
+        until(lambda: limiter._bucket.queued == 2)
         assert isinstance(first.wait().error, KeyboardInterrupt)
         clock.advance(20 * MS)
         assert second.result() == 20 * MS
@@ -261,11 +261,11 @@ def test_a_waiter_that_is_gone_with_its_loop_holds_nobody_up(core):
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100))
         task = abandoned(limiter)
-        assert limiter.bucket.queued == 1
+        assert limiter._bucket.queued == 1
         clock.advance(10 * MS)
         assert limiter.try_acquire()  # the dead one's turn passes to whoever is there
         assert not limiter.try_acquire()
-        assert limiter.bucket.queued == 0
+        assert limiter._bucket.queued == 0
         task.get_coro().close()
         assert not limiter.try_acquire()
         clock.advance(10 * MS)
@@ -279,7 +279,7 @@ def test_a_thread_behind_a_dead_waiter_gets_its_permit_and_only_that(core):
         limiter = spent(RateLimiter(100))
         task = abandoned(limiter)
         waiter = Job(limiter.acquire_sync)
-        until(lambda: limiter.bucket.queued == 2)
+        until(lambda: limiter._bucket.queued == 2)
         clock.advance(10 * MS)
         waiter.result()
         assert not limiter.try_acquire()
@@ -433,4 +433,4 @@ def test_collecting_abandoned_waiters_in_the_middle_of_serving_does_not_hang(cor
             gc.set_threshold(*thresholds)
 
     Job(work).result()
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0

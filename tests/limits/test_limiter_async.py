@@ -45,7 +45,7 @@ async def queue_up(limiter: RateLimiter, count: int, served: list[int]) -> list[
     for number in range(count):
         tasks.append(asyncio.create_task(wait(number)))
         await asyncio.sleep(0)
-    assert limiter.bucket.queued == count
+    assert limiter._bucket.queued == count
     return tasks
 
 
@@ -79,7 +79,7 @@ def test_tasks_are_served_in_the_order_in_which_they_queued(core):
                 await until_async(lambda n=count: len(served) == n)
                 assert served == list(range(count))
         await asyncio.wait(tasks)
-        assert limiter.bucket.queued == 0
+        assert limiter._bucket.queued == 0
 
     run(main())
 
@@ -119,7 +119,7 @@ def test_cancelled_tasks_leave_their_places_to_those_behind(core, gone):
                 tasks[number].cancel()
                 await settle()
             staying = [number for number in range(5) if number not in gone]
-            assert limiter.bucket.queued == len(staying)
+            assert limiter._bucket.queued == len(staying)
             for count in range(1, len(staying) + 1):
                 clock.advance(2 * MS)
                 await until_async(lambda n=count: len(served) == n)
@@ -144,7 +144,7 @@ def test_a_task_cancelled_between_its_permit_and_its_waking_gives_the_permit_bac
             (task,) = await queue_up(limiter, 1, served)
             clock.advance(2 * MS)
             thread = Job(limiter.acquire_sync)  # it queues, and hands the task its permit
-            until(lambda: limiter.bucket.queued == 1)
+            until(lambda: limiter._bucket.queued == 1)
             time.sleep(0.01)
             task.cancel()
             await asyncio.wait([task])
@@ -168,7 +168,7 @@ def test_permits_given_back_are_all_there_whoever_was_served_meanwhile(core, gon
             tasks = await queue_up(limiter, 3, served)
             clock.advance(400 * MS)
             assert limiter.try_acquire()  # serves the line first, then takes the fourth permit
-            assert limiter.bucket.queued == 0
+            assert limiter._bucket.queued == 0
             for number in gone:
                 tasks[number].cancel()
             await asyncio.wait(tasks)
@@ -194,7 +194,7 @@ def test_all_may_leave_and_the_limiter_is_as_if_they_had_never_come(core):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            assert limiter.bucket.queued == 0
+            assert limiter._bucket.queued == 0
             assert not limiter.try_acquire()
             clock.advance(2 * MS)
             assert limiter.try_acquire()
@@ -222,7 +222,7 @@ def test_random_cancellations_lose_no_permit(core):
         await asyncio.wait(tasks)
         took = time.monotonic() - begun
         assert len(served) >= 100
-        assert limiter.bucket.queued == 0
+        assert limiter._bucket.queued == 0
         assert took < len(served) / 1000 + 1.0
 
     run(main())
@@ -292,7 +292,7 @@ def test_threads_and_two_loops_stay_within_one_rate():
     check_windows(times, rate, burst, tolerance=0.03)
     took = max(times) - min(times)
     assert took < (240 - burst) / rate + 1.5
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_threads_and_two_loops_are_served_in_one_order(core):
@@ -327,7 +327,7 @@ def test_threads_and_two_loops_are_served_in_one_order(core):
             else:
                 coroutine = in_task(number)
                 futures.append(asyncio.run_coroutine_threadsafe(coroutine, loops[number % 3]))
-            until(lambda n=number: limiter.bucket.queued == n + 1)
+            until(lambda n=number: limiter._bucket.queued == n + 1)
         for number in range(count):
             clock.advance(2 * MS)
             until(lambda n=number: len(order) > n)
@@ -354,11 +354,11 @@ def test_a_closed_loop_in_the_middle_of_the_line_holds_nobody_up(core):
     with standing_clock(core.clock):
         dead = loop.run_until_complete(begin())
         loop.close()
-        queued = limiter.bucket.queued
+        queued = limiter._bucket.queued
         last = Job(limiter.acquire_sync)
-        until(lambda: limiter.bucket.queued == queued + 1)
+        until(lambda: limiter._bucket.queued == queued + 1)
     wait_all([first, last])
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
     for task in dead:
         task._log_destroy_pending = False
         task.get_coro().close()
@@ -388,7 +388,7 @@ def test_a_loop_that_is_stuck_does_not_stop_the_others_from_being_served():
     free.set()
     for job in [*jobs, holder]:
         job.result()
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_loops_that_come_and_go_leave_nothing_in_the_limiter():
@@ -403,7 +403,7 @@ def test_loops_that_come_and_go_leave_nothing_in_the_limiter():
 
     for _ in range(20):
         run(main())
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_permits_are_spaced_by_at_least_the_interval_without_a_burst():

@@ -123,9 +123,9 @@ def test_nobody_passes_one_who_waits_for_many(core):
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         heavy = Job(limiter.acquire_sync, 5)
-        until(lambda: limiter.bucket.queued == 1)
+        until(lambda: limiter._bucket.queued == 1)
         light = Job(limiter.acquire_sync)
-        until(lambda: limiter.bucket.queued == 2)
+        until(lambda: limiter._bucket.queued == 2)
         clock.advance(40 * MS)
         assert not limiter.try_acquire()
         clock.advance(10 * MS)
@@ -141,10 +141,10 @@ def test_the_time_until_ones_turn_counts_the_weights_before(core):
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         heavy = Job(limiter.acquire_sync, 5)
-        until(lambda: limiter.bucket.queued == 1)
-        assert limiter.wait_sync(core.clock.now() + 70 * MS - 1, 2) == -1
-        late = Job(limiter.wait_sync, core.clock.now() + 70 * MS, 2)
-        until(lambda: limiter.bucket.queued == 2)
+        until(lambda: limiter._bucket.queued == 1)
+        assert limiter._wait_sync(core.clock.now() + 70 * MS - 1, 2) == -1
+        late = Job(limiter._wait_sync, core.clock.now() + 70 * MS, 2)
+        until(lambda: limiter._bucket.queued == 2)
         clock.advance(50 * MS)
         heavy.result()
         clock.advance(20 * MS)
@@ -283,7 +283,7 @@ def test_a_pause_holds_those_who_wait_and_keeps_their_order(core):
         jobs = []
         for number in range(3):
             jobs.append(Job(run, wait_async()) if number == 1 else Job(wait, number))
-            until(lambda: limiter.bucket.queued == len(jobs))
+            until(lambda: limiter._bucket.queued == len(jobs))
         limiter.pause(1.0)
         limiter.pause(0.2)
         limiter.pause(0)
@@ -303,7 +303,7 @@ def test_a_deadline_within_a_pause_is_told_at_once(core):
     with standing_clock(core.clock):
         limiter = RateLimiter(100, burst=5)
         limiter.pause(60)
-        assert limiter.wait_sync(core.clock.now() + 59 * SECOND) == -1
+        assert limiter._wait_sync(core.clock.now() + 59 * SECOND) == -1
         assert not limiter.try_acquire()
 
 
@@ -369,8 +369,8 @@ def test_the_line_is_left_as_it_was_whatever_the_weights(core):
 
     for _ in range(5):
         run(main())
-    assert limiter.bucket.queued == 0
-    assert limiter.queue._extra == 0
+    assert limiter._bucket.queued == 0
+    assert limiter._queue._extra == 0
 
 
 def test_a_bucket_in_c_is_asked_in_c_also_when_it_is_shared(core):

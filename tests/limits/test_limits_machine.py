@@ -155,7 +155,7 @@ def test_a_plain_process_that_joins_compiled_ones_costs_a_permit_at_most(core, s
     own = sum(limiter.try_acquire() for _ in range(20_000))
     total = own + sum(sharers.join())
     # the first permit came within the first of these intervals, and every other added one
-    counted = (limiter.bucket.words.load(0) - begun) // limiter.bucket.interval
+    counted = (limiter._bucket.words.load(0) - begun) // limiter._bucket.interval
     assert total > 59_000  # some were told to come again, on a machine that is busy
     assert 0 <= total - counted <= 2
 
@@ -170,7 +170,7 @@ def test_one_who_wants_many_at_once_gets_them_in_spite_of_others_who_want_few(co
         time.sleep(0.001)
     heavy = 0
     end = core.clock.now() + 950 * MS
-    while limiter.wait_sync(end, 5) >= 0:
+    while limiter._wait_sync(end, 5) >= 0:
         heavy += 1
     others = sharers.join()
     assert heavy >= 2
@@ -211,18 +211,18 @@ def test_a_claim_holds_others_up_until_it_is_waived_or_over(core, name):
     """Who leaves the line waives it; that of a process that died ends by itself."""
     limiter, other = (RateLimiter(**limit(name, 10, 3)) for _ in range(2))
     assert limiter.try_acquire(2)
-    limiter.bucket.stake(limiter.queue.clock.now(), 2)
+    limiter._bucket.stake(limiter._queue.clock.now(), 2)
     assert not other.try_acquire()
-    other.bucket.stake(limiter.queue.clock.now(), 1)  # there is one already
-    limiter.bucket.waive()
+    other._bucket.stake(limiter._queue.clock.now(), 1)  # there is one already
+    limiter._bucket.waive()
     assert other.try_acquire()
-    limiter.bucket.stake(limiter.queue.clock.now(), 1)
+    limiter._bucket.stake(limiter._queue.clock.now(), 1)
     begun = time.monotonic()
     other.acquire_sync()
     assert 0.05 < time.monotonic() - begun < 15
-    limiter.bucket.stake(limiter.queue.clock.now(), 1)
+    limiter._bucket.stake(limiter._queue.clock.now(), 1)
     limiter.acquire_sync()  # its own claim does not hold it up, and is over now
-    assert limiter.bucket.claim == 0
+    assert limiter._bucket.claim == 0
 
 
 # --- those who die, stop, fork -------------------------------------------------------------------------
@@ -259,11 +259,11 @@ def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, name):
     time.sleep(0.1)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    limiter.bucket.words.begin()
-    limiter.bucket.words.end()
+    limiter._bucket.words.begin()
+    limiter._bucket.words.end()
     begun = time.monotonic()
     for _ in range(3):
-        limiter.wait_sync(core.clock.now() + 300 * MS)
+        limiter._wait_sync(core.clock.now() + 300 * MS)
     assert time.monotonic() - begun < 20
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
@@ -308,7 +308,7 @@ def test_a_pause_holds_up_a_waiter_that_stands_in_line_already(core, name):
     limiter.acquire_sync()
     limiter.pause(2)  # until both stand there, however busy the machine is
     waiters = [Job(each.acquire_sync) for each in (limiter, other)]
-    until(lambda: limiter.bucket.queued == other.bucket.queued == 1)
+    until(lambda: limiter._bucket.queued == other._bucket.queued == 1)
     begun = time.monotonic()
     other.pause(2.3)
     other.pause(0.05)  # the longer one goes on
@@ -374,7 +374,7 @@ def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
         os.umask(before)
     place = machine.directory()
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    path = limiter.queue._file.path
+    path = limiter._queue._file.path
     for each in (path, path.with_suffix(".limit")):
         assert stat.S_IMODE(each.stat().st_mode) == 0o600
 
@@ -384,7 +384,7 @@ def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
 def test_a_file_that_others_can_open_or_a_link_is_refused(name, which):
     """It may have been put there by somebody else."""
     limiter = RateLimiter(**limit(name, 5))
-    path = limiter.queue._file.path.with_suffix(which)
+    path = limiter._queue._file.path.with_suffix(which)
     path.chmod(0o644)
     with pytest.raises(UnsafePlaceError, match=r"open to others \(mode 0644\)"):
         RateLimiter(**limit(name, 5))
@@ -417,7 +417,7 @@ def test_a_directory_that_others_can_open_is_refused(monkeypatch, tmp_path):
 def test_a_file_that_is_not_a_limit_is_replaced_unless_it_is_in_use(name):
     """Half a file is never seen, so it was broken by somebody."""
     limiter = RateLimiter(**limit(name, 5))
-    path = limiter.queue._file.path.with_suffix(".limit")
+    path = limiter._queue._file.path.with_suffix(".limit")
     whole = path.read_bytes()
     path.write_bytes(whole + b"x")
     with pytest.raises(ValueError, match="is something else for the processes that use it"):
@@ -438,7 +438,7 @@ def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, monkeypa
         patch.setattr(machine, "_boot", lambda: "0123")
         old = RateLimiter(**limit(name, 0.01))
         assert old.try_acquire()
-        paths = [old.queue._file.path, old.queue._file.path.with_suffix(".limit")]
+        paths = [old._queue._file.path, old._queue._file.path.with_suffix(".limit")]
         assert all(path.exists() for path in paths)
     assert RateLimiter(**limit(name, 0.01)).try_acquire()
     assert not any(path.exists() for path in paths)
@@ -478,13 +478,13 @@ def test_a_deadline_counts_for_a_shared_permit(core, name):
     with pytest.raises(DeadlineExceeded):
         run(fetch())
     assert time.monotonic() - begun < 5
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_a_permit_is_given_back_if_nobody_has_taken_one_since(core, name):
     """A task that is cancelled at the moment of the handing out does not use it."""
     limiter = RateLimiter(**limit(name, 0.01, 3, windows=[(30, 60)]))
-    bucket = limiter.bucket
+    bucket = limiter._bucket
     assert bucket.enter(core.clock.now()) == 0
     receipt = bucket.receipt()
     bucket.undo(receipt)
@@ -508,7 +508,7 @@ def test_a_cancelled_task_leaves_its_place_to_the_next(core, name):
         return time.monotonic() - begun
 
     assert run(main()) < 3 / 20
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async"])
@@ -521,7 +521,7 @@ def test_maps_take_their_permits_from_a_machine_wide_limit(core, name, mode):
         number / 2 for number in range(20)
     ]
     assert time.monotonic() - begun >= 19 / 100
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def halve(number):

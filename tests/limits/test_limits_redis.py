@@ -123,19 +123,19 @@ def test_waiters_of_one_process_are_served_in_their_order(core, redis_server):
     assert took(lambda: run(main())) >= 39 / 200
     assert sorted(order) == list(range(40))
     assert all(abs(place - number) < 8 for place, number in enumerate(order))
-    assert not len(limiter.queue._room)
+    assert not len(limiter._queue._semaphore)
 
 
 def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
     """Who waits for long asks again, and a deadline before the slot is told at once."""
     limiter = RateLimiter(**limit(redis_server, 0.5))
     assert limiter.try_acquire()
-    state = redis_server.command("HGETALL", limiter.queue._keys[0])
+    state = redis_server.command("HGETALL", limiter._queue._keys[0])
     fetch = opero(retries=1, rate_limit=limiter, timeout=1.02)(lambda: "value")
     with pytest.raises(DeadlineExceeded):
         fetch()
     assert not limiter.try_acquire()
-    assert redis_server.command("HGETALL", limiter.queue._keys[0]) == state
+    assert redis_server.command("HGETALL", limiter._queue._keys[0]) == state
     assert 1.2 <= took(limiter.acquire_sync) < 20
 
 
@@ -170,7 +170,7 @@ def test_a_clock_of_the_server_that_has_gone_back_holds_nobody_up_for_long(core,
     """An arrival time that no slot can have made is not believed."""
     limiter = RateLimiter(**limit(redis_server, 100))
     limiter.acquire_sync()
-    key = limiter.queue._keys[0]
+    key = limiter._queue._keys[0]
     later = float(redis_server.command("HGET", key, "rate")) + 3600e6
     redis_server.command("HSET", key, "rate", f"{later:.3f}")
     assert took(limiter.acquire_sync) < 15
@@ -196,13 +196,13 @@ def test_a_cancelled_task_gives_its_slot_back_and_leaves_no_pending_answer(core,
         return time.monotonic() - begun
 
     assert run(main()) < 4 / 3 + 1
-    assert not len(limiter.queue._room)
+    assert not len(limiter._queue._semaphore)
 
 
 def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
     """Nobody has asked since, so the server has what it had before."""
     limiter = RateLimiter(**limit(redis_server, 1.1))
-    key = limiter.queue._keys[0]
+    key = limiter._queue._keys[0]
 
     async def main():
         await limiter.acquire()
@@ -222,7 +222,7 @@ def test_a_cancelled_task_that_sleeps_gives_its_slot_back(core, redis_server):
 def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
     """As a cancelled task does."""
     limiter = RateLimiter(**limit(redis_server, 1.1))
-    key = limiter.queue._keys[0]
+    key = limiter._queue._keys[0]
     limiter.acquire_sync()
     before = redis_server.command("HGETALL", key)
     job = Job(limiter.acquire_sync)
@@ -231,7 +231,7 @@ def test_an_interrupted_thread_gives_its_slot_back(core, redis_server):
     job.interrupt()
     assert isinstance(job.wait().error, KeyboardInterrupt)
     assert redis_server.command("HGETALL", key) == before
-    assert not len(limiter.queue._room)
+    assert not len(limiter._queue._semaphore)
 
 
 # --- pauses ---------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_a_pause_is_heeded_by_other_clients_and_by_those_who_sleep(core, redis_s
     limiter.acquire_sync(3)
     jobs = [Job(other.acquire_sync) for _ in range(2)]
     jobs.append(Job(run, other.acquire()))
-    until(lambda: len(other.queue._room) == 3)
+    until(lambda: len(other._queue._semaphore) == 3)
     time.sleep(0.02)
     begun = time.monotonic()
     limiter.pause(0.5)
@@ -308,11 +308,11 @@ def test_without_the_server_the_same_limit_goes_on_and_it_heals_by_itself(
     assert "127.0.0.1" in warnings_of(caplog)[0]
     {"stop": own_server.start, "freeze": own_server.thaw, "fill": own_server.drain}[fault]()
     end = time.monotonic() + 20
-    while limiter.queue._outage._out:
+    while limiter._queue._outage._out:
         assert time.monotonic() < end
         fetch()
         time.sleep(0.02)
-    assert own_server.command("HGETALL", limiter.queue._keys[0])
+    assert own_server.command("HGETALL", limiter._queue._keys[0])
     assert len(warnings_of(caplog)) <= 2
 
 
@@ -366,7 +366,7 @@ def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_serve
     for _ in range(2):
         time.sleep(0.15)
         own_server.restart()
-    until(lambda: not limiter.queue._outage._out)
+    until(lambda: not limiter._queue._outage._out)
     before = list(counts)
     until(lambda: all(now > then for now, then in zip(counts, before, strict=True)))
     stop.set()
@@ -374,7 +374,7 @@ def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_serve
         job.result()
     span = time.monotonic() - begun
     assert sum(counts) <= 300 * (span + SLACK) + 4 * 5 + 2 * 8 + 8  # a new server knows of nothing
-    assert not len(limiter.queue._room)
+    assert not len(limiter._queue._semaphore)
 
 
 # --- the rest -----------------------------------------------------------------------------------------------

@@ -253,7 +253,7 @@ def test_a_consumer_that_stops_ends_the_map(core, ordered):
             assert len(read) - taken <= 20 + 12 * scheduler.sizer.size()
         parts.close()
     assert engine.closed == [True]
-    assert scheduler._order == scheduler._line == type(scheduler._line)()
+    assert scheduler._order == scheduler._queue == type(scheduler._queue)()
 
 
 @pytest.mark.parametrize("kind", [Dice, AsyncDice])

@@ -253,7 +253,7 @@ def test_every_item_has_exactly_one_outcome(
     assert all(world.attempts[value] <= retries for value in items)
     assert not world.running
     assert scheduler._heap == []
-    assert not scheduler._line
+    assert not scheduler._queue
     assert not scheduler._order
 
 
@@ -665,11 +665,11 @@ def test_the_end_of_a_map_leaves_nothing_behind(core):
         assert limiter.try_acquire()
         scheduler.feed([1])
         assert scheduler.assign(0, core.clock.now()) is None
-        assert limiter.bucket.queued == 1
+        assert limiter._bucket.queued == 1
         scheduler.end()
-        assert limiter.bucket.queued == 0
+        assert limiter._bucket.queued == 0
     assert call.__opero__.store.flights == {}
-    assert not scheduler._line
+    assert not scheduler._queue
     assert scheduler.demand() == 0
 
 
@@ -685,7 +685,7 @@ def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
     with standing_clock(core.clock):
         assert limiter.try_acquire()
         assert scheduler.assign(0, core.clock.now()) is None
-        later = limiter.queue.standby()
+        later = limiter._queue.standby()
         assert later.enter(core.clock.now()) > 0
         core.clock.move_to(scheduler.wake(core.clock.now()))
         assert later.enter(core.clock.now()) > 0
@@ -693,7 +693,7 @@ def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
         assert function.stats().permit_wait == pytest.approx(0.1)
         core.clock.advance(10**8)
         assert later.enter(core.clock.now()) == 0
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
 
 
 def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
@@ -710,7 +710,7 @@ def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
         core.clock.advance(2 * 10**8)
         assert scheduler.assign(0, core.clock.now()) is None  # it was too late
         assert isinstance(scheduler.collect()[0], DeadlineExceeded)
-        assert limiter.bucket.queued == 0
+        assert limiter._bucket.queued == 0
         assert limiter.try_acquire()
 
 

@@ -748,14 +748,14 @@ def test_ctrl_c_in_a_wait_for_a_permit_leaves_the_line():
     limiter.acquire_sync()
     calls = []
     fetch = opero(retries=3, rate_limit=limiter)(lambda: calls.append(1))
-    interrupter = interrupt_main_thread_when(lambda: len(limiter.queue) == 1)
+    interrupter = interrupt_main_thread_when(lambda: len(limiter._queue) == 1)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fetch()
     assert time.monotonic() - start < 10
     interrupter.result()
-    assert not limiter.queue
-    assert limiter.bucket.queued == 0
+    assert not limiter._queue
+    assert limiter._bucket.queued == 0
     assert calls == []
 
 
@@ -827,7 +827,7 @@ def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind(core):
         limiter.acquire_sync()
         patient = [Job(limiter.acquire_sync) for _ in range(15)]
         hasty = [Job(limiter.acquire_sync) for _ in range(15)]
-        until(lambda: limiter.bucket.queued == 30)
+        until(lambda: limiter._bucket.queued == 30)
         for job in hasty:
             job.interrupt()
     for job in patient:
@@ -835,7 +835,7 @@ def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind(core):
     for job in hasty:
         job.wait()
         assert job.error is None or isinstance(job.error, KeyboardInterrupt)
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
     time.sleep(0.002)
     assert limiter.try_acquire()
 
@@ -857,4 +857,4 @@ def test_threads_interrupted_at_any_moment_never_leave_a_limiter_blocked():
         job.result()
     time.sleep(0.001)
     assert limiter.try_acquire()
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0

@@ -97,7 +97,7 @@ def test_a_permit_that_would_come_too_late_is_not_waited_for(kind, cache):
     assert time.monotonic() - begun < SLACK
     assert starts == []
     assert caught.value.errors == []
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0
     assert (fetch.stats().attempts, fetch.stats().permit_wait) == (0, 0)
 
 
@@ -124,7 +124,7 @@ def test_those_ahead_in_the_line_count(kind, core):
     with standing_clock(core.clock):
         limiter = spent(RateLimiter(100))
         ahead = [Job(limiter.acquire_sync) for _ in range(3)]
-        until(lambda: limiter.bucket.queued == 3)
+        until(lambda: limiter._bucket.queued == 3)
         fetch = decorated(kind, lambda: "value", retries=1, rate_limit=limiter, timeout=0.039)
         with pytest.raises(DeadlineExceeded):
             call(fetch, kind)
@@ -595,4 +595,4 @@ def test_a_task_in_line_behind_a_stuck_loop_leaves_in_time():
     assert time.monotonic() - begun < 0.3 + SLACK
     free.set()
     holder.result()
-    assert limiter.bucket.queued == 0
+    assert limiter._bucket.queued == 0

@@ -33,7 +33,7 @@ class TokenBucket(Gate):
         latest: When the latest permit was taken, in nanoseconds.
         floor: What the arrival time must not fall below, because of a pause.
         refunded: By how much permits that were given back have moved the arrival time, all told.
-        queued: How many callers wait in line; while some do, `enter` lets nobody pass them.
+        queued: How many callers wait in its queue; while some do, `enter` lets nobody pass them.
         lock: Makes a step atomic; None where the interpreter does so by itself.
     """
 
@@ -98,7 +98,7 @@ class TokenBucket(Gate):
         return bucket
 
     def admit(self, now: int) -> int:
-        """Take a permit if one is free, on behalf of the head of the line.
+        """Take a permit if one is free, on behalf of the head of the queue.
 
         Args:
             now: The time in nanoseconds.

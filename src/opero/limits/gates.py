@@ -24,7 +24,7 @@ def _rate_limit(plan: CallOptions) -> GateQueue | None:
     if not isinstance(limit, RateLimiter):
         assert limit.rate is not None
         limit = RateLimiter(limit.rate, limit.burst)
-    queue: GateQueue = limit.queue
+    queue: GateQueue = limit._queue
     return queue
 
 

@@ -65,8 +65,6 @@ class RateLimiter(SharedGate, _Hints):
         scope: "process", "machine" or "redis".
         name: What the limit is called; None in scope "process".
         windows: Further limits that hold at the same time, each in permits and seconds.
-        bucket: The decision without the waiting; a decorated function asks it first.
-        line: The waiting; a decorated function stands in it.
 
     Example:
         ```python
@@ -125,23 +123,23 @@ class RateLimiter(SharedGate, _Hints):
         limits = cells(self.windows, self.burst) if self.windows else ()
         core = hotpath.core
         self._clock = core.clock
-        self.queue: Any
+        self._queue: Any
         if scope == "process":
-            self.queue = WaitQueue(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
+            self._queue = WaitQueue(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
         elif scope == "machine":
-            from .machine import shared_line
+            from .machine import shared_queue
 
             settings = _settings(self.rate_limit, self.burst, self.windows)
-            self.queue = shared_line(
+            self._queue = shared_queue(
                 core, self.name or "", self.rate_limit, self.burst, limits, settings
             )
         else:
             from .redis import RedisWaitQueue
 
             local = _bucket(core, self.rate_limit, self.burst, limits)
-            self.queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
-        self.bucket: TokenBucket = self.queue.bucket
-        _queues.add(self.queue)
+            self._queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
+        self._bucket: TokenBucket = self._queue.bucket
+        _queues.add(self._queue)
 
     def __repr__(self) -> str:
         parts = [repr(self.rate_limit), f"burst={self.burst!r}"]
@@ -170,7 +168,7 @@ class RateLimiter(SharedGate, _Hints):
         """
         if weight != 1:
             self._check_weight(weight)
-        return bool(self.queue.try_take(weight))
+        return bool(self._queue.try_take(weight))
 
     def acquire_sync(self, weight: int = 1) -> None:
         """Block this thread until it has a permit.
@@ -178,7 +176,7 @@ class RateLimiter(SharedGate, _Hints):
         Args:
             weight: How many permits to take at once, `burst` at most.
         """
-        self.wait_sync(NEVER, weight)
+        self._wait_sync(NEVER, weight)
 
     async def acquire(self, weight: int = 1) -> None:
         """Wait until this task has a permit.
@@ -186,7 +184,7 @@ class RateLimiter(SharedGate, _Hints):
         Args:
             weight: How many permits to take at once, `burst` at most.
         """
-        await self.wait(NEVER, weight)
+        await self._wait(NEVER, weight)
 
     def pause(self, seconds: float | timedelta) -> None:
         """Let nobody have a permit for a while, neither those who wait nor others who share it.
@@ -207,9 +205,9 @@ class RateLimiter(SharedGate, _Hints):
 
         seconds = checks.seconds("seconds", seconds)
         if seconds:
-            self.queue.pause(math.ceil(seconds * 1e9))
+            self._queue.pause(math.ceil(seconds * 1e9))
 
-    def wait_sync(self, deadline: int, weight: int = 1) -> int:
+    def _wait_sync(self, deadline: int, weight: int = 1) -> int:
         """Get a permit for this thread, unless it would come too late.
 
         Args:
@@ -221,14 +219,14 @@ class RateLimiter(SharedGate, _Hints):
         """
         if weight != 1:
             self._check_weight(weight)
-        if self.bucket.take_many(self._clock.now(), weight) == 0:
+        if self._bucket.take_many(self._clock.now(), weight) == 0:
             return 0
         from opero.runners import sync
 
-        waited: int = sync.drive(self.queue.steps(deadline, weight))
+        waited: int = sync.drive(self._queue.steps(deadline, weight))
         return waited
 
-    def wait(self, deadline: int, weight: int = 1) -> Coroutine[Any, Any, int]:
+    def _wait(self, deadline: int, weight: int = 1) -> Coroutine[Any, Any, int]:
         """Get a permit for this task, unless it would come too late: `await` what this returns.
 
         Args:
@@ -242,10 +240,10 @@ class RateLimiter(SharedGate, _Hints):
             self._check_weight(weight)
         from opero.runners import aio
 
-        return aio.drive(self.queue.steps(deadline, weight))
+        return aio.drive(self._queue.steps(deadline, weight))
 
     def __enter__(self) -> Self:
-        self.wait_sync(NEVER)
+        self._wait_sync(NEVER)
         return self
 
     def __exit__(
@@ -257,7 +255,7 @@ class RateLimiter(SharedGate, _Hints):
         return None
 
     async def __aenter__(self) -> Self:
-        await self.wait(NEVER)
+        await self._wait(NEVER)
         return self
 
     async def __aexit__(

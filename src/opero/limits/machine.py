@@ -1,4 +1,4 @@
-"""Limits of one machine: a bucket in shared memory, and the line of one process in front of it.
+"""Limits of one machine: a bucket in shared memory, and the queue of one process in front of it.
 
 A limit is a small file in a directory that only its user can open, best in /dev/shm. Its name has
 the digest of the limit's name, and the machine's boot: the times in it count from there. Beside it
@@ -57,15 +57,15 @@ _MOST_SHARE = 5_000_000
 
 
 class MachineWaitQueue(WaitQueue):
-    """The line of one process, in front of a bucket that processes share.
+    """The queue of one process, in front of a bucket that processes share.
 
-    The heads of all lines wait for the same moment. Where that has shown, each adds a random delay,
+    The heads of all queues wait for one moment. Where that has shown, each adds a random delay,
     smaller for one that has lost before; else the one that is awake first would always be the same.
     One that has lost too often claims the next permit.
     """
 
     def __init__(self, bucket: Any, caller: Any, file: LockFile) -> None:
-        """Begin with nobody in line.
+        """Begin with nobody in the queue.
 
         Args:
             bucket: The shared bucket.
@@ -107,7 +107,7 @@ class MachineWaitQueue(WaitQueue):
                 self.bucket.waive()
 
     def after_fork(self) -> None:
-        """Send the line away in a child process, and have a lock of its own for it."""
+        """Send the waiters away in a child process, and have a lock of its own for it."""
         super().after_fork()
         self.bucket.claim = 0  # it is the parent's
         self._file.reopen()
@@ -143,7 +143,7 @@ class LockFile:
             os.close(self.descriptor)
 
 
-def shared_line(
+def shared_queue(
     core: Any,
     name: str,
     rate: float,

@@ -1,16 +1,16 @@
-"""Limits of hosts with one Redis: every waiter asks the server for a slot, and sleeps until then.
+"""Limits of hosts with one Redis: every waiter reserves a time there, and sleeps until then.
 
-    enter the room ─▶ ask ─▶ a slot within the horizon: sleep until then, look for a pause, go
-                       ▲  └▶ none yet: sleep until shortly before, nothing is reserved
-                       └───────────────────────────────┘
+    semaphore ─▶ ask ─▶ a time within the horizon: sleep until then, look for a pause, go
+                  ▲  └▶ none yet: sleep until shortly before, nothing is reserved
+                  └───────────────────────────────┘
 
-One Lua script decides, by the server's clock. A slot that it gives is taken, so those who wait are
-served in the order of asking, and nobody polls. Nobody gets a slot further ahead than `HORIZON`: so
+One Lua script decides, by the server's clock. A time that it gives is taken, so those who wait are
+served in the order of asking, and nobody polls. Nobody gets a time further ahead than `HORIZON`: so
 a client that dies wastes little, and a pause is heeded by nearly everybody. One who is cancelled
-gives the slot back, which succeeds if nobody has got a later one since.
+gives the reservation back, which succeeds if nobody has got a later one since.
 
-Only `SEATS` callers of a process ask or sleep at once, the others wait in a room in their order. So
-a process with a thousand waiters does not take every slot of the next second.
+Only `AT_ONCE` callers of a process ask or sleep at once, the others wait for a semaphore in their
+order. So a process with a thousand waiters does not take every permit of the next second.
 
 If the server fails, the same limit goes on in this process; see `stores.outages`. What the server
 grants is noted there too, so that a failure frees no further burst.
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
 HORIZON: Final = 1_000_000_000
-"""How far ahead a slot may be, in nanoseconds."""
+"""How far ahead a reservation may be, in nanoseconds."""
 
-SEATS: Final = 8
-"""How many callers of a process ask the server, or sleep until their slot, at once."""
+AT_ONCE: Final = 8
+"""How many callers of a process ask the server, or sleep until their time, at once."""
 
 _LONG = 50_000_000
 """Who has slept for longer, in nanoseconds, looks once more for a pause."""
 _GLANCE = 2_000_000_000
-"""How often those in the room look whether somebody's seat has been left without a word."""
+"""How often those who wait for the semaphore look whether a holder has fallen silent."""
 _NAP = 10_000_000
 """The shortest sleep before asking again, in nanoseconds."""
 
@@ -71,7 +71,7 @@ local due, arrivals = now + pause, {}
 for at = 4, #ARGV, 3 do
   local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local arrival = tonumber(redis.call('HGET', KEYS[1], ARGV[at]) or '0')
-  -- further than any slot can have moved it: the server's clock has gone back
+  -- further than any reservation can have moved it: the server's clock has gone back
   local bound = now + math.max(furthest, pause) + 2 * tolerance + interval
   if arrival > bound then arrival = bound end
   arrivals[at] = arrival
@@ -130,16 +130,16 @@ class _Reservation:
     __slots__ = ("due", "receipt", "wait")
 
     def __init__(self, now: int, reply: list[Any]) -> None:
-        self.wait = math.ceil(float(reply[1]) * 1000)
-        self.due = now + self.wait
-        self.receipt = reply[2:] if reply[0] else None
+        self.wait: int = math.ceil(float(reply[1]) * 1000)
+        self.due: int = now + self.wait
+        self.receipt: Any = reply[2:] if reply[0] else None
 
 
 class RedisWaitQueue:
     """Those of this process who wait for permits of a limit in Redis.
 
     Attributes:
-        bucket: Never hands anything out: it sends every caller into the line.
+        bucket: Never hands anything out: it sends every caller into the queue.
         gate: The same.
         awaited: What one waits for, as a message names it.
     """
@@ -178,18 +178,18 @@ class RedisWaitQueue:
         self._caller = core.clock
         self._clock = core.Clock()
         self._local = WaitQueue(local, self._clock)
-        self._room = _Room()
+        self._semaphore = _Semaphore()
         self._told = 0
         self._outage = self._new_outage()
 
     def try_take(self, weight: int) -> bool:
         """Take permits if they are free now; tell whether they were."""
         if not self.blocks():
-            slot = self.reserve(weight, 0)
-            if slot is not None:
-                if slot.receipt is not None:
+            reservation = self.reserve(weight, 0)
+            if reservation is not None:
+                if reservation.receipt is not None:
                     self._charge(weight)
-                return slot.receipt is not None
+                return reservation.receipt is not None
         return self._local.try_take(weight)
 
     def pause(self, length: int) -> None:
@@ -220,7 +220,7 @@ class RedisWaitQueue:
     def after_fork(self) -> None:
         """Forget those who wait: they did not come along into the child process."""
         self._local.after_fork()
-        self._room = _Room()
+        self._semaphore = _Semaphore()
         self._outage = self._new_outage()
         if self.bucket.lock is not None:
             self.bucket.lock = Lock()
@@ -270,11 +270,11 @@ class RedisWaitQueue:
         return reply
 
     def request(self, weight: int, horizon: int) -> tuple[Any, ...]:
-        """Return what `ask` takes to ask for a slot."""
+        """Return what `ask` takes to ask for a reservation."""
         return _ASK, self._keys, [weight, horizon / 1000, HORIZON / 1000, *self._limits]
 
     def reserve(self, weight: int, horizon: int) -> _Reservation | None:
-        """Ask for a slot; None if the server does not answer."""
+        """Ask for a reservation; None if the server does not answer."""
         reply = self.ask("script", *self.request(weight, horizon))
         return None if reply is None else _Reservation(self._clock.now(), reply)
 
@@ -284,7 +284,7 @@ class RedisWaitQueue:
         return left
 
     def give_back(self, receipt: Any) -> None:
-        """Give a slot back, if the server can be reached and nobody has a later one."""
+        """Give a reservation back, if the server can be reached and nobody has a later one."""
         if receipt is not None and not self.blocks():
             self.ask("script", _RETURN, self._keys, receipt)
 
@@ -309,115 +309,117 @@ class _Wait:
 
     Attributes:
         deadline: The latest time for them, in nanoseconds of the machine's clock.
-        seat: Its seat in the room.
-        receipt: What gives back the slot that is not used yet.
+        holder: What it holds of the semaphore.
+        receipt: What gives back the reservation that is not used yet.
     """
 
-    def __init__(self, line: RedisWaitQueue, deadline: int, weight: int) -> None:
-        self.queue = line
+    def __init__(self, queue: RedisWaitQueue, deadline: int, weight: int) -> None:
+        self.queue = queue
         self.deadline = deadline
         self._weight = weight
-        self.seat = _Seat()
+        self.holder = _Holder()
         self.receipt: Any = None
 
     def steps(self) -> Steps:
-        """Wait, and give the slot back if that is interrupted.
+        """Wait, and give the reservation back if that is interrupted.
 
         Returns:
             0, -1 if it would be too late, or `_LOCAL`.
         """
-        line, seat = self.queue, self.seat
-        bell = yield BELL, seat.is_taken
-        seat.wake = bell.ring
+        queue, holder = self.queue, self.holder
+        bell = yield BELL, holder.is_admitted
+        holder.wake = bell.ring
         try:
             try:
                 return (yield from self._steps(bell))
             finally:
-                line._room.leave(seat)
-                seat.wake = bool  # the bell knows the seat
+                queue._semaphore.release(holder)
+                holder.wake = bool  # the bell knows the holder
         except GeneratorExit:
             raise
         except BaseException:
-            if self.receipt is not None and not line.blocks():
-                yield ASK, line, "script", (_RETURN, line._keys, self.receipt)
+            if self.receipt is not None and not queue.blocks():
+                yield ASK, queue, "script", (_RETURN, queue._keys, self.receipt)
             raise
 
     def _steps(self, bell: Any) -> Steps:
-        line, seat, deadline = self.queue, self.seat, self.deadline
-        clock, now = line._clock, line._clock.now
-        room = line._room
-        if not room.enter(seat) and line._told > deadline:
+        queue, holder, deadline = self.queue, self.holder, self.deadline
+        clock, now = queue._clock, queue._clock.now
+        semaphore = queue._semaphore
+        if not semaphore.acquire(holder) and queue._told > deadline:
             return -1
-        while not seat.taken:
+        while not holder.admitted:
             if now() >= deadline:
                 return -1
             yield REST, clock, bell, min(now() + _GLANCE, deadline)
-            room.clear(now())
+            semaphore.reclaim(now())
         while True:
-            if line.blocks():
+            if queue.blocks():
                 return _LOCAL
             left = deadline - now()
             if left < 0:
                 return -1
-            seat.until = now() + 2 * _GLANCE
-            reply = yield ASK, line, "script", line.request(self._weight, min(HORIZON, left))
+            holder.until = now() + 2 * _GLANCE
+            reply = yield ASK, queue, "script", queue.request(self._weight, min(HORIZON, left))
             if reply is None:
                 return _LOCAL
-            slot = _Reservation(now(), reply)
-            if slot.receipt is None:
-                line._told = slot.due
-                if slot.due > deadline:
+            reservation = _Reservation(now(), reply)
+            if reservation.receipt is None:
+                queue._told = reservation.due
+                if reservation.due > deadline:
                     return -1
-                again = max(slot.due - HORIZON // 2, now() + _NAP)
-                seat.until = again + _GLANCE
+                again = max(reservation.due - HORIZON // 2, now() + _NAP)
+                holder.until = again + _GLANCE
                 yield SLEEP, clock, again - now()
                 continue
-            self.receipt = slot.receipt
-            if slot.wait:
-                seat.until = slot.due + _GLANCE
-                yield SLEEP, clock, slot.due - now()
-            if slot.wait > _LONG and not line.blocks():
-                paused = yield ASK, line, "run", ("PTTL", line._keys[1])
+            self.receipt = reservation.receipt
+            if reservation.wait:
+                holder.until = reservation.due + _GLANCE
+                yield SLEEP, clock, reservation.due - now()
+            if reservation.wait > _LONG and not queue.blocks():
+                paused = yield ASK, queue, "run", ("PTTL", queue._keys[1])
                 if paused is not None and paused > 0:
-                    self.receipt = None  # the slot is in the pause, and lost
+                    self.receipt = None  # the reservation is in the pause, and lost
                     continue
             self.receipt = None
-            line._charge(self._weight)
+            queue._charge(self._weight)
             return 0
 
 
 class RedisStandby(Standby):
     """A place for somebody who does not wait but comes back to look; see `QueueStandby`."""
 
-    def __init__(self, line: RedisWaitQueue) -> None:
-        super().__init__(line.gate)
-        self.queue = line
-        self._slot: _Reservation | None = None
+    def __init__(self, queue: RedisWaitQueue) -> None:
+        super().__init__(queue.gate)
+        self.queue: RedisWaitQueue = queue
+        self._reservation: _Reservation | None = None
         self._local: Standby | None = None
 
     def enter(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
         """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
-        line = self.queue
+        queue = self.queue
         if self._local is not None:
-            wait = self._local.enter(line._clock.now())
+            wait = self._local.enter(queue._clock.now())
             if wait == 0:
                 self._local = None
             return wait
-        slot = self._slot
-        if slot is None and not line.blocks():
-            slot = line.reserve(1, HORIZON)
-        if slot is None:
-            self._local = line._local.standby()
+        reservation = self._reservation
+        if reservation is None and not queue.blocks():
+            reservation = queue.reserve(1, HORIZON)
+        if reservation is None:
+            self._local = queue._local.standby()
             return self.enter(0)
-        self._slot = slot
-        until = slot.due if slot.receipt is not None else slot.due - HORIZON // 2
-        left: int = until - line._clock.now()
+        self._reservation = reservation
+        until = (
+            reservation.due if reservation.receipt is not None else reservation.due - HORIZON // 2
+        )
+        left: int = until - queue._clock.now()
         if left > 0:
             return left
-        self._slot = None
-        if slot.receipt is None or (slot.wait > _LONG and self._is_paused()):
+        self._reservation = None
+        if reservation.receipt is None or (reservation.wait > _LONG and self._is_paused()):
             return _NAP
-        line._charge(1)
+        queue._charge(1)
         return 0
 
     def _is_paused(self) -> bool:
@@ -425,80 +427,80 @@ class RedisStandby(Standby):
         return left is not None and left > 0
 
     def withdraw(self) -> None:
-        """Give the slot back."""
-        slot, self._slot = self._slot, None
+        """Give the reservation back."""
+        reservation, self._reservation = self._reservation, None
         local, self._local = self._local, None
         if local is not None:
             local.withdraw()
-        if slot is not None:
-            self.queue.give_back(slot.receipt)
+        if reservation is not None:
+            self.queue.give_back(reservation.receipt)
 
 
-class _Seat:
-    """A caller's seat in the room.
+class _Holder:
+    """A caller that holds the semaphore, or waits for it.
 
     Attributes:
-        wake: Tells the caller that it has the seat; false if it is gone for good.
-        taken: Whether it has it.
+        wake: Tells the caller that it holds it; false if it is gone for good.
+        admitted: Whether it does.
         until: When the caller will have said something, in nanoseconds; later it counts as stuck.
     """
 
-    __slots__ = ("taken", "until", "wake")
+    __slots__ = ("admitted", "until", "wake")
 
     def __init__(self) -> None:
         self.wake: Callable[[], bool] = bool
-        self.taken = False
+        self.admitted = False
         self.until = NEVER
 
-    def is_taken(self) -> bool:
-        """Tell whether the caller has it."""
-        return self.taken
+    def is_admitted(self) -> bool:
+        """Return whether the caller holds the semaphore."""
+        return self.admitted
 
 
-class _Room:
-    """A few seats, and a line of those who wait for one."""
+class _Semaphore:
+    """A few holders at once, and a queue of those who wait."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._seats: set[_Seat] = set()
-        self.queue: deque[_Seat] = deque()
+        self._holders: set[_Holder] = set()
+        self._waiting: deque[_Holder] = deque()
 
     def __len__(self) -> int:
-        return len(self._seats) + len(self.queue)
+        return len(self._holders) + len(self._waiting)
 
-    def enter(self, seat: _Seat) -> bool:
-        """Take a seat, or a place in the line; tell whether it was a seat."""
+    def acquire(self, holder: _Holder) -> bool:
+        """Admit a caller, or let it wait; return whether it was admitted."""
         with self._lock:
-            if len(self._seats) < SEATS and not self.queue:
-                self._seats.add(seat)
-                seat.taken = True
+            if len(self._holders) < AT_ONCE and not self._waiting:
+                self._holders.add(holder)
+                holder.admitted = True
             else:
-                self.queue.append(seat)
-            return seat.taken
+                self._waiting.append(holder)
+            return holder.admitted
 
-    def leave(self, seat: _Seat) -> None:
-        """Leave the seat to the next, or leave the line."""
+    def release(self, holder: _Holder) -> None:
+        """Admit the next instead of a holder, or leave the queue."""
         with self._lock:
-            if seat in self._seats:
-                self._seats.remove(seat)
-            elif not seat.taken and seat in self.queue:
-                self.queue.remove(seat)
+            if holder in self._holders:
+                self._holders.remove(holder)
+            elif not holder.admitted and holder in self._waiting:
+                self._waiting.remove(holder)
             self._fill()
 
-    def clear(self, now: int) -> None:
-        """Take the seats of those whose event loop is stuck: a seat is for order, not for rate."""
+    def reclaim(self, now: int) -> None:
+        """Release those whose event loop is stuck: the semaphore is for order, not for rate."""
         with self._lock:
-            for seat in [seat for seat in self._seats if seat.until < now]:
-                self._seats.remove(seat)
+            for holder in [holder for holder in self._holders if holder.until < now]:
+                self._holders.remove(holder)
             self._fill()
 
     def _fill(self) -> None:
-        while self.queue and len(self._seats) < SEATS:
-            seat = self.queue.popleft()
-            seat.taken = True
-            self._seats.add(seat)
-            if not seat.wake():
-                self._seats.discard(seat)
+        while self._waiting and len(self._holders) < AT_ONCE:
+            holder = self._waiting.popleft()
+            holder.admitted = True
+            self._holders.add(holder)
+            if not holder.wake():
+                self._holders.discard(holder)
 
 
 def _eighths(nanoseconds: int) -> float:

@@ -1,13 +1,13 @@
-"""The line of waiters, threads and tasks alike, in front of one token bucket.
+"""The queue of waiters, threads and tasks alike, in front of one token bucket.
 
 A caller that finds a free permit and nobody waiting takes it and goes. Everybody else joins the
-line. Permits are handed out in the order of the line by whoever is awake to do it (`_serve`):
+queue. Permits are handed out in the order of the queue by whoever is awake to do it (`_serve`):
 usually the head, whose timer is set for the next permit. Each other waiter also has a timer, for
-the time at which its turn would come, so a head whose event loop is stuck holds nobody up for good.
-Nobody in the line owns a permit before it is handed out, so one who leaves has nothing to return;
+the time at which it would be served, so a head whose event loop is stuck holds nobody up for good.
+Nobody in the queue owns a permit before it is handed out, so one who leaves has nothing to return;
 one who leaves at the very moment of the handing out gives the permit back.
 
-The lock is reentrant, since a finalizer may leave the line, or join it, in the middle of any step;
+The lock is reentrant, since a finalizer may leave the queue, or join it, in the middle of any step;
 and every step looks at what it finds rather than trusting what the step before has left.
 """
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
 _FAR = 64
-"""How many places of the line a waiter counts to tell when its turn comes."""
+"""How many places of the queue a waiter counts to tell when it is served."""
 
 
 class _Waiter:
-    """Somebody in the line.
+    """Somebody in the queue.
 
     Attributes:
         wake: Tells the waiter to look again; false if it is gone for good.
@@ -64,7 +64,7 @@ class _Waiter:
         return self.granted
 
     def is_settled(self) -> bool:
-        """Tell whether the waiter has no business in the line any more."""
+        """Tell whether the waiter has no business in the queue any more."""
         return self.granted or self.gone
 
 
@@ -81,7 +81,7 @@ class WaitQueue:
     awaited = "its rate-limit permit"
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
-        """Begin with nobody in line.
+        """Begin with nobody in the queue.
 
         Args:
             bucket: Hands out the permits.
@@ -91,12 +91,12 @@ class WaitQueue:
         self.gate: Gate = bucket
         self.clock = clock
         self._lock = Lock() if bucket.lock is None else bucket.lock
-        self._line: deque[_Waiter] = deque()
-        self._extra = 0  # permits that those in line want beyond one each
+        self._waiters: deque[_Waiter] = deque()
+        self._extra = 0  # permits that those in the queue want beyond one each
         self._free = 0  # when the head might be served
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._waiters)
 
     def try_take(self, weight: int) -> bool:
         """Take permits if they are free now and nobody waits for them; tell whether they were."""
@@ -107,7 +107,7 @@ class WaitQueue:
             return False
         with self._lock:
             self._serve(now)  # those who wait may not be awake to do it
-            return not self._line and self.bucket.admit_many(now, weight) == 0
+            return not self._waiters and self.bucket.admit_many(now, weight) == 0
 
     def pause(self, length: int) -> None:
         """Hand out nothing for some nanoseconds."""
@@ -119,7 +119,7 @@ class WaitQueue:
         self.pause(length)
 
     def standby(self) -> Standby:
-        """Return a place in the line that nobody has taken yet."""
+        """Return a place in the queue that nobody has taken yet."""
         return QueueStandby(self)
 
     def standby_alone(self) -> Standby:
@@ -162,27 +162,27 @@ class WaitQueue:
             waiter.wake = bool  # the bell knows the waiter
         return max(0, clock.now() - start)
 
-    # --- the line -------------------------------------------------------------------------------
+    # --- the queue ------------------------------------------------------------------------------
 
     def _join(self, waiter: _Waiter, now: int, deadline: int) -> int:
-        """Stand in line.
+        """Join the queue.
 
         Returns:
-            When the waiter's turn comes if nobody leaves, in nanoseconds; -1 if that is later than
-            `deadline`, and then the waiter does not stand in line.
+            When the waiter is served if nobody leaves, in nanoseconds; -1 if that is later than
+            `deadline`, and then the waiter has not joined.
         """
-        line = self._line
+        waiters = self._waiters
         with self._lock:
             self._serve(now)
-            if not line:
+            if not waiters:
                 self._extra = 0
-            due: int = self.bucket.due(now, waiter.weight, len(line) + self._extra)
+            due: int = self.bucket.due(now, waiter.weight, len(waiters) + self._extra)
             if due > deadline:
                 return -1
-            line.append(waiter)
+            waiters.append(waiter)
             self._extra += waiter.weight - 1
             self._serve(now)
-            if line and line[0] is waiter:
+            if waiters and waiters[0] is waiter:
                 due = self._note(waiter, now, max(due, self._free))
         return min(due, deadline)
 
@@ -191,20 +191,20 @@ class WaitQueue:
 
         Returns:
             When `waiter` should look again, in nanoseconds; -1 if its permit would come after
-            `deadline`, and then it has left the line.
+            `deadline`, and then it has left the queue.
         """
         now = self.clock.now()
-        line = self._line
+        waiters = self._waiters
         with self._lock:
             self._serve(now)
             if waiter.granted:
                 return now
             due = self._free
             late = due > deadline
-            if line and line[0] is waiter:
+            if waiters and waiters[0] is waiter:
                 due = self._note(waiter, now, due)
             else:
-                due += self._places_before(waiter) * self.bucket.interval
+                due += self._count_before(waiter) * self.bucket.interval
                 late = due > deadline
         if late:
             self._leave(waiter)
@@ -212,19 +212,19 @@ class WaitQueue:
         return min(due, deadline)
 
     def _note(self, head: _Waiter, now: int, due: int) -> int:  # noqa: ARG002
-        """Note when the head of the line looks again, and return it."""
+        """Note when the head of the queue looks again, and return it."""
         head.told = due
         return due
 
-    def _places_before(self, waiter: _Waiter) -> int:
-        """Count those who stand before a waiter; from some number on it does not matter."""
-        for place, other in enumerate(islice(self._line, _FAR)):
+    def _count_before(self, waiter: _Waiter) -> int:
+        """Count those before a waiter; from some number on it does not matter."""
+        for place, other in enumerate(islice(self._waiters, _FAR)):
             if other is waiter:
                 return place
         return _FAR
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Leave the line, or give the permit back."""
+        """Leave the queue, or give the permit back."""
         with self._lock:
             if waiter.gone:
                 return
@@ -237,10 +237,10 @@ class WaitQueue:
 
     def _serve(self, now: int) -> None:
         """Hand out the permits that are due, and tell a new head to set its timer."""
-        line, bucket = self._line, self.bucket
+        waiters, bucket = self._waiters, self.bucket
         moved = False
-        while line:
-            head = line[0]
+        while waiters:
+            head = waiters[0]
             if not head.is_settled():
                 wait = bucket.admit_many(now, head.weight)
                 if wait > 0:
@@ -257,53 +257,53 @@ class WaitQueue:
                         bucket.undo(receipt, head.weight)
             self._drop(head)
             moved = True
-        bucket.queued = len(line)
+        bucket.queued = len(waiters)
         if moved:
             self._wake_head()
 
     def _drop(self, waiter: _Waiter) -> None:
-        """Take `waiter` out of the line, if it stands there."""
+        """Take `waiter` out of the queue, if it is there."""
         try:
-            self._line.remove(waiter)
+            self._waiters.remove(waiter)
         except ValueError:
             return
         self._extra -= waiter.weight - 1
 
     def _wake_head(self) -> None:
-        """Let the head of the line look at the time, unless it has gone."""
+        """Let the head of the queue look at the time, unless it has gone."""
         try:
-            head = self._line[0]
+            head = self._waiters[0]
         except IndexError:
             return
         if not head.wake():
             head.gone = True
 
     def after_fork(self) -> None:
-        """Send the line away in a child process: those who wait in it did not come along."""
+        """Send the waiters away in a child process: those who wait in it did not come along."""
         self._lock = Lock()
         if self.bucket.lock is not None:
             self.bucket.lock = self._lock
-        self._line.clear()
+        self._waiters.clear()
         self._extra = 0
         self.bucket.queued = 0
 
 
 class QueueStandby(Standby):
-    """A place in a line, for somebody who does not wait but comes back to look.
+    """A place in a queue, for somebody who does not wait but comes back to look.
 
-    It stands in the line from an `enter` that found no permit until the one that gets it, or
+    It is in the queue from an `enter` that found no permit until the one that gets it, or
     `withdraw`.
     A permit that it was handed before it looks again is its own.
     """
 
-    def __init__(self, line: WaitQueue) -> None:
-        """Do not stand in line yet.
+    def __init__(self, queue: WaitQueue) -> None:
+        """Do not join the queue yet.
 
         Args:
-            line: Which line.
+            queue: The queue.
         """
-        super().__init__(line.gate)
-        self._line = line
+        super().__init__(queue.gate)
+        self._queue = queue
         self._waiter: _Waiter | None = None
 
     def enter(self, now: int) -> int:
@@ -315,27 +315,27 @@ class QueueStandby(Standby):
         Returns:
             0 if it was, else nanoseconds until it might be.
         """
-        line = self._line
+        queue = self._queue
         waiter = self._waiter
         if waiter is None:
-            now = line.clock.now()
-            if line.bucket.enter(now) == 0:
+            now = queue.clock.now()
+            if queue.bucket.enter(now) == 0:
                 return 0
             waiter = self._waiter = _Waiter(1)
             waiter.wake = _always
-            due = line._join(waiter, now, NEVER)
+            due = queue._join(waiter, now, NEVER)
         else:
-            due = line._look(waiter, NEVER)
+            due = queue._look(waiter, NEVER)
         if waiter.granted:
             self._waiter = None
             return 0
-        return max(1, due - line.clock.now())
+        return max(1, due - queue.clock.now())
 
     def withdraw(self) -> None:
-        """Leave the line, or give the permit back."""
+        """Leave the queue, or give the permit back."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            self._line._leave(waiter)
+            self._queue._leave(waiter)
 
 
 def _always() -> bool:

@@ -1,7 +1,7 @@
 """What runs next: the logic of a map, with no thread, process, event loop or clock of its own.
 
     feed -> answered from the cache -> results
-         -> waiting in line -> assign -> (an engine runs it) -> report -> results
+         -> queued -> assign -> (an engine runs it) -> report -> results
                                  ^                                | failed
                                  |                                v
                                  '--- due --- waiting in a heap --'
@@ -173,7 +173,7 @@ class Scheduler:
         self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
         self._leaders: dict[tuple[int, int], SharedRun] = {}
-        self._line: deque[Job] = deque()
+        self._queue: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
         # how many items to look up at once: more and more while all are known already, and always
@@ -187,8 +187,8 @@ class Scheduler:
     # --- the input ------------------------------------------------------------------------------
 
     def demand(self) -> int:
-        """Return how many more items to feed now; 0 while there is work in line, or no room."""
-        if self.closed or self._line:
+        """Return how many more items to feed now; 0 while there is work queued, or no room."""
+        if self.closed or self._queue:
             return 0
         size = max(self._chunk(), self._stride)
         if not self.window:
@@ -222,7 +222,7 @@ class Scheduler:
         if self.ordered:
             self._order.append(span)
         if not self._careful:
-            self._line.append(Job(span, range(len(values)), values, None))
+            self._queue.append(Job(span, range(len(values)), values, None))
             return
         span.results = [NOTHING] * len(values)
         offsets = [
@@ -237,10 +237,10 @@ class Scheduler:
             items = [values[offset] for offset in some]
             if self._copies:
                 items = [self._fallback.choice(item, 0) for item in items]
-            self._line.append(Job(span, some, items, None))
+            self._queue.append(Job(span, some, items, None))
 
     def _lend(self, span: Span, offset: int) -> bool:
-        """Put an item in line with a copy of the list that holds its values, if there is one."""
+        """Queue an item with a copy of the list that holds its values, if there is one."""
         fallback = self._fallback
         args = (span.values[offset],)
         given = fallback.given(args, self.shared)
@@ -249,7 +249,7 @@ class Scheduler:
             return False
         job = Job(span, [offset], [span.values[offset]], None)
         job.call = fallback.place(args, self.shared, first)
-        self._line.append(job)
+        self._queue.append(job)
         return True
 
     def close(self) -> None:
@@ -261,8 +261,8 @@ class Scheduler:
         self.closed = True
         if self._runs is not None:
             self._runs.close()
-        self._leave_line()
-        for held in (self._line, self._heap, self._order, self._ready, self._leaders):
+        self._withdraw()
+        for held in (self._queue, self._heap, self._order, self._ready, self._leaders):
             held.clear()
         self.failures = None
 
@@ -331,11 +331,11 @@ class Scheduler:
         job = None
         while job is None:
             due = bool(self._heap) and self._heap[0][0] <= now
-            if not due and not self._line:
+            if not due and not self._queue:
                 self._refused.pop(slot, None)
-                self._leave_line()
+                self._withdraw()
                 return None
-            job = self._heap[0][2] if due else self._line[0]
+            job = self._heap[0][2] if due else self._queue[0]
             wait = 0
             if self.gates is not None and not (job.trial and now >= job.trial.deadline):
                 wait = self.gates.enter(slot, now)
@@ -354,7 +354,7 @@ class Scheduler:
             if call.events.heeded:
                 call.events.permit(call, waited / 1e9)
             if len(job.values) > 1:  # the gates have let in one
-                self._line.appendleft(_part(job, range(1, len(job.values))))
+                self._queue.appendleft(_part(job, range(1, len(job.values))))
                 job = _part(job, range(1))
             if self.gates.observed:
                 job.entered = slot, now
@@ -366,15 +366,15 @@ class Scheduler:
         return job
 
     def _take_out(self, due: bool) -> None:
-        """Take the first job out of the heap, or out of the line."""
+        """Take the first job out of the heap, or out of the queue."""
         if due:
             job = heappop(self._heap)[2]
             assert job.trial is not None
             self.call.add("backoff_wait", job.trial.attempts.delay)
         else:
-            self._line.popleft()
+            self._queue.popleft()
 
-    def _leave_line(self) -> None:
+    def _withdraw(self) -> None:
         """Let others pass the gates at which nobody here waits any more."""
         if self.gates is not None:
             self.gates.withdraw()
@@ -397,7 +397,7 @@ class Scheduler:
             Nanoseconds; `NEVER` if only a report or more input can change that.
         """
         retry = self._heap[0][0] if self._heap else NEVER
-        if self._permits and (self._line or retry <= now):
+        if self._permits and (self._queue or retry <= now):
             return min(self._permits.values())
         return retry
 
@@ -451,7 +451,7 @@ class Scheduler:
         if at is not None:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
         if again:
-            self._line.appendleft(_part(job, again))
+            self._queue.appendleft(_part(job, again))
 
     def _leave_gates(self, job: Job, outcome: Any) -> None:
         """Tell the gates what has come of an attempt."""
