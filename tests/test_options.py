@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import re
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -1092,6 +1093,27 @@ def test_a_config_object_and_a_keyword_for_the_same_thing_contradict_each_other(
     pattern = rf"^{option}={re.escape(repr(value))} beside .*: say it inside the config object$"
     with pytest.raises(ValueError, match=pattern):
         opero(**config, **options)
+
+
+@pytest.mark.once
+def test_a_debugger_that_looks_at_variables_changes_no_options() -> None:
+    """Until Python 3.12, looking at a frame's variables writes to what `locals()` returned."""
+    seen: list[str] = []
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        seen.extend(frame.f_locals)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function = opero(cache=True, cache_ttl=5)(len)
+        retried = get_retry_decorator(jitter=False)(len)
+        mapped = opmap(mode="thread", progress=False)(len)
+    finally:
+        sys.settrace(before)
+    assert "given" in seen
+    assert (function("four"), retried("four"), mapped(["four"])) == (4, 4, [4])
 
 
 # --- nothing is decided too late ------------------------------------------------------------------

@@ -232,8 +232,7 @@ def opero(
         def fetch(id: str) -> dict: ...
         ```
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     function = given.pop("retries") if _is_decorated(retries) else None
     checked = _checked("opero", given)
     return _decorator(checked) if function is None else assembly.decorate(function, checked)
@@ -445,8 +444,7 @@ def opmap(
         pages = fetch(urls)
         ```
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     function = given.pop("mode") if _is_decorated(mode) else None
     checked = _checked("opmap", given)
     from opero.map.options import map_options
@@ -496,8 +494,7 @@ def get_cache_decorator(
         TypeError: If an option has the wrong type or there is no such option.
         ValueError: If an option's value is not allowed.
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     return _decorator(_checked("get_cache_decorator", given))
 
 
@@ -530,8 +527,7 @@ def get_retry_decorator(
         TypeError: If an option has the wrong type or there is no such option.
         ValueError: If an option's value is not allowed.
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     return _decorator(_checked("get_retry_decorator", given))
 
 
@@ -550,8 +546,7 @@ def get_rate_limit_decorator(
         TypeError: If an option has the wrong type or there is no such option.
         ValueError: If an option's value is not allowed.
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     return _decorator(_checked("get_rate_limit_decorator", given))
 
 
@@ -573,9 +568,19 @@ def get_fallback_decorator(
         ValueError: At decoration, if the function has no such parameter; at the call, if it holds
             no list or tuple, or an empty one.
     """
-    given = locals()
-    given.update(given.pop("kwargs"))
+    given = _given(locals())
     return _decorator(_checked("get_fallback_decorator", given))
+
+
+def _given(variables: dict[str, Any]) -> dict[str, Any]:
+    """Return what a decorator was given, by name.
+
+    Args:
+        variables: Its local variables. Until Python 3.12 a debugger writes to the very dictionary.
+    """
+    given = {**variables}
+    given.update(given.pop("kwargs"))
+    return given
 
 
 def _is_decorated(value: Any) -> bool:
