@@ -364,7 +364,7 @@ def test_every_figure_is_exact(cached):
     def work(number):
         for step in range(rounds):
             fetch(0)
-            fetch.add("permit_wait", 3)
+            fetch.__opero__.add("permit_wait", 3)
             with pytest.raises(package.AllFailedError):
                 fetch(-1 - number * rounds - step)
 
@@ -437,7 +437,7 @@ def test_figures_of_coroutines_in_several_loops_are_exact():
 def test_an_unknown_figure_is_refused():
     """Nothing is counted under a misspelt name."""
     with pytest.raises((ValueError, KeyError)):
-        opero(retries=1)(len).add("cals", 1)
+        opero(retries=1)(len).__opero__.add("cals", 1)
 
 
 def test_methods_are_bound_and_called_by_all_threads():

@@ -39,6 +39,7 @@ LAYERS = (
         "identity",
         "locks",
         "never_failures",
+        "once_only",
         "real_time",
     ),
     ("copies", "library_values", "logs", "signatures", "stats", "switches"),

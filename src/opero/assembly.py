@@ -7,6 +7,7 @@ CallOptions, MapOptions -> decorate_map -> Parts -> the state -> the Map -> a fu
 from __future__ import annotations
 
 import functools
+import sys
 
 from . import contexts, hotpath
 from .limits.gates import gates_of
@@ -224,12 +225,31 @@ def _face(function: Any) -> Any:
         face = face.func
     if not hasattr(face, "__qualname__"):
         face = type(face).__call__  # an instance that is called
-    if inspect.isgeneratorfunction(face) or inspect.isasyncgenfunction(face):
+    returning = face
+    while type(returning) is functools._lru_cache_wrapper:
+        returning = returning.__wrapped__
+    if inspect.isgeneratorfunction(returning) or inspect.isasyncgenfunction(returning):
         raise TypeError(
-            f"opero cannot decorate the generator function {face.__qualname__}: a generator runs "
-            f"after the call has returned, so it can be neither retried nor cached"
+            f"opero cannot decorate the generator function {returning.__qualname__}: a generator "
+            f"runs after the call has returned, so it can be neither retried nor cached"
+        )
+    if getattr(returning, "__code__", None) in _codes_of_context_managers():
+        raise TypeError(
+            f"opero cannot decorate {returning.__qualname__}, a context manager made of a "
+            f"generator: it runs after the call has returned, in the with block, so it can be "
+            f"neither retried nor cached; put what comes before the yield into a function of its "
+            f"own, decorate that, and call it there, with @contextmanager on the outside"
         )
     return face
+
+
+def _codes_of_context_managers() -> tuple[Any, ...]:
+    """Return the code that every function below `@contextmanager`, or the awaited one, becomes."""
+    contextlib = sys.modules.get("contextlib")
+    if contextlib is None:
+        return ()
+    makers = (contextlib.contextmanager, contextlib.asynccontextmanager)
+    return tuple(made(_codes_of_context_managers).__code__ for made in makers)
 
 
 def _is_method(face: Any, signature: inspect.Signature | None) -> bool:

@@ -29,7 +29,7 @@ class Handle:
 
     def __init__(self, function: Any) -> None:
         """Hold a decorated function."""
-        self.function = function
+        self.function: Any = function
 
     def __reduce__(self) -> Any:
         names = tuple(name for name in dir(type(self.function)) if not name.startswith("_"))
@@ -43,6 +43,9 @@ class Redecorated:
 
     Attributes:
         function: The decorated function, or what decorates it at the first call.
+        face: The function that has this in its closure.
+        names: The documented names that it gets.
+        recipe: What decorates, and its arguments.
     """
 
     def __setstate__(self, given: tuple[Any, ...]) -> None:
@@ -52,9 +55,10 @@ class Redecorated:
             given: The function that has this in its closure, the documented names that it gets,
                 what decorates, and its arguments.
         """
-        face, names, *self.recipe = given
-        self.face = weakref.ref(face)
-        self.names = names
+        face, names, *recipe = given
+        self.recipe: list[Any] = recipe
+        self.face: weakref.ref[Any] = weakref.ref(face)
+        self.names: tuple[str, ...] = names
         self.function: Any = self._first
         self._made: Any = None
         for name in names:

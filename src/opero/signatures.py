@@ -28,3 +28,14 @@ def signature_of(function: Any) -> inspect.Signature:
         ValueError: It has no signature, like some functions written in C.
     """
     return inspect.signature(function, **_AS_FAR_AS_KNOWN)
+
+
+def takes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a function takes some arguments; True if nobody knows."""
+    try:
+        signature_of(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True

@@ -27,6 +27,7 @@ from .retrying import Retrying
 from opero.exceptions import CacheKeyError
 from opero.identity import identifier, is_of_threads
 from opero.never_failures import is_never_failure
+from opero.once_only import error_of
 
 cdef extern from *:
     """
@@ -78,6 +79,13 @@ cdef extern from *:
     #endif
     }
 
+    /* See `opero.once_only`. */
+    static CYTHON_INLINE int opero_is_once_only(PyObject *value) {
+        PyAsyncMethods *async = Py_TYPE(value)->tp_as_async;
+        if (Py_TYPE(value)->tp_iternext != NULL && PyIter_Check(value)) return 1;
+        return async != NULL && (async->am_await != NULL || async->am_anext != NULL);
+    }
+
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
 
     /* A `__dict__` that can be set, as that of a function can; the one of Cython cannot. */
@@ -101,6 +109,7 @@ cdef extern from *:
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
     object opero_take_error()
+    bint opero_is_once_only(object value) noexcept
     void opero_raise_again(object error) noexcept
     object opero_new_dict(PyTypeObject *kind)
     PyObject *opero_item(object values, Py_ssize_t at) noexcept
@@ -233,7 +242,7 @@ cdef object straight_key(
 
 
 cdef MemoryStore store_of(State call, PyObject *const *args, Py_ssize_t count):
-    """Return the store for a call with these arguments."""
+    """Return the store for a call with these arguments; None if its instance counts as a value."""
     if not call.method or call.cache_key is not None:
         return call.store
     if count == 0:
@@ -309,6 +318,8 @@ cdef class Call(_Counting):
                 entry = store.find(key)
             if entry is None:
                 value = self.attempt(args, argsf, names, deadline)
+                if opero_is_once_only(value):
+                    raise error_of(self.name, value)
                 entry = store.reserve(key) if simple else self.reserve(store, key)
                 if gil.FREE_THREADED:
                     listed = self.is_listed(store, key, flight)
@@ -551,7 +562,12 @@ cdef PyObject *call_cached(
         key = <object>args[0]
     else:
         store = store_of(<State>state, args, count)
-        key = key_of(<State>state, args, count, names)
+        if store is None:
+            store, key = (<State>state).locate(
+                opero_pack(args, count), opero_pack_named(args + count, names)
+            )
+        else:
+            key = key_of(<State>state, args, count, names)
     entry = store.find(key)
     if entry is not None:
         opero_add(&(<Call>state).counts[HITS], 1)
@@ -600,7 +616,12 @@ cdef PyObject *acall_cached(
         key = <object>args[0]
     else:
         store = store_of(<State>state, args, count)
-        key = key_of(<State>state, args, count, names)
+        if store is None:
+            store, key = (<State>state).locate(
+                opero_pack(args, count), opero_pack_named(args + count, names)
+            )
+        else:
+            key = key_of(<State>state, args, count, names)
     entry = store.find(key)
     if entry is not None:
         opero_add(&(<AsyncCall>state).counts[HITS], 1)

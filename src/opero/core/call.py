@@ -15,6 +15,7 @@ twin: there the arguments stay in the C array they come in. The two behave the s
 
 from __future__ import annotations
 
+from opero import once_only
 from opero.gil import FREE_THREADED
 from opero.identity import identifier
 from opero.locks import Lock
@@ -114,6 +115,7 @@ class Call(_Counting):
             entry = store.find(key)  # another thread may have stored it since we looked
             value = self.attempt(args, kwargs, deadline) if entry is None else entry.value
             if entry is None:
+                once_only.check(self.name, value)
                 entry = self.reserve(store, key)
                 if entry is not None:
                     if self._is_listed(store, key, flight):

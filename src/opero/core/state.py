@@ -377,7 +377,33 @@ class State:
         assert self.instances is not None
         if not args:
             raise TypeError(f"{self.name}() is missing its instance")
-        return self.instances.of(args[0]), self.keying.key(args[1:], kwargs)
+        store = self.instances.of(args[0])
+        key = self.keying.key(args[1:], kwargs)
+        if store is None:
+            instance = self._by_value(args[0])
+            return self.store, (instance, *key) if type(key) is tuple else (instance, key)
+        return store, key
+
+    def _by_value(self, instance: Any) -> Any:
+        """Return the key of an instance that cannot be referred to weakly: it counts as a value.
+
+        Raises:
+            CacheKeyError: If it cannot be told from others by its content, or its own equality.
+        """
+        assert self.binding is not None
+        kind = type(instance)
+        freezer = self.binding.freezer
+        reason: CacheKeyError | None = None
+        if not freezer.shapes.recipe(kind).opaque or kind.__hash__ is not object.__hash__:
+            try:
+                return freezer.probe(instance)
+            except CacheKeyError as error:
+                reason = error
+        raise CacheKeyError(
+            f"{self.name}(): an instance of {kind.__qualname__} cannot be cached by, because it "
+            f"cannot be referred to weakly, and nothing says what it is made of: add '__weakref__' "
+            f"to its __slots__ (weakref_slot=True, if it is a dataclass), or give cache_key="
+        ) from reason
 
     def lasting(self, key: Any) -> Any:
         """Return the key in a form that outlives changes of the arguments."""
@@ -412,10 +438,31 @@ class State:
             self.events.not_cached(self.name, error)
             return None
 
+    def asked_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what the user's `cache_key` answers.
+
+        Raises:
+            CacheKeyError: If it does not take the arguments of the call.
+            Exception: Whatever else it raises, with a note that it has.
+        """
+        try:
+            return self.cache_key(*args, **kwargs)
+        except Exception as error:
+            from opero.signatures import takes
+
+            if isinstance(error, TypeError) and not takes(self.cache_key, args, kwargs):
+                first = ", the instance first" if self.method else ""
+                raise CacheKeyError(
+                    f"{self.name}(): cache_key= is called with the arguments of the call{first}, "
+                    f"and does not take them: {error}"
+                ) from error
+            error.add_note(f"raised by the function that is the cache_key= of {self.name}")
+            raise
+
     def own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the key that the user's `cache_key` makes."""
         assert self.binding is not None
-        key = self.cache_key(*args, **kwargs)
+        key = self.asked_key(args, kwargs)
         try:
             return self.binding.freezer.probe(key)
         except CacheKeyError as error:

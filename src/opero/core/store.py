@@ -33,7 +33,6 @@ import weakref
 from collections import deque
 
 from opero import gil
-from opero.exceptions import CacheKeyError
 
 from .clock import NEVER, Clock
 
@@ -353,11 +352,11 @@ class InstanceStores:
         self.ttl: int = ttl
         self.stores: dict[int, tuple[Any, MemoryStore]] = {}
 
-    def of(self, instance: Any) -> MemoryStore:
+    def of(self, instance: Any) -> MemoryStore | None:
         """Return the store of `instance`, which is made at its first call.
 
-        Raises:
-            CacheKeyError: If the instance cannot be referred to weakly.
+        Returns:
+            None if the instance cannot be referred to weakly.
         """
         ident = id(instance)
         held = gil.look_up(self.stores, ident) if gil.FREE_THREADED else self.stores.get(ident)
@@ -365,8 +364,10 @@ class InstanceStores:
             return held[1]
         return self.adopt(instance)
 
-    def adopt(self, instance: Any) -> MemoryStore:
-        """Make a store that ends with `instance`."""
+    def adopt(self, instance: Any) -> MemoryStore | None:
+        """Make a store that ends with `instance`; None if it cannot be referred to weakly."""
+        if not getattr(type(instance), "__weakrefoffset__", True):  # which PyPy does not have
+            return None
         stores = self.stores
 
         def bury(ref: Any) -> None:
@@ -377,11 +378,7 @@ class InstanceStores:
         try:
             ref = _InstanceRef(instance, bury)
         except TypeError:
-            kind = type(instance).__qualname__
-            raise CacheKeyError(
-                f"an instance of {kind} cannot be cached by, because it cannot be referred to "
-                f"weakly: add '__weakref__' to its __slots__, or give cache_key="
-            ) from None
+            return None
         ref.ident = id(instance)
         mine = (ref, MemoryStore(self.clock, self.maxsize, self.ttl))
         held = stores.setdefault(ref.ident, mine)

@@ -25,6 +25,7 @@ from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
 from opero.core.outcomes import judge, misfits, pause_after, too_late
 from opero.exceptions import AttemptTimeout
+from opero.once_only import error_of, is_once_only
 
 from .gates import MapGates
 from .sharing import SharedRun, SharedRuns
@@ -561,6 +562,8 @@ class Scheduler:
             served = self._values.serves_stale(self.call, run.stale, outcome)
             if served:
                 outcome, failed = run.stale.value, False
+        if run is not None and not failed and is_once_only(outcome):
+            outcome, failed = error_of(self.call.name, outcome), True
         self._place(span, offset, outcome, failed)
         if run is None:
             return

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
+from opero import once_only
 from opero.core.clock import NEVER
 from opero.core.outcomes import too_late
 
@@ -333,6 +334,7 @@ class TaskFlight:
     ) -> Any:
         """Run the call and store its value, unless the key was invalidated meanwhile."""
         value = await self.lead(call, args, kwargs)
+        once_only.check(call.name, value)
         if table.get(key) is self:
             entry = call.reserve(store, key)
             if entry is not None:

@@ -20,6 +20,7 @@ import time
 from secrets import token_hex
 from typing import Any, NamedTuple
 
+from opero import once_only
 from opero.core.clock import NEVER, Clock
 from opero.core.outcomes import too_late
 from opero.exceptions import CacheKeyError, OperoError
@@ -166,7 +167,7 @@ class StoredCache:
         """
         binding = call.binding
         if call.cache_key is not None:
-            return self.key_of((call.cache_key(*args, **kwargs),), ("the result of cache_key",))
+            return self.key_of((call.asked_key(args, kwargs),), ("the result of cache_key",))
         assert binding is not None
         arguments = binding.arguments(args, kwargs)
         names: Sequence[str] = binding.names
@@ -308,6 +309,7 @@ class StoredCache:
                 if stale is not None and self.serves_stale(call, stale, outcome.error):
                     return stale.value
                 return outcome
+            once_only.check(call.name, outcome)
             if claim.token is not None and is_listed():
                 try:
                     yield from self.finish(call, key, claim, outcome, monotonic() - begun)
