@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from opero.map.options import MapOptions
+    from opero.stores.stored_cache import StoredCache
 
+    from .core.call import AsyncCall, Call
+    from .core.events import Events
     from .options import ArgFallback, CacheOptions, CallOptions
 
 
@@ -46,7 +49,7 @@ def decorate(function: Any, plan: CallOptions) -> Any:
     return kind(state)
 
 
-def state_of(function: Any, plan: CallOptions) -> Any:
+def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     """Make the state of a decorated function, of the active implementation.
 
     Args:
@@ -176,8 +179,8 @@ def _condition(errors: Any) -> tuple[Any, Any]:
 
 
 def _stored_cache(
-    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Any
-) -> Any:
+    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Events
+) -> StoredCache:
     """Open the stored cache of a function, and refuse one that other functions would share.
 
     A partial, like a closure, is not told from others by its name, and the arguments that it has

@@ -17,8 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
+    from .core.keys import Freezer
+    from .core.state import State, StoredValues
+    from .core.store import MemoryStore
     from .functions import StoreOptions
     from .options import Seconds
+    from .stores.by_hand import Stored
 
     class _MoreForContext(StoreOptions, total=False):
         cache_ttl: Seconds | None
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
 
 
 _lock = Lock()
-_functions: dict[str, weakref.WeakSet[Any]] = {}
-_opened: dict[tuple[str, str], Any] = {}
-_stored: weakref.WeakSet[Any] = weakref.WeakSet()
+_functions: dict[str, weakref.WeakSet[State]] = {}
+_opened: dict[tuple[str, str], MemoryStore] = {}
+_stored: weakref.WeakSet[Stored] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -45,7 +49,7 @@ def _after_fork() -> None:
 forks.register("caches", after_in_child=_after_fork)
 
 
-def register(namespace: str, function: Any) -> None:
+def register(namespace: str, function: State) -> None:
     """Note that a decorated function caches in `namespace`, for as long as its state exists."""
     with _lock:
         _functions.setdefault(namespace, weakref.WeakSet()).add(function)
@@ -63,8 +67,8 @@ def clear_cache(namespace: str | None = None) -> None:
     """
     given: Any = namespace
     if given is not None and not isinstance(given, str):
-        function = callable(given) and not isinstance(given, type)
-        hint = "; the function's own cache_clear() clears its cache" if function else ""
+        called = callable(given) and not isinstance(given, type)
+        hint = "; the function's own cache_clear() clears its cache" if called else ""
         raise TypeError(
             f"namespace={given!r} is not allowed: use the name of a namespace, or None for "
             f"all{hint}"
@@ -78,35 +82,25 @@ def clear_cache(namespace: str | None = None) -> None:
         ]
         stores = [store for (_, name), store in _opened.items() if namespace in {None, name}]
         opened = [each for each in _stored if namespace in {None, each.stored_cache.namespace}]
-    stored_caches: dict[tuple[int, str], Any] = {}
+    outside = [each.stored_cache for each in functions if each.stored_cache is not None]
     for function in functions:
         if function.stored_cache is None:
             function.cache_clear()
         else:
             function.stored_cache.ground(None)
             function.restart_cache_info()
-            stored_caches[id(function.stored_cache.store), function.stored_cache.namespace] = (
-                function.stored_cache
-            )
     for store in stores:
         store.clear()
-    for stored in opened:
-        stored_caches[id(stored.stored_cache.store), stored.stored_cache.namespace] = (
-            stored.stored_cache
-        )
+    everything: list[StoredValues] = [*outside, *(stored.stored_cache for stored in opened)]
+    namespaces = {(id(each.store), each.namespace): each for each in everything}
     failure: OperoError | None = None
-    for (
-        stored_cache
-    ) in stored_caches.values():  # with what functions of other programs have stored there
+    for each in namespaces.values():  # with what functions of other programs have stored there
         try:
-            stored_cache.clear_namespace()
+            each.clear_namespace()
         except OperoError as error:
             failure = error
-    for function in functions:
-        if (
-            function.stored_cache is not None
-        ):  # a run that began meanwhile may have found an old value
-            function.stored_cache.ground(None)
+    for each in outside:  # a run that began meanwhile may have found an old value
+        each.ground(None)
     if failure is not None:
         raise failure
 
@@ -114,7 +108,7 @@ def clear_cache(namespace: str | None = None) -> None:
 class _InMemory:
     """The store of a context, in memory."""
 
-    def __init__(self, store: Any, freezer: Any) -> None:
+    def __init__(self, store: MemoryStore, freezer: Freezer) -> None:
         self._store = store
         self._freezer = freezer
 
@@ -141,7 +135,7 @@ class CacheContext:
         namespace: The namespace it was opened in.
     """
 
-    def __init__(self, namespace: str, store: Any) -> None:
+    def __init__(self, namespace: str, store: _InMemory | Stored) -> None:
         self.namespace = namespace
         self._store = store
 

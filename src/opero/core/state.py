@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 
         Attributes:
             counts: What it counts, by the names in `opero.stats.Stats`.
+            namespace: The cache's namespace.
         """
 
         counts: dict[str, int]
+        namespace: str
+
+        @property
+        def store(self) -> object:
+            """Where they are; functions may share it."""
 
         def recall(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             """Answer a call from the store, or run it; a coroutine does so if the call is one."""
@@ -49,6 +55,12 @@ if TYPE_CHECKING:
 
         def invalidate(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
             """Forget the value of one call; return whether there was one."""
+
+        def clear_namespace(self) -> None:
+            """Forget what all functions have stored in the namespace."""
+
+        def ground(self, full: bytes | None) -> None:
+            """Keep the run of one key, or of all (None), from being joined or stored."""
 
         def after_fork(self) -> None:
             """Forget, in a child process, what is under way in the parent."""

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from opero.core.clock import NEVER
+from opero.core.clock import NEVER, Clock
 from opero.events import tell
 from opero.exceptions import WorkerCrashedError
-from opero.map.engines.base import Crash, Engine, Report
+from opero.map.engines.base import AsyncEngine, Crash, Engine, Report
 
 from .interrupts import ctrl_c_later
 from .scheduler import Scheduler
@@ -36,7 +36,7 @@ class MapLoop:
         began: When the map began, in nanoseconds.
     """
 
-    def __init__(self, scheduler: Scheduler, engine: Any, clock: Any) -> None:
+    def __init__(self, scheduler: Scheduler, engine: Engine | AsyncEngine, clock: Clock) -> None:
         call = scheduler.call
         self.scheduler = scheduler
         self.stored: StoredItems | None = (
@@ -175,7 +175,7 @@ def drive(
     scheduler: Scheduler,
     make_engine: Callable[[], Engine],
     source: Iterator[Any],
-    clock: Any,
+    clock: Clock,
     make_bar: Callable[[], Any],
     raises: bool,
 ) -> Generator[list[Any], None, None]:
@@ -234,9 +234,9 @@ def _before_failure(
 
 async def drive_async(
     scheduler: Scheduler,
-    make_engine: Callable[[], Any],
+    make_engine: Callable[[], Engine | AsyncEngine],
     source: Any,
-    clock: Any,
+    clock: Clock,
     make_bar: Callable[[], Any],
     raises: bool,
 ) -> AsyncGenerator[list[Any], None]:

@@ -157,6 +157,10 @@ class StoredCache:
         self.flights.clear()
         self._counting = Lock()
 
+    def recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call from the store, or run it."""
+        raise NotImplementedError
+
     # --- keys -----------------------------------------------------------------------------------
 
     def key(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StoredKey:
