@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.fallback import Fallback
     from opero.core.state import State
+    from opero.core.store import MemoryStore
     from opero.stores.stored_cache import StoredCache
 
 NOTHING: Any = object()
@@ -284,12 +285,14 @@ class Scheduler:
         if self._runs is None:
             return True
         stored = None
+        store: StoredCache | MemoryStore
         if self._stored:
+            store = self._values
             stored, entry = known[offset]
             if isinstance(stored, Exception):
                 raise stored
             key = stored.full
-            fresh = entry is not None and self._values.is_fresh(entry, call.clock)
+            fresh = entry is not None and store.is_fresh(entry, call.clock)
         else:
             store, key = call.locate(args, self.shared)
             entry = store.find(key)
