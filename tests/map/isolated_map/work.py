@@ -205,7 +205,7 @@ def forks(value):
     """Fork, and let the child end at its leisure: it holds nothing that matters."""
     child = os.fork()
     if child == 0:
-        time.sleep(3)
+        time.sleep(12)
         os._exit(0)
     if value == "die":
         os._exit(5)
