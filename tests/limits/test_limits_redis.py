@@ -255,7 +255,7 @@ def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_serv
     with pytest.raises(OSError, match=r"^$"):
         function() if how == "threads" else run(function())
     begun = time.monotonic()
-    key = other.queue._keys[1]
+    key = other._queue._keys[1]
     until(lambda: redis_server.command("PTTL", key) > 0)
     assert time.monotonic() - begun < 1
     other.acquire_sync()

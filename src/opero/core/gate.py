@@ -31,6 +31,14 @@ if TYPE_CHECKING:
         def withdraw(self) -> None:
             """Let others in: nobody here waits for the gate any more."""
 
+        def pause(self, now: int, length: int) -> None:
+            """Let nobody in for some nanoseconds, if the gate can be paused.
+
+            Args:
+                now: The time in nanoseconds.
+                length: Nanoseconds.
+            """
+
     class GateQueue(Protocol):
         """Those who wait for one gate (see `opero.limits`).
 

@@ -180,6 +180,7 @@ class RedisWaitQueue:
         self._local = WaitQueue(local, self._clock)
         self._semaphore = _Semaphore()
         self._told = 0
+        self._paused_until = 0
         self._outage = self._new_outage()
 
     def try_take(self, weight: int) -> bool:
@@ -198,8 +199,15 @@ class RedisWaitQueue:
         self._pause_elsewhere(length)
 
     def pause_soon(self, length: int) -> None:
-        """Hand out nothing for some nanoseconds, here at once, and elsewhere by and by."""
+        """Hand out nothing for some nanoseconds, here at once, and elsewhere by and by.
+
+        Many who are refused at once need to say so once.
+        """
         self._local.pause(length)
+        until = self._clock.now() + length
+        if until - length // 10 <= self._paused_until:
+            return
+        self._paused_until = until
         threading.Thread(
             target=self._pause_elsewhere, args=(length,), name="opero-pause", daemon=True
         ).start()
