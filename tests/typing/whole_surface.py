@@ -25,7 +25,11 @@ from opero import (
     clear_cache,
     configure_logging,
     get_cache_context,
+    get_cache_decorator,
+    get_fallback_decorator,
     get_logger,
+    get_rate_limit_decorator,
+    get_retry_decorator,
     opero,
     opmap,
     retry_after,
@@ -92,6 +96,34 @@ def shared() -> None:
 def fails() -> int:
     """Always fail."""
     raise OSError("no")
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@opero(
+    min_delay=MINUTE,
+    max_delay=2 * MINUTE,
+    timeout=MINUTE,
+    arg_fallback=FallbackConfig("hosts"),
+    cache=True,
+    cache_backend="disk",
+    cache_key=len,
+    cache_ttl=MINUTE,
+    cache_stale=MINUTE,
+    retry_on_result=lambda value: value is None,
+    reraise=True,
+)
+@get_retry_decorator(RetryConfig(min_delay=MINUTE, max_delay=MINUTE))
+@get_cache_decorator(CacheConfig(ttl=MINUTE))
+@get_rate_limit_decorator(RateLimitConfig(1e9))
+@get_fallback_decorator(FallbackConfig("hosts", fallback_on=OSError))
+def timed(hosts: list[str]) -> str:
+    """Take config objects, and times as timedeltas."""
+    return hosts[0]
+
+
+assert RateLimiter(1e9, windows=[(10**6, MINUTE)]).windows == ((10**6, 60.0),)
 
 
 with skip_waits() as clock:

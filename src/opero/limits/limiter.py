@@ -301,7 +301,10 @@ def _settings(rate: float, burst: int, windows: tuple[tuple[int, float], ...]) -
 def _checked_name(name: Any, scope: str) -> str | None:
     if scope == "process":
         if name is not None:
-            raise ValueError(f"name={name!r} is not read by scope='process'")
+            raise ValueError(
+                f"name={name!r} is not read by scope='process': a limit that others know by its "
+                f"name has scope='machine' or scope='redis'"
+            )
         return None
     if name is None:
         raise ValueError(f"scope={scope!r} needs name=, by which others know the limit")

@@ -208,7 +208,8 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
             )
     else:
         limiter = None
-    checked = {option.name: reading.check(option.name) for option in read_by(function)}
+    for option in read_by(function):
+        reading.check(option.name)
     cache = _cache_options(reading)
     retry = _retry_options(reading)
     rate = reading.check("rate_limit")
@@ -221,7 +222,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         retry=retry,
         arg_fallback=reading.check("arg_fallback"),
         fallback_on=reading.check("fallback_on"),
-        cache=cache if checked.get("cache") else None,
+        cache=cache if reading.check("cache") else None,
         limit=limiter,
         timeout=_nanoseconds(reading.check("timeout")),
     )
