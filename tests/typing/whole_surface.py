@@ -14,12 +14,14 @@ from opero import (
     CacheConfig,
     CacheKeyError,
     DeadlineExceeded,
+    Event,
     FallbackConfig,
     OperoError,
     ParallelMode,
     Progress,
     RateLimitConfig,
     RateLimiter,
+    ResultRejected,
     RetryConfig,
     WorkerCrashedError,
     clear_cache,
@@ -33,6 +35,8 @@ from opero import (
     opero,
     opmap,
     retry_after,
+    subscribe,
+    transient_error,
 )
 from opero.contexts import CacheContext
 from opero.stats import CacheInfo, Stats
@@ -97,6 +101,20 @@ def fails() -> int:
     """Always fail."""
     raise OSError("no")
 
+
+heard: list[Event] = []
+unsubscribe = subscribe(heard.append, "retry", "give_up")
+rejecting = opero(retries=2, retry_on=transient_error, retry_on_result=bool)(lambda: "no")
+rejected: list[BaseException] = []
+with skip_waits():
+    try:
+        rejecting()
+    except AllFailedError as error:
+        rejected = error.errors
+assert [each.value for each in rejected if isinstance(each, ResultRejected)] == ["no", "no"]
+unsubscribe()
+assert [event.kind for event in heard] == ["retry", "give_up"]
+assert_type(transient_error(OSError()), bool)
 
 MINUTE = timedelta(minutes=1)
 
