@@ -105,7 +105,7 @@ def fails() -> int:
 heard: list[Event] = []
 unsubscribe = subscribe(heard.append, "retry", "give_up")
 rejecting = opero(retries=2, retry_on=transient_error, retry_on_result=bool)(lambda: "no")
-rejected: list[BaseException] = []
+rejected: list[Exception] = []
 with skip_waits():
     try:
         rejecting()
