@@ -243,7 +243,6 @@ def drop(stream: Any, how: str) -> None:
         ring.append(ring)
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("how", ["close", "del", "cycle", "break"])
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, how):
@@ -268,7 +267,6 @@ def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, h
     repeat(once, REPEATS if how == "close" else scaled(20))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
     """No task, no thread, no process, no file."""

@@ -932,7 +932,6 @@ def test_retries_and_limits_are_for_misses_only(store):
 
 @pytest.mark.once
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_uses_the_store_beside_its_parent(store):
     """With connections of its own."""
     function = decorated(functions.double, store)

@@ -1,4 +1,7 @@
-"""Numbers in memory that processes share, by compare-and-swap; the twin of `core/shared_counters.py`."""
+"""Numbers in memory that processes share, by compare-and-swap.
+
+The twin of `core/shared_counters.py`.
+"""
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 

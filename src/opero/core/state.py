@@ -406,7 +406,8 @@ class State:
         kind = type(instance)
         freezer = self.binding.freezer
         reason: CacheKeyError | None = None
-        if not freezer.shapes.recipe(kind).opaque or kind.__hash__ is not object.__hash__:
+        hashed_by: Any = kind.__hash__
+        if not freezer.shapes.recipe(kind).opaque or hashed_by is not object.__hash__:
             try:
                 return freezer.probe(instance)
             except CacheKeyError as error:
