@@ -1,9 +1,9 @@
 """What a decorated function looks like to a type checker, and to a reader.
 
-At run time it is a `Call` or `AsyncCall` of the active implementation, or a `Map`; these classes
-only describe it: the function's own parameters and return type, and the attributes that opero adds.
-Nothing in opero imports this module at run time; an annotation may: `Decorated[[int], str]`, or
-`Mapped[int, [], str]` for a map over ints.
+At run time it is a `Function` or `AsyncFunction` of the active half, or a `MappedFunction`; these
+classes only describe it: the function's own parameters and return type, and the attributes that
+opero adds. Nothing in opero imports this module at run time; an annotation may:
+`Decorated[[int], str]`, or `Mapped[int, [], str]` for a map over ints.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_it_has_no_public_name_but_the_documented_ones(core: hotpath.Core) -> No
     """Which libraries might take for something else; a bound method has the same."""
     thing_class, _ = classes()
     once, cached, awaited, mapped = decorated()
-    for function in (once, cached, awaited, thing_class().get, thing_class.of_class):
+    for function in (once, cached, awaited, thing_class().get):
         assert public(function) == set(DOCUMENTED)
     assert public(mapped) == {*DOCUMENTED, *MAPS}
 

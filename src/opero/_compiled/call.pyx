@@ -267,6 +267,7 @@ cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject
     return call.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
 
 
+@cython.final
 cdef class Call(_Counting):
     """The state of an ordinary function.
 
@@ -434,6 +435,7 @@ cdef class Call(_Counting):
         return value
 
 
+@cython.final
 cdef class AsyncCall(_Counting):
     """The state of a coroutine function."""
 
@@ -499,6 +501,7 @@ cdef int raise_again(Call call, object error) except -1:
 # What the user holds. The state is looked at through a pointer: it lives as long as the function,
 # and whoever calls holds that.
 
+@cython.final
 cdef class Function(FunctionLike):
     """A decorated ordinary function."""
 
@@ -514,6 +517,7 @@ cdef class Function(FunctionLike):
         return self if instance is None else Method(self, instance)
 
 
+@cython.final
 cdef class AsyncFunction(FunctionLike):
     """A decorated coroutine function."""
 
@@ -580,7 +584,7 @@ cdef PyObject *call_cached(
     if (<Call>state).events.heeded:
         (<Call>state).events.miss(<State>state)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
-        key = (<Call>state).lasting(key)
+        key = (<Call>state).binding.freezer.keep(key)
     if (<Call>state).timeout:
         deadline = (<Call>state).clock.now() + (<Call>state).timeout
     return owned((<Call>state).fly(store, key, args, argsf, names, deadline))
@@ -636,7 +640,7 @@ cdef PyObject *acall_cached(
     opero_add(&(<AsyncCall>state).counts[MISSES], 1)
     if (<AsyncCall>state).events.heeded:
         (<AsyncCall>state).events.miss(<State>state)
-    key = (<AsyncCall>state).lasting(key)
+    key = (<AsyncCall>state).binding.freezer.keep(key)
     return owned(
         (<AsyncCall>state).runner.share(
             <State>state, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
@@ -678,6 +682,7 @@ cdef PyObject *acall_uncached(
     return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).guard, given, 4, NULL)
 
 
+@cython.final
 cdef class Method(MethodLike):
     """A decorated method together with its instance."""
 

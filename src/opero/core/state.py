@@ -403,7 +403,7 @@ class State:
             CacheKeyError: If it cannot be told from others by its content, or its own equality.
         """
         assert self.binding is not None
-        kind = type(instance)
+        kind: Any = type(instance)
         freezer = self.binding.freezer
         reason: CacheKeyError | None = None
         hashed_by: Any = kind.__hash__
