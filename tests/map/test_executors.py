@@ -32,6 +32,7 @@ from opero.map.driver import drive
 from opero.map.engines.base import Crash, Report
 from opero.map.engines.executors import envelope
 from opero.map.engines.executors.engine import ExecutorEngine, workers_of
+from opero.map.invocation import Invocation
 from opero.map.progress import Silent
 from opero.map.scheduler import NOTHING, Job, Scheduler, Span
 from opero.map.serialization import function_payload
@@ -410,10 +411,10 @@ def test_failed_items_are_tried_again(processes, tmp_path):
 
 
 def test_a_fallback_value_takes_its_place(processes):
-    """The one attempt's arguments travel instead of the item."""
+    """The one item's invocation travels with it."""
     engine = ExecutorEngine(plain, {}, processes, 2)
     job = job_of(1)
-    job.call = ((1,), {"plus": 41})
+    job.invocation = Invocation((), {"plus": 41})
     engine.start(0, job)
     (event,) = events_of(engine, 1)
     engine.close(False)

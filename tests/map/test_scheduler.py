@@ -26,6 +26,7 @@ from opero import (
 )
 from opero.core.clock import NEVER
 from opero.map.gates import MapGates
+from opero.map.invocation import Invocation
 from opero.map.scheduler import NOTHING, Scheduler
 
 MILLISECOND = 10**6
@@ -381,9 +382,10 @@ def test_fallback_values_take_their_place_one_after_the_other(core):
             if wake != NEVER:
                 core.clock.move_to(wake)
             job = scheduler.assign(0, core.clock.now())
-            tried.append((job.call or ((job.values[0],), {}), core.clock.now()))
+            assert job.values == ["q"]
+            tried.append((job.invocation or Invocation((), {}), core.clock.now()))
             scheduler.report(job, [NOTHING], [(0, Flop())], 1)
-    models = [kwargs.get("model", args[1] if len(args) > 1 else "a") for (args, kwargs), _ in tried]
+    models = [named.get("model", more[0] if more else "a") for (more, named), _ in tried]
     assert models == ["a", "b", "c", "a", "b", "c"]
     assert tried[3][1] - tried[2][1] == 10**9
     assert tried[2][1] == tried[0][1]

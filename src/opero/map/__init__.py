@@ -5,6 +5,7 @@ driver.py        input in, jobs out, results   progress.py    the bar
 scheduler.py     what runs next                sharing.py     equal items, one run
 chunk_fill.py    chunks for coroutines         stored_items.py  items of a stored cache
 event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment
+invocation.py    how an item is called         gates.py       what it passes before
 tracebacks.py    tracebacks that begin in the function
 
 engines/         what makes the attempts: threads, tasks, processes, executors

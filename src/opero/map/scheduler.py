@@ -28,6 +28,7 @@ from opero.exceptions import AttemptTimeout
 from opero.once_only import error_of, is_once_only
 
 from .gates import MapGates
+from .invocation import Invocation
 from .sharing import SharedRun, SharedRuns
 from .tracebacks import without_top
 
@@ -96,21 +97,21 @@ class Job:
     Attributes:
         span: Where the items stand.
         offsets: Their places in it.
-        values: The items: each is called as `function(value, **shared)`.
-        call: The arguments of the one attempt instead, if a fallback value takes a place in them.
+        values: The items, each of which is called with an `Invocation` behind it.
+        invocation: That of the one item; None for the one that all items of the map share.
         trial: The account of the one item, if it has failed before.
         deadline: When an attempt that can be cut has to be over, in nanoseconds.
         entered: Which slot passed the gates, and when, if a gate wants to know what comes of it.
     """
 
-    __slots__ = ("call", "deadline", "entered", "offsets", "span", "trial", "values")
+    __slots__ = ("deadline", "entered", "invocation", "offsets", "span", "trial", "values")
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
         self.span: Span = span
         self.offsets: Any = offsets
         self.values: list[Any] = values
         self.trial: Trial | None = trial
-        self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.invocation: Invocation | None = None
         self.deadline: int = NEVER
         self.entered: tuple[int, int] | None = None
 
@@ -250,9 +251,18 @@ class Scheduler:
         if first is given:
             return False
         job = Job(span, [offset], [span.values[offset]], None)
-        job.call = fallback.place(args, self.shared, first)
+        self._place_value(job, first)
         self._queue.append(job)
         return True
+
+    def _place_value(self, job: Job, value: Any) -> None:
+        """Let the one item of a job be called with a fallback value."""
+        fallback = self.call.fallback
+        assert fallback is not None
+        args, named = fallback.place((job.values[0],), self.shared, value)
+        job.values = [args[0]]
+        if len(args) > 1 or named is not self.shared:
+            job.invocation = Invocation(args[1:], named)
 
     def close(self) -> None:
         """Take note that the input has ended."""
@@ -549,8 +559,7 @@ class Scheduler:
             return failure
         again = Job(span, [offset], [span.values[offset]], trial)
         if call.fallback is not None:
-            value = call.fallback.choice(given, trial.attempts.value)
-            again.call = call.fallback.place(args, kwargs, value)
+            self._place_value(again, call.fallback.choice(given, trial.attempts.value))
         self.retried += 1
         self._serial += 1
         due = call.clock.now() + trial.attempts.delay
@@ -619,6 +628,6 @@ def _part(job: Job, places: Any) -> Job:
         [job.values[place] for place in places],
         job.trial,
     )
-    part.call = job.call
+    part.invocation = job.invocation
     part.deadline = job.deadline
     return part

@@ -34,6 +34,7 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.logs import warn
+from opero.map.invocation import Invocation
 from opero.map.scheduler import NOTHING, Job
 from opero.map.tracebacks import without_top
 from opero.real_time import perf_counter, perf_counter_ns
@@ -94,14 +95,11 @@ class TaskEngine:
     def start(self, slot: int, job: Job) -> None:
         """Begin a job in an idle slot; this does not wait for it."""
         results = [NOTHING] * len(job.values)
-        self.begin(slot, Work(job, self.caller(job.call), enumerate(job.values), results, []))
+        self.begin(slot, Work(job, self.caller(job.invocation), enumerate(job.values), results, []))
 
-    def caller(self, given: tuple[tuple[Any, ...], dict[str, Any]] | None) -> Callable[[Any], Any]:
-        """Return what to call with an item: the function, or what `given` says for any item."""
-        if given is None:
-            return self._function
-        args, kwargs = given
-        return functools.partial(_ignoring, functools.partial(self._plain, *args, **kwargs))
+    def caller(self, own: Invocation | None) -> Callable[[Any], Any]:
+        """Return what to call with an item alone; `own` is an invocation that only it has."""
+        return self._function if own is None else own.of(self._plain)
 
     def begin(self, number: int, work: Work) -> None:
         """Let an idle slot do something."""
@@ -346,7 +344,3 @@ class TaskEngine:
 
     def _timeout(self) -> AttemptTimeout:
         return AttemptTimeout(f"the attempt took longer than {self._limit / 1e9:g} s")
-
-
-def _ignoring(function: Callable[[], Any], _: Any) -> Any:
-    return function()

@@ -19,15 +19,12 @@ from .base import Crash, Report
 _numbers = itertools.count(1)
 
 
-def attempt(
-    function: Any, values: list[Any], call: tuple[tuple[Any, ...], dict[str, Any]] | None
-) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+def attempt(function: Any, values: list[Any]) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job, one after the other.
 
     Args:
-        function: What to call; the arguments that all items share are in it.
+        function: What to call with an item alone.
         values: The items.
-        call: The arguments of the only attempt instead, if a fallback value is among them.
 
     Returns:
         What each attempt returned, `NOTHING` where one failed; and the failures, by place.
@@ -35,9 +32,6 @@ def attempt(
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     append = results.append
-    if call is not None:
-        args, kwargs = call
-        function, values = functools.partial(_ignoring, function, args, kwargs), [None]
     for value in values:
         try:
             append(function(value))
@@ -45,10 +39,6 @@ def attempt(
             failures.append((len(results), without_top(error)))
             append(NOTHING)
     return results, failures
-
-
-def _ignoring(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> Any:
-    return function(*args, **kwargs)
 
 
 class ThreadEngine:
@@ -127,7 +117,8 @@ class ThreadEngine:
                 return
             slot, job = given
             begun = perf_counter_ns()
-            function = self._function if job.call is None else self._plain
-            results, failures = attempt(function, job.values, job.call)
+            own = job.invocation
+            function = self._function if own is None else own.of(self._plain)
+            results, failures = attempt(function, job.values)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
             given = job = results = failures = None  # type: ignore[assignment]  # for the next wait

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from typing import Any
 
 from opero.map.engines.threads import attempt
+from opero.map.invocation import Invocation, arrived, travelling
 from opero.map.scheduler import NOTHING
 from opero.map.serialization.errors import pack_error, unpack_error
 from opero.map.serialization.function_payload import FunctionPayload, load
@@ -22,16 +24,18 @@ class Envelope:
     Args:
         payload: The function.
         values: The items.
-        call: The arguments of the one attempt instead, or None.
+        own: The invocation of the one item, if it has one of its own.
         whole: Whether the function has to go along, large as it may be.
     """
 
     _serials = itertools.count()
 
-    def __init__(self, payload: FunctionPayload, values: list[Any], call: Any, whole: bool) -> None:
+    def __init__(
+        self, payload: FunctionPayload, values: list[Any], own: Invocation | None, whole: bool
+    ) -> None:
         self._payload = payload
         self._values = values
-        self._call = call
+        self._own = own
         self._whole = whole
         self._serial = f"{os.getpid()}-{id(payload)}-{next(self._serials)}-{os.urandom(8).hex()}"
 
@@ -41,15 +45,15 @@ class Envelope:
         if payload.abandoned:
             return Reply([], [], 0)
         begun = perf_counter_ns()
-        function = payload.function if self._call is None else payload.plain
-        results, failures = payload.context.copy().run(attempt, function, self._values, self._call)
+        function = payload.function if self._own is None else self._own.of(payload.plain)
+        results, failures = payload.context.copy().run(attempt, function, self._values)
         return Reply(results, failures, perf_counter_ns() - begun)
 
     def __reduce__(self) -> tuple[Any, ...]:
         name, payload = self._payload.pack(self._whole)
-        given = self._values if self._call is None else [self._call]
+        given = travelling(self._values, self._own)
         packed = pack_all(given, "the item")
-        return PackedEnvelope, (name, payload, len(given), packed, self._call is not None)
+        return PackedEnvelope, (name, payload, len(given), packed, self._own is not None)
 
     def __dask_tokenize__(self) -> str:
         """Let dask take no two envelopes for the same: it would run equal ones once only."""
@@ -63,21 +67,21 @@ class PackedEnvelope:
         name: Names the payload.
         payload: The pickle of the function and the shared arguments; None if it is known already.
         count: How many items there are.
-        packed: The items, or the one attempt's arguments.
-        is_call: Which of them.
+        packed: The items.
+        own: Whether the one item has an invocation of its own, which comes with it.
     """
 
     def __init__(
-        self, name: bytes, payload: bytes | None, count: int, packed: Packed, is_call: bool
+        self, name: bytes, payload: bytes | None, count: int, packed: Packed, own: bool
     ) -> None:
         self._name = name
         self._payload = payload
         self._count = count
         self._packed_items = packed
-        self._is_call = is_call
+        self._own = own
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self._name, self._payload, self._count, self._packed_items, self._is_call)
+        parts = (self._name, self._payload, self._count, self._packed_items, self._own)
         return PackedEnvelope, parts
 
     def run(self) -> Reply | Wanting:
@@ -93,11 +97,10 @@ class PackedEnvelope:
         values, failures = unpack_all(self._packed_items, "the item, in a worker,")
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
-        if self._is_call:
-            results, failed = attempt(plain, places, values[0])
-        else:
-            given = [values[place] for place in places] if missing else values
-            results, failed = attempt(function, given, None)
+        given = [values[place] for place in places] if missing else values
+        if self._own:
+            function = functools.partial(arrived, plain)
+        results, failed = attempt(function, given)
         failures += [(places[place], error) for place, error in failed]
         if missing:
             found = dict(zip(places, results, strict=True))

@@ -20,6 +20,7 @@ from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, des
 from opero.locks import Lock
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
+from opero.map.invocation import travelling
 from opero.map.scheduler import NOTHING, Job
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.names import whereabouts
@@ -216,7 +217,7 @@ class ProcessEngine:
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
         job = run.job
-        values = job.values if job.call is None else [job.call]
+        values = travelling(job.values, job.invocation)
         parts = None
         if not run.careful:
             try:
@@ -232,7 +233,7 @@ class ProcessEngine:
         leased = self._workers[slot] or self._lease(slot)
         leased.cells[0] = worker.UNREAD
         concurrency = 1 if run.careful else self._concurrency
-        self._post(leased, ("job", run.careful, job.call is not None, concurrency), parts)
+        self._post(leased, ("job", run.careful, job.invocation is not None, concurrency), parts)
 
     def _lease(self, slot: int) -> pool.Worker:
         """Get a worker for a slot, and tell it about the map."""

@@ -26,6 +26,7 @@ from typing import Any
 from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
+from opero.map.invocation import Invocation, arrived
 from opero.map.serialization.errors import pack_error
 from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
@@ -148,7 +149,7 @@ class Session:
 
         Args:
             careful: Whether each item has been packed for itself.
-            given: Whether the only item is the arguments of a call.
+            given: Whether the only item has an invocation of its own, which comes with it.
             concurrency: How many coroutines may run at once.
             parts: The items.
         """
@@ -178,7 +179,7 @@ class Session:
         else:
             function = self._function
             if given:
-                function = functools.partial(_spread, function)
+                function = functools.partial(arrived, function)
             elif self._shared:
                 function = functools.partial(function, **self._shared)
             if careful:
@@ -231,11 +232,12 @@ class Session:
         places = list(range(count))
         if run.careful:
             values, places = _opened(values, run, note)
-        call = None
+        own = None
         if given and values:
-            values, call = [None], values[0]
+            own = Invocation(*values[0][1:])
+            values = [values[0][0]]
         results, failures = run_coroutines(
-            self._function, self._shared, values, call, concurrency,
+            self._function, self._shared, values, own, concurrency,
             lambda place: note(places[place]), self._map["timeout"], self._map["loop"],
         )  # fmt: skip
         run.failures += [(places[place], error) for place, error in failures]
@@ -369,11 +371,6 @@ def _unpacked(parts: list[bytes]) -> Any:
         return unpack(parts)
     except Exception as error:
         raise TypeError(f"the item cannot be unpickled in a worker: {describe(error)}") from error
-
-
-def _spread(function: Any, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    args, kwargs = call
-    return function(*args, **kwargs)
 
 
 def _packed(failures: list[tuple[int, BaseException]]) -> list[tuple[int, bytes]]:
