@@ -42,7 +42,7 @@ LAYERS = (
         "once_only",
         "real_time",
     ),
-    ("copies", "library_values", "logs", "signatures", "stats", "switches"),
+    ("copies", "library_values", "logs", "signatures", "stats", "switches", "tracebacks"),
     ("events", "forwarding"),
     ("core", "_compiled"),
     ("hotpath",),

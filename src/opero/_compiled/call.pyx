@@ -442,12 +442,22 @@ cdef class AsyncCall(_Counting):
     cdef object ready
     cdef object guard
     cdef object guard_one
+    cdef object run
+    cdef object run_until
+    cdef object share
+    cdef object recall
 
     def __init__(self, parts):
         _Counting.__init__(self, parts)
-        self.ready = self.runner.ready
-        self.guard = self.runner.guard
-        self.guard_one = self.runner.guard_one
+        named = self.runner.named
+        self.ready = named(self.runner.ready, self.name)
+        self.guard = named(self.runner.guard, self.name)
+        self.guard_one = named(self.runner.guard_one, self.name)
+        self.run = named(self.runner.run, self.name)
+        self.run_until = named(self.runner.run_until, self.name)
+        self.share = named(self.runner.share, self.name)
+        if self.stored_cache is not None:
+            self.recall = named(type(self.stored_cache).recall, self.name)
 
     def _ground(self, store, key):
         for flights in list(store.flights.values()):  # one table for each event loop
@@ -527,7 +537,7 @@ cdef class AsyncFunction(FunctionLike):
         FunctionLike.__init__(self, call)
         self.vectorcall = acall_uncached if call.store is None else acall_cached
         if call.stored_cache is not None:
-            self.vectorcall = call_stored
+            self.vectorcall = acall_stored
 
     def __get__(self, instance, owner):
         return self if instance is None else Method(self, instance)
@@ -603,6 +613,22 @@ cdef PyObject *call_stored(
     )
 
 
+cdef PyObject *acall_stored(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef AsyncCall call = <AsyncCall>state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    opero_add(&call.counts[CALLS], 1)
+    return owned(
+        call.recall(
+            call.stored_cache,
+            call,
+            opero_pack(args, count),
+            opero_pack_named(args + count, names),
+        )
+    )
+
+
 cdef PyObject *acall_cached(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
@@ -642,7 +668,7 @@ cdef PyObject *acall_cached(
         (<AsyncCall>state).events.miss(<State>state)
     key = (<AsyncCall>state).binding.freezer.keep(key)
     return owned(
-        (<AsyncCall>state).runner.share(
+        (<AsyncCall>state).share(
             <State>state, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
         )
     )
@@ -667,8 +693,8 @@ cdef PyObject *acall_uncached(
         packed = opero_pack(args, count)
         named = opero_pack_named(args + count, names)
         if call.timeout:
-            return owned(call.runner.run_until(call, packed, named))
-        return owned(call.runner.run(call, packed, named))
+            return owned(call.run_until(call, packed, named))
+        return owned(call.run(call, packed, named))
     opero_add(&(<AsyncCall>state).counts[ATTEMPTS], 1)
     given[0] = state
     given[1] = <PyObject *>(<AsyncCall>state).func

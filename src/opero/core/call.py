@@ -20,6 +20,7 @@ from opero.gil import FREE_THREADED
 from opero.identity import identifier
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
+from opero.tracebacks import shorten
 
 from .clock import NEVER
 from .flight import Flight
@@ -192,9 +193,29 @@ class Call(_Counting):
 
 
 class AsyncCall(_Counting):
-    """The state of a coroutine function."""
+    """The state of a coroutine function.
 
-    __slots__ = ()
+    Attributes:
+        guard: `runners.aio.guard`, under the name of the user's function, as those that follow are.
+        ready: `runners.aio.ready`.
+        recall: `recall` of a stored cache; None without one.
+        run: `runners.aio.run`.
+        run_until: `runners.aio.run_until`.
+        share: `runners.aio.share`.
+    """
+
+    __slots__ = ("guard", "ready", "recall", "run", "run_until", "share")
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        named = self.runner.named
+        self.guard: Any = named(self.runner.guard, self.name)
+        self.ready: Any = named(self.runner.ready, self.name)
+        self.run: Any = named(self.runner.run, self.name)
+        self.run_until: Any = named(self.runner.run_until, self.name)
+        self.share: Any = named(self.runner.share, self.name)
+        stored = self.stored_cache
+        self.recall: Any = None if stored is None else named(type(stored).recall, self.name)
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         for flights in list(store.flights.values()):  # one table for each event loop
@@ -215,26 +236,30 @@ class Function(FunctionLike):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         call: Call = self.__opero__
-        call.add("calls", 1)
-        if call.store is None:
-            if call.stored_cache is not None:
-                return call.stored_cache.recall(call, args, kwargs)
-            deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-            return call.attempt(args, kwargs, deadline)
-        store, key = call.locate(args, kwargs)
-        entry = store.find(key)
-        if entry is not None:
-            value = entry.value
-            call.add("hits", 1)
+        try:
+            call.add("calls", 1)
+            if call.store is None:
+                if call.stored_cache is not None:
+                    return call.stored_cache.recall(call, args, kwargs)
+                deadline = call.clock.now() + call.timeout if call.timeout else NEVER
+                return call.attempt(args, kwargs, deadline)
+            store, key = call.locate(args, kwargs)
+            entry = store.find(key)
+            if entry is not None:
+                value = entry.value
+                call.add("hits", 1)
+                if call.events.heeded:
+                    call.events.hit(call)
+                return value
+            call.add("misses", 1)
             if call.events.heeded:
-                call.events.hit(call)
-            return value
-        call.add("misses", 1)
-        if call.events.heeded:
-            call.events.miss(call)
-        key = call.lasting(key)
-        deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-        return call.lead(store, key, args, kwargs, deadline)
+                call.events.miss(call)
+            key = call.lasting(key)
+            deadline = call.clock.now() + call.timeout if call.timeout else NEVER
+            return call.lead(store, key, args, kwargs, deadline)
+        except BaseException as failure:
+            shorten(failure)
+            raise
 
 
 class AsyncFunction(FunctionLike):
@@ -247,27 +272,31 @@ class AsyncFunction(FunctionLike):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         call: AsyncCall = self.__opero__
-        call.add("calls", 1)
-        if call.store is not None:
-            store, key = call.locate(args, kwargs)
-            entry = store.find(key)
-            if entry is None:
-                call.add("misses", 1)
+        try:
+            call.add("calls", 1)
+            if call.store is not None:
+                store, key = call.locate(args, kwargs)
+                entry = store.find(key)
+                if entry is None:
+                    call.add("misses", 1)
+                    if call.events.heeded:
+                        call.events.miss(call)
+                    return call.share(call, store, call.lasting(key), args, kwargs)
+                call.add("hits", 1)
                 if call.events.heeded:
-                    call.events.miss(call)
-                return call.runner.share(call, store, call.lasting(key), args, kwargs)
-            call.add("hits", 1)
-            if call.events.heeded:
-                call.events.hit(call)
-            return call.runner.ready(entry.value)
-        if call.stored_cache is not None:
-            return call.stored_cache.recall(call, args, kwargs)
-        if call.timeout:
-            return call.runner.run_until(call, args, kwargs)
-        if call.gates or call.fallback is not None or call.indirect:
-            return call.runner.run(call, args, kwargs)
-        call.add("attempts", 1)
-        return call.runner.guard(call, call.func, args, kwargs)
+                    call.events.hit(call)
+                return call.ready(entry.value)
+            if call.stored_cache is not None:
+                return call.recall(call.stored_cache, call, args, kwargs)
+            if call.timeout:
+                return call.run_until(call, args, kwargs)
+            if call.gates or call.fallback is not None or call.indirect:
+                return call.run(call, args, kwargs)
+            call.add("attempts", 1)
+            return call.guard(call, call.func, args, kwargs)
+        except BaseException as failure:
+            shorten(failure)
+            raise
 
 
 class Method(MethodLike):

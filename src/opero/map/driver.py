@@ -13,11 +13,12 @@ from opero.core.clock import NEVER, Clock
 from opero.events import tell
 from opero.exceptions import WorkerCrashedError
 from opero.map.engines.base import AsyncEngine, Crash, Engine, Report
+from opero.runners import loop_time
+from opero.tracebacks import without_top
 
 from .interrupts import ctrl_c_later
 from .scheduler import Scheduler
 from .stored_items import StoredItems
-from .tracebacks import without_top
 
 
 class MapLoop:
@@ -246,7 +247,7 @@ async def drive_async(
     blocks is waited for in a thread.
     """
     reading = _Reading(source)
-    waiting = _Waiting(make_engine())
+    waiting = _Waiting(make_engine(), clock)
     scheduler.failures = [] if raises else None
     loop = MapLoop(scheduler, waiting.engine, clock)
     try:
@@ -356,8 +357,9 @@ class _Waiting:
         engine: The engine, of either kind.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, clock: Any) -> None:
         self.engine = engine
+        self._clock = clock
         self._asynchronous = inspect.iscoroutinefunction(engine.wait)
         self._task: asyncio.Future[Any] | None = None
         self._thread = None if self._asynchronous else ThreadPoolExecutor(1, "opero-map-wait")
@@ -378,7 +380,10 @@ class _Waiting:
                         self._thread, self.engine.wait, None
                     )
         waited = {self._task} if reading is None else {self._task, reading}
-        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        left = 0 if timeout is None else round(timeout * 1e9)
+        until = self._clock.now() + left
+        if not await loop_time.wait(waited, timeout):
+            loop_time.catch_up(self._clock, until, left)
         if not self._task.done():
             return []
         task, self._task = self._task, None

@@ -26,11 +26,11 @@ from opero.core.gate import WITHDRAWN
 from opero.core.outcomes import judge, misfits, pause_after, too_late
 from opero.exceptions import AttemptTimeout
 from opero.once_only import error_of, is_once_only
+from opero.tracebacks import without_top
 
 from .gates import MapGates
 from .invocation import Invocation
 from .sharing import SharedRun, SharedRuns
-from .tracebacks import without_top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .tracebacks import without_top
+from opero.tracebacks import without_top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,12 +11,16 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any
 
 from opero import once_only
 from opero.core.clock import NEVER
 from opero.core.outcomes import too_late
+from opero.exceptions import OperoError
+from opero.tracebacks import shorten
 
+from . import loop_time
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 
 TYPE_CHECKING = False
@@ -30,6 +34,46 @@ AGAIN: Any = object()
 
 _lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
 """The flights inside which the current task runs, innermost first."""
+
+
+def named(function: Any, name: str) -> Any:
+    """Return a copy of a coroutine function that bears another name, as its coroutines do then.
+
+    Warnings about a coroutine that was never awaited and `asyncio.all_tasks()` show that name.
+
+    Args:
+        function: A function of this module, or a method of a stored cache.
+        name: The qualified name of a user's function.
+    """
+    made = FunctionType(
+        function.__code__,
+        function.__globals__,
+        name.rpartition(".")[2],
+        function.__defaults__,
+        function.__closure__,
+    )
+    made.__qualname__ = name
+    return made
+
+
+def running_loop(cause: BaseException | None = None) -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs this coroutine.
+
+    Args:
+        cause: What has failed, if it is for that reason that a loop is needed.
+
+    Raises:
+        OperoError: If it is not one of asyncio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        other = "trio runs this coroutine" if trio is not None else "no loop of it runs here"
+        raise OperoError(
+            f"opero waits by asyncio, and {other}: run it by asyncio.run(), or by anyio with its "
+            f"asyncio backend"
+        ) from cause
 
 
 async def ready(value: Any) -> Any:
@@ -48,6 +92,9 @@ async def guard(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         error = caught
     try:
         return await run(call, args, kwargs, None, error)
+    except BaseException as failure:
+        shorten(failure)
+        raise
     finally:
         error = None
 
@@ -63,6 +110,9 @@ async def guard_one(call: AsyncCall, func: Any, value: Any) -> Any:
         error = caught
     try:
         return await run(call, (value,), {}, None, error)
+    except BaseException as failure:
+        shorten(failure)
+        raise
     finally:
         error = None
 
@@ -109,6 +159,7 @@ async def run(
                 if _is_cancellation(retrying.error, flight):
                     raise retrying.error
             elif todo == SLEEP:
+                running_loop(retrying.attempts.errors[-1])
                 retrying.slept(await sleep(call.clock, retrying.delay))
             elif todo == WAIT:
                 try:
@@ -119,6 +170,9 @@ async def run(
                 retrying.waited(waited)
             else:
                 raise retrying.error
+    except BaseException as failure:
+        shorten(failure)
+        raise
     finally:
         retrying = error = None  # a traceback that holds this frame must not make a cycle
 
@@ -186,7 +240,7 @@ class TaskBell:
     def __init__(self, is_settled: Callable[[], bool]) -> None:
         self._is_settled = is_settled
         self._through = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._rung: asyncio.Future[None] = self._loop.create_future()
 
     def ring(self) -> bool:
@@ -214,7 +268,13 @@ class TaskBell:
             clock.move_to(until)
             await asyncio.sleep(0)
         else:
-            timer = self._loop.call_later(max(0, until - clock.now()) / 1e9, self._ring)
+            left = max(0, until - clock.now())
+
+            def due() -> None:
+                loop_time.catch_up(clock, until, left)
+                self._ring()
+
+            timer = loop_time.call_later(self._loop, left / 1e9, due)
             try:
                 await self._rung
             finally:
@@ -252,10 +312,7 @@ async def sleep(clock: Any, delay: int) -> int:
     if clock.skipping:
         clock.move_to(end)
         await asyncio.sleep(0)
-    left = end - clock.now()
-    while left > 0:
-        await asyncio.sleep(left / 1e9)
-        left = end - clock.now()
+    await loop_time.sleep_until(clock, end)
     return int(clock.now() - start)
 
 
@@ -293,8 +350,9 @@ class TaskFlight:
         self.stopping: bool = False
         self.over: bool = False
 
-    def launch(self, run: Coroutine[Any, Any, Any]) -> None:
-        """Start the run in a task."""
+    def launch(self, run: Coroutine[Any, Any, Any], name: str) -> None:
+        """Start the run in a task, whose coroutine bears a name."""
+        run.__name__, run.__qualname__ = name.rpartition(".")[2], name
         try:
             self.task = asyncio.get_running_loop().create_task(run)
         except BaseException:
@@ -454,21 +512,24 @@ def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
 
 async def _wait(task: asyncio.Task[Any], clock: Any, deadline: int) -> None:
     """Wait until the run is over or the deadline passes."""
-    while not task.done():
-        left = None if deadline == NEVER else (deadline - clock.now()) / 1e9
-        if left is not None and left <= 0:
-            return
-        await asyncio.wait({task}, timeout=left)
-        if clock.skipping and not task.done():
+    if clock.skipping and deadline != NEVER:
+        await loop_time.wait({task}, max(0, deadline - clock.now()) / 1e9)
+        if not task.done():
             clock.move_to(deadline)
+    await loop_time.wait_until(task, clock, deadline)
 
 
 async def run_until(call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a call that is not cached under a deadline."""
-    deadline = call.clock.now() + call.timeout
-    flight = TaskFlight(deadline)
-    flight.launch(flight.lead(call, args, kwargs))
-    return await flight.join(call, deadline)
+    try:
+        running_loop()
+        deadline = call.clock.now() + call.timeout
+        flight = TaskFlight(deadline)
+        flight.launch(flight.lead(call, args, kwargs), call.name)
+        return await flight.join(call, deadline)
+    except BaseException as failure:
+        shorten(failure)
+        raise
 
 
 async def share(
@@ -482,7 +543,11 @@ async def share(
     def work(flight: TaskFlight, table: dict[Any, TaskFlight]) -> Coroutine[Any, Any, Any]:
         return flight.lead_and_store(call, args, kwargs, store, table, key)
 
-    return await fly(call, store.flights, key, args, kwargs, look, work)
+    try:
+        return await fly(call, store.flights, key, args, kwargs, look, work)
+    except BaseException as failure:
+        shorten(failure)
+        raise
 
 
 async def fly(
@@ -512,7 +577,7 @@ async def fly(
         What the function returned.
     """
     deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     table = flights.get(loop)
     if table is None:
         for other in list(flights):
@@ -534,7 +599,7 @@ async def fly(
         return entry.value
     try:
         table[key] = flight = TaskFlight(deadline)
-        flight.launch(work(flight, table))
+        flight.launch(work(flight, table), call.name)
     except BaseException:
         _clear(flights, loop, table, key, flight)
         raise

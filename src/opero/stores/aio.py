@@ -7,6 +7,7 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.exceptions import DeadlineExceeded
 from opero.runners import aio
+from opero.tracebacks import shorten
 
 from .stored_cache import Miss, StoredCache, Unavailable
 
@@ -26,6 +27,14 @@ class AsyncStoredCache(StoredCache):
             args: The positional arguments.
             kwargs: The keyword arguments.
         """
+        try:
+            aio.running_loop()
+            return await self._recall(call, args, kwargs)
+        except BaseException as failure:
+            shorten(failure)
+            raise
+
+    async def _recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = self.key(call, args, kwargs)
         found: Any = None
         reachable = True

@@ -36,8 +36,9 @@ from opero.exceptions import AttemptTimeout
 from opero.logs import warn
 from opero.map.invocation import Invocation
 from opero.map.scheduler import NOTHING, Job
-from opero.map.tracebacks import without_top
 from opero.real_time import perf_counter, perf_counter_ns
+from opero.runners import loop_time
+from opero.tracebacks import without_top
 
 from .base import Crash, Report
 from .task_slots import TaskSlot, Work, call, may_be_ctrl_c
@@ -136,7 +137,14 @@ class TaskEngine:
         waiter = self._waiter = loop.create_future()
         timer = None
         if timeout is not None:
-            timer = loop.call_later(min(timeout, _DAY), self._release)
+            left = round(min(timeout, _DAY) * 1e9)
+            until = self._clock.now() + left
+
+            def due() -> None:
+                loop_time.catch_up(self._clock, until, left)
+                self._release()
+
+            timer = loop_time.call_later(loop, left / 1e9, due)
         try:
             await waiter
         finally:
@@ -298,8 +306,14 @@ class TaskEngine:
     def _set_timer(self, due: int) -> None:
         """See to it that somebody looks at `due`; one timer serves all slots."""
         if not self._closing:
-            left = max(due - self._clock.now(), self._limit // 50) / 1e9
-            self._timer = self._loop.call_later(min(left, _DAY), self._look)
+            left = min(max(due - self._clock.now(), self._limit // 50), round(_DAY * 1e9))
+            until = self._clock.now() + left
+
+            def look() -> None:
+                loop_time.catch_up(self._clock, until, left)
+                self._look()
+
+            self._timer = loop_time.call_later(self._loop, left / 1e9, look)
 
     def _look(self) -> None:
         """Cancel the attempts that have taken too long; give up those that do not heed it."""

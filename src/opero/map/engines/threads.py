@@ -11,8 +11,8 @@ from typing import Any
 
 from opero.map.interrupts import ctrl_c_later
 from opero.map.scheduler import NOTHING, Job
-from opero.map.tracebacks import without_top
 from opero.real_time import perf_counter_ns
+from opero.tracebacks import without_top
 
 from .base import Crash, Report
 

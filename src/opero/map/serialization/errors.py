@@ -7,7 +7,7 @@ import traceback
 
 from opero.exceptions import ErrorStandIn, _extras, _pack_one, _unpack, describe
 from opero.http_errors import retry_after
-from opero.map.tracebacks import without_top
+from opero.tracebacks import without_top
 
 
 class RemoteTraceback(Exception):

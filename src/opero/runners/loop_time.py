@@ -1,0 +1,98 @@
+"""Waiting in an event loop whose time may not be the machine's.
+
+Some tests jump over waits: a timer of the loop is due at once, and opero's clock has not moved. It
+is moved then, as `opero.testing` moves it. Others stop the time that asyncio's loops go by, as
+freezegun does: then no timer of a loop is ever due, and a thread keeps the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+from opero import real_time
+from opero.core.clock import NEVER
+
+_EARLY = 2_000_000
+"""How many nanoseconds too early a timer may be without any doubt about the loop's time."""
+
+
+def call_later(
+    loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
+) -> Any:
+    """Call something in a loop, in some seconds; return what has a `cancel`."""
+    if not _is_stopped():
+        return loop.call_later(seconds, callback)
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _hand_over, (loop, callback))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _is_stopped() -> bool:
+    """Return whether somebody has put a clock of their own in the place of the machine's."""
+    return type(time.monotonic) is not type(real_time.monotonic)
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(callback)
+
+
+def catch_up(clock: Any, until: int, left: int) -> None:
+    """Move a clock on if a timer shows that the loop has jumped over a wait.
+
+    Args:
+        clock: Which.
+        until: What it was to show when the timer is due, in nanoseconds.
+        left: How many nanoseconds were left when the timer was set.
+    """
+    if not clock.frozen and until - clock.now() > max(_EARLY, left // 2):
+        clock.move_to(until)
+
+
+async def sleep_until(clock: Any, until: int) -> None:
+    """Sleep until a clock shows a time, in nanoseconds."""
+    while (left := until - clock.now()) > 0:
+        if _is_stopped():
+            await wait((), left / 1e9)
+        else:
+            await asyncio.sleep(left / 1e9)
+        catch_up(clock, until, left)
+
+
+async def wait_until(task: asyncio.Future[Any], clock: Any, until: int) -> None:
+    """Wait until a task is done, or a clock shows a time, in nanoseconds."""
+    while not task.done():
+        if until == NEVER:
+            await asyncio.wait({task})
+            return
+        left = until - clock.now()
+        if left <= 0:
+            return
+        if not await wait({task}, left / 1e9):
+            catch_up(clock, until, left)
+
+
+async def wait(futures: Collection[asyncio.Future[Any]], seconds: float | None) -> bool:
+    """Wait until one of some futures is done, or for some seconds; return whether one is."""
+    if seconds is None or not _is_stopped():
+        done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+    loop = asyncio.get_running_loop()
+    bell: asyncio.Future[None] = loop.create_future()
+
+    def ring() -> None:
+        if not bell.done():
+            bell.set_result(None)
+
+    timer = call_later(loop, seconds, ring)
+    try:
+        await asyncio.wait({*futures, bell}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+    return any(future.done() for future in futures)
