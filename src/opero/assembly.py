@@ -75,7 +75,10 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     name = str(name)
     binding = None if signature is None else core.Binding(name, signature, core.Freezer())
     if plan.cache is not None and binding is None:
-        raise ValueError(f"cache=True: {name} has no signature that tells its arguments apart")
+        raise ValueError(
+            f"cache=True: {name} has no signature that tells its arguments apart: decorate a "
+            f"function of your own that calls it"
+        )
     retry = plan.retry
     store = instances = stored_cache = None
     if plan.cache is not None and plan.cache.backend == "memory":

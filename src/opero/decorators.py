@@ -584,7 +584,7 @@ def _given(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_decorated(value: Any) -> bool:
-    """Return whether the first argument is what a decorator without round brackets decorates."""
+    """Return whether the first argument is what a decorator without parentheses decorates."""
     return callable(value) or hasattr(type(value), "__get__")
 
 

@@ -543,7 +543,7 @@ def test_a_method_is_refused_when_its_class_is_made() -> None:
 
     error = caught.value.__cause__ if type(caught.value) is RuntimeError else caught.value
     assert type(error) is TypeError
-    assert re.match(r"opmap maps functions, not methods: give .*Refused\.work as", str(error))
+    assert re.match(r"opmap maps functions, not methods: write .*Refused\.work as", str(error))
 
 
 @pytest.mark.once

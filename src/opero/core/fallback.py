@@ -75,7 +75,7 @@ class Fallback:
             return 1  # the call itself says what is missing
         found = "an empty one" if isinstance(value, (list, tuple)) else type(value).__name__
         raise ValueError(
-            f"{self.function}(): argument {self.name!r} holds the fallback values, so it has to be "
+            f"{self.function}(): argument {self.name!r} holds the fallback values: give "
             f"a list or tuple with at least one, not {found}"
         )
 

@@ -96,8 +96,8 @@ class MappedFunction(FunctionLike):
 
     def __set_name__(self, owner: type, name: str) -> None:
         raise TypeError(
-            f"opmap maps functions, not methods: give {owner.__qualname__}.{name} as a function of "
-            f"its own, or below @staticmethod"
+            f"opmap maps functions, not methods: write {owner.__qualname__}.{name} as a function "
+            f"outside the class, or put @staticmethod above @opmap"
         )
 
     def __repr__(self) -> str:

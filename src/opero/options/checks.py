@@ -193,7 +193,7 @@ def anything(_option: str, value: Any) -> Any:
 def without_brackets(value: Any) -> str:
     """Say what to do if a value is what is to be decorated, "" if it is not."""
     decorated = callable(value) and not isinstance(value, type)
-    return "write the decorator with round brackets" if decorated else ""
+    return "write the decorator with parentheses" if decorated else ""
 
 
 # --- functions ------------------------------------------------------------------------------------
@@ -239,9 +239,9 @@ def exceptions(option: str, value: Any) -> Any:
 def _instead(value: Any) -> str:
     """Say what to write in place of something that is nearly an exception type."""
     if isinstance(value, BaseException):
-        return f"write the type, {type(value).__name__}, not an exception of it"
+        return f"write the type, {type(value).__name__}, not an instance of it"
     if isinstance(value, (list, set, frozenset)):
-        return "put the types between round brackets"
+        return "write a tuple, in parentheses"
     if isinstance(value, str):
         return "write the type itself, without quotes"
     return ""

@@ -30,6 +30,10 @@ def no_option(function: str, option: str) -> str:
     near = nearest(option, known, 0.75) or nearest(option, names)
     if near is not None:
         return f"{said}; did you mean {names[near]!r}?"
+    for each in OPTIONS.values():
+        if option.lower() in each.also:
+            readers = " and ".join(f"{reader}()" for reader in each.readers)
+            return f"{said}; did you mean {each.name!r}, an option of {readers}?"
     return f"{said}; there are {', '.join(sorted(known))}"
 
 

@@ -89,7 +89,10 @@ class Reading:
             what = f"{kind.__name__}(...)"
             where = f"write {holder}={what}"
             if holder not in known:
-                where = f"it is for {' and '.join(f'{each}()' for each in OPTIONS[holder].readers)}"
+                readers = [f"{each}()" for each in OPTIONS[holder].readers]
+                if holder == "retry":
+                    readers.append("get_retry_decorator()")  # which takes it as `retries`
+                where = f"give it to {', '.join(readers[:-1])} or {readers[-1]}"
             raise TypeError(f"{name}={what} is not allowed: {where}")
 
     def _take_apart(self, name: str, config: Any) -> None:
