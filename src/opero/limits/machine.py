@@ -42,7 +42,7 @@ _PATIENCE = 5.0
 """How many seconds to wait until another process has made the file."""
 _FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
-_LOSSES = 4
+_OVERTAKEN = 4
 """How often a waiter loses a permit to other processes until it claims the next. One who wants
 several at once claims them soon: it would never get them while others take one by one."""
 _MEMORY = 8
@@ -89,8 +89,8 @@ class MachineWaitQueue(WaitQueue):
         bucket = self.bucket
         if now >= head.told:
             bucket.want()
-            head.losses += 1
-            if head.losses >= (_LOSSES if head.weight == 1 else 1):
+            head.overtaken += 1
+            if head.overtaken >= (_OVERTAKEN if head.weight == 1 else 1):
                 bucket.stake(now, head.weight)
         head.told = due
         interval = bucket.interval
@@ -98,11 +98,11 @@ class MachineWaitQueue(WaitQueue):
         if now - bucket.wanted() > memory:
             return due
         share = min(interval // _SHARE + _LEAST_SHARE, _MOST_SHARE)
-        return due + int(random() * share / (1 + head.losses))
+        return due + int(random() * share / (1 + head.overtaken))
 
     def _leave(self, waiter: Any) -> None:
         super()._leave(waiter)
-        if waiter.losses:
+        if waiter.overtaken:
             with self._lock:
                 self.bucket.waive()
 

@@ -45,10 +45,10 @@ class _Waiter:
         receipt: What gives its permit back.
         weight: How many permits it wants at once.
         told: When it was to look again, in nanoseconds, if it is the head.
-        losses: How often in a row another process got the permit for which it was the head.
+        overtaken: How often in a row another process got the permit for which it was the head.
     """
 
-    __slots__ = ("gone", "granted", "losses", "receipt", "told", "wake", "weight")
+    __slots__ = ("gone", "granted", "overtaken", "receipt", "told", "wake", "weight")
 
     def __init__(self, weight: int) -> None:
         self.wake: Callable[[], bool] = bool
@@ -57,7 +57,7 @@ class _Waiter:
         self.receipt: Any = None
         self.weight = weight
         self.told = NEVER
-        self.losses = 0
+        self.overtaken = 0
 
     def is_granted(self) -> bool:
         """Tell whether the waiter has its permit."""

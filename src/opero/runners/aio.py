@@ -352,7 +352,8 @@ class TaskFlight:
 
     def launch(self, run: Coroutine[Any, Any, Any], name: str) -> None:
         """Start the run in a task, whose coroutine bears a name."""
-        run.__name__, run.__qualname__ = name.rpartition(".")[2], name
+        named: Any = run
+        named.__name__, named.__qualname__ = name.rpartition(".")[2], name
         try:
             self.task = asyncio.get_running_loop().create_task(run)
         except BaseException:
