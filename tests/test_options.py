@@ -1094,7 +1094,9 @@ def test_a_config_object_and_a_keyword_for_the_same_thing_contradict_each_other(
 ) -> None:
     """The message names the keyword and says where to put it."""
     ((option, value),) = options.items()
-    pattern = rf"^{option}={re.escape(repr(value))} beside .*: say it inside the config object$"
+    pattern = (
+        rf"^{option}={re.escape(repr(value))} beside .*: give it to [A-Za-z]+\(\.\.\.\) instead$"
+    )
     with pytest.raises(ValueError, match=pattern):
         opero(**config, **options)
 

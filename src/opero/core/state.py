@@ -413,8 +413,8 @@ class State:
             except CacheKeyError as error:
                 reason = error
         raise CacheKeyError(
-            f"{self.name}(): an instance of {kind.__qualname__} cannot be cached by, because it "
-            f"cannot be referred to weakly, and nothing says what it is made of: add '__weakref__' "
+            f"{self.name}(): an instance of {kind.__qualname__} cannot be part of a key: it cannot "
+            f"be referred to weakly, and nothing says what it is made of. Add '__weakref__' "
             f"to its __slots__ (weakref_slot=True, if it is a dataclass), or give cache_key="
         ) from reason
 

@@ -115,8 +115,8 @@ class Reading:
         for field, option in fields.items():
             if option.name != name and option.name in self.given:
                 raise ValueError(
-                    f"{self._shown(option)} beside {name}={kind}(...): say it inside the config "
-                    f"object"
+                    f"{self._shown(option)} beside {name}={kind}(...): give it to {kind}(...) "
+                    f"instead"
                 )
             if not option.backends:
                 self.values[option.name] = getattr(config, field)
@@ -207,7 +207,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         if "burst" in reading.given:
             raise ValueError(
                 f"burst={checks.shown(reading.values['burst'])} beside rate_limit=RateLimiter(...):"
-                f" say it inside the config object"
+                f" give it to RateLimiter(...) instead"
             )
     else:
         limiter = None
