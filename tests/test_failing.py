@@ -292,7 +292,7 @@ def test_a_rejection_survives_a_pickle_and_a_copy(core: hotpath.Core, value: Any
         first, second = made.errors
         assert type(first) is type(second) is ResultRejected
         assert str(first) == str(error.errors[0])
-        assert first.origin is None or made.errors == error.errors
+        assert first._origin is None or made.errors == error.errors
         if isinstance(value, dict):
             assert first.value == value
         elif first.value is None:

@@ -33,7 +33,10 @@ OPTIONS: Mapping[str, tuple[dict[str, Any], int | None]] = {
     MISSES: ({"cache": True, "cache_maxsize": _MAXSIZE}, None),
     HITS: ({"cache": True, "cache_maxsize": _MAXSIZE}, None),
     "timeout": ({"timeout": 3600.0}, _ONE_BY_ONE),
-    "rate_limit": ({"rate_limit": peers.PLENTY}, _ONE_BY_ONE),
+    "rate_limit": (
+        {"rate_limit": peers.PLENTY, "rate_limit_scope": "worker"},
+        _ONE_BY_ONE,
+    ),
 }
 """What each side but the first has, and how many items it gets at most; by name."""
 

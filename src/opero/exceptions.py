@@ -21,12 +21,11 @@ class _Failure(OperoError):
     Attributes:
         message: Description of the failure.
         errors: The exception of each failed attempt, in order.
-        origin: The policy of the call that has failed; None if it failed in another process.
     """
 
     message: str
     errors: list[Exception]
-    origin: Any = None
+    _origin: Any = None  # the policy of the call; None if it failed in another process
 
     def __init__(self, message: str, errors: list[Exception] | None = None) -> None:
         """Keep the message and the attempts' errors.
@@ -76,11 +75,10 @@ class ResultRejected(OperoError):
     Attributes:
         value: What the attempt returned; None, with a note, in a copy whose value could not be
             pickled.
-        origin: The policy of the call; None in a copy from another process.
     """
 
     value: Any = None
-    origin: Any = None
+    _origin: Any = None  # the policy of the call; None in a copy from another process
 
     def __init__(self, value: Any, origin: Any = None) -> None:
         """Keep the value, which the message does not show: it may be a secret, or large.
@@ -91,7 +89,7 @@ class ResultRejected(OperoError):
         """
         super().__init__(f"retry_on_result rejected a value of type {type(value).__name__}")
         self.value = value
-        self.origin = origin
+        self._origin = origin
 
     def __reduce__(self) -> tuple[Any, ...]:
         extras = _extras(self)
@@ -199,7 +197,7 @@ def _extras(error: BaseException) -> dict[str, Any]:
     for name, value in vars(error).items():
         if isinstance(error, _Failure) and name in {"message", "errors"}:
             continue
-        if name == "origin" and isinstance(error, (_Failure, ResultRejected)):
+        if name == "_origin" and isinstance(error, (_Failure, ResultRejected)):
             continue
         try:
             pickle.loads(pickle.dumps(value))
@@ -225,7 +223,7 @@ def gave_up_by(error: BaseException, policy: Any) -> bool:
     """
     if isinstance(error, BaseExceptionGroup):
         return any(gave_up_by(each, policy) for each in error.exceptions)
-    return isinstance(error, _Failure) and error.origin is policy
+    return isinstance(error, _Failure) and error._origin is policy
 
 
 def belongs_to_one(error: BaseException, policy: Any) -> bool:
@@ -237,7 +235,7 @@ def belongs_to_one(error: BaseException, policy: Any) -> bool:
     """
     if not isinstance(error, Exception) or isinstance(error, RecursionError):
         return True
-    return isinstance(error, DeadlineExceeded) and error.origin is policy
+    return isinstance(error, DeadlineExceeded) and error._origin is policy
 
 
 def note_attempts(error: BaseException, count: int) -> None:

@@ -404,7 +404,7 @@ def test_what_an_inner_call_of_the_function_gave_up_is_given_up(
     """In a group as well; another function's failure is an exception like any other."""
     mine, other = policy(core, fallback_types=(Exception,)), policy(core)
     error = kind("f failed")
-    error.origin = mine
+    error._origin = mine
     for raised in (error, ExceptionGroup("g", [error])):
         assert mine.attempts(2).failed(raised, 0, NEVER) == PROPAGATE
         assert other.attempts(1).failed(raised, 0, NEVER) == AGAIN

@@ -108,7 +108,7 @@ class Policy:
             return _matches(error, self.types, self.predicate, False)
         if gave_up_by(error, self):
             return False
-        if isinstance(error, ResultRejected) and error.origin is self:
+        if isinstance(error, ResultRejected) and error._origin is self:
             return True
         return _matches(error, self.types, self.predicate, is_never_failure(error))
 

@@ -106,7 +106,7 @@ def _failed(
 ) -> BaseException:
     """Make what a call raises when it gives up."""
     failure = kind(message, errors)
-    failure.origin = call.policy
+    failure._origin = call.policy
     if errors:
         failure.__cause__ = errors[-1]
     return failure

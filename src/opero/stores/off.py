@@ -19,7 +19,13 @@ def open_nothing() -> OpenStore:
 
 
 class NeverInOrder(Outage):
-    """An outage without an end."""
+    """An outage without an end.
+
+    Attributes:
+        failures: How often somebody wanted to ask.
+    """
+
+    failures: int
 
     def blocks(self, *_: Any) -> bool:
         """Return that the store is not to be asked; that counts as a failure."""
