@@ -22,7 +22,7 @@ def without_top(error: BaseException) -> BaseException:
     traceback = error.__traceback__
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    BaseException.with_traceback(error, traceback)  # a frozen class refuses to have it set
     return error
 
 
@@ -39,7 +39,7 @@ def shorten(error: BaseException) -> BaseException:
         last, traceback = traceback, traceback.tb_next
     if traceback is None and not isinstance(error, OperoError):
         traceback = last
-    error.__traceback__ = traceback
+    BaseException.with_traceback(error, traceback)  # a frozen class refuses to have it set
     return error
 
 

@@ -521,7 +521,7 @@ class Scheduler:
         except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
             failure = without_top(broken)
             if failure is not error and failure.__context__ is None:
-                failure.__context__ = error
+                BaseException.__setattr__(failure, "__context__", error)  # it may be frozen
         if failure is not None:
             self._settle(span, offset, failure, True)
 

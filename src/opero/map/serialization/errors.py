@@ -67,7 +67,7 @@ def unpack_error(body: bytes) -> BaseException:
     except Exception as fault:  # noqa: BLE001 - a user's __setstate__ may raise anything
         error = ErrorStandIn(f"an exception that cannot be rebuilt here: {describe(fault)}")
     if text:
-        error.__cause__ = RemoteTraceback(text)
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # it may be frozen
     if asked is not None and retry_after(error) is None:
         try:
             error.retry_after = asked  # type: ignore[attr-defined]
