@@ -6,6 +6,7 @@ What libraries make of it is in `tests/test_consumers.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import gc
@@ -20,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from opero import hotpath, opero, opmap
+from opero import AllFailedError, hotpath, opero, opmap
 
 FORMER = [
     "add",
@@ -515,6 +516,80 @@ def test_an_object_that_keeps_its_own_bound_method_is_copied_whole(core: hotpath
     timer = copy.deepcopy(Timer("a"))
     timer.name = "b"
     assert timer.callback() == "b"
+
+
+def test_it_is_made_once(core: hotpath.Core) -> None:
+    """A call that is under way needs what it knows still."""
+    runs = []
+
+    @opero(retries=2, min_delay=0)
+    def function(x: int) -> int:
+        runs.append(x)
+        other = opero(retries=2, min_delay=0)(add)
+        with pytest.raises(TypeError, match="made once"):
+            type(function).__init__(function, other.__opero__)
+        del other
+        gc.collect()
+        raise ValueError(x)
+
+    for given in (function.__opero__, None, 3):
+        with pytest.raises(TypeError, match=r"made once|incorrect type"):
+            type(function).__init__(function, given)  # type: ignore[misc]
+    with pytest.raises(AllFailedError):
+        function(1)
+    assert runs == [1, 1]
+    for made in decorated():
+        with pytest.raises(TypeError, match="made once"):
+            type(made).__init__(made, made.__opero__)
+        assert works(made)
+
+
+def test_a_call_of_a_bound_method_goes_on_whatever_becomes_of_that(core: hotpath.Core) -> None:
+    """Somebody calls `__init__` again while it runs."""
+
+    class Bell:
+        @opero(retries=1)
+        def ring(self, x: int) -> int:
+            with contextlib.suppress(TypeError):
+                type(method).__init__(method, add, 1)
+            gc.collect()
+            return x
+
+    method: Any = Bell().ring
+    assert method(3) == 3
+
+
+def test_what_type_makes_a_class_method_is_one(core: hotpath.Core) -> None:
+    """Without `@classmethod`, as for a function made by `def`; a subclass has it, too."""
+
+    class Shelf:
+        @opero(retries=2)
+        def __init_subclass__(cls, **options: Any) -> None:
+            cls.options = options  # type: ignore[attr-defined]
+
+        @opero(cache=True)
+        def __class_getitem__(cls, item: Any) -> tuple[str, Any]:
+            return cls.__name__, item
+
+        @opero(retries=2)
+        def __new__(cls) -> Any:
+            return object.__new__(cls)
+
+        @opero(cache=True)
+        @classmethod
+        def spelled(cls, item: Any) -> tuple[str, Any]:
+            return cls.__name__, item
+
+    class Low(Shelf, height=1):
+        """Comes from one."""
+
+    assert Low.options == {"height": 1}  # type: ignore[attr-defined]
+    assert (Shelf[3], Shelf[3], Low[3]) == (("Shelf", 3), ("Shelf", 3), ("Low", 3))  # type: ignore[comparison-overlap, type-arg, misc]
+    assert type(Shelf()) is Shelf
+    assert type(Low()) is Low
+    assert Shelf.__class_getitem__.stats().hits == 1  # type: ignore[attr-defined]
+    assert isinstance(vars(Shelf)["__class_getitem__"], classmethod)
+    assert Low.spelled(1) == ("Low", 1)
 
 
 def test_a_method_decorated_in_init_belongs_to_the_copy(core: hotpath.Core) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 OWN = ("cache_clear", "cache_info", "cache_invalidate", "stats")
 """The names that opero adds to a function; they win over those of the function underneath."""
 
+_OF_CLASSES = frozenset({"__class_getitem__", "__init_subclass__"})
+"""The names under which `type` makes a function in a class body a class method."""
+
 _CODE = frozenset({"__closure__", "__code__"})
 _OF_FUNCTIONS = frozenset({"__builtins__", "__defaults__", "__globals__", "__kwdefaults__"})
 
@@ -34,7 +37,12 @@ class FunctionLike:
 
         Args:
             state: What there is to know of it.
+
+        Raises:
+            TypeError: If it has a state: a call that is under way may need that still.
         """
+        if getattr(self, "__opero__", None) is not None:
+            raise TypeError("a decorated function is made once; decorate again to make another")
         self.__opero__: Any = state
         functools.update_wrapper(self, state.func)  # type: ignore[arg-type]
         own = vars(self)
@@ -70,6 +78,8 @@ class FunctionLike:
             inner(state.func, owner, name)
         if state.face.__qualname__.rpartition(".")[0] == owner.__qualname__:
             state.become_method()
+        if name in _OF_CLASSES and vars(owner).get(name) is self:
+            type.__setattr__(owner, name, classmethod(self))  # as `type` does for one made by `def`
 
     def __copy__(self) -> Any:
         return self
