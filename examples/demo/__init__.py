@@ -117,7 +117,7 @@ def _afterwards(
     )
     scene.promise("no connection is left open, and the server is gone", server.closed)
     scene.promise(
-        f"beside the serial runs, all of it in less than {LONGEST:g} s and {SHARE:g} times theirs",
+        f"beside the serial runs, all of it in less than {LONGEST:g} s plus {SHARE:g} times theirs",
         seconds < LONGEST + SHARE * aside,
         f"{seconds:.1f} s, serial runs {aside:.1f} s",
     )
