@@ -616,8 +616,6 @@ def test_as_many_jobs_are_submitted_as_the_user_says_or_the_executor_has_workers
         assert [next(stream) for _ in range(5)] == list(range(5))
         stream.close()
     assert workers_of(Inline()) == 4
-    with pytest.raises(ValueError, match="workers=None"):
-        opmap(workers=None)(plain)
     with pytest.raises(ValueError, match="workers=0"):
         opmap(workers=0, executor=executor)(plain)
 
