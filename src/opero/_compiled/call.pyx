@@ -22,6 +22,8 @@ from .keys cimport Freezer
 from .state cimport State, empty, take_all
 from .store cimport Entry, MemoryStore
 
+import sys
+
 from .binding import EMPTY as _EMPTY
 from .retrying import Retrying
 from opero.exceptions import CacheKeyError
@@ -87,6 +89,7 @@ cdef extern from *:
     }
 
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
+    #define opero_items(tuple) (((PyTupleObject *)(tuple))->ob_item)
 
     /* A `__dict__` that can be set, as that of a function can; the one of Cython cannot. */
     static PyGetSetDef opero_dict = {
@@ -113,6 +116,7 @@ cdef extern from *:
     void opero_raise_again(object error) noexcept
     object opero_new_dict(PyTypeObject *kind)
     PyObject *opero_item(object values, Py_ssize_t at) noexcept
+    PyObject **opero_items(object values) noexcept
 
 cdef extern from "Python.h":
     ctypedef PyObject *(*vectorcallfunc)(
@@ -151,6 +155,7 @@ cdef class _Counting(State):
     cdef readonly object identify
     cdef readonly object retrying
     cdef bint by_thread
+    cdef bint lent
     cdef tuple counters
     cdef long long counts[ROOM]
 
@@ -160,6 +165,7 @@ cdef class _Counting(State):
         State.__init__(self, parts)
         self.identify = identifier()
         self.by_thread = is_of_threads(self.identify)
+        self.lent = not self.by_thread or "gevent" in sys.modules
         self.retrying = Retrying
         self.counters = COUNTERS
 
@@ -379,7 +385,11 @@ cdef class Call(_Counting):
         self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
     ):
         """Make the first attempt; as an object, for callers that catch what it raises."""
-        cdef PyObject *result = first_attempt(self, args, argsf, names, deadline)
+        cdef PyObject *result
+        if self.lent:
+            result = held_attempt(self, args, argsf, names, deadline)
+        else:
+            result = first_attempt(self, args, argsf, names, deadline)
         value = <object>result
         Py_DECREF(value)
         return value
@@ -500,6 +510,22 @@ cdef PyObject *first_attempt(
     return owned(call.run(args, argsf, names, deadline, opero_take_error(), 0))
 
 
+cdef PyObject *held_attempt(
+    Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+) except NULL:
+    """Make the first attempt with arguments that nobody can free meanwhile.
+
+    Whoever calls has to keep them, but gevent lets go of those of a greenlet that it kills, while
+    the function runs that was called with them.
+    """
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef object keys = None if names is NULL else <object>names
+    cdef object held = opero_pack(
+        args, count if names is NULL else count + PyTuple_GET_SIZE(keys)
+    )
+    return first_attempt(call, opero_items(held), count, names, deadline)
+
+
 cdef int raise_again(Call call, object error) except -1:
     """Count a failure, and set the function's own exception again, as it was."""
     if not is_never_failure(error):
@@ -556,6 +582,8 @@ cdef PyObject *call_uncached(
     opero_add(&(<Call>state).counts[CALLS], 1)
     if (<Call>state).timeout:
         deadline = (<Call>state).clock.now() + (<Call>state).timeout
+    if (<Call>state).lent:
+        return held_attempt(<Call>state, args, argsf, names, deadline)
     return first_attempt(<Call>state, args, argsf, names, deadline)
 
 
