@@ -30,6 +30,7 @@ from opero.exceptions import CacheKeyError
 from opero.identity import identifier, is_of_threads
 from opero.never_failures import is_never_failure
 from opero.once_only import error_of
+from opero.tracebacks import shorten
 
 cdef extern from *:
     """
@@ -259,7 +260,7 @@ cdef MemoryStore store_of(State call, PyObject *const *args, Py_ssize_t count):
 cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject *names):
     """Return the key of a call with these arguments."""
     if call.cache_key is not None:
-        return call.own_key(opero_pack(args, count), opero_pack_named(args + count, names))
+        return taken(long_key(call, args, count, names))
     if call.method:
         args += 1
         count -= 1
@@ -270,10 +271,33 @@ cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject
             key = None  # the long way says which argument it was
         if key is not None:
             return key
-    return call.keying.key(opero_pack(args, count), opero_pack_named(args + count, names))
+    return taken(long_key(call, args, count, names))
 
 
-@cython.final
+cdef PyObject *long_key(
+    State call, PyObject *const *args, Py_ssize_t count, PyObject *names
+) except NULL:
+    """Make the key of a call from its packed arguments, or raise with a short traceback."""
+    cdef object packed = opero_pack(args, count)
+    cdef object named = opero_pack_named(args + count, names)
+    cdef object failure
+    try:
+        if call.cache_key is not None:
+            return owned(call.own_key(packed, named))
+        return owned(call.keying.key(packed, named))
+    except BaseException as error:
+        failure = shorten(error)
+    opero_raise_again(failure)
+    return NULL
+
+
+cdef inline object taken(PyObject *value):
+    """Take over a reference from C."""
+    result = <object>value
+    Py_DECREF(result)
+    return result
+
+
 cdef class Call(_Counting):
     """The state of an ordinary function.
 
@@ -394,7 +418,7 @@ cdef class Call(_Counting):
         Py_DECREF(value)
         return value
 
-    cdef object run(
+    cdef PyObject *run(
         self,
         PyObject *const *args,
         size_t argsf,
@@ -402,26 +426,53 @@ cdef class Call(_Counting):
         long long deadline,
         object error,
         Py_ssize_t passed,
-    ):
-        """Hand the call to the runner."""
+    ) except NULL:
+        """Hand the call to the runner, and raise what it raises with a short traceback."""
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-        return self.runner.run(
-            self,
-            opero_pack(args, count),
-            opero_pack_named(args + count, names),
-            deadline,
-            error,
-            passed,
-        )
+        cdef object run = self.runner.run
+        cdef object packed = opero_pack(args, count)
+        cdef object named = opero_pack_named(args + count, names)
+        cdef object until = deadline
+        cdef object gates = passed
+        cdef PyObject *given[6]
+        cdef PyObject *result
+        given[0] = <PyObject *>self
+        given[1] = <PyObject *>packed
+        given[2] = <PyObject *>named
+        given[3] = <PyObject *>until
+        given[4] = <PyObject *>error
+        given[5] = <PyObject *>gates
+        result = PyObject_Vectorcall(<PyObject *>run, given, 6, NULL)
+        if result is NULL:
+            opero_raise_again(shorten(opero_take_error()))
+        return result
 
-    cdef object guarded_attempt(
+    cdef PyObject *missed(
+        self,
+        MemoryStore store,
+        object key,
+        PyObject *const *args,
+        size_t argsf,
+        PyObject *names,
+        long long deadline,
+    ) except NULL:
+        """Do what `fly` does, and raise what it raises with a short traceback."""
+        cdef object failure
+        try:
+            return owned(self.fly(store, key, args, argsf, names, deadline))
+        except BaseException as raised:
+            failure = shorten(raised)
+        opero_raise_again(failure)
+        return NULL
+
+    cdef PyObject *guarded_attempt(
         self,
         PyObject *const *args,
         size_t argsf,
         PyObject *names,
         long long deadline,
         long long entered,
-    ):
+    ) except NULL:
         """Make the first attempt behind more gates than one, or one that observes."""
         cdef Py_ssize_t passed = self.enter(entered, 1)
         cdef PyObject *result
@@ -435,14 +486,15 @@ cdef class Call(_Counting):
             error = opero_take_error()
             self.leave(error, entered)
             if self.single:
-                if not is_never_failure(error):
-                    opero_add(&self.counts[FAILURES], 1)
-                raise error
+                raise_again(self, error)
+                return NULL
             return self.run(args, argsf, names, deadline, error, 0)
-        value = <object>result
-        Py_DECREF(value)
-        self.leave(None, entered)
-        return value
+        try:
+            self.leave(None, entered)
+        except BaseException:
+            Py_DECREF(<object>result)
+            raise
+        return result
 
 
 @cython.final
@@ -491,13 +543,13 @@ cdef PyObject *first_attempt(
     cdef PyObject *result
     cdef long long now
     if call.indirect:
-        return owned(call.run(args, argsf, names, deadline, None, 0))
+        return call.run(args, argsf, names, deadline, None, 0)
     if call.gate is not None:
         now = call.clock.now()
         if call.gate.enter(now):
-            return owned(call.run(args, argsf, names, deadline, None, 0))
+            return call.run(args, argsf, names, deadline, None, 0)
         if call.guarded:
-            return owned(call.guarded_attempt(args, argsf, names, deadline, now))
+            return call.guarded_attempt(args, argsf, names, deadline, now)
         if call.events.heeded:
             call.events.permit(call, 0.0)
     opero_add(&call.counts[ATTEMPTS], 1)
@@ -507,7 +559,7 @@ cdef PyObject *first_attempt(
     if call.single:
         raise_again(call, opero_take_error())
         return NULL
-    return owned(call.run(args, argsf, names, deadline, opero_take_error(), 0))
+    return call.run(args, argsf, names, deadline, opero_take_error(), 0)
 
 
 cdef PyObject *held_attempt(
@@ -625,20 +677,26 @@ cdef PyObject *call_cached(
         key = (<Call>state).binding.freezer.keep(key)
     if (<Call>state).timeout:
         deadline = (<Call>state).clock.now() + (<Call>state).timeout
-    return owned((<Call>state).fly(store, key, args, argsf, names, deadline))
+    return (<Call>state).missed(store, key, args, argsf, names, deadline)
 
 
 cdef PyObject *call_stored(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    cdef _Counting call = <_Counting>state_of(this)
+    cdef Call call = <Call>state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef object failure
     opero_add(&call.counts[CALLS], 1)
-    return owned(
-        call.stored_cache.recall(
-            call, opero_pack(args, count), opero_pack_named(args + count, names)
+    try:
+        return owned(
+            call.stored_cache.recall(
+                call, opero_pack(args, count), opero_pack_named(args + count, names)
+            )
         )
-    )
+    except BaseException as error:
+        failure = shorten(error)
+    opero_raise_again(failure)
+    return NULL
 
 
 cdef PyObject *acall_stored(
