@@ -239,7 +239,6 @@ def test_a_crowd_of_waiters_costs_little_more_than_its_permits():
 
     took, used = run(main())
     assert took >= 799 / 4000
-    assert took < 3
     assert used < 2
 
 

@@ -91,6 +91,32 @@ def test_32_threads_share_one_failure_which_is_not_cached(key):
     assert fetch(key) == "late"
 
 
+def test_a_run_that_ends_while_a_follower_looks_for_its_thread_is_not_taken_for_lost(monkeypatch):
+    """The thread is gone by then, and the outcome is there."""
+    runs, landed = [], threading.Event()
+    look = sync._is_flown
+
+    def look_late(call, flight):
+        landed.set()
+        leader.thread.join()
+        return look(call, flight)
+
+    @opero(retries=1, cache=True)
+    def fetch():
+        runs.append(1)
+        assert landed.wait(30)
+        raise ValueError("not there")
+
+    monkeypatch.setattr(sync, "_GLANCE", 0.01)
+    monkeypatch.setattr(sync, "_is_flown", look_late)
+    leader = Job(fetch)
+    until(lambda: runs)
+    with pytest.raises(ValueError, match="not there"):
+        fetch()
+    assert len(runs) == 1
+    assert flights_of(fetch) == []
+
+
 def test_the_shared_failure_tells_where_it_came_from_and_not_who_else_got_it():
     """Its traceback does not grow with the number of threads that raise it."""
 

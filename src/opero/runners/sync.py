@@ -214,7 +214,8 @@ def follow(
                 if bell.acquire(timeout=max(0.0, left)):
                     break
                 if monotonic_ns() < end:
-                    lost = not _is_flown(call, flight)
+                    # it may have landed, and its thread have ended, since the bell was listened to
+                    lost = not _is_flown(call, flight) and not flight.done
                 elif not flight.done:
                     if call.clock.skipping:
                         call.clock.move_to(deadline)
