@@ -713,9 +713,8 @@ def test_a_function_of_a_script_arrives_decorated(
     """Where it travels by value: retries, cache and counts are there, and so are the options."""
     script = tmp_path / "script.py"
     script.write_text(BY_VALUE + textwrap.indent(textwrap.dedent(RUNS[library]), "    "))
-    monkeypatch.setenv(
-        "OPERO_PURE_PYTHON" if core.name == "plain" else "OPERO_REQUIRE_COMPILED", "1"
-    )
+    monkeypatch.setenv("OPERO_PURE_PYTHON", "1" if core.name == "plain" else "0")
+    monkeypatch.setenv("OPERO_REQUIRE_COMPILED", "0" if core.name == "plain" else "1")
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path
     )

@@ -147,23 +147,23 @@ class ThreadBell:
 
     def __init__(self, is_settled: Callable[[], bool]) -> None:
         self.is_through = is_settled
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     def ring(self) -> bool:
         """Wake the thread."""
-        if self._lock.locked():
-            self._lock.release()
+        if self._bell.locked():
+            self._bell.release()
         return True
 
     def wait(self, clock: Any, until: int) -> None:
         """Wait until it rings, or until a time."""
         if clock.skipping:
             clock.move_to(until)
-            self._lock.acquire(timeout=0.0)
+            self._bell.acquire(timeout=0.0)
         else:
             left = max(0, until - clock.now()) / 1e9
-            self._lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            self._bell.acquire(timeout=min(left, threading.TIMEOUT_MAX))
 
 
 def sleep(clock: Any, delay: int) -> int:
