@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if self.path == "/slow":
-            self.done.wait(10)
+            self.done.wait(2)
             return
         status = int(self.path.rpartition("/")[2]) if "status" in self.path else 200
         self.send_response(status)
