@@ -23,8 +23,11 @@ from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 WASTE = shutil.ignore_patterns(
-    ".git", "__pycache__", "build", "dist", "*.so", "*.pyd", "*.egg-info", ".*_cache", ".hypothesis"
+    ".git", "__pycache__", "*.so", "*.pyd", "*.egg-info", ".*_cache", ".hypothesis"
 )
+OUTPUT = {"build", "dist"}
+"""The folders of the tree into which builds write; `tests/build` is none."""
+
 CIRCUMSTANCES = {
     "CCACHE_DISABLE": "1",
     "LC_ALL": "C",
@@ -45,7 +48,7 @@ def build_again(file: Path, folder: Path) -> Path:
         The path of the second build.
     """
     tree = folder / "a-folder-whose-name-is-longer-than-usual" / "opero"
-    shutil.copytree(ROOT, tree, ignore=WASTE)
+    shutil.copytree(ROOT, tree, ignore=_left_behind)
     for path in tree.rglob("*"):
         os.utime(path, (1e9, 1e9))
     if file.suffix == ".whl":
@@ -71,6 +74,11 @@ def build_again(file: Path, folder: Path) -> Path:
     if run.returncode:
         raise SystemExit(run.stdout)
     return folder / "dist" / file.name
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    """Return what of a folder is no source."""
+    return WASTE(folder, names) | (OUTPUT if Path(folder) == ROOT else set())
 
 
 def differences(first: Path, second: Path) -> list[str]:

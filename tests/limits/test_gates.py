@@ -28,15 +28,20 @@ def slow_gate(core: Any, observes: bool) -> Any:
         def __init__(self) -> None:
             super().__init__(observes)
             self.opens: int | None = None
+            self.asked = False
             self.entered: list[int] = []
             self.left: list[tuple[Any, int]] = []
 
         def enter(self, now: int) -> int:
+            if self.opens is None and not self.asked:
+                self.asked = True  # a call looks before it waits, and its wait begins after that
+                return WAIT
             if self.opens is None:
                 self.opens = now + WAIT
             if now < self.opens:
                 return self.opens - now
             self.opens = None
+            self.asked = False
             self.entered.append(now)
             return 0
 
