@@ -23,11 +23,13 @@ from opero.map.interrupts import ctrl_c_later
 from opero.map.invocation import travelling
 from opero.map.scheduler import NOTHING, Job
 from opero.map.serialization.errors import unpack_error
+from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import whereabouts
 from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
 from opero.real_time import monotonic_ns
 
 from . import pool, start, worker
+from .surroundings import surroundings
 
 
 class _ChunkRun:
@@ -105,12 +107,12 @@ class ProcessEngine:
             {
                 "name": name,
                 "value": None if name else _pack_function(function),
-                "code": worker.fingerprint(function) if name else None,
+                "code": fingerprint(function) if name else None,
                 "runner": runner,
                 "loop": loop,
                 "timed": attempt_timeout is not None,
                 "timeout": attempt_timeout,
-                "world": worker.world(),
+                "surroundings": surroundings(),
             },
         )
         self._workers: list[pool.Worker | None] = [None] * workers

@@ -17,10 +17,8 @@ import socket
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from multiprocessing import connection, process, util
-from pathlib import Path
 from typing import Any
 
 from opero import forks, hotpath
@@ -28,10 +26,12 @@ from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map.invocation import Invocation, arrived
 from opero.map.serialization.errors import pack_error
+from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
+from .surroundings import take_on
 from .wire import Channel
 
 UNREAD = -1
@@ -209,7 +209,7 @@ class Session:
         """See the world as the map's process does; return its function, and what items share."""
         assert self._map is not None
         seen = self._map
-        _take_on(seen["world"])
+        take_on(seen["surroundings"])
         found: Any
         if seen["name"] is not None:
             found = found_at(seen["name"])
@@ -432,45 +432,3 @@ def _flush() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass
-
-
-def fingerprint(function: Any) -> int | None:
-    """Return a number that changes when a function is written anew; None if it has no code."""
-    code = getattr(function, "__code__", None)
-    return None if code is None else zlib.crc32(_described(code).encode("utf-8", "replace"))
-
-
-def _described(code: Any) -> str:
-    parts = [repr(code.co_code), repr(code.co_names)]
-    for constant in code.co_consts:
-        if hasattr(constant, "co_code"):
-            parts.append(_described(constant))
-        elif isinstance(constant, frozenset):  # its order is another one in each process
-            parts.append(repr(sorted(map(repr, constant))))
-        else:
-            parts.append(repr(constant))
-    return "".join(parts)
-
-
-def world() -> dict[str, Any]:
-    """Return what a worker's surroundings should be, now that it works for this map."""
-    try:
-        folder = str(Path.cwd())
-    except OSError:
-        folder = None
-    return {"path": list(map(str, sys.path)), "folder": folder, "environ": dict(os.environ)}
-
-
-def _take_on(seen: dict[str, Any]) -> None:
-    """See the same modules, files and settings as the process that calls the map does now."""
-    if sys.path != seen["path"]:
-        sys.path[:] = seen["path"]
-    try:
-        if seen["folder"] is not None and str(Path.cwd()) != seen["folder"]:
-            os.chdir(seen["folder"])
-    except OSError:
-        pass
-    if dict(os.environ) != seen["environ"]:
-        for name in set(os.environ) - set(seen["environ"]):
-            del os.environ[name]
-        os.environ.update(seen["environ"])
