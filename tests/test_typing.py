@@ -27,7 +27,7 @@ import pytest
 import opero
 import opero.testing
 from opero.contexts import CacheContext
-from opero.functions import Bound, Decorated, Mapped, StoreOptions
+from opero.functions import Bound, BoundMap, Decorated, Mapped, StoreOptions, UnboundMap
 from opero.stats import CacheInfo, Stats
 
 FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
@@ -145,11 +145,13 @@ OFFERED = [
     opero.WorkerCrashedError,
     opero.testing.MovableClock,
     Bound,
+    BoundMap,
     CacheContext,
     CacheInfo,
     Decorated,
     Mapped,
     Stats,
+    UnboundMap,
 ]
 """What users hold in their hands."""
 

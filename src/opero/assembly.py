@@ -150,12 +150,12 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     """Let `function` map itself over many items.
 
     Args:
-        function: A function or coroutine function of one item, or a static method.
+        function: A function or coroutine function of one item, a class method or a static method.
         checked: The checked options of an item.
         plan: The checked options of the map.
 
     Returns:
-        The mapped function, as a static method if `function` is one.
+        The mapped function, as a class method or a static method if `function` is one.
 
     Raises:
         TypeError: If it is something else.
@@ -166,10 +166,10 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
 
     if isinstance(function, staticmethod):
         return staticmethod(decorate_map(function.__func__, checked, plan))
-    mapped = isinstance(getattr(function, "__opero__", None), Map)
-    if mapped or isinstance(function, classmethod):
-        kind = "a map already" if mapped else "a class method"
-        raise TypeError(f"opmap maps functions of one item, and {function!r} is {kind}")
+    if isinstance(function, classmethod):
+        return _ClassMethod(decorate_map(function.__func__, checked, plan))
+    if isinstance(getattr(function, "__opero__", None), Map):
+        raise TypeError(f"opmap maps functions of one item, and {function!r} is a map already")
     call = state_of(function, checked)
     check_function(plan, call, _signature(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
@@ -211,6 +211,9 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
 
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
         return self.__func__.__get__(type(instance) if owner is None else owner)
+
+    def __reduce__(self) -> Any:
+        return _ClassMethod, (self.__func__,)
 
 
 def _face(function: Any) -> Any:

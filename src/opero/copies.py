@@ -93,17 +93,17 @@ class Redecorated:
         """See `cache_info`."""
         return self._decorated().stats()
 
-    def stream(self, items: Any, /, **shared: Any) -> Any:
+    def stream(self, /, *items: Any, **shared: Any) -> Any:
         """See `cache_info`; this and those below are for what `@opmap` returns."""
-        return self._decorated().stream(items, **shared)
+        return self._decorated().stream(*items, **shared)
 
-    def amap(self, items: Any, /, **shared: Any) -> Any:
+    def amap(self, /, *items: Any, **shared: Any) -> Any:
         """See `stream`."""
-        return self._decorated().amap(items, **shared)
+        return self._decorated().amap(*items, **shared)
 
-    def astream(self, items: Any, /, **shared: Any) -> Any:
+    def astream(self, /, *items: Any, **shared: Any) -> Any:
         """See `stream`."""
-        return self._decorated().astream(items, **shared)
+        return self._decorated().astream(*items, **shared)
 
 
 def reduce_function(function: Any) -> Any:

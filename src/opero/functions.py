@@ -40,6 +40,8 @@ R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+U = TypeVar("U")
 
 
 class StoreOptions(TypedDict, total=False):
@@ -207,6 +209,140 @@ class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
 
     def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the value of one item; tell whether there was one."""
+        ...
+
+    @overload
+    def __get__(
+        self: _TakesItem[type[T], U, Q, R], instance: T | None, owner: type[T], /
+    ) -> BoundMap[U, Q, R]: ...
+    @overload
+    def __get__(
+        self: _TakesItem[S, U, Q, R], instance: None, owner: type[S], /
+    ) -> UnboundMap[S, U, Q, R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Mapped[S_contra, P, R]: ...
+    @overload
+    def __get__(
+        self: _TakesItem[S, U, Q, R], instance: S, owner: type | None = ..., /
+    ) -> BoundMap[U, Q, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = ..., /) -> Mapped[S_contra, P, R]: ...
+
+
+class _TakesItem(Protocol, Generic[S_contra, T_contra, Q, R_co]):
+    """A mapped method by its first two parameters and the others."""
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[S_contra, T_contra, Q], Any]: ...
+
+    def stream(self, items: Any, /, *args: Any, **kwargs: Any) -> Generator[R_co, None, None]: ...
+
+
+class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
+    """A mapped method together with its instance, or a class method with its class.
+
+    `BoundMap[Item, [further parameters], Result]`, as `Mapped`.
+    """
+
+    @property
+    def __self__(self) -> Any:
+        """The instance, or the class."""
+        ...
+
+    @property
+    def __func__(self) -> UnboundMap[Any, S_contra, P, R]:
+        """The mapped function without it."""
+        ...
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The method itself, without opero and without the instance."""
+        ...
+
+    def __call__(self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """Map over `items`."""
+        ...
+
+    def stream(
+        self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[R, None, None]:
+        """Map over `items` lazily; closing the iterator ends the map."""
+        ...
+
+    def amap(
+        self,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Map over `items` from a coroutine."""
+        ...
+
+    def astream(
+        self,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[R, None]:
+        """Map over `items` lazily from a coroutine, by `async for`."""
+        ...
+
+    def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the value of one item of this instance; tell whether there was one."""
+        ...
+
+
+class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
+    """A mapped method that is looked up on its class, and takes the instance before the items.
+
+    `UnboundMap[Owner, Item, [further parameters], Result]`.
+    """
+
+    @property
+    def __wrapped__(self) -> Callable[Concatenate[T_contra, S_contra, P], Any]:
+        """The method itself, without opero."""
+        ...
+
+    def __call__(
+        self, instance: T_contra, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[R]:
+        """Map over `items`."""
+        ...
+
+    def stream(
+        self, instance: T_contra, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[R, None, None]:
+        """Map over `items` lazily; closing the iterator ends the map."""
+        ...
+
+    def amap(
+        self,
+        instance: T_contra,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Map over `items` from a coroutine."""
+        ...
+
+    def astream(
+        self,
+        instance: T_contra,
+        items: Iterable[S_contra] | AsyncIterable[S_contra],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[R, None]:
+        """Map over `items` lazily from a coroutine, by `async for`."""
+        ...
+
+    def cache_invalidate(
+        self, instance: T_contra, item: S_contra, /, *args: P.args, **kwargs: P.kwargs
+    ) -> bool:
+        """Forget the value of one item of an instance; tell whether there was one."""
         ...
 
 

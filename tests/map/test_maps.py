@@ -284,12 +284,9 @@ def test_what_is_no_input_is_refused_at_once(mode):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((), r"double\(\) is missing the items: give an iterable of them$"),
-        (
-            ([1], 2),
-            r"double\(\) takes the items by position and nothing else, and 2 arguments were ",
-        ),
-        (([1], [2], [3]), "and 3 arguments were given: give what all items share by keyword$"),
+        ((), r"double(\.\w+)?\(\) is missing the items: give an iterable of them$"),
+        (([1], 2), r"double(\.\w+)?\(\) takes only the items by position, and 2 arguments were "),
+        (([1], [2], [3]), "and 3 arguments were given: "),
     ],
     ids=["none", "two", "three"],
 )

@@ -70,6 +70,30 @@ class Shop:
         return str(cents)
 
 
+class Mapping:
+    """Has a mapped method."""
+
+    @opmap(mode="thread")
+    def price(self, item: str, *, count: int = 1) -> float:
+        """Is a method."""
+        return 1.5 * len(item) * count
+
+
+def mapped_methods(mapping: Mapping) -> None:
+    """Maps wrongly by a method."""
+    mapping.price([1])  # E: list-item | reportArgumentType
+    mapping.price("a", "b")  # E: call-arg | reportCallIssue
+    mapping.price(["a"], count="b")  # E: arg-type | reportArgumentType
+    mapping.price(["a"], many=2)  # E: call-arg | reportCallIssue
+    mapping.price(mapping, ["a"])  # E: call-arg | reportCallIssue
+    mapping.price.stream([1])  # E: list-item | reportArgumentType
+    mapping.price.cache_invalidate(1)  # E: arg-type | reportArgumentType
+    Mapping.price(["a"])  # E: call-arg | reportCallIssue
+    Mapping.price(mapping, [1])  # E: list-item | reportArgumentType
+    whole: list[float] = mapping.price(["a"])  # E: assignment | reportAssignmentType
+    print(whole)
+
+
 async def calls(shop: Shop) -> None:
     """Call with wrong arguments."""
     plain("1")  # E: arg-type | reportArgumentType

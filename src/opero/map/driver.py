@@ -41,7 +41,7 @@ class MapLoop:
         call = scheduler.call
         self.scheduler = scheduler
         self.stored: StoredItems | None = (
-            None if call.stored_cache is None else StoredItems(call, scheduler.shared)
+            None if call.stored_cache is None else StoredItems(call, scheduler.arguments)
         )
         self.engine = engine
         self.clock = clock

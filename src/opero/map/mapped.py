@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
+from copy import copy
+from types import MethodType
 from typing import Any
 
 from opero import hotpath
-from opero.core.function import FunctionLike
+from opero.core.function import FunctionLike, MethodLike
 
 from . import driver, event_loops, progress
 from .chunk_fill import ChunkFill
 from .gates import MapGates
 from .options import MapOptions
+from .receivers import bound_to, by_position, check_method, missing_receiver
 from .scheduler import Scheduler
 
 TYPE_CHECKING = False
@@ -31,14 +34,37 @@ _AHEAD = 16
 """How many items for each worker a stream reads ahead, if chunks are small."""
 
 
-_NONE_GIVEN: Any = object()
-"""The items of a call that gives none."""
-
 OWN = ("amap", "astream", "stream")
 """The names that a map adds to those of every decorated function."""
 
 
-class MappedFunction(FunctionLike):
+class _Forms:
+    """The forms of a map, for what is called with the items alone, or with an instance first."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *items: Any, **shared: Any) -> list[Any]:
+        """Map over the items; see `Map.function`."""
+        mapping, given = _resolved(self, "", items)
+        return mapping.function(given, **shared)
+
+    def stream(self, /, *items: Any, **shared: Any) -> Generator[Any, None, None]:
+        """Map over the items lazily; see `Map.stream`."""
+        mapping, given = _resolved(self, ".stream", items)
+        return mapping.stream(given, **shared)
+
+    def amap(self, /, *items: Any, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+        """Map over the items from a coroutine; see `Map.amap`."""
+        mapping, given = _resolved(self, ".amap", items)
+        return mapping.amap(given, **shared)
+
+    def astream(self, /, *items: Any, **shared: Any) -> AsyncGenerator[Any, None]:
+        """Map over the items lazily from a coroutine; see `Map.astream`."""
+        mapping, given = _resolved(self, ".astream", items)
+        return mapping.astream(given, **shared)
+
+
+class MappedFunction(_Forms, FunctionLike):
     """What the user holds: a function of one item that maps itself over many."""
 
     __slots__ = ()
@@ -53,56 +79,39 @@ class MappedFunction(FunctionLike):
         for name in OWN:
             vars(self).pop(name, None)
 
-    def __call__(
-        self, items: Iterable[Any] = _NONE_GIVEN, /, *more: Any, **shared: Any
-    ) -> list[Any]:
-        """Map over `items`; see `Map.function`."""
-        mapping = self.__opero__
-        results: list[Any] = mapping.function(_items_of(mapping, items, more), **shared)
-        return results
-
-    def stream(
-        self, items: Iterable[Any] = _NONE_GIVEN, /, *more: Any, **shared: Any
-    ) -> Generator[Any, None, None]:
-        """Map over `items` lazily; see `Map.stream`."""
-        mapping = self.__opero__
-        results: Generator[Any, None, None] = mapping.stream(
-            _items_of(mapping, items, more), **shared
-        )
-        return results
-
-    def amap(
-        self, items: Any = _NONE_GIVEN, /, *more: Any, **shared: Any
-    ) -> Coroutine[Any, Any, list[Any]]:
-        """Map over `items` from a coroutine; see `Map.amap`."""
-        mapping = self.__opero__
-        results: Coroutine[Any, Any, list[Any]]
-        results = mapping.amap(_items_of(mapping, items, more), **shared)
-        return results
-
-    def astream(
-        self, items: Any = _NONE_GIVEN, /, *more: Any, **shared: Any
-    ) -> AsyncGenerator[Any, None]:
-        """Map over `items` lazily from a coroutine; see `Map.astream`."""
-        mapping = self.__opero__
-        results: AsyncGenerator[Any, None] = mapping.astream(
-            _items_of(mapping, items, more), **shared
-        )
-        return results
-
-    def cache_invalidate(self, item: Any, /, **shared: Any) -> bool:
-        """Forget the value of one item; return whether there was one."""
-        return bool(self.__opero__.cache_invalidate(item, **shared))
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MappedMethod(self, instance)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        raise TypeError(
-            f"opmap maps functions, not methods: write {owner.__qualname__}.{name} as a function "
-            f"outside the class, or put @staticmethod above @opmap"
-        )
+        super().__set_name__(owner, name)
+        self.__opero__.become_attribute()
+
+    def cache_invalidate(self, /, *args: Any, **shared: Any) -> bool:
+        """Forget the value of one item; return whether there was one."""
+        return bool(self.__opero__.cache_invalidate(*args, **shared))
 
     def __repr__(self) -> str:
         mapping = self.__opero__
         return f"<opero map of {mapping.name}, mode {mapping.plan.mode!r}>"
+
+
+class MappedMethod(_Forms, MethodLike):
+    """A mapped method together with its instance, or a class method with its class."""
+
+    __slots__ = ()
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        doc: str | None = self.__func__.__doc__
+        return doc
+
+    def __repr__(self) -> str:
+        return f"<bound opero map of {self.__func__.__opero__.name} of {self.__self__!r}>"
+
+
+MappedMethod.__module__ = property(  # type: ignore[assignment]  # that of the method, not this one
+    lambda self: self.__func__.__module__
+)
 
 
 class Map:
@@ -117,6 +126,9 @@ class Map:
         options: The checked options of an item.
         decorate: What has decorated it: called with the function and all options it does so again.
         core: The implementation that was active at decoration.
+        leading: What the function gets before the item: its instance, or its class.
+        bound_to: What it gets there, if it was written in a class body: "instance" or "class".
+        placed: Whether it is an attribute of a class.
     """
 
     awaited = False
@@ -138,6 +150,24 @@ class Map:
         self.options: Any = call.options
         self.decorate: Callable[..., Any] = decorate
         self.core: hotpath.Core = hotpath.core
+        self.leading: tuple[Any, ...] = ()
+        self.bound_to: str = bound_to(call)
+        self.placed: bool = False
+
+    def of(self, receiver: Any) -> Map:
+        """Return the map of one instance of a method, or of one class of a class method."""
+        bound = copy(self)
+        bound.leading = (receiver,)
+        return bound
+
+    def become_attribute(self) -> None:
+        """Take note that the function is an attribute of a class, and so gets its instance."""
+        check_method(self.call)
+        self.placed = True
+
+    def become_method(self) -> None:
+        """Let the instance count by identity, and have a cache of its own."""
+        self.call.become_method()
 
     def function(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
         """Map over `items`.
@@ -208,9 +238,9 @@ class Map:
         """Forget every value."""
         self.call.cache_clear()
 
-    def cache_invalidate(self, item: Any, /, **shared: Any) -> bool:
+    def cache_invalidate(self, /, *args: Any, **shared: Any) -> bool:
         """Forget the value of one item; tell whether there was one."""
-        return bool(self.call.cache_invalidate(item, **shared))
+        return bool(self.call.cache_invalidate(*args, **shared))
 
     def stats(self) -> Any:
         """Return what has happened to all items since the function was decorated."""
@@ -264,6 +294,12 @@ class Map:
                 f"{self.name}(): the items, {_described(items)}, come asynchronously: "
                 f"use amap or astream"
             )
+        if isinstance(items, (str, bytes, bytearray)):
+            what = "characters" if isinstance(items, str) else "numbers"
+            raise TypeError(
+                f"{self.name}(): the items are {_described(items)}, one value: give [value] to map "
+                f"over that, or list(value) to map over its {what}"
+            )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
             raise TypeError(f"{self.name}(): the items, {_described(items)}, are not iterable")
         return iter(items)
@@ -278,7 +314,7 @@ class Map:
         """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
-            call.binding.arguments((None,), shared)
+            call.binding.arguments((*self.leading, None), shared)
         workers, aim = plan.workers, _AIM_OF_TASKS if plan.mode == "async" else _AIM
         if plan.executor is not None:
             from opero.map.engines.executors.engine import workers_of
@@ -293,7 +329,8 @@ class Map:
         gates: MapGates | None = None
         if call.queues:
             gates = MapGates(call.queues, 0 if plan.total else workers, call.clock)
-        return Scheduler(call, shared, sizer, ahead * workers, plan.ordered, gates, width)
+        window = ahead * workers
+        return Scheduler(call, shared, sizer, window, plan.ordered, gates, width, self.leading)
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
@@ -302,23 +339,24 @@ class Map:
     def _engine(self, shared: dict[str, Any], workers: int) -> Any:
         """Make what runs the attempts of one map."""
         plan = self.plan
+        function = MethodType(self.func, *self.leading) if self.leading else self.func
         if plan.executor is not None:
             from opero.map.engines.executors.engine import ExecutorEngine
 
-            return ExecutorEngine(self.func, shared, plan.executor, workers)
+            return ExecutorEngine(function, shared, plan.executor, workers)
         if plan.mode == "thread":
             from opero.map.engines.threads import ThreadEngine
 
-            return ThreadEngine(self.func, shared, workers)
+            return ThreadEngine(function, shared, workers)
         if plan.mode == "async":
             from opero.map.engines.tasks import TaskEngine
 
-            return TaskEngine(self.func, shared, workers, self._limit(), self.call.clock)
+            return TaskEngine(function, shared, workers, self._limit(), self.call.clock)
         from opero.map.engines.processes.engine import ProcessEngine
 
         loop = plan.mode == "async_process"
         return ProcessEngine(
-            self.func,
+            function,
             shared,
             workers,
             start_method=plan.start_method,
@@ -335,16 +373,31 @@ class Map:
         return whole if whole and (limit is None or whole < limit) else limit
 
 
-def _items_of(mapping: Map, items: Any, more: tuple[Any, ...]) -> Any:
-    """Return the items, which must be all that a call gives by position."""
-    if items is _NONE_GIVEN:
-        raise TypeError(f"{mapping.call.name}() is missing the items: give an iterable of them")
-    if more:
-        raise TypeError(
-            f"{mapping.call.name}() takes the items by position and nothing else, and "
-            f"{1 + len(more)} arguments were given: give what all items share by keyword"
-        )
-    return items
+def _resolved(held: Any, form: str, args: tuple[Any, ...]) -> tuple[Map, Any]:
+    """Return the map that a call asks for, and its items.
+
+    Args:
+        held: What is called: a `MappedFunction` or a `MappedMethod`.
+        form: What follows its name in an error message.
+        args: The positional arguments: the items, and before them the instance of a method that
+            is called on its class.
+    """
+    mapping: Map
+    if type(held) is MappedMethod:
+        mapping = held.__func__.__opero__.of(held.__self__)
+    else:
+        mapping = held.__opero__
+        first = mapping.placed or mapping.bound_to
+        if first and len(args) > 1:
+            mapping, args = mapping.of(args[0]), args[1:]
+        elif mapping.placed or first == "class":
+            raise TypeError(missing_receiver(mapping.name, form, mapping.bound_to))
+    name = mapping.name + form
+    if not args:
+        raise TypeError(f"{name}() is missing the items: give an iterable of them")
+    if len(args) > 1:
+        raise TypeError(by_position(name, mapping.call, len(mapping.leading), args[1:]))
+    return mapping, args[0]
 
 
 def _described(items: Any) -> str:

@@ -7,13 +7,16 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from opero.limits import RateLimiter
 from opero.options import Reading
 from opero.options.checks import shown
+
+from .receivers import bound_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +52,34 @@ class MapOptions:
     executor: Executor | None
     raises: bool
     loop: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave behind what belongs to this process: an executor, and who is told of progress."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.executor is not None:
+            given["executor"] = AbsentExecutor(type(self.executor).__name__)
+        if callable(self.progress):
+            given["progress"] = False
+        return partial(MapOptions, **given), ()
+
+
+class AbsentExecutor(Executor):
+    """Stands for the executor of a map that has travelled to another process without it.
+
+    Args:
+        name: What it is called.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Refuse to run anything.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(f"it is a {self.name}, and stayed in the process that made it")
 
 
 def map_options(given: Mapping[str, Any]) -> MapOptions:
@@ -117,7 +148,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
         signature: Its parameters; None if nobody knows them.
 
     Raises:
-        TypeError: If it does not take an item, or is a class method.
+        TypeError: If it does not take an item.
         ValueError: If it does not go with the mode.
     """
     mode, name = plan.mode, call.name
@@ -131,12 +162,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
     if signature is None:
         return
     parameters = list(signature.parameters.values())
-    inside = name.rpartition(".")[0]
-    if inside and not inside.endswith("<locals>") and parameters and parameters[0].name == "cls":
-        raise TypeError(
-            f"opmap maps functions, and {name} is a class method: make it a function of its own, "
-            f"or a static method"
-        )
+    leading = 1 if bound_to(call) else 0
     try:
         signature.bind_partial(None)
     except TypeError:
@@ -144,7 +170,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
             f"opmap calls a function with an item, and {name}{signature} takes no argument by "
             f"position"
         ) from None
-    for parameter in parameters[1:]:
+    for parameter in parameters[1 + leading :]:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise TypeError(
                 f"opmap gives all arguments but the item by keyword, and {name}{signature} does "

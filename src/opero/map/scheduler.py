@@ -127,6 +127,7 @@ class Scheduler:
             are not more; 0 for no bound.
         ordered: Whether results are handed on in the order of the input.
         gates: What items pass before they are handed out; None without.
+        leading: What the calls get before the item: the instance of a method, or its class.
         alike: Whether what one slot does not get, no other gets.
         width: How many items of a job begin at once.
         read: How many items have been fed.
@@ -147,6 +148,7 @@ class Scheduler:
         ordered: bool,
         gates: MapGates | None = None,
         width: int = 1,
+        leading: tuple[Any, ...] = (),
     ) -> None:
         self.call = call
         self.shared = shared
@@ -154,6 +156,7 @@ class Scheduler:
         self.window = window
         self.ordered = ordered
         self.gates = gates
+        self.leading = leading
         self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
@@ -169,7 +172,7 @@ class Scheduler:
         # an attempt gets a copy of the list that holds its fallback values: the item, or another
         fallback = call.fallback
         named = fallback is not None and fallback.listed is None
-        self._copies = fallback is not None and named and fallback.position == 0
+        self._copies = fallback is not None and named and fallback.position == len(leading)
         self._fallback = cast("Fallback", fallback)  # looked at only if there is one
         self._values = cast("StoredCache", call.stored_cache)  # as this is
         self._lends = named and not self._copies
@@ -199,6 +202,10 @@ class Scheduler:
         window = max(self.window, 4 * self.sizer.workers * size)
         room: int = window - (self.read - self.handed)
         return max(0, min(size, room))
+
+    def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of an item's call."""
+        return (*self.leading, item), self.shared
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
@@ -245,8 +252,7 @@ class Scheduler:
     def _lend(self, span: Span, offset: int) -> bool:
         """Queue an item with a copy of the list that holds its values, if there is one."""
         fallback = self._fallback
-        args = (span.values[offset],)
-        given = fallback.given(args, self.shared)
+        given = fallback.given(*self.arguments(span.values[offset]))
         first = fallback.choice(given, 0)
         if first is given:
             return False
@@ -259,10 +265,11 @@ class Scheduler:
         """Let the one item of a job be called with a fallback value."""
         fallback = self.call.fallback
         assert fallback is not None
-        args, named = fallback.place((job.values[0],), self.shared, value)
-        job.values = [args[0]]
-        if len(args) > 1 or named is not self.shared:
-            job.invocation = Invocation(args[1:], named)
+        args, named = fallback.place(*self.arguments(job.values[0]), value)
+        item, *more = args[len(self.leading) :]
+        job.values = [item]
+        if more or named is not self.shared:
+            job.invocation = Invocation(tuple(more), named)
 
     def close(self) -> None:
         """Take note that the input has ended."""
@@ -289,9 +296,9 @@ class Scheduler:
     def _is_new(self, span: Span, offset: int, known: Any) -> bool:
         """Look for an item's result in the cache and among the runs under way."""
         call = self.call
-        args = (span.values[offset],)
+        args, kwargs = self.arguments(span.values[offset])
         if call.fallback is not None:
-            call.fallback.check(call.fallback.given(args, self.shared))
+            call.fallback.check(call.fallback.given(args, kwargs))
         if self._runs is None:
             return True
         stored = None
@@ -304,7 +311,7 @@ class Scheduler:
             key = stored.full
             fresh = entry is not None and store.is_fresh(entry, call.clock)
         else:
-            store, key = call.locate(args, self.shared)
+            store, key = call.locate(args, kwargs)
             entry = store.find(key)
             fresh = entry is not None
         if fresh:
@@ -530,8 +537,7 @@ class Scheduler:
     ) -> BaseException | None:
         """Put an item in the heap for another attempt, or return its final failure."""
         call = self.call
-        args: tuple[Any, ...] = (span.values[offset],)
-        kwargs = self.shared
+        args, kwargs = self.arguments(span.values[offset])
         if misfits(call, error, args, kwargs):
             return error
         if isinstance(error, PredicateError):

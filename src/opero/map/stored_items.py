@@ -8,6 +8,8 @@ from opero.tracebacks import without_top
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opero.core.state import State
     from opero.stores.stored_cache import StoredCache
 
@@ -15,16 +17,18 @@ if TYPE_CHECKING:
 class StoredItems:
     """What a map asks of the store; `look` and `keep` wait for it, for a bounded time."""
 
-    def __init__(self, call: State, shared: dict[str, Any]) -> None:
+    def __init__(
+        self, call: State, arguments: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+    ) -> None:
         """Know whose values they are.
 
         Args:
             call: The decorated function of one item; its values are stored outside the process.
-            shared: The keyword arguments that every item's call gets.
+            arguments: Returns the arguments of an item's call.
         """
         self._call = call
         self._values = cast("StoredCache", call.stored_cache)
-        self._shared = shared
+        self._arguments = arguments
 
     def keys(self, values: list[Any]) -> list[Any]:
         """Return the stored key of each item, or what making it raised."""
@@ -49,6 +53,6 @@ class StoredItems:
 
     def _key(self, value: Any) -> Any:
         try:
-            return self._values.key(self._call, (value,), self._shared)
+            return self._values.key(self._call, *self._arguments(value))
         except Exception as error:  # noqa: BLE001 - `cache_key` may raise anything
             return without_top(error)

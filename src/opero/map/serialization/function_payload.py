@@ -18,6 +18,7 @@ from opero.locks import Lock
 
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
+from .receivers import check_receiver
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -64,13 +65,22 @@ class FunctionPayload:
         with self._lock:
             if self._packed is None:
                 try:
-                    data = dumps((carrier(self.plain), self._shared))
+                    data = self._pickled()
                 except Exception as error:
                     self._error = error
                     raise
                 self._packed = os.urandom(16), data
             name, data = self._packed
             return name, data if whole or len(data) <= LIGHT else None
+
+    def _pickled(self) -> bytes:
+        """Return the pickle of the function and the shared arguments."""
+        try:
+            return dumps((carrier(self.plain), self._shared))
+        except Exception:
+            if isinstance(self.plain, MethodType):
+                check_receiver(self.plain.__self__)
+            raise
 
     def check(self) -> None:
         """Raise what kept the function from travelling, if anything did."""

@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 import sys
+from types import MethodType
 from typing import Any
 
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
@@ -26,6 +27,7 @@ from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import whereabouts
 from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
+from opero.map.serialization.receivers import check_receiver
 from opero.real_time import monotonic_ns
 
 from . import pool, start, worker
@@ -100,7 +102,10 @@ class ProcessEngine:
             self._limit = int((attempt_timeout + grace) * 1e9)
         self._concurrency = concurrency if self._loop else 1
         self._timeout = attempt_timeout
-        self._shared = _pack_shared(shared)
+        receiver: tuple[Any, ...] = ()
+        if type(function) is MethodType:
+            function, receiver = function.__func__, (function.__self__,)
+        self._shared = _pack_shared(shared, receiver)
         name = whereabouts(function)
         self._map = (
             "map",
@@ -441,10 +446,12 @@ def _pack_function(function: Any) -> bytes:
     return body
 
 
-def _pack_shared(shared: dict[str, Any]) -> list[Any]:
+def _pack_shared(shared: dict[str, Any], receiver: tuple[Any, ...]) -> list[Any]:
     try:
-        return pack(shared)
+        return pack((shared, receiver))
     except Exception:
+        for each in receiver:
+            check_receiver(each)
         for name, value in shared.items():
             try:
                 pack(value)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing import connection, process, util
+from types import MethodType
 from typing import Any
 
 from opero import forks, hotpath
@@ -217,7 +218,8 @@ class Session:
                 raise Outdated
         else:
             found = pickle.loads(seen["value"])
-        return found, unpack(seen["shared"])
+        shared, receiver = unpack(seen["shared"])
+        return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
         self, values: list[Any], given: bool, concurrency: int, note: Callable[[int], None]

@@ -1,0 +1,91 @@
+"""What a mapped function gets before the item: a method its instance, a class method its class.
+
+A function cannot know whether it is a method before the class body ends. Until then its name and
+its first parameter speak for it; and where `@property` or `@classmethod` stands between it and the
+class, nobody tells it at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.state import State
+
+
+def bound_to(call: State) -> str:
+    """Return what a function gets before the item: "instance", "class", or "" for nothing.
+
+    Args:
+        call: The state of the function under `@opero`.
+    """
+    if call.method:
+        return "instance"
+    inside = call.face.__qualname__.rpartition(".")[0]
+    if call.binding is None or not inside or inside.endswith("<locals>"):
+        return ""
+    first = next(iter(call.binding.signature.parameters), None)
+    return "class" if first == "cls" else ""
+
+
+def check_method(call: State) -> None:
+    """Check that a function takes an item beside its instance or its class.
+
+    Args:
+        call: The state of the function under `@opero`.
+
+    Raises:
+        TypeError: If it does not.
+    """
+    if call.binding is None:
+        return
+    signature = call.binding.signature
+    try:
+        signature.bind_partial(None, None)
+    except TypeError:
+        raise TypeError(
+            f"opmap calls a method with its instance and an item, and {call.name}{signature} "
+            f"takes no two arguments by position: if it needs no instance, put @staticmethod above "
+            f"@opmap"
+        ) from None
+
+
+def missing_receiver(name: str, form: str, kind: str) -> str:
+    """Return what to say of a method that is called on its class and gets no instance."""
+    if kind == "class":
+        return (
+            f"{name}{form}() is missing its class: put @classmethod below @opmap, or give the "
+            f"class first: {name}{form}(cls, items)"
+        )
+    return (
+        f"{name}{form}() is missing its instance: call it on one, or give it first: "
+        f"{name}{form}(self, items)"
+    )
+
+
+def by_position(name: str, call: State, leading: int, more: Sequence[Any]) -> str:
+    """Return what to say of arguments that are given by position behind the items.
+
+    Args:
+        name: What was called.
+        call: The state of the function under `@opero`.
+        leading: How many parameters stand before the item.
+        more: The arguments.
+    """
+    wrong = f"{name}() takes only the items by position, and {1 + len(more)} arguments were given"
+    parameters: list[Any] = []
+    if call.binding is not None:
+        behind = list(call.binding.signature.parameters.values())[leading + 1 :]
+        parameters = [each for each in behind if each.kind is each.POSITIONAL_OR_KEYWORD]
+    if len(parameters) < len(more):
+        return f"{wrong}: give what all items share by keyword"
+    given = zip(parameters, more, strict=False)
+    shared = ", ".join(f"{parameter.name}={_shown(value)}" for parameter, value in given)
+    return f"{wrong}: what all items share goes by keyword; write {name}(items, {shared})"
+
+
+def _shown(value: Any) -> str:
+    """Return a number as it is; what could be a secret, or long, as an ellipsis."""
+    return repr(value) if type(value) in {bool, float, int, type(None)} else "..."
