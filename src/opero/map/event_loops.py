@@ -11,6 +11,7 @@ from contextlib import aclosing, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from . import std_streams
 from .interrupts import ctrl_c_later
 
 
@@ -18,15 +19,19 @@ def new_loop(choice: str) -> asyncio.AbstractEventLoop:
     """Make an event loop.
 
     Args:
-        choice: "uvloop", "asyncio", or "auto": uvloop where it is installed.
+        choice: "uvloop", "asyncio", or "auto": uvloop where it is installed, unless a standard
+            stream is closed.
 
     Raises:
         ImportError: If uvloop is asked for and is not there.
     """
+    if choice == "auto" and std_streams.closed():
+        choice = "asyncio"  # uvloop would end the program with the first file that it closes
     if choice != "asyncio":
         try:
             import uvloop  # type: ignore[import-not-found, unused-ignore]
 
+            std_streams.fill()
             loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
             return loop
         except ImportError:

@@ -19,6 +19,7 @@ from typing import Any
 
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
 from opero.locks import Lock
+from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
 from opero.map.invocation import travelling
@@ -31,6 +32,7 @@ from opero.map.serialization.receivers import check_receiver
 from opero.real_time import monotonic_ns
 
 from . import pool, start, worker
+from .shortage import shortage
 from .surroundings import surroundings
 
 
@@ -123,8 +125,12 @@ class ProcessEngine:
         self._workers: list[pool.Worker | None] = [None] * workers
         self._runs: list[_ChunkRun | None] = [None] * workers
         self._events: list[Report | Crash] = []
-        self._selector = selectors.DefaultSelector()
-        self._bell, self._ring = socket.socketpair()
+        try:
+            with std_streams.filled():
+                self._selector = selectors.DefaultSelector()
+                self._bell, self._ring = socket.socketpair()
+        except OSError as error:
+            raise shortage(error, "a map cannot be started") from error
         self._bell.setblocking(False)
         self._ring.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
@@ -271,6 +277,9 @@ class ProcessEngine:
         """Move on what goes between here and a worker; `ended` says that its process has ended."""
         if self._workers[slot] is not leased:
             return  # the other of its two signs of life has told already
+        if ended and not leased.process.wait(0):
+            self._selector.unregister(leased.process.sentinel)  # the fork server is gone, it is not
+            return
         try:
             if mask & selectors.EVENT_WRITE and leased.channel.flush():
                 self._selector.modify(leased.channel, selectors.EVENT_READ, (slot, leased, False))
@@ -382,7 +391,7 @@ class ProcessEngine:
     def _dismiss(self, slot: int, leased: pool.Worker) -> WorkerCrashedError:
         """Free the slot of a worker that is dead, or about to be; return what became of it."""
         self._selector.unregister(leased.channel)
-        if sys.platform != "win32":
+        if sys.platform != "win32" and leased.process.sentinel in self._selector.get_map():
             self._selector.unregister(leased.process.sentinel)
         self._workers[slot] = None
         return leased.bury()

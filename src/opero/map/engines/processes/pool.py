@@ -13,26 +13,34 @@ import os
 import signal
 import socket
 import weakref
-from multiprocessing import connection, heap, process, util
+from multiprocessing import util
 from typing import Any
 
 from opero import forks
 from opero.exceptions import WorkerCrashedError
 from opero.locks import Lock
+from opero.map import std_streams
 
 from . import start, worker
+from .cells import Cells
+from .shortage import Shortage, shortage
 from .wire import Channel
 
 IDLE = 10.0
 """Seconds after which an idle worker ends."""
 
 _GRACE = 1.0  # seconds that a worker gets to end, before it is killed
+_PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
+
+Kind = tuple[Any, ...]
+"""What workers have in common that can stand in for each other: how they were started, as whom."""
 
 _lock = Lock()
-_idle: dict[str, list[Worker]] = {}
+_idle: dict[Kind, list[Worker]] = {}
 _all: weakref.WeakSet[Worker] = weakref.WeakSet()
 _numbers = itertools.count(1)
 _owners: set[int] = set()
+_server_of: tuple[Any, ...] | None = None  # as whom the fork server runs
 
 
 class Worker:
@@ -43,35 +51,45 @@ class Worker:
         cells: Memory that both share: the place of the attempt under way (or one of the states
             in `worker`), and when it began, in nanoseconds.
         process: The process.
+        kind: What it can stand in for.
         fresh: Whether it has never done a job.
     """
 
-    def __init__(self, method: str) -> None:
-        self.method = method
+    def __init__(self, kind: Kind) -> None:
+        """Start it.
+
+        Raises:
+            OperoError: If it cannot be started; a `Shortage` if it may be in a while.
+        """
+        self.kind = kind
         self.fresh = True
+        try:
+            with std_streams.filled():
+                _check_room()
+                self._start(kind[0])
+        except OSError as error:
+            raise shortage(error, "a worker process cannot be started") from error
+
+    def _start(self, method: str) -> None:
         ours, theirs = socket.socketpair()
         self.channel: Channel = Channel(ours)
+        memory = None
         try:
             ours.setblocking(False)
-            self._block = heap.BufferWrapper(16)
-            self.cells: memoryview[int] = self._block.create_memoryview().cast("q")
+            memory = Cells()
+            self.cells: memoryview[int] = memory.numbers
             _all.add(self)  # from here on, a forked child closes our end
-            self.process: Any = start.kind_of(method)(
-                target=worker.main,
-                args=(theirs, self._block, IDLE),
-                name=f"opero-worker-{next(_numbers)}",
-                daemon=False,
-            )
-            with start.undisturbed():
-                self.process.start()
+            args = theirs, memory, IDLE
+            name = f"opero-worker-{next(_numbers)}"
+            self.process: start.Child = start.launch(method, worker.main, args, name)
         except BaseException:
             _all.discard(self)
             ours.close()
             raise
         finally:
             theirs.close()
-        # it is nobody else's child: nobody is to find it, to wait for it or to end it
-        getattr(process, "_children", set()).discard(self.process)
+            if memory is not None:
+                memory.close()
 
     @property
     def responds(self) -> bool:
@@ -93,51 +111,116 @@ class Worker:
         Args:
             grace: Seconds that it gets to end, before it is killed.
         """
-        connection.wait([self.process.sentinel], grace)
-        if self.process.exitcode is None:
+        if not self.process.wait(grace):
             self.process.kill()
-            self.process.join()
-        code = self.process.exitcode
+            self.process.wait(_PROMPT)
         self.channel.close()
         self.process.close()
         with _lock:
             _all.discard(self)
-        name = None
-        if code is not None and code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:
-                name = f"signal {-code}"
-        how = f"was ended by {name}" if name else f"ended with exit code {code}"
-        return WorkerCrashedError(
-            f"the worker process {how} in the middle of an attempt", code, name
+        return _crashed(self.process.exitcode)
+
+
+def _crashed(code: int | None) -> WorkerCrashedError:
+    """Return the error of an attempt whose worker has ended with an exit code."""
+    name = None
+    if code is None:
+        how = (
+            "ended, nobody knows how, since this program ignores SIGCHLD or waits for all its "
+            "children itself,"
         )
+    elif code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        how = f"was ended by {name}"
+    else:
+        how = f"ended with exit code {code}"
+    return WorkerCrashedError(f"the worker process {how} in the middle of an attempt", code, name)
+
+
+def _check_room() -> None:
+    """Look whether there is room for the files that it takes to start a worker.
+
+    What is started by halves might stay, and its files with it.
+    """
+    taken: list[int] = []
+    try:
+        taken.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
+    finally:
+        for number in taken:
+            os.close(number)
+
+
+_FILES = 12
+
+
+def _identity() -> tuple[Any, ...]:
+    """Return as whom this process acts, and in which file system: its workers do the same."""
+    if not hasattr(os, "getresuid"):
+        return ()
+    root = os.stat("/")  # noqa: PTH116 - it is called for each worker that is leased
+    return os.getresuid(), os.getresgid(), tuple(os.getgroups()), root.st_dev, root.st_ino
 
 
 def lease(method: str) -> Worker:
-    """Return a worker that is nobody else's until `give_back`."""
+    """Return a worker that is nobody else's until `give_back`.
+
+    Raises:
+        OperoError: If it cannot be started; a `Shortage` if it may be in a while.
+    """
+    global _server_of  # noqa: PLW0603 - there is one server
     with _lock:
         if os.getpid() not in _owners:
             _owners.add(os.getpid())
             util.Finalize(None, shut, exitpriority=1000)
-        _see_off()
-        idle = _idle.setdefault(method, [])
-        return idle.pop() if idle else Worker(method)
+        identity = _identity()
+        _see_off(identity)
+        kind = method, identity
+        idle = _idle.setdefault(kind, [])
+        if idle:
+            return idle.pop()
+        if _server_of not in {None, identity}:
+            start.close_server()
+        _server_of = identity
+        try:
+            return Worker(kind)
+        except Shortage:
+            others = [each for some in _idle.values() for each in some]
+            if not others:
+                raise
+            _idle.clear()
+            _end(others)
+            return Worker(kind)
 
 
 def give_back(leased: Worker) -> None:
     """Put a worker back that has nothing to do."""
     with _lock:
-        _see_off()
-        _idle.setdefault(leased.method, []).append(leased)
+        identity = _identity()
+        _idle.setdefault(leased.kind, []).append(leased)
+        _see_off(identity)
 
 
-def _see_off() -> None:
-    """Forget the idle workers that have ended; the lock is held."""
-    for idle in _idle.values():
+def _see_off(identity: tuple[Any, ...]) -> None:
+    """Forget the idle workers that have ended, end those of another user; the lock is held."""
+    for kind, idle in list(_idle.items()):
+        if kind[1] != identity:
+            del _idle[kind]
+            _end(idle)
+            continue
         for each in [each for each in idle if not each.responds]:
             idle.remove(each)
             each.bury()
+
+
+def _end(idle: list[Worker]) -> None:
+    """End idle workers."""
+    for each in idle:
+        each.channel.close()  # it takes that for the end
+    for each in idle:
+        each.bury(_GRACE)
 
 
 def shut() -> None:
@@ -145,16 +228,14 @@ def shut() -> None:
     with _lock:
         idle = [each for some in _idle.values() for each in some]
         _idle.clear()
-    for each in idle:
-        each.channel.close()  # it takes that for the end
-    for each in idle:
-        each.bury(_GRACE)
+    _end(idle)
 
 
 def _forget() -> None:
     """In a forked child: the workers are the parent's."""
-    global _lock  # noqa: PLW0603 - nobody releases the old one in this process
+    global _lock, _server_of  # noqa: PLW0603 - nobody releases the old one in this process
     _lock = Lock()
+    _server_of = None
     for each in _all:
         each.channel.close()
     _all.clear()

@@ -32,6 +32,7 @@ from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
+from .cells import Cells
 from .surroundings import take_on
 from .wire import Channel
 
@@ -382,12 +383,12 @@ def _packed(failures: list[tuple[int, BaseException]]) -> list[tuple[int, bytes]
 # --- the process ----------------------------------------------------------------------------------
 
 
-def main(end: socket.socket, block: Any, idle: float) -> None:
+def main(end: socket.socket, cells: Cells, idle: float) -> None:
     """Be a worker.
 
     Args:
         end: The socket to the process that started this one.
-        block: Memory that both share.
+        cells: Memory that both share.
         idle: Seconds without a map after which the worker ends.
     """
     signal.set_wakeup_fd(-1)  # a forked one has that of its parent's event loop
@@ -397,7 +398,7 @@ def main(end: socket.socket, block: Any, idle: float) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     forks.register("pipes", after_in_child=end.close)
     _end_with(process.parent_process())
-    session = Session(Channel(end), block.create_memoryview().cast("q"), idle)
+    session = Session(Channel(end), cells.numbers, idle)
     try:
         session.serve()
         util._exit_function()  # type: ignore[attr-defined]  # as the end of any such process

@@ -1,0 +1,50 @@
+"""What a fresh interpreter is told before it becomes a worker.
+
+The script that runs as `__main__` is not among it: functions of `__main__` are sent, so a script
+needs no `if __name__ == "__main__"`, and what it does at its top is not done again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing import spawn
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+
+def function_with(function: Any, **names: Any) -> Any:
+    """Return a function that finds other things behind some of its global names."""
+    return FunctionType(
+        function.__code__, {**function.__globals__, **names}, function.__name__,
+        function.__defaults__, function.__closure__,
+    )  # fmt: skip
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - as in the function that this is for
+    except OSError:
+        return os.sep  # ours has been removed; the worker is told the same with each map
+
+
+def _start_method() -> str | None:
+    """Return the start method that the program has chosen; asking must not choose one for it."""
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+_prepared = function_with(
+    spawn.get_preparation_data,
+    os=SimpleNamespace(**{**vars(os), "getcwd": _folder}),
+    get_start_method=_start_method,
+)
+
+
+def preparation(name: str) -> dict[str, Any]:
+    """Return what to tell a process of this name."""
+    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # a notebook's %reset takes it away
+    data: dict[str, Any] = _prepared(name)
+    data.pop("init_main_from_name", None)
+    data.pop("init_main_from_path", None)
+    return data
