@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 import sys
+from collections import deque
 from types import MethodType
 from typing import Any
 
@@ -31,7 +32,7 @@ from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
 from opero.map.serialization.receivers import check_receiver
 from opero.real_time import monotonic_ns
 
-from . import pool, start, worker
+from . import pool, start, worker, worker_logs
 from .shortage import shortage
 from .surroundings import surroundings
 
@@ -125,6 +126,7 @@ class ProcessEngine:
         self._workers: list[pool.Worker | None] = [None] * workers
         self._runs: list[_ChunkRun | None] = [None] * workers
         self._events: list[Report | Crash] = []
+        self._records: deque[bytearray] = deque()
         try:
             with std_streams.filled():
                 self._selector = selectors.DefaultSelector()
@@ -171,12 +173,18 @@ class ProcessEngine:
                     else:
                         slot, leased, ended = key.data
                         self._look_after(slot, leased, ended, mask)
+            self._log()
             if end is not None and monotonic_ns() >= end:
                 break
         self._waiting = False
         with self._turn:
             events, self._events = self._events, []
         return events
+
+    def _log(self) -> None:
+        """Log what workers have logged; as handlers may wait for anything, nothing is held here."""
+        while self._records:
+            worker_logs.deliver(self._records.popleft())
 
     def wake(self) -> None:
         """Let `wait` return early; any thread may call this."""
@@ -191,6 +199,7 @@ class ProcessEngine:
         """Give the workers back; end those that are still at work."""
         with ctrl_c_later():
             self._close()
+        self._log()
 
     def __del__(self) -> None:
         # an interrupt may have come before the call of `close`; when the interpreter ends, workers
@@ -299,7 +308,10 @@ class ProcessEngine:
     def _take_in(
         self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[bytearray]
     ) -> None:
-        """Take in what a worker says about its job."""
+        """Take in what a worker says about its job, or logs."""
+        if control[0] == "log":
+            self._records.append(parts[0])
+            return
         run = self._runs[slot]
         assert run is not None
         kind = control[0]

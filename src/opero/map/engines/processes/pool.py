@@ -20,8 +20,9 @@ from opero import forks
 from opero.exceptions import WorkerCrashedError
 from opero.locks import Lock
 from opero.map import std_streams
+from opero.real_time import monotonic
 
-from . import start, worker
+from . import start, worker, worker_end
 from .cells import Cells
 from .shortage import Shortage, shortage
 from .wire import Channel
@@ -29,7 +30,7 @@ from .wire import Channel
 IDLE = 10.0
 """Seconds after which an idle worker ends."""
 
-_GRACE = 1.0  # seconds that a worker gets to end, before it is killed
+_GRACE = worker_end.LIMIT + 1  # seconds that workers get to end, before they are killed
 _PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
 
 Kind = tuple[Any, ...]
@@ -219,8 +220,9 @@ def _end(idle: list[Worker]) -> None:
     """End idle workers."""
     for each in idle:
         each.channel.close()  # it takes that for the end
+    until = monotonic() + _GRACE
     for each in idle:
-        each.bury(_GRACE)
+        each.bury(max(0.0, until - monotonic()))
 
 
 def shut() -> None:

@@ -1,32 +1,235 @@
-"""What a worker's surroundings are: where it finds modules and files, and its environment."""
+"""What a worker has in common with the process that calls the map: settings of the interpreter.
+
+    in the parent, when a map begins: surroundings() -> in a worker, before it loads: take_on()
+
+Only plain values travel, and nothing is imported for them. What the map's `worker_init` has changed
+in a worker stays as it is there: `changed` says what that is.
+"""
 
 from __future__ import annotations
 
+import _locale
+import builtins
+import faulthandler
+import logging
 import os
+import re
+import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+from . import worker_logs
+
+_STATUS = Path("/proc/self/status")
+_MASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
+
+Own = frozenset[tuple[str, Any]]
+"""What a worker has set itself: the names of settings; with what is in it, if that is a dict."""
+
 
 def surroundings() -> dict[str, Any]:
-    """Return what a worker's surroundings should be, now that it works for this map."""
-    try:
-        folder = str(Path.cwd())
-    except OSError:
-        folder = None
-    return {"path": list(map(str, sys.path)), "folder": folder, "environ": dict(os.environ)}
+    """Return the settings of this process, and of the thread that asks."""
+    return {
+        "path": list(map(str, sys.path)),
+        "folder": _folder(),
+        "environ": dict(os.environ),
+        "recursion": sys.getrecursionlimit(),
+        "digits": sys.get_int_max_str_digits(),
+        "switch": sys.getswitchinterval(),
+        "bytecode": sys.dont_write_bytecode,
+        "faults": faulthandler.is_enabled(),
+        "timeout": socket.getdefaulttimeout(),
+        "locale": _locale.setlocale(_locale.LC_ALL),
+        "umask": _umask(),
+        "decimal": _decimal(),
+        "warnings": _filters(),
+        **worker_logs.settings(),
+    }
 
 
-def take_on(seen: dict[str, Any]) -> None:
-    """See the same modules, files and settings as the process that calls the map does now."""
-    if sys.path != seen["path"]:
-        sys.path[:] = seen["path"]
-    try:
-        if seen["folder"] is not None and str(Path.cwd()) != seen["folder"]:
-            os.chdir(seen["folder"])
-    except OSError:
-        pass
-    if dict(os.environ) != seen["environ"]:
-        for name in set(os.environ) - set(seen["environ"]):
+def take_on(given: dict[str, Any], own: Own = frozenset()) -> None:
+    """Have the settings of the process that calls the map.
+
+    Args:
+        given: What `surroundings` has returned there.
+        own: What this worker has set itself.
+    """
+    here = surroundings()
+    for name, setting in given.items():
+        if isinstance(setting, dict) or here[name] == setting or (name, None) in own:
+            continue
+        try:
+            _SETTERS[name](setting)
+        except (OSError, ValueError, RuntimeError):
+            pass  # the folder is gone, this system has no such locale, the stack is too deep
+    _take_on_environment(given["environ"], own)
+    levels = frozenset(key for name, key in own if name == "levels")
+    worker_logs.take_on(given["levels"], given["handlers"], levels)
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> Own:
+    """Return what is set otherwise than before."""
+    found: set[tuple[str, Any]] = set()
+    for name, old in before.items():
+        new = after[name]
+        if old == new:
+            continue
+        if isinstance(old, dict):
+            found.update((name, key) for key in {*old, *new} if old.get(key) != new.get(key))
+        else:
+            found.add((name, None))
+    return frozenset(found)
+
+
+def _take_on_environment(wanted: dict[str, str], own: Own) -> None:
+    environ = dict(os.environ)
+    if environ == wanted:
+        return
+    for name in {*environ, *wanted}:
+        if ("environ", name) in own or environ.get(name) == wanted.get(name):
+            continue
+        if name in wanted:
+            os.environ[name] = wanted[name]
+        else:
             del os.environ[name]
-        os.environ.update(seen["environ"])
+
+
+# --- one setting each -----------------------------------------------------------------------------
+
+
+def _folder() -> str | None:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
+
+
+def _set_folder(folder: str | None) -> None:
+    if folder is not None:
+        os.chdir(folder)
+
+
+def _set_path(path: list[str]) -> None:
+    sys.path[:] = path
+
+
+def _set_bytecode(unwritten: bool) -> None:
+    sys.dont_write_bytecode = unwritten
+
+
+def _set_faults(enabled: bool) -> None:
+    if enabled and sys.stderr is not None:
+        faulthandler.enable()
+    elif not enabled:
+        faulthandler.disable()
+
+
+def _set_locale(name: str) -> None:
+    try:
+        _locale.setlocale(_locale.LC_ALL, name)
+    except Exception as error:  # `locale.Error`, which is not worth an import
+        raise ValueError(name) from error
+
+
+def _umask() -> int | None:
+    """Return which permissions new files do not get; None where it cannot be read unset."""
+    try:
+        found = _MASK.search(_STATUS.read_bytes())
+    except OSError:
+        return None
+    return None if found is None else int(found[1], 8)
+
+
+def _set_umask(mask: int | None) -> None:
+    if mask is not None:
+        os.umask(mask)
+
+
+def _decimal() -> list[Any] | None:
+    """Return the context of decimal arithmetic in this thread; None if it is as it was made."""
+    decimal = sys.modules.get("decimal")
+    if decimal is None:
+        return None
+    here = decimal.getcontext()
+    traps = sorted(signal.__name__ for signal, on in here.traps.items() if on)
+    return [here.prec, here.rounding, here.Emin, here.Emax, here.capitals, here.clamp, traps]
+
+
+def _set_decimal(parts: list[Any] | None) -> None:
+    import decimal
+
+    if parts is None:
+        decimal.setcontext(decimal.DefaultContext.copy())
+        return
+    precision, rounding, least, most, capitals, clamp, names = parts
+    traps = [getattr(decimal, name) for name in names]
+    context = decimal.Context(precision, rounding, least, most, capitals, clamp, [], traps)
+    decimal.setcontext(context)
+
+
+# --- the filters of warnings ----------------------------------------------------------------------
+
+
+class _Named(type):
+    """The class of classes that stand for one of a module that has not been imported here."""
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        where = cls.__module__, cls.__qualname__
+        return any((each.__module__, each.__qualname__) == where for each in category.__mro__)
+
+
+def _filters() -> list[Any]:
+    """Return the filters of warnings, in plain values."""
+    filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
+    return [
+        [action, _plain(text), [category.__module__, category.__qualname__], _plain(module), line]
+        for action, text, category, module, line in filters
+    ]
+
+
+def _plain(pattern: Any) -> Any:
+    if pattern is None or isinstance(pattern, str):
+        return pattern
+    return [pattern.pattern, pattern.flags]
+
+
+def _set_filters(filters: list[Any]) -> None:
+    made = [
+        (action, _pattern(text), _category(*where), _pattern(module), line)
+        for action, text, where, module, line in filters
+    ]
+    warnings.resetwarnings()  # this also makes those forget that have warned already
+    warnings.filters[:] = made  # type: ignore[index]
+
+
+def _pattern(plain: Any) -> Any:
+    return re.compile(*plain) if isinstance(plain, list) else plain
+
+
+def _category(module: str, name: str) -> Any:
+    """Return a class of warnings, or what stands for it as long as nobody has imported it."""
+    found: Any = builtins if module == "builtins" else sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type):
+        return found
+    return _Named(name, (Warning,), {"__module__": module, "__qualname__": name})
+
+
+_SETTERS: dict[str, Any] = {
+    "path": _set_path,
+    "folder": _set_folder,
+    "recursion": sys.setrecursionlimit,
+    "digits": sys.set_int_max_str_digits,
+    "switch": sys.setswitchinterval,
+    "bytecode": _set_bytecode,
+    "faults": _set_faults,
+    "timeout": socket.setdefaulttimeout,
+    "locale": _set_locale,
+    "umask": _set_umask,
+    "decimal": _set_decimal,
+    "warnings": _set_filters,
+    "captured": logging.captureWarnings,
+}

@@ -14,17 +14,17 @@ import select
 import selectors
 import signal
 import socket
-import sys
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
-from multiprocessing import connection, process, util
+from multiprocessing import connection, process
 from types import MethodType
 from typing import Any
 
 from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
+from opero.map import std_streams
 from opero.map.invocation import Invocation, arrived
 from opero.map.serialization.errors import pack_error
 from opero.map.serialization.fingerprints import fingerprint
@@ -32,6 +32,7 @@ from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
+from . import worker_end, worker_logs
 from .cells import Cells
 from .surroundings import take_on
 from .wire import Channel
@@ -49,7 +50,7 @@ MADE = -3
 """All attempts have been made, the results are on their way."""
 
 _TICK = 50  # milliseconds between two looks at a running job
-_FAREWELL = 3.0  # seconds that an idle worker gets for its end
+_HELD = 10_000  # records that may wait until the parent reads
 
 
 class Outdated(Exception):
@@ -97,6 +98,8 @@ class Session:
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
         self._lock = Lock()
+        self._sending = False
+        self._records: deque[bytes] = deque()
         self._running = False
         self._bell, self._ring = socket.socketpair()
         self._map: dict[str, Any] | None = None
@@ -192,7 +195,7 @@ class Session:
                 self._runner.run(function, values, run.results, run.failures)
         run.elapsed = monotonic_ns() - run.began
         self.cells[0] = MADE
-        _flush()
+        std_streams.flush()
         with self._lock:
             self._running = False
             self._report(("done", careful, run.elapsed))
@@ -273,11 +276,59 @@ class Session:
             parts = pack((packed, _packed(failures + more)))
             control = (control[0], True, *control[2:])
         run.sent = known
-        self.channel.send(control, parts)
+        self._put(control, parts)
 
     def _send(self, control: tuple[Any, ...], payload: Any) -> None:
         with self._lock:
-            self.channel.send(control, pack(payload))
+            self._put(control, pack(payload))
+
+    def _put(self, control: tuple[Any, ...], parts: list[Any]) -> None:
+        """Send a message, and before it the records that wait; the lock is held."""
+        self._sending = True
+        try:
+            while self._records:
+                self.channel.send(("log",), [self._records.popleft()])
+            self.channel.send(control, parts)
+        finally:
+            self._sending = False
+
+    # --- any thread: the log ----------------------------------------------------------------------
+
+    def log(self, record: bytes) -> None:
+        """Send a record, at once if the parent takes it; it is gone before what is sent later.
+
+        A record of the code that packs or sends something waits until that is sent.
+
+        Raises:
+            OSError: If the parent is gone.
+        """
+        self._records.append(record)
+        full = len(self._records) > _HELD
+        if full and self._map is None:
+            self._records.popleft()  # nobody reads now
+        self._send_records(patient=full and self._map is not None)
+
+    def _send_records(self, patient: bool = False) -> None:
+        """Send the records that wait; if not `patient`, only what the parent takes at once."""
+        while self._records and self._lock.acquire(timeout=-1 if patient else _TICK / 1000):
+            try:
+                if self._sending or not (patient or self._takes_more()):
+                    return
+                self._sending = True
+                try:
+                    self.channel.send(("log",), [self._records.popleft()])
+                finally:
+                    self._sending = False
+            finally:
+                self._lock.release()
+
+    def _takes_more(self) -> bool:
+        """Return whether a small message can be sent without waiting for the parent."""
+        if not hasattr(select, "poll"):
+            return bool(select.select([], [self.channel.socket], [], 0)[1])
+        poller = select.poll()
+        poller.register(self.channel.socket, select.POLLOUT)
+        return bool(poller.poll(0))
 
     # --- the thread beside it -------------------------------------------------------------------
 
@@ -301,11 +352,16 @@ class Session:
                 del ready[bell]
             if ready:
                 if not self._running:
-                    time.sleep(_FAREWELL)  # the main thread sees it too
+                    worker_end.cut()  # the main thread sees it too
                 os._exit(1)
             self._send_part()
 
     def _send_part(self) -> None:
+        """Send what the main thread has not got round to: records, and results of a long job."""
+        try:
+            self._send_records()
+        except OSError:
+            return
         with self._lock:
             run = self.run
             if not self._running or run is None or len(run.results) <= run.sent:
@@ -397,15 +453,18 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     forks.register("pipes", after_in_child=end.close)
+    forked = worker_end.is_forked()
+    if forked:
+        worker_end.forget_inherited()
     _end_with(process.parent_process())
     session = Session(Channel(end), cells.numbers, idle)
+    worker_logs.begin(session.log, forked)
+    forks.register("pipes", after_in_child=worker_logs.end)
     try:
         session.serve()
-        util._exit_function()  # type: ignore[attr-defined]  # as the end of any such process
     finally:
-        _flush()
-        if sys.exc_info()[0] is None:
-            os._exit(0)  # a thread that the function has left behind does not keep it
+        std_streams.flush()
+    worker_end.leave()
 
 
 def _ignore(*_: Any) -> None:
@@ -427,11 +486,3 @@ def _end_with(parent: Any) -> None:
         fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
     except (ImportError, AttributeError, OSError):
         pass  # another system
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass

@@ -1,0 +1,192 @@
+"""The log of workers: their records go to the handlers of the process that called the map.
+
+    a logger in a worker -> handlers of its own that the parent does not have
+                         -> without any: `packed` -> the channel -> `deliver` -> the parent's logger
+
+A worker has the levels of the parent's loggers (see `settings`), so what nobody there wants to see
+is not made. What a record holds travels if it is plain; the rest is formatted where it was logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from opero.map.serialization.pickles import dumps
+
+_PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+_FORMATTER = logging.Formatter()
+_NOT_SENT = frozenset({"args", "asctime", "exc_info", "message", "msg", "relativeCreated"})
+
+_send: Callable[[bytes], None] | None = None
+"""Sends a packed record to the parent; None in every process that is no worker."""
+_parents: dict[str, list[str]] = {}
+"""The handlers that the parent's loggers have; see `_destination`."""
+
+
+# --- in the process that calls the map ------------------------------------------------------------
+
+
+def settings() -> dict[str, Any]:
+    """Return what decides in this process which records are made, and where they go.
+
+    Returns:
+        `levels`: the levels of loggers, by name, and that below which all is disabled as `None`;
+        `handlers`: where the handlers of loggers write to; `captured`: whether warnings are logged.
+    """
+    root = logging.root
+    loggers = {root.name: root, **root.manager.loggerDict}
+    levels: dict[str | None, int] = {None: int(root.manager.disable)}
+    handlers: dict[str, list[str]] = {}
+    for name, each in loggers.items():
+        if isinstance(each, logging.Logger):
+            if each.level or each is root:
+                levels[str(name)] = int(each.level)
+            if each.handlers:
+                handlers[str(name)] = [_destination(handler) for handler in each.handlers]
+    captured = getattr(logging, "_warnings_showwarning", None) is not None
+    return {"levels": levels, "handlers": handlers, "captured": captured}
+
+
+def deliver(body: bytes | bytearray) -> None:
+    """Give a worker's record to the logger of its name in this process."""
+    plain, extras = pickle.loads(body)
+    record = logging.makeLogRecord({})
+    start = record.created - record.relativeCreated / 1000  # of `logging` in this process
+    vars(record).update(plain)
+    record.relativeCreated = 1000 * (record.created - start)
+    try:
+        vars(record).update(pickle.loads(extras))
+    except Exception:  # noqa: BLE001 - a user's class may raise anything
+        pass
+    logger = logging.getLogger(record.name)
+    try:
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    except Exception:  # noqa: BLE001 - a user's filter; the map is not to blame
+        logging.Handler().handleError(record)
+
+
+# --- in a worker ----------------------------------------------------------------------------------
+
+
+def begin(send: Callable[[bytes], None], inherited: bool) -> None:
+    """Send what loggers of this process have no handler for to the parent from now on.
+
+    Args:
+        send: Sends a packed record; raises `OSError` if the parent is gone.
+        inherited: Whether the handlers that there are were copied from the parent by a fork.
+    """
+    global _send  # noqa: PLW0603 - there is one parent
+    if inherited:
+        for each in (logging.root, *logging.root.manager.loggerDict.values()):
+            if isinstance(each, logging.Logger):
+                each.handlers = [one for one in each.handlers if _is_null(one)]
+    _send = send
+    logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign, assignment]
+
+
+def end() -> None:
+    """Send nothing any more: this is a child that the worker has forked."""
+    global _send  # noqa: PLW0603 - as above
+    _send = None
+
+
+def take_on(
+    levels: dict[str | None, int], handlers: dict[str, list[str]], own: frozenset[str | None]
+) -> None:
+    """Have the levels of the parent's loggers.
+
+    Args:
+        levels: The levels there, as `settings` returns them.
+        handlers: The handlers there.
+        own: The loggers whose levels this worker has set itself.
+    """
+    _parents.clear()
+    _parents.update(handlers)
+    before = settings()["levels"]
+    for name in {*before, *levels} - own:
+        level = levels.get(name, logging.NOTSET)
+        if before.get(name, logging.NOTSET) == level:
+            continue
+        if name is None:
+            logging.disable(level)
+        else:
+            logging.getLogger(name).setLevel(level)
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Give a record to the handlers of this worker that the parent does not have; else send it."""
+    handled = sent = False
+    current: logging.Logger | None = logger
+    while current is not None:
+        theirs = _parents.get(current.name)
+        for handler in current.handlers:
+            if _is_null(handler):
+                continue
+            if theirs is not None and _destination(handler) in theirs:
+                sent = True
+                continue
+            handled = True
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        current = current.parent if current.propagate else None
+    if sent or not handled:
+        _give_away(record)
+
+
+def _give_away(record: logging.LogRecord) -> None:
+    try:
+        if _send is not None:
+            _send(packed(record))
+            return
+    except OSError:
+        pass  # the parent has closed its end: this is what is logged at the end of the worker
+    except Exception:  # noqa: BLE001 - the arguments do not fit the message
+        logging.Handler().handleError(record)
+        return
+    last = logging.lastResort
+    if last is not None and record.levelno >= last.level:
+        last.handle(record)
+
+
+def packed(record: logging.LogRecord) -> bytes:
+    """Put a record into bytes."""
+    plain: dict[str, Any] = {"msg": record.msg, "args": record.args, "exc_info": None}
+    if type(record.msg) is not str or not _are_plain(record.args):
+        plain.update(msg=record.getMessage(), args=None)
+    if record.exc_info and not record.exc_text:
+        record.exc_text = _FORMATTER.formatException(record.exc_info)
+    extras = {}
+    for name, value in vars(record).items():
+        if name in _NOT_SENT:
+            continue
+        if type(value) in _PLAIN:
+            plain[name] = value
+            continue
+        try:
+            dumps(value)
+            extras[name] = value
+        except Exception:  # noqa: BLE001 - a user's object may raise anything
+            plain[name] = repr(value)
+    return pickle.dumps((plain, dumps(extras)), 5)
+
+
+def _are_plain(args: Any) -> bool:
+    if type(args) is dict:
+        return _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, args.values()))
+    return args is None or (type(args) is tuple and _PLAIN.issuperset(map(type, args)))
+
+
+def _is_null(handler: Any) -> bool:
+    return isinstance(handler, logging.NullHandler)
+
+
+def _destination(handler: Any) -> str:
+    """Name what a handler is and where it writes to; alike in all processes of a program."""
+    kind = type(handler)
+    file = getattr(handler, "baseFilename", None)
+    where = getattr(getattr(handler, "stream", None), "name", "") if file is None else file
+    return f"{kind.__module__}.{kind.__qualname__} {where}"

@@ -1,0 +1,209 @@
+"""Settings of the interpreter that workers have in common with the program, warm ones too."""
+
+from __future__ import annotations
+
+import decimal
+import faulthandler
+import locale
+import logging
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+
+from opero import opmap
+from opero.map.engines.processes import pool, start, surroundings
+
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="these tests fork"),
+]
+
+QUIET: dict[str, Any] = {"retries": 1, "progress": False, "workers": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_left():
+    yield
+    pool.shut()
+
+
+@pytest.fixture
+def restored():
+    """The settings of this process, as they were."""
+    before = surroundings.surroundings()
+    yield
+    surroundings.take_on(before)
+
+
+def own(_: Any) -> Any:
+    """Return the settings of the process that runs this."""
+    return surroundings.surroundings()
+
+
+def spoils(_: Any) -> None:
+    """Change settings in a worker."""
+    sys.setrecursionlimit(5555)
+    decimal.getcontext().prec = 3
+    socket.setdefaulttimeout(1)
+    os.umask(0o077)
+    os.environ["OPERO_SPOILT"] = "1"
+    warnings.resetwarnings()
+    logging.getLogger("spoilt").setLevel(7)
+    logging.disable(50)
+
+
+SAME = (
+    "path", "folder", "environ", "recursion", "digits", "bytecode", "faults", "timeout", "locale",
+    "umask", "decimal", "levels", "captured",
+)  # fmt: skip
+
+
+def change_everything(folder: str) -> None:
+    sys.path.append("/nowhere/at/all")
+    os.chdir(folder)
+    os.environ["OPERO_ANY"] = "1"
+    sys.setrecursionlimit(4321)
+    sys.set_int_max_str_digits(5432)
+    sys.setswitchinterval(0.05)
+    sys.dont_write_bytecode = not sys.dont_write_bytecode
+    if faulthandler.is_enabled():
+        faulthandler.disable()
+    socket.setdefaulttimeout(2.5)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    os.umask(0o027)
+    decimal.setcontext(decimal.Context(prec=50, rounding="ROUND_UP", traps=[decimal.Inexact]))
+    logging.getLogger("any").setLevel(15)
+
+
+@pytest.mark.parametrize("method", start.METHODS)
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_worker_has_the_settings_of_the_program(method, warm, tmp_path, restored):
+    """As they are when the map is called, and as they are when the next one is."""
+    mapped = opmap(start_method=method, **QUIET)(own)
+    if warm:
+        opmap(start_method=method, **QUIET)(spoils)([1])
+    else:
+        pool.shut()
+    change_everything(str(tmp_path))
+    (there,) = mapped([1])
+    here = surroundings.surroundings()
+    assert {name: there[name] for name in SAME} == {name: here[name] for name in SAME}
+    assert there["switch"] == pytest.approx(0.05, abs=1e-4)
+
+
+def test_coroutines_in_workers_have_the_decimal_context_of_the_program(restored):
+    """Each in a context of its own."""
+
+    async def precision(_: Any) -> int:
+        return decimal.getcontext().prec
+
+    mapped = opmap(mode="async_process", **QUIET)(precision)
+    decimal.getcontext().prec = 17
+    assert mapped(range(3)) == [17] * 3
+    decimal.getcontext().prec = 9
+    assert mapped(range(3)) == [9] * 3
+
+
+def test_what_a_system_does_not_have_is_left_as_it_is(restored, tmp_path):
+    """A folder that is gone, a locale that nobody installed, a limit below what is in use."""
+    gone = {"folder": str(tmp_path / "gone"), "locale": "xx_YY.nothing", "recursion": 1}
+    before = surroundings.surroundings()
+    surroundings.take_on({**before, **gone})
+    assert surroundings.surroundings() == before
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+def warned(value: Any) -> list[str]:
+    """Return what came of two warnings."""
+    found = []
+    for category in (Own, Inner):
+        with warnings.catch_warnings(record=True) as seen:
+            try:
+                warnings.warn(f"number {value}", category, stacklevel=1)
+                found.append(f"{len(seen)} seen")
+            except category:
+                found.append("raised")
+    return found
+
+
+class Own(UserWarning):
+    pass
+
+
+class Inner(Own):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ([("ignore", "", Warning)], ["0 seen", "0 seen"]),
+        ([("always", "", Own)], ["1 seen", "1 seen"]),
+        ([("always", "", Own), ("error", "", Inner)], ["1 seen", "raised"]),
+        ([("always", "", Own), ("ignore", "number [0-4]", Inner)], ["1 seen", "0 seen"]),
+        ([("always", "", Own), ("ignore", "number [5-9]", Inner)], ["1 seen", "1 seen"]),
+    ],
+)
+def test_filters_of_warnings_are_those_of_the_program(filters, expected):
+    """Their messages and categories, those of a script as well."""
+    mapped = opmap(**QUIET)(warned)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            for action, message, category in filters:
+                warnings.filterwarnings(action, message, category)
+            assert warned(1) == expected
+            assert mapped([1]) == [expected]
+
+
+ACTIONS = {
+    "warnings.simplefilter('ignore')": 0,
+    "warnings.simplefilter('ignore', Mine)": 2,
+    "warnings.simplefilter('ignore', late.Late)": 2,
+    "warnings.filterwarnings('ignore', module='__main__')": 0,
+    "warnings.simplefilter('always')": 4,
+}
+
+SCRIPT = """
+import sys, warnings
+from opero import opmap
+
+class Mine(UserWarning): pass
+
+def noise(value):
+    warnings.warn(f"noise {value}", Mine)
+    import late
+    warnings.warn(f"late {value}", late.Late)
+    return value
+
+sys.path.insert(0, sys.argv[2])
+mapped = opmap(retries=1, progress=False, workers=1, start_method=sys.argv[1])(noise)
+for action in sys.argv[3:]:
+    print("###", file=sys.stderr, flush=True)
+    with warnings.catch_warnings():
+        import late
+        exec(action)
+        if sys.argv[1] != "fork":
+            del sys.modules["late"]
+        assert mapped([1, 2]) == [1, 2]
+"""
+
+
+@pytest.mark.parametrize("method", start.METHODS)
+def test_a_script_silences_warnings_of_its_workers(method, tmp_path):
+    """Also of a category that no worker has imported yet."""
+    (tmp_path / "late.py").write_text("class Late(UserWarning): pass\n")
+    script = tmp_path / "program.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), method, str(tmp_path), *ACTIONS],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    counts = [part.count("Mine: ") + part.count("Late: ") for part in done.stderr.split("###")[1:]]
+    assert counts == list(ACTIONS.values()), done.stderr
