@@ -25,7 +25,10 @@ NAMES = [
     "CacheKeyError",
     "DeadlineExceeded",
     "Event",
+    "FailedItem",
     "FallbackConfig",
+    "MapResult",
+    "NotRun",
     "OperoError",
     "ParallelMode",
     "Progress",
@@ -131,6 +134,8 @@ MORE_OF_OPMAP = {
     "start_method": None,
     "executor": None,
     "on_error": "return",
+    "with_items": False,
+    "max_errors": None,
     "loop": "auto",
 }
 """What `opmap` takes by keyword only."""

@@ -17,6 +17,7 @@ from .exceptions import (
     AttemptTimeout,
     CacheKeyError,
     DeadlineExceeded,
+    NotRun,
     OperoError,
     ResultRejected,
     WorkerCrashedError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from opero.map.progress import Progress
+    from opero.map.result import FailedItem, MapResult
 
     from .event import Event
     from .events import subscribe
@@ -49,7 +51,10 @@ __all__ = [
     "CacheKeyError",
     "DeadlineExceeded",
     "Event",
+    "FailedItem",
     "FallbackConfig",
+    "MapResult",
+    "NotRun",
     "OperoError",
     "ParallelMode",
     "Progress",
@@ -79,7 +84,9 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "CacheBackend": "functions",
     "CacheConfig": "options",
     "Event": "event",
+    "FailedItem": "map.result",
     "FallbackConfig": "options",
+    "MapResult": "map.result",
     "ParallelMode": "functions",
     "Progress": "map.progress",
     "RateLimitConfig": "options",

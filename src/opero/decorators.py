@@ -66,6 +66,8 @@ if TYPE_CHECKING:
         attempt_timeout: Seconds | None
         start_method: Literal["forkserver", "spawn", "fork"] | None
         executor: Executor | None
+        with_items: bool
+        max_errors: float | None
         loop: Literal["auto", "uvloop", "asyncio"]
 
     class _MoreForCache(StoreOptions, total=False):
@@ -355,6 +357,8 @@ def opmap(
     start_method: Literal["forkserver", "spawn", "fork"] | None = None,
     executor: Executor | None = None,
     on_error: str = "return",
+    with_items: bool = False,
+    max_errors: float | None = None,
     loop: Literal["auto", "uvloop", "asyncio"] = "auto",
     **kwargs: Any,
 ) -> Any:
@@ -414,6 +418,10 @@ def opmap(
             workers.
         on_error: "return" puts an item's failure in its place; "raise" ends the map with the first
             item that fails for good.
+        with_items: Whether each result comes behind its item, as a pair: `(item, result)`.
+        max_errors: The number of items whose failure ends the map; or, as a float, the share of the
+            items that are done, once there are 20. What runs ends then, and the rest stands as
+            `NotRun`.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
             `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16

@@ -32,6 +32,8 @@ class Event(NamedTuple):
         workers: How many workers the map has.
         items: How many items the map has, or at its end had done; None if that is not known.
         failed: How many of them failed for good; how many operations of a store failed.
+        attempts: How many attempts a map has made.
+        retried: How many of them it has made because another failed.
     """
 
     kind: str
@@ -53,6 +55,8 @@ class Event(NamedTuple):
     workers: int | None = None
     items: int | None = None
     failed: int | None = None
+    attempts: int | None = None
+    retried: int | None = None
 
 
 class Origin(NamedTuple):

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 
 class OperoError(RuntimeError):
-    """Base of every exception that opero itself raises."""
+    """Base of every exception that opero itself raises.
+
+    Attributes:
+        index: The place in the input, counted from 0, of the item of a map that has failed with it;
+            None for what is not the failure of an item.
+        item: That item.
+    """
+
+    index: int | None = None
+    item: Any = None
 
 
 class _Failure(OperoError):
@@ -129,6 +138,15 @@ class WorkerCrashedError(OperoError):
 
 class AttemptTimeout(OperoError, TimeoutError):
     """One attempt took longer than `attempt_timeout` and was stopped."""
+
+
+class NotRun(OperoError):
+    """Stands for an item of a map that did not run, as `max_errors` had ended the map.
+
+    If the item had failed before, and would have been tried again, `__cause__` is what it failed
+    with. A stream raises it in place of an input that was cut off; `index` is then that of the
+    first item that was not read.
+    """
 
 
 class ErrorStandIn(OperoError):

@@ -30,6 +30,7 @@ from typing import (
     overload,
 )
 
+from .map.result import MapResult
 from .options import Seconds
 from .stats import CacheInfo, Stats
 
@@ -177,7 +178,9 @@ class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
         """The function of one item itself, without opero."""
         ...
 
-    def __call__(self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+    def __call__(
+        self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> MapResult[R]:
         """Map over `items`."""
         ...
 
@@ -193,7 +196,7 @@ class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, list[R]]:
+    ) -> Coroutine[Any, Any, MapResult[R]]:
         """Map over `items` from a coroutine."""
         ...
 
@@ -259,7 +262,9 @@ class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
         """The method itself, without opero and without the instance."""
         ...
 
-    def __call__(self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs) -> list[R]:
+    def __call__(
+        self, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
+    ) -> MapResult[R]:
         """Map over `items`."""
         ...
 
@@ -275,7 +280,7 @@ class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, list[R]]:
+    ) -> Coroutine[Any, Any, MapResult[R]]:
         """Map over `items` from a coroutine."""
         ...
 
@@ -307,7 +312,7 @@ class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
 
     def __call__(
         self, instance: T_contra, items: Iterable[S_contra], /, *args: P.args, **kwargs: P.kwargs
-    ) -> list[R]:
+    ) -> MapResult[R]:
         """Map over `items`."""
         ...
 
@@ -324,7 +329,7 @@ class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, list[R]]:
+    ) -> Coroutine[Any, Any, MapResult[R]]:
         """Map over `items` from a coroutine."""
         ...
 

@@ -53,6 +53,8 @@ FIELDS: Final = (
     "workers",
     "items",
     "failed",
+    "attempts",
+    "retried",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 

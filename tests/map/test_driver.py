@@ -20,8 +20,9 @@ from opero import AllFailedError, opero
 from opero.core.chunk import ChunkSizer
 from opero.map.driver import drive, drive_async
 from opero.map.engines.base import Crash, Report
+from opero.map.output import NOTHING
 from opero.map.progress import Silent
-from opero.map.scheduler import NOTHING, Job, Scheduler
+from opero.map.scheduler import Job, Scheduler
 
 MILLISECOND = 10**6
 
@@ -253,7 +254,7 @@ def test_a_consumer_that_stops_ends_the_map(core, ordered):
             assert len(read) - taken <= 20 + 12 * scheduler.sizer.size()
         parts.close()
     assert engine.closed == [True]
-    assert scheduler._order == scheduler._queue == type(scheduler._queue)()
+    assert scheduler.output._order == scheduler._queue == type(scheduler._queue)()
 
 
 @pytest.mark.parametrize("kind", [Dice, AsyncDice])

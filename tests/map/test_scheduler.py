@@ -27,7 +27,8 @@ from opero import (
 from opero.core.clock import NEVER
 from opero.map.gates import MapGates
 from opero.map.invocation import Invocation
-from opero.map.scheduler import NOTHING, Scheduler
+from opero.map.output import NOTHING
+from opero.map.scheduler import Scheduler
 
 MILLISECOND = 10**6
 
@@ -250,12 +251,12 @@ def test_every_item_has_exactly_one_outcome(
         assert Counter(results) == Counter(wanted)
     assert world.most_read_ahead <= max(window, 4 * slots * world.largest)
     assert (scheduler.read, scheduler.settled, scheduler.handed) == (len(items),) * 3
-    assert scheduler.failed == sum(isinstance(each, type) for each in wanted)
+    assert scheduler.output.failed == sum(isinstance(each, type) for each in wanted)
     assert all(world.attempts[value] <= retries for value in items)
     assert not world.running
     assert scheduler._heap == []
     assert not scheduler._queue
-    assert not scheduler._order
+    assert not scheduler.output._order
 
 
 @given(
@@ -421,7 +422,7 @@ def test_a_worker_that_dies_between_two_items_costs_none(core):
     assert job.values == [1, 2, 3]
     scheduler.report(job, ["one", "two", "three"], [], 1)
     assert scheduler.collect() == ["zero", "one", "two", "three"]
-    assert scheduler.failed == 0
+    assert scheduler.output.failed == 0
 
 
 def test_what_a_dead_worker_leaves_goes_before_what_is_in_line(core):
@@ -567,7 +568,7 @@ def test_an_item_without_a_key_fails_alone(core, options, bad, kind):
     first, error, last = scheduler.collect()
     assert (first, last) == ("one", "two")
     assert isinstance(error, kind)
-    assert (scheduler.failed, scheduler.over) == (1, True)
+    assert (scheduler.output.failed, scheduler.over) == (1, True)
 
 
 def test_keys_that_do_not_let_themselves_be_compared_cost_only_their_items(core):
@@ -786,7 +787,7 @@ def test_the_figures_mean_what_they_mean_for_single_calls(core):
         scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, Flop())], 1)
     assert scheduler.over
     assert function.stats() == (3, 0, 3, 4, 2, 0, 1, 0.0, 1.0, 0, 0, 0)
-    assert scheduler.failed == 2  # the item, and the equal one that shared its run
+    assert scheduler.output.failed == 2  # the item, and the equal one that shared its run
     assert scheduler.retried == 2
 
 

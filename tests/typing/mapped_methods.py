@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, assert_type
 
-from opero import opmap
+from opero import MapResult, opmap
 from opero.functions import BoundMap, UnboundMap
 from opero.stats import CacheInfo, Stats
 
@@ -58,14 +58,14 @@ class Corner(Shop):
 
     def both(self) -> None:
         """Map by its own method and by that of its base."""
-        assert_type(self.price(["a"]), list[float | BaseException])
-        assert_type(super().price(["a"], count=2), list[float | BaseException])
+        assert_type(self.price(["a"]), MapResult[float | BaseException])
+        assert_type(super().price(["a"], count=2), MapResult[float | BaseException])
 
 
 def takes(bound: BoundMap[str, ..., Any], unbound: UnboundMap[Shop, str, ..., Any]) -> None:
     """Take a mapped method, with and without its instance."""
-    assert_type(bound(["a"]), list[Any])
-    assert_type(unbound(Shop(), ["a"]), list[Any])
+    assert_type(bound(["a"]), MapResult[Any])
+    assert_type(unbound(Shop(), ["a"]), MapResult[Any])
 
 
 async def aitems() -> AsyncIterator[int]:
@@ -77,19 +77,19 @@ shop = Shop()
 Corner().both()
 takes(shop.price, Shop.price)
 
-assert_type(shop.price(["a"], count=2), list[float | BaseException])
-assert_type(shop.stock(["a"]), list[int | BaseException])
-assert_type(shop.later([1], plus=3), list[bytes])
-assert_type(Shop.price(shop, ["a"], count=2), list[float | BaseException])
-assert_type(Corner.price(Corner(), ["a"]), list[float | BaseException])
-assert_type(Corner().stock(["a"]), list[int | BaseException])
-assert_type(Shop.of_class([1], name="a"), list[str | BaseException])
-assert_type(shop.of_class([1]), list[str | BaseException])
-assert_type(Corner.of_class([1]), list[str | BaseException])
-assert_type(Shop.outside(["a"], times=2), list[int | BaseException])
-assert_type(shop.outside(["a"]), list[int | BaseException])
-assert_type(Shop.inside(["a"], times=2), list[int | BaseException])
-assert_type(shop.inside(["a"]), list[int | BaseException])
+assert_type(shop.price(["a"], count=2), MapResult[float | BaseException])
+assert_type(shop.stock(["a"]), MapResult[int | BaseException])
+assert_type(shop.later([1], plus=3), MapResult[bytes])
+assert_type(Shop.price(shop, ["a"], count=2), MapResult[float | BaseException])
+assert_type(Corner.price(Corner(), ["a"]), MapResult[float | BaseException])
+assert_type(Corner().stock(["a"]), MapResult[int | BaseException])
+assert_type(Shop.of_class([1], name="a"), MapResult[str | BaseException])
+assert_type(shop.of_class([1]), MapResult[str | BaseException])
+assert_type(Corner.of_class([1]), MapResult[str | BaseException])
+assert_type(Shop.outside(["a"], times=2), MapResult[int | BaseException])
+assert_type(shop.outside(["a"]), MapResult[int | BaseException])
+assert_type(Shop.inside(["a"], times=2), MapResult[int | BaseException])
+assert_type(shop.inside(["a"]), MapResult[int | BaseException])
 
 assert_type(shop.price.stream(["a"], count=2), Generator[float | BaseException, None, None])
 assert_type(Shop.price.stream(shop, ["a"]), Generator[float | BaseException, None, None])
@@ -100,7 +100,7 @@ assert_type(shop.price.cache_invalidate("a", count=2), bool)
 assert_type(Shop.price.cache_invalidate(shop, "a"), bool)
 assert_type(shop.price.__self__, Any)
 assert_type(shop.price.__name__, str)
-assert_type(shop.price.__func__(shop, ["a"]), list[float | BaseException])
+assert_type(shop.price.__func__(shop, ["a"]), MapResult[float | BaseException])
 assert_type(shop.price.__wrapped__(shop, "a"), Any)
 assert_type(Shop.price.__wrapped__(shop, "a", count=1), Any)
 shop.price.cache_clear()
@@ -108,9 +108,9 @@ shop.price.cache_clear()
 
 async def main() -> None:
     """Await them."""
-    assert_type(await shop.price.amap(["a"]), list[float | BaseException])
-    assert_type(await shop.later.amap(aitems(), plus=1), list[bytes])
-    assert_type(await Shop.later.amap(shop, aitems()), list[bytes])
+    assert_type(await shop.price.amap(["a"]), MapResult[float | BaseException])
+    assert_type(await shop.later.amap(aitems(), plus=1), MapResult[bytes])
+    assert_type(await Shop.later.amap(shop, aitems()), MapResult[bytes])
     assert_type(Shop.later.astream(shop, [1]), AsyncGenerator[bytes, None])
     async for found in shop.later.astream([1], plus=1):
         assert_type(found, bytes)

@@ -17,6 +17,9 @@ from typing import Any, assert_type
 
 from opero import (
     CacheConfig,
+    FailedItem,
+    MapResult,
+    NotRun,
     ParallelMode,
     Progress,
     RateLimitConfig,
@@ -144,6 +147,8 @@ threads: Executor = ThreadPoolExecutor(1)
     start_method="spawn",
     executor=None,
     on_error="return",
+    with_items=False,
+    max_errors=0.1,
     loop="auto",
 )
 def every_option(item: int, factor: int = 0) -> int:
@@ -221,8 +226,8 @@ over_builtin = opmap(mode="thread", on_error="raise", progress=False)(len)
 
 def takes(mapped: Mapped[int, ..., Any], whole: Mapped[int, [], int]) -> None:
     """Take any mapped function, and one of known parameters."""
-    assert_type(mapped([1], b="x"), list[Any])
-    assert_type(whole([1]), list[int])
+    assert_type(mapped([1], b="x"), MapResult[Any])
+    assert_type(whole([1]), MapResult[int])
 
 
 def takes_callable(function: Callable[[Iterable[int]], list[str | BaseException]]) -> None:
@@ -240,30 +245,30 @@ async def aitems() -> AsyncIterator[int]:
     yield 1
 
 
-assert_type(scaled([1, 2]), list[str | BaseException])
-assert_type(scaled(items(), factor=1.5, unit="m"), list[str | BaseException])
-assert_type(scaled({1: "a"}, unit="m"), list[str | BaseException])
-assert_type(scaled([True]), list[str | BaseException])
-assert_type(needs([1], factor=3), list[int | BaseException])
-assert_type(raising(range(3), plus=1), list[int])
-assert_type(nothing([1]), list[BaseException | None])
-assert_type(optional(["a", None], more=True), list[bytes | BaseException | None])
-assert_type(named_later(["a"], more=True), list[int | BaseException])
+assert_type(scaled([1, 2]), MapResult[str | BaseException])
+assert_type(scaled(items(), factor=1.5, unit="m"), MapResult[str | BaseException])
+assert_type(scaled({1: "a"}, unit="m"), MapResult[str | BaseException])
+assert_type(scaled([True]), MapResult[str | BaseException])
+assert_type(needs([1], factor=3), MapResult[int | BaseException])
+assert_type(raising(range(3), plus=1), MapResult[int])
+assert_type(nothing([1]), MapResult[BaseException | None])
+assert_type(optional(["a", None], more=True), MapResult[bytes | BaseException | None])
+assert_type(named_later(["a"], more=True), MapResult[int | BaseException])
 assert_type(named.cache_info(), CacheInfo)
-assert_type(later([1], plus=2), list[list[int] | BaseException])
-assert_type(raising_later([1]), list[float])
-assert_type(limited([b"a"]), list[bytes | BaseException])
-assert_type(Shop.inside(["a"], times=2), list[int | BaseException])
-assert_type(Shop().inside(["a"]), list[int | BaseException])
-assert_type(Shop.outside(["a"], times=2), list[int | BaseException])
-assert_type(Shop().outside(["a"]), list[int | BaseException])
-assert_type(by_call([1], b="x"), list[bytes | BaseException])
-assert_type(over_opero([1], b="x"), list[bytes | BaseException])
-assert_type(over_partial([1]), list[bytes | BaseException])
-assert_type(over_method(["a"], count=2), list[float | BaseException])
-assert_type(over_unbound(["a"]), list[str | BaseException])
-assert_type(over_object([1]), list[str | BaseException])
-assert_type(over_builtin(["a"]), list[int])
+assert_type(later([1], plus=2), MapResult[list[int] | BaseException])
+assert_type(raising_later([1]), MapResult[float])
+assert_type(limited([b"a"]), MapResult[bytes | BaseException])
+assert_type(Shop.inside(["a"], times=2), MapResult[int | BaseException])
+assert_type(Shop().inside(["a"]), MapResult[int | BaseException])
+assert_type(Shop.outside(["a"], times=2), MapResult[int | BaseException])
+assert_type(Shop().outside(["a"]), MapResult[int | BaseException])
+assert_type(by_call([1], b="x"), MapResult[bytes | BaseException])
+assert_type(over_opero([1], b="x"), MapResult[bytes | BaseException])
+assert_type(over_partial([1]), MapResult[bytes | BaseException])
+assert_type(over_method(["a"], count=2), MapResult[float | BaseException])
+assert_type(over_unbound(["a"]), MapResult[str | BaseException])
+assert_type(over_object([1]), MapResult[str | BaseException])
+assert_type(over_builtin(["a"]), MapResult[int])
 
 assert_type(scaled.stream([1], unit="m"), Generator[str | BaseException, None, None])
 assert_type(raising.stream([1]), Generator[int, None, None])
@@ -277,11 +282,21 @@ bad = [result for result in scaled([1]) if isinstance(result, BaseException)]
 assert_type(good, list[str])
 assert_type(bad, list[BaseException])
 
+batch = scaled([1, 2])
+assert_type(batch.failures, list[FailedItem])
+for failure in batch.failures:
+    assert_type((failure.index, failure.error), tuple[int, BaseException])
+assert_type((batch.complete, batch.attempts, batch.retried), tuple[bool, int, int])
+assert_type((batch.seconds, batch.summary()), tuple[float, str])
+assert_type(batch[0:1], list[str | BaseException])
+left = [each.item for each in batch if isinstance(each, NotRun)]
+plain: list[str | BaseException] = batch
+
 assert_type(scaled.cache_info(), CacheInfo)
 assert_type(scaled.stats(), Stats)
 assert_type(scaled.__name__, str)
 assert_type(scaled.__wrapped__(1, 2.0, unit="m"), Any)
-assert_type(config_objects([1]), list[int | BaseException])
+assert_type(config_objects([1]), MapResult[int | BaseException])
 assert_type(config_objects.cache_invalidate(1), bool)
 config_objects.cache_clear()
 takes(over_opero, raising_whole := opmap(mode="thread", on_error="raise", progress=False)(by_item))
@@ -291,11 +306,11 @@ threads.shutdown()
 
 async def main() -> None:
     """Await them all."""
-    pending: Coroutine[Any, Any, list[str | BaseException]] = scaled.amap([1])
-    assert_type(await pending, list[str | BaseException])
-    assert_type(await scaled.amap(aitems(), unit="m"), list[str | BaseException])
-    assert_type(await later.amap([1], plus=1), list[list[int] | BaseException])
-    assert_type(await raising_later.amap(aitems()), list[float])
+    pending: Coroutine[Any, Any, MapResult[str | BaseException]] = scaled.amap([1])
+    assert_type(await pending, MapResult[str | BaseException])
+    assert_type(await scaled.amap(aitems(), unit="m"), MapResult[str | BaseException])
+    assert_type(await later.amap([1], plus=1), MapResult[list[int] | BaseException])
+    assert_type(await raising_later.amap(aitems()), MapResult[float])
     assert_type(later.astream([1]), AsyncGenerator[list[int] | BaseException, None])
     async for number in raising_later.astream(aitems()):
         assert_type(number, float)
@@ -303,9 +318,10 @@ async def main() -> None:
     assert_type(await stream.__anext__(), int)
     await stream.aclose()
     task = asyncio.create_task(raising.amap([1]))
-    assert_type(await task, list[int])
+    assert_type(await task, MapResult[int])
     assert_type(
-        await asyncio.gather(raising.amap([1]), raising.amap([2])), tuple[list[int], list[int]]
+        await asyncio.gather(raising.amap([1]), raising.amap([2])),
+        tuple[MapResult[int], MapResult[int]],
     )
 
 

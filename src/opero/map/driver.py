@@ -60,16 +60,22 @@ class MapLoop:
 
     def end(self) -> None:
         """Leave nothing of the map's behind, and tell that it has ended."""
-        scheduler = self.scheduler
+        scheduler, output = self.scheduler, self.scheduler.output
         scheduler.end()
+        scheduler.elapsed = self.clock.now() - self.began
+        reason = None if self.over and not self.cut else "it was ended before all were done"
+        if scheduler.stopped:
+            reason = "too many items failed"
         tell(
             "map_end",
             scheduler.call.origin,
-            items=scheduler.settled,
-            failed=scheduler.failed,
+            items=output.settled - output.not_run,
+            failed=output.failed,
             workers=scheduler.sizer.workers,
-            seconds=(self.clock.now() - self.began) / 1e9,
-            reason=None if self.over and not self.cut else "it was ended before all were done",
+            attempts=scheduler.attempts,
+            retried=scheduler.retried,
+            seconds=scheduler.elapsed / 1e9,
+            reason=reason,
         )
 
     def hand_out(self) -> None:
@@ -118,12 +124,12 @@ class MapLoop:
 
     def results(self, bar: Any) -> list[Any]:
         """Return the results to hand on now, show how far it is, and note the end."""
-        scheduler = self.scheduler
+        scheduler, output = self.scheduler, self.scheduler.output
         ready = scheduler.collect()
-        bar.update(scheduler.settled, scheduler.failed, scheduler.retried)
-        if scheduler.failures:
+        bar.update(output.settled - output.not_run, output.failed, scheduler.retried)
+        if output.fatal is not None:
             self.over = self.cut = True
-            ready, self.fault = _before_failure(ready, scheduler.failures)
+            self.fault = output.fatal.error
         elif not ready:
             self.over = scheduler.over
         return ready
@@ -198,7 +204,7 @@ def drive(
             `raises`, the failure of an item, after the results that are ready before its own.
     """
     engine = make_engine()
-    scheduler.failures = [] if raises else None
+    scheduler.output.raises = raises
     loop = MapLoop(scheduler, engine, clock)
     try:
         with make_bar() as bar:
@@ -222,17 +228,6 @@ def drive(
     loop.raise_fault()
 
 
-def _before_failure(
-    ready: list[Any], failures: list[BaseException]
-) -> tuple[list[Any], BaseException]:
-    """Return the results before the first failure, and that; it may be none of these results."""
-    failed = set(map(id, failures))
-    for place, result in enumerate(ready):
-        if id(result) in failed:
-            return ready[:place], result
-    return ready, failures[0]
-
-
 async def drive_async(
     scheduler: Scheduler,
     make_engine: Callable[[], Engine | AsyncEngine],
@@ -248,7 +243,7 @@ async def drive_async(
     """
     reading = _Reading(source)
     waiting = _Waiting(make_engine(), clock)
-    scheduler.failures = [] if raises else None
+    scheduler.output.raises = raises
     loop = MapLoop(scheduler, waiting.engine, clock)
     try:
         with make_bar() as bar:

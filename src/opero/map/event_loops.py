@@ -58,12 +58,22 @@ def run(make_main: Callable[[], Coroutine[Any, Any, Any]], loop: str = "auto") -
         KeyboardInterrupt: If Ctrl-C was pressed.
     """
     work = Running(make_main, loop)
+    if _runs_a_loop():
+        return _run_elsewhere(work)
+    with _sigint_cancels(work):
+        return work.complete()
+
+
+def _runs_a_loop() -> bool:
+    """Return whether this thread runs a loop.
+
+    What fails later must not have the exception that says so as its context.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with _sigint_cancels(work):
-            return work.complete()
-    return _run_elsewhere(work)
+        return False
+    return True
 
 
 class Running:

@@ -16,6 +16,7 @@ from .chunk_fill import ChunkFill
 from .gates import MapGates
 from .options import MapOptions
 from .receivers import bound_to, by_position, check_method, missing_receiver
+from .result import FailedItem, MapResult
 from .scheduler import Scheduler
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class _Forms:
 
     __slots__ = ()
 
-    def __call__(self, /, *items: Any, **shared: Any) -> list[Any]:
+    def __call__(self, /, *items: Any, **shared: Any) -> MapResult[Any]:
         """Map over the items; see `Map.function`."""
         mapping, given = _resolved(self, "", items)
         return mapping.function(given, **shared)
@@ -53,7 +54,7 @@ class _Forms:
         mapping, given = _resolved(self, ".stream", items)
         return mapping.stream(given, **shared)
 
-    def amap(self, /, *items: Any, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+    def amap(self, /, *items: Any, **shared: Any) -> Coroutine[Any, Any, MapResult[Any]]:
         """Map over the items from a coroutine; see `Map.amap`."""
         mapping, given = _resolved(self, ".amap", items)
         return mapping.amap(given, **shared)
@@ -169,7 +170,7 @@ class Map:
         """Let the instance count by identity, and have a cache of its own."""
         self.call.become_method()
 
-    def function(self, items: Iterable[Any], /, **shared: Any) -> list[Any]:
+    def function(self, items: Iterable[Any], /, **shared: Any) -> MapResult[Any]:
         """Map over `items`.
 
         Args:
@@ -185,18 +186,21 @@ class Map:
             BaseException: What iterating over `items` raises; and what an item fails with, if
                 `on_error="raise"`.
         """
+        scheduler = self._scheduler(items, shared, 0)
+        source = self._iterator(items)
+        scheduler.output.failures = []
+        results: MapResult[Any]
         if self.plan.mode == "async":
-            scheduler = self._scheduler(items, shared, 0)
-            iterator = self._iterator(items)
-            results: list[Any] = event_loops.run(
-                lambda: _gather(self._drive_async(scheduler, iterator, shared)), self.plan.loop
+            results = event_loops.run(
+                lambda: _gather(scheduler, self._drive_async(scheduler, source, shared)),
+                self.plan.loop,
             )
             return results
-        results = []
-        with closing(self._parts(items, shared, 0)) as parts:
+        results = MapResult()
+        with closing(self._parts(scheduler, source, shared)) as parts:
             for part in parts:
                 results += part
-        return results
+        return _concluded(results, scheduler)
 
     def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
         """Map over `items` lazily: results come as they are ready, and input is read as they go.
@@ -208,16 +212,19 @@ class Map:
         Returns:
             An iterator over the results. Closing it ends the map.
         """
-        return _each(self._parts(items, shared, _AHEAD))
+        scheduler = self._scheduler(items, shared, _AHEAD)
+        return _each(scheduler, self._parts(scheduler, self._iterator(items), shared))
 
-    def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, list[Any]]:
+    def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, MapResult[Any]]:
         """Map over `items` from a coroutine.
 
         Args:
             items: An iterable, or an asynchronous one.
             **shared: Keyword arguments of every call.
         """
-        return _gather(self._aparts(items, shared, 0))
+        scheduler = self._scheduler(items, shared, 0)
+        scheduler.output.failures = []
+        return _gather(scheduler, self._aparts(scheduler, items, shared))
 
     def astream(self, items: Any, /, **shared: Any) -> AsyncGenerator[Any, None]:
         """Map over `items` lazily from a coroutine, by `async for`.
@@ -226,7 +233,8 @@ class Map:
             items: An iterable, or an asynchronous one.
             **shared: Keyword arguments of every call.
         """
-        return _flatten(self._aparts(items, shared, _AHEAD))
+        scheduler = self._scheduler(items, shared, _AHEAD)
+        return _flatten(scheduler, self._aparts(scheduler, items, shared))
 
     # --- the cache and the figures are those of the function of one item ------------------------
 
@@ -249,11 +257,9 @@ class Map:
     # --- one map --------------------------------------------------------------------------------
 
     def _parts(
-        self, items: Any, shared: dict[str, Any], ahead: int
+        self, scheduler: Scheduler, source: Iterator[Any], shared: dict[str, Any]
     ) -> Generator[list[Any], None, None]:
         """Begin a map; its results come some at a time."""
-        scheduler = self._scheduler(items, shared, ahead)
-        source = self._iterator(items)
         if self.plan.mode == "async":
             return event_loops.iterate(
                 lambda: self._drive_async(scheduler, source, shared), self.plan.loop
@@ -268,10 +274,9 @@ class Map:
         )
 
     def _aparts(
-        self, items: Any, shared: dict[str, Any], ahead: int
+        self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         """Begin a map in a coroutine."""
-        scheduler = self._scheduler(items, shared, ahead)
         source = items if hasattr(items, "__aiter__") else self._iterator(items)
         return self._drive_async(scheduler, source, shared)
 
@@ -329,8 +334,18 @@ class Map:
         gates: MapGates | None = None
         if call.queues:
             gates = MapGates(call.queues, 0 if plan.total else workers, call.clock)
-        window = ahead * workers
-        return Scheduler(call, shared, sizer, window, plan.ordered, gates, width, self.leading)
+        return Scheduler(
+            call,
+            shared,
+            sizer,
+            ahead * workers,
+            plan.ordered,
+            gates,
+            width,
+            self.leading,
+            pairs=plan.with_items,
+            max_errors=plan.max_errors,
+        )
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
@@ -413,26 +428,52 @@ def _length(items: Any) -> int:
         return -1
 
 
-def _each(parts: Generator[list[Any], None, None]) -> Generator[Any, None, None]:
+def _concluded(results: MapResult[Any], scheduler: Scheduler) -> MapResult[Any]:
+    """Return the results of a map that is over, with what has become of the batch."""
+    output = scheduler.output
+    failures = output.failures or []
+    failures.sort(key=_index)
+    results.failures = failures
+    results.complete = not (output.not_run or scheduler.unread)
+    results.attempts = scheduler.attempts
+    results.retried = scheduler.retried
+    results.seconds = scheduler.elapsed / 1e9
+    results.function = output.name
+    return results
+
+
+def _index(failure: FailedItem) -> int:
+    return failure.index
+
+
+def _each(
+    scheduler: Scheduler, parts: Generator[list[Any], None, None]
+) -> Generator[Any, None, None]:
     """Yield results one by one, and let go of each."""
     with closing(parts):
         for part in parts:
             part.reverse()
             while part:
                 yield part.pop()
+    if scheduler.unread:
+        raise scheduler.rest()
 
 
-async def _gather(parts: AsyncGenerator[list[Any], None]) -> list[Any]:
-    results: list[Any] = []
+async def _gather(scheduler: Scheduler, parts: AsyncGenerator[list[Any], None]) -> MapResult[Any]:
+    results: MapResult[Any] = MapResult()
     async with aclosing(parts):
         async for part in parts:
             results += part
-    return results
+    return _concluded(results, scheduler)
 
 
-async def _flatten(parts: AsyncGenerator[list[Any], None]) -> AsyncGenerator[Any, None]:
+async def _flatten(
+    scheduler: Scheduler, parts: AsyncGenerator[list[Any], None]
+) -> AsyncGenerator[Any, None]:
     async with aclosing(parts):
         async for part in parts:
             part.reverse()
             while part:
                 yield part.pop()
+    if scheduler.unread:
+        raise scheduler.rest()

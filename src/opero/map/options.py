@@ -39,6 +39,8 @@ class MapOptions:
         executor: What runs the attempts instead of opero's own workers; None without.
         raises: Whether the first item that fails for good ends the map.
         loop: Which event loop: one of `LOOPS`.
+        with_items: Whether results come behind their items.
+        max_errors: How many failures, or which share of them, ends the map; None for no bound.
     """
 
     mode: str
@@ -52,6 +54,8 @@ class MapOptions:
     executor: Executor | None
     raises: bool
     loop: str
+    with_items: bool
+    max_errors: float | None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
@@ -116,6 +120,8 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         executor=executor,
         raises=reading.check("on_error") == "raise",
         loop=_checked_loop(reading, mode),
+        with_items=reading.check("with_items"),
+        max_errors=_checked_max_errors(reading),
     )
 
 
@@ -210,6 +216,16 @@ def _checked_start_method(reading: Reading, mode: str, executor: Executor | None
             f"start_method={method!r}: only mode='process' and mode='async_process' start processes"
         )
     return method
+
+
+def _checked_max_errors(reading: Reading) -> float | None:
+    most: float | None = reading.check("max_errors")
+    if most is not None and reading.check("on_error") == "raise":
+        raise ValueError(
+            f"max_errors={most!r} beside on_error='raise', which ends the map with the first item "
+            f"that fails: leave one of them out"
+        )
+    return most
 
 
 def _checked_loop(reading: Reading, mode: str) -> str:

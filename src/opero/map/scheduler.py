@@ -24,12 +24,14 @@ from typing import Any, cast
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
 from opero.core.outcomes import judge, misfits, pause_after, too_late
-from opero.exceptions import AttemptTimeout
+from opero.exceptions import AttemptTimeout, NotRun
+from opero.logs import warn
 from opero.once_only import error_of, is_once_only
 from opero.tracebacks import without_top
 
 from .gates import MapGates
 from .invocation import Invocation
+from .output import NOTHING, Output, Span
 from .sharing import SharedRun, SharedRuns
 
 TYPE_CHECKING = False
@@ -39,28 +41,10 @@ if TYPE_CHECKING:
     from opero.core.store import MemoryStore
     from opero.stores.stored_cache import StoredCache
 
-NOTHING: Any = object()
-"""Stands in a list of results where there is none."""
-
 _STRIDE = 1024
 _LOOKED_UP = 32
-
-
-class Span:
-    """Neighbouring items, from their arrival until their results are handed on.
-
-    Attributes:
-        values: The items.
-        results: What came of each, `NOTHING` where that is not known; None before any is.
-        missing: How many results are not known.
-    """
-
-    __slots__ = ("missing", "results", "values")
-
-    def __init__(self, values: list[Any]) -> None:
-        self.values: list[Any] = values
-        self.results: list[Any] | None = None
-        self.missing: int = len(values)
+_ENOUGH = 20
+"""How many items have to be done before a share of them is taken for one."""
 
 
 class Trial:
@@ -125,18 +109,18 @@ class Scheduler:
         sizer: Says how many items to hand out at once, and is told how long they took.
         window: How many items may have been read and not handed on, if four chunks for each worker
             are not more; 0 for no bound.
-        ordered: Whether results are handed on in the order of the input.
+        output: Where the results go.
         gates: What items pass before they are handed out; None without.
         leading: What the calls get before the item: the instance of a method, or its class.
         alike: Whether what one slot does not get, no other gets.
         width: How many items of a job begin at once.
         read: How many items have been fed.
-        settled: How many have their final result.
-        handed: How many results have been collected.
-        failed: How many final results are failures.
+        attempts: How many attempts were made.
         retried: How many attempts were made because another failed.
-        failures: The final failures; kept only if the driver wants to know them.
         closed: Whether the input has ended.
+        stopped: Whether too many items have failed, so that nothing more is handed out.
+        unread: Whether that has cut the input off.
+        elapsed: How long the map took, in nanoseconds, once it is over.
     """
 
     def __init__(
@@ -149,23 +133,27 @@ class Scheduler:
         gates: MapGates | None = None,
         width: int = 1,
         leading: tuple[Any, ...] = (),
+        pairs: bool = False,
+        max_errors: float | None = None,
     ) -> None:
         self.call = call
         self.shared = shared
         self.sizer = sizer
         self.window = window
-        self.ordered = ordered
+        self.output: Output = Output(call.name, ordered, pairs)
         self.gates = gates
         self.leading = leading
         self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
-        self.settled: int = 0
-        self.handed: int = 0
-        self.failed: int = 0
+        self.attempts: int = 0
         self.retried: int = 0
-        self.failures: list[BaseException] | None = None
         self.closed: bool = False
+        self.stopped: bool = False
+        self.unread: bool = False
+        self.elapsed: int = 0
+        self._max_errors = max_errors
+        self._finite: bool = sizer.left >= 0
         self._stored = call.stored_cache is not None
         cached = self._stored or call.store is not None
         self._careful = cached or call.fallback is not None
@@ -185,8 +173,6 @@ class Scheduler:
         # how many items to look up at once: more and more while all are known already, and always
         # some where looking takes a way to another process
         self._least = self._stride = _LOOKED_UP if self._stored else 1
-        self._order: deque[Span] = deque()
-        self._ready: list[Any] = []
         self._permits: dict[int, int] = {}
         self._refused: dict[int, int] = {}
 
@@ -196,11 +182,11 @@ class Scheduler:
         """Return how many more items to feed now; 0 while there is work queued, or no room."""
         if self.closed or self._queue:
             return 0
-        size = max(self._chunk(), self._stride)
+        size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
         if not self.window:
             return size
         window = max(self.window, 4 * self.sizer.workers * size)
-        room: int = window - (self.read - self.handed)
+        room: int = window - (self.read - self.output.handed)
         return max(0, min(size, room))
 
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -225,12 +211,16 @@ class Scheduler:
         """
         if not values:
             return
-        span = Span(values)
+        span = Span(values, self.read)
         self.read += len(values)
         self.sizer.fed(len(values))
+        self.output.expect(span)
+        if self.stopped:
+            span.results = [NOTHING] * len(values)
+            for offset in range(len(values)):
+                self._leave_out(span, offset)
+            return
         self.call.add("calls", len(values))
-        if self.ordered:
-            self._order.append(span)
         if not self._careful:
             self._queue.append(Job(span, range(len(values)), values, None))
             return
@@ -281,9 +271,8 @@ class Scheduler:
         if self._runs is not None:
             self._runs.close()
         self._withdraw()
-        for held in (self._queue, self._heap, self._order, self._ready, self._leaders):
+        for held in (self._queue, self._heap, self._leaders, self.output):
             held.clear()
-        self.failures = None
 
     def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
         """Tell whether an item has to run; one without a key or fallback values fails alone."""
@@ -349,6 +338,8 @@ class Scheduler:
             now: The time in nanoseconds.
         """
         self._permits.pop(slot, None)
+        if self._max_errors is not None and self._has_stopped():
+            return None
         job = None
         while job is None:
             due = bool(self._heap) and self._heap[0][0] <= now
@@ -384,6 +375,7 @@ class Scheduler:
         elif call.timeout:
             job.deadline = now + call.timeout
         call.add("attempts", len(job.values))
+        self.attempts += len(job.values)
         return job
 
     def _take_out(self, due: bool) -> None:
@@ -467,7 +459,9 @@ class Scheduler:
             self._leave_gates(job, failed if known else WITHDRAWN if at is None else error)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
-        self.call.add("attempts", first - len(job.values))  # these have not begun
+        unbegun = len(job.values) - first
+        self.call.add("attempts", -unbegun)
+        self.attempts -= unbegun
         self._take_in(_part(job, range(known)), results, failures)
         if at is not None:
             self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
@@ -505,11 +499,7 @@ class Scheduler:
     ) -> None:
         span = job.span
         if span.results is None and len(job.values) == len(span.values) and not failures:
-            span.results = results  # the way of nearly all items
-            span.missing = 0
-            self.settled += len(results)
-            if not self.ordered:
-                self._ready += results
+            self.output.take(span, results)  # the way of nearly all items
             return
         if span.results is None:
             span.results = [NOTHING] * len(span.values)
@@ -582,7 +572,11 @@ class Scheduler:
                 outcome, failed = run.stale.value, False
         if run is not None and not failed and is_once_only(outcome):
             outcome, failed = error_of(self.call.name, outcome), True
-        self._place(span, offset, outcome, failed)
+        equal = 0 if run is None else len(run.followers)
+        if failed:
+            self.output.fail(span, offset, outcome, equal)
+        else:
+            self.output.place(span, offset, outcome)
         if run is None:
             return
         assert self._runs is not None
@@ -590,40 +584,86 @@ class Scheduler:
             self._runs.store(run, outcome)
         self._runs.end(run)
         for other, place in run.followers:
-            self._place(other, place, outcome, failed)
+            if failed:
+                self.output.fail(other, place, outcome, None)
+            else:
+                self.output.place(other, place, outcome)
 
-    def _place(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
-        assert span.results is not None
-        assert span.results[offset] is NOTHING
-        span.results[offset] = outcome
-        span.missing -= 1
-        self.settled += 1
-        if failed:
-            self.failed += 1
-            if self.failures is not None:
-                self.failures.append(outcome)
-        if not self.ordered:
-            self._ready.append(outcome)
+    # --- too many failures ------------------------------------------------------------------------
+
+    def _has_stopped(self) -> bool:
+        """Return whether nothing more is handed out; the items that wait are left out then."""
+        if not self.stopped:
+            nothing_waits = self.closed and not (self._queue or self._heap)
+            if nothing_waits or not self._has_too_many():
+                return False
+            self.stopped = True
+            failed = self.output.failed
+            warn("%s: %d items have failed, which ends the map", self.call.name, failed)
+            if not (self.closed or self._finite):
+                self.closed = self.unread = True  # it may be endless
+        while self._queue or self._heap:
+            job = self._queue.popleft() if self._queue else heappop(self._heap)[2]
+            for offset in job.offsets:
+                self._leave_out(job.span, offset, job.trial)
+        self._withdraw()
+        return True
+
+    def _has_too_many(self) -> bool:
+        """Return whether as many items have failed as `max_errors` says."""
+        most, done, failed = self._max_errors, self.output.settled, self.output.failed
+        assert most is not None
+        if isinstance(most, int):
+            return failed >= most
+        return done >= _ENOUGH and failed > 0 and failed >= most * done
+
+    def _leave_out(self, span: Span, offset: int, trial: Trial | None = None) -> None:
+        """Let an item stand as one that did not run, or was not tried again."""
+        run = self._leaders.pop((id(span), offset), None)
+        followers = [] if run is None else run.followers
+        if run is not None:
+            assert self._runs is not None
+            self._runs.end(run)
+        for each, place in [(span, offset), *followers]:
+            self.output.leave_out(each, place, self._not_run(each.first + place, trial))
+
+    def _not_run(self, index: int, trial: Trial | None = None) -> NotRun:
+        """Make what stands for an item that did not run."""
+        what = "did not run" if trial is None else "was not tried again"
+        error = NotRun(
+            f"{self.call.name}: item {index} {what}, as {self.output.failed} items have failed "
+            f"(max_errors={self._max_errors})"
+        )
+        if trial is not None:
+            error.__cause__ = trial.attempts.errors[-1]
+        return error
+
+    def rest(self) -> NotRun:
+        """Return what stands for the input that was cut off."""
+        error = self._not_run(self.read)
+        error.index = self.read
+        return error
 
     # --- results ----------------------------------------------------------------------------------
 
     def collect(self) -> list[Any]:
         """Return the results that can be handed on now; each is returned once."""
-        if self.ordered:
-            ready: list[Any] = []
-            while self._order and self._order[0].missing == 0:
-                done = self._order.popleft()
-                assert done.results is not None
-                ready += done.results
-        else:
-            ready, self._ready = self._ready, []
-        self.handed += len(ready)
-        return ready
+        return self.output.collect()
+
+    @property
+    def settled(self) -> int:
+        """How many items have their final result."""
+        return self.output.settled
+
+    @property
+    def handed(self) -> int:
+        """How many results have been collected."""
+        return self.output.handed
 
     @property
     def over(self) -> bool:
         """Whether the input has ended and every item has its final result."""
-        return self.closed and self.settled == self.read
+        return self.closed and self.output.settled == self.read
 
 
 def _part(job: Job, places: Any) -> Job:

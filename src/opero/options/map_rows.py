@@ -40,6 +40,19 @@ def _progress(name: str, value: Any) -> Any:
     return value if isinstance(value, bool) else checks.function(name, value, allowed)
 
 
+def _max_errors(name: str, value: Any) -> float:
+    allowed = "a whole number from 1 on, or a share between 0.0 and 1.0"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        checks.wrong(name, value, allowed, TypeError)
+    if isinstance(value, float):
+        if not 0.0 < value <= 1.0:
+            checks.wrong(name, value, allowed)
+        return float(value)
+    if value < 1:
+        checks.wrong(name, value, allowed, hint="1 ends the map with the first item that fails")
+    return int(value)
+
+
 def _start_method(name: str, value: Any) -> str:
     import multiprocessing
 
@@ -159,6 +172,25 @@ MAP_ROWS: tuple[Option, ...] = (
         "that fails for good.",
         _MAP,
         also=("return_exceptions", "raise_on_error", "fail_fast", "raises"),
+    ),
+    Option(
+        "with_items",
+        False,
+        "bool",
+        checks.flag,
+        "Whether each result comes behind its item, as a pair: `(item, result)`.",
+        _MAP,
+        also=("return_items", "with_input", "pairs"),
+    ),
+    Option(
+        "max_errors",
+        None,
+        "float | None",
+        partial(optional, _max_errors),
+        "The number of items whose failure ends the map; or, as a float, the share of the items "
+        "that are done, once there are 20. What runs ends then, and the rest stands as `NotRun`.",
+        _MAP,
+        also=("maxfail", "max_failures", "error_limit", "max_errors_ratio"),
     ),
     Option(
         "loop",

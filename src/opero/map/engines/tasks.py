@@ -34,8 +34,10 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.logs import warn
+from opero.map.finished_frames import without_locals
 from opero.map.invocation import Invocation
-from opero.map.scheduler import NOTHING, Job
+from opero.map.output import NOTHING
+from opero.map.scheduler import Job
 from opero.real_time import perf_counter, perf_counter_ns
 from opero.runners import loop_time
 from opero.tracebacks import without_top
@@ -253,7 +255,7 @@ class TaskEngine:
                 except BaseException as error:
                     if closed:
                         raise
-                    work.failures.append((place, without_top(error)))
+                    work.failures.append((place, without_locals(without_top(error))))
                     if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
                         work.place += 1
                         raise

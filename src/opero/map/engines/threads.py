@@ -9,8 +9,10 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from opero.map.finished_frames import without_locals
 from opero.map.interrupts import ctrl_c_later
-from opero.map.scheduler import NOTHING, Job
+from opero.map.output import NOTHING
+from opero.map.scheduler import Job
 from opero.real_time import perf_counter_ns
 from opero.tracebacks import without_top
 
@@ -32,13 +34,16 @@ def attempt(function: Any, values: list[Any]) -> tuple[list[Any], list[tuple[int
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     append = results.append
-    for value in values:
-        try:
-            append(function(value))
-        except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
-            failures.append((len(results), without_top(error)))
-            append(NOTHING)
-    return results, failures
+    try:
+        for value in values:
+            try:
+                append(function(value))
+            except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
+                failures.append((len(results), without_locals(without_top(error))))
+                append(NOTHING)
+        return results, failures
+    finally:  # the frames of a failure keep this one
+        function = values = value = results = failures = append = None  # type: ignore[assignment]
 
 
 class ThreadEngine:
@@ -121,4 +126,5 @@ class ThreadEngine:
             function = self._function if own is None else own.of(self._plain)
             results, failures = attempt(function, job.values)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
-            given = job = results = failures = None  # type: ignore[assignment]  # for the next wait
+            # for the next wait, and for as long as the frames of a failure keep this one
+            given = job = own = function = results = failures = None  # type: ignore[assignment]

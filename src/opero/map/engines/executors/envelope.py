@@ -9,7 +9,7 @@ from typing import Any
 
 from opero.map.engines.threads import attempt
 from opero.map.invocation import Invocation, arrived, travelling
-from opero.map.scheduler import NOTHING
+from opero.map.output import NOTHING
 from opero.map.serialization.errors import pack_error, unpack_error
 from opero.map.serialization.function_payload import FunctionPayload, load
 from opero.map.serialization.pickles import Packed, pack_all, unpack_all

@@ -24,7 +24,8 @@ from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
 from opero.map.invocation import travelling
-from opero.map.scheduler import NOTHING, Job
+from opero.map.output import NOTHING
+from opero.map.scheduler import Job
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import whereabouts

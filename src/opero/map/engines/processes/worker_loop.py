@@ -14,7 +14,7 @@ from opero.map.engines.task_slots import Work
 from opero.map.engines.tasks import TaskEngine
 from opero.map.event_loops import close_loop, new_loop
 from opero.map.invocation import Invocation
-from opero.map.scheduler import NOTHING
+from opero.map.output import NOTHING
 
 _own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
 """The loop of this worker process, and which one it was to be; and the process that made it, as a

@@ -1,0 +1,149 @@
+"""The results of a map on their way out: ordered or not, with their items or not, and counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from opero.exceptions import NotRun
+
+from .item_notes import note_item
+from .result import FailedItem
+
+NOTHING: Any = object()
+"""Stands in a list of results where there is none."""
+
+
+class Span:
+    """Neighbouring items, from their arrival until their results are handed on.
+
+    Attributes:
+        values: The items.
+        first: The place of the first one in the input.
+        results: What came of each, `NOTHING` where that is not known; None before any is.
+        missing: How many results are not known.
+    """
+
+    __slots__ = ("first", "missing", "results", "values")
+
+    def __init__(self, values: list[Any], first: int = 0) -> None:
+        self.values: list[Any] = values
+        self.first: int = first
+        self.results: list[Any] | None = None
+        self.missing: int = len(values)
+
+
+class Output:
+    """What has come of the items of one map.
+
+    Attributes:
+        name: The mapped function, for the notes of failures.
+        ordered: Whether results are handed on in the order of the input.
+        pairs: Whether each result is handed on behind its item.
+        settled: How many items have their final result.
+        handed: How many results have been collected.
+        failed: How many final results are failures.
+        not_run: How many items have ended without one, as the map was ended before.
+        raises: Whether the first failure ends the map.
+        failures: The final failures; None if nobody wants to know them.
+    """
+
+    def __init__(self, name: str, ordered: bool, pairs: bool) -> None:
+        self.name: str = name
+        self.ordered: bool = ordered
+        self.pairs: bool = pairs
+        self.settled: int = 0
+        self.handed: int = 0
+        self.failed: int = 0
+        self.not_run: int = 0
+        self.raises: bool = False
+        self.failures: list[FailedItem] | None = None
+        self._order: deque[Span] = deque()
+        self._ready: list[Any] = []
+
+    def expect(self, span: Span) -> None:
+        """Take note of items whose results are to come."""
+        if self.ordered:
+            self._order.append(span)
+
+    def take(self, span: Span, results: list[Any]) -> None:
+        """Take the results of all items of a span; it is the way of nearly all items."""
+        span.results = results
+        span.missing = 0
+        self.settled += len(results)
+        if not self.ordered:
+            self._ready += zip(span.values, results, strict=True) if self.pairs else results
+
+    def place(self, span: Span, offset: int, outcome: Any) -> None:
+        """Take the result of an item."""
+        assert span.results is not None
+        assert span.results[offset] is NOTHING
+        span.results[offset] = outcome
+        span.missing -= 1
+        self.settled += 1
+        if not self.ordered:
+            self._ready.append((span.values[offset], outcome) if self.pairs else outcome)
+
+    def fail(self, span: Span, offset: int, error: BaseException, equal: int | None = 0) -> None:
+        """Take the final failure of an item.
+
+        Args:
+            span: Where the item stands.
+            offset: Its place there.
+            error: What it has failed with.
+            equal: How many equal items fail with it; None if it is one of those.
+        """
+        self.failed += 1
+        index, item = span.first + offset, span.values[offset]
+        if equal is not None:
+            note_item(error, self.name, index, item, equal)
+        if self.failures is not None or self.raises:
+            self.failures = self.failures or []
+            self.failures.append(FailedItem(index, item, error))
+        self.place(span, offset, error)
+
+    def leave_out(self, span: Span, offset: int, error: NotRun) -> None:
+        """Take it that an item does not run, or not again."""
+        error.index, error.item = span.first + offset, span.values[offset]
+        self.not_run += 1
+        self.place(span, offset, error)
+
+    def collect(self) -> list[Any]:
+        """Return the results that can be handed on now; each is returned once.
+
+        If a failure ends the map, those are the results before it.
+        """
+        if not self.ordered:
+            ready, self._ready = self._ready, []
+            if self.fatal is not None:
+                error = self.fatal.error
+                ready = [each for each in ready if (each[1] if self.pairs else each) is not error]
+            self.handed += len(ready)
+            return ready
+        ready = []
+        while self._order and self._order[0].missing == 0:
+            done = self._order.popleft()
+            assert done.results is not None
+            ready += zip(done.values, done.results, strict=True) if self.pairs else done.results
+        if self.fatal is not None:
+            del ready[max(0, self.fatal.index - self.handed) :]
+        self.handed += len(ready)
+        return ready
+
+    @property
+    def fatal(self) -> FailedItem | None:
+        """The failure that ends the map: the first one by its place; None without any."""
+        if not (self.raises and self.failures):
+            return None
+        return min(self.failures, key=_index)
+
+    def clear(self) -> None:
+        """Let go of the results that nobody has collected."""
+        self._order.clear()
+        self._ready.clear()
+        if self.raises:
+            self.failures = None  # what the map raises would hold itself
+
+
+def _index(failure: FailedItem) -> int:
+    return failure.index
