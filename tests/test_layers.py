@@ -68,6 +68,7 @@ DYNAMIC = {
     + [f"opero._compiled.{module}" for module in hotpath.MODULES],
     "opero.doctor": ["opero._compiled"],
     "opero.map.progress": [],
+    "opero.map.serialization.arrivals": [],
     "opero.map.serialization.names": [],
 }
 """The modules that import by a name at run time, and which of ours they import so."""

@@ -36,7 +36,7 @@ from opero.map.invocation import Invocation
 from opero.map.output import NOTHING, Span
 from opero.map.progress import Silent
 from opero.map.scheduler import Job, Scheduler
-from opero.map.serialization import function_payload
+from opero.map.serialization import arrivals, function_payload
 
 pytestmark = pytest.mark.once
 
@@ -307,7 +307,7 @@ def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(proces
     engine = ExecutorEngine(plain, {}, processes, 2)
     engine._payload._packed = (
         b"any name",
-        pickle.dumps((function_payload.Named(("nowhere", "f", [])), {})),
+        pickle.dumps((arrivals.code_of(function_payload.Named(("nowhere", "f", []))), {})),
     )
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)

@@ -153,9 +153,9 @@ def test_a_function_goes_by_reference_if_a_worker_can_import_it():
 
 def test_what_cannot_be_packed_for_all_is_refused_at_once_by_name():
     """The function, or the shared argument that is at fault."""
-    lock = threading.Lock()
+    lock, thread = threading.Lock(), threading.current_thread()
     with pytest.raises(TypeError, match=r"the function .*<lambda> cannot be pickled"):
-        ProcessEngine(lambda value: lock, {}, 1)
+        ProcessEngine(lambda value: thread, {}, 1)
     with pytest.raises(TypeError, match=r"the shared argument 'more' of type _thread.lock"):
         ProcessEngine(work.add, {"much": 1, "more": lock}, 1)
 

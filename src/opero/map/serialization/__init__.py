@@ -2,7 +2,9 @@
 
 names.py              functions by their names: where a worker finds one by importing it
 fingerprints.py       whether two processes have the same code of a function
-by_value.py           decorated functions by value, through cloudpickle
+by_value.py           functions and classes by value, through cloudpickle
+stand_ins.py          what pickle refuses, and what arrives in its place
+arrivals.py           where functions and classes arrive that travel by value
 function_payload.py   the function of a map and its shared arguments
 pickles.py            values in bytes
 errors.py             exceptions in bytes

@@ -1,54 +1,252 @@
 """cloudpickle, which sends by value what no worker can import, as the functions of a script.
 
-Decorated functions among them arrive decorated (see `opero.copies`).
+On top of it: functions and classes have tokens (see `arrivals`), code keeps its file and its lines,
+and `stand_ins` sends more than cloudpickle knows. Decorated functions arrive decorated (see
+`opero.copies`).
 """
 
 from __future__ import annotations
 
+import io
+import linecache
 import sys
+from collections.abc import Callable, Container
+from enum import Enum
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
+from cloudpickle import cloudpickle as cloud
 
-if sys.version_info < (3, 14):
-    dumps = cloudpickle.dumps
-else:
-    import io
-    from types import FunctionType
+from . import arrivals, stand_ins
 
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends functions and classes by value where no name leads to them.
+
+    Attributes:
+        apart: The names of modules of which functions and classes go by value, importable or not.
+        back: Whether what came from the other side goes back there by its token.
+        fresh: Whether what belongs to one process alone, as a lock, is made anew; 0 if it is
+            refused. What functions and classes refer to is always made anew.
+        files: The files of code, and whether they are there.
+    """
+
+    apart: Container[str] = frozenset({"__main__", "__mp_main__"})
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        protocol: int = 5,
+        buffer_callback: Callable[[Any], Any] | None = None,
+        *,
+        back: bool = False,
+        fresh: bool = False,
+    ) -> None:
+        """Pickle into a file.
+
+        Args:
+            file: The file.
+            protocol: The protocol.
+            buffer_callback: See `pickle.Pickler`.
+            back: See above.
+            fresh: See above.
+        """
+        super().__init__(file, protocol, buffer_callback)
+        self.back = back
+        self.fresh = int(fresh)
+        self.files: dict[str, bool] = {}
+        self._reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
+        self._namespaces: dict[int, arrivals.Namespace] = {}
+
+    def reducer_override(self, thing: Any) -> Any:
+        """Return how something is pickled; `NotImplemented` if as usual."""
+        kind = type(thing)
+        reducer = self._reducers.get(kind)
+        if reducer is None:
+            if issubclass(kind, type):
+                reducer = _class
+            elif isinstance(thing, FunctionType):
+                reducer = _function
+            elif kind is CodeType:
+                reducer = _code
+            elif kind is arrivals.Inside:
+                reducer = _inside
+            else:
+                reducer = stand_ins.reducer_of(kind) or _as_usual
+            self._reducers[kind] = reducer
+        return reducer(self, thing)
+
+    def wrap(self, thing: Any, make: Any, args: Any, settle: Any, state: Any) -> Any:
+        """Return how something travels that has a token.
+
+        Args:
+            thing: The function or class.
+            make: What makes it, without its contents.
+            args: The arguments of that.
+            settle: What gives it its contents.
+            state: The contents.
+        """
+        token = arrivals.token_of(thing)
+        if token is not None and self.back and arrivals.is_guest(token):
+            return arrivals.at_home, (token, getattr(thing, "__qualname__", "it"))
+        contents = token, settle, arrivals.Inside(1), state, arrivals.Inside(-1)
+        return arrivals.arrive, (token, make, args), contents, None, None, arrivals.settle
+
+    def _function_getnewargs(self, func: FunctionType) -> Any:
+        made, names, *more = super()._function_getnewargs(func)
+        place = func.__globals__
+        shared = self._namespaces.get(id(place))
+        if shared is None:
+            module = sys.modules.get(place.get("__name__", ""))
+            known = module is not None and getattr(module, "__dict__", None) is place
+            token = arrivals.token_of(module) if known else None
+            shared = self._namespaces[id(place)] = arrivals.Namespace(token, names)
+        return made, shared, *more
+
+
+def _as_usual(pickler: Pickler, thing: Any) -> Any:  # noqa: ARG001 - as all reducers
+    return NotImplemented
+
+
+def _inside(pickler: Pickler, mark: arrivals.Inside) -> Any:
+    pickler.fresh += mark.step
+    return int, ()
+
+
+def _function(pickler: Pickler, function: Any) -> Any:
+    """Reduce a function: by its name, or by value."""
+    if cloud.PYPY and isinstance(function.__code__, cloud.builtin_code_type):
+        return NotImplemented
+    try:
+        found = _found(pickler, function, function)
+    except Exception:
+        if sys.version_info < (3, 14) or _has_annotations(function):
+            raise
+        found = _found(pickler, function, _with_texts(function))
+    if found is NotImplemented:
+        return found
+    make, args, state = found[:3]
+    return pickler.wrap(function, make, args, arrivals.settle_function, state)
+
+
+def _found(pickler: Pickler, function: Any, described: Any) -> Any:
+    if getattr(function, "__module__", None) in pickler.apart:
+        return pickler._dynamic_function_reduce(described)
+    return pickler._function_reduce(described)
+
+
+def _class(pickler: Pickler, kind: Any) -> Any:
+    """Reduce a class: by its name, or by value."""
+    module = getattr(kind, "__module__", None)
+    if module == "_ctypes" and issubclass(kind, type):
+        import ctypes
+
+        for base in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer):
+            if type(base) is kind:  # no name leads to these
+                return type, (base,)
+    apart = module in pickler.apart
+    found = cloud._dynamic_class_reduce(kind) if apart else cloud._class_reduce(kind)
+    if found is NotImplemented or len(found) < 6:
+        return found
+    make, args, state, _, _, settle = found
+    if issubclass(kind, Enum):
+        members = {name: member.value for name, member in kind.__members__.items()}
+        args = (*args[:3], members, *args[4:])
+        contents = {name: each for name, each in state[0].items() if name not in members}
+        more = {name: vars(member) for name, member in kind.__members__.items()}
+        return pickler.wrap(kind, make, args, arrivals.settle_enum, (contents, state[1], more))
+    if type(kind).__name__ == "_TypedDictMeta":
+        return pickler.wrap(kind, make, args, settle, state)
+    names = args[3]
+    early, contents = _made_with(kind, state[0])
+    args = (*args[:2], kind.__bases__, {**names, **early}, *args[4:])
+    return pickler.wrap(kind, arrivals.skeleton, args, settle, (contents, *state[1:]))
+
+
+def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a class gets when it is made, since later is too late, and what it gets later."""
+    names = vars(kind)
+    early = {name: names[name] for name in ("__slots__", "__orig_bases__") if name in names}
+    if "_fields_" in names and type(kind).__module__ == "_ctypes":
+        early.update((name, names[name]) for name in _OF_CTYPES if name in names)
+        contents = {
+            name: each for name, each in contents.items() if type(each).__name__ != "CField"
+        }
+    return early, {name: each for name, each in contents.items() if name not in early}
+
+
+_OF_CTYPES = ("_anonymous_", "_align_", "_pack_", "_layout_", "_fields_")
+
+
+def _code(pickler: Pickler, code: CodeType) -> Any:
+    """Reduce code, with its file, and with the lines if the file cannot be read elsewhere."""
+    file = code.co_filename
+    lines: list[str] | None = None
+    by_code = False
+    if file not in pickler.files:
+        pickler.files[file] = Path(file).exists()
+    if not pickler.files[file]:
+        lines = _lines_of_code(code)
+        by_code = lines is not None
+        if not by_code and file != "<string>":
+            lines = linecache.getlines(file, vars(sys.modules["__main__"])) or None
+    made, args = cloud._code_reduce(code)
+    return arrivals.code, (made, args, file, lines, by_code)
+
+
+def _lines_of_code(code: CodeType) -> list[str] | None:
+    """Return the lines that this Python keeps of code that was typed in, or given by `-c`."""
+    find: Any = getattr(linecache, "_getlines_from_code", None)
+    return (find(code) or None) if find is not None else None
+
+
+def _has_annotations(function: Any) -> bool:
+    try:
+        _ = function.__annotations__
+    except Exception:  # noqa: BLE001 - they are expressions, and may raise anything
+        return False
+    return True
+
+
+def _with_texts(function: FunctionType) -> FunctionType:
+    """Return a function whose annotations name what is not there, with texts for annotations."""
     from annotationlib import Format, get_annotations
 
-    class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """Also sends a function whose annotations name what is not there: they become texts."""
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__,
+        function.__defaults__, function.__closure__, function.__kwdefaults__,
+    )  # fmt: skip
+    for name in ("__qualname__", "__module__", "__doc__", "__type_params__"):
+        setattr(copy, name, getattr(function, name))
+    vars(copy).update(vars(function))
+    copy.__annotations__ = get_annotations(function, format=Format.STRING)
+    return copy
 
-        def reducer_override(self, thing: Any) -> Any:
-            try:
-                return super().reducer_override(thing)
-            except Exception:
-                if not isinstance(thing, FunctionType) or _has_annotations(thing):
-                    raise
-            return super().reducer_override(_with_texts(thing))
 
-    def _has_annotations(function: FunctionType) -> bool:
-        try:
-            _ = function.__annotations__
-        except Exception:  # noqa: BLE001 - they are expressions, and may raise anything
-            return False
-        return True
+def dumps(
+    thing: Any,
+    protocol: int = 5,
+    buffer_callback: Callable[[Any], Any] | None = None,
+    *,
+    back: bool = False,
+    fresh: bool = False,
+) -> bytes:
+    """Pickle something, functions and classes of `__main__` and the like by value.
 
-    def _with_texts(function: FunctionType) -> FunctionType:
-        copy = FunctionType(
-            function.__code__, function.__globals__, function.__name__,
-            function.__defaults__, function.__closure__, function.__kwdefaults__,
-        )  # fmt: skip
-        for name in ("__qualname__", "__module__", "__doc__", "__type_params__"):
-            setattr(copy, name, getattr(function, name))
-        vars(copy).update(vars(function))
-        copy.__annotations__ = get_annotations(function, format=Format.STRING)
-        return copy
+    Args:
+        thing: The value.
+        protocol: The protocol.
+        buffer_callback: See `pickle.Pickler`.
+        back: Whether it goes back to the process that has sent the functions and classes.
+        fresh: Whether locks and the like are made anew; if not, they are refused.
 
-    def dumps(thing: Any, protocol: int, buffer_callback: Any = None) -> bytes:
-        """Pickle something, functions of `__main__` and the like by value."""
-        with io.BytesIO() as file:
-            _Pickler(file, protocol, buffer_callback).dump(thing)
-            return file.getvalue()
+    Raises:
+        Exception: Whatever cannot be pickled raises.
+    """
+    with io.BytesIO() as file:
+        pickler = Pickler(file, protocol, buffer_callback, back=back, fresh=fresh)
+        pickler.dump(thing)
+        pickler.clear_memo()
+        return file.getvalue()

@@ -34,7 +34,7 @@ def pack_error(error: BaseException) -> bytes:
     if packed[0] != "lost":
         try:
             body = pickle.dumps((packed, text, asked), 5)
-            if b"__main__" not in body:
+            if b"_main__" not in body:
                 return body
         except Exception:  # noqa: BLE001 - it may work when done as below
             pass
@@ -48,7 +48,7 @@ def _pack_by_value(error: BaseException, text: str, asked: float | None) -> byte
     for kind in ("whole", "parts"):
         try:
             payload = error if kind == "whole" else (type(error), error.args, _extras(error))
-            body: bytes = by_value.dumps(((kind, payload), text, asked), 5)
+            body = by_value.dumps(((kind, payload), text, asked), back=True)
             (copy,) = _unpack([pickle.loads(body)[0]])
             if type(copy) is type(error) and copy.args == error.args:
                 return body

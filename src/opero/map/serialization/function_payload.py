@@ -16,6 +16,7 @@ from typing import Any
 
 from opero.locks import Lock
 
+from . import arrivals
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
 from .receivers import check_receiver
@@ -76,7 +77,7 @@ class FunctionPayload:
     def _pickled(self) -> bytes:
         """Return the pickle of the function and the shared arguments."""
         try:
-            return dumps((carrier(self.plain), self._shared))
+            return dumps((arrivals.code_of(carrier(self.plain)), self._shared))
         except Exception:
             if isinstance(self.plain, MethodType):
                 check_receiver(self.plain.__self__)
@@ -88,7 +89,7 @@ class FunctionPayload:
             raise self._error
 
 
-_loaded: OrderedDict[bytes, tuple[Any, Any]] = OrderedDict()
+_loaded: OrderedDict[bytes, tuple[arrivals.World, tuple[Any, Any]]] = OrderedDict()
 _loading = Lock()
 
 
@@ -106,13 +107,16 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
         if name not in _loaded:
             if data is None:
                 return None
-            carried, shared = pickle.loads(data)
+            world = arrivals.enter()
+            (_, carried, _), shared = pickle.loads(data)
             function = carried.unpack()
-            _loaded[name] = function, partial(function, **shared) if shared else function
+            _loaded[name] = world, (function, partial(function, **shared) if shared else function)
             while len(_loaded) > KEPT:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(name)
-        return _loaded[name]
+        world, functions = _loaded[name]
+        arrivals.enter(world)
+        return functions
 
 
 class Named:

@@ -22,12 +22,13 @@ _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
 """Types whose values always survive a pickle, so that many of them can share one."""
 
 
-def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
-    """Pickle anything; what only this program's main module knows travels by its source.
+def dumps(thing: Any, aside: list[Any] | None = None, back: bool = False) -> bytes:
+    """Pickle anything; what only this program's main module knows travels by value.
 
     Args:
         thing: The value.
         aside: Gets the large buffers, which are then not in the pickle.
+        back: Whether it goes back to the process that has sent the functions and classes.
 
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
@@ -35,7 +36,7 @@ def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
     keep = None if aside is None else partial(_put_aside, aside)
     try:
         body = pickle.dumps(thing, 5, buffer_callback=keep)
-        if b"__main__" not in body:
+        if b"_main__" not in body:
             return body
     except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
         pass
@@ -43,7 +44,7 @@ def dumps(thing: Any, aside: list[Any] | None = None) -> bytes:
 
     if aside is not None:
         aside.clear()
-    return bytes(by_value.dumps(thing, 5, buffer_callback=keep))
+    return by_value.dumps(thing, buffer_callback=keep, back=back)
 
 
 def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
@@ -55,14 +56,18 @@ def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
     return False
 
 
-def pack(thing: Any) -> list[Any]:
+def pack(thing: Any, back: bool = False) -> list[Any]:
     """Put a value into a pickle and the large buffers that it refers to.
+
+    Args:
+        thing: The value.
+        back: Whether it goes back to the process that has sent the functions and classes.
 
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
     buffers: list[Any] = []
-    return [dumps(thing, buffers), *buffers]
+    return [dumps(thing, buffers, back), *buffers]
 
 
 def unpack(parts: list[Any]) -> Any:
@@ -70,12 +75,15 @@ def unpack(parts: list[Any]) -> Any:
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
-def pack_each(values: list[Any], what: str) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+def pack_each(
+    values: list[Any], what: str, back: bool = False
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Pack values one by one.
 
     Args:
         values: The values.
         what: What each is called in an error message.
+        back: Whether they go back to the process that has sent the functions and classes.
 
     Returns:
         The parts of each, None where it cannot be pickled; and the errors of those, by place.
@@ -84,7 +92,7 @@ def pack_each(values: list[Any], what: str) -> tuple[list[Any], list[tuple[int, 
     failures: list[tuple[int, BaseException]] = []
     for place, value in enumerate(values):
         try:
-            packed.append([bytes(part) for part in pack(value)])
+            packed.append([bytes(part) for part in pack(value, back)])
         except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
             packed.append(None)
             failures.append((place, unpicklable(what, value, error)))
@@ -98,12 +106,13 @@ def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
     return TypeError(f"{what} of type {name} cannot be pickled: {describe(error)}")
 
 
-def pack_all(values: list[Any], what: str) -> Packed:
+def pack_all(values: list[Any], what: str, back: bool = False) -> Packed:
     """Pickle values.
 
     Args:
         values: The values.
         what: What each is called where it has to be said why it cannot travel.
+        back: Whether they go back to the process that has sent the functions and classes.
     """
     if _PLAIN.issuperset(map(type, values)):
         return pickle.dumps(values, pickle.HIGHEST_PROTOCOL), []
@@ -111,7 +120,7 @@ def pack_all(values: list[Any], what: str) -> Packed:
     lost: list[tuple[int, str]] = []
     for place, value in enumerate(values):
         try:
-            pickles.append(dumps(value))
+            pickles.append(dumps(value, back=back))
         except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
             pickles.append(b"")
             lost.append((place, str(unpicklable(what, value, error))))

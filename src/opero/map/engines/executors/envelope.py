@@ -138,7 +138,7 @@ class Reply:
             results = results.copy()
             for place, _ in failures:
                 results[place] = None
-        return PackedReply, (pack_all(results, "the result"), failures, self._elapsed)
+        return PackedReply, (pack_all(results, "the result", back=True), failures, self._elapsed)
 
 
 class PackedReply:

@@ -461,7 +461,7 @@ def _pack_function(function: Any) -> bytes:
     from opero.map.serialization import by_value
 
     try:
-        body: bytes = by_value.dumps(function, 5)
+        body = by_value.dumps(function, fresh=True)
     except Exception as error:
         name = getattr(function, "__qualname__", None) or repr(function)
         raise TypeError(f"the function {name} cannot be pickled: {describe(error)}") from error

@@ -7,6 +7,7 @@ So a result may be pickled while the next attempt runs: what that changes in it,
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import pickle
@@ -26,6 +27,7 @@ from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map import std_streams
 from opero.map.invocation import Invocation, arrived
+from opero.map.serialization import arrivals
 from opero.map.serialization.errors import pack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import found_at
@@ -105,6 +107,7 @@ class Session:
         self._map: dict[str, Any] | None = None
         self._function: Any = None
         self._shared: dict[str, Any] = {}
+        self._context = contextvars.copy_context()  # what a map sets, ends with it
 
     # --- the main thread ------------------------------------------------------------------------
 
@@ -132,14 +135,15 @@ class Session:
             self._map = dict(control[1])
             self._map["shared"] = parts
             self._function = None
+            self._context = contextvars.copy_context()
             self._ring.send(b"!")
         elif kind == "job":
             self.cells[0] = READING
-            self._do(control[1], control[2], control[3], parts)
+            self._context.run(self._do, control[1], control[2], control[3], parts)
         elif kind == "again":
             assert self.run is not None
             results = self.run.results[control[1] :]
-            packed, failures = pack_each(results, "the result")
+            packed, failures = pack_each(results, "the result", back=True)
             failures += [
                 (place - control[1], error)
                 for place, error in self.run.failures
@@ -215,6 +219,7 @@ class Session:
         assert self._map is not None
         seen = self._map
         take_on(seen["surroundings"])
+        arrivals.enter()
         found: Any
         if seen["name"] is not None:
             found = found_at(seen["name"])
@@ -252,7 +257,7 @@ class Session:
         found = dict(zip(places, results, strict=True))
         everything = [None if place in failed else found.get(place) for place in range(count)]
         if run.careful:
-            packed, more = pack_each(everything, "the result")
+            packed, more = pack_each(everything, "the result", back=True)
             run.failures += more
             everything = packed
         run.results.extend(everything)
@@ -268,11 +273,11 @@ class Session:
         ]
         payload = results, _packed(failures)
         try:
-            parts = pack(payload)
+            parts = pack(payload, back=True)
         except Exception:
             if control[0] == "part":
                 raise
-            packed, more = pack_each(results, "the result")
+            packed, more = pack_each(results, "the result", back=True)
             parts = pack((packed, _packed(failures + more)))
             control = (control[0], True, *control[2:])
         run.sent = known
@@ -401,7 +406,7 @@ def _carefully(
             if parts is not None:
                 value = _unpacked(parts)
                 result = function(value)
-                packed, failures = pack_each([result], "the result")
+                packed, failures = pack_each([result], "the result", back=True)
                 packed = packed[0]
                 run.failures += [(place, error) for _, error in failures]
         except BaseException as error:  # noqa: BLE001 - it is the outcome of this item

@@ -1,0 +1,316 @@
+"""Where functions and classes that travel by value arrive.
+
+A worker has no part in the script that it works for. What it gets of it makes up a `World`: one
+namespace for each of the script's modules, and each function and each class once, however many
+pickles they come in. So they share their globals, as in the script, and keep what they set there
+until the map ends.
+
+Each has a token that both sides know. On the way back the token is enough: the caller finds its own
+function or class behind it, with all that it is now.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import linecache
+import os
+import sys
+import threading
+import types
+import weakref
+from importlib import import_module
+from typing import Any
+
+from opero.locks import Lock
+
+
+class World:
+    """What has come by value for one map.
+
+    Attributes:
+        namespaces: The globals of functions, by the token of their module; None to share none.
+        things: Functions and classes, by their tokens.
+        bare: The tokens of those that have been made, and have not got their contents yet.
+        values: The context variables that have come with a value, and that value.
+    """
+
+    def __init__(self, namespaces: dict[str, dict[str, Any]] | None = None) -> None:
+        self.namespaces = namespaces
+        self.things: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self.bare: set[str | None] = set()
+        self.values: dict[contextvars.ContextVar[Any], Any] = {}
+        self._before: list[contextvars.Token[Any]] = []
+
+    def set(self, variable: contextvars.ContextVar[Any], value: Any) -> None:
+        """Give a context variable its value, as long as this world is the present one."""
+        self.values[variable] = value
+        self._before.append(variable.set(value))
+
+    def begin(self) -> None:
+        """Give the context variables their values."""
+        self._before = [variable.set(value) for variable, value in self.values.items()]
+
+    def end(self) -> None:
+        """Take these values back."""
+        while self._before:
+            token = self._before.pop()
+            try:
+                token.var.reset(token)
+            except ValueError:
+                pass  # it was set in another context, which is gone
+
+
+class _Current(threading.local):
+    """The world in which a thread unpickles at present."""
+
+    def __init__(self) -> None:
+        self.world = World()
+
+
+_current = _Current()
+_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_known: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_classes: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+"""Classes that have arrived: they are the same ones in every world, as objects outlive a map."""
+
+_variables: dict[str, contextvars.ContextVar[Any]] = {}
+_variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
+_making = Lock()
+
+_home = ""
+_made = 0
+_process = 0
+
+
+def enter(world: World | None = None) -> World:
+    """Let this thread unpickle into a world from now on, a new one by default; return it."""
+    if _current.world is not world:
+        _current.world.end()
+        _current.world = World({}) if world is None else world
+        _current.world.begin()
+    return _current.world
+
+
+def _here() -> str:
+    """Return what the tokens of this process begin with."""
+    global _home, _process
+    if _process != os.getpid():
+        _home, _process = os.urandom(8).hex(), os.getpid()
+    return _home
+
+
+def token_of(thing: Any) -> str | None:
+    """Return the token of something; None if it can have none."""
+    global _made  # noqa: PLW0603 - a counter
+    try:
+        token = _tokens.get(thing)
+        if token is None:
+            _made += 1
+            token = _tokens.setdefault(thing, f"{_here()}-{_made}-{id(thing):x}")
+            _known[token] = thing
+    except TypeError:  # it takes no weak references, or has no hash
+        return None
+    return token
+
+
+def is_guest(token: str) -> bool:
+    """Return whether what has this token was made in another process."""
+    return not token.startswith(_here())
+
+
+class Inside:
+    """Says, between the parts of a pickle, that it comes into what code refers to, or leaves it."""
+
+    def __init__(self, step: int) -> None:
+        """Say by how much it comes deeper."""
+        self.step = step
+
+
+def code_of(function: Any) -> tuple[Inside, Any, Inside]:
+    """Return a function marked as what it is, code, on its way."""
+    return Inside(1), function, Inside(-1)
+
+
+# --- what pickles call ----------------------------------------------------------------------------
+
+
+def at_home(token: str, name: str) -> Any:
+    """Return what has come back to where it was made."""
+    thing = _known.get(token)
+    if thing is None:
+        raise LookupError(f"{name} is gone: nothing in this process refers to it any more")
+    return thing
+
+
+def arrive(token: str | None, make: Any, args: tuple[Any, ...]) -> Any:
+    """Return a function or class that has a token: the one that is here, or a new one."""
+    if token is None:
+        return make(*args)
+    if not is_guest(token) and token in _known:
+        return at_home(token, "it")
+    world = _current.world
+    thing = world.things.get(token)
+    if thing is None:
+        thing = _classes.get(token)
+        if thing is None:
+            thing = make(*args)
+            _tokens[thing] = token
+            _known[token] = thing
+            if isinstance(thing, type):
+                _classes[token] = thing
+        world.things[token] = thing
+        world.bare.add(token)
+    return thing
+
+
+def settle(thing: Any, state: tuple[str | None, Any, Any, Any, Any]) -> None:
+    """Give something its contents, unless it has them."""
+    token, give, _, contents, _ = state
+    bare = _current.world.bare
+    if token is None or token in bare:
+        bare.discard(token)
+        give(thing, contents)
+
+
+def settle_function(function: types.FunctionType, state: Any) -> None:
+    """Give a function its contents; its namespace keeps what it has."""
+    from cloudpickle.cloudpickle import _function_setstate
+
+    attributes, slots = state
+    present = function.__globals__
+    given = slots["__globals__"]
+    slots["__globals__"] = {name: given[name] for name in given if name not in present}
+    _function_setstate(function, (attributes, slots))
+
+
+def settle_enum(kind: Any, state: Any) -> None:
+    """Give an enumeration its contents, and its members what their `__init__` has set."""
+    from cloudpickle.cloudpickle import _class_setstate
+
+    contents, slots, members = state
+    _class_setstate(kind, (contents, slots))
+    for name, attributes in members.items():
+        vars(kind.__members__[name]).update(attributes)
+
+
+def skeleton(
+    meta: Any,
+    name: str,
+    bases: tuple[Any, ...],
+    names: dict[str, Any],
+    tracker: str | None,
+    extra: Any,  # noqa: ARG001 - cloudpickle has one to spare
+) -> Any:
+    """Make a class without its contents, and without what the script does when it makes one.
+
+    What the `__init_subclass__` of a base or the `__init__` of a metaclass have done, travels too.
+    """
+    from cloudpickle.cloudpickle import _lookup_class_or_track
+
+    names = {sys.intern(each): value for each, value in names.items()}
+    hooks = [
+        (base, vars(base)["__init_subclass__"])
+        for base in dict.fromkeys(each for base in bases for each in base.__mro__)
+        if "__init_subclass__" in vars(base) and _has_arrived(base)
+    ]
+    maker = next(each for each in meta.__mro__ if not _has_arrived(each))
+    with _making:
+        for base, _ in hooks:
+            del base.__init_subclass__
+        try:
+            if maker is meta:
+                made = types.new_class(
+                    name, bases, {"metaclass": meta}, lambda space: space.update(names)
+                )
+            else:
+                made = maker.__new__(meta, name, bases, names)
+        finally:
+            for base, hook in hooks:
+                base.__init_subclass__ = hook
+    return _lookup_class_or_track(tracker, made)
+
+
+def _has_arrived(kind: type) -> bool:
+    token = _tokens.get(kind)
+    return token is not None and is_guest(token)
+
+
+def token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
+    """Return the token of a context variable."""
+    token = _variable_tokens.get(variable)
+    if token is None:
+        token = _variable_tokens.setdefault(variable, f"{_here()}-{id(variable):x}")
+        _variables[token] = variable
+    return token
+
+
+def variable(
+    token: str, name: str, place: tuple[str, str] | None, default: list[Any]
+) -> contextvars.ContextVar[Any]:
+    """Return the context variable that has a token: the one that is here, or a new one."""
+    known = _variables.get(token)
+    if known is None:
+        if place is not None:
+            known = getattr(import_module(place[0]), place[1])
+        elif default:
+            known = contextvars.ContextVar(name, default=default[0])
+        else:
+            known = contextvars.ContextVar(name)
+        _variables[token] = known
+        _variable_tokens[known] = token
+    return known
+
+
+def set_variable(variable: contextvars.ContextVar[Any], value: list[Any]) -> None:
+    """Give a context variable the value that it has for the caller, once in a world."""
+    if value and variable not in _current.world.values:
+        _current.world.set(variable, value[0])
+
+
+class Namespace:
+    """The globals of a function, on their way."""
+
+    def __init__(self, token: str | None, names: dict[str, Any]) -> None:
+        """Say which namespace it is.
+
+        Args:
+            token: Its token; None if it is no module's, and shared within one pickle only.
+            names: What it has from the start.
+        """
+        self._token = token
+        self._names = names
+
+    def __reduce__(self) -> Any:
+        return namespace, (self._token, self._names)
+
+
+def namespace(token: str | None, names: dict[str, Any]) -> dict[str, Any]:
+    """Return the globals that have a token: those that are here, or new ones."""
+    shared = _current.world.namespaces
+    if token is None or shared is None:
+        return names
+    return shared.setdefault(token, names)
+
+
+def code(
+    make: Any, args: tuple[Any, ...], file: str, lines: list[str] | None, by_code: bool
+) -> Any:
+    """Return a code object that knows its file; tracebacks and warnings find its lines.
+
+    Args:
+        make: What makes the code object.
+        args: Its arguments.
+        file: The name of the file.
+        lines: What stands in it, if it is no file that can be read.
+        by_code: Whether the lines are kept for this code, as several have this name.
+    """
+    made = make(*args)
+    if made.co_filename != file:
+        made = made.replace(co_filename=file)
+    if lines is not None:
+        register: Any = getattr(linecache, "_register_code", None)
+        if by_code and register is not None:
+            register(made, "".join(lines), file)
+        else:
+            linecache.cache[file] = sum(map(len, lines)), None, lines, file
+    return made
