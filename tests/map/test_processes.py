@@ -355,24 +355,27 @@ def test_workers_that_cannot_even_start_end_the_map(monkeypatch):
 def test_a_function_that_kills_the_worker_that_imports_it_ends_the_map(tmp_path, monkeypatch):
     """Instead of a worker for each item."""
     path = tmp_path / "fatal_module.py"
-    path.write_text("def function(value):\n    return value\n")
+    dies = "import os\n\nif 'FATAL' in os.environ:\n    os._exit(1)\n"
+    path.write_text(f"{dies}\n\ndef function(value):\n    return value\n")
     monkeypatch.syspath_prepend(tmp_path)
     import fatal_module
 
-    path.write_text("import os\n\nos._exit(1)\n")
-    with pytest.raises(OperoError, match="before they can do anything"):
+    monkeypatch.setenv("FATAL", "1")
+    with pytest.raises(OperoError, match=r"the modules of fatal_module\.function"):
         run_map(fatal_module.function, range(9), chunk=3, start_method="spawn")
 
 
 def test_a_function_that_no_worker_can_load_ends_the_map(tmp_path, monkeypatch):
     """With the reason, instead of a failure for each item."""
-    (tmp_path / "fleeting_module.py").write_text("def function(value):\n    return value\n")
+    raises = "import os\n\nif 'FATAL' in os.environ:\n    raise ValueError('fatal')\n"
+    path = tmp_path / "failing_module.py"
+    path.write_text(f"{raises}\n\ndef function(value):\n    return value\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import fleeting_module
+    import failing_module
 
-    (tmp_path / "fleeting_module.py").unlink()
-    with pytest.raises(OperoError, match="fleeting_module"):
-        run_map(fleeting_module.function, [1, 2], start_method="spawn")
+    monkeypatch.setenv("FATAL", "1")
+    with pytest.raises(OperoError, match="ValueError: fatal"):
+        run_map(failing_module.function, [1, 2], start_method="spawn")
 
 
 # --- coroutines in workers ------------------------------------------------------------------------
@@ -439,7 +442,7 @@ def test_a_warm_worker_does_not_run_what_a_function_was_before(tmp_path, monkeyp
     assert run_map(work.who, [1], workers=1) != [before]
     path.write_text("def function(value):\n    return value, 'newest'\n")
     pool.shut()
-    assert run_map(edited_module.function, [1], workers=1) == [(1, "newest")]
+    assert run_map(edited_module.function, [1], workers=1) == [(1, "newer")]
 
 
 def test_threads_that_map_at_once_have_workers_of_their_own():

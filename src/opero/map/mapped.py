@@ -353,11 +353,15 @@ class Map:
 
     def _engine(self, shared: dict[str, Any], workers: int) -> Any:
         """Make what runs the attempts of one map."""
+        from opero.map.loading import check_not_loading
+
         plan = self.plan
         function = MethodType(self.func, *self.leading) if self.leading else self.func
         if plan.executor is not None:
-            from opero.map.engines.executors.engine import ExecutorEngine
+            from opero.map.engines.executors.engine import ExecutorEngine, runs_threads
 
+            if not runs_threads(plan.executor):
+                check_not_loading(self.name)
             return ExecutorEngine(function, shared, plan.executor, workers)
         if plan.mode == "thread":
             from opero.map.engines.threads import ThreadEngine
@@ -369,6 +373,7 @@ class Map:
             return TaskEngine(function, shared, workers, self._limit(), self.call.clock)
         from opero.map.engines.processes.engine import ProcessEngine
 
+        check_not_loading(self.name)
         loop = plan.mode == "async_process"
         return ProcessEngine(
             function,

@@ -10,16 +10,18 @@ from __future__ import annotations
 import io
 import linecache
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
 from . import arrivals, stand_ins
+
+_MAIN = frozenset({"__main__", "__mp_main__"})
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -33,8 +35,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         files: The files of code, and whether they are there.
     """
 
-    apart: Container[str] = frozenset({"__main__", "__mp_main__"})
-
     def __init__(
         self,
         file: io.BytesIO,
@@ -43,6 +43,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         *,
         back: bool = False,
         fresh: bool = False,
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         """Pickle into a file.
 
@@ -52,10 +53,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             buffer_callback: See `pickle.Pickler`.
             back: See above.
             fresh: See above.
+            apart: The names of modules beside the main one, see above.
         """
         super().__init__(file, protocol, buffer_callback)
         self.back = back
         self.fresh = int(fresh)
+        self.apart: frozenset[str] = apart | _MAIN
         self.files: dict[str, bool] = {}
         self._reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
         self._namespaces: dict[int, arrivals.Namespace] = {}
@@ -71,6 +74,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 reducer = _function
             elif kind is CodeType:
                 reducer = _code
+            elif kind is ModuleType:
+                reducer = _module
             elif kind is arrivals.Inside:
                 reducer = _inside
             else:
@@ -180,6 +185,22 @@ def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dic
 _OF_CTYPES = ("_anonymous_", "_align_", "_pack_", "_layout_", "_fields_")
 
 
+def _module(pickler: Pickler, module: ModuleType) -> Any:
+    """Reduce a module: by its name, or by value."""
+    name = module.__name__
+    if name in _MAIN or (name not in pickler.apart and sys.modules.get(name) is module):
+        return NotImplemented
+    contents = {key: each for key, each in vars(module).items() if key not in _OF_IMPORTS}
+    return pickler.wrap(module, cloud.dynamic_subimport, (name, {}), _fill, contents)
+
+
+_OF_IMPORTS = {"__builtins__", "__cached__", "__loader__", "__spec__"}
+
+
+def _fill(module: ModuleType, contents: dict[str, Any]) -> None:
+    vars(module).update(contents)
+
+
 def _code(pickler: Pickler, code: CodeType) -> Any:
     """Reduce code, with its file, and with the lines if the file cannot be read elsewhere."""
     file = code.co_filename
@@ -232,6 +253,7 @@ def dumps(
     *,
     back: bool = False,
     fresh: bool = False,
+    apart: frozenset[str] = frozenset(),
 ) -> bytes:
     """Pickle something, functions and classes of `__main__` and the like by value.
 
@@ -241,12 +263,13 @@ def dumps(
         buffer_callback: See `pickle.Pickler`.
         back: Whether it goes back to the process that has sent the functions and classes.
         fresh: Whether locks and the like are made anew; if not, they are refused.
+        apart: The names of further modules of which functions and classes go by value.
 
     Raises:
         Exception: Whatever cannot be pickled raises.
     """
     with io.BytesIO() as file:
-        pickler = Pickler(file, protocol, buffer_callback, back=back, fresh=fresh)
+        pickler = Pickler(file, protocol, buffer_callback, back=back, fresh=fresh, apart=apart)
         pickler.dump(thing)
         pickler.clear_memo()
         return file.getvalue()

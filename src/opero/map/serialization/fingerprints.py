@@ -1,24 +1,52 @@
-"""Numbers by which two processes find out whether they have the same code."""
+"""Whether two functions, in two processes or in memory and in a file, have the same code."""
 
 from __future__ import annotations
 
 import zlib
 from typing import Any
 
+_PLAIN = {bool, bytes, complex, float, int, str, type(None), type(...)}
+"""Types whose values look the same in every process."""
+
 
 def fingerprint(function: Any) -> int | None:
-    """Return a number that changes when a function is written anew; None if it has no code."""
+    """Return a number that changes with a function's code and defaults; None if it has no code.
+
+    Lines do not count, nor what a default is made of beyond numbers, texts and tuples of them.
+    """
     code = getattr(function, "__code__", None)
-    return None if code is None else zlib.crc32(_described(code).encode("utf-8", "replace"))
+    if code is None:
+        return None
+    defaults = getattr(function, "__defaults__", None)
+    by_name = getattr(function, "__kwdefaults__", None) or {}
+    parts = [described(code), _value(defaults)]
+    parts += [f"{name}={_value(by_name[name])}" for name in sorted(by_name)]
+    return zlib.crc32(",".join(parts).encode("utf-8", "replace"))
 
 
-def _described(code: Any) -> str:
-    parts = [repr(code.co_code), repr(code.co_names)]
-    for constant in code.co_consts:
-        if hasattr(constant, "co_code"):
-            parts.append(_described(constant))
-        elif isinstance(constant, frozenset):  # its order is another one in each process
-            parts.append(repr(sorted(map(repr, constant))))
-        else:
-            parts.append(repr(constant))
+def described(code: Any) -> str:
+    """Return what a piece of code does, as a text that is the same in every process."""
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    parts = [repr((counts, names)), repr(code.co_code)]
+    parts += map(_constant, code.co_consts)
     return "".join(parts)
+
+
+def _constant(value: Any) -> str:
+    if hasattr(value, "co_code"):
+        return described(value)
+    if isinstance(value, frozenset):  # its order is another one in each process
+        return repr(sorted(map(_constant, value)))
+    if isinstance(value, tuple):
+        return f"({','.join(map(_constant, value))})"
+    return repr(value)
+
+
+def _value(value: Any) -> str:
+    kind = type(value)
+    if kind in _PLAIN:
+        return repr(value)
+    if kind is tuple:
+        return f"({','.join(map(_value, value))})"
+    return f"<{kind.__module__}.{kind.__qualname__}>"

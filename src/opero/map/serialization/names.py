@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from importlib import import_module
 from typing import Any
 
@@ -12,8 +13,12 @@ Whereabouts = tuple[str, str, list[str]]
 _DEPTH = 20  # wrappers around a function
 
 
-def whereabouts(function: Any) -> Whereabouts | None:
+def whereabouts(function: Any, apart: Container[str] = ()) -> Whereabouts | None:
     """Return where a worker finds a function by importing it; None if it does not.
+
+    Args:
+        function: The function.
+        apart: The names of modules that no worker imports.
 
     Returns:
         The module, the path in it, and the attributes that lead from there to the function, if
@@ -22,6 +27,8 @@ def whereabouts(function: Any) -> Whereabouts | None:
     module = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", None)
     if type(module) is not str or type(path) is not str or module in {"__main__", "__mp_main__"}:
+        return None
+    if module in apart:
         return None
     found: Any = sys.modules.get(module)
     if getattr(found, "__spec__", None) is None:

@@ -1,12 +1,13 @@
 """Values in bytes: with their large buffers apart, or many at once, each by itself.
 
-Plain pickle is tried first. Whatever refers to `__main__` goes by cloudpickle, as a worker has no
-part in the script that started it; so does what pickle refuses.
+Plain pickle is tried first. Whatever refers to `__main__`, or to another module that no worker can
+import as it is here, goes by cloudpickle; so does what pickle refuses.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,19 @@ _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
 """Types whose values always survive a pickle, so that many of them can share one."""
 
 
-def dumps(thing: Any, aside: list[Any] | None = None, back: bool = False) -> bytes:
+def dumps(
+    thing: Any,
+    aside: list[Any] | None = None,
+    back: bool = False,
+    apart: frozenset[str] = frozenset(),
+) -> bytes:
     """Pickle anything; what only this program's main module knows travels by value.
 
     Args:
         thing: The value.
         aside: Gets the large buffers, which are then not in the pickle.
         back: Whether it goes back to the process that has sent the functions and classes.
+        apart: The names of other modules of which that is true.
 
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
@@ -36,7 +43,7 @@ def dumps(thing: Any, aside: list[Any] | None = None, back: bool = False) -> byt
     keep = None if aside is None else partial(_put_aside, aside)
     try:
         body = pickle.dumps(thing, 5, buffer_callback=keep)
-        if b"_main__" not in body:
+        if b"_main__" not in body and not (apart and _names_one(body, apart)):
             return body
     except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
         pass
@@ -44,7 +51,12 @@ def dumps(thing: Any, aside: list[Any] | None = None, back: bool = False) -> byt
 
     if aside is not None:
         aside.clear()
-    return by_value.dumps(thing, buffer_callback=keep, back=back)
+    return by_value.dumps(thing, buffer_callback=keep, back=back, apart=apart)
+
+
+def _names_one(body: bytes, names: Iterable[str]) -> bool:
+    """Return whether a pickle may refer to one of some modules."""
+    return any(name.encode("utf-8", "surrogatepass") in body for name in names)
 
 
 def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
@@ -56,18 +68,19 @@ def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
     return False
 
 
-def pack(thing: Any, back: bool = False) -> list[Any]:
+def pack(thing: Any, back: bool = False, apart: frozenset[str] = frozenset()) -> list[Any]:
     """Put a value into a pickle and the large buffers that it refers to.
 
     Args:
         thing: The value.
         back: Whether it goes back to the process that has sent the functions and classes.
+        apart: See `dumps`.
 
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
     buffers: list[Any] = []
-    return [dumps(thing, buffers, back), *buffers]
+    return [dumps(thing, buffers, back, apart), *buffers]
 
 
 def unpack(parts: list[Any]) -> Any:
@@ -76,7 +89,7 @@ def unpack(parts: list[Any]) -> Any:
 
 
 def pack_each(
-    values: list[Any], what: str, back: bool = False
+    values: list[Any], what: str, back: bool = False, apart: frozenset[str] = frozenset()
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Pack values one by one.
 
@@ -84,6 +97,7 @@ def pack_each(
         values: The values.
         what: What each is called in an error message.
         back: Whether they go back to the process that has sent the functions and classes.
+        apart: See `dumps`.
 
     Returns:
         The parts of each, None where it cannot be pickled; and the errors of those, by place.
@@ -92,7 +106,7 @@ def pack_each(
     failures: list[tuple[int, BaseException]] = []
     for place, value in enumerate(values):
         try:
-            packed.append([bytes(part) for part in pack(value, back)])
+            packed.append([bytes(part) for part in pack(value, back, apart)])
         except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
             packed.append(None)
             failures.append((place, unpicklable(what, value, error)))
@@ -106,13 +120,16 @@ def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
     return TypeError(f"{what} of type {name} cannot be pickled: {describe(error)}")
 
 
-def pack_all(values: list[Any], what: str, back: bool = False) -> Packed:
+def pack_all(
+    values: list[Any], what: str, back: bool = False, apart: frozenset[str] = frozenset()
+) -> Packed:
     """Pickle values.
 
     Args:
         values: The values.
         what: What each is called where it has to be said why it cannot travel.
         back: Whether they go back to the process that has sent the functions and classes.
+        apart: See `dumps`.
     """
     if _PLAIN.issuperset(map(type, values)):
         return pickle.dumps(values, pickle.HIGHEST_PROTOCOL), []
@@ -120,7 +137,7 @@ def pack_all(values: list[Any], what: str, back: bool = False) -> Packed:
     lost: list[tuple[int, str]] = []
     for place, value in enumerate(values):
         try:
-            pickles.append(dumps(value, back=back))
+            pickles.append(dumps(value, back=back, apart=apart))
         except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
             pickles.append(b"")
             lost.append((place, str(unpicklable(what, value, error))))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+)
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -31,6 +37,12 @@ def workers_of(executor: Any) -> int:
     else:
         count = getattr(executor, "_max_workers", None) or 0
     return count or UNKNOWN
+
+
+def runs_threads(executor: Any) -> bool:
+    """Return whether what an executor runs is in this process, and imports nothing anew."""
+    in_interpreters = type(executor).__module__ == "concurrent.futures.interpreter"
+    return isinstance(executor, ThreadPoolExecutor) and not in_interpreters
 
 
 class ExecutorEngine:

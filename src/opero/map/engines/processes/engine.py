@@ -24,10 +24,12 @@ from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
 from opero.map.invocation import travelling
+from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
+from opero.map.serialization.loaded_modules import Seen, loaded_modules
 from opero.map.serialization.names import whereabouts
 from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
 from opero.map.serialization.receivers import check_receiver
@@ -106,24 +108,21 @@ class ProcessEngine:
             self._limit = int((attempt_timeout + grace) * 1e9)
         self._concurrency = concurrency if self._loop else 1
         self._timeout = attempt_timeout
-        receiver: tuple[Any, ...] = ()
+        self._receiver: tuple[Any, ...] = ()
         if type(function) is MethodType:
-            function, receiver = function.__func__, (function.__self__,)
-        self._shared = _pack_shared(shared, receiver)
-        name = whereabouts(function)
-        self._map = (
-            "map",
-            {
-                "name": name,
-                "value": None if name else _pack_function(function),
-                "code": fingerprint(function) if name else None,
-                "runner": runner,
-                "loop": loop,
-                "timed": attempt_timeout is not None,
-                "timeout": attempt_timeout,
-                "surroundings": surroundings(),
-            },
-        )
+            function, self._receiver = function.__func__, (function.__self__,)
+        self._function = function
+        self._given = shared
+        self._executed = frozenset(executed()) - {"__main__"}
+        self._map: dict[str, Any] = {
+            "runner": runner,
+            "loop": loop,
+            "timed": attempt_timeout is not None,
+            "timeout": attempt_timeout,
+            "surroundings": surroundings(),
+        }
+        self._by_value = False
+        self._pack(loaded_modules.look())
         self._workers: list[pool.Worker | None] = [None] * workers
         self._runs: list[_ChunkRun | None] = [None] * workers
         self._events: list[Report | Crash] = []
@@ -237,6 +236,27 @@ class ProcessEngine:
 
     # --- jobs out ---------------------------------------------------------------------------------
 
+    def _pack(self, seen: Seen) -> None:
+        """Pack the function and what the items share.
+
+        Args:
+            seen: The modules of this process.
+        """
+        self._seen = seen
+        self._apart = seen.apart | self._executed
+        self._shared = _pack_shared(self._given, self._receiver, self._apart)
+        name = None if self._by_value else whereabouts(self._function, self._apart)
+        self._map["name"] = name
+        self._map["value"] = None if name else _pack_function(self._function, self._apart)
+        self._map["code"] = fingerprint(self._function) if name else None
+
+    def _tell(self, leased: pool.Worker) -> None:
+        """Tell a worker about the map, and about the modules of this process if it must know."""
+        known, leased.rows = leased.rows, self._seen.number
+        rows = None if known == self._seen.number else self._seen.rows
+        told = {**self._map, "rows": rows, "fresh": leased.fresh}
+        self._post(leased, ("map", told), self._shared)
+
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
         job = run.job
@@ -244,11 +264,11 @@ class ProcessEngine:
         parts = None
         if not run.careful:
             try:
-                parts = pack(values)
+                parts = pack(values, apart=self._apart)
             except Exception:  # noqa: BLE001 - a user's __reduce__ may raise anything
                 run.careful = True
         if parts is None:
-            packed, run.refused = pack_each(values, "the item")
+            packed, run.refused = pack_each(values, "the item", apart=self._apart)
             if len(run.refused) == len(values):
                 self._report(slot, run, 0)
                 return
@@ -267,7 +287,7 @@ class ProcessEngine:
         if sys.platform != "win32":
             end = leased.process.sentinel
             self._selector.register(end, selectors.EVENT_READ, (slot, leased, True))
-        self._post(leased, self._map, self._shared)
+        self._tell(leased)
         return leased
 
     def _post(self, leased: pool.Worker, control: tuple[Any, ...], parts: list[Any]) -> None:
@@ -322,11 +342,18 @@ class ProcessEngine:
             what = "the function of the map, or what its items share"
             raise OperoError(f"a worker cannot load {what}: {control[1]}")
         if kind == "outdated":
-            if fresh:  # it is the file that has changed since this process read it
-                self._post(leased, ("map", {**self._map[1], "code": None}), self._shared)
+            if fresh:  # the function is not what its name leads to in the file
+                self._by_value = True
+                self._pack(self._seen)
+                self._tell(leased)
             else:
                 leased.kill()
                 self._dismiss(slot, leased)
+            self._send(slot, run)
+            return
+        if kind == "apart":
+            self._keep_apart(leased, control[1])
+            self._tell(leased)
             self._send(slot, run)
             return
         if kind == "unread":
@@ -377,6 +404,17 @@ class ProcessEngine:
                 results[place] = NOTHING
         self._runs[slot] = None
         self._events.append(Report(slot, run.job, results, failures, elapsed))
+
+    def _keep_apart(self, leased: pool.Worker, names: list[str]) -> None:
+        """Send by value what is in modules that a worker cannot import as they are here."""
+        if leased.rows != self._seen.number:
+            return  # another worker has said so before
+        if self._apart.issuperset(names):
+            raise OperoError(
+                f"a worker cannot import {', '.join(names)} as this program has: the files have "
+                f"changed since. Reload the modules, or start the program anew"
+            )
+        self._pack(loaded_modules.blame(names))
 
     # --- workers that die -------------------------------------------------------------------------
 
@@ -429,7 +467,13 @@ class ProcessEngine:
             if fresh or place == worker.LOADING:
                 self._stillborn += 1
                 if self._stillborn >= _ENOUGH:
-                    raise OperoError("worker processes end before they can do anything") from error
+                    when = "before they can do anything"
+                    if place == worker.LOADING:
+                        when = (
+                            f"while they import the modules of {_named(self._function)}, or load "
+                            f"what its items share: that ends the process"
+                        )
+                    raise OperoError(f"worker processes end {when}") from error
             self._send(slot, run)  # or it had been idle for too long, and ended just now
             return
         elif not guilty and not known:
@@ -457,26 +501,34 @@ def _place(failure: tuple[int, BaseException]) -> int:
 # --- what travels once ----------------------------------------------------------------------------
 
 
-def _pack_function(function: Any) -> bytes:
+def _pack_function(function: Any, apart: frozenset[str]) -> bytes:
     from opero.map.serialization import by_value
 
     try:
-        body = by_value.dumps(function, fresh=True)
+        body = by_value.dumps(function, fresh=True, apart=apart)
     except Exception as error:
-        name = getattr(function, "__qualname__", None) or repr(function)
+        name = _named(function)
         raise TypeError(f"the function {name} cannot be pickled: {describe(error)}") from error
     return body
 
 
-def _pack_shared(shared: dict[str, Any], receiver: tuple[Any, ...]) -> list[Any]:
+def _named(function: Any) -> str:
+    """Return what a function is called in an error message."""
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else repr(function)
+
+
+def _pack_shared(
+    shared: dict[str, Any], receiver: tuple[Any, ...], apart: frozenset[str]
+) -> list[Any]:
     try:
-        return pack((shared, receiver))
+        return pack((shared, receiver), apart=apart)
     except Exception:
         for each in receiver:
             check_receiver(each)
         for name, value in shared.items():
             try:
-                pack(value)
+                pack(value, apart=apart)
             except Exception as error:
                 raise unpicklable(f"the shared argument {name!r}", value, error) from error
         raise

@@ -54,6 +54,7 @@ class Worker:
         process: The process.
         kind: What it can stand in for.
         fresh: Whether it has never done a job.
+        rows: The number of the modules' rows that it has got last; None before the first.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -64,6 +65,7 @@ class Worker:
         """
         self.kind = kind
         self.fresh = True
+        self.rows: int | None = None
         try:
             with std_streams.filled():
                 _check_room()

@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import connection, process
@@ -27,11 +28,13 @@ from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map import std_streams
 from opero.map.invocation import Invocation, arrived
+from opero.map.loading import loading
 from opero.map.serialization import arrivals
 from opero.map.serialization.errors import pack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.names import found_at
 from opero.map.serialization.pickles import pack, pack_each, unpack
+from opero.map.serialization.same_modules import Outdated, SameModules
 from opero.real_time import monotonic_ns
 
 from . import worker_end, worker_logs
@@ -53,10 +56,6 @@ MADE = -3
 
 _TICK = 50  # milliseconds between two looks at a running job
 _HELD = 10_000  # records that may wait until the parent reads
-
-
-class Outdated(Exception):
-    """The worker has imported the function, and it was another one then."""
 
 
 class WorkerRun:
@@ -108,6 +107,8 @@ class Session:
         self._function: Any = None
         self._shared: dict[str, Any] = {}
         self._context = contextvars.copy_context()  # what a map sets, ends with it
+        self._modules = SameModules(born=time.time_ns())
+        self._modules.install()
 
     # --- the main thread ------------------------------------------------------------------------
 
@@ -163,21 +164,27 @@ class Session:
             parts: The items.
         """
         assert self._map is not None
+        self._modules.refused.clear()
         try:
             if self._function is None:
                 self.cells[0] = LOADING
                 self._function, self._shared = self._load()
                 self.cells[0] = READING
+            with loading():
+                values = unpack(parts)
         except Outdated:
             self._send(("outdated",), None)
             return
-        except BaseException as error:  # noqa: BLE001 - without it there is nothing to do
-            self._send(("broken", describe(error)), None)
-            return
-        try:
-            values = unpack(parts)
-        except Exception:  # noqa: BLE001 - a user's __setstate__ may raise anything
-            self._send(("unread",), None)
+        except BaseException as error:
+            refused = sorted(self._modules.refused)
+            if refused:
+                self._send(("apart", refused), None)
+            elif self._function is None:
+                self._send(("broken", describe(error)), None)
+            elif isinstance(error, Exception):  # a user's __setstate__ may raise anything
+                self._send(("unread",), None)
+            else:
+                raise
             return
         del parts
         self.run = run = WorkerRun(careful)
@@ -219,15 +226,20 @@ class Session:
         assert self._map is not None
         seen = self._map
         take_on(seen["surroundings"])
+        if seen["rows"] is not None:
+            self._modules.take(seen["rows"], seen["fresh"])
         arrivals.enter()
         found: Any
-        if seen["name"] is not None:
-            found = found_at(seen["name"])
-            if seen["code"] is not None and fingerprint(found) != seen["code"]:
-                raise Outdated
-        else:
-            found = pickle.loads(seen["value"])
-        shared, receiver = unpack(seen["shared"])
+        with loading():
+            if seen["name"] is not None:
+                found = found_at(seen["name"])
+                if fingerprint(found) != seen["code"]:
+                    raise Outdated
+            else:
+                found = pickle.loads(seen["value"])
+            shared, receiver = unpack(seen["shared"])
+        if self._modules.refused:
+            raise ImportError("a module is another one there")
         return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
@@ -432,7 +444,8 @@ def _opened(
 
 def _unpacked(parts: list[bytes]) -> Any:
     try:
-        return unpack(parts)
+        with loading():
+            return unpack(parts)
     except Exception as error:
         raise TypeError(f"the item cannot be unpickled in a worker: {describe(error)}") from error
 

@@ -1,0 +1,83 @@
+"""A worker that is still loading what it is to run starts no processes.
+
+A module that maps in processes at its top would do so again in each worker that imports it, and in
+the workers of those, without end. So there the map is refused, and says where it has to go.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import process
+from threading import get_ident
+from types import FrameType
+
+from opero.exceptions import OperoError
+
+_loading: set[int] = set()
+"""The threads of this process that load something for a map."""
+
+_loaded = False
+"""Whether anything has ever been loaded for a map here."""
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Start no processes for maps meanwhile: this thread loads what a map has sent."""
+    global _loaded  # noqa: PLW0603 - there is one per process
+    _loaded = True
+    thread = get_ident()
+    nested = thread in _loading
+    _loading.add(thread)
+    try:
+        yield
+    finally:
+        if not nested:
+            _loading.discard(thread)
+
+
+def executed() -> dict[str, FrameType]:
+    """Return the modules whose top this thread executes, the innermost first.
+
+    What a process that was forked meanwhile has inherited does not count.
+    """
+    found: dict[str, FrameType] = {}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "<module>":
+            found.setdefault(frame.f_globals.get("__name__", "?"), frame)
+        elif code is _BOOTSTRAP:
+            break
+        frame = frame.f_back
+    return found
+
+
+_BOOTSTRAP = process.BaseProcess._bootstrap.__code__  # type: ignore[attr-defined]
+
+
+def check_not_loading(name: str) -> None:
+    """Refuse a map in processes if this process has not even loaded what it is to run.
+
+    Args:
+        name: What the map is called in the error message.
+
+    Raises:
+        OperoError: If this is such a process.
+    """
+    works = _loaded and process.parent_process() is not None
+    refused = get_ident() in _loading or (works and bool(_loading))
+    tops = executed()
+    refused = refused or (works and any(module != "__main__" for module in tops))
+    if not (refused or getattr(process.current_process(), "_inheriting", False)):
+        return
+    where = "what a worker process imports"
+    for module, frame in tops.items():
+        where = f"{module} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+        break
+    raise OperoError(
+        f"{name}() maps in processes at the top of {where}, and a worker process is importing "
+        f"that: it would start workers that do the same, without end. Move the call into a "
+        f'function, or below `if __name__ == "__main__":`'
+    )

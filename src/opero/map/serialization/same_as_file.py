@@ -1,0 +1,144 @@
+"""Whether a module in memory is what its file says now.
+
+A file may have changed since, or the module may have been patched after its file, as IPython's
+`%autoreload` does. Functions and methods are compared by their code, and numbers and texts at the
+top by their values. What a module has made by other means says nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from .fingerprints import described
+
+_LITERALS = {bool, bytes, complex, float, int, str, tuple}
+
+
+def same_as_file(namespace: dict[str, Any], path: str) -> bool:
+    """Return whether the functions and constants of a module are those of its file.
+
+    Args:
+        namespace: The module's.
+        path: The file, in Python.
+    """
+    try:
+        tree = ast.parse(Path(path).read_bytes(), path)
+        code = compile(tree, path, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return False
+    there = {(each.co_name, described(each)) for each in _within(code)}
+    return all(
+        (each.co_name, described(each)) in there
+        for each in _codes(namespace, namespace.get("__name__"), set())
+        if each.co_filename == path
+    ) and _same_constants(namespace, tree, _bound_once(tree))
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _within(constant)
+
+
+def _codes(namespace: Any, module: Any, seen: set[int]) -> Iterator[CodeType]:
+    """Yield the code of all functions in a module or in a class of it."""
+    for thing in list(namespace.values()):
+        if issubclass(type(thing), type):
+            if thing.__module__ == module and id(thing) not in seen:
+                seen.add(id(thing))
+                yield from _codes(vars(thing), module, seen)
+            continue
+        for function in _functions(thing):
+            if function.__module__ == module:
+                yield function.__code__
+
+
+def _functions(thing: Any) -> list[FunctionType]:
+    """Return the functions that something in a namespace is made of."""
+    kind = type(thing)  # what is lazy may do anything if it is asked for its class
+    if issubclass(kind, property):
+        found = [thing.fget, thing.fset, thing.fdel]
+    elif issubclass(kind, cached_property):
+        found = [thing.func]
+    elif issubclass(kind, (classmethod, staticmethod)):
+        found = [thing.__func__]
+    else:
+        found = [thing]
+    functions: list[FunctionType] = []
+    while found and len(functions) < _DEPTH:
+        each = found.pop()
+        if type(each) is FunctionType:
+            functions.append(each)
+        inner = _wrapped(each)
+        if inner is not None:
+            found.append(inner)
+    return functions
+
+
+_DEPTH = 20  # wrappers around a function
+
+
+def _wrapped(thing: Any) -> Any:
+    try:
+        return object.__getattribute__(thing, "__dict__").get("__wrapped__")
+    except AttributeError:
+        return None
+
+
+# --- constants ------------------------------------------------------------------------------------
+
+
+def _same_constants(namespace: Any, node: ast.Module | ast.ClassDef, constant: set[str]) -> bool:
+    """Return whether names have the values that a module, or a class of it, gives them once."""
+    for name, value in _literals(node.body):
+        here = namespace.get(name)
+        known = name in constant and type(here) in _LITERALS
+        if known and (type(here), here) != (type(value), value):
+            return False
+    return all(
+        _same_constants(vars(namespace[inner.name]), inner, constant)
+        for inner in node.body
+        if isinstance(inner, ast.ClassDef) and type(namespace.get(inner.name)) is type
+    )
+
+
+def _literals(body: list[ast.stmt]) -> Iterator[tuple[str, Any]]:
+    """Yield the names that numbers and texts are assigned to, and those."""
+    for node in body:
+        if isinstance(node, ast.Assign):
+            targets: list[ast.expr] = node.targets
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets = [node.target]
+        else:
+            continue
+        try:
+            value = ast.literal_eval(node.value)  # type: ignore[arg-type]
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if type(value) in _LITERALS:
+            yield from ((each.id, value) for each in targets if isinstance(each, ast.Name))
+
+
+def _bound_once(tree: ast.Module) -> set[str]:
+    """Return the names that a module binds at one place only; others change as it runs."""
+    times: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            times[node.id] += 1
+        elif isinstance(node, ast.Global):
+            times.update(node.names)
+        elif isinstance(node, ast.alias):
+            times[node.asname or node.name] += 1
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            times[node.name] += 1
+    return {name for name, count in times.items() if count == 1}

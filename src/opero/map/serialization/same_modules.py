@@ -1,0 +1,178 @@
+"""What makes a worker import the modules that the process has which it works for.
+
+That process sends a row for each module (see `loaded_modules`). A name leads to the file in its
+row, wherever the search path would lead; a file that has changed since that process read it is not
+imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import cache_from_source, spec_from_file_location
+from types import CodeType, ModuleType
+from typing import Any
+
+from opero.exceptions import OperoError
+
+from .loaded_modules import Row
+
+
+class Outdated(Exception):
+    """This process has imported something that is another thing in the process it works for."""
+
+
+class _SourceLoader(SourceFileLoader):
+    """Loads a module from its source: what was compiled before may be of another version."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return]
+
+
+class SameModules:
+    """A finder that goes before all others.
+
+    Attributes:
+        rows: The modules of the process that this one works for.
+        refused: The names of those that this process cannot import as they are there, and of the
+            modules that were just importing them.
+    """
+
+    def __init__(self, born: int) -> None:
+        """Find nothing yet.
+
+        Args:
+            born: When this process has begun, in nanoseconds.
+        """
+        self.rows: dict[str, Row] = {}
+        self.refused: set[str] = set()
+        self._born = born
+
+    def install(self) -> None:
+        """Be asked first by every import."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+
+    def take(self, rows: dict[str, Row], fresh: bool) -> None:
+        """Take the rows of the process that this one works for.
+
+        Args:
+            rows: The rows.
+            fresh: Whether this process has imported nothing for anybody yet.
+
+        Raises:
+            Outdated: If one of them is imported here in another version.
+        """
+        before, self.rows = self.rows, rows
+        self.refused = set()
+        for name, row in rows.items():
+            module = sys.modules.get(name)
+            known = before.get(name)
+            if module is None or known == row:
+                continue
+            if known is not None:
+                raise Outdated
+            if not _is_from(module, row):
+                if not fresh:
+                    raise Outdated
+                self.refused.add(name)
+            elif row[2] >= self._born and not fresh:
+                raise Outdated  # which state of the file was imported nobody knows
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module is; None if it does not matter.
+
+        Raises:
+            OperoError: If it is no longer what it was.
+        """
+        row = self.rows.get(name)
+        if row is None or target is not None:
+            return None
+        origin, folders, *state = row[:4]
+        if state[1] >= 0 and state != _state_of(origin):
+            self.refused.add(name)
+            self.refused.update(_being_imported())
+            raise OperoError(
+                f"the module {name} has changed in {origin} since the program has read it: reload "
+                f"it there, by importlib.reload, or start the program anew"
+            )
+        found = self._found(name, path)
+        if found is None or not _leads_to(found, row):
+            found = _pinned(name, origin, folders)
+        if found is not None and type(found.loader) is SourceFileLoader and _too_old(origin):
+            found.loader = _SourceLoader(name, origin)
+        return found
+
+    def _found(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        """Return what the other finders say."""
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path)
+                if spec is not None:
+                    return spec
+        return None
+
+
+def _pinned(name: str, origin: str, folders: tuple[str, ...] | None) -> ModuleSpec | None:
+    """Return the spec of a module that no finder finds where it is."""
+    if not origin:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = list(folders or ())
+        return spec
+    if not os.path.exists(origin):  # noqa: PTH110 - a path object for each import is dear
+        inside = os.path.dirname(origin)  # noqa: PTH120
+        outside = inside if folders is None else os.path.dirname(inside)  # noqa: PTH120
+        return PathFinder.find_spec(name, [outside])
+    within = None if folders is None else list(folders)
+    found = spec_from_file_location(name, origin, submodule_search_locations=within)
+    return found or spec_from_file_location(
+        name, origin, loader=SourceFileLoader(name, origin), submodule_search_locations=within
+    )
+
+
+def _is_from(module: Any, row: Row) -> bool:
+    """Return whether a module that is imported here is that of a row."""
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and _leads_to(spec, row)
+
+
+def _leads_to(spec: Any, row: Row) -> bool:
+    origin = getattr(spec, "origin", None)
+    if not row[0]:
+        return origin is None
+    return type(origin) is str and (
+        origin == row[0] or os.path.realpath(origin) == os.path.realpath(row[0])
+    )
+
+
+def _state_of(path: str) -> list[int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - several times as fast
+    except (OSError, ValueError):
+        return []
+    return [found.st_mtime_ns, found.st_size]
+
+
+def _too_old(path: str) -> bool:
+    """Return whether what is compiled of a file is older than the file.
+
+    Python compares whole seconds.
+    """
+    try:
+        compiled = os.stat(cache_from_source(path))  # noqa: PTH116
+        return compiled.st_mtime_ns <= os.stat(path).st_mtime_ns  # noqa: PTH116
+    except (OSError, ValueError, NotImplementedError):
+        return False
+
+
+def _being_imported() -> set[str]:
+    return {
+        name
+        for name, module in list(sys.modules.items())
+        if getattr(getattr(module, "__spec__", None), "_initializing", False)
+    }
