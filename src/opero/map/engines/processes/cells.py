@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from multiprocessing import heap, reduction
+from multiprocessing import reduction
 from typing import Any
 
 SIZE = 16
@@ -56,6 +56,8 @@ class WindowsCells:
     """The same on Windows, where memory is shared by a name that is no file's."""
 
     def __init__(self) -> None:
+        from multiprocessing import heap
+
         self._block = heap.BufferWrapper(SIZE)
         self.numbers: memoryview[int] = self._block.create_memoryview().cast("q")
 

@@ -7,10 +7,10 @@ ignored, a handler waits for every child): then nobody here learns how one has e
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import time
-from multiprocessing import connection
 
 from opero.real_time import monotonic
 
@@ -51,7 +51,7 @@ class Child:
             left = end - monotonic()
             if left <= 0:
                 return False
-            if connection.wait([self.sentinel], min(left, _LOOK)):
+            if _is_ready(self.sentinel, min(left, _LOOK)):
                 time.sleep(min(left, 0.001))  # it is about to end, or the fork server is gone
         self.over = True
         return True
@@ -66,7 +66,7 @@ class Child:
             if pid:
                 self.exitcode = os.waitstatus_to_exitcode(status)
             return bool(pid)
-        if not connection.wait([self.sentinel], 0):
+        if not _is_ready(self.sentinel, 0):
             return False
         told = os.read(self.sentinel, _NUMBER.size)
         if told:
@@ -86,6 +86,13 @@ class Child:
         """Close what it was looked after by."""
         os.close(self.sentinel)
         os.close(self._alive)
+
+
+def _is_ready(descriptor: int, timeout: float) -> bool:
+    """Tell whether a descriptor can be read within so many seconds."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(timeout * 1000))
 
 
 def _is_there(pid: int) -> bool:

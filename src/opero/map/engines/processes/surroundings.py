@@ -17,12 +17,11 @@ import re
 import socket
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 from . import worker_logs
 
-_STATUS = Path("/proc/self/status")
+_STATUS = "/proc/self/status"
 _MASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 Own = frozenset[tuple[str, Any]]
@@ -101,7 +100,7 @@ def _take_on_environment(wanted: dict[str, str], own: Own) -> None:
 
 def _folder() -> str | None:
     try:
-        return str(Path.cwd())
+        return os.getcwd()  # noqa: PTH109 - a worker starts sooner without `pathlib`
     except OSError:
         return None
 
@@ -136,7 +135,8 @@ def _set_locale(name: str) -> None:
 def _umask() -> int | None:
     """Return which permissions new files do not get; None where it cannot be read unset."""
     try:
-        found = _MASK.search(_STATUS.read_bytes())
+        with open(_STATUS, "rb") as status:  # noqa: PTH123 - as above
+            found = _MASK.search(status.read())
     except OSError:
         return None
     return None if found is None else int(found[1], 8)

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from multiprocessing import connection, process
+from multiprocessing import process
 from types import MethodType
 from typing import Any
 
@@ -353,6 +353,8 @@ class Session:
         """Send parts of long jobs; end the process when its parent is gone in the middle of one."""
         parent = process.parent_process()
         if not hasattr(select, "poll"):
+            from multiprocessing import connection
+
             while parent is not None and not connection.wait([parent.sentinel], _TICK / 1000):
                 self._send_part()
             os._exit(1)
