@@ -1,13 +1,28 @@
-"""Exceptions in bytes, from which one comes back whatever its class does."""
+"""Exceptions in bytes, from which one comes back whatever its class does.
+
+An exception brings along those behind it (`__cause__`, `__context__`) and those in it (a group's,
+or the errors of `AllFailedError`). Each is pickled by itself: where one cannot travel, something
+stands in for it, and the others are what they were. The text of the traceback is behind the last.
+"""
 
 from __future__ import annotations
 
 import pickle
 import traceback
+from typing import Any
 
-from opero.exceptions import ErrorStandIn, _extras, _pack_one, _unpack, describe
+from opero.exceptions import ErrorStandIn, _Failure, _new, _rebuild_failure, describe
 from opero.http_errors import retry_after
 from opero.tracebacks import without_top
+
+from .pickles import dumps
+
+_FAR = 20
+"""How far the exceptions behind one are followed."""
+
+_Links = tuple["_Packed | None", "_Packed | None", bool]
+_Packed = tuple[str, Any, list[Any], list[str], _Links]
+"""How one travels, its pickle, those in it, its notes, those behind it and whether `from` said."""
 
 
 class RemoteTraceback(Exception):
@@ -30,47 +45,126 @@ def pack_error(error: BaseException) -> bytes:
             text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure
         pass
-    packed = _pack_one(error)
-    if packed[0] != "lost":
-        try:
-            body = pickle.dumps((packed, text, asked), 5)
-            if b"_main__" not in body:
-                return body
-        except Exception:  # noqa: BLE001 - it may work when done as below
-            pass
-    return _pack_by_value(error, text, asked)
+    return pickle.dumps((_packed(error, set()), text, asked), 5)
 
 
-def _pack_by_value(error: BaseException, text: str, asked: float | None) -> bytes:
-    """Pack an exception whose class cannot be imported."""
-    from . import by_value
+def _packed(error: BaseException, path: set[int]) -> _Packed:
+    """Pack an exception and those behind it; `path` are those that this one is behind."""
+    kind, body, inner = _packed_alone(error, path)
+    path = path | {id(error)}
+    links = [
+        None if each is None or id(each) in path or len(path) > _FAR else _packed(each, path)
+        for each in (error.__cause__, error.__context__)
+    ]
+    notes = getattr(error, "__notes__", None)
+    notes = [each for each in notes if type(each) is str] if isinstance(notes, list) else []
+    return kind, body, inner, notes, (links[0], links[1], error.__suppress_context__)
 
+
+def _packed_alone(error: BaseException, path: set[int]) -> tuple[str, Any, list[_Packed]]:
+    """Return how an exception travels, its pickle, and those in it."""
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            inner = [_packed(each, path | {id(error)}) for each in error.exceptions]
+            parts = type(error), error.message, _attributes(error)
+            return "group", dumps(parts, back=True), inner
+        if isinstance(error, _Failure) and type(error).__reduce__ is _Failure.__reduce__:
+            inner = [_packed(each, path | {id(error)}) for each in error.errors]
+            parts = type(error), error.message, _attributes(error)
+            return "failure", dumps(parts, back=True), inner
+    except Exception:  # noqa: BLE001 - a user's class may do anything
+        pass
     for kind in ("whole", "parts"):
         try:
-            payload = error if kind == "whole" else (type(error), error.args, _extras(error))
-            body = by_value.dumps(((kind, payload), text, asked), back=True)
-            (copy,) = _unpack([pickle.loads(body)[0]])
+            payload = error if kind == "whole" else (type(error), error.args, _attributes(error))
+            body = dumps(payload, back=True)
+            copy = _unpacked(kind, body, [])
             if type(copy) is type(error) and copy.args == error.args:
-                return body
+                return kind, body, []
         except Exception:  # noqa: BLE001 - whatever it is, it does not travel so
             continue
-    lost = "lost", f"{type(error).__module__}: {describe(error)}"
-    return pickle.dumps((lost, text, asked), 5)
+    return "lost", f"{type(error).__module__}: {describe(error)}", []
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    """Return the attributes of an exception that can be pickled."""
+    attributes = {}
+    for name, value in vars(error).items():
+        if isinstance(error, _Failure) and name in {"message", "errors", "_origin"}:
+            continue
+        try:
+            pickle.loads(dumps(value, back=True))
+        except Exception:  # noqa: BLE001 - this attribute stays behind
+            continue
+        attributes[name] = value
+    return attributes
 
 
 def unpack_error(body: bytes) -> BaseException:
     """Return the exception again; what stands in for it, if it cannot be made here."""
-    text, asked = "", None
-    try:
-        packed, text, asked = pickle.loads(body)
-        (error,) = _unpack([packed])
-    except Exception as fault:  # noqa: BLE001 - a user's __setstate__ may raise anything
-        error = ErrorStandIn(f"an exception that cannot be rebuilt here: {describe(fault)}")
+    packed, text, asked = pickle.loads(body)
+    error = _linked(packed)
     if text:
-        BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # it may be frozen
+        BaseException.__setattr__(_last(error), "__cause__", RemoteTraceback(text))
     if asked is not None and retry_after(error) is None:
         try:
             error.retry_after = asked  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001 - its class may not let us
             pass
+    return error
+
+
+def _linked(packed: _Packed) -> BaseException:
+    """Return an exception with those behind it."""
+    kind, body, inner, notes, (cause, context, suppressed) = packed
+    try:
+        error = _unpacked(kind, body, [_linked(each) for each in inner])
+        assert isinstance(error, BaseException)
+    except Exception as fault:  # noqa: BLE001 - a user's __setstate__ may raise anything
+        error = ErrorStandIn(f"an exception that cannot be rebuilt here: {describe(fault)}")
+    links = {
+        "__cause__": None if cause is None else _linked(cause),
+        "__context__": None if context is None else _linked(context),
+        "__suppress_context__": suppressed,
+    }
+    for name, value in links.items():
+        BaseException.__setattr__(error, name, value)  # it may be frozen
+    if notes and not getattr(error, "__notes__", None):
+        try:
+            BaseException.__setattr__(error, "__notes__", notes)
+        except Exception:  # noqa: BLE001 - it takes none
+            pass
+    return error
+
+
+def _unpacked(kind: str, body: Any, inner: list[Any]) -> Any:
+    """Return an exception without those behind it."""
+    if kind == "lost":
+        return ErrorStandIn(body)
+    payload = pickle.loads(body)
+    if kind == "whole":
+        return payload
+    made, what, attributes = payload
+    if kind == "failure":
+        return _rebuild_failure(made, what, [("whole", each) for each in inner], attributes)
+    if kind == "group":
+        error = _new(made, (what, inner))
+    else:
+        error = _new(made, what)
+        error.args = what
+    vars(error).update(attributes)
+    return error
+
+
+def _last(error: BaseException) -> BaseException:
+    """Return the exception that a traceback shows first: the others came of it."""
+    seen = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        behind = error.__cause__
+        if behind is None and not error.__suppress_context__:
+            behind = error.__context__
+        if behind is None:
+            break
+        error = behind
     return error

@@ -17,6 +17,8 @@ from typing import Any
 from opero.locks import Lock
 
 from . import arrivals
+from .culprits import unpicklable_function
+from .map_parts import check_shared
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
 from .receivers import check_receiver
@@ -78,10 +80,11 @@ class FunctionPayload:
         """Return the pickle of the function and the shared arguments."""
         try:
             return dumps((arrivals.code_of(carrier(self.plain)), self._shared))
-        except Exception:
+        except Exception as error:
             if isinstance(self.plain, MethodType):
                 check_receiver(self.plain.__self__)
-            raise
+            check_shared(self._shared)
+            raise unpicklable_function(self.plain, error) from error
 
     def check(self) -> None:
         """Raise what kept the function from travelling, if anything did."""

@@ -7,11 +7,13 @@ import as it is here, goes by cloudpickle; so does what pickle refuses.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from opero.exceptions import describe
+
+from .culprits import unpicklable
 
 LARGE = 1 << 15
 """Bytes from which a buffer travels apart; a smaller one is cheaper inside the pickle."""
@@ -40,7 +42,7 @@ def dumps(
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
-    keep = None if aside is None else partial(_put_aside, aside)
+    keep = None if aside is None else put_aside(aside)
     try:
         body = pickle.dumps(thing, 5, buffer_callback=keep)
         if b"_main__" not in body and not (apart and _names_one(body, apart)):
@@ -57,6 +59,11 @@ def dumps(
 def _names_one(body: bytes, names: Iterable[str]) -> bool:
     """Return whether a pickle may refer to one of some modules."""
     return any(name.encode("utf-8", "surrogatepass") in body for name in names)
+
+
+def put_aside(aside: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Return the callback of a pickle that puts its large buffers into a list."""
+    return partial(_put_aside, aside)
 
 
 def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
@@ -111,13 +118,6 @@ def pack_each(
             packed.append(None)
             failures.append((place, unpicklable(what, value, error)))
     return packed, failures
-
-
-def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
-    """Return the error that says what cannot be pickled, and why."""
-    kind = type(value)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return TypeError(f"{what} of type {name} cannot be pickled: {describe(error)}")
 
 
 def pack_all(

@@ -6,7 +6,8 @@ from typing import Any
 
 from opero.exceptions import describe
 
-from .pickles import dumps, unpicklable
+from .culprits import unpicklable
+from .pickles import dumps
 
 
 def check_receiver(receiver: Any) -> None:

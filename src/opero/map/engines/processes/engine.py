@@ -30,9 +30,9 @@ from opero.map.scheduler import Job
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.loaded_modules import Seen, loaded_modules
+from opero.map.serialization.map_parts import pack_function, pack_shared
 from opero.map.serialization.names import whereabouts
-from opero.map.serialization.pickles import pack, pack_each, unpack, unpicklable
-from opero.map.serialization.receivers import check_receiver
+from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
 from . import pool, start, worker, worker_logs
@@ -244,10 +244,11 @@ class ProcessEngine:
         """
         self._seen = seen
         self._apart = seen.apart | self._executed
-        self._shared = _pack_shared(self._given, self._receiver, self._apart)
         name = None if self._by_value else whereabouts(self._function, self._apart)
+        value = [] if name else pack_function(self._function, self._apart)
+        self._shared = value + pack_shared(self._given, self._receiver, self._apart)
         self._map["name"] = name
-        self._map["value"] = None if name else _pack_function(self._function, self._apart)
+        self._map["value"] = len(value)
         self._map["code"] = fingerprint(self._function) if name else None
 
     def _tell(self, leased: pool.Worker) -> None:
@@ -498,37 +499,7 @@ def _place(failure: tuple[int, BaseException]) -> int:
     return failure[0]
 
 
-# --- what travels once ----------------------------------------------------------------------------
-
-
-def _pack_function(function: Any, apart: frozenset[str]) -> bytes:
-    from opero.map.serialization import by_value
-
-    try:
-        body = by_value.dumps(function, fresh=True, apart=apart)
-    except Exception as error:
-        name = _named(function)
-        raise TypeError(f"the function {name} cannot be pickled: {describe(error)}") from error
-    return body
-
-
 def _named(function: Any) -> str:
     """Return what a function is called in an error message."""
     name = getattr(function, "__qualname__", None)
     return f"{function.__module__}.{name}" if name else repr(function)
-
-
-def _pack_shared(
-    shared: dict[str, Any], receiver: tuple[Any, ...], apart: frozenset[str]
-) -> list[Any]:
-    try:
-        return pack((shared, receiver), apart=apart)
-    except Exception:
-        for each in receiver:
-            check_receiver(each)
-        for name, value in shared.items():
-            try:
-                pack(value, apart=apart)
-            except Exception as error:
-                raise unpicklable(f"the shared argument {name!r}", value, error) from error
-        raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import os
-import pickle
 import select
 import selectors
 import signal
@@ -236,8 +235,8 @@ class Session:
                 if fingerprint(found) != seen["code"]:
                     raise Outdated
             else:
-                found = pickle.loads(seen["value"])
-            shared, receiver = unpack(seen["shared"])
+                found = unpack(seen["shared"][: seen["value"]])
+            shared, receiver = unpack(seen["shared"][seen["value"] :])
         if self._modules.refused:
             raise ImportError("a module is another one there")
         return MethodType(found, *receiver) if receiver else found, shared

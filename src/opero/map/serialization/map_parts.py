@@ -1,0 +1,71 @@
+"""What every worker gets once in a map: the function, what all items share, the method's instance.
+
+Each is a pickle and its large buffers, which are not copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .culprits import unpicklable, unpicklable_function
+from .pickles import pack, put_aside
+from .receivers import check_receiver
+
+
+def pack_function(function: Any, apart: frozenset[str]) -> list[Any]:
+    """Put a function into a pickle by value, and the large buffers that it refers to.
+
+    Args:
+        function: The function.
+        apart: The modules that no worker can import as they are here.
+
+    Raises:
+        TypeError: If it uses what cannot travel; the message says what.
+    """
+    from . import by_value
+
+    buffers: list[Any] = []
+    try:
+        body = by_value.dumps(function, buffer_callback=put_aside(buffers), fresh=True, apart=apart)
+    except Exception as error:
+        raise unpicklable_function(function, error) from error
+    return [body, *buffers]
+
+
+def pack_shared(
+    shared: dict[str, Any], receiver: tuple[Any, ...], apart: frozenset[str]
+) -> list[Any]:
+    """Put the shared arguments and the instance of a method into a pickle.
+
+    Args:
+        shared: The arguments.
+        receiver: The instance, if there is one.
+        apart: See `pack_function`.
+
+    Raises:
+        TypeError: If one of them cannot travel; the message says which.
+    """
+    try:
+        return pack((shared, receiver), apart=apart)
+    except Exception:
+        for each in receiver:
+            check_receiver(each)
+        check_shared(shared, apart)
+        raise
+
+
+def check_shared(shared: dict[str, Any], apart: frozenset[str] = frozenset()) -> None:
+    """Raise what keeps a shared argument from travelling, if anything does, by its name.
+
+    Args:
+        shared: The arguments.
+        apart: See `pack_function`.
+
+    Raises:
+        TypeError: If it cannot be pickled.
+    """
+    for name, value in shared.items():
+        try:
+            pack(value, apart=apart)
+        except Exception as error:
+            raise unpicklable(f"the shared argument {name!r}", value, error) from error

@@ -1,0 +1,73 @@
+"""What a script's functions may use in worker processes: programs with all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opero.map.engines.processes.start import METHODS
+
+pytestmark = pytest.mark.once
+
+HERE = Path(__file__).with_name("isolated_map")
+HOLDS = HERE / "what_a_script_holds.py"
+
+
+def run(*args: str, typed: str | None = None, folder: Path | None = None) -> str:
+    """Run a program; return what it prints. It must end well and complain of nothing."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *args],
+        input=typed, capture_output=True, text=True, timeout=200, check=False, cwd=folder,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize(("method", "pure"), [(METHODS[0], "1"), *((each, "") for each in METHODS)])
+def test_what_scripts_hold_works_in_workers_and_comes_back_as_itself(method, pure, monkeypatch):
+    """Caches, slots, locks, context variables, enumerations, hooks of classes, files..."""
+    monkeypatch.setenv("OPERO_PURE_PYTHON", pure)
+    assert run(str(HOLDS), method) == "that is all\n"
+
+
+def test_the_same_holds_for_code_that_no_file_has():
+    """As from the standard input; the program is that of the test above."""
+    assert run("-", METHODS[0], typed=HOLDS.read_text()) == "that is all\n"
+
+
+def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
+    """Which global, of which function, and by which way it leads there."""
+    text = run(str(HERE / "what_cannot_travel.py"), typed="", folder=tmp_path)
+    said = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    remedy = "; make it in the function, or once in each worker by worker_init="
+    why = "(TypeError: cannot pickle 'sqlite3.Connection' object)"
+    for name, way in {
+        "itself": "DB",
+        "element": "STATE['stores'][1]",
+        "attribute": "POOL.idle['main'][1]",
+        "helper": "helper, which uses DB",
+        "method": "Shop.price, which uses DB",
+        "class": "Stock.store",
+        "closure": "store",
+        "default": "a default value",
+    }.items():
+        assert f"cannot be pickled: it uses {way}, a sqlite3.Connection {why}{remedy}" in said[name]
+    assert "it uses THREAD, a threading.Thread (" in said["thread"]
+    assert "it uses BEGUN, a generator (" in said["generator"]
+    assert "it uses its argument store.idle['main'][1], a sqlite3." in said["partial"]
+    assert "argument 'store' of type sqlite3.Connection cannot be pickled" in said["connection"]
+    assert "argument 'lock' of type _thread.lock cannot be pickled" in said["lock"]
+    assert "it.idle['main'][1] is a sqlite3.Connection" in said["deep"]
+    assert "it['locks'][0] is a _thread.lock" in said["result"]
+    items = [line for line in text.splitlines() if line.startswith("item")]
+    for said_of_item, part in zip(
+        items,
+        ("it[0].idle['main'][1] is a sqlite3.Connection", "_thread.RLock", "TextIOWrapper", "generator"),
+        strict=True,
+    ):  # fmt: skip
+        assert part in said_of_item
+    assert "after all [2]" in text
