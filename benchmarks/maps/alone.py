@@ -41,7 +41,7 @@ def run(side: str, workers: int, count: int, seed: int = 0) -> dict[str, float]:
 
     Returns:
         `mebibytes` that the process grew by at its peak; `first`, the milliseconds until the first
-        result; `ns`, the nanoseconds per item.
+        result; `last`, until the last one; `ns`, the nanoseconds per item.
 
     Raises:
         MissingError: If the side's library cannot be imported.
@@ -99,7 +99,12 @@ def stream(streamer: Streamer, count: int, seed: int = 0) -> dict[str, float]:
         seen += 1
     elapsed = perf_counter_ns() - start
     assert (seen, total) == (count, count * (count - 1) // 2), "the results are wrong"
-    return {"mebibytes": peak() - before, "first": first / 1e6, "ns": elapsed / count}
+    return {
+        "mebibytes": peak() - before,
+        "first": first / 1e6,
+        "last": elapsed / 1e6,
+        "ns": elapsed / count,
+    }
 
 
 def _kept(results: Iterable[Any], most: int) -> Iterator[Any]:

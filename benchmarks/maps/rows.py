@@ -13,6 +13,7 @@ PROMISED: tuple[Row, ...] = (
     busy.SKEWED,
     *tiny.ROWS[1:],
     *memory.ROWS,
+    first.FIRST_MAP,
 )
 """What is promised."""
 
@@ -32,6 +33,7 @@ GATED: tuple[Row, ...] = (
     *tiny.ROWS[1:3],
     memory.THREAD,
     memory.PROCESS,
+    first.FIRST_MAP,
 )
 """The promises that are gates: those that take seconds, each against its nearest peer."""
 

@@ -321,9 +321,11 @@ def _thread_executor_stream(function: Function, workers: int) -> Iterator[Stream
 POOL_STREAM = Stream("Pool.imap", _imap)
 THREAD_EXECUTOR_STREAM = Stream("ThreadPoolExecutor.map", _thread_executor_stream)
 
+PROCESS_EXECUTOR_STREAM = Stream("ProcessPoolExecutor", _process_executor_stream)
+
 STREAMS_OF_PROCESSES = (
     POOL_STREAM,
-    Stream("ProcessPoolExecutor", _process_executor_stream),
+    PROCESS_EXECUTOR_STREAM,
     Stream("mpire", _mpire_stream),
     Stream("joblib", _joblib_stream),
 )
