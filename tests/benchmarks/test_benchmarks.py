@@ -616,10 +616,16 @@ def test_the_memory_of_an_entry_is_the_same_each_time_it_is_counted() -> None:
     """And a seeded object in each entry is seen, to the byte."""
     half = next(name for name in NAMES if name not in unavailable())
     row = replace(entries.GATED[0], implementations=(half,), peers=(peers.lru_hit(),))
-    figures = [row.measure(SMOKE).figures for _ in range(2)]
+
+    def least(row: entries.EntryRow) -> dict[str, float]:
+        """Count thrice: what another thread allocates meanwhile is counted, too."""
+        counts = [row.measure(SMOKE).figures for _ in range(3)]
+        return {side: min(count[side] for count in counts) for side in counts[0]}
+
+    figures = [least(row) for _ in range(2)]
     assert figures[0] == pytest.approx(figures[1], abs=0.5)
     [own] = figures[0].keys() - {peers.LRU}
-    seeded = row.slowed(3).measure(SMOKE).figures
+    seeded = least(row.slowed(3))
     tuple_of_three = sys.getsizeof((1, 2, 3))
     assert seeded[own] - figures[0][own] == pytest.approx(tuple_of_three, abs=0.5)
     assert seeded[peers.LRU] == pytest.approx(figures[0][peers.LRU], abs=0.5)
