@@ -37,7 +37,7 @@ class ForkServer:
     """The fork server of this process, started when it is needed."""
 
     def __init__(self) -> None:
-        self._end: socket.socket | None = None
+        self._end: int | None = None  # a socket's number, which may stay open at exit
         self._pid: int = 0
 
     def fork(self, descriptors: list[int]) -> int:
@@ -55,12 +55,14 @@ class ForkServer:
         """
         if self._end is None:
             self._start()
-        assert self._end is not None
+        end = socket.socket(fileno=self._end)
         try:
-            socket.send_fds(self._end, [b"!"], descriptors)
-            answer = self._end.recv(_NUMBER.size, socket.MSG_WAITALL)
+            socket.send_fds(end, [b"!"], descriptors)
+            answer = end.recv(_NUMBER.size, socket.MSG_WAITALL)
         except ConnectionError:
             answer = b""
+        finally:
+            end.detach()
         if len(answer) < _NUMBER.size:
             self.close()
             raise ServerGone
@@ -83,14 +85,14 @@ class ForkServer:
             raise
         finally:
             theirs.close()
-        self._end = ours
+        self._end = ours.detach()
 
     def close(self) -> None:
         """End the server, if there is one; its workers stay."""
         end, self._end = self._end, None
         if end is None:
             return
-        end.close()  # it takes that for the end, if it must not be killed by us
+        os.close(end)  # it takes that for the end, if it must not be killed by us
         try:
             os.kill(self._pid, signal.SIGKILL)
         except (PermissionError, ProcessLookupError):
@@ -103,7 +105,7 @@ class ForkServer:
     def forget(self) -> None:
         """In a forked child: leave the server to the parent."""
         if self._end is not None:
-            self._end.close()
+            os.close(self._end)
             self._end = None
 
 
