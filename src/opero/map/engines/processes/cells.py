@@ -8,8 +8,11 @@ import sys
 from multiprocessing import reduction
 from typing import Any
 
-SIZE = 16
-"""Two numbers of eight bytes."""
+PLACE, BEGUN, JOB, LAST = range(4)
+"""What the numbers are: the place of the attempt under way, or a state of the worker; when that
+attempt began and when its job did, in nanoseconds; which process the system started last then."""
+
+SIZE = 8 * 4
 
 
 class Cells:

@@ -36,6 +36,8 @@ from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
 from . import pool, start, worker, worker_logs
+from .cells import JOB, LAST, PLACE
+from .descendants import Since
 from .shortage import shortage
 from .surroundings import surroundings
 
@@ -212,21 +214,22 @@ class ProcessEngine:
             if self._closed or os.getpid() != self._process:
                 return
             self._closed = True
-        busy = []
+        busy: list[tuple[pool.Worker, Since | None]] = []
         for slot, leased in enumerate(self._workers):
             if leased is None:
                 continue
             if self._runs[slot] is not None:
-                leased.kill()
-                busy.append(leased)
+                since = self._since(slot, leased)
+                leased.kill(since)
+                busy.append((leased, since))
                 continue
             try:
                 leased.channel.send(("end",), [])
                 pool.give_back(leased)
             except OSError:
-                busy.append(leased)
-        for leased in busy:
-            leased.bury()
+                busy.append((leased, None))
+        for leased, since in busy:
+            leased.bury(since=since)
         self._selector.close()
         self._bell.close()
         self._ring.close()
@@ -435,7 +438,7 @@ class ProcessEngine:
                 due = now + self._limit  # it has not begun
             elif due <= now and leased.cells[0] == place:
                 run.late = place
-                leased.kill()
+                leased.kill(self._since(slot, leased))
                 continue
             upcoming = due if upcoming is None else min(upcoming, due)
         return upcoming
@@ -446,7 +449,13 @@ class ProcessEngine:
         if sys.platform != "win32" and leased.process.sentinel in self._selector.get_map():
             self._selector.unregister(leased.process.sentinel)
         self._workers[slot] = None
-        return leased.bury()
+        return leased.bury(since=self._since(slot, leased))
+
+    def _since(self, slot: int, leased: pool.Worker) -> Since | None:
+        """Return when the job began that a worker is at; None if none of its attempts runs."""
+        if self._runs[slot] is None or leased.cells[PLACE] in {worker.MADE, worker.UNREAD}:
+            return None
+        return Since(leased.cells[JOB], leased.cells[LAST])
 
     def _lose(self, slot: int, leased: pool.Worker) -> None:
         """See a dead worker off, and find out what that means for its job."""

@@ -22,8 +22,9 @@ from opero.locks import Lock
 from opero.map import std_streams
 from opero.real_time import monotonic
 
-from . import start, worker, worker_end
+from . import descendants, start, worker, worker_end
 from .cells import Cells
+from .descendants import Since
 from .shortage import Shortage, shortage
 from .wire import Channel
 
@@ -49,8 +50,8 @@ class Worker:
 
     Attributes:
         channel: The way to it and back; it does not block.
-        cells: Memory that both share: the place of the attempt under way (or one of the states
-            in `worker`), and when it began, in nanoseconds.
+        cells: Memory that both share, with the numbers that `cells` names; the first may be one of
+            the states in `worker`.
         process: The process.
         kind: What it can stand in for.
         fresh: Whether it has never done a job.
@@ -104,19 +105,28 @@ class Worker:
         except OSError:
             return False
 
-    def kill(self) -> None:
-        """Let it end at once."""
+    def kill(self, since: Since | None = None) -> None:
+        """Let it end at once.
+
+        Args:
+            since: What it has started since then ends as well.
+        """
+        if since is not None and not self.process.wait(0):
+            descendants.end(self.process.pid, since)
         self.process.kill()
 
-    def bury(self, grace: float = 0.1) -> WorkerCrashedError:
+    def bury(self, grace: float = 0.1, since: Since | None = None) -> WorkerCrashedError:
         """See a worker off that has closed its end or was killed; return what became of it.
 
         Args:
             grace: Seconds that it gets to end, before it is killed.
+            since: What it has started since then ends as well.
         """
         if not self.process.wait(grace):
             self.process.kill()
             self.process.wait(_PROMPT)
+        if since is not None:
+            descendants.end_group(self.process.pid, since)
         self.channel.close()
         self.process.close()
         with _lock:

@@ -112,7 +112,24 @@ def _launched(make: Callable[[_Pipes], int], body: bytes, served: bool) -> Child
         left = memoryview(body)
         while left:
             left = left[os.write(pipes.alive, left) :]
-    return Child(pid, pipes.sentinel, pipes.alive, served)
+    sentinel = pipes.sentinel if served else _sentinel(pid, pipes.sentinel)
+    return Child(pid, sentinel, pipes.alive, served)
+
+
+def _sentinel(pid: int, pipe: int) -> int:
+    """Return what is ready when a child has ended: its own descriptor, where the system has such.
+
+    The other end of a pipe may be kept open by what the child has started, and who has its status
+    is the fork server only.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return pipe
+    try:
+        sentinel: int = os.pidfd_open(pid)
+    except OSError:
+        return pipe
+    os.close(pipe)
+    return sentinel
 
 
 def _by_server(kind: Any) -> Child:

@@ -38,6 +38,7 @@ from opero.real_time import monotonic_ns
 
 from . import worker_end, worker_logs
 from .cells import Cells
+from .group import Group
 from .surroundings import take_on
 from .wire import Channel
 
@@ -89,9 +90,10 @@ class Session:
         run: The job under way, or the last one.
     """
 
-    def __init__(self, channel: Channel, cells: memoryview, idle: float) -> None:
+    def __init__(self, channel: Channel, cells: memoryview, group: Group, idle: float) -> None:
         self.channel = channel
         self.cells = cells
+        self._group = group
         self._runner = hotpath.core.ChunkRunner(cells)
         self.run: WorkerRun | None = None
         self._idle = idle
@@ -136,8 +138,10 @@ class Session:
             self._map["shared"] = parts
             self._function = None
             self._context = contextvars.copy_context()
+            self._group.end_with_parent(True)
             self._ring.send(b"!")
         elif kind == "job":
+            self._group.begin()
             self.cells[0] = READING
             self._context.run(self._do, control[1], control[2], control[3], parts)
         elif kind == "again":
@@ -152,6 +156,7 @@ class Session:
             self._send(("done", True, self.run.elapsed), (packed, _packed(failures)))
         else:
             self._map = self._function = self.run = None
+            self._group.end_with_parent(False)
 
     def _do(self, careful: bool, given: bool, concurrency: int, parts: list[bytearray]) -> None:
         """Do a job and send the rest of its results.
@@ -356,7 +361,7 @@ class Session:
 
             while parent is not None and not connection.wait([parent.sentinel], _TICK / 1000):
                 self._send_part()
-            os._exit(1)
+            self._group.end()
         poller = select.poll()
         poller.register(self.channel.socket, 0)  # tells only that the other end is closed
         poller.register(self._bell, select.POLLIN)
@@ -369,8 +374,9 @@ class Session:
                 self._bell.recv(4096)
                 del ready[bell]
             if ready:
-                if not self._running:
-                    worker_end.cut()  # the main thread sees it too
+                if self._running:
+                    self._group.end()
+                worker_end.cut()  # the main thread sees it too
                 os._exit(1)
             self._send_part()
 
@@ -472,11 +478,12 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     forks.register("pipes", after_in_child=end.close)
+    end.set_inheritable(False)  # what the function starts must not keep it open
     forked = worker_end.is_forked()
     if forked:
         worker_end.forget_inherited()
-    _end_with(process.parent_process())
-    session = Session(Channel(end), cells.numbers, idle)
+    group = Group(getattr(process.parent_process(), "sentinel", None), cells.numbers)
+    session = Session(Channel(end), cells.numbers, group, idle)
     worker_logs.begin(session.log, forked)
     forks.register("pipes", after_in_child=worker_logs.end)
     try:
@@ -488,20 +495,3 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
 
 def _ignore(*_: Any) -> None:
     pass
-
-
-def _end_with(parent: Any) -> None:
-    """Have the system end this process when its parent is gone, on Linux.
-
-    The thread that watches cannot do that while the function is in C code that keeps the
-    interpreter to itself.
-    """
-    try:
-        import fcntl
-
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
-        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
-    except (ImportError, AttributeError, OSError):
-        pass  # another system
