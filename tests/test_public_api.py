@@ -134,6 +134,7 @@ MORE_OF_OPMAP = {
     "start_method": None,
     "executor": None,
     "on_error": "return",
+    "unpack": False,
     "with_items": False,
     "max_errors": None,
     "loop": "auto",

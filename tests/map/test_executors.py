@@ -412,10 +412,10 @@ def test_failed_items_are_tried_again(processes, tmp_path):
 
 
 def test_a_fallback_value_takes_its_place(processes):
-    """The one item's invocation travels with it."""
-    engine = ExecutorEngine(plain, {}, processes, 2)
-    job = job_of(1)
-    job.invocation = Invocation((), {"plus": 41})
+    """An invocation travels in place of the item."""
+    engine = ExecutorEngine(plain, {"plus": 1}, processes, 2)
+    job = job_of(Invocation((1,), {"plus": 41}))
+    job.invoked = True
     engine.start(0, job)
     (event,) = events_of(engine, 1)
     engine.close(False)
@@ -634,9 +634,9 @@ def test_a_worker_keeps_the_functions_of_few_maps(own_payloads):
     """Their shared arguments may be large."""
     for number in range(20):
         load = function_payload.FunctionPayload(plain, {"plus": number})
-        _, function = function_payload.load(*load.pack(True))
+        function, _ = function_payload.load(*load.pack(True))
         assert function(1) == 1 + number
-        assert function_payload.load(*load.pack(False))[1] is function
+        assert function_payload.load(*load.pack(False))[0] is function
     assert len(function_payload._loaded) == function_payload.KEPT
 
 

@@ -147,6 +147,7 @@ threads: Executor = ThreadPoolExecutor(1)
     start_method="spawn",
     executor=None,
     on_error="return",
+    unpack=False,
     with_items=False,
     max_errors=0.1,
     loop="auto",

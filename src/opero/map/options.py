@@ -39,6 +39,7 @@ class MapOptions:
         executor: What runs the attempts instead of opero's own workers; None without.
         raises: Whether the first item that fails for good ends the map.
         loop: Which event loop: one of `LOOPS`.
+        unpack: Whether an item holds the arguments of its call.
         with_items: Whether results come behind their items.
         max_errors: How many failures, or which share of them, ends the map; None for no bound.
     """
@@ -54,6 +55,7 @@ class MapOptions:
     executor: Executor | None
     raises: bool
     loop: str
+    unpack: bool
     with_items: bool
     max_errors: float | None
 
@@ -120,6 +122,7 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         executor=executor,
         raises=reading.check("on_error") == "raise",
         loop=_checked_loop(reading, mode),
+        unpack=reading.check("unpack"),
         with_items=reading.check("with_items"),
         max_errors=_checked_max_errors(reading),
     )
@@ -165,7 +168,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
     if not asynchronous and mode in {"async", "async_process"}:
         other = "thread" if mode == "async" else "process"
         raise ValueError(f"mode={mode!r}: {name} is no coroutine function; use mode={other!r}")
-    if signature is None:
+    if signature is None or plan.unpack:
         return
     parameters = list(signature.parameters.values())
     leading = 1 if bound_to(call) else 0

@@ -10,11 +10,11 @@ import contextvars
 import os
 import pickle
 from collections import OrderedDict
-from functools import partial
 from types import MethodType
 from typing import Any
 
 from opero.locks import Lock
+from opero.map.invocation import of_invocations, of_items
 
 from . import arrivals
 from .culprits import unpicklable_function
@@ -34,8 +34,9 @@ class FunctionPayload:
     """What all envelopes of one map have in common.
 
     Attributes:
-        function: What to call, the shared arguments in it.
-        plain: What to call with the arguments of a fallback value.
+        function: What to call with an item.
+        invoke: What to call with an invocation.
+        plain: The function itself.
         context: The context variables as they were where the map was called.
         abandoned: Whether what has not begun need not run any more.
     """
@@ -47,7 +48,8 @@ class FunctionPayload:
             function: What to call with each item.
             shared: Keyword arguments of every call.
         """
-        self.function: Any = partial(function, **shared) if shared else function
+        self.function: Any = of_items(function, shared)
+        self.invoke: Any = of_invocations(function, shared)
         self.plain = function
         self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
@@ -97,7 +99,7 @@ _loading = Lock()
 
 
 def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
-    """Return a map's function, without and with its shared arguments; loaded once in a process.
+    """Return what to call with an item, and with an invocation; loaded once in a process.
 
     Args:
         name: Its name.
@@ -113,7 +115,8 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
             world = arrivals.enter()
             (_, carried, _), shared = pickle.loads(data)
             function = carried.unpack()
-            _loaded[name] = world, (function, partial(function, **shared) if shared else function)
+            callers = of_items(function, shared), of_invocations(function, shared)
+            _loaded[name] = world, callers
             while len(_loaded) > KEPT:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(name)

@@ -144,7 +144,7 @@ class ExecutorEngine:
         """Give the next items of an errand to the executor."""
         if self._lost is None:
             whole = errand.wanting or not self._arrived
-            envelope = Envelope(self._payload, errand.values(), errand.job.invocation, whole)
+            envelope = Envelope(self._payload, errand.values(), errand.job.invoked, whole)
             try:
                 future = self._executor.submit(run, envelope)
             except BrokenExecutor as error:

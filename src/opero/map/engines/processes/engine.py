@@ -23,7 +23,6 @@ from opero.locks import Lock
 from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
 from opero.map.interrupts import ctrl_c_later
-from opero.map.invocation import travelling
 from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
@@ -264,7 +263,7 @@ class ProcessEngine:
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
         job = run.job
-        values = travelling(job.values, job.invocation)
+        values = job.values
         parts = None
         if not run.careful:
             try:
@@ -280,7 +279,7 @@ class ProcessEngine:
         leased = self._workers[slot] or self._lease(slot)
         leased.cells[0] = worker.UNREAD
         concurrency = 1 if run.careful else self._concurrency
-        self._post(leased, ("job", run.careful, job.invocation is not None, concurrency), parts)
+        self._post(leased, ("job", run.careful, job.invoked, concurrency), parts)
 
     def _lease(self, slot: int) -> pool.Worker:
         """Get a worker for a slot, and tell it about the map."""
