@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -62,11 +61,10 @@ class MapOptions:
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.executor is not None:
-            given["executor"] = AbsentExecutor(type(self.executor).__name__)
+        executor = given.pop("executor")
         if callable(self.progress):
             given["progress"] = False
-        return partial(MapOptions, **given), ()
+        return _arrived, (given, None if executor is None else type(executor).__name__)
 
 
 class AbsentExecutor(Executor):
@@ -86,6 +84,12 @@ class AbsentExecutor(Executor):
             RuntimeError: Always.
         """
         raise RuntimeError(f"it is a {self.name}, and stayed in the process that made it")
+
+
+def _arrived(given: dict[str, Any], executor: str | None) -> MapOptions:
+    """Return the options that have come from another process."""
+    absent = None if executor is None else AbsentExecutor(executor)
+    return MapOptions(**given, executor=absent)
 
 
 def map_options(given: Mapping[str, Any]) -> MapOptions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import os
 import pickle
+import sys
 from collections import OrderedDict
 from types import MethodType
 from typing import Any
@@ -18,10 +19,9 @@ from opero.map.invocation import of_invocations, of_items
 
 from . import arrivals
 from .culprits import unpicklable_function
-from .map_parts import check_shared
+from .map_parts import check_receiver, check_shared
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
-from .receivers import check_receiver
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -41,12 +41,15 @@ class FunctionPayload:
         abandoned: Whether what has not begun need not run any more.
     """
 
-    def __init__(self, function: Any, shared: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Any, shared: dict[str, Any], path: list[str] | None = None
+    ) -> None:
         """Take the function; it is pickled only once it has to travel.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
+            path: Where workers look for modules besides their own path; None for nowhere else.
         """
         self.function: Any = of_items(function, shared)
         self.invoke: Any = of_invocations(function, shared)
@@ -54,6 +57,7 @@ class FunctionPayload:
         self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
         self._shared = shared
+        self._path = path
         self._lock = Lock()
         self._packed: tuple[bytes, bytes] | None = None
         self._error: Exception | None = None
@@ -81,7 +85,8 @@ class FunctionPayload:
     def _pickled(self) -> bytes:
         """Return the pickle of the function and the shared arguments."""
         try:
-            return dumps((arrivals.code_of(carrier(self.plain)), self._shared))
+            body = dumps((arrivals.code_of(carrier(self.plain)), self._shared))
+            return pickle.dumps((self._path or [], body), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             if isinstance(self.plain, MethodType):
                 check_receiver(self.plain.__self__)
@@ -113,7 +118,9 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
             if data is None:
                 return None
             world = arrivals.enter()
-            (_, carried, _), shared = pickle.loads(data)
+            path, body = pickle.loads(data)
+            sys.path += [place for place in path if place not in sys.path]
+            (_, carried, _), shared = pickle.loads(body)
             function = carried.unpack()
             callers = of_items(function, shared), of_invocations(function, shared)
             _loaded[name] = world, callers
