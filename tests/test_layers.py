@@ -31,7 +31,6 @@ ROOT = Path(opero.__file__).parent
 
 LAYERS = (
     (
-        "_pyinstaller",
         "event",
         "exceptions",
         "forks",

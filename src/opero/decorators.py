@@ -65,8 +65,10 @@ if TYPE_CHECKING:
         rate_limit_scope: Literal["worker", "total"]
         attempt_timeout: Seconds | None
         start_method: Literal["forkserver", "spawn", "fork"] | None
+        worker_init: Callable[[], object] | None
+        max_items_per_worker: int | None
+        max_memory_per_worker: int | None
         executor: Executor | None
-        unpack: bool
         with_items: bool
         max_errors: float | None
         loop: Literal["auto", "uvloop", "asyncio"]
@@ -356,9 +358,11 @@ def opmap(
     rate_limit_scope: Literal["worker", "total"] = _WORKER,
     attempt_timeout: Seconds | None = None,
     start_method: Literal["forkserver", "spawn", "fork"] | None = None,
+    worker_init: Callable[[], object] | None = None,
+    max_items_per_worker: int | None = None,
+    max_memory_per_worker: int | None = None,
     executor: Executor | None = None,
     on_error: str = "return",
-    unpack: bool = False,
     with_items: bool = False,
     max_errors: float | None = None,
     loop: Literal["auto", "uvloop", "asyncio"] = "auto",
@@ -416,12 +420,16 @@ def opmap(
             cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.
         start_method: How processes are started: "forkserver", "spawn" or "fork"; None for the first
             of these that there is.
+        worker_init: A function without arguments that each worker calls before its first item: it
+            loads a model, or opens a connection. Not for `async`.
+        max_items_per_worker: After how many items a worker process is renewed; its successor starts
+            before it ends.
+        max_memory_per_worker: At how many bytes of resident memory a worker process is renewed,
+            between two chunks.
         executor: A `concurrent.futures.Executor` that makes the attempts instead of opero's own
             workers.
         on_error: "return" puts an item's failure in its place; "raise" ends the map with the first
             item that fails for good.
-        unpack: Whether an item holds the arguments of its call: a tuple those by position, a dict
-            those by keyword.
         with_items: Whether each result comes behind its item, as a pair: `(item, result)`.
         max_errors: The number of items whose failure ends the map; or, as a float, the share of the
             items that are done, once there are 20. What runs ends then, and the rest stands as

@@ -108,6 +108,10 @@ def show(progress: object) -> int:
     return len(str(progress))
 
 
+def set_up() -> None:
+    """Sets a worker up."""
+
+
 def by_item(item: int) -> int:
     """Make a cache key."""
     return item
@@ -145,9 +149,11 @@ threads: Executor = ThreadPoolExecutor(1)
     rate_limit_scope="total",
     attempt_timeout=2,
     start_method="spawn",
+    worker_init=set_up,
+    max_items_per_worker=100,
+    max_memory_per_worker=2**30,
     executor=None,
     on_error="return",
-    unpack=False,
     with_items=False,
     max_errors=0.1,
     loop="auto",

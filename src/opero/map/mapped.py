@@ -12,6 +12,7 @@ from opero import hotpath
 from opero.core.function import FunctionLike, MethodLike
 
 from . import driver, event_loops, progress
+from .chunk_bound import ChunkBound
 from .chunk_fill import ChunkFill
 from .gates import MapGates
 from .options import MapOptions
@@ -21,7 +22,6 @@ from .scheduler import Scheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from opero.core.binding import Binding
     from opero.core.state import State
 
 _AIM = 8_000_000
@@ -320,7 +320,7 @@ class Map:
         """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
-            self._check_shared(call.binding, shared)
+            call.binding.arguments((*self.leading, None), shared)
         workers, aim = plan.workers, _AIM_OF_TASKS if plan.mode == "async" else _AIM
         if plan.executor is not None:
             from opero.map.engines.executors.engine import workers_of
@@ -332,6 +332,8 @@ class Map:
         if plan.mode == "async_process":
             width = _AT_ONCE
             sizer = ChunkFill(sizer, width)
+        if plan.setup.items:
+            sizer = ChunkBound(sizer, plan.setup.items)
         gates: MapGates | None = None
         if call.queues:
             gates = MapGates(call.queues, 0 if plan.total else workers, call.clock)
@@ -344,19 +346,9 @@ class Map:
             gates,
             width,
             self.leading,
-            unpack=plan.unpack,
             pairs=plan.with_items,
             max_errors=plan.max_errors,
         )
-
-    def _check_shared(self, binding: Binding, shared: dict[str, Any]) -> None:
-        """Refuse what all items share and the function does not take."""
-        if not self.plan.unpack:
-            binding.arguments((*self.leading, None), shared)
-        elif binding.starstar is None:
-            for name in shared:
-                if name not in binding.slots:
-                    raise TypeError(f"{self.name}() got an unexpected keyword argument {name!r}")
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
@@ -377,7 +369,7 @@ class Map:
         if plan.mode == "thread":
             from opero.map.engines.threads import ThreadEngine
 
-            return ThreadEngine(function, shared, workers)
+            return ThreadEngine(function, shared, workers, plan.setup.init)
         if plan.mode == "async":
             from opero.map.engines.tasks import TaskEngine
 
@@ -395,6 +387,9 @@ class Map:
             runner="loop" if loop else "plain",
             concurrency=_AT_ONCE,
             loop=plan.loop,
+            init=plan.setup.init,
+            most_items=plan.setup.items,
+            most_memory=plan.setup.memory,
         )
 
     def _limit(self) -> float | None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,7 @@ from opero.options import Reading
 from opero.options.checks import shown
 
 from .receivers import bound_to
+from .worker_options import WorkerOptions, worker_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +40,9 @@ class MapOptions:
         executor: What runs the attempts instead of opero's own workers; None without.
         raises: Whether the first item that fails for good ends the map.
         loop: Which event loop: one of `LOOPS`.
-        unpack: Whether an item holds the arguments of its call.
         with_items: Whether results come behind their items.
         max_errors: How many failures, or which share of them, ends the map; None for no bound.
+        setup: What workers do before their first item, and when they are renewed.
     """
 
     mode: str
@@ -54,17 +56,18 @@ class MapOptions:
     executor: Executor | None
     raises: bool
     loop: str
-    unpack: bool
     with_items: bool
     max_errors: float | None
+    setup: WorkerOptions
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        executor = given.pop("executor")
+        if self.executor is not None:
+            given["executor"] = AbsentExecutor(type(self.executor).__name__)
         if callable(self.progress):
             given["progress"] = False
-        return _arrived, (given, None if executor is None else type(executor).__name__)
+        return partial(MapOptions, **given), ()
 
 
 class AbsentExecutor(Executor):
@@ -84,12 +87,6 @@ class AbsentExecutor(Executor):
             RuntimeError: Always.
         """
         raise RuntimeError(f"it is a {self.name}, and stayed in the process that made it")
-
-
-def _arrived(given: dict[str, Any], executor: str | None) -> MapOptions:
-    """Return the options that have come from another process."""
-    absent = None if executor is None else AbsentExecutor(executor)
-    return MapOptions(**given, executor=absent)
 
 
 def map_options(given: Mapping[str, Any]) -> MapOptions:
@@ -126,9 +123,9 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         executor=executor,
         raises=reading.check("on_error") == "raise",
         loop=_checked_loop(reading, mode),
-        unpack=reading.check("unpack"),
         with_items=reading.check("with_items"),
         max_errors=_checked_max_errors(reading),
+        setup=worker_options(reading, mode, executor),
     )
 
 
@@ -172,7 +169,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
     if not asynchronous and mode in {"async", "async_process"}:
         other = "thread" if mode == "async" else "process"
         raise ValueError(f"mode={mode!r}: {name} is no coroutine function; use mode={other!r}")
-    if signature is None or plan.unpack:
+    if signature is None:
         return
     parameters = list(signature.parameters.values())
     leading = 1 if bound_to(call) else 0

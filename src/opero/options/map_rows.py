@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ LOOPS: tuple[str, ...] = ("auto", "uvloop", "asyncio")
 SCOPES: tuple[str, ...] = ("worker", "total")
 
 _MAP = ("opmap",)
+_LEAST_MEMORY = 10 * 2**20
 _MOST_WORKERS = 1_000_000
 """The greatest number of workers; each costs a little memory before it does anything."""
 
@@ -57,6 +60,34 @@ def _start_method(name: str, value: Any) -> str:
     import multiprocessing
 
     return checks.choice(name, value, tuple(multiprocessing.get_all_start_methods()))
+
+
+def _worker_init(name: str, value: Any) -> Any:
+    allowed = "an ordinary function without arguments, or a functools.partial of one"
+    found = checks.function(name, value, allowed)
+    try:
+        inspect.signature(found).bind()
+    except ValueError:
+        pass  # nobody knows what it takes
+    except TypeError:
+        checks.wrong(name, value, allowed, TypeError, "functools.partial gives it its arguments")
+    return found
+
+
+def _bytes(name: str, value: Any) -> int:
+    allowed = "a number of bytes"
+    if isinstance(value, str):
+        checks.wrong(name, value, allowed, TypeError, "512 MiB are 512 * 2**20")
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = None
+    if size is None or isinstance(value, bool):
+        checks.wrong(name, value, allowed, TypeError)
+    if size < _LEAST_MEMORY:
+        hint = "no worker takes less; 512 MiB are 512 * 2**20"
+        checks.wrong(name, value, f"{_LEAST_MEMORY} bytes or more", hint=hint)
+    return size
 
 
 def _executor(name: str, value: Any) -> Executor:
@@ -155,6 +186,49 @@ MAP_ROWS: tuple[Option, ...] = (
         also=("mp_context", "context", "method", "mp_start_method"),
     ),
     Option(
+        "worker_init",
+        None,
+        "Callable[[], object] | None",
+        partial(optional, _worker_init),
+        "A function without arguments that each worker calls before its first item: it loads a "
+        "model, or opens a connection. Not for `async`.",
+        _MAP,
+        also=(
+            *("initializer", "init", "initialiser", "worker_initializer", "worker_setup", "setup"),
+            *("on_worker_start", "worker_start", "init_worker"),
+        ),
+        more="See [worker processes](workers.md#something-that-each-worker-has-once).",
+    ),
+    Option(
+        "max_items_per_worker",
+        None,
+        "int | None",
+        partial(optional, checks.count),
+        "After how many items a worker process is renewed; its successor starts before it ends.",
+        _MAP,
+        also=(
+            *(
+                "max_tasks_per_child",
+                "maxtasksperchild",
+                "worker_lifespan",
+                "max_items",
+                "lifespan",
+            ),
+            *("max_tasks_per_worker", "max_tasks"),
+        ),
+        more="See [worker processes](workers.md#workers-that-are-renewed).",
+    ),
+    Option(
+        "max_memory_per_worker",
+        None,
+        "int | None",
+        partial(optional, _bytes),
+        "At how many bytes of resident memory a worker process is renewed, between two chunks.",
+        _MAP,
+        also=("max_memory_per_child", "worker_max_memory_per_child", "memory_limit", "max_memory"),
+        more="See [worker processes](workers.md#workers-that-are-renewed).",
+    ),
+    Option(
         "executor",
         None,
         "Executor | None",
@@ -172,16 +246,6 @@ MAP_ROWS: tuple[Option, ...] = (
         "that fails for good.",
         _MAP,
         also=("return_exceptions", "raise_on_error", "fail_fast", "raises"),
-    ),
-    Option(
-        "unpack",
-        False,
-        "bool",
-        checks.flag,
-        "Whether an item holds the arguments of its call: a tuple those by position, a dict those "
-        "by keyword.",
-        _MAP,
-        also=("star", "starmap", "unpack_args", "spread"),
     ),
     Option(
         "with_items",

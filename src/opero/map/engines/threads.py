@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from opero.map.finished_frames import without_locals
+from opero.map.init_errors import init_failed
 from opero.map.interrupts import ctrl_c_later
-from opero.map.invocation import of_invocations, of_items
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
 from opero.real_time import perf_counter_ns
@@ -55,23 +56,28 @@ class ThreadEngine:
         slots: How many threads there are at most; they start when they are needed.
     """
 
-    def __init__(self, function: Any, shared: dict[str, Any], workers: int) -> None:
+    def __init__(
+        self, function: Any, shared: dict[str, Any], workers: int, init: Any = None
+    ) -> None:
         """Take the function, and start nothing yet.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
             workers: How many threads there may be.
+            init: What each thread calls before its first item; None without.
         """
         self.slots = workers
-        self._function = of_items(function, shared)
-        self._invoke = of_invocations(function, shared)
+        self._function = functools.partial(function, **shared) if shared else function
+        self._plain = function
         self._context = contextvars.copy_context()
         self._jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._events: SimpleQueue[Report | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy = 0
         self._abandoned = False
+        self._init = init
+        self._unfit: BaseException | None = None
 
     def start(self, slot: int, job: Job) -> None:
         """Hand a job to an idle thread, or to a new one."""
@@ -98,6 +104,8 @@ class ThreadEngine:
                 event = self._events.get_nowait()
         except Empty:
             self._busy -= len(events)
+            if self._unfit is not None:
+                raise init_failed(self._init, self._unfit) from self._unfit
             return events
 
     def wake(self) -> None:
@@ -116,14 +124,28 @@ class ThreadEngine:
 
     def _work(self) -> None:
         """Run jobs until there are no more; this is what each thread does."""
+        if not self._is_set_up():
+            return
         while True:
             given = self._jobs.get()
             if given is None or self._abandoned:
                 return
             slot, job = given
             begun = perf_counter_ns()
-            function = self._invoke if job.invoked else self._function
+            own = job.invocation
+            function = self._function if own is None else own.of(self._plain)
             results, failures = attempt(function, job.values)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
             # for the next wait, and for as long as the frames of a failure keep this one
-            given = job = function = results = failures = None  # type: ignore[assignment]
+            given = job = own = function = results = failures = None  # type: ignore[assignment]
+
+    def _is_set_up(self) -> bool:
+        """Set this thread up; tell whether that was possible."""
+        if self._init is not None and not self._abandoned:
+            try:
+                self._init()
+            except BaseException as error:  # noqa: BLE001 - it ends the map
+                self._unfit = without_top(error)
+                self._events.put(None)
+                return False
+        return True

@@ -50,6 +50,11 @@ class World:
         """Give the context variables their values."""
         self._before = [variable.set(value) for variable, value in self.values.items()]
 
+    def end_unchanged(self) -> None:
+        """Take those values back that are still the same; the others stay."""
+        self._before = [each for each in self._before if each.var.get() is self.values[each.var]]
+        self.end()
+
     def end(self) -> None:
         """Take these values back."""
         while self._before:
@@ -58,6 +63,32 @@ class World:
                 token.var.reset(token)
             except ValueError:
                 pass  # it was set in another context, which is gone
+
+
+class Origin:
+    """What further worlds begin with: what one holds now, as it is now.
+
+    The values of its context variables are taken back, unless others have been set since.
+    """
+
+    def __init__(self, world: World) -> None:
+        world.end_unchanged()
+        self._namespaces = {
+            token: (space, dict(space)) for token, space in (world.namespaces or {}).items()
+        }
+        self._things = dict(world.things)
+
+    def world(self) -> World:
+        """Return a world that begins so; those that began so before are at their end."""
+        spaces: dict[str, dict[str, Any]] = {}
+        for token, (space, names) in self._namespaces.items():
+            space.update(names)
+            for name in [name for name in space if name not in names]:
+                del space[name]
+            spaces[token] = space
+        world = World(spaces)
+        world.things.update(self._things)
+        return world
 
 
 class _Current(threading.local):

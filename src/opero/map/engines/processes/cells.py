@@ -8,11 +8,12 @@ import sys
 from multiprocessing import reduction
 from typing import Any
 
-PLACE, BEGUN, JOB, LAST = range(4)
+PLACE, BEGUN, JOB, LAST, MEMORY = range(5)
 """What the numbers are: the place of the attempt under way, or a state of the worker; when that
-attempt began and when its job did, in nanoseconds; which process the system started last then."""
+attempt began and when its job did, in nanoseconds; which process the system started last then; how
+many bytes of memory the worker had after its last job, if the map wants to know."""
 
-SIZE = 8 * 4
+SIZE = 8 * 5
 
 
 class Cells:

@@ -22,7 +22,9 @@ from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, des
 from opero.locks import Lock
 from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
+from opero.map.init_errors import init_ended_worker, init_failed, init_took_too_long
 from opero.map.interrupts import ctrl_c_later
+from opero.map.invocation import travelling
 from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
@@ -37,6 +39,8 @@ from opero.real_time import monotonic_ns
 from . import pool, start, worker, worker_logs
 from .cells import JOB, LAST, PLACE
 from .descendants import Since
+from .initializer import key_of
+from .renewal import Renewal
 from .shortage import shortage
 from .surroundings import surroundings
 
@@ -83,6 +87,9 @@ class ProcessEngine:
         runner: str = "plain",
         concurrency: int = 1,
         loop: str = "auto",
+        init: Any = None,
+        most_items: int = 0,
+        most_memory: int = 0,
     ) -> None:
         """Pack the function, and start nothing yet.
 
@@ -95,9 +102,12 @@ class ProcessEngine:
             runner: "plain" for calls, "loop" for coroutines.
             concurrency: How many coroutines a worker runs at once.
             loop: What runs these: "uvloop", "asyncio", or "auto".
+            init: What each worker calls before its first item; None without.
+            most_items: After how many items a worker is renewed; 0 for never.
+            most_memory: At how many bytes of memory it is renewed; 0 for never.
 
         Raises:
-            TypeError: If the function, or what the items share, cannot be pickled.
+            TypeError: If the function, `init`, or what the items share, cannot be pickled.
         """
         self.slots = workers
         self._method = start_method or start.DEFAULT
@@ -114,6 +124,9 @@ class ProcessEngine:
             function, self._receiver = function.__func__, (function.__self__,)
         self._function = function
         self._given = shared
+        self._init = init
+        self._deaths = 0  # of workers that `init` has ended
+        self._renewal = Renewal(most_items, most_memory)
         self._executed = frozenset(executed()) - {"__main__"}
         self._map: dict[str, Any] = {
             "runner": runner,
@@ -121,10 +134,12 @@ class ProcessEngine:
             "timed": attempt_timeout is not None,
             "timeout": attempt_timeout,
             "surroundings": surroundings(),
+            "measured": bool(most_memory),
         }
         self._by_value = False
         self._pack(loaded_modules.look())
         self._workers: list[pool.Worker | None] = [None] * workers
+        self._successors: list[pool.Worker | None] = [None] * workers
         self._runs: list[_ChunkRun | None] = [None] * workers
         self._events: list[Report | Crash] = []
         self._records: deque[bytearray] = deque()
@@ -214,10 +229,10 @@ class ProcessEngine:
                 return
             self._closed = True
         busy: list[tuple[pool.Worker, Since | None]] = []
-        for slot, leased in enumerate(self._workers):
+        for slot, leased in [*enumerate(self._workers), *enumerate(self._successors)]:
             if leased is None:
                 continue
-            if self._runs[slot] is not None:
+            if not leased.ready if leased is self._successors[slot] else self._runs[slot]:
                 since = self._since(slot, leased)
                 leased.kill(since)
                 busy.append((leased, since))
@@ -233,6 +248,7 @@ class ProcessEngine:
         self._bell.close()
         self._ring.close()
         self._workers = []
+        self._successors = []
         self._runs = []
         self._events = []
 
@@ -246,24 +262,37 @@ class ProcessEngine:
         """
         self._seen = seen
         self._apart = seen.apart | self._executed
-        name = None if self._by_value else whereabouts(self._function, self._apart)
-        value = [] if name else pack_function(self._function, self._apart)
-        self._shared = value + pack_shared(self._given, self._receiver, self._apart)
-        self._map["name"] = name
-        self._map["value"] = len(value)
-        self._map["code"] = fingerprint(self._function) if name else None
+        init: list[Any] = []
+        self._map["init"] = None
+        if self._init is not None:
+            self._map["init"], init = self._packed(self._init)
+        self._key = key_of(self._map["init"], init)
+        told, function = self._packed(self._function)
+        self._map.update(told)
+        self._shared = [*init, *function, *pack_shared(self._given, self._receiver, self._apart)]
 
-    def _tell(self, leased: pool.Worker) -> None:
+    def _packed(self, function: Any) -> tuple[dict[str, Any], list[Any]]:
+        """Return how a function travels: its name and what tells its code, or its pickle.
+
+        Returns:
+            What is told of it, and the parts of its pickle, whose number is told.
+        """
+        name = None if self._by_value else whereabouts(function, self._apart)
+        parts = [] if name else pack_function(function, self._apart)
+        code = fingerprint(function) if name else None
+        return {"name": name, "value": len(parts), "code": code}, parts
+
+    def _tell(self, slot: int, leased: pool.Worker) -> None:
         """Tell a worker about the map, and about the modules of this process if it must know."""
         known, leased.rows = leased.rows, self._seen.number
         rows = None if known == self._seen.number else self._seen.rows
         told = {**self._map, "rows": rows, "fresh": leased.fresh}
-        self._post(leased, ("map", told), self._shared)
+        self._post(slot, leased, ("map", told), self._shared)
 
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
         job = run.job
-        values = job.values
+        values = travelling(job.values, job.invocation)
         parts = None
         if not run.careful:
             try:
@@ -276,31 +305,63 @@ class ProcessEngine:
                 self._report(slot, run, 0)
                 return
             parts = pack(packed)
-        leased = self._workers[slot] or self._lease(slot)
+        count = len(job.values)
+        leased = self._worker_for(slot, count)
         leased.cells[0] = worker.UNREAD
+        leased.items += count
         concurrency = 1 if run.careful else self._concurrency
-        self._post(leased, ("job", run.careful, job.invoked, concurrency), parts)
+        given = job.invocation is not None
+        self._post(slot, leased, ("job", run.careful, given, concurrency), parts)
+        if self._renewal.is_due(leased):
+            self._begin_successor(slot)
 
-    def _lease(self, slot: int) -> pool.Worker:
-        """Get a worker for a slot, and tell it about the map."""
+    def _worker_for(self, slot: int, count: int) -> pool.Worker:
+        """Return the worker of a slot that is to get so many items: a new one where it is time."""
+        leased, successor = self._workers[slot], self._successors[slot]
+        if leased is not None:
+            if not self._renewal.is_over(leased, count, successor is not None and successor.ready):
+                return leased
+            self._retire(slot, leased)
+        if successor is not None:
+            self._workers[slot], self._successors[slot] = successor, None
+            return successor
+        return self._lease(slot, self._workers, count)
+
+    def _begin_successor(self, slot: int) -> None:
+        """Start what takes the place of a slot's worker, and have it prepare itself."""
+        if self._successors[slot] is not None:
+            return
+        try:
+            successor = self._lease(slot, self._successors, 1)
+        except OperoError:
+            return  # for want of something, now; it is started when its time has come
+        successor.cells[0] = worker.UNREAD
+        self._renewal.begun(successor)
+        self._post(slot, successor, ("prepare",), [])
+
+    def _lease(self, slot: int, place: list[pool.Worker | None], count: int) -> pool.Worker:
+        """Get a worker for a slot, that may have `count` items, and tell it about the map."""
         with ctrl_c_later():
-            leased = pool.lease(self._method)
-            self._workers[slot] = leased
+            leased = pool.lease(
+                self._method, self._key, lambda idle: self._renewal.has_life(idle, count)
+            )
+            place[slot] = leased
         self._selector.register(leased.channel, selectors.EVENT_READ, (slot, leased, False))
         if sys.platform != "win32":
             end = leased.process.sentinel
             self._selector.register(end, selectors.EVENT_READ, (slot, leased, True))
-        self._tell(leased)
+        self._tell(slot, leased)
         return leased
 
-    def _post(self, leased: pool.Worker, control: tuple[Any, ...], parts: list[Any]) -> None:
+    def _post(
+        self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[Any]
+    ) -> None:
         """Send a message; what the worker does not take yet is left for `wait`."""
         try:
             gone = leased.channel.send(control, parts)
         except OSError:
             return  # `wait` sees that it is dead
         if not gone:
-            slot = self._workers.index(leased)
             both = selectors.EVENT_READ | selectors.EVENT_WRITE
             self._selector.modify(leased.channel, both, (slot, leased, False))
 
@@ -308,7 +369,7 @@ class ProcessEngine:
 
     def _look_after(self, slot: int, leased: pool.Worker, ended: bool, mask: int) -> None:
         """Move on what goes between here and a worker; `ended` says that its process has ended."""
-        if self._workers[slot] is not leased:
+        if not self._has(slot, leased):
             return  # the other of its two signs of life has told already
         if ended and not leased.process.wait(0):
             self._selector.unregister(leased.process.sentinel)  # the fork server is gone, it is not
@@ -319,15 +380,18 @@ class ProcessEngine:
         except OSError:
             pass
         try:
-            while self._workers[slot] is leased:
+            while self._has(slot, leased):
                 message = leased.channel.receive()
                 if message is None:
                     break
                 self._take_in(slot, leased, *message)
         except EOFError:
             ended = True
-        if ended and self._workers[slot] is leased:
+        if ended and self._has(slot, leased):
             self._lose(slot, leased)
+
+    def _has(self, slot: int, leased: pool.Worker) -> bool:
+        return leased is self._workers[slot] or leased is self._successors[slot]
 
     def _take_in(
         self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[bytearray]
@@ -336,9 +400,19 @@ class ProcessEngine:
         if control[0] == "log":
             self._records.append(parts[0])
             return
-        run = self._runs[slot]
-        assert run is not None
         kind = control[0]
+        if kind == "ready":
+            self._renewal.is_ready(leased)
+            return
+        if kind == "unfit":
+            error = unpack_error(unpack(parts))
+            raise init_failed(self._init, error) from error
+        run = self._runs[slot]
+        if leased is self._successors[slot]:  # it cannot load the map; when it has to, it is told
+            leased.kill()
+            self._dismiss(slot, leased)
+            return
+        assert run is not None
         fresh, leased.fresh = leased.fresh, False
         self._stillborn = 0
         if kind == "broken":
@@ -348,7 +422,7 @@ class ProcessEngine:
             if fresh:  # the function is not what its name leads to in the file
                 self._by_value = True
                 self._pack(self._seen)
-                self._tell(leased)
+                self._tell(slot, leased)
             else:
                 leased.kill()
                 self._dismiss(slot, leased)
@@ -356,7 +430,7 @@ class ProcessEngine:
             return
         if kind == "apart":
             self._keep_apart(leased, control[1])
-            self._tell(leased)
+            self._tell(slot, leased)
             self._send(slot, run)
             return
         if kind == "unread":
@@ -369,8 +443,11 @@ class ProcessEngine:
         if kind == "part":
             return
         if run.torn:
-            self._post(leased, ("again", len(run.results)), [])
+            self._post(slot, leased, ("again", len(run.results)), [])
             return
+        self._renewal.reported(leased, elapsed)
+        if self._renewal.is_due(leased):
+            self._begin_successor(slot)
         self._report(slot, run, elapsed)
 
     def _read(self, run: _ChunkRun, careful: bool, parts: list[bytearray]) -> bool:
@@ -433,7 +510,11 @@ class ProcessEngine:
                 continue
             place, begun = leased.cells[0], leased.cells[1]
             due = begun + self._limit
-            if place < 0:
+            if place == worker.PREPARING:
+                due = begun + round(self._patience() * 1e9)
+                if due <= now and leased.cells[0] == place:
+                    raise init_took_too_long(self._init, self._patience())
+            elif place < 0:
                 due = now + self._limit  # it has not begun
             elif due <= now and leased.cells[0] == place:
                 run.late = place
@@ -442,17 +523,32 @@ class ProcessEngine:
             upcoming = due if upcoming is None else min(upcoming, due)
         return upcoming
 
+    def _patience(self) -> float:
+        """Return how many seconds `init` may take in a map with a time limit."""
+        return max(_PATIENCE, 10 * (self._timeout or 0.0))
+
     def _dismiss(self, slot: int, leased: pool.Worker) -> WorkerCrashedError:
         """Free the slot of a worker that is dead, or about to be; return what became of it."""
+        since = self._since(slot, leased)
+        self._let_go(slot, leased)
+        return leased.bury(since=since)
+
+    def _retire(self, slot: int, leased: pool.Worker) -> None:
+        """Let a worker end whose time has come; nobody waits for it."""
+        self._let_go(slot, leased)
+        pool.retire(leased)
+
+    def _let_go(self, slot: int, leased: pool.Worker) -> None:
         self._selector.unregister(leased.channel)
         if sys.platform != "win32" and leased.process.sentinel in self._selector.get_map():
             self._selector.unregister(leased.process.sentinel)
-        self._workers[slot] = None
-        return leased.bury(since=self._since(slot, leased))
+        place = self._workers if self._workers[slot] is leased else self._successors
+        place[slot] = None
 
     def _since(self, slot: int, leased: pool.Worker) -> Since | None:
         """Return when the job began that a worker is at; None if none of its attempts runs."""
-        if self._runs[slot] is None or leased.cells[PLACE] in {worker.MADE, worker.UNREAD}:
+        idle = self._runs[slot] is None and leased is not self._successors[slot]
+        if idle or leased.cells[PLACE] in {worker.MADE, worker.UNREAD}:
             return None
         return Since(leased.cells[JOB], leased.cells[LAST])
 
@@ -460,9 +556,14 @@ class ProcessEngine:
         """See a dead worker off, and find out what that means for its job."""
         place = leased.cells[0]
         fresh = leased.fresh
+        successor = leased is self._successors[slot]
         error: BaseException = self._dismiss(slot, leased)
+        if place == worker.PREPARING:
+            self._deaths += 1
+            if self._deaths >= _ENOUGH:
+                raise init_ended_worker(self._init, error) from error
         run = self._runs[slot]
-        if run is None:
+        if run is None or successor:
             return
         job = run.job
         known = len(run.results)
@@ -472,8 +573,8 @@ class ProcessEngine:
         if run.late is not None and alone:
             at = run.late if run.late >= known else None
             error = AttemptTimeout(f"an attempt took longer than {self._timeout:g} s")
-        elif place in {worker.UNREAD, worker.LOADING}:
-            if fresh or place == worker.LOADING:
+        elif place in {worker.UNREAD, worker.PREPARING, worker.LOADING}:
+            if (fresh and place != worker.PREPARING) or place == worker.LOADING:
                 self._stillborn += 1
                 if self._stillborn >= _ENOUGH:
                     when = "before they can do anything"
@@ -501,6 +602,7 @@ class ProcessEngine:
 
 
 _ENOUGH = 3  # workers that die while they start: the next one would, too
+_PATIENCE = 60.0  # seconds that `init` may take at least
 
 
 def _place(failure: tuple[int, BaseException]) -> int:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import weakref
+from collections.abc import Callable
 from multiprocessing import util
 from typing import Any
 
@@ -35,10 +36,12 @@ _GRACE = worker_end.LIMIT + 1  # seconds that workers get to end, before they ar
 _PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
 
 Kind = tuple[Any, ...]
-"""What workers have in common that can stand in for each other: how they were started, as whom."""
+"""What workers have in common that can stand in for each other: how they were started,
+as whom, and what has set them up."""
 
 _lock = Lock()
 _idle: dict[Kind, list[Worker]] = {}
+_leaving: list[tuple[Worker, float]] = []
 _all: weakref.WeakSet[Worker] = weakref.WeakSet()
 _numbers = itertools.count(1)
 _owners: set[int] = set()
@@ -55,6 +58,10 @@ class Worker:
         process: The process.
         kind: What it can stand in for.
         fresh: Whether it has never done a job.
+        ready: Whether it has prepared itself for the map, if it was asked to do so.
+        items: How many items it was given in its life.
+        busy: How long it took for them, in nanoseconds.
+        begun: When it was asked to prepare itself, in nanoseconds.
         rows: The number of the modules' rows that it has got last; None before the first.
     """
 
@@ -66,6 +73,10 @@ class Worker:
         """
         self.kind = kind
         self.fresh = True
+        self.ready = True
+        self.items = 0
+        self.busy = 0
+        self.begun = 0
         self.rows: int | None = None
         try:
             with std_streams.filled():
@@ -177,8 +188,17 @@ def _identity() -> tuple[Any, ...]:
     return os.getresuid(), os.getresgid(), tuple(os.getgroups()), root.st_dev, root.st_ino
 
 
-def lease(method: str) -> Worker:
+def _any(_: Worker) -> bool:
+    return True
+
+
+def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] = _any) -> Worker:
     """Return a worker that is nobody else's until `give_back`.
+
+    Args:
+        method: How it was started, or is to be.
+        key: What it has run to set itself up, or is to run; None for nothing.
+        fits: Whether a worker that has worked before will do.
 
     Raises:
         OperoError: If it cannot be started; a `Shortage` if it may be in a while.
@@ -190,10 +210,13 @@ def lease(method: str) -> Worker:
             util.Finalize(None, shut, exitpriority=1000)
         identity = _identity()
         _see_off(identity)
-        kind = method, identity
-        idle = _idle.setdefault(kind, [])
-        if idle:
-            return idle.pop()
+        kind = method, identity, key
+        for idle in (_idle.get(kind, []), _idle.get((method, identity, None), [])):
+            for place in reversed(range(len(idle))):
+                if fits(idle[place]):
+                    found = idle.pop(place)
+                    found.kind = kind
+                    return found
         if _server_of not in {None, identity}:
             start.close_server()
         _server_of = identity
@@ -216,8 +239,20 @@ def give_back(leased: Worker) -> None:
         _see_off(identity)
 
 
+def retire(leased: Worker) -> None:
+    """Let a worker end in its own time."""
+    leased.channel.close()
+    with _lock:
+        _leaving.append((leased, monotonic() + _GRACE))
+        _see_off(_identity())
+
+
 def _see_off(identity: tuple[Any, ...]) -> None:
-    """Forget the idle workers that have ended, end those of another user; the lock is held."""
+    """Forget the workers that have ended, end those of another user; the lock is held."""
+    for each, until in _leaving.copy():
+        if each.process.wait(0) or monotonic() > until:
+            _leaving.remove((each, until))
+            each.bury(0)
     for kind, idle in list(_idle.items()):
         if kind[1] != identity:
             del _idle[kind]
@@ -229,9 +264,11 @@ def _see_off(identity: tuple[Any, ...]) -> None:
 
 
 def _end(idle: list[Worker]) -> None:
-    """End idle workers."""
+    """End idle workers, and those that are at their end."""
     for each in idle:
         each.channel.close()  # it takes that for the end
+    idle = [*idle, *(each for each, _ in _leaving)]
+    _leaving.clear()
     until = monotonic() + _GRACE
     for each in idle:
         each.bury(max(0.0, until - monotonic()))
@@ -254,6 +291,7 @@ def _forget() -> None:
         each.channel.close()
     _all.clear()
     _idle.clear()
+    _leaving.clear()
     start.forget_server()
 
 

@@ -8,6 +8,7 @@ So a result may be pickled while the next attempt runs: what that changes in it,
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import select
 import selectors
@@ -25,7 +26,7 @@ from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map import std_streams
-from opero.map.invocation import of_invocations, of_items
+from opero.map.invocation import Invocation, arrived
 from opero.map.loading import loading
 from opero.map.serialization import arrivals
 from opero.map.serialization.errors import pack_error
@@ -36,8 +37,10 @@ from opero.map.serialization.same_modules import Outdated, SameModules
 from opero.real_time import monotonic_ns
 
 from . import worker_end, worker_logs
-from .cells import Cells
+from .cells import BEGUN, MEMORY, PLACE, Cells
 from .group import Group
+from .initializer import SetUp
+from .memory import resident
 from .surroundings import take_on
 from .wire import Channel
 
@@ -47,6 +50,9 @@ UNREAD = -1
 READING = -2
 """It takes the job apart."""
 
+PREPARING = -5
+"""It runs the `worker_init` of the map."""
+
 LOADING = -4
 """It loads the function."""
 
@@ -55,6 +61,14 @@ MADE = -3
 
 _TICK = 50  # milliseconds between two looks at a running job
 _HELD = 10_000  # records that may wait until the parent reads
+
+
+class Unfit(Exception):
+    """Carries what `worker_init` has raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class WorkerRun:
@@ -107,6 +121,8 @@ class Session:
         self._function: Any = None
         self._shared: dict[str, Any] = {}
         self._context = contextvars.copy_context()  # what a map sets, ends with it
+        self._outside = self._context.copy()
+        self._set_up: SetUp | None = None
         self._modules = SameModules(born=time.time_ns())
         self._modules.install()
 
@@ -136,13 +152,17 @@ class Session:
             self._map = dict(control[1])
             self._map["shared"] = parts
             self._function = None
-            self._context = contextvars.copy_context()
+            self._context = self._outside.copy()
             self._group.end_with_parent(True)
             self._ring.send(b"!")
         elif kind == "job":
             self._group.begin()
             self.cells[0] = READING
             self._context.run(self._do, control[1], control[2], control[3], parts)
+        elif kind == "prepare":
+            self._group.begin()
+            if self._context.run(self._is_ready):
+                self._send(("ready",), None)
         elif kind == "again":
             assert self.run is not None
             results = self.run.results[control[1] :]
@@ -157,33 +177,25 @@ class Session:
             self._map = self._function = self.run = None
             self._group.end_with_parent(False)
 
-    def _do(self, careful: bool, invoked: bool, concurrency: int, parts: list[bytearray]) -> None:
+    def _do(self, careful: bool, given: bool, concurrency: int, parts: list[bytearray]) -> None:
         """Do a job and send the rest of its results.
 
         Args:
             careful: Whether each item has been packed for itself.
-            invoked: Whether invocations come in place of the items.
+            given: Whether the only item has an invocation of its own, which comes with it.
             concurrency: How many coroutines may run at once.
             parts: The items.
         """
         assert self._map is not None
-        self._modules.refused.clear()
+        if not self._is_ready():
+            return
         try:
-            if self._function is None:
-                self.cells[0] = LOADING
-                self._function, self._shared = self._load()
-                self.cells[0] = READING
             with loading():
                 values = unpack(parts)
-        except Outdated:
-            self._send(("outdated",), None)
-            return
         except BaseException as error:
             refused = sorted(self._modules.refused)
             if refused:
                 self._send(("apart", refused), None)
-            elif self._function is None:
-                self._send(("broken", describe(error)), None)
             elif isinstance(error, Exception):  # a user's __setstate__ may raise anything
                 self._send(("unread",), None)
             else:
@@ -194,10 +206,13 @@ class Session:
         self._running = True
         note = self._note()
         if self._map["runner"] == "loop":
-            self._in_loop(values, invoked, concurrency, note)
+            self._in_loop(values, given, concurrency, note)
         else:
-            caller = of_invocations if invoked else of_items
-            function = caller(self._function, self._shared)
+            function = self._function
+            if given:
+                function = functools.partial(arrived, function)
+            elif self._shared:
+                function = functools.partial(function, **self._shared)
             if careful:
                 _carefully(function, values, run, note)
             elif self._map["timed"]:
@@ -206,6 +221,8 @@ class Session:
                 self._runner.run(function, values, run.results, run.failures)
         run.elapsed = monotonic_ns() - run.began
         self.cells[0] = MADE
+        if self._map["measured"]:
+            self.cells[MEMORY] = resident()
         std_streams.flush()
         with self._lock:
             self._running = False
@@ -221,29 +238,68 @@ class Session:
 
         return note
 
+    def _is_ready(self) -> bool:
+        """Set the worker up and load the function, once for a map; tell whether it works."""
+        self._modules.refused.clear()
+        try:
+            if self._function is None:
+                self._function, self._shared = self._load()
+                self.cells[0] = READING
+        except Outdated:
+            self._send(("outdated",), None)
+            return False
+        except BaseException as error:  # noqa: BLE001 - without it there is nothing to do
+            refused = sorted(self._modules.refused)
+            if refused:
+                self._send(("apart", refused), None)
+            elif isinstance(error, Unfit):
+                self._send(("unfit",), pack_error(error.error))
+            else:
+                self._send(("broken", describe(error)), None)
+            return False
+        return True
+
+    def _prepare(self, told: dict[str, Any] | None, parts: list[Any]) -> None:
+        """Run the `worker_init` of the map, if it has one that has not run here."""
+        if told is None:
+            arrivals.enter()
+            return
+        if self._set_up is None:
+            world = arrivals.enter()
+            self.cells[BEGUN] = monotonic_ns()
+            self.cells[PLACE] = PREPARING
+            try:
+                with loading():
+                    init = _found(told, parts)
+                self._set_up = SetUp(init, world)
+            except Outdated:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it goes to the parent
+                raise Unfit(error) from None
+            self._outside = self._set_up.context
+        arrivals.enter(self._set_up.world())
+
     def _load(self) -> tuple[Any, dict[str, Any]]:
         """See the world as the map's process does; return its function, and what items share."""
         assert self._map is not None
         seen = self._map
-        take_on(seen["surroundings"])
+        take_on(seen["surroundings"], frozenset() if self._set_up is None else self._set_up.own)
         if seen["rows"] is not None:
             self._modules.take(seen["rows"], seen["fresh"])
-        arrivals.enter()
-        found: Any
+        parts, init = seen["shared"], seen["init"]
+        first = 0 if init is None else init["value"]
+        last = first + seen["value"]
+        self._prepare(init, parts[:first])
+        self.cells[PLACE] = LOADING
         with loading():
-            if seen["name"] is not None:
-                found = found_at(seen["name"])
-                if fingerprint(found) != seen["code"]:
-                    raise Outdated
-            else:
-                found = unpack(seen["shared"][: seen["value"]])
-            shared, receiver = unpack(seen["shared"][seen["value"] :])
+            found = _found(seen, parts[first:last])
+            shared, receiver = unpack(parts[last:])
         if self._modules.refused:
             raise ImportError("a module is another one there")
         return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
-        self, values: list[Any], invoked: bool, concurrency: int, note: Callable[[int], None]
+        self, values: list[Any], given: bool, concurrency: int, note: Callable[[int], None]
     ) -> None:
         """Make a job's attempts as coroutines."""
         assert self._map is not None
@@ -255,8 +311,12 @@ class Session:
         places = list(range(count))
         if run.careful:
             values, places = _opened(values, run, note)
+        own = None
+        if given and values:
+            own = Invocation(*values[0][1:])
+            values = [values[0][0]]
         results, failures = run_coroutines(
-            self._function, self._shared, values, invoked, concurrency,
+            self._function, self._shared, values, own, concurrency,
             lambda place: note(places[place]), self._map["timeout"], self._map["loop"],
         )  # fmt: skip
         run.failures += [(places[place], error) for place, error in failures]
@@ -315,17 +375,17 @@ class Session:
         Raises:
             OSError: If the parent is gone.
         """
-        self._records.append(record)
         full = len(self._records) > _HELD
         if full and self._map is None:
-            self._records.popleft()  # nobody reads now
-        self._send_records(patient=full and self._map is not None)
+            return  # nobody reads now
+        self._records.append(record)
+        self._send_records(patient=full)
 
     def _send_records(self, patient: bool = False) -> None:
         """Send the records that wait; if not `patient`, only what the parent takes at once."""
         while self._records and self._lock.acquire(timeout=-1 if patient else _TICK / 1000):
             try:
-                if self._sending or not (patient or self._takes_more()):
+                if self._sending or not self._records or not (patient or self._takes_more()):
                     return
                 self._sending = True
                 try:
@@ -390,6 +450,16 @@ class Session:
                 return
             except Exception:  # noqa: BLE001 - once the job is done, it is sorted out
                 run.began = 1 << 62
+
+
+def _found(told: dict[str, Any], parts: list[Any]) -> Any:
+    """Return the function that is meant, by its name or from its pickle."""
+    if told["name"] is None:
+        return unpack(parts)
+    found = found_at(told["name"])
+    if fingerprint(found) != told["code"]:
+        raise Outdated
+    return found
 
 
 # --- the attempts ---------------------------------------------------------------------------------
