@@ -57,6 +57,7 @@ def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
     }.items():
         assert f"cannot be pickled: it uses {way}, a sqlite3.Connection {why}{remedy}" in said[name]
     assert "it uses THREAD, a threading.Thread (" in said["thread"]
+    assert "it uses EXECUTOR, a concurrent.futures.thread.ThreadPoolExecutor (" in said["executor"]
     assert "it uses BEGUN, a generator (" in said["generator"]
     assert "it uses its argument store.idle['main'][1], a sqlite3." in said["partial"]
     assert "argument 'store' of type sqlite3.Connection cannot be pickled" in said["connection"]
@@ -71,3 +72,22 @@ def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
     ):  # fmt: skip
         assert part in said_of_item
     assert "after all [2]" in text
+
+
+def test_tracebacks_and_warnings_show_the_file_and_the_line():
+    """Of functions and methods that travel by value; also where no file has the lines."""
+    program = HERE / "where_it_failed.py"
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    lines = program.read_text().splitlines()
+    number = lines.index("        return 1 // value  # a line of the file") + 1
+    assert f'File "{program}", line {number}, in divide\n    return 1 // value  #' in done.stdout
+    assert 'File "<cell 1>", line 3, in divide\n    return 1 // value  # a line' in done.stdout
+    assert 'File "<cell 1>", line 7, in in_a_cell\n    return Cell().divide' in done.stdout
+    assert 'File "<typed>", line 2, in typed\n' in done.stdout
+    assert "dynamic-code" not in done.stdout
+    number = lines.index('    warnings.warn("odd in a file", stacklevel=1)  # this line of the file') + 1
+    assert f"{program}:{number}: UserWarning: odd in a file\n  warnings.warn(" in done.stderr
+    assert "<cell 1>:6: UserWarning: odd in a cell\n  warnings.warn(" in done.stderr

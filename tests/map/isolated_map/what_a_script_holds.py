@@ -36,7 +36,7 @@ UserId = typing.NewType("UserId", int)
 HERE = tempfile.NamedTemporaryFile("w", suffix=".log")  # noqa: SIM115
 LOG = Path(HERE.name).open("w", encoding="utf-8")  # noqa: SIM115
 LOG.write("first\n")
-SQUARES = (number * number for number in range(5))
+SQUARES = (number * number for number in iter(range(5)))
 next(SQUARES)
 
 

@@ -4,12 +4,13 @@ import functools
 import sqlite3
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from opero import opmap
 
 DB = sqlite3.connect(":memory:")
 STATE = {"size": 1, "stores": [None, DB]}
-THREAD = threading.Thread()
+THREAD, EXECUTOR = threading.Thread(), ThreadPoolExecutor(1)
 BEGUN = (inner for outer in [[1, 2], [3]] for inner in outer)
 next(BEGUN)
 
@@ -69,6 +70,7 @@ functions = {
     "closure": around(),
     "default": by_default,
     "thread": lambda _: THREAD,
+    "executor": lambda _: EXECUTOR,
     "generator": lambda _: BEGUN,
     "partial": functools.partial(lambda _, store: store, store=POOL),
 }

@@ -49,9 +49,11 @@ def unpicklable_function(function: Any, error: Exception) -> TypeError:
 
 def _search(thing: Any, way: str, fresh: bool) -> tuple[str, Any, Exception | None]:
     """Return the way to the smallest part that cannot be pickled, the part, and why."""
-    reason = None
+    reason: Exception | None = None
     seen = {id(thing)}
     for _ in range(_DEEP):
+        if getattr(reason, "refused", None) is thing:
+            break
         for step, part, code in _parts(thing):
             if id(part) in seen:
                 continue

@@ -53,7 +53,9 @@ def _reduces(*kinds: type, family: bool = False) -> Callable[[Reducer], Reducer]
 
 def _refused(thing: Any, why: str) -> TypeError:
     kind = type(thing)
-    return TypeError(f"cannot pickle a {kind.__module__}.{kind.__qualname__}: {why}")
+    error = TypeError(f"cannot pickle a {kind.__module__}.{kind.__qualname__}: {why}")
+    error.refused = thing  # type: ignore[attr-defined]  # it is to blame as a whole
+    return error
 
 
 # --- what belongs to a process --------------------------------------------------------------------
@@ -179,10 +181,11 @@ def _generator(pickler: Any, generator: Any) -> Any:
         raise _refused(generator, "give a list of what it yields, or make it in the function")
     frame = generator.gi_frame
     code = generator.gi_code
-    begun = frame is not None and not _is_new(generator)
-    if frame is None or generator.gi_running or (begun and not _is_one_loop(code)):
+    if frame is None or generator.gi_running:
         raise _refused(generator, "it has begun")
     values = frame.f_locals
+    if not _is_new(generator) and not (_is_one_loop(code) and _iterates(values.get(".0"))):
+        raise _refused(generator, "it has begun")
     closure = tuple(
         CellType(*([values[name]] if name in values else [])) for name in code.co_freevars
     )
@@ -213,6 +216,11 @@ def _is_new(generator: Any) -> bool:
     import inspect
 
     return inspect.getgeneratorstate(generator) == "GEN_CREATED"
+
+
+def _iterates(thing: Any) -> bool:
+    """Return whether something is an iterator, which knows how far it is."""
+    return hasattr(type(thing), "__next__")
 
 
 def _is_one_loop(code: Any) -> bool:
@@ -344,8 +352,9 @@ def _place_of(variable: Any, apart: Any) -> tuple[str, str] | None:
 _constants: dict[type, str] = {
     type(getattr(dataclasses, name)): name
     for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
-    if hasattr(dataclasses, name)
+    if type(getattr(dataclasses, name)).__module__ == "dataclasses"
 }
+"""Those of which pickle would make others; since 3.15 they are sentinels, and it does not."""
 
 
 @_reduces(*_constants)

@@ -29,7 +29,7 @@ def _folder() -> str:
         return os.sep  # ours has been removed; the worker is told the same with each map
 
 
-def _start_method() -> str | None:
+def _start_method(**_: Any) -> str | None:
     """Return the start method that the program has chosen; asking must not choose one for it."""
     return multiprocessing.get_start_method(allow_none=True)
 
