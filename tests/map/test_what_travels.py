@@ -88,6 +88,8 @@ def test_tracebacks_and_warnings_show_the_file_and_the_line():
     assert 'File "<cell 1>", line 7, in in_a_cell\n    return Cell().divide' in done.stdout
     assert 'File "<typed>", line 2, in typed\n' in done.stdout
     assert "dynamic-code" not in done.stdout
-    number = lines.index('    warnings.warn("odd in a file", stacklevel=1)  # this line of the file') + 1
+    number = (
+        lines.index('    warnings.warn("odd in a file", stacklevel=1)  # this line of the file') + 1
+    )
     assert f"{program}:{number}: UserWarning: odd in a file\n  warnings.warn(" in done.stderr
     assert "<cell 1>:6: UserWarning: odd in a cell\n  warnings.warn(" in done.stderr

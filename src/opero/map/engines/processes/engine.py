@@ -40,6 +40,7 @@ from . import pool, start, worker, worker_logs
 from .cells import JOB, LAST, PLACE
 from .descendants import Since
 from .initializer import key_of
+from .lending import LARGE, Lent, lend
 from .renewal import Renewal
 from .shortage import shortage
 from .surroundings import surroundings
@@ -137,6 +138,7 @@ class ProcessEngine:
             "measured": bool(most_memory),
         }
         self._by_value = False
+        self._lent: Lent | None = None
         self._pack(loaded_modules.look())
         self._workers: list[pool.Worker | None] = [None] * workers
         self._successors: list[pool.Worker | None] = [None] * workers
@@ -251,6 +253,7 @@ class ProcessEngine:
         self._successors = []
         self._runs = []
         self._events = []
+        self._lent = None
 
     # --- jobs out ---------------------------------------------------------------------------------
 
@@ -270,6 +273,8 @@ class ProcessEngine:
         told, function = self._packed(self._function)
         self._map.update(told)
         self._shared = [*init, *function, *pack_shared(self._given, self._receiver, self._apart)]
+        self._large = sum(len(memoryview(part).cast("B")) for part in self._shared) >= LARGE
+        self._lent = lend(self._shared) if self._large else None
 
     def _packed(self, function: Any) -> tuple[dict[str, Any], list[Any]]:
         """Return how a function travels: its name and what tells its code, or its pickle.
@@ -286,8 +291,12 @@ class ProcessEngine:
         """Tell a worker about the map, and about the modules of this process if it must know."""
         known, leased.rows = leased.rows, self._seen.number
         rows = None if known == self._seen.number else self._seen.rows
-        told = {**self._map, "rows": rows, "fresh": leased.fresh}
-        self._post(slot, leased, ("map", told), self._shared)
+        ticket, parts = None, self._shared
+        if self._lent is not None:
+            ticket, parts = self._lent.ticket, self._lent.parts
+        told = {**self._map, "rows": rows, "fresh": leased.fresh, "lent": ticket}
+        told["large"] = self._large
+        self._post(slot, leased, ("map", told), parts)
 
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
@@ -430,6 +439,11 @@ class ProcessEngine:
             return
         if kind == "apart":
             self._keep_apart(leased, control[1])
+            self._tell(slot, leased)
+            self._send(slot, run)
+            return
+        if kind == "not borrowed":
+            self._lent = None
             self._tell(slot, leased)
             self._send(slot, run)
             return

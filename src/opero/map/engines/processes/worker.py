@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import gc
 import os
 import select
 import selectors
@@ -40,6 +41,7 @@ from . import worker_end, worker_logs
 from .cells import BEGUN, MEMORY, PLACE, Cells
 from .group import Group
 from .initializer import SetUp
+from .lending import borrow
 from .memory import resident
 from .surroundings import take_on
 from .wire import Channel
@@ -69,6 +71,10 @@ class Unfit(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
+
+
+class NotBorrowed(Exception):
+    """The worker cannot get at the memory that the map lends to it."""
 
 
 class WorkerRun:
@@ -174,7 +180,12 @@ class Session:
             ]
             self._send(("done", True, self.run.elapsed), (packed, _packed(failures)))
         else:
+            large = self._map is not None and self._map["large"]
             self._map = self._function = self.run = None
+            self._shared = {}
+            arrivals.enter()
+            if large:  # functions and their globals refer to each other
+                gc.collect()
             self._group.end_with_parent(False)
 
     def _do(self, careful: bool, given: bool, concurrency: int, parts: list[bytearray]) -> None:
@@ -248,6 +259,9 @@ class Session:
         except Outdated:
             self._send(("outdated",), None)
             return False
+        except NotBorrowed:
+            self._send(("not borrowed",), None)
+            return False
         except BaseException as error:  # noqa: BLE001 - without it there is nothing to do
             refused = sorted(self._modules.refused)
             if refused:
@@ -287,6 +301,11 @@ class Session:
         if seen["rows"] is not None:
             self._modules.take(seen["rows"], seen["fresh"])
         parts, init = seen["shared"], seen["init"]
+        if seen["lent"] is not None:
+            try:
+                parts = borrow(parts, seen["lent"])
+            except OSError as error:
+                raise NotBorrowed from error
         first = 0 if init is None else init["value"]
         last = first + seen["value"]
         self._prepare(init, parts[:first])
