@@ -31,6 +31,7 @@ ROOT = Path(opero.__file__).parent
 
 LAYERS = (
     (
+        "_pyinstaller",
         "event",
         "exceptions",
         "forks",

@@ -137,6 +137,7 @@ MORE_OF_OPMAP = {
     "max_memory_per_worker": None,
     "executor": None,
     "on_error": "return",
+    "unpack": False,
     "with_items": False,
     "max_errors": None,
     "loop": "auto",

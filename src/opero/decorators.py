@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         max_items_per_worker: int | None
         max_memory_per_worker: int | None
         executor: Executor | None
+        unpack: bool
         with_items: bool
         max_errors: float | None
         loop: Literal["auto", "uvloop", "asyncio"]
@@ -363,6 +364,7 @@ def opmap(
     max_memory_per_worker: int | None = None,
     executor: Executor | None = None,
     on_error: str = "return",
+    unpack: bool = False,
     with_items: bool = False,
     max_errors: float | None = None,
     loop: Literal["auto", "uvloop", "asyncio"] = "auto",
@@ -430,6 +432,8 @@ def opmap(
             workers.
         on_error: "return" puts an item's failure in its place; "raise" ends the map with the first
             item that fails for good.
+        unpack: Whether an item holds the arguments of its call: a tuple those by position, a dict
+            those by keyword.
         with_items: Whether each result comes behind its item, as a pair: `(item, result)`.
         max_errors: The number of items whose failure ends the map; or, as a float, the share of the
             items that are done, once there are 20. What runs ends then, and the rest stands as

@@ -297,7 +297,7 @@ def _rebuild_parts(
     kind: type[Exception], args: tuple[Any, ...], extras: dict[str, Any]
 ) -> Exception:
     error = _new(kind, args)
-    error.args = args
+    BaseException.__setattr__(error, "args", args)  # it may be frozen
     vars(error).update(extras)
     return error
 

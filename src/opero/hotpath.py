@@ -207,6 +207,8 @@ def _choose() -> tuple[Core, str]:
         reason = f"Extension modules are {error}; {_others()}."
         cause: Exception = error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        if wanted == "auto" and "subinterpreter" in str(error):  # nobody can do anything about it
+            return load("plain"), "Extension modules load in the main interpreter only."
         reason = f"An extension module does not load, {type(error).__name__}: {error}."
         cause = error
     if wanted == "compiled":

@@ -30,7 +30,11 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src" / "opero"
 PACKAGE = Path(opero.__file__).parent
-PUBLIC = sorted(module.name for module in pkgutil.walk_packages(opero.__path__, "opero."))
+PUBLIC = sorted(
+    module.name
+    for module in pkgutil.walk_packages(opero.__path__, "opero.")
+    if "-" not in module.name  # PyInstaller's hook
+)
 """Every module that is installed, in both halves."""
 
 TWINS = ("call", "clock", "shared_counters")

@@ -305,10 +305,8 @@ def test_a_function_that_cannot_travel_ends_the_map_and_says_why(processes):
 def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(processes):
     """Such as one from a module that the worker does not have."""
     engine = ExecutorEngine(plain, {}, processes, 2)
-    engine._payload._packed = (
-        b"any name",
-        pickle.dumps((arrivals.code_of(function_payload.Named(("nowhere", "f", []))), {})),
-    )
+    body = pickle.dumps((arrivals.code_of(function_payload.Named(("nowhere", "f", []))), {}))
+    engine._payload._packed = b"any name", pickle.dumps(([], body))
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)
     engine.close(False)
@@ -412,10 +410,10 @@ def test_failed_items_are_tried_again(processes, tmp_path):
 
 
 def test_a_fallback_value_takes_its_place(processes):
-    """The one item's invocation travels with it."""
-    engine = ExecutorEngine(plain, {}, processes, 2)
-    job = job_of(1)
-    job.invocation = Invocation((), {"plus": 41})
+    """An invocation travels in place of the item."""
+    engine = ExecutorEngine(plain, {"plus": 1}, processes, 2)
+    job = job_of(Invocation((1,), {"plus": 41}))
+    job.invoked = True
     engine.start(0, job)
     (event,) = events_of(engine, 1)
     engine.close(False)
@@ -634,9 +632,9 @@ def test_a_worker_keeps_the_functions_of_few_maps(own_payloads):
     """Their shared arguments may be large."""
     for number in range(20):
         load = function_payload.FunctionPayload(plain, {"plus": number})
-        _, function = function_payload.load(*load.pack(True))
+        function, _ = function_payload.load(*load.pack(True))
         assert function(1) == 1 + number
-        assert function_payload.load(*load.pack(False))[1] is function
+        assert function_payload.load(*load.pack(False))[0] is function
     assert len(function_payload._loaded) == function_payload.KEPT
 
 
@@ -692,6 +690,84 @@ class Weighing(cf.Executor):
 
 
 # --- others ---------------------------------------------------------------------------------------------
+
+STARTED: list[int] = []
+
+
+def begin(number: int) -> None:
+    STARTED.append(number)
+
+
+def seen_from_the_start(value: int) -> tuple[int, list[int]]:
+    return value, STARTED
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_that_the_user_prepares_make_the_attempts(method):
+    """However they are started; with an initializer, and for a few jobs each."""
+    few = {} if method == "fork" else {"max_tasks_per_child": 2}
+    context = multiprocessing.get_context(method)
+    pool = cf.ProcessPoolExecutor(2, context, initializer=begin, initargs=(5,), **few)
+    with pool as executor:
+        got = run_map(seen_from_the_start, range(20), executor, chunk=3)
+        assert got == [(value, [5]) for value in range(20)]
+        assert run_map(Owner(3).add, range(20), executor) == list(range(3, 23))
+    assert STARTED == []
+
+
+def test_an_initializer_that_fails_is_the_reason_of_every_item():
+    """The pool is broken before anything has run, and the map ends."""
+    context = multiprocessing.get_context("forkserver")
+    for executor in (
+        cf.ProcessPoolExecutor(1, context, initializer=begin, initargs=(1, 2)),
+        cf.ThreadPoolExecutor(1, initializer=begin, initargs=(1, 2)),
+    ):
+        with executor:
+            got = run_map(plain, range(3), executor, retries=3)
+        assert [type(each) for each in got] == [WorkerCrashedError] * 3
+
+
+class InterpreterShop:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def price(self, value: int) -> int:
+        return self.factor * value
+
+
+def in_interpreter(value: int) -> Any:
+    import threading
+
+    if value == 1:
+        raise Stubborn(1, 2)
+    if value == 2:
+        return threading.Lock()
+    if value == 3:
+        raise SystemExit(3)
+    return -value
+
+
+if hasattr(cf, "InterpreterPoolExecutor"):  # since Python 3.14
+
+    def test_interpreters_are_an_executor_like_any_other(monkeypatch, recwarn):
+        """Extension modules such as opero's load in none of them, so it is plain Python there."""
+        monkeypatch.delenv("OPERO_REQUIRE_COMPILED", raising=False)
+        large = b"x" * 100_000
+        with cf.InterpreterPoolExecutor(2) as executor:
+            assert workers_of(executor) == 2
+            assert run_map(plain, range(500), executor) == list(range(1, 501))
+            assert run_map(lambda value: len(large) + value, [1, 2], executor) == [100_001, 100_002]
+            assert run_map(decorated, [1], executor)[0][:2] == (1, os.getpid())
+            assert run_map(InterpreterShop(2).price, [1, 2], executor) == [2, 4]
+            got = run_map(in_interpreter, [0, 1, 2, 3, 4, threading.Lock()], executor)
+            assert [type(each) for each in got[1:4]] == [Stubborn, TypeError, SystemExit]
+            assert (got[0], got[4], type(got[5])) == (0, -4, TypeError)
+            frame = sys._getframe()
+            with pytest.raises(TypeError, match="pickle"):
+                run_map(lambda value: (value, frame), [1], executor)
+        got = run_map(plain, [1], executor)
+        assert "after shutdown" in str(got[0])
+        assert not recwarn.list
 
 
 def test_loky_is_an_executor_like_any_other():

@@ -131,8 +131,8 @@ def test_what_items_share_travels_with_the_function():
     """It is in every call, and a fallback value's call brings its own."""
     assert run_map(work.add, [1, 2], shared={"more": 10, "much": 100}) == [111, 112]
     with Map(work.add) as engine:
-        given = job(5)
-        given.invocation = Invocation((), {"more": 3})
+        given = job(Invocation((5,), {"more": 3}))
+        given.invoked = True
         engine.start(0, given)
         assert only(engine.wait(20)).results == [8]
 
@@ -390,8 +390,8 @@ def test_coroutines_run_side_by_side_in_a_worker():
     assert time.monotonic() - begun < 6
     assert run_map(work.add_async, [1, 2], shared={"more": 5}, **options) == [6, 7]
     with Map(work.add_async, runner="loop", concurrency=4) as engine:
-        given = job(5)
-        given.invocation = Invocation((), {"more": 3})
+        given = job(Invocation((5,), {"more": 3}))
+        given.invoked = True
         engine.start(0, given)
         assert only(engine.wait(20)).results == [8]
 

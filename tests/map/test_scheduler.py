@@ -383,10 +383,12 @@ def test_fallback_values_take_their_place_one_after_the_other(core):
             if wake != NEVER:
                 core.clock.move_to(wake)
             job = scheduler.assign(0, core.clock.now())
-            assert job.values == ["q"]
-            tried.append((job.invocation or Invocation((), {}), core.clock.now()))
+            (given,) = job.values
+            given = given if job.invoked else Invocation((given,), {})
+            assert given.args[0] == "q"
+            tried.append((given, core.clock.now()))
             scheduler.report(job, [NOTHING], [(0, Flop())], 1)
-    models = [named.get("model", more[0] if more else "a") for (more, named), _ in tried]
+    models = [named.get("model", [*args, "a"][1]) for (args, named), _ in tried]
     assert models == ["a", "b", "c", "a", "b", "c"]
     assert tried[3][1] - tried[2][1] == 10**9
     assert tried[2][1] == tried[0][1]

@@ -960,7 +960,7 @@ def coroutines():
     """Run jobs as a worker process does, and close its loop at the end."""
 
     def do(function: Any, values: list[Any], concurrency: int = 4, **options: Any) -> Any:
-        given = {"shared": {}, "own": None, "note": None, "attempt_timeout": None, **options}
+        given = {"shared": {}, "invoked": False, "note": None, "attempt_timeout": None, **options}
         return worker_loop.run_coroutines(function, values=values, concurrency=concurrency, **given)
 
     yield do
@@ -1031,7 +1031,7 @@ def test_a_worker_has_time_limits_and_fallback_arguments(coroutines):
     results, failures = coroutines(work, [0, 30, 0], attempt_timeout=0.2, shared={"plus": 1})
     assert results == [1, NOTHING, 1]
     assert [(place, type(error)) for place, error in failures] == [(1, AttemptTimeout)]
-    assert coroutines(work, [0], own=Invocation((), {"plus": 5})) == ([5], [])
+    assert coroutines(work, [Invocation((0,), {"plus": 5})], invoked=True) == ([5], [])
 
 
 def test_a_worker_gives_up_what_does_not_heed_its_cancellation(coroutines, monkeypatch):

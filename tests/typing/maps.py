@@ -154,6 +154,7 @@ threads: Executor = ThreadPoolExecutor(1)
     max_memory_per_worker=2**30,
     executor=None,
     on_error="return",
+    unpack=False,
     with_items=False,
     max_errors=0.1,
     loop="auto",

@@ -1,7 +1,8 @@
-"""How the items of a map are called: each as `function(item, *more, **named)`.
+"""How the items of a map are called.
 
-What stands behind the item is the same for all items of a map, so they need no object each. Only an
-item whose fallback value takes the place of another argument has an `Invocation` of its own.
+An item is called as `function(item, **shared)`. Where it is more than one argument, as with
+`unpack`, or a fallback value takes the place of another argument than the item, an `Invocation`
+goes to the worker in its place.
 """
 
 from __future__ import annotations
@@ -12,33 +13,57 @@ from typing import Any, NamedTuple
 
 
 class Invocation(NamedTuple):
-    """The arguments behind an item.
+    """The arguments of one item's call.
 
     Attributes:
-        more: The positional ones.
-        named: The keyword arguments.
+        args: The positional ones.
+        named: The keyword arguments that it has for itself; with those that all items share they
+            make up the call.
     """
 
-    more: tuple[Any, ...]
+    args: tuple[Any, ...]
     named: dict[str, Any]
 
-    def of(self, function: Callable[..., Any]) -> Callable[[Any], Any]:
-        """Return what to call with the item alone."""
-        if self.more:
-            return functools.partial(_call, function, self)
-        return functools.partial(function, **self.named) if self.named else function
+
+def of_items(function: Callable[..., Any], shared: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return what to call with an item alone."""
+    return functools.partial(function, **shared) if shared else function
 
 
-def travelling(items: list[Any], invocation: Invocation | None) -> list[Any]:
-    """Return what to send of a job; with an invocation of its own the one item takes it along."""
-    return items if invocation is None else [(items[0], *invocation)]
+def of_invocations(
+    function: Callable[..., Any], shared: dict[str, Any]
+) -> Callable[[Invocation], Any]:
+    """Return what to call with an invocation alone."""
+    return functools.partial(_invoke, function, shared)
 
 
-def arrived(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
-    """Call a function with an item that has taken its invocation along."""
-    value, more, named = item
-    return function(value, *more, **named)
+def unpacked(item: Any) -> Invocation:
+    """Return the arguments that an item holds: a tuple positional, a dict keyword arguments.
+
+    Raises:
+        TypeError: If it is neither, or not all keys of a dict are names.
+    """
+    if isinstance(item, tuple):
+        return Invocation(tuple(item), {})
+    if not isinstance(item, dict):
+        raise TypeError(
+            f"with unpack=True an item is a tuple of positional arguments or a dict of keyword "
+            f"arguments, and this one is {_described(item)}"
+        )
+    for name in item:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"with unpack=True the keys of a dict are the names of arguments, and "
+                f"{_described(name)} is none"
+            )
+    return Invocation((), dict(item))
 
 
-def _call(function: Callable[..., Any], invocation: Invocation, item: Any) -> Any:
-    return function(item, *invocation.more, **invocation.named)
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+
+
+def _invoke(function: Callable[..., Any], shared: dict[str, Any], invocation: Invocation) -> Any:
+    args, named = invocation
+    return function(*args, **{**shared, **named})

@@ -22,6 +22,7 @@ from .scheduler import Scheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from opero.core.binding import Binding
     from opero.core.state import State
 
 _AIM = 8_000_000
@@ -320,7 +321,7 @@ class Map:
         """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
-            call.binding.arguments((*self.leading, None), shared)
+            self._check_shared(call.binding, shared)
         workers, aim = plan.workers, _AIM_OF_TASKS if plan.mode == "async" else _AIM
         if plan.executor is not None:
             from opero.map.engines.executors.engine import workers_of
@@ -346,9 +347,19 @@ class Map:
             gates,
             width,
             self.leading,
+            unpack=plan.unpack,
             pairs=plan.with_items,
             max_errors=plan.max_errors,
         )
+
+    def _check_shared(self, binding: Binding, shared: dict[str, Any]) -> None:
+        """Refuse what all items share and the function does not take."""
+        if not self.plan.unpack:
+            binding.arguments((*self.leading, None), shared)
+        elif binding.starstar is None:
+            for name in shared:
+                if name not in binding.slots:
+                    raise TypeError(f"{self.name}() got an unexpected keyword argument {name!r}")
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left

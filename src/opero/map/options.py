@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,6 +39,7 @@ class MapOptions:
         executor: What runs the attempts instead of opero's own workers; None without.
         raises: Whether the first item that fails for good ends the map.
         loop: Which event loop: one of `LOOPS`.
+        unpack: Whether an item holds the arguments of its call.
         with_items: Whether results come behind their items.
         max_errors: How many failures, or which share of them, ends the map; None for no bound.
         setup: What workers do before their first item, and when they are renewed.
@@ -56,6 +56,7 @@ class MapOptions:
     executor: Executor | None
     raises: bool
     loop: str
+    unpack: bool
     with_items: bool
     max_errors: float | None
     setup: WorkerOptions
@@ -63,11 +64,10 @@ class MapOptions:
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.executor is not None:
-            given["executor"] = AbsentExecutor(type(self.executor).__name__)
+        executor = given.pop("executor")
         if callable(self.progress):
             given["progress"] = False
-        return partial(MapOptions, **given), ()
+        return _arrived, (given, None if executor is None else type(executor).__name__)
 
 
 class AbsentExecutor(Executor):
@@ -87,6 +87,12 @@ class AbsentExecutor(Executor):
             RuntimeError: Always.
         """
         raise RuntimeError(f"it is a {self.name}, and stayed in the process that made it")
+
+
+def _arrived(given: dict[str, Any], executor: str | None) -> MapOptions:
+    """Return the options that have come from another process."""
+    absent = None if executor is None else AbsentExecutor(executor)
+    return MapOptions(**given, executor=absent)
 
 
 def map_options(given: Mapping[str, Any]) -> MapOptions:
@@ -123,6 +129,7 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         executor=executor,
         raises=reading.check("on_error") == "raise",
         loop=_checked_loop(reading, mode),
+        unpack=reading.check("unpack"),
         with_items=reading.check("with_items"),
         max_errors=_checked_max_errors(reading),
         setup=worker_options(reading, mode, executor),
@@ -169,7 +176,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
     if not asynchronous and mode in {"async", "async_process"}:
         other = "thread" if mode == "async" else "process"
         raise ValueError(f"mode={mode!r}: {name} is no coroutine function; use mode={other!r}")
-    if signature is None:
+    if signature is None or plan.unpack:
         return
     parameters = list(signature.parameters.values())
     leading = 1 if bound_to(call) else 0

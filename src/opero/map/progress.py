@@ -159,7 +159,8 @@ def _tqdm() -> Any:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
-        tqdm: Any = import_module("tqdm.auto").tqdm
+        place = "tqdm.auto" if "IPython" in sys.modules else "tqdm.std"
+        tqdm: Any = import_module(place).tqdm
     lock = getattr(tqdm, "_lock", None) or threading.RLock()
     return type("Tqdm", (tqdm,), {"monitor_interval": 0, "_lock": lock})
 

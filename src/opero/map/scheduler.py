@@ -30,7 +30,7 @@ from opero.once_only import error_of, is_once_only
 from opero.tracebacks import without_top
 
 from .gates import MapGates
-from .invocation import Invocation
+from .invocation import Invocation, unpacked
 from .output import NOTHING, Output, Span
 from .sharing import SharedRun, SharedRuns
 
@@ -81,21 +81,21 @@ class Job:
     Attributes:
         span: Where the items stand.
         offsets: Their places in it.
-        values: The items, each of which is called with an `Invocation` behind it.
-        invocation: That of the one item; None for the one that all items of the map share.
+        values: What to call the function with: the items, or an `Invocation` for each.
+        invoked: Whether they are invocations.
         trial: The account of the one item, if it has failed before.
         deadline: When an attempt that can be cut has to be over, in nanoseconds.
         entered: Which slot passed the gates, and when, if a gate wants to know what comes of it.
     """
 
-    __slots__ = ("deadline", "entered", "invocation", "offsets", "span", "trial", "values")
+    __slots__ = ("deadline", "entered", "invoked", "offsets", "span", "trial", "values")
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
         self.span: Span = span
         self.offsets: Any = offsets
         self.values: list[Any] = values
         self.trial: Trial | None = trial
-        self.invocation: Invocation | None = None
+        self.invoked: bool = False
         self.deadline: int = NEVER
         self.entered: tuple[int, int] | None = None
 
@@ -112,6 +112,7 @@ class Scheduler:
         output: Where the results go.
         gates: What items pass before they are handed out; None without.
         leading: What the calls get before the item: the instance of a method, or its class.
+        unpack: Whether an item holds the arguments of its call.
         alike: Whether what one slot does not get, no other gets.
         width: How many items of a job begin at once.
         read: How many items have been fed.
@@ -133,6 +134,7 @@ class Scheduler:
         gates: MapGates | None = None,
         width: int = 1,
         leading: tuple[Any, ...] = (),
+        unpack: bool = False,
         pairs: bool = False,
         max_errors: float | None = None,
     ) -> None:
@@ -143,6 +145,7 @@ class Scheduler:
         self.output: Output = Output(call.name, ordered, pairs)
         self.gates = gates
         self.leading = leading
+        self.unpack = unpack
         self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
@@ -156,11 +159,12 @@ class Scheduler:
         self._finite: bool = sizer.left >= 0
         self._stored = call.stored_cache is not None
         cached = self._stored or call.store is not None
-        self._careful = cached or call.fallback is not None
+        self._plain = not cached and call.fallback is None
         # an attempt gets a copy of the list that holds its fallback values: the item, or another
         fallback = call.fallback
         named = fallback is not None and fallback.listed is None
-        self._copies = fallback is not None and named and fallback.position == len(leading)
+        placed = fallback is not None and fallback.position == len(leading)
+        self._copies = named and placed and not unpack
         self._fallback = cast("Fallback", fallback)  # looked at only if there is one
         self._values = cast("StoredCache", call.stored_cache)  # as this is
         self._lends = named and not self._copies
@@ -190,8 +194,35 @@ class Scheduler:
         return max(0, min(size, room))
 
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of an item's call."""
-        return (*self.leading, item), self.shared
+        """Return the arguments of an item's call.
+
+        Raises:
+            TypeError: If the item should hold them, and does not.
+        """
+        if not self.unpack:
+            return (*self.leading, item), self.shared
+        args, named = unpacked(item)
+        for name in named:
+            if name in self.shared:
+                raise TypeError(f"both the item and what all items share have an argument {name!r}")
+        return (*self.leading, *args), {**named, **self.shared}
+
+    def _checked_arguments(self, span: Span, offset: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of an item's call; if it has none, the error says which it is."""
+        try:
+            return self.arguments(span.values[offset])
+        except TypeError as error:
+            raise TypeError(f"{self.call.name}: item {span.first + offset}: {error}") from None
+
+    def _invocation(self, args: tuple[Any, ...], named: dict[str, Any]) -> Invocation:
+        """Return what a worker needs of the arguments of a call: it has the others."""
+        shared = self.shared
+        own = {
+            name: value
+            for name, value in named.items()
+            if name not in shared or shared[name] is not value
+        }
+        return Invocation(args[len(self.leading) :], own)
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
@@ -221,8 +252,7 @@ class Scheduler:
                 self._leave_out(span, offset)
             return
         self.call.add("calls", len(values))
-        if not self._careful:
-            self._queue.append(Job(span, range(len(values)), values, None))
+        if self._plain and self._queue_whole(span):
             return
         span.results = [NOTHING] * len(values)
         offsets = [
@@ -233,11 +263,29 @@ class Scheduler:
             offsets = [offset for offset in offsets if not self._lend(span, offset)]
         size = self._chunk()
         for first in range(0, len(offsets), size):
-            some = offsets[first : first + size]
-            items = [values[offset] for offset in some]
+            job = self._job(span, offsets[first : first + size])
             if self._copies:
-                items = [self._fallback.choice(item, 0) for item in items]
-            self._queue.append(Job(span, some, items, None))
+                job.values = [self._fallback.choice(item, 0) for item in job.values]
+            self._queue.append(job)
+
+    def _queue_whole(self, span: Span) -> bool:
+        """Queue the items of a span as one job, if nothing is wrong with any."""
+        if not self.unpack:
+            self._queue.append(Job(span, range(len(span.values)), span.values, None))
+            return True
+        try:
+            self._queue.append(self._job(span, range(len(span.values))))
+        except TypeError:
+            return False
+        return True
+
+    def _job(self, span: Span, offsets: Any, trial: Trial | None = None) -> Job:
+        """Return a job of some of a span's items."""
+        job = Job(span, offsets, [span.values[offset] for offset in offsets], trial)
+        if self.unpack:
+            job.values = [self._invocation(*self.arguments(item)) for item in job.values]
+            job.invoked = True
+        return job
 
     def _lend(self, span: Span, offset: int) -> bool:
         """Queue an item with a copy of the list that holds its values, if there is one."""
@@ -246,20 +294,19 @@ class Scheduler:
         first = fallback.choice(given, 0)
         if first is given:
             return False
-        job = Job(span, [offset], [span.values[offset]], None)
-        self._place_value(job, first)
-        self._queue.append(job)
+        self._queue.append(self._job_with(span, offset, first))
         return True
 
-    def _place_value(self, job: Job, value: Any) -> None:
-        """Let the one item of a job be called with a fallback value."""
-        fallback = self.call.fallback
-        assert fallback is not None
-        args, named = fallback.place(*self.arguments(job.values[0]), value)
-        item, *more = args[len(self.leading) :]
-        job.values = [item]
-        if more or named is not self.shared:
-            job.invocation = Invocation(tuple(more), named)
+    def _job_with(self, span: Span, offset: int, value: Any, trial: Trial | None = None) -> Job:
+        """Return a job of one item that is called with a fallback value."""
+        arguments = self.arguments(span.values[offset])
+        args, named = self._fallback.place(*arguments, value)
+        behind = len(self.leading)
+        job = Job(span, [offset], [args[behind]] if args[behind:] else [], trial)
+        if self.unpack or len(args) > behind + 1 or named is not self.shared:
+            job.values = [self._invocation(args, named)]
+            job.invoked = True
+        return job
 
     def close(self) -> None:
         """Take note that the input has ended."""
@@ -285,7 +332,7 @@ class Scheduler:
     def _is_new(self, span: Span, offset: int, known: Any) -> bool:
         """Look for an item's result in the cache and among the runs under way."""
         call = self.call
-        args, kwargs = self.arguments(span.values[offset])
+        args, kwargs = self._checked_arguments(span, offset)
         if call.fallback is not None:
             call.fallback.check(call.fallback.given(args, kwargs))
         if self._runs is None:
@@ -553,9 +600,11 @@ class Scheduler:
                 self.gates.pause(pause)
         if failure is not None:
             return failure
-        again = Job(span, [offset], [span.values[offset]], trial)
-        if call.fallback is not None:
-            self._place_value(again, call.fallback.choice(given, trial.attempts.value))
+        if call.fallback is None:
+            again = self._job(span, [offset], trial)
+        else:
+            value = call.fallback.choice(given, trial.attempts.value)
+            again = self._job_with(span, offset, value, trial)
         self.retried += 1
         self._serial += 1
         due = call.clock.now() + trial.attempts.delay
@@ -674,6 +723,6 @@ def _part(job: Job, places: Any) -> Job:
         [job.values[place] for place in places],
         job.trial,
     )
-    part.invocation = job.invocation
+    part.invoked = job.invoked
     part.deadline = job.deadline
     return part

@@ -248,6 +248,16 @@ MAP_ROWS: tuple[Option, ...] = (
         also=("return_exceptions", "raise_on_error", "fail_fast", "raises"),
     ),
     Option(
+        "unpack",
+        False,
+        "bool",
+        checks.flag,
+        "Whether an item holds the arguments of its call: a tuple those by position, a dict those "
+        "by keyword.",
+        _MAP,
+        also=("star", "starmap", "unpack_args", "spread"),
+    ),
+    Option(
         "with_items",
         False,
         "bool",

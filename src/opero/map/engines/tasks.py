@@ -35,7 +35,7 @@ from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.logs import warn
 from opero.map.finished_frames import without_locals
-from opero.map.invocation import Invocation
+from opero.map.invocation import of_invocations, of_items
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
 from opero.real_time import perf_counter, perf_counter_ns
@@ -79,8 +79,8 @@ class TaskEngine:
             clock: Tells the time that `attempt_timeout` goes by.
         """
         self.slots = workers
-        self._plain = function
-        self._function = functools.partial(function, **shared) if shared else function
+        self._function = of_items(function, shared)
+        self._invoke = of_invocations(function, shared)
         self._limit = 0 if attempt_timeout is None else max(1, round(attempt_timeout * 1e9))
         self._clock = clock
         self._context = contextvars.copy_context()
@@ -98,11 +98,11 @@ class TaskEngine:
     def start(self, slot: int, job: Job) -> None:
         """Begin a job in an idle slot; this does not wait for it."""
         results = [NOTHING] * len(job.values)
-        self.begin(slot, Work(job, self.caller(job.invocation), enumerate(job.values), results, []))
+        self.begin(slot, Work(job, self.caller(job.invoked), enumerate(job.values), results, []))
 
-    def caller(self, own: Invocation | None) -> Callable[[Any], Any]:
-        """Return what to call with an item alone; `own` is an invocation that only it has."""
-        return self._function if own is None else own.of(self._plain)
+    def caller(self, invoked: bool) -> Callable[[Any], Any]:
+        """Return what to call with an item alone, or with an invocation."""
+        return self._invoke if invoked else self._function
 
     def begin(self, number: int, work: Work) -> None:
         """Let an idle slot do something."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import itertools
 import threading
 from queue import Empty, SimpleQueue
@@ -12,6 +11,7 @@ from typing import Any
 from opero.map.finished_frames import without_locals
 from opero.map.init_errors import init_failed
 from opero.map.interrupts import ctrl_c_later
+from opero.map.invocation import of_invocations, of_items
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
 from opero.real_time import perf_counter_ns
@@ -68,8 +68,8 @@ class ThreadEngine:
             init: What each thread calls before its first item; None without.
         """
         self.slots = workers
-        self._function = functools.partial(function, **shared) if shared else function
-        self._plain = function
+        self._function = of_items(function, shared)
+        self._invoke = of_invocations(function, shared)
         self._context = contextvars.copy_context()
         self._jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._events: SimpleQueue[Report | None] = SimpleQueue()
@@ -132,12 +132,11 @@ class ThreadEngine:
                 return
             slot, job = given
             begun = perf_counter_ns()
-            own = job.invocation
-            function = self._function if own is None else own.of(self._plain)
+            function = self._invoke if job.invoked else self._function
             results, failures = attempt(function, job.values)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
             # for the next wait, and for as long as the frames of a failure keep this one
-            given = job = own = function = results = failures = None  # type: ignore[assignment]
+            given = job = function = results = failures = None  # type: ignore[assignment]
 
     def _is_set_up(self) -> bool:
         """Set this thread up; tell whether that was possible."""

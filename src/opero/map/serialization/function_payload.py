@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextvars
 import os
 import pickle
+import sys
 from collections import OrderedDict
-from functools import partial
 from types import MethodType
 from typing import Any
 
 from opero.locks import Lock
+from opero.map.invocation import of_invocations, of_items
 
 from . import arrivals
 from .culprits import unpicklable_function
-from .map_parts import check_shared
+from .map_parts import check_receiver, check_shared
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
-from .receivers import check_receiver
 
 LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
@@ -34,24 +34,30 @@ class FunctionPayload:
     """What all envelopes of one map have in common.
 
     Attributes:
-        function: What to call, the shared arguments in it.
-        plain: What to call with the arguments of a fallback value.
+        function: What to call with an item.
+        invoke: What to call with an invocation.
+        plain: The function itself.
         context: The context variables as they were where the map was called.
         abandoned: Whether what has not begun need not run any more.
     """
 
-    def __init__(self, function: Any, shared: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Any, shared: dict[str, Any], path: list[str] | None = None
+    ) -> None:
         """Take the function; it is pickled only once it has to travel.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
+            path: Where workers look for modules besides their own path; None for nowhere else.
         """
-        self.function: Any = partial(function, **shared) if shared else function
+        self.function: Any = of_items(function, shared)
+        self.invoke: Any = of_invocations(function, shared)
         self.plain = function
         self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
         self._shared = shared
+        self._path = path
         self._lock = Lock()
         self._packed: tuple[bytes, bytes] | None = None
         self._error: Exception | None = None
@@ -79,7 +85,8 @@ class FunctionPayload:
     def _pickled(self) -> bytes:
         """Return the pickle of the function and the shared arguments."""
         try:
-            return dumps((arrivals.code_of(carrier(self.plain)), self._shared))
+            body = dumps((arrivals.code_of(carrier(self.plain)), self._shared))
+            return pickle.dumps((self._path or [], body), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             if isinstance(self.plain, MethodType):
                 check_receiver(self.plain.__self__)
@@ -97,7 +104,7 @@ _loading = Lock()
 
 
 def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
-    """Return a map's function, without and with its shared arguments; loaded once in a process.
+    """Return what to call with an item, and with an invocation; loaded once in a process.
 
     Args:
         name: Its name.
@@ -111,9 +118,12 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
             if data is None:
                 return None
             world = arrivals.enter()
-            (_, carried, _), shared = pickle.loads(data)
+            path, body = pickle.loads(data)
+            sys.path += [place for place in path if place not in sys.path]
+            (_, carried, _), shared = pickle.loads(body)
             function = carried.unpack()
-            _loaded[name] = world, (function, partial(function, **shared) if shared else function)
+            callers = of_items(function, shared), of_invocations(function, shared)
+            _loaded[name] = world, callers
             while len(_loaded) > KEPT:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(name)

@@ -9,7 +9,6 @@ from typing import Any
 
 from .culprits import unpicklable, unpicklable_function
 from .pickles import pack, put_aside
-from .receivers import check_receiver
 
 
 def pack_function(function: Any, apart: frozenset[str]) -> list[Any]:
@@ -49,7 +48,7 @@ def pack_shared(
         return pack((shared, receiver), apart=apart)
     except Exception:
         for each in receiver:
-            check_receiver(each)
+            check_receiver(each, apart)
         check_shared(shared, apart)
         raise
 
@@ -69,3 +68,20 @@ def check_shared(shared: dict[str, Any], apart: frozenset[str] = frozenset()) ->
             pack(value, apart=apart)
         except Exception as error:
             raise unpicklable(f"the shared argument {name!r}", value, error) from error
+
+
+def check_receiver(receiver: Any, apart: frozenset[str] = frozenset()) -> None:
+    """Raise what keeps an instance from travelling, if anything does, by the attribute's name.
+
+    Args:
+        receiver: The instance whose method is mapped, or the class.
+        apart: See `pack_function`.
+
+    Raises:
+        TypeError: If it cannot be pickled.
+    """
+    try:
+        pack(receiver, apart=apart)
+    except Exception as error:
+        what = unpicklable("the instance, whose method is mapped,", receiver, error)
+        raise TypeError(f"{what}; leave it out in __getstate__, or map in threads") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from concurrent.futures import (
     BrokenExecutor,
@@ -39,10 +40,15 @@ def workers_of(executor: Any) -> int:
     return count or UNKNOWN
 
 
+def has_interpreters(executor: Any) -> bool:
+    """Return whether an executor's workers are interpreters in threads of this process."""
+    kinds = type(executor).__mro__
+    return any(kind.__name__ == "InterpreterPoolExecutor" for kind in kinds)
+
+
 def runs_threads(executor: Any) -> bool:
     """Return whether what an executor runs is in this process, and imports nothing anew."""
-    in_interpreters = type(executor).__module__ == "concurrent.futures.interpreter"
-    return isinstance(executor, ThreadPoolExecutor) and not in_interpreters
+    return isinstance(executor, ThreadPoolExecutor) and not has_interpreters(executor)
 
 
 class ExecutorEngine:
@@ -72,7 +78,9 @@ class ExecutorEngine:
         self.slots = workers
         self._executor = executor
         self._client = getattr(executor, "_client", None)  # dask's; it may close over its futures
-        self._payload = FunctionPayload(function, shared)
+        # an interpreter of a pool has the path that a new process would have
+        path = list(map(str, sys.path)) if has_interpreters(executor) else None
+        self._payload = FunctionPayload(function, shared, path)
         self._arrived = False  # whether a worker has got the payload
         self._events: SimpleQueue[tuple[Future[Any], Errand] | None] = SimpleQueue()
         self._running: dict[Future[Any], Errand] = {}
@@ -144,7 +152,7 @@ class ExecutorEngine:
         """Give the next items of an errand to the executor."""
         if self._lost is None:
             whole = errand.wanting or not self._arrived
-            envelope = Envelope(self._payload, errand.values(), errand.job.invocation, whole)
+            envelope = Envelope(self._payload, errand.values(), errand.job.invoked, whole)
             try:
                 future = self._executor.submit(run, envelope)
             except BrokenExecutor as error:

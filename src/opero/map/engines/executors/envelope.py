@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 from typing import Any
 
 from opero.map.engines.threads import attempt
-from opero.map.invocation import Invocation, arrived, travelling
 from opero.map.output import NOTHING
 from opero.map.serialization.errors import pack_error, unpack_error
 from opero.map.serialization.function_payload import FunctionPayload, load
@@ -24,18 +22,18 @@ class Envelope:
     Args:
         payload: The function.
         values: The items.
-        own: The invocation of the one item, if it has one of its own.
+        invoked: Whether they are invocations.
         whole: Whether the function has to go along, large as it may be.
     """
 
     _serials = itertools.count()
 
     def __init__(
-        self, payload: FunctionPayload, values: list[Any], own: Invocation | None, whole: bool
+        self, payload: FunctionPayload, values: list[Any], invoked: bool, whole: bool
     ) -> None:
         self._payload = payload
         self._values = values
-        self._own = own
+        self._invoked = invoked
         self._whole = whole
         self._serial = f"{os.getpid()}-{id(payload)}-{next(self._serials)}-{os.urandom(8).hex()}"
 
@@ -45,15 +43,14 @@ class Envelope:
         if payload.abandoned:
             return Reply([], [], 0)
         begun = perf_counter_ns()
-        function = payload.function if self._own is None else self._own.of(payload.plain)
+        function = payload.invoke if self._invoked else payload.function
         results, failures = payload.context.copy().run(attempt, function, self._values)
         return Reply(results, failures, perf_counter_ns() - begun)
 
     def __reduce__(self) -> tuple[Any, ...]:
         name, payload = self._payload.pack(self._whole)
-        given = travelling(self._values, self._own)
-        packed = pack_all(given, "the item")
-        return PackedEnvelope, (name, payload, len(given), packed, self._own is not None)
+        packed = pack_all(self._values, "the item")
+        return PackedEnvelope, (name, payload, len(self._values), packed, self._invoked)
 
     def __dask_tokenize__(self) -> str:
         """Let dask take no two envelopes for the same: it would run equal ones once only."""
@@ -68,20 +65,20 @@ class PackedEnvelope:
         payload: The pickle of the function and the shared arguments; None if it is known already.
         count: How many items there are.
         packed: The items.
-        own: Whether the one item has an invocation of its own, which comes with it.
+        invoked: Whether they are invocations.
     """
 
     def __init__(
-        self, name: bytes, payload: bytes | None, count: int, packed: Packed, own: bool
+        self, name: bytes, payload: bytes | None, count: int, packed: Packed, invoked: bool
     ) -> None:
         self._name = name
         self._payload = payload
         self._count = count
         self._packed_items = packed
-        self._own = own
+        self._invoked = invoked
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self._name, self._payload, self._count, self._packed_items, self._own)
+        parts = (self._name, self._payload, self._count, self._packed_items, self._invoked)
         return PackedEnvelope, parts
 
     def run(self) -> Reply | Wanting:
@@ -93,13 +90,11 @@ class PackedEnvelope:
             return Reply(*all_failed(self._count, error))
         if loaded is None:
             return Wanting()
-        plain, function = loaded
+        function = loaded[self._invoked]
         values, failures = unpack_all(self._packed_items, "the item, in a worker,")
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         given = [values[place] for place in places] if missing else values
-        if self._own:
-            function = functools.partial(arrived, plain)
         results, failed = attempt(function, given)
         failures += [(places[place], error) for place, error in failed]
         if missing:

@@ -24,7 +24,6 @@ from opero.map import std_streams
 from opero.map.engines.base import Crash, Report
 from opero.map.init_errors import init_ended_worker, init_failed, init_took_too_long
 from opero.map.interrupts import ctrl_c_later
-from opero.map.invocation import travelling
 from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
@@ -301,7 +300,7 @@ class ProcessEngine:
     def _send(self, slot: int, run: _ChunkRun) -> None:
         """Pack a job and send it."""
         job = run.job
-        values = travelling(job.values, job.invocation)
+        values = job.values
         parts = None
         if not run.careful:
             try:
@@ -319,8 +318,7 @@ class ProcessEngine:
         leased.cells[0] = worker.UNREAD
         leased.items += count
         concurrency = 1 if run.careful else self._concurrency
-        given = job.invocation is not None
-        self._post(slot, leased, ("job", run.careful, given, concurrency), parts)
+        self._post(slot, leased, ("job", run.careful, job.invoked, concurrency), parts)
         if self._renewal.is_due(leased):
             self._begin_successor(slot)
 

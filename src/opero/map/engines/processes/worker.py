@@ -8,7 +8,6 @@ So a result may be pickled while the next attempt runs: what that changes in it,
 from __future__ import annotations
 
 import contextvars
-import functools
 import gc
 import os
 import select
@@ -27,7 +26,7 @@ from opero import forks, hotpath
 from opero.exceptions import describe
 from opero.locks import Lock
 from opero.map import std_streams
-from opero.map.invocation import Invocation, arrived
+from opero.map.invocation import of_invocations, of_items
 from opero.map.loading import loading
 from opero.map.serialization import arrivals
 from opero.map.serialization.errors import pack_error
@@ -188,12 +187,12 @@ class Session:
                 gc.collect()
             self._group.end_with_parent(False)
 
-    def _do(self, careful: bool, given: bool, concurrency: int, parts: list[bytearray]) -> None:
+    def _do(self, careful: bool, invoked: bool, concurrency: int, parts: list[bytearray]) -> None:
         """Do a job and send the rest of its results.
 
         Args:
             careful: Whether each item has been packed for itself.
-            given: Whether the only item has an invocation of its own, which comes with it.
+            invoked: Whether invocations come in place of the items.
             concurrency: How many coroutines may run at once.
             parts: The items.
         """
@@ -217,13 +216,10 @@ class Session:
         self._running = True
         note = self._note()
         if self._map["runner"] == "loop":
-            self._in_loop(values, given, concurrency, note)
+            self._in_loop(values, invoked, concurrency, note)
         else:
-            function = self._function
-            if given:
-                function = functools.partial(arrived, function)
-            elif self._shared:
-                function = functools.partial(function, **self._shared)
+            caller = of_invocations if invoked else of_items
+            function = caller(self._function, self._shared)
             if careful:
                 _carefully(function, values, run, note)
             elif self._map["timed"]:
@@ -318,7 +314,7 @@ class Session:
         return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
-        self, values: list[Any], given: bool, concurrency: int, note: Callable[[int], None]
+        self, values: list[Any], invoked: bool, concurrency: int, note: Callable[[int], None]
     ) -> None:
         """Make a job's attempts as coroutines."""
         assert self._map is not None
@@ -330,12 +326,8 @@ class Session:
         places = list(range(count))
         if run.careful:
             values, places = _opened(values, run, note)
-        own = None
-        if given and values:
-            own = Invocation(*values[0][1:])
-            values = [values[0][0]]
         results, failures = run_coroutines(
-            self._function, self._shared, values, own, concurrency,
+            self._function, self._shared, values, invoked, concurrency,
             lambda place: note(places[place]), self._map["timeout"], self._map["loop"],
         )  # fmt: skip
         run.failures += [(places[place], error) for place, error in failures]

@@ -13,7 +13,6 @@ from opero.map.engines.base import Crash
 from opero.map.engines.task_slots import Work
 from opero.map.engines.tasks import TaskEngine
 from opero.map.event_loops import close_loop, new_loop
-from opero.map.invocation import Invocation
 from opero.map.output import NOTHING
 
 _own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
@@ -25,7 +24,7 @@ def run_coroutines(
     function: Any,
     shared: dict[str, Any],
     values: list[Any],
-    own: Invocation | None,
+    invoked: bool,
     concurrency: int,
     note: Callable[[int], Any] | None,
     attempt_timeout: float | None,
@@ -39,7 +38,7 @@ def run_coroutines(
         function: The coroutine function.
         shared: Keyword arguments of every call.
         values: The items.
-        own: The invocation of the only item, if it has one of its own.
+        invoked: Whether they are invocations.
         concurrency: How many attempts may be under way at once.
         note: Told the place of each attempt before it begins.
         attempt_timeout: Seconds that an attempt may take.
@@ -59,7 +58,7 @@ def run_coroutines(
     clock = hotpath.core.clock
     slots = min(concurrency, len(values))
     engine = TaskEngine(function, shared, slots, attempt_timeout, clock)
-    main = _own[1].create_task(_spread(engine, values, own, note))
+    main = _own[1].create_task(_spread(engine, values, invoked, note))
     try:
         return _own[1].run_until_complete(main)
     except BaseException:
@@ -99,12 +98,12 @@ class Feed:
 
 
 async def _spread(
-    engine: TaskEngine, values: list[Any], own: Invocation | None, note: Any
+    engine: TaskEngine, values: list[Any], invoked: bool, note: Any
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Let all slots of an engine take items until there are no more."""
     results = [NOTHING] * len(values)
     failures: list[tuple[int, BaseException]] = []
-    function = engine.caller(own)
+    function = engine.caller(invoked)
     source = enumerate(values)
 
     def begin(slot: int) -> None:
