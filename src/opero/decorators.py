@@ -414,8 +414,8 @@ def opmap(
             shared by those of this machine; or "redis", which hosts share too.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
-        chunk_size: How many items are handed to a worker at once; None to go by measured time. It
-            is one at a time with a `rate_limit` or a `timeout`.
+        chunk_size: How many items are handed to a worker at once; None to go by measured time. Not
+            with a `rate_limit` or a `timeout`, which hand them out one by one.
         rate_limit_scope: Whether `rate_limit` counts for each worker or, "total", for the whole
             map. A `RateLimiter` counts for all who share it.
         attempt_timeout: Seconds for one attempt: then its process is killed, or its coroutine

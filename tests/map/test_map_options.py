@@ -255,6 +255,15 @@ class Nowhere(Executor):
         ({"rate_limit_scope": "total"}, "^rate_limit_scope='total' has no effect without rate_"),
         ({"burst": 3}, "^burst=3 has no effect without rate_limit="),
         ({"fallback_on": OSError}, "^fallback_on=.* has no effect without arg_fallback="),
+        ({"chunk_size": 4, "timeout": 5}, "^chunk_size=4 has no effect beside timeout=: then"),
+        (
+            {"chunk_size": 4, "rate_limit": RateLimiter(5)},
+            "^chunk_size=4 has no effect beside rate",
+        ),
+        (
+            {"chunk_size": 2, "rate_limit": RateLimitConfig(5), "rate_limit_scope": "total"},
+            "^chunk_size=2 has no effect beside rate_limit=",
+        ),
     ],
     ids=lambda entry: " ".join(map(str, entry)) if isinstance(entry, dict) else "",
 )
@@ -330,6 +339,8 @@ def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> No
         {"mode": "thread", "workers": 1},
         {"mode": "thread", "ordered": False},
         {"mode": "thread", "chunk_size": 1},
+        {"mode": "thread", "chunk_size": 1, "timeout": 60},
+        {"mode": "thread", "chunk_size": 4, "rate_limit": RateLimitConfig(None)},
         {"mode": "thread", "chunk_size": 10**9},
         {"mode": "thread", "on_error": "raise"},
         {"mode": "thread", "rate_limit_scope": "worker"},

@@ -145,7 +145,6 @@ threads: Executor = ThreadPoolExecutor(1)
     retry_after=lambda error: 1.5 if isinstance(error, OSError) else None,
     retry_on_result=lambda value: value is None,
     reraise=True,
-    chunk_size=4,
     rate_limit_scope="total",
     attempt_timeout=2,
     start_method="spawn",
@@ -222,7 +221,7 @@ def resilient(item: int, b: str = "") -> bytes:
     return (b * item).encode()
 
 
-by_thread: MapDecorator = opmap(mode="thread", progress=False)
+by_thread: MapDecorator = opmap(mode="thread", chunk_size=4, progress=False)
 by_call = by_thread(undecorated)
 over_opero = by_thread(resilient)
 over_partial = by_thread(partial(undecorated, b="x"))

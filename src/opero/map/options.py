@@ -122,7 +122,7 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         workers=workers,
         ordered=reading.check("ordered"),
         progress=reading.check("progress"),
-        chunk_size=reading.check("chunk_size") or 0,
+        chunk_size=_checked_chunk_size(reading, mode),
         total=shared or scope == "total",
         attempt_timeout=_checked_attempt_timeout(reading, mode, executor),
         start_method=_checked_start_method(reading, mode, executor),
@@ -203,6 +203,19 @@ def _checked_executor(reading: Reading, mode: str) -> Executor | None:
             f"functions; leave one of them out"
         )
     return executor
+
+
+def _checked_chunk_size(reading: Reading, mode: str) -> int:
+    size: int = reading.check("chunk_size") or 0
+    for name in ("rate_limit", "timeout"):
+        # where coroutines start together, a chunk of those that do may be smaller
+        some = name == "timeout" and mode == "async_process"
+        if size > 1 and reading.values[name] is not None and not some:
+            raise ValueError(
+                f"chunk_size={size} has no effect beside {name}=: then items are handed out one by "
+                f"one, each as it is to start; leave chunk_size out"
+            )
+    return size
 
 
 def _checked_attempt_timeout(

@@ -149,8 +149,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, checks.count),
-        "How many items are handed to a worker at once; None to go by measured time. It is one at "
-        "a time with a `rate_limit` or a `timeout`.",
+        "How many items are handed to a worker at once; None to go by measured time. Not with a "
+        "`rate_limit` or a `timeout`, which hand them out one by one.",
         _MAP,
         also=("chunksize", "batch_size", "batch", "chunk", "chunks"),
     ),

@@ -35,7 +35,7 @@ from opero.map.serialization.names import whereabouts
 from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
-from . import pool, start, worker, worker_logs
+from . import frozen, pool, start, worker, worker_logs
 from .cells import JOB, LAST, PLACE
 from .descendants import Since
 from .initializer import key_of
@@ -589,7 +589,7 @@ class ProcessEngine:
             if (fresh and place != worker.PREPARING) or place == worker.LOADING:
                 self._stillborn += 1
                 if self._stillborn >= _ENOUGH:
-                    when = "before they can do anything"
+                    when = f"before they can do anything{frozen.remedy()}"
                     if place == worker.LOADING:
                         when = (
                             f"while they import the modules of {_named(self._function)}, or load "

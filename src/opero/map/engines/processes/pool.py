@@ -23,7 +23,7 @@ from opero.locks import Lock
 from opero.map import std_streams
 from opero.real_time import monotonic
 
-from . import descendants, start, worker, worker_end
+from . import descendants, frozen, start, worker, worker_end
 from .cells import Cells
 from .descendants import Since
 from .shortage import Shortage, shortage
@@ -71,6 +71,7 @@ class Worker:
         Raises:
             OperoError: If it cannot be started; a `Shortage` if it may be in a while.
         """
+        frozen.refuse_to_multiply()
         self.kind = kind
         self.fresh = True
         self.ready = True

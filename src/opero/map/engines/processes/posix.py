@@ -19,7 +19,7 @@ from typing import Any
 
 from opero.map import std_streams
 
-from . import forkserver
+from . import forkserver, frozen
 from .child import Child
 from .preparation import preparation
 
@@ -147,7 +147,8 @@ def _by_server(kind: Any) -> Child:
     try:  # it was ended by somebody: with another one, once
         return _launched(make, body, True)
     except forkserver.ServerGone:
-        raise ChildProcessError("the fork server ends before it can do anything") from None
+        text = f"the fork server ends before it can do anything{frozen.remedy()}"
+        raise ChildProcessError(text) from None
 
 
 def _by_spawn(kind: Any) -> Child:
