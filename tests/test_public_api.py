@@ -140,6 +140,8 @@ MORE_OF_OPMAP = {
     "unpack": False,
     "with_items": False,
     "max_errors": None,
+    "read_ahead": None,
+    "read_in": "thread",
     "loop": "auto",
 }
 """What `opmap` takes by keyword only."""

@@ -73,6 +73,8 @@ if TYPE_CHECKING:
         with_items: bool
         max_errors: float | None
         loop: Literal["auto", "uvloop", "asyncio"]
+        read_ahead: int | None
+        read_in: Literal["thread", "caller"]
 
     class _MoreForCache(StoreOptions, total=False):
         cache_maxsize: int | None
@@ -368,6 +370,8 @@ def opmap(
     with_items: bool = False,
     max_errors: float | None = None,
     loop: Literal["auto", "uvloop", "asyncio"] = "auto",
+    read_ahead: int | None = None,
+    read_in: Literal["thread", "caller"] = "thread",
     **kwargs: Any,
 ) -> Any:
     """Let a function of one item map itself over many, in parallel, with resilience for each item.
@@ -439,6 +443,11 @@ def opmap(
             items that are done, once there are 20. What runs ends then, and the rest stands as
             `NotRun`.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
+        read_ahead: How many items at most are read and not done with: in a stream, until their
+            result is taken. None goes by the workers and by the size of chunks, up to 64 MiB of
+            items.
+        read_in: Where iterators are read: "thread" for one of the map, or "caller" for yours, if
+            the input is bound to it, as a SQLite cursor is.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
             `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16
             bytes or more, or several in a list, of which the first signs and all verify; None for

@@ -22,7 +22,9 @@ from opero.map.driver import drive, drive_async
 from opero.map.engines.base import Crash, Report
 from opero.map.output import NOTHING
 from opero.map.progress import Silent
+from opero.map.reader import InPlace
 from opero.map.scheduler import Job, Scheduler
+from opero.map.task_reader import TaskReader
 
 MILLISECOND = 10**6
 
@@ -53,6 +55,7 @@ class Dice:
         self.in_vain = 0
         self.fault: BaseException | None = None
         self.bad: set[Any] = set()
+        self.woken = False
         self._clock = clock
         self._dice = random.Random(seed)
         self._failing = failing
@@ -124,9 +127,16 @@ class AsyncDice(Dice):
     async def wait(self, timeout: float | None) -> Any:  # type: ignore[override]
         """Let others run in between; with nothing to do, until cancelled."""
         await asyncio.sleep(0)
-        while not self._jobs and timeout is None:
+        while not self._jobs and timeout is None and not self.woken:
             await asyncio.sleep(0.001)
+        if self.woken:
+            self.woken = False
+            return []
         return super().wait(timeout)
+
+    def wake(self) -> None:
+        """Let `wait` return."""
+        self.woken = True
 
     async def close(self, abandon: bool) -> None:  # type: ignore[override]
         """Note the end."""
@@ -151,7 +161,7 @@ def quiet() -> Silent:
 def collect(scheduler: Scheduler, engine: Any, source: Any, raises: bool = False) -> list[Any]:
     """Run a map to its end."""
     clock = scheduler.call.clock
-    parts = drive(scheduler, lambda: engine, iter(source), clock, quiet, raises)
+    parts = drive(scheduler, lambda: engine, InPlace(source), clock, quiet, raises)
     return [result for part in parts for result in part]
 
 
@@ -161,8 +171,9 @@ def acollect(scheduler: Scheduler, engine: Any, source: Any, raises: bool = Fals
 
     async def main() -> list[Any]:
         results = []
+        items = TaskReader(source) if hasattr(source, "__aiter__") else InPlace(source)
         async with aclosing(
-            drive_async(scheduler, lambda: engine, source, clock, quiet, raises)
+            drive_async(scheduler, lambda: engine, items, clock, quiet, raises)
         ) as parts:
             async for part in parts:
                 results += part
@@ -247,7 +258,7 @@ def test_a_consumer_that_stops_ends_the_map(core, ordered):
     with standing_clock(core.clock):
         engine = Dice(3, core.clock, 5, 0.2)
         scheduler = new_scheduler(call, 3, 20, ordered)
-        parts = drive(scheduler, lambda: engine, source(), core.clock, quiet, False)
+        parts = drive(scheduler, lambda: engine, InPlace(source()), core.clock, quiet, False)
         taken = 0
         while taken < 500:
             taken += len(next(parts))
@@ -277,12 +288,13 @@ def test_the_first_failure_comes_after_the_results_before_it(core, kind):
     results: list[Any] = []
 
     async def amain() -> None:
-        parts = drive_async(scheduler, lambda: engine, range(100), core.clock, quiet, True)
+        parts = drive_async(scheduler, lambda: engine, InPlace(range(100)), core.clock, quiet, True)
         async for part in parts:
             results.extend(part)
 
     def main() -> None:
-        for part in drive(scheduler, lambda: engine, iter(range(100)), core.clock, quiet, True):
+        items = InPlace(range(100))
+        for part in drive(scheduler, lambda: engine, items, core.clock, quiet, True):
             results.extend(part)
 
     with standing_clock(core.clock), pytest.raises(Flop, match="30"):
@@ -291,15 +303,17 @@ def test_the_first_failure_comes_after_the_results_before_it(core, kind):
     assert engine.closed == [True]
 
 
-def test_an_engine_is_not_made_for_an_input_that_cannot_be_read(core):
-    """There would be nobody to close it."""
+def test_an_engine_is_closed_if_the_input_cannot_be_read(core):
+    """And what asking for its items has raised comes out."""
 
     class Closed:
         def __aiter__(self):
             raise OSError("closed")
 
+    engine = AsyncDice(1, core.clock, 1)
     with pytest.raises(OSError, match="closed"):
-        acollect(new_scheduler(opero(negative), 1), None, Closed())
+        acollect(new_scheduler(opero(negative), 1), engine, Closed())
+    assert engine.closed == [False]
 
 
 def test_the_engine_is_closed_even_if_the_input_does_not_let_itself_be(core):
@@ -334,7 +348,8 @@ def test_an_item_that_comes_while_everybody_is_busy_does_not_let_the_driver_spin
         async def wait(self, timeout):
             while not self._jobs:
                 await asyncio.sleep(0.001)
-                if timeout is not None:
+                if timeout is not None or self.woken:
+                    self.woken = False
                     return []
             (slot,) = self._jobs
             job = self._jobs.pop(slot)

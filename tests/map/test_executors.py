@@ -35,6 +35,7 @@ from opero.map.engines.executors.engine import ExecutorEngine, workers_of
 from opero.map.invocation import Invocation
 from opero.map.output import NOTHING, Span
 from opero.map.progress import Silent
+from opero.map.reader import InPlace
 from opero.map.scheduler import Job, Scheduler
 from opero.map.serialization import arrivals, function_payload
 
@@ -130,8 +131,9 @@ def run_map(
     engine = ExecutorEngine(function, shared or {}, executor, workers or workers_of(executor))
     sizer = ChunkSizer(engine.slots, 2_000_000, chunk, -1)
     scheduler = Scheduler(call.__opero__, shared or {}, sizer, 1000, True, None)
+    source = InPlace(items)
     ways = drive(
-        scheduler, lambda: engine, iter(items), call.__opero__.clock, lambda: Silent(None), False
+        scheduler, lambda: engine, source, call.__opero__.clock, lambda: Silent(None), False
     )
     return [result for ready in ways for result in ready]
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any
+import sys
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from typing import Any, Final
 
 from opero.core.clock import NEVER, Clock
 from opero.events import tell
 from opero.exceptions import WorkerCrashedError
+from opero.logs import warn
 from opero.map.engines.base import AsyncEngine, Crash, Engine, Report
 from opero.runners import loop_time
-from opero.tracebacks import without_top
 
 from .interrupts import ctrl_c_later
-from .scheduler import Scheduler
+from .lookups import Lookups
+from .reader import Input
+from .scheduler import LIMIT, Scheduler
 from .stored_items import StoredItems
+
+PATIENCE: Final = 1.0
+"""Seconds that the end of a map waits for an input that is busy, or does not answer."""
 
 
 class MapLoop:
@@ -27,6 +34,7 @@ class MapLoop:
     Attributes:
         scheduler: Decides.
         engine: Runs.
+        input: Where the items come from.
         clock: Tells the time.
         stored: The items' stored values; None if they are not kept outside the process.
         idle: The slots without a job.
@@ -37,12 +45,16 @@ class MapLoop:
         began: When the map began, in nanoseconds.
     """
 
-    def __init__(self, scheduler: Scheduler, engine: Engine | AsyncEngine, clock: Clock) -> None:
+    def __init__(
+        self, scheduler: Scheduler, engine: Engine | AsyncEngine, source: Input, clock: Clock
+    ) -> None:
         call = scheduler.call
         self.scheduler = scheduler
-        self.stored: StoredItems | None = (
-            None if call.stored_cache is None else StoredItems(call, scheduler.arguments)
-        )
+        self.stored: StoredItems | None = None
+        self.input = source
+        if call.stored_cache is not None:
+            self.stored = StoredItems(call, scheduler.arguments)
+            self.input = Lookups(source, self.stored)
         self.engine = engine
         self.clock = clock
         self.idle: list[int] = list(range(engine.slots))
@@ -50,6 +62,7 @@ class MapLoop:
         self.cut: bool = False
         self.over: bool = False
         self.began: int = clock.now()
+        self._warned = False
         left = scheduler.sizer.left
         tell(
             "map_start",
@@ -89,31 +102,37 @@ class MapLoop:
             elif self.scheduler.alike:
                 break  # there is nothing for the others either
 
-    def pull(self, source: Iterator[Any]) -> list[Any] | None:
-        """Take from the input what the scheduler asks for; None if it asks for nothing."""
-        count = self.scheduler.demand()
+    def read(self) -> bool:
+        """Feed the scheduler what it asks for, as far as that is there; return whether it is."""
+        scheduler, source = self.scheduler, self.input
+        source.allow(*scheduler.reach())
+        count = scheduler.demand()
         if not count:
-            return None
-        values: list[Any] = []
-        try:
-            values.extend(islice(source, count))  # what came before an error is kept
-        except Exception as error:  # noqa: BLE001 - raised again, in its place
-            self.fault = without_top(error)
-        if len(values) < count:
-            self.scheduler.close()
-        return values
-
-    def read(self, source: Iterator[Any]) -> bool:
-        """Feed the scheduler what it asks for; tell whether it asked."""
-        values = self.pull(source)
-        if values is None:
             return False
-        known = None
-        if self.stored is not None and values:
-            self.keep()  # what has just finished is known to the next look
-            known = self.stored.look(self.stored.keys(values))
-        self.scheduler.feed(values, known)
-        return True
+        taken = source.take(count)
+        if taken.values:
+            scheduler.feed(*taken)
+            return True
+        if source.over:
+            self.fault = source.fault
+            scheduler.close()
+            return True
+        if source.held_up:
+            self._warn_of_large_items()
+        return False
+
+    def _warn_of_large_items(self) -> None:
+        """Warn, once, that workers are idle since no more items may stand in memory."""
+        if self._warned or self.scheduler.read - self.scheduler.settled >= self.engine.slots:
+            return
+        self._warned = True
+        warn(
+            "%s: the items are so large that some of the %d workers have none, as no more than %d "
+            "MiB of items are read ahead; say read_ahead= to read a number of items of any size",
+            self.scheduler.call.name,
+            self.engine.slots,
+            LIMIT >> 20,
+        )
 
     def keep(self) -> None:
         """Store what there is to store, before anybody gets it."""
@@ -181,7 +200,7 @@ class MapLoop:
 def drive(
     scheduler: Scheduler,
     make_engine: Callable[[], Engine],
-    source: Iterator[Any],
+    source: Input,
     clock: Clock,
     make_bar: Callable[[], Any],
     raises: bool,
@@ -191,7 +210,7 @@ def drive(
     Args:
         scheduler: Decides.
         make_engine: Makes what runs; it is closed at the end, whatever the end is.
-        source: The input.
+        source: The input; it is closed at the end, too.
         clock: Tells the time.
         make_bar: Makes what shows how far it is; a context manager.
         raises: Whether the first item that fails for good ends the map.
@@ -205,12 +224,13 @@ def drive(
     """
     engine = make_engine()
     scheduler.output.raises = raises
-    loop = MapLoop(scheduler, engine, clock)
+    loop = MapLoop(scheduler, engine, source, clock)
     try:
         with make_bar() as bar:
+            loop.input.begin(engine.wake)
             while True:
                 loop.hand_out()
-                while loop.idle and loop.read(source):
+                while loop.idle and loop.read():
                     loop.hand_out()
                 loop.keep()
                 ready = loop.results(bar)
@@ -221,8 +241,14 @@ def drive(
                 else:
                     loop.take_in(engine.wait(loop.patience()))
     finally:
-        loop.end()
-        engine.close(abandon=loop.cut or not loop.over)
+        closing: Collection[Any] = ()
+        try:
+            loop.end()
+            closing = loop.input.close()
+        finally:
+            engine.close(abandon=loop.cut or not loop.over)
+            if closing and not sys.is_finalizing():  # else threads never run again
+                wait_for(closing, PATIENCE)
     if ready:
         yield ready
     loop.raise_fault()
@@ -231,25 +257,24 @@ def drive(
 async def drive_async(
     scheduler: Scheduler,
     make_engine: Callable[[], Engine | AsyncEngine],
-    source: Any,
+    source: Input,
     clock: Clock,
     make_bar: Callable[[], Any],
     raises: bool,
 ) -> AsyncGenerator[list[Any], None]:
     """Run a map to its end from a coroutine; the arguments are those of `drive`.
 
-    The input may be an asynchronous iterator. The engine may be one of either kind: one that
-    blocks is waited for in a thread.
+    The engine may be one of either kind: one that blocks is waited for in a thread.
     """
-    reading = _Reading(source)
     waiting = _Waiting(make_engine(), clock)
     scheduler.output.raises = raises
-    loop = MapLoop(scheduler, waiting.engine, clock)
+    loop = MapLoop(scheduler, waiting.engine, source, clock)
     try:
         with make_bar() as bar:
+            loop.input.begin(waiting.wake)
             while True:
                 loop.hand_out()
-                while loop.idle and await reading.next(loop):
+                while loop.idle and loop.read():
                     loop.hand_out()
                 await _keep(loop)
                 ready = loop.results(bar)
@@ -258,76 +283,41 @@ async def drive_async(
                 if ready:
                     yield ready  # the list belongs to whoever gets it
                 else:
-                    # what has been read while nobody is idle has to wait
-                    task = reading.task if loop.idle else None
-                    loop.take_in(await waiting.until(loop.patience(), task))
+                    loop.take_in(await waiting.until(loop.patience()))
     finally:
         loop.end()
+        closing = loop.input.close()
         try:
-            await reading.close()
+            await _ended({each for each in closing if isinstance(each, asyncio.Future)})
         finally:
-            await waiting.close(abandon=loop.cut or not loop.over)
+            try:
+                await waiting.close(abandon=loop.cut or not loop.over)
+            finally:
+                threads = [asyncio.wrap_future(one) for one in closing if isinstance(one, Future)]
+                if threads:
+                    await loop_time.wait(threads, PATIENCE)
     if ready:
         yield ready
     loop.raise_fault()
 
 
-class _Reading:
-    """The input of a map in a coroutine.
-
-    Attributes:
-        task: The reading of the next item that is under way, if the input is asynchronous.
-    """
-
-    def __init__(self, source: Any) -> None:
-        self.task: asyncio.Future[Any] | None = None
-        self._source = aiter(source) if hasattr(source, "__aiter__") else iter(source)
-        self._asynchronous = hasattr(source, "__aiter__")
-
-    async def next(self, loop: MapLoop) -> bool:
-        """Feed the scheduler what it asks for, if that is there; tell whether it was."""
-        if not self._asynchronous:
-            if loop.stored is None:
-                return loop.read(self._source)
-            values = loop.pull(self._source)
-            if values is None:
-                return False
-            await self._feed(loop, values)
-            return True
-        if self.task is None:
-            if not loop.scheduler.demand():
-                return False
-            self.task = asyncio.ensure_future(self._source.__anext__())
-        if not self.task.done():
-            return False
-        task, self.task = self.task, None
-        values = []
+async def _ended(tasks: set[asyncio.Future[Any]]) -> None:
+    """Wait until the tasks that were cancelled have ended; pass on what cancels this meanwhile."""
+    again = False
+    left = tasks
+    while left:
         try:
-            values.append(task.result())
-        except StopAsyncIteration:
-            loop.scheduler.close()
-        except Exception as error:  # noqa: BLE001 - raised again, in its place
-            loop.fault = without_top(error)
-            loop.scheduler.close()
-        await self._feed(loop, values)
-        return True
-
-    async def _feed(self, loop: MapLoop, values: list[Any]) -> None:
-        known = None
-        if loop.stored is not None and values:
-            await _keep(loop)  # what has just finished is known to the next look
-            known = await _in_thread(loop.stored.look, loop.stored.keys(values))
-        loop.scheduler.feed(values, known)
-
-    async def close(self) -> None:
-        """Leave no reading behind."""
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.wait({self.task})
-            if not self.task.cancelled():
-                self.task.exception()
-        if self._asynchronous and hasattr(self._source, "aclose"):
-            await self._source.aclose()
+            _, left = await asyncio.wait(left)
+        except asyncio.CancelledError:
+            again = True
+            left = {task for task in left if not task.done()}
+            for task in left:
+                task.cancel()
+    if again:
+        raise asyncio.CancelledError
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 async def _keep(loop: MapLoop) -> None:
@@ -355,45 +345,44 @@ class _Waiting:
     def __init__(self, engine: Any, clock: Any) -> None:
         self.engine = engine
         self._clock = clock
-        self._asynchronous = inspect.iscoroutinefunction(engine.wait)
         self._task: asyncio.Future[Any] | None = None
-        self._thread = None if self._asynchronous else ThreadPoolExecutor(1, "opero-map-wait")
+        asynchronous = inspect.iscoroutinefunction(engine.wait)
+        self._thread = None if asynchronous else ThreadPoolExecutor(1, "opero-map-wait")
+        self._loop = asyncio.get_running_loop()
 
-    async def until(
-        self, timeout: float | None, reading: asyncio.Future[Any] | None
-    ) -> list[Report | Crash]:
-        """Wait for events, for `timeout` seconds at most, or until an item has been read."""
+    def wake(self) -> None:
+        """Let the waiting end early, or the next one at once; any thread may call this."""
+        if self._thread is not None:
+            self.engine.wake()
+            return
+        with suppress(RuntimeError):  # the loop is closed: the map is over
+            self._loop.call_soon_threadsafe(self.engine.wake)
+
+    async def until(self, timeout: float | None) -> list[Report | Crash]:
+        """Wait for events, for `timeout` seconds at most, or until the engine is woken."""
+        events: list[Report | Crash]
+        if self._thread is None:
+            events = await self.engine.wait(timeout)
+            return events
         if self._task is None:
-            if self._asynchronous and reading is None:
-                events: list[Report | Crash] = await self.engine.wait(timeout)
-                return events
-            if self._thread is None:
-                self._task = asyncio.ensure_future(self.engine.wait(None))
-            else:
-                with ctrl_c_later():  # it starts a thread
-                    self._task = asyncio.get_running_loop().run_in_executor(
-                        self._thread, self.engine.wait, None
-                    )
-        waited = {self._task} if reading is None else {self._task, reading}
+            with ctrl_c_later():  # it starts a thread
+                self._task = asyncio.get_running_loop().run_in_executor(
+                    self._thread, self.engine.wait, None
+                )
         left = 0 if timeout is None else round(timeout * 1e9)
         until = self._clock.now() + left
-        if not await loop_time.wait(waited, timeout):
+        if not await loop_time.wait({self._task}, timeout):
             loop_time.catch_up(self._clock, until, left)
         if not self._task.done():
             return []
         task, self._task = self._task, None
-        found: list[Report | Crash] = task.result()
-        return found
+        events = task.result()
+        return events
 
     async def close(self, abandon: bool) -> None:
         """Close the engine, and leave no waiting behind."""
         if self._thread is None:
-            try:
-                if self._task is not None:
-                    self._task.cancel()
-                    await asyncio.wait({self._task})
-            finally:
-                await self.engine.close(abandon)
+            await self.engine.close(abandon)
             return
         self.engine.wake()
         self._thread.shutdown(wait=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import signal
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 
 from . import std_streams
 from .interrupts import ctrl_c_later
+from .reader import CallerReader, Input
 
 
 def new_loop(choice: str) -> asyncio.AbstractEventLoop:
@@ -58,13 +60,13 @@ def run(make_main: Callable[[], Coroutine[Any, Any, Any]], loop: str = "auto") -
         KeyboardInterrupt: If Ctrl-C was pressed.
     """
     work = Running(make_main, loop)
-    if _runs_a_loop():
+    if is_running():
         return _run_elsewhere(work)
     with _sigint_cancels(work):
         return work.complete()
 
 
-def _runs_a_loop() -> bool:
+def is_running() -> bool:
     """Return whether this thread runs a loop.
 
     What fails later must not have the exception that says so as its context.
@@ -230,7 +232,7 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def iterate(
-    make_parts: Callable[[], AsyncGenerator[list[Any], None]], choice: str
+    make_parts: Callable[[], AsyncGenerator[list[Any], None]], choice: str, source: Input
 ) -> Generator[list[Any], None, None]:
     """Iterate over what an asynchronous iterator yields, from ordinary code.
 
@@ -240,10 +242,14 @@ def iterate(
     Args:
         make_parts: Makes the iterator, inside the loop.
         choice: Which loop: "auto", "uvloop" or "asyncio".
+        source: The input; what is bound to the caller's thread is read there.
     """
     parts: SimpleQueue[Any] = SimpleQueue()
     begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     stopping = threading.Event()
+    asking = source if isinstance(source, CallerReader) else None
+    if asking is not None:
+        asking.ask = lambda answer: parts.put((answer, _ASKED))
 
     async def pump() -> None:
         task = asyncio.current_task()
@@ -278,6 +284,9 @@ def iterate(
                 part, taken = parts.get(timeout=_LOOK)
             except Empty:
                 continue
+            if taken is _ASKED:
+                part()
+                continue
             if taken is None:
                 ended = True
                 if part is not None:
@@ -290,4 +299,11 @@ def iterate(
         if not ended and begun:
             with suppress(RuntimeError):  # the loop has ended by itself
                 begun[0][0].call_soon_threadsafe(begun[0][1].cancel)
-        thread.join()
+        if not sys.is_finalizing():  # or it would wait for a thread that never runs again
+            thread.join()
+        if asking is not None:
+            asking.finish()
+
+
+_ASKED: Any = object()
+"""Stands behind what the helper thread wants to have done in the caller's thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import aclosing, closing
 from copy import copy
 from types import MethodType
@@ -16,9 +16,19 @@ from .chunk_bound import ChunkBound
 from .chunk_fill import ChunkFill
 from .gates import MapGates
 from .options import MapOptions
+from .reader import (
+    CallerReader,
+    InPlace,
+    Input,
+    Reader,
+    SequenceReader,
+    is_bound_to_its_thread,
+    is_still,
+)
 from .receivers import bound_to, by_position, check_method, missing_receiver
 from .result import FailedItem, MapResult
-from .scheduler import Scheduler
+from .scheduler import AHEAD, Scheduler
+from .task_reader import TaskReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +43,6 @@ _AIM_OF_EXECUTORS = 50_000_000
 """The same where every chunk takes a way of milliseconds, as on a cluster."""
 _AT_ONCE = 16
 """How many coroutines each process of mode `async_process` runs at once."""
-_AHEAD = 16
-"""How many items for each worker a stream reads ahead, if chunks are small."""
-
 
 OWN = ("amap", "astream", "stream")
 """The names that a map adds to those of every decorated function."""
@@ -188,11 +195,12 @@ class Map:
             BaseException: What iterating over `items` raises; and what an item fails with, if
                 `on_error="raise"`.
         """
-        scheduler = self._scheduler(items, shared, 0)
-        source = self._iterator(items)
+        scheduler = self._scheduler(items, shared, False)
+        source = self._input(items)
         scheduler.output.failures = []
         results: MapResult[Any]
-        if self.plan.mode == "async":
+        in_caller = isinstance(source, CallerReader) and event_loops.is_running()
+        if self.plan.mode == "async" and not in_caller:
             results = event_loops.run(
                 lambda: _gather(scheduler, self._drive_async(scheduler, source, shared)),
                 self.plan.loop,
@@ -214,8 +222,8 @@ class Map:
         Returns:
             An iterator over the results. Closing it ends the map.
         """
-        scheduler = self._scheduler(items, shared, _AHEAD)
-        return _each(scheduler, self._parts(scheduler, self._iterator(items), shared))
+        scheduler = self._scheduler(items, shared, True)
+        return _each(scheduler, self._parts(scheduler, self._input(items), shared))
 
     def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, MapResult[Any]]:
         """Map over `items` from a coroutine.
@@ -224,7 +232,7 @@ class Map:
             items: An iterable, or an asynchronous one.
             **shared: Keyword arguments of every call.
         """
-        scheduler = self._scheduler(items, shared, 0)
+        scheduler = self._scheduler(items, shared, False)
         scheduler.output.failures = []
         return _gather(scheduler, self._aparts(scheduler, items, shared))
 
@@ -235,7 +243,7 @@ class Map:
             items: An iterable, or an asynchronous one.
             **shared: Keyword arguments of every call.
         """
-        scheduler = self._scheduler(items, shared, _AHEAD)
+        scheduler = self._scheduler(items, shared, True)
         return _flatten(scheduler, self._aparts(scheduler, items, shared))
 
     # --- the cache and the figures are those of the function of one item ------------------------
@@ -259,12 +267,12 @@ class Map:
     # --- one map --------------------------------------------------------------------------------
 
     def _parts(
-        self, scheduler: Scheduler, source: Iterator[Any], shared: dict[str, Any]
+        self, scheduler: Scheduler, source: Input, shared: dict[str, Any]
     ) -> Generator[list[Any], None, None]:
         """Begin a map; its results come some at a time."""
         if self.plan.mode == "async":
             return event_loops.iterate(
-                lambda: self._drive_async(scheduler, source, shared), self.plan.loop
+                lambda: self._drive_async(scheduler, source, shared), self.plan.loop, source
             )
         return driver.drive(
             scheduler,
@@ -279,11 +287,11 @@ class Map:
         self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         """Begin a map in a coroutine."""
-        source = items if hasattr(items, "__aiter__") else self._iterator(items)
+        source = TaskReader(items) if hasattr(items, "__aiter__") else self._input(items)
         return self._drive_async(scheduler, source, shared)
 
     def _drive_async(
-        self, scheduler: Scheduler, source: Any, shared: dict[str, Any]
+        self, scheduler: Scheduler, source: Input, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         return driver.drive_async(
             scheduler,
@@ -294,8 +302,8 @@ class Map:
             self.plan.raises,
         )
 
-    def _iterator(self, items: Any) -> Iterator[Any]:
-        """Begin to iterate over the items."""
+    def _input(self, items: Any) -> Input:
+        """Return what the items are read by; nothing is read yet."""
         if hasattr(items, "__aiter__"):
             raise TypeError(
                 f"{self.name}(): the items, {_described(items)}, come asynchronously: "
@@ -309,15 +317,19 @@ class Map:
             )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
             raise TypeError(f"{self.name}(): the items, {_described(items)}, are not iterable")
-        return iter(items)
+        if is_still(items):
+            return InPlace(items)
+        if self.plan.in_caller or is_bound_to_its_thread(items):
+            return CallerReader(items)
+        return SequenceReader(items) if isinstance(items, Sequence) else Reader(items)
 
-    def _scheduler(self, items: Any, shared: dict[str, Any], ahead: int) -> Scheduler:
+    def _scheduler(self, items: Any, shared: dict[str, Any], streamed: bool) -> Scheduler:
         """Make the scheduler of one map, and refuse what does not fit the function.
 
         Args:
             items: The input.
             shared: Keyword arguments of every call.
-            ahead: How many items for each worker may be read ahead; 0 for no bound.
+            streamed: Whether results are handed on as they come.
         """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
@@ -342,7 +354,7 @@ class Map:
             call,
             shared,
             sizer,
-            ahead * workers,
+            plan.read_ahead or (AHEAD * workers if streamed else 0),
             plan.ordered,
             gates,
             width,
@@ -350,6 +362,8 @@ class Map:
             unpack=plan.unpack,
             pairs=plan.with_items,
             max_errors=plan.max_errors,
+            exact=plan.read_ahead is not None,
+            streamed=streamed,
         )
 
     def _check_shared(self, binding: Binding, shared: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class MapOptions:
         with_items: Whether results come behind their items.
         max_errors: How many failures, or which share of them, ends the map; None for no bound.
         setup: What workers do before their first item, and when they are renewed.
+        in_caller: Whether an iterator is read in the thread that calls the map.
+        read_ahead: How many items stand between input and consumer at most; None to go by chunks.
     """
 
     mode: str
@@ -60,6 +62,8 @@ class MapOptions:
     with_items: bool
     max_errors: float | None
     setup: WorkerOptions
+    in_caller: bool
+    read_ahead: int | None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
@@ -133,6 +137,8 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         with_items=reading.check("with_items"),
         max_errors=_checked_max_errors(reading),
         setup=worker_options(reading, mode, executor),
+        in_caller=reading.check("read_in") == "caller",
+        read_ahead=reading.check("read_ahead"),
     )
 
 

@@ -22,13 +22,15 @@ class Span:
         first: The place of the first one in the input.
         results: What came of each, `NOTHING` where that is not known; None before any is.
         missing: How many results are not known.
+        weight: How many bytes the items take up.
     """
 
-    __slots__ = ("first", "missing", "results", "values")
+    __slots__ = ("first", "missing", "results", "values", "weight")
 
-    def __init__(self, values: list[Any], first: int = 0) -> None:
+    def __init__(self, values: list[Any], first: int = 0, weight: int = 0) -> None:
         self.values: list[Any] = values
         self.first: int = first
+        self.weight: int = weight
         self.results: list[Any] | None = None
         self.missing: int = len(values)
 
@@ -40,6 +42,9 @@ class Output:
         name: The mapped function, for the notes of failures.
         ordered: Whether results are handed on in the order of the input.
         pairs: Whether each result is handed on behind its item.
+        streamed: Whether items count until their results are handed on; else until these are final,
+            and what they were is not needed any more.
+        gone: How many bytes of items do not count any more.
         settled: How many items have their final result.
         handed: How many results have been collected.
         failed: How many final results are failures.
@@ -48,10 +53,12 @@ class Output:
         failures: The final failures; None if nobody wants to know them.
     """
 
-    def __init__(self, name: str, ordered: bool, pairs: bool) -> None:
+    def __init__(self, name: str, ordered: bool, pairs: bool, streamed: bool = True) -> None:
         self.name: str = name
         self.ordered: bool = ordered
         self.pairs: bool = pairs
+        self.streamed: bool = streamed
+        self.gone: int = 0
         self.settled: int = 0
         self.handed: int = 0
         self.failed: int = 0
@@ -73,6 +80,7 @@ class Output:
         self.settled += len(results)
         if not self.ordered:
             self._ready += zip(span.values, results, strict=True) if self.pairs else results
+        self._complete(span)
 
     def place(self, span: Span, offset: int, outcome: Any) -> None:
         """Take the result of an item."""
@@ -83,6 +91,16 @@ class Output:
         self.settled += 1
         if not self.ordered:
             self._ready.append((span.values[offset], outcome) if self.pairs else outcome)
+        if not span.missing:
+            self._complete(span)
+
+    def _complete(self, span: Span) -> None:
+        """Let go of items of which nothing more can come."""
+        if self.ordered and self.streamed:
+            return
+        self.gone += span.weight
+        if not (self.ordered and self.pairs):
+            span.values = []
 
     def fail(self, span: Span, offset: int, error: BaseException, equal: int | None = 0) -> None:
         """Take the final failure of an item.
@@ -125,10 +143,17 @@ class Output:
             done = self._order.popleft()
             assert done.results is not None
             ready += zip(done.values, done.results, strict=True) if self.pairs else done.results
+            if self.streamed:
+                self.gone += done.weight
         if self.fatal is not None:
             del ready[max(0, self.fatal.index - self.handed) :]
         self.handed += len(ready)
         return ready
+
+    @property
+    def passed(self) -> int:
+        """How many items do not count any more for the window of the input."""
+        return self.handed if self.streamed else self.settled
 
     @property
     def fatal(self) -> FailedItem | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
@@ -42,9 +42,17 @@ if TYPE_CHECKING:
     from opero.stores.stored_cache import StoredCache
 
 _STRIDE = 1024
-_LOOKED_UP = 32
 _ENOUGH = 20
 """How many items have to be done before a share of them is taken for one."""
+
+AHEAD: Final = 16
+"""How many items for each worker are read ahead, if chunks are small."""
+
+LIMIT: Final = 64 << 20
+"""How many bytes of items stand between the input and the consumer, unless `exact`."""
+
+FOR_EVER: Final = 1 << 62
+"""More bytes than there are."""
 
 
 class Trial:
@@ -107,8 +115,9 @@ class Scheduler:
         call: The decorated function of one item: its options, its cache, its figures.
         shared: The keyword arguments that every item's call gets.
         sizer: Says how many items to hand out at once, and is told how long they took.
-        window: How many items may have been read and not handed on, if four chunks for each worker
-            are not more; 0 for no bound.
+        window: How many items may stand between the input and the consumer, if four chunks for each
+            worker are not more; 0 for no bound.
+        exact: Whether there may not be more for the sake of chunks, but any number of bytes.
         output: Where the results go.
         gates: What items pass before they are handed out; None without.
         leading: What the calls get before the item: the instance of a method, or its class.
@@ -137,12 +146,15 @@ class Scheduler:
         unpack: bool = False,
         pairs: bool = False,
         max_errors: float | None = None,
+        exact: bool = False,
+        streamed: bool = True,
     ) -> None:
         self.call = call
         self.shared = shared
         self.sizer = sizer
         self.window = window
-        self.output: Output = Output(call.name, ordered, pairs)
+        self.exact = exact
+        self.output: Output = Output(call.name, ordered, pairs, streamed)
         self.gates = gates
         self.leading = leading
         self.unpack = unpack
@@ -174,9 +186,7 @@ class Scheduler:
         self._queue: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
-        # how many items to look up at once: more and more while all are known already, and always
-        # some where looking takes a way to another process
-        self._least = self._stride = _LOOKED_UP if self._stored else 1
+        self._stride = 1  # how many items to look up at once: more and more while all are known
         self._permits: dict[int, int] = {}
         self._refused: dict[int, int] = {}
 
@@ -189,9 +199,25 @@ class Scheduler:
         size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
         if not self.window:
             return size
-        window = max(self.window, 4 * self.sizer.workers * size)
-        room: int = window - (self.read - self.output.handed)
-        return max(0, min(size, room))
+        if self.exact:
+            size = min(size, max(1, self.window // (2 * self.sizer.workers)))
+        return max(0, min(size, self.output.passed + self._width_of(size) - self.read))
+
+    def reach(self) -> tuple[int, int]:
+        """Return how many items, and how many bytes of items, may have been read by now in all.
+
+        Those that are read and not fed yet count, too.
+        """
+        size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
+        items = self.output.passed if self.window else self.read
+        return items + self._width_of(size), FOR_EVER if self.exact else self.output.gone + LIMIT
+
+    def _width_of(self, size: int) -> int:
+        """Return how many items may stand in between, with chunks of a size."""
+        if self.exact:
+            return self.window
+        workers: int = self.sizer.workers
+        return max(self.window or AHEAD * workers, 4 * workers * size)
 
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an item's call.
@@ -233,16 +259,24 @@ class Scheduler:
             size = min(size, self.width)  # their time begins when they are handed out
         return size
 
-    def feed(self, values: list[Any], known: list[tuple[Any, Any]] | None = None) -> None:
+    def feed(
+        self,
+        values: list[Any],
+        weight: int = 0,
+        known: list[tuple[Any, Any]] | None = None,
+        landed: int = 0,
+    ) -> None:
         """Take items in: the next ones of the input, in order.
 
         Args:
             values: The items.
+            weight: How many bytes they take up.
             known: If values are stored outside the process, what `StoredItems.look` found out.
+            landed: How many values of this map had been stored before that.
         """
         if not values:
             return
-        span = Span(values, self.read)
+        span = Span(values, self.read, weight)
         self.read += len(values)
         self.sizer.fed(len(values))
         self.output.expect(span)
@@ -258,7 +292,10 @@ class Scheduler:
         offsets = [
             offset for offset in range(len(values)) if self._needs_a_run(span, offset, known)
         ]
-        self._stride = self._least if offsets else min(2 * len(values), _STRIDE)
+        if self._stored:
+            assert self._runs is not None
+            self._runs.forget(landed)
+        self._stride = 1 if offsets else min(2 * len(values), _STRIDE)
         if self._lends:
             offsets = [offset for offset in offsets if not self._lend(span, offset)]
         size = self._chunk()
@@ -356,12 +393,19 @@ class Scheduler:
                 call.events.hit(call)
             self._settle(span, offset, entry.value, False)
             return False
+        run = self._runs.find(key) if self._stored else None
+        if run is not None and run.landed:  # the look was too early to find it
+            call.add("hits", 1)
+            if call.events.heeded:
+                call.events.hit(call)
+            self._settle(span, offset, run.value, False)
+            return False
         call.add("misses", 1)
         if call.events.heeded:
             call.events.miss(call)
         if not self._stored:
             key = call.lasting(key)
-        run = self._runs.find(key)
+            run = self._runs.find(key)
         if run is not None:
             run.followers.append((span, offset))
             return False
@@ -631,8 +675,10 @@ class Scheduler:
         assert self._runs is not None
         if not failed and not served:
             self._runs.store(run, outcome)
-        self._runs.end(run)
-        for other, place in run.followers:
+        followers, run.followers = run.followers, []
+        if not run.landed:
+            self._runs.end(run)
+        for other, place in followers:
             if failed:
                 self.output.fail(other, place, outcome, None)
             else:

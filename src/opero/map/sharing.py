@@ -11,6 +11,7 @@ They only share the note in the table, so that one that ends does not undo the o
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from opero import hotpath
@@ -44,9 +45,12 @@ class SharedRun:
         stale: An outdated entry that may be served if the run fails; None without.
         flight: The note in the store's table.
         followers: The items that wait for it: their spans, and their places there.
+        landed: Whether its value is known, and kept for equal items that have been looked up before
+            it was stored.
+        value: That value.
     """
 
-    __slots__ = ("flight", "followers", "key", "stale", "store", "stored")
+    __slots__ = ("flight", "followers", "key", "landed", "stale", "store", "stored", "value")
 
     def __init__(self, store: Any, key: Any, stored: Any, stale: Any) -> None:
         self.store: Any = store
@@ -55,6 +59,8 @@ class SharedRun:
         self.stale: Any = stale
         self.flight: Any = None
         self.followers: list[tuple[Any, int]] = []
+        self.landed: bool = False
+        self.value: Any = None
 
 
 class SharedRuns:
@@ -64,6 +70,7 @@ class SharedRuns:
         call: The decorated function of one item.
         under_way: The runs, by key.
         kept: The stored keys of values that are to be stored outside the process, and the values.
+        landed: The runs that have such a value, in the order in which they are stored.
     """
 
     def __init__(self, call: State) -> None:
@@ -77,6 +84,8 @@ class SharedRuns:
         self.call = call
         self.under_way: dict[Any, SharedRun] = {}
         self.kept: list[tuple[Any, Any]] = []
+        self.landed: deque[SharedRun] = deque()
+        self._forgotten = 0
         self._new_flight = core.Flight
         self._asynchronous = call.awaited
 
@@ -104,6 +113,8 @@ class SharedRuns:
         if run.stored is not None:
             if self._is_listed(run):
                 self.kept.append((run.stored, value))
+                self.landed.append(run)
+                run.landed, run.value = True, value
         elif self._is_listed(run):
             entry = self.call.reserve(run.store, run.key)
             if entry is not None:
@@ -128,9 +139,21 @@ class SharedRuns:
                 self.call.name, f"the value is not cached: {type(error).__name__}"
             )
 
+    def forget(self, landed: int) -> None:
+        """Let go of the first runs that have landed: whoever looks for their values finds them.
+
+        Args:
+            landed: How many runs had been stored before the last items were looked up.
+        """
+        while self._forgotten < landed:
+            self._forgotten += 1
+            self.end(self.landed.popleft())
+
     def close(self) -> None:
         """Leave nothing behind of runs that nobody will end."""
-        for run in list(self.under_way.values()):
+        left = {id(run): run for run in [*self.landed, *self.under_way.values()]}
+        self.landed.clear()
+        for run in left.values():
             self.end(run)
 
     def _table(self, store: Any) -> Any:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class StoredItems:
-    """What a map asks of the store; `look` and `keep` wait for it, for a bounded time."""
+    """What a map asks of the store; `look` and `keep` wait for it, for a bounded time.
+
+    Attributes:
+        landed: How many values of the map have been stored.
+    """
 
     def __init__(
         self, call: State, arguments: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -29,6 +33,7 @@ class StoredItems:
         self._call = call
         self._values = cast("StoredCache", call.stored_cache)
         self._arguments = arguments
+        self.landed: int = 0
 
     def keys(self, values: list[Any]) -> list[Any]:
         """Return the stored key of each item, or what making it raised."""
@@ -50,6 +55,7 @@ class StoredItems:
     def keep(self, pairs: list[tuple[Any, Any]]) -> None:
         """Store values under their keys."""
         self._values.put_many(pairs, self._call.clock)
+        self.landed += len(pairs)
 
     def _key(self, value: Any) -> Any:
         try:

@@ -285,4 +285,25 @@ MAP_ROWS: tuple[Option, ...] = (
         _MAP,
         also=("event_loop", "use_uvloop", "loop_factory"),
     ),
+    Option(
+        "read_ahead",
+        None,
+        "int | None",
+        partial(optional, checks.count),
+        "How many items at most are read and not done with: in a stream, until their result is "
+        "taken. None goes by the workers and by the size of chunks, up to 64 MiB of items.",
+        _MAP,
+        also=("buffersize", "pre_dispatch", "prefetch", "window", "buffer_size", "lookahead"),
+        more="See [how the input is read](opmap.md#how-the-input-is-read).",
+    ),
+    Option(
+        "read_in",
+        "thread",
+        'Literal["thread", "caller"]',
+        _choice("thread", "caller"),
+        'Where iterators are read: "thread" for one of the map, or "caller" for yours, if the '
+        "input is bound to it, as a SQLite cursor is.",
+        _MAP,
+        also=("read_from", "input_thread"),
+    ),
 )

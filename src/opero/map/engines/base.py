@@ -61,7 +61,7 @@ class Engine(Protocol):
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
 
     def wake(self) -> None:
-        """Let `wait` return early; any thread may call this."""
+        """Let `wait` return early, or the next one at once; any thread may call this."""
 
     def close(self, abandon: bool) -> None:
         """End the map; if `abandon`, without what is still running."""
@@ -80,7 +80,10 @@ class AsyncEngine(Protocol):
         """Begin a job in an idle slot; this does not wait for it."""
 
     async def wait(self, timeout: float | None) -> list[Report | Crash]:
-        """Wait until a job has ended or `timeout` seconds have passed."""
+        """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
+
+    def wake(self) -> None:
+        """Let `wait` return early, or the next one at once."""
 
     async def close(self, abandon: bool) -> None:
         """End the map; if `abandon`, without what is still running."""

@@ -92,6 +92,7 @@ class TaskEngine:
         self._loop: Any = None
         self._fault: BaseException | None = None
         self._closing = False
+        self._woken = False
 
     # --- what the driver calls --------------------------------------------------------------------
 
@@ -119,20 +120,26 @@ class TaskEngine:
         slot.task.add_done_callback(functools.partial(self._ended, slot))
 
     async def wait(self, timeout: float | None) -> list[Report | Crash]:
-        """Wait until a job has ended or `timeout` seconds have passed.
+        """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called.
 
         Raises:
             BaseException: What the items of a job raised when they were looked at.
         """
-        if not self._events and self._fault is None:
+        if not self._events and self._fault is None and not self._woken:
             if timeout is not None and timeout <= 0:
                 await asyncio.sleep(0)
             else:
                 await self._something(timeout)
+        self._woken = False
         if self._fault is not None:
             raise self._fault
         events, self._events = self._events, []
         return events
+
+    def wake(self) -> None:
+        """Let `wait` return early, or the next one at once."""
+        self._woken = True
+        self._release()
 
     async def _something(self, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
