@@ -41,8 +41,9 @@ from .descendants import Since
 from .initializer import key_of
 from .lending import LARGE, Lent, lend
 from .renewal import Renewal
-from .shortage import shortage
+from .shortage import Shortage, shortage
 from .surroundings import surroundings
+from .unserved import Unserved
 
 
 class _ChunkRun:
@@ -154,6 +155,7 @@ class ProcessEngine:
         self._ring.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, None)
         self._stillborn = 0
+        self._unserved = Unserved()
         self._turn = Lock()
         self._waiting = False
         self._closing = Lock()
@@ -177,9 +179,8 @@ class ProcessEngine:
         self._waiting = True
         while not self._events and not woken:
             with self._turn:
-                until = self._end_late_ones()
-            if end is not None:
-                until = end if until is None else min(end, until)
+                moments = end, self._end_late_ones(), self._serve_late_ones()
+            until = min((moment for moment in moments if moment is not None), default=None)
             left = None if until is None else max(0, until - monotonic_ns()) / 1e9
             ready = self._selector.select(left)
             with self._turn:
@@ -314,13 +315,51 @@ class ProcessEngine:
                 return
             parts = pack(packed)
         count = len(job.values)
-        leased = self._worker_for(slot, count)
+        leased = self._worker(slot, count)
+        if leased is None:
+            return
         leased.cells[0] = worker.UNREAD
         leased.items += count
         concurrency = 1 if run.careful else self._concurrency
         self._post(slot, leased, ("job", run.careful, job.invoked, concurrency), parts)
         if self._renewal.is_due(leased):
             self._begin_successor(slot)
+
+    def _worker(self, slot: int, count: int) -> pool.Worker | None:
+        """Return the worker of a slot that is to get so many items; None if there is no room."""
+        try:
+            return self._worker_for(slot, count)
+        except Shortage as error:
+            leased = self._borrow(slot, count)
+            if leased is None:
+                self._unserved.add(slot, error)
+            return leased
+
+    def _borrow(self, slot: int, count: int) -> pool.Worker | None:
+        """Give a slot the worker of another one that has nothing to do, if there is one."""
+        for other, leased in enumerate(self._workers):
+            if leased is None or self._runs[other] is not None:
+                continue
+            if self._renewal.has_life(leased, count):
+                self._workers[slot], self._workers[other] = leased, None
+                for sign, ended in ((leased.channel, False), (leased.process.sentinel, True)):
+                    if sign in self._selector.get_map():
+                        self._selector.modify(sign, selectors.EVENT_READ, (slot, leased, ended))
+                return leased
+        return None
+
+    def _serve_late_ones(self) -> int | None:
+        """Find workers for the jobs that have none; return when to try again."""
+        if not self._unserved.slots:
+            return None
+        pairs = list(zip(self._workers, self._runs, strict=True))
+        idle = any(leased is not None and run is None for leased, run in pairs)
+        for slot in sorted(self._unserved.take(idle)):
+            run = self._runs[slot]
+            if run is not None and self._worker(slot, len(run.job.values)) is not None:
+                self._send(slot, run)
+        able = [leased for leased in self._workers if leased is not None and not leased.fresh]
+        return self._unserved.until(len(able))
 
     def _worker_for(self, slot: int, count: int) -> pool.Worker:
         """Return the worker of a slot that is to get so many items: a new one where it is time."""
@@ -425,6 +464,15 @@ class ProcessEngine:
         if kind == "broken":
             what = "the function of the map, or what its items share"
             raise OperoError(f"a worker cannot load {what}: {control[1]}")
+        if kind == "no room":
+            self._dismiss(slot, leased)
+            number = control[1]
+            error = shortage(OSError(number, os.strerror(number)), "a worker process cannot work")
+            if not isinstance(error, Shortage):
+                raise error
+            self._unserved.add(slot, error)
+            return
+        self._unserved.served()
         if kind == "outdated":
             if fresh:  # the function is not what its name leads to in the file
                 self._by_value = True

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 
 from opero.map import std_streams
 
+from .shortage import limits
+
 _NUMBER = struct.Struct("q")
 _MOST = 32  # descriptors that come with one request
 # Programs that PyInstaller has frozen know a fork server by these first words.
@@ -39,6 +41,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._end: int | None = None  # a socket's number, which may stay open at exit
         self._pid: int = 0
+        self._limits: dict[str, int] = {}
 
     def fork(self, descriptors: list[int]) -> int:
         """Have a worker forked.
@@ -68,8 +71,8 @@ class ForkServer:
             raise ServerGone
         (number,) = _NUMBER.unpack(answer)
         if number < 0:
-            if number == -errno.EMFILE:
-                self.close()  # it may have begun when this process, too, was allowed less
+            if limits() != self._limits:
+                self.close()  # it began when this process, too, was allowed less
             raise OSError(-number, os.strerror(-number))
         return int(number)
 
@@ -86,6 +89,7 @@ class ForkServer:
         finally:
             theirs.close()
         self._end = ours.detach()
+        self._limits = limits()
 
     def close(self) -> None:
         """End the server, if there is one; its workers stay."""

@@ -26,7 +26,7 @@ def shortage(error: OSError, what: str) -> OperoError:
     words = _WORDS.get(error.errno or 0)
     if words is None:
         return OperoError(f"{what}: {describe(error)}")
-    return Shortage(f"{what}: {words()}. opero goes on as soon as there is room.")
+    return Shortage(f"{what}: {words()}")
 
 
 def _files() -> str:

@@ -8,6 +8,7 @@ So a result may be pickled while the next attempt runs: what that changes in it,
 from __future__ import annotations
 
 import contextvars
+import errno
 import gc
 import os
 import select
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing import process
 from types import MethodType
-from typing import Any
+from typing import Any, NoReturn
 
 from opero import forks, hotpath
 from opero.exceptions import describe
@@ -135,7 +136,10 @@ class Session:
 
     def serve(self) -> None:
         """Do what is asked for, until nobody asks any more."""
-        threading.Thread(target=self._watch, name="opero-watch", daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, name="opero-watch", daemon=True).start()
+        except RuntimeError:
+            _no_room(self.channel, errno.EAGAIN)
         while True:
             if self._map is None and not self._wait():
                 return
@@ -556,7 +560,10 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     if forked:
         worker_end.forget_inherited()
     group = Group(getattr(process.parent_process(), "sentinel", None), cells.numbers)
-    session = Session(Channel(end), cells.numbers, group, idle)
+    try:
+        session = Session(Channel(end), cells.numbers, group, idle)
+    except OSError as error:
+        _no_room(Channel(end), error.errno or errno.EIO)
     worker_logs.begin(session.log, forked)
     forks.register("pipes", after_in_child=worker_logs.end)
     try:
@@ -564,6 +571,12 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     finally:
         std_streams.flush()
     worker_end.leave()
+
+
+def _no_room(channel: Channel, number: int) -> NoReturn:
+    """Tell that there is no room for this worker, by the number of the error, and end."""
+    channel.send(("no room", number), [])
+    os._exit(1)
 
 
 def _ignore(*_: Any) -> None:
