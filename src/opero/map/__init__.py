@@ -4,6 +4,7 @@ mapped.py        what `@opmap` returns         options.py     its options, check
 driver.py        input in, jobs out, results   progress.py    the bar
 scheduler.py     what runs next                sharing.py     equal items, one run
 chunk_fill.py    chunks for coroutines         stored_items.py  items of a stored cache
+chunk_bound.py   chunks for short lives        worker_options.py  how workers are set up
 event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment
 invocation.py    how an item is called         gates.py       what it passes before
 tracebacks.py    tracebacks that begin in the function
