@@ -5,6 +5,6 @@ socket, in the messages of `wire`; what runs at the other end is in `worker`. Nu
 both share (`cells`) tell which attempt is under way, and since when: they outlive the worker.
 
 What a worker has of the program: its settings (`surroundings`), the handlers of its log
-(`worker_logs`), what `worker_init` has made (`initializer`). How it ends is in `worker_end`, when it
-is renewed in `renewal`.
+(`worker_logs`), what `worker_init` has made (`initializer`). How it ends is in `worker_end`, when
+it is renewed in `renewal`.
 """
