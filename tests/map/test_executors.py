@@ -307,7 +307,8 @@ def test_a_function_that_cannot_travel_ends_the_map_and_says_why(processes):
 def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(processes):
     """Such as one from a module that the worker does not have."""
     engine = ExecutorEngine(plain, {}, processes, 2)
-    body = pickle.dumps((arrivals.code_of(function_payload.Named(("nowhere", "f", []))), {}))
+    named = function_payload.Named(("nowhere", "f", []), plain)
+    body = pickle.dumps((arrivals.code_of(named), {}))
     engine._payload._packed = b"any name", pickle.dumps(([], body))
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)

@@ -37,13 +37,16 @@ def loading() -> Iterator[None]:
             _loading.discard(thread)
 
 
-def executed() -> dict[str, FrameType]:
+def executed(frame: FrameType | None = None) -> dict[str, FrameType]:
     """Return the modules whose top this thread executes, the innermost first.
 
     What a process that was forked meanwhile has inherited does not count.
+
+    Args:
+        frame: The innermost frame of another thread.
     """
     found: dict[str, FrameType] = {}
-    frame: FrameType | None = sys._getframe(1)
+    frame = frame or sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "<module>":
@@ -72,12 +75,18 @@ def check_not_loading(name: str) -> None:
     refused = refused or (works and any(module != "__main__" for module in tops))
     if not (refused or getattr(process.current_process(), "_inheriting", False)):
         return
-    where = "what a worker process imports"
+    for thread, frame in sys._current_frames().items():
+        if thread in _loading and not tops:  # this thread was started by the top of a module
+            tops = executed(frame)
     for module, frame in tops.items():
-        where = f"{module} ({frame.f_code.co_filename}, line {frame.f_lineno})"
-        break
+        raise OperoError(
+            f"{name}() maps in processes at the top of {module} ({frame.f_code.co_filename}, line "
+            f"{frame.f_lineno}), and a worker process is importing that: it would start workers "
+            f"that do the same, without end. Move the call into a function, or below "
+            f'`if __name__ == "__main__":`'
+        )
     raise OperoError(
-        f"{name}() maps in processes at the top of {where}, and a worker process is importing "
-        f"that: it would start workers that do the same, without end. Move the call into a "
-        f'function, or below `if __name__ == "__main__":`'
+        f"{name}() maps in processes in a worker process that is not set up yet: it would start "
+        f"workers that do the same, without end. Move the call into the function that is mapped, "
+        f"or into the program"
     )

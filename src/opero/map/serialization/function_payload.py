@@ -11,6 +11,8 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Container, Iterable
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -19,6 +21,7 @@ from opero.map.invocation import of_invocations, of_items
 
 from . import arrivals
 from .culprits import unpicklable_function
+from .fingerprints import fingerprint
 from .map_parts import check_receiver, check_shared
 from .names import Whereabouts, found_at, whereabouts
 from .pickles import dumps
@@ -39,10 +42,15 @@ class FunctionPayload:
         plain: The function itself.
         context: The context variables as they were where the map was called.
         abandoned: Whether what has not begun need not run any more.
+        apart: The names of modules that go by value.
     """
 
     def __init__(
-        self, function: Any, shared: dict[str, Any], path: list[str] | None = None
+        self,
+        function: Any,
+        shared: dict[str, Any],
+        path: list[str] | None = None,
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         """Take the function; it is pickled only once it has to travel.
 
@@ -50,12 +58,14 @@ class FunctionPayload:
             function: What to call with each item.
             shared: Keyword arguments of every call.
             path: Where workers look for modules besides their own path; None for nowhere else.
+            apart: The names of modules that go by value.
         """
         self.function: Any = of_items(function, shared)
         self.invoke: Any = of_invocations(function, shared)
         self.plain = function
         self.context: contextvars.Context = contextvars.copy_context()
         self.abandoned = False
+        self.apart: frozenset[str] = apart
         self._shared = shared
         self._path = path
         self._lock = Lock()
@@ -85,13 +95,21 @@ class FunctionPayload:
     def _pickled(self) -> bytes:
         """Return the pickle of the function and the shared arguments."""
         try:
-            body = dumps((arrivals.code_of(carrier(self.plain)), self._shared))
+            carried = arrivals.code_of(carrier(self.plain, self.apart))
+            body = dumps((carried, self._shared), apart=self.apart)
             return pickle.dumps((self._path or [], body), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             if isinstance(self.plain, MethodType):
                 check_receiver(self.plain.__self__)
-            check_shared(self._shared)
+            check_shared(self._shared, self.apart)
             raise unpicklable_function(self.plain, error) from error
+
+    def keep_apart(self, names: Iterable[str]) -> None:
+        """Send what is in some modules by value from now on, under another name."""
+        with self._lock:
+            if not self.apart.issuperset(names):
+                self.apart |= frozenset(names)
+                self._packed = None
 
     def check(self) -> None:
         """Raise what kept the function from travelling, if anything did."""
@@ -132,22 +150,47 @@ def load(name: bytes, data: bytes | None) -> tuple[Any, Any] | None:
         return functions
 
 
+class Elsewhere(Exception):
+    """In this process the name of a module leads to something else.
+
+    Attributes:
+        module: The name.
+    """
+
+    def __init__(self, module: str) -> None:
+        super().__init__(module)
+        self.module = module
+
+
 class Named:
     """A function that the worker can import, under whatever decorators its name stands for."""
 
-    def __init__(self, where: Whereabouts) -> None:
+    def __init__(self, where: Whereabouts, function: Any) -> None:
         self._where = where
+        self._file = getattr(sys.modules.get(where[0]), "__file__", None)
+        self._code = fingerprint(function)
+        self._python = sys.version_info[:2]
 
     def unpack(self) -> Any:
-        """Import the function."""
-        return found_at(self._where)
+        """Import the function.
+
+        Raises:
+            Elsewhere: If what is found here is another one.
+        """
+        found = found_at(self._where)
+        file = getattr(sys.modules.get(self._where[0]), "__file__", None)
+        another = file != self._file and self._file is not None and Path(self._file).exists()
+        same = fingerprint(found) == self._code or self._python != sys.version_info[:2]
+        if another or not same:
+            raise Elsewhere(self._where[0])
+        return found
 
 
 class Bound:
     """A method: a plain pickle would look its name up, and find the decorated one."""
 
-    def __init__(self, function: Any, owner: Any) -> None:
-        self._function = carrier(function)
+    def __init__(self, function: Any, owner: Any, apart: Container[str]) -> None:
+        self._function = carrier(function, apart)
         self._owner = owner
 
     def unpack(self) -> Any:
@@ -166,9 +209,14 @@ class Whole:
         return self._function
 
 
-def carrier(function: Any) -> Named | Bound | Whole:
-    """Say how a function travels: by its name if that leads to it, otherwise by a pickle."""
+def carrier(function: Any, apart: Container[str] = ()) -> Named | Bound | Whole:
+    """Say how a function travels: by its name if that leads to it, otherwise by a pickle.
+
+    Args:
+        function: The function.
+        apart: The names of modules that go by value.
+    """
     if isinstance(function, MethodType):
-        return Bound(function.__func__, function.__self__)
-    where = whereabouts(function)
-    return Whole(function) if where is None else Named(where)
+        return Bound(function.__func__, function.__self__, apart)
+    where = whereabouts(function, apart)
+    return Whole(function) if where is None else Named(where, function)

@@ -7,7 +7,7 @@ import as it is here is *apart*: its functions and classes travel by value. That
 file, or whose file is gone or has changed since it was read.
 
 To look costs little while nothing happens: whether modules came or were read again is seen by their
-specs. Whether files have changed is looked up again after a time that goes by what that costs.
+specs. Whether files have changed is looked up again after a time that goes by their number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from opero.locks import Lock
@@ -29,9 +29,11 @@ from .same_as_file import same_as_file
 Row = tuple[str, tuple[str, ...] | None, int, int, int]
 """A module's file, the folders of a package, the file's time in nanoseconds and its size, 0 and -1
 if they do not matter; and the version, which is another one whenever the module was read again.
-Without a file it is a namespace package."""
+Without a file it is a namespace package; or a module that is apart, which has the size `APART`."""
 
-_SHARE = 20  # looking at files may take one part in so many of the time
+APART = -2
+
+_PAUSE = 30e-6  # seconds without a look for each file: to look takes one part in twenty of that
 _LIBRARY = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - as it stands in origins
 _OTHERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MAIN = {"__main__", "__mp_main__"}
@@ -82,6 +84,7 @@ class LoadedModules:
         self._due = 0.0
         self._versions = 0
         self._blamed: frozenset[str] = frozenset()
+        self._for_others: tuple[int, frozenset[str]] = (0, frozenset())
         self._seen = Seen(0, {}, frozenset(), frozenset())
 
     def look(self) -> Seen:
@@ -101,6 +104,30 @@ class LoadedModules:
             self._blamed |= frozenset(names)
             self._publish()
             return self._seen
+
+    def apart_for_others(self) -> frozenset[str]:
+        """Return the modules that go by value to processes which nobody can renew.
+
+        They may have imported what was read again here, and what uses that.
+        """
+        seen = self.look()
+        with self._lock:
+            if self._for_others[0] != seen.number:
+                found = frozenset(self._with_users(seen.apart | seen.again))
+                self._for_others = seen.number, found
+            return self._for_others[1]
+
+    def _with_users(self, names: Iterable[str]) -> set[str]:
+        """Return some modules, and those of the user that refer to them or to what is in them."""
+        found = set(names)
+        if not found:
+            return found
+        left = {name: _referred_to(sys.modules.get(name)) for name, _ in self._sources}
+        while True:
+            users = {name for name, used in left.items() if name not in found and used & found}
+            if not users:
+                return found
+            found |= users
 
     def _moved(self) -> bool:
         """Return whether modules came or were read again since the last look."""
@@ -191,7 +218,6 @@ class LoadedModules:
 
     def _look_at_files(self) -> None:
         """See which files have changed, and whether the modules have, too."""
-        begun = monotonic()
         changed = False
         for name, record in self._sources:
             state = _state_of(record.source) or (0, -1)
@@ -207,8 +233,7 @@ class LoadedModules:
         if changed:
             self._blamed = frozenset()
             self._publish()
-        now = monotonic()
-        self._due = now + (now - begun) * _SHARE
+        self._due = monotonic() + len(self._sources) * _PAUSE
 
     def _next_version(self) -> int:
         self._versions += 1
@@ -220,11 +245,13 @@ class LoadedModules:
         again = set()
         apart = set(self._blamed)
         apart.update(name for name, record in self._known if record.apart)
-        for name, record in self._known:
-            if name in apart:
-                continue
+        for name, _ in self._known:
             if "." in name and _without_parent(name, apart):
                 apart.add(name)
+        apart = self._with_users(apart)
+        for name, record in self._known:
+            if name in apart:
+                rows[name] = ("", None, 0, APART, 0)
             elif record.row is not None:
                 rows[name] = record.row
                 if record.row[4]:
@@ -250,6 +277,28 @@ def _spec_of(module: Any) -> Any:
         return object.__getattribute__(module, "__dict__").get("__spec__")
     except AttributeError:
         return None
+
+
+def _referred_to(module: Any) -> set[str]:
+    """Return the modules that a module has, or has something of."""
+    found: set[Any] = set()
+    try:
+        namespace = object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return found
+    for thing in list(namespace.values()):
+        kind = type(thing)
+        try:
+            if kind is ModuleType:
+                found.add(thing.__name__)
+            elif kind is FunctionType or issubclass(kind, type):
+                found.add(thing.__module__)
+            else:
+                own = object.__getattribute__(thing, "__dict__")
+                found.add(own.get("__module__", kind.__module__))
+        except (AttributeError, TypeError):
+            continue
+    return {name for name in found if type(name) is str}
 
 
 def _folders(spec: Any) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ import as it is here, goes by cloudpickle; so does what pickle refuses.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -43,12 +44,13 @@ def dumps(
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
     keep = None if aside is None else put_aside(aside)
-    try:
-        body = pickle.dumps(thing, 5, buffer_callback=keep)
-        if b"_main__" not in body and not (apart and _names_one(body, apart)):
-            return body
-    except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
-        pass
+    if not (apart and any(map(_is_being_imported, apart))):
+        try:
+            body = pickle.dumps(thing, 5, buffer_callback=keep)
+            if b"_main__" not in body and not (apart and _names_one(body, apart)):
+                return body
+        except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
+            pass
     from . import by_value
 
     if aside is not None:
@@ -59,6 +61,11 @@ def dumps(
 def _names_one(body: bytes, names: Iterable[str]) -> bool:
     """Return whether a pickle may refer to one of some modules."""
     return any(name.encode("utf-8", "surrogatepass") in body for name in names)
+
+
+def _is_being_imported(name: str) -> bool:
+    """Return whether pickle would wait for the end of an import, if another thread imports that."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
 def put_aside(aside: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from opero.exceptions import OperoError
 
-from .loaded_modules import Row
+from .loaded_modules import APART, Row
 
 
 class Outdated(Exception):
@@ -71,7 +71,7 @@ class SameModules:
         for name, row in rows.items():
             module = sys.modules.get(name)
             known = before.get(name)
-            if module is None or known == row:
+            if module is None or known == row or row[3] == APART:
                 continue
             if known is not None:
                 raise Outdated
@@ -94,12 +94,13 @@ class SameModules:
         if row is None or target is not None:
             return None
         origin, folders, *state = row[:4]
-        if state[1] >= 0 and state != _state_of(origin):
+        if state[1] == APART or (state[1] >= 0 and state != _state_of(origin)):
             self.refused.add(name)
             self.refused.update(_being_imported())
             raise OperoError(
-                f"the module {name} has changed in {origin} since the program has read it: reload "
-                f"it there, by importlib.reload, or start the program anew"
+                f"a worker cannot import {name} as the program has it: its file has changed since, "
+                f"or it has none. Reload it in the program, or import it at the top of the module "
+                f"that uses it"
             )
         found = self._found(name, path)
         if found is None or not _leads_to(found, row):

@@ -16,8 +16,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from opero.map.engines.base import Crash, Report
+from opero.map.loading import executed
 from opero.map.scheduler import Job
 from opero.map.serialization.function_payload import FunctionPayload
+from opero.map.serialization.loaded_modules import loaded_modules
 from opero.real_time import monotonic
 
 from .envelope import Envelope, Failures, Wanting, all_failed, run
@@ -77,10 +79,13 @@ class ExecutorEngine:
         """
         self.slots = workers
         self._executor = executor
+        apart: frozenset[str] = frozenset()
+        if not runs_threads(executor):
+            apart = loaded_modules.apart_for_others() | frozenset(executed()) - {"__main__"}
         self._client = getattr(executor, "_client", None)  # dask's; it may close over its futures
         # an interpreter of a pool has the path that a new process would have
         path = list(map(str, sys.path)) if has_interpreters(executor) else None
-        self._payload = FunctionPayload(function, shared, path)
+        self._payload = FunctionPayload(function, shared, path, apart)
         self._arrived = False  # whether a worker has got the payload
         self._events: SimpleQueue[tuple[Future[Any], Errand] | None] = SimpleQueue()
         self._running: dict[Future[Any], Errand] = {}
@@ -174,6 +179,8 @@ class ExecutorEngine:
             self._arrived = True
             errand.wanting = isinstance(reply, Wanting)
             if errand.wanting:
+                if reply.apart is not None:
+                    self._payload.keep_apart([reply.apart])
                 self._submit(errand)
                 self._go_on()
                 return

@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from opero.map.engines.threads import attempt
+from opero.map.loading import loading
 from opero.map.output import NOTHING
 from opero.map.serialization.errors import pack_error, unpack_error
-from opero.map.serialization.function_payload import FunctionPayload, load
+from opero.map.serialization.function_payload import Elsewhere, FunctionPayload, load
 from opero.map.serialization.pickles import Packed, pack_all, unpack_all
 from opero.real_time import perf_counter_ns
 
@@ -49,7 +50,7 @@ class Envelope:
 
     def __reduce__(self) -> tuple[Any, ...]:
         name, payload = self._payload.pack(self._whole)
-        packed = pack_all(self._values, "the item")
+        packed = pack_all(self._values, "the item", apart=self._payload.apart)
         return PackedEnvelope, (name, payload, len(self._values), packed, self._invoked)
 
     def __dask_tokenize__(self) -> str:
@@ -85,13 +86,17 @@ class PackedEnvelope:
         """Unpickle, and make the attempts."""
         begun = perf_counter_ns()
         try:
-            loaded = load(self._name, self._payload)
+            with loading():
+                loaded = load(self._name, self._payload)
+        except Elsewhere as error:
+            return Wanting(error.module)
         except Exception as error:  # noqa: BLE001 - anything can happen in a user's module
             return Reply(*all_failed(self._count, error))
         if loaded is None:
             return Wanting()
         function = loaded[self._invoked]
-        values, failures = unpack_all(self._packed_items, "the item, in a worker,")
+        with loading():
+            values, failures = unpack_all(self._packed_items, "the item, in a worker,")
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         given = [values[place] for place in places] if missing else values
@@ -105,7 +110,15 @@ class PackedEnvelope:
 
 
 class Wanting:
-    """The answer of a worker that needs the function, and got only its name."""
+    """The answer of a worker that needs the function, and got only its name.
+
+    Attributes:
+        apart: The module that it found under its name, and that is another one; else None.
+    """
+
+    def __init__(self, apart: str | None = None) -> None:
+        """Say what is wanting."""
+        self.apart: str | None = apart
 
 
 class Reply:

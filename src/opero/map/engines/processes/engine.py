@@ -128,7 +128,7 @@ class ProcessEngine:
         self._init = init
         self._deaths = 0  # of workers that `init` has ended
         self._renewal = Renewal(most_items, most_memory)
-        self._executed = frozenset(executed()) - {"__main__"}
+        self._own = frozenset(executed()) - {"__main__"}
         self._map: dict[str, Any] = {
             "runner": runner,
             "loop": loop,
@@ -137,7 +137,6 @@ class ProcessEngine:
             "surroundings": surroundings(),
             "measured": bool(most_memory),
         }
-        self._by_value = False
         self._lent: Lent | None = None
         self._pack(loaded_modules.look())
         self._workers: list[pool.Worker | None] = [None] * workers
@@ -264,7 +263,7 @@ class ProcessEngine:
             seen: The modules of this process.
         """
         self._seen = seen
-        self._apart = seen.apart | self._executed
+        self._apart = seen.apart | self._own
         init: list[Any] = []
         self._map["init"] = None
         if self._init is not None:
@@ -282,7 +281,7 @@ class ProcessEngine:
         Returns:
             What is told of it, and the parts of its pickle, whose number is told.
         """
-        name = None if self._by_value else whereabouts(function, self._apart)
+        name = whereabouts(function, self._apart)
         parts = [] if name else pack_function(function, self._apart)
         code = fingerprint(function) if name else None
         return {"name": name, "value": len(parts), "code": code}, parts
@@ -475,7 +474,7 @@ class ProcessEngine:
         self._unserved.served()
         if kind == "outdated":
             if fresh:  # the function is not what its name leads to in the file
-                self._by_value = True
+                self._own |= {each.__module__ for each in (self._function, self._init) if each}
                 self._pack(self._seen)
                 self._tell(slot, leased)
             else:

@@ -284,8 +284,7 @@ class Session:
             self.cells[PLACE] = PREPARING
             try:
                 with loading():
-                    init = _found(told, parts)
-                self._set_up = SetUp(init, world)
+                    self._set_up = SetUp(_found(told, parts), world)
             except Outdated:
                 raise
             except BaseException as error:  # noqa: BLE001 - it goes to the parent
