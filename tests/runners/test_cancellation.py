@@ -260,7 +260,30 @@ def test_what_is_shielded_from_a_scope_that_cancels_again_and_again_ends_in_peac
     assert sorted(ended) == [1, 2, 3]
 
 
-def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first():
+@pytest.mark.parametrize("options", [{}, {"cache": True}], ids=repr)
+def test_a_scope_knows_its_own_cancellation_of_a_caller_whose_deadline_has_passed(options):
+    """The caller waits for a run that tidies up, and the scope around the caller ends meanwhile."""
+
+    @opero(retries=1, timeout=0.02, **options)
+    async def work(scope):
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                scope.cancel()
+                await anyio.sleep(0.02)
+
+    async def main():
+        with anyio.CancelScope() as scope:
+            await work(scope)
+        assert scope.cancelled_caught
+        assert asyncio.current_task().cancelling() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("message", [(), ("the second",)], ids=repr)
+def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first(message):
     """As without opero: a function that lingers over its tidying up can be cut there as well."""
     log = []
 
@@ -281,7 +304,7 @@ def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first():
         task.cancel()
         await settle()
         assert not task.done()
-        task.cancel()
+        task.cancel(*message)
         assert kinds(await over(task)) == [asyncio.CancelledError]
         assert log == ["cut twice"]
         assert fetch.__opero__.store.flights == {}

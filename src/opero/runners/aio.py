@@ -470,23 +470,42 @@ class TaskFlight:
         """Cancel the run and wait until it is over, passing on further cancellations.
 
         Those of anyio are passed on once. Its scopes cancel a task again and again; that would
-        break what the function shields from cancellation to clean up. They alone have a message.
+        break what the function shields from cancellation to clean up.
+
+        Raises:
+            CancelledError: If this caller was cancelled meanwhile: the very one, as a scope of
+                anyio knows its own by it.
         """
         self.stopping = True
         if not task.cancelling():  # the end of `asyncio.run` has cancelled it already
             task.cancel()
-        again = False
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as cancelled:
-                again = True
-                if not cancelled.args:
-                    task.cancel()
-        if not task.cancelled():
-            task.exception()  # looked at, so that nobody reports it as never retrieved
-        if again:
-            raise asyncio.CancelledError
+        interrupt: asyncio.CancelledError | None = None
+        try:
+            while not task.done():
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError as cancelled:
+                    if not _is_of_anyio(cancelled):
+                        interrupt = cancelled
+                        task.cancel()
+                    elif interrupt is None:
+                        interrupt = cancelled
+            if not task.cancelled():
+                task.exception()  # looked at, so that nobody reports it as never retrieved
+            if interrupt is not None:
+                raise interrupt
+        finally:
+            interrupt = None  # its traceback holds this frame
+
+
+def _is_of_anyio(cancelled: asyncio.CancelledError) -> bool:
+    """Return whether a cancellation comes from a scope of anyio, as its message says."""
+    message = cancelled.args[0] if cancelled.args else None
+    return (
+        isinstance(message, str)
+        and message.startswith("Cancelled ")
+        and " cancel scope " in message
+    )
 
 
 def _depth() -> int:
