@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -27,6 +28,12 @@ class Once:
 
     def __next__(self) -> int:
         raise StopIteration
+
+
+class NotIterable:
+    """Says that it is no iterator."""
+
+    __next__ = None
 
 
 class Reusable:
@@ -74,6 +81,10 @@ GOOD: tuple[Any, ...] = (
     (1,),
     range(3),
     Reusable(),
+    NotIterable(),
+    mock.MagicMock(),
+    mock.AsyncMock(),
+    mock.mock_open()(),
     {1: 2}.keys(),
     Once,
     awaitable,

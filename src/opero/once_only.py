@@ -6,6 +6,7 @@ first who awaits it. From the second call on, a cached one would be empty, or an
 
 from __future__ import annotations
 
+import sys
 from types import CoroutineType
 
 TYPE_CHECKING = False
@@ -16,12 +17,18 @@ _ORDINARY = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, typ
 
 
 def is_once_only(value: Any) -> bool:
-    """Return whether a value is an iterator, or can be awaited."""
+    """Return whether a value is an iterator, or can be awaited, and is no mock object."""
     kind = type(value)
     if kind in _ORDINARY:
         return False
     names = ("__next__", "__await__", "__anext__")
-    return any(getattr(kind, name, None) is not None for name in names)
+    return any(getattr(kind, name, None) is not None for name in names) and not _is_mock(kind)
+
+
+def _is_mock(kind: type) -> bool:
+    """Return whether a class is one of `unittest.mock`, whose instances have every method."""
+    mock: Any = sys.modules.get("unittest.mock")
+    return mock is not None and issubclass(kind, mock.NonCallableMock)
 
 
 def error_of(name: str, value: Any) -> TypeError:

@@ -402,6 +402,8 @@ def test_a_bound_one_is_a_method(core: hotpath.Core) -> None:
     assert inspect.isfunction(thing_class.get)
     assert inspect.isfunction(thing_class.static)
     assert isinstance(vars(thing_class)["of_class"], classmethod)
+    assert thing.get.__get__(thing_class()) == thing.get  # it is bound already
+    assert type("Other", (), {"get": thing.get})().get == thing.get
     with pytest.raises(AttributeError):
         thing.get.mine = 1  # type: ignore[attr-defined]  # as on any bound method
     kinds = {found.name: found.kind for found in inspect.classify_class_attrs(thing_class)}

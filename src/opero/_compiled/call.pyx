@@ -29,7 +29,7 @@ from .retrying import Retrying
 from opero.exceptions import CacheKeyError
 from opero.identity import identifier, is_of_threads
 from opero.never_failures import is_never_failure
-from opero.once_only import error_of
+from opero.once_only import check
 from opero.tracebacks import shorten
 
 cdef extern from *:
@@ -82,8 +82,8 @@ cdef extern from *:
     #endif
     }
 
-    /* See `opero.once_only`. */
-    static CYTHON_INLINE int opero_is_once_only(PyObject *value) {
+    /* Whether to ask `opero.once_only`. */
+    static CYTHON_INLINE int opero_may_be_once_only(PyObject *value) {
         PyAsyncMethods *async = Py_TYPE(value)->tp_as_async;
         if (Py_TYPE(value)->tp_iternext != NULL && PyIter_Check(value)) return 1;
         return async != NULL && (async->am_await != NULL || async->am_anext != NULL);
@@ -113,7 +113,7 @@ cdef extern from *:
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
     object opero_take_error()
-    bint opero_is_once_only(object value) noexcept
+    bint opero_may_be_once_only(object value) noexcept
     void opero_raise_again(object error) noexcept
     object opero_new_dict(PyTypeObject *kind)
     PyObject *opero_item(object values, Py_ssize_t at) noexcept
@@ -349,8 +349,8 @@ cdef class Call(_Counting):
                 entry = store.find(key)
             if entry is None:
                 value = self.attempt(args, argsf, names, deadline)
-                if opero_is_once_only(value):
-                    raise error_of(self.name, value)
+                if opero_may_be_once_only(value):
+                    check(self.name, value)
                 entry = store.reserve(key) if simple else self.reserve(store, key)
                 if gil.FREE_THREADED:
                     listed = self.is_listed(store, key, flight)
@@ -805,6 +805,9 @@ cdef class Method(MethodLike):
             raise TypeError("a bound method is made once; bind the function again")
         MethodLike.__init__(self, func, instance)
         self.vectorcall = call_bound
+
+    def __get__(self, instance, owner):
+        return self  # it is bound already
 
     @property
     def __doc__(self):

@@ -304,6 +304,9 @@ class Method(MethodLike):
 
     __slots__ = ()
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self  # it is bound already
+
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         return self.__func__(self.__self__, *args, **kwargs)
 
