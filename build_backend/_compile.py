@@ -20,7 +20,7 @@ from typing import Any
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 
-DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 """How Cython reads the sources: hints are for readers, the `.pxd` files give the C types."""
 
 FREE_THREADED_SINCE = (3, 3)

@@ -169,6 +169,7 @@ def load(name: Literal["plain", "compiled"]) -> Core:
     if name not in _PACKAGES:
         raise ValueError(f"no implementation is called {name!r}: use 'plain' or 'compiled'")
     classes: dict[str, Any] = {}
+    modules = []
     missing = set()
     for module, members in _CLASSES.items():
         full_name = f"{_PACKAGES[name]}.{module}"
@@ -179,6 +180,7 @@ def load(name: Literal["plain", "compiled"]) -> Core:
                 raise
             missing.add(error.name.rpartition(".")[2])  # this one, or another that it needs
             continue
+        modules.append(loaded)
         for member in members:
             try:
                 classes[member] = getattr(loaded, member)
@@ -191,7 +193,22 @@ def load(name: Literal["plain", "compiled"]) -> Core:
                 ) from None
     if missing:
         raise MissingModulesError(tuple(sorted(missing)))
+    if name == "compiled":
+        _seal(modules)
     return _loaded.setdefault(name, Core(name, classes))
+
+
+def _seal(modules: list[Any]) -> None:
+    """Let extension types be made by calling them only: `__new__` alone makes what would crash."""
+    without_new = import_module(f"{_PACKAGES['compiled']}.call").without_new
+    for module in modules:
+        for kind in list(vars(module).values()):
+            if (
+                isinstance(kind, type)
+                and kind.__module__ == module.__name__
+                and type(vars(kind).get("__new__")) is type(len)  # one written in C
+            ):
+                without_new(kind)
 
 
 def _choose() -> tuple[Core, str]:

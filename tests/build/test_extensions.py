@@ -5,6 +5,7 @@ The registry (`hotpath.MODULES`), `setup.py`, the `.pxd` files and what is insta
 
 from __future__ import annotations
 
+import copyreg
 import os
 import pkgutil
 import re
@@ -80,6 +81,25 @@ def test_compiled_means_that_every_class_comes_from_an_extension_module() -> Non
             loaded = import_module(f"opero.{package}.{module}")
             assert isinstance(loaded.__loader__, ExtensionFileLoader) == (half == "compiled")
     assert hotpath.core is hotpath.load("compiled" if hotpath.COMPILED else "plain")
+
+
+def test_what_only_new_has_made_is_no_object_of_ours() -> None:
+    """Its fields would hold None, where code in C looks for something else without a question."""
+    if installed():
+        hotpath.load("compiled")
+    kinds = [
+        kind
+        for name in installed()
+        for kind in vars(import_module(f"opero._compiled.{name}")).values()
+        if isinstance(kind, type) and kind.__module__ == f"opero._compiled.{name}"
+    ]
+    kinds = [kind for kind in kinds if not kind.__flags__ & 1 << 9]  # a class written in Python
+    assert {"Call", "Entry", "Key"} <= {kind.__name__ for kind in kinds} or not installed()
+    for kind in kinds:
+        for make in (kind.__new__, object.__new__, lambda kind: copyreg.__newobj__(kind)):
+            with pytest.raises(TypeError, match="not safe"):
+                make(kind)
+        assert f"__pyx_unpickle_{kind.__name__}" not in vars(sys.modules[kind.__module__])
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -870,6 +870,16 @@ cdef with_dict(type kind):
     PyType_Modified(slots)
 
 
+def without_new(type kind):
+    """Let instances of `kind` be made by calling it only.
+
+    What `__new__` alone makes has None in its fields, where code in C looks for something else.
+    """
+    cdef PyTypeObject *slots = <PyTypeObject *>kind
+    (<dict>slots.tp_dict).pop("__new__", None)
+    PyType_Modified(slots)
+
+
 with_dict(FunctionLike)
 with_dict(Function)
 with_dict(AsyncFunction)
