@@ -721,14 +721,50 @@ def test_what_ends_a_task_or_the_program_is_never_retried_cached_or_wrapped(
 def test_a_predicate_that_raises_ends_the_call_with_its_own_error(
     core: hotpath.Core, either: Either
 ) -> None:
-    """A broken predicate is not hidden."""
+    """A broken predicate is not hidden, and does not hide what the function has raised."""
 
     def broken(error: Exception) -> bool:
         raise RuntimeError("broken predicate")
 
-    function = either.decorated(Script(ValueError()), opero(retry_on=broken))
-    with pytest.raises(RuntimeError, match="broken predicate"):
-        either.call(function)
+    for options in ({"retry_on": broken}, {"fallback_on": broken, "arg_fallback": {"x": [1]}}):
+        failure = ValueError()
+        function = either.decorated(Script(failure), opero(**options))
+        with pytest.raises(RuntimeError, match="broken predicate") as caught:
+            either.call(function)
+        assert caught.value.__context__ is failure
+
+
+def test_a_predicate_that_raises_the_error_again_makes_no_circle(
+    core: hotpath.Core, either: Either
+) -> None:
+    """Nor does one that raises what the error came from."""
+    before = KeyError()
+    failure = ValueError()
+    failure.__context__ = before
+    for raised in (failure, before):
+
+        def broken(error: Exception, raised: Exception = raised) -> bool:
+            raise raised
+
+        function = either.decorated(Script(failure), opero(retry_on=broken))
+        with pytest.raises(type(raised)) as caught:
+            either.call(function)
+        assert caught.value is raised
+        assert (failure.__context__, before.__context__) == (before, None)
+
+
+def test_a_single_attempt_asks_no_predicate(core: hotpath.Core, either: Either) -> None:
+    """There is nothing to decide, also where a permit was waited for."""
+    for options in ({}, {"rate_limit": 100.0}):
+        asked: list[Exception] = []
+        function = either.decorated(
+            Script(ValueError("it failed")), opero(retries=1, retry_on=asked.append, **options)
+        )
+        for _ in range(2):
+            with pytest.raises(ValueError, match="it failed"):
+                either.call(function)
+        assert asked == []
+        assert function.stats().failures == 2
 
 
 # --- 5. the rate limit ----------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
             template = "%s: attempt %d of %d failed with %s; giving up%s"
             return template, (*failed, why and f", as {why}")
         case "deadline":
-            return "%s: out of time after %.3g s: %s", (name, event.seconds, why)
+            return "%s: out of time after %g s: %s", (name, event.seconds, why)
         case "stale" if error is None:
             template = "%s: another caller renews the value; the last one is served"
             return template, (name,)

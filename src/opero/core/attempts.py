@@ -335,7 +335,7 @@ def _matches(
         never: Whether it is never a failure; then only its very type counts.
     """
     if types is None:
-        return not never and bool(predicate(error))
+        return not never and _says(predicate, error)
     if never:
         return is_named(error, types)
     if isinstance(error, types):
@@ -346,3 +346,16 @@ def _matches(
         if not _matches(each, types, None, False):
             return False
     return True
+
+
+def _says(predicate: Any, error: BaseException) -> bool:
+    """Return what the user's predicate says of `error`, which is the context of what it raises."""
+    try:
+        return bool(predicate(error))
+    except BaseException as wrong:
+        cause: BaseException | None = error
+        while cause is not None and cause is not wrong:
+            cause = cause.__context__
+        if cause is None and wrong.__context__ is None:
+            wrong.__context__ = error
+        raise

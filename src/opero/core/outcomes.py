@@ -48,7 +48,7 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     if verdict == LATE:
         delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
         reason = (
-            f"the wait of {delay:.3g} s before attempt {count + 1}"
+            f"the wait of {delay:g} s before attempt {count + 1}"
             f"{', for which the server asked,' if attempts.heeds else ''} would not end in time"
         )
         return _late(call, attempts, reason)
@@ -59,7 +59,7 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     reason = ""
     if verdict == REFUSED:
         reason = (
-            f"the server asked for a wait of {attempts.asked:.3g} s, and max_delay is "
+            f"the server asked for a wait of {attempts.asked:g} s, and max_delay is "
             f"{call.policy.max_delay:g} s"
         )
     elif attempts.round < call.policy.rounds:

@@ -10,6 +10,8 @@ A runner does so, by sleeping or by awaiting. If it is interrupted meanwhile, it
 
 from __future__ import annotations
 
+from opero.never_failures import is_never_failure
+
 from .gate import WITHDRAWN
 from .outcomes import judge, misfits, note_wait, too_late
 
@@ -140,6 +142,11 @@ class Retrying:
         call = self.call
         error = self.error
         assert error is not None
+        if call.single:  # then there is nothing to decide
+            if not is_never_failure(error):
+                call.add("failures", 1)
+            self.over = True
+            return
         if self.attempts is None:
             if misfits(call, error, self.own_args, self.own_kwargs):
                 self.over = True
