@@ -434,6 +434,9 @@ def test_no_repr_shows_a_secret_or_a_password() -> None:
         (opero, "max_dealy", "max_delay"),
         (opero, "argfallback", "arg_fallback"),
         (opero, "cach", "cache"),
+        (opero, "retry_attempts", "retries"),
+        (opero, "fallback_args", "arg_fallback"),
+        (get_cache_decorator, "enabled", "cache"),
         (opero, "cache_tll", "cache_ttl"),
         (opero, "cache_keys", "cache_key"),
         (opero, "cache_name_space", "cache_namespace"),
@@ -467,6 +470,23 @@ def test_a_misspelt_option_names_its_nearest_neighbour(
     pattern = rf"^{make.__name__}\(\) has no option '{option}'; did you mean '{meant}'\?$"
     with pytest.raises(TypeError, match=pattern):
         make(*required, **{option: 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("verbose", r"did you mean 'progress', an option of opmap\(\)\?"),
+        ("workrs", r"did you mean 'workers', an option of opmap\(\)\?"),
+        ("workers", r"it is an option of opmap\(\)"),
+        ("circuit", "there are arg_fallback, "),
+        ("max_flux", "there are arg_fallback, "),
+    ],
+)
+@pytest.mark.once
+def test_a_name_that_is_like_none_of_ours_is_not_taken_for_one(option: str, said: str) -> None:
+    """A wrong guess is worse than the list of options; one of a map is an option of that."""
+    with pytest.raises(TypeError, match=rf"^opero\(\) has no option '{option}'; {said}"):
+        opero(**{option: 1})
 
 
 @pytest.mark.once

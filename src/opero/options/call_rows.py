@@ -64,7 +64,7 @@ CALL_ROWS: tuple[Option, ...] = (
         field="attempts",
         also=(
             *("attempts", "max_attempts", "max_retries", "max_tries", "tries", "num_retries"),
-            *("n_retries", "retry_count", "total", "stop"),
+            *("n_retries", "retry_count", "total", "stop", "retry_attempts", "number_of_retries"),
         ),
     ),
     Option(
@@ -89,7 +89,7 @@ CALL_ROWS: tuple[Option, ...] = (
         field="min_delay",
         also=(
             *("delay", "wait", "sleep", "interval", "base_delay", "initial_delay", "wait_initial"),
-            *("initial", "min_wait", "wait_min", "retry_delay", "backoff_base"),
+            *("initial", "min_wait", "wait_min", "wait_time", "retry_delay", "backoff_base"),
         ),
     ),
     Option(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from . import configs
 from .configs import CacheConfig
+from .option import Option
 from .spelling import nearest
 from .table import OPTIONS, fields_of, read_by
 
@@ -19,22 +20,30 @@ def no_option(function: str, option: str) -> str:
     """
     said = f"{function}() has no option {option!r}"
     known = {each.name: each for each in read_by(function)}
-    meant = [repr(name) for name, each in known.items() if option.lower() in each.also]
+    word = option.lower()
+    meant = [repr(name) for name, each in known.items() if word in {*each.also, each.field}]
     if meant:
         return f"{said}; did you mean {' or '.join(meant)}?"
     if option in OPTIONS:
-        readers = " and ".join(f"{each}()" for each in OPTIONS[option].readers)
-        return f"{said}; it is an option of {readers}"
-    others = {also: name for name, each in known.items() for also in each.also}
-    names = others | {name: name for name in known}
-    near = nearest(option, known, 0.75) or nearest(option, names)
+        return f"{said}; it is an option of {_readers(OPTIONS[option])}"
+    names = {also: name for name, each in known.items() for also in each.also}
+    names |= {name: name for name in known}
+    near = nearest(option, known, 0.85) or nearest(option, names, 0.85)
+    near = near or nearest(option, known, 0.75)
     if near is not None:
         return f"{said}; did you mean {names[near]!r}?"
-    for each in OPTIONS.values():
-        if option.lower() in each.also:
-            readers = " and ".join(f"{reader}()" for reader in each.readers)
-            return f"{said}; did you mean {each.name!r}, an option of {readers}?"
+    for name, each in OPTIONS.items():
+        if word in each.also or nearest(option, [name], 0.9):
+            return f"{said}; did you mean {name!r}, an option of {_readers(each)}?"
+    near = nearest(option, names, 0.78)
+    if near is not None:
+        return f"{said}; did you mean {names[near]!r}?"
     return f"{said}; there are {', '.join(sorted(known))}"
+
+
+def _readers(option: Option) -> str:
+    """Return which functions take an option."""
+    return " and ".join(f"{each}()" for each in option.readers)
 
 
 def no_field(config: type, name: str, known: Sequence[str]) -> str:
