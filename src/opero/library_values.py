@@ -28,7 +28,7 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
         belongs to none of the libraries.
     """
     model = _loaded("pydantic", "BaseModel")
-    if model is not None and issubclass(cls, model):
+    if hasattr(model, "model_dump") and issubclass(cls, model):  # not of pydantic 1
         return _model, None
     meta = _loaded("msgspec", "StructMeta") or type(_loaded("msgspec", "Struct"))
     if meta is not type(None) and meta is not type and isinstance(cls, meta):
@@ -46,9 +46,9 @@ def _loaded(library: str, name: str) -> Any:
 
 
 def _model(value: Any) -> tuple[Any, ...]:
-    """A pydantic model counts by its fields and extra values; private attributes do not count.
+    """A pydantic model counts by its fields, which of them were set, and its extra values.
 
-    Nor does what `cached_property` leaves in the instance.
+    Private attributes do not count, nor does what `cached_property` leaves in the instance.
     """
     cls = type(value)
     names = getattr(cls, "__pydantic_fields__", None)
@@ -56,7 +56,10 @@ def _model(value: Any) -> tuple[Any, ...]:
         names = cls.model_fields
     held = value.__dict__
     fields = {name: held[name] for name in names if name in held}
-    return fields, getattr(value, "__pydantic_extra__", None) or None
+    extra = getattr(value, "__pydantic_extra__", None) or None
+    given = getattr(value, "__pydantic_fields_set__", fields)
+    unset = tuple(name for name in fields if name not in given)
+    return (fields, extra, unset) if unset else (fields, extra)
 
 
 def _struct(value: Any) -> tuple[Any, ...]:

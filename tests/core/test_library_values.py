@@ -64,6 +64,7 @@ class Frozen(msgspec.Struct, frozen=True):
 DIFFERENT: list[Any] = [
     Query(name="a"),
     Query(name="b"),
+    Query(name="a", tags={}),  # `model_dump(exclude_unset=True)` tells it from the first
     Query(name="a", tags={"a": 1}),
     Query(name="a", tags={"a": True}),
     OtherQuery(name="a"),
@@ -113,7 +114,9 @@ def test_different_values_have_different_keys(core: Core) -> None:
     "make",
     [
         lambda: Query(name="a b", tags={"x": [1]}),
+        lambda: Query(name="a b"),
         lambda: Open(n=(1,), more=[2]),
+        lambda: Open(more=[2]),
         lambda: Root([{"a": 1}]),
         lambda: Point([1], {"y": 2}),
         lambda: Frozen((1, "a")),
