@@ -1320,6 +1320,38 @@ def test_a_cached_method_below_something_that_is_not_of_opero_lets_its_instance_
     assert ref() is None
 
 
+def test_a_cached_method_written_outside_its_class_lets_its_instance_go_too(
+    core: hotpath.Core,
+) -> None:
+    """It is known by its `self`; called with something else, it counts that by its content."""
+
+    def method(self: Any, x: int) -> tuple[str, int]:
+        return type(self).__name__, x
+
+    class Thing:
+        inside = opero(cache=True)(method)
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+    outside: Any = opero(cache=True)(method)
+    Thing.outside = outside  # type: ignore[attr-defined]
+    thing: Any = Thing()
+    for bound in (thing.inside, thing.outside):
+        assert [bound(1), bound(1), bound(x=2)] == [("Thing", 1), ("Thing", 1), ("Thing", 2)]
+        assert bound.stats().hits == 1
+    ref = weakref.ref(thing)
+    del thing, bound
+    gc.collect()
+    assert ref() is None
+    assert outside.cache_info().currsize == 0
+    assert [outside(1, 2), outside(1, 2), outside(1.0, 2)] == [("int", 2), ("int", 2), ("float", 2)]
+    assert outside.stats().hits == 2
+
+
 def test_a_cached_method_that_is_being_called_keeps_its_instance_alive_until_it_ends(
     core: hotpath.Core,
 ) -> None:

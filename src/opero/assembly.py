@@ -139,7 +139,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         stored_cache=stored_cache,
     )
     state = core.AsyncCall(parts) if awaited else core.Call(parts)
-    if _is_method(face, signature):
+    if _is_method(signature):
         state.become_method()
     if plan.cache is not None:
         contexts.register(plan.cache.namespace, state)
@@ -261,15 +261,14 @@ def _codes_of_context_managers() -> tuple[Any, ...]:
     return tuple(made(_codes_of_context_managers).__code__ for made in makers)
 
 
-def _is_method(face: Any, signature: inspect.Signature | None) -> bool:
-    """Tell whether a function was written in a class body and takes `self`.
+def _is_method(signature: inspect.Signature | None) -> bool:
+    """Return whether a function takes `self`, wherever it is written.
 
-    A class tells its functions so itself, by `__set_name__`, but not below `@property`.
+    A class tells the functions in its body that they are its methods, by `__set_name__`, but not
+    those below `@property`, nor those that are assigned to it later.
     """
-    inside = face.__qualname__.rpartition(".")[0]
-    if signature is None or not inside or inside.endswith("<locals>"):
-        return False
-    return next(iter(signature.parameters), None) == "self"
+    first = None if signature is None else next(iter(signature.parameters.values()), None)
+    return first is not None and first.name == "self" and first.kind <= first.POSITIONAL_OR_KEYWORD
 
 
 def _signature(function: Any) -> inspect.Signature | None:
