@@ -142,6 +142,7 @@ MORE_OF_OPMAP = {
     "max_errors": None,
     "read_ahead": None,
     "read_in": "thread",
+    "total": None,
     "loop": "auto",
 }
 """What `opmap` takes by keyword only."""

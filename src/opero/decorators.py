@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         unpack: bool
         with_items: bool
         max_errors: float | None
+        total: int | None
         loop: Literal["auto", "uvloop", "asyncio"]
         read_ahead: int | None
         read_in: Literal["thread", "caller"]
@@ -255,7 +256,7 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
     mode: _SyncMode = "process",
     workers: int | None = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Progress], object] = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: Seconds = 0.1,
@@ -275,7 +276,7 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
     mode: _SyncMode = "process",
     workers: int | None = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Progress], object] = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: Seconds = 0.1,
@@ -295,7 +296,7 @@ def opmap(
     mode: ParallelMode,
     workers: int | None = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Progress], object] = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: Seconds = 0.1,
@@ -315,7 +316,7 @@ def opmap(
     mode: ParallelMode,
     workers: int | None = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Progress], object] = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: Seconds = 0.1,
@@ -334,7 +335,7 @@ def opmap(
     mode: Any = "process",
     workers: int | None = 4,
     ordered: bool = True,
-    progress: bool | Callable[[Progress], object] = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
     retries: int = 3,
     backoff_factor: float = 1.5,
     min_delay: Seconds = 0.1,
@@ -369,6 +370,7 @@ def opmap(
     unpack: bool = False,
     with_items: bool = False,
     max_errors: float | None = None,
+    total: int | None = None,
     loop: Literal["auto", "uvloop", "asyncio"] = "auto",
     read_ahead: int | None = None,
     read_in: Literal["thread", "caller"] = "thread",
@@ -383,8 +385,9 @@ def opmap(
             CPUs for this process. With `executor`, how many jobs it is given at once; None for as
             many as it has workers.
         ordered: Whether results come in the order of the items, or as they are ready.
-        progress: Whether a bar is shown, in a terminal or a notebook; or a function that gets a
-            `Progress`, ten times a second at most and once at the end.
+        progress: Whether a bar is shown, in a terminal or a notebook; "log" for a line in the log
+            every 30 seconds; or a function that gets a `Progress`, ten times a second at most and
+            once at the end.
         retries: The greatest number of attempts in all; 0 and 1 both mean one.
         backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
         min_delay: The shortest delay between attempts, in seconds.
@@ -442,6 +445,7 @@ def opmap(
         max_errors: The number of items whose failure ends the map; or, as a float, the share of the
             items that are done, once there are 20. What runs ends then, and the rest stands as
             `NotRun`.
+        total: How many items there are, for the progress of an input without a length.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
         read_ahead: How many items at most are read and not done with: in a stream, until their
             result is taken. None goes by the workers and by the size of chunks, up to 64 MiB of

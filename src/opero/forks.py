@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ORDER: Final = (
     "pipes",  # ends that a worker's child must not hold open, even if all else fails
     "workers",  # their lock is held over the fork: taken last, given back first
+    "screens",  # the bars that the parent draws
     "listeners",  # the lock of those who subscribe to events
     "flights",  # the lock of single flight, which all that follows may take
     "followers",  # who waits for which flight

@@ -7,9 +7,11 @@ write JSON. Arguments of calls are in neither.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from . import forks
 from .exceptions import describe
 
 if TYPE_CHECKING:
@@ -92,6 +94,51 @@ def is_logged(kind: str) -> bool:
     return level is not None and LOGGER.isEnabledFor(level)
 
 
+class Screen(Protocol):
+    """Something drawn where lines of the log may appear: it makes room for them."""
+
+    def hide(self) -> None:
+        """Leave an empty line; it may be called again before `show`, and in any thread."""
+
+    def show(self) -> None:
+        """Draw it again, if it was hidden as often as it is shown."""
+
+
+_screens: dict[int, Screen] = {}
+forks.register("screens", after_in_child=_screens.clear)
+
+
+def make_room(screen: Screen) -> None:
+    """Hide `screen` whenever a line is written, until `take_room`."""
+    _screens[id(screen)] = screen
+
+
+def take_room(screen: Screen) -> None:
+    """Take note that `screen` is gone."""
+    _screens.pop(id(screen), None)
+
+
+@contextmanager
+def in_room() -> Iterator[None]:
+    """Hide what is drawn while something is written to the log."""
+    screens = tuple(_screens.values())
+    for screen in screens:
+        screen.hide()
+    try:
+        yield
+    finally:
+        for screen in reversed(screens):
+            screen.show()
+
+
+def _log(level: int, template: str, values: Sequence[Any], extra: dict[str, Any]) -> None:
+    if not _screens:
+        LOGGER.log(level, template, *values, extra=extra)
+    elif LOGGER.isEnabledFor(level):
+        with in_room():
+            LOGGER.log(level, template, *values, extra=extra)
+
+
 def write(event: Event) -> None:
     """Write an event, of a kind that is logged, to the log."""
     level = LEVELS[event.kind]
@@ -103,7 +150,7 @@ def write(event: Event) -> None:
     extra = {f"opero_{name}": getattr(event, name) for name in FIELDS}
     if event.error is not None:
         extra["opero_error"] = one_line(describe(event.error))
-    LOGGER.log(level, template, *values, extra=extra)
+    _log(level, template, values, extra)
 
 
 def warn(template: str, *values: Any) -> None:
@@ -113,8 +160,17 @@ def warn(template: str, *values: Any) -> None:
         template: The text, as in `logging`.
         *values: What goes into it.
     """
+    _say(logging.WARNING, template, values)
+
+
+def inform(template: str, *values: Any) -> None:
+    """Write a line at INFO that is no event; the arguments are those of `warn`."""
+    _say(logging.INFO, template, values)
+
+
+def _say(level: int, template: str, values: Sequence[Any]) -> None:
     lines = [one_line(value) if isinstance(value, str) else value for value in values]
-    LOGGER.warning(template, *lines, extra=dict.fromkeys(_EXTRA))
+    _log(level, template, lines, dict.fromkeys(_EXTRA))
 
 
 _EXTRA: Final = tuple(f"opero_{name}" for name in FIELDS)

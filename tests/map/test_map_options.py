@@ -47,7 +47,7 @@ async def adouble(item: Any, plus: Any = 0) -> Any:
 FUNCTIONS = {"thread": double, "process": double, "async": adouble, "async_process": adouble}
 
 MODES = "one of 'thread', 'process', 'async', 'async_process'"
-PROGRESS = "True, False or an ordinary function of a Progress"
+PROGRESS = "True, False, 'log' or an ordinary function of a Progress"
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("mode", "threads", ValueError, MODES),
     ("mode", "Thread", ValueError, MODES),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 from crowd import PATIENCE
 
+from opero import opmap
 from opero.map import progress
 from opero.map.progress import Progress
 
@@ -249,6 +252,271 @@ def test_an_interrupted_map_says_how_far_it_came_and_leaves_a_clean_line(mode):
     assert "failed=0, retried=0" in bar
     assert lines[lines.index(bar) + 1] == "Traceback (most recent call last):"
     assert "KeyboardInterrupt" in lines[-2]
+
+
+# --- lines of the log beside the bar ----------------------------------------------------------------
+
+LOGGED = """
+import logging
+from opero import configure_logging, get_logger
+configure_logging(format="%(levelname)s %(message)s")
+"""
+
+
+def whole_lines(written: str, begins: str) -> list[str]:
+    """Return the lines of the log; each must stand on a line of its own."""
+    lines = lines_of(written)
+    found = [line for line in lines if begins in line]
+    assert all(line.startswith(begins) for line in found), written
+    assert not any("|" in line for line in found), written
+    return found
+
+
+@pytest.mark.parametrize("handler", ["opero's", "the root's", "both of them"])
+def test_lines_of_the_log_stand_above_the_bar(handler):
+    """Whoever has the handler; the bar is drawn again below."""
+    prelude = "" if handler == "the root's" else LOGGED
+    if handler != "opero's":
+        prelude += "import logging\nlogging.basicConfig(format='%(levelname)s %(message)s')\n"
+    written, code = in_terminal(
+        prelude
+        + textwrap.dedent(
+            """
+            from opero import get_logger
+            from opero.logs import warn
+            with progress.open(True, 1000, "work") as bar:
+                for done in range(1, 1001):
+                    bar.update(done, 0, 0)
+                    if done % 100 == 0:
+                        warn("line %d of the log", done)
+                        time.sleep(0.03)
+            """
+        )
+    )
+    assert code == 0, written
+    numbers = [f"WARNING line {number} of the log" for number in range(100, 1001, 100)]
+    twice = handler == "both of them"
+    assert whole_lines(written, "WARNING") == sorted(numbers * (1 + twice), key=numbers.index)
+    *_, last, after = lines_of(written)
+    assert "work: 100%" in last
+    assert "1000/1000" in last
+    assert after == ""
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async"])
+def test_retries_of_a_map_do_not_break_its_bar(mode):
+    """Each is logged on a line of its own."""
+    function = "awork" if "async" in mode else "work"
+    written, code = in_terminal(
+        f"{LOGGED}{MAP}\nprogress.INTERVAL = 0\n"
+        f"mapped = opmap(mode={mode!r}, **OPTIONS)({function})\nmapped(range(50))"
+    )
+    assert code == 0, written
+    assert len(whole_lines(written, "WARNING")) == 10
+    *_, last, after = lines_of(written)
+    assert "failed=5, retried=5" in last
+    assert after == ""
+
+
+def test_lines_that_workers_and_other_threads_log_do_not_break_the_bar():
+    """A worker's come by way of the parent; threads draw and log at the same time."""
+    written, code = in_terminal(
+        LOGGED
+        + """
+import threading
+from opero import opmap
+from opero.logs import warn
+progress.INTERVAL = 0
+def work(x):
+    get_logger("far").warning("item %d", x)
+    return x
+def chatter():
+    for number in range(40):
+        warn("thread %d", number)
+        time.sleep(0.002)
+threads = [threading.Thread(target=chatter) for _ in range(2)]
+for thread in threads: thread.start()
+opmap(mode="process", workers=2)(work)(range(20))
+for thread in threads: thread.join()
+"""
+    )
+    assert code == 0, written
+    lines = whole_lines(written, "WARNING")
+    assert sorted(lines) == sorted(
+        [f"WARNING item {x}" for x in range(20)] + 2 * [f"WARNING thread {x}" for x in range(40)]
+    )
+
+
+def test_a_signal_that_logs_while_a_bar_is_drawn_ends_nothing():
+    """Its handler runs in the midst of anything."""
+    written, code = in_terminal(
+        LOGGED
+        + """
+import signal
+from opero.logs import warn
+progress.INTERVAL = 0
+signal.signal(signal.SIGALRM, lambda *_: warn("a signal"))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+with progress.open(True, 3000, "work") as bar:
+    for done in range(3000):
+        bar.update(done, 0, 0)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    )
+    assert code == 0, written
+    assert "WARNING a signal" in written
+
+
+def test_a_forked_child_draws_no_bar_of_its_parent():
+    """It logs, and nothing else."""
+    written, code = in_terminal(
+        LOGGED
+        + """
+import os
+from opero.logs import warn
+with progress.open(True, 10, "work") as bar:
+    bar.update(5, 0, 0)
+    child = os.fork()
+    if not child:
+        before = sys.stderr.write
+        sys.stderr.write = lambda text: before(text.replace("\\r", "DRAWN"))
+        warn("in the child")
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    )
+    assert code == 0, written
+    assert "WARNING in the child" in written
+    assert "DRAWN" not in written
+
+
+# --- lines of the log in place of the bar -----------------------------------------------------------
+
+
+def lines_logged(caplog):
+    """Return what was logged of the progress."""
+    return [
+        record.getMessage() for record in caplog.records if "items done" in record.msg % record.args
+    ]
+
+
+def test_progress_is_logged_now_and_then_and_at_the_end(monkeypatch, caplog):
+    """Also while no item ends, so that one sees that it runs."""
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.05)
+    caplog.set_level("INFO", "opero")
+    with progress.open("log", 10, "work") as bar:
+        deadline = time.monotonic() + PATIENCE
+        while len(lines_logged(caplog)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        bar.update(4, 1, 2)
+        while "4 of 10" not in lines_logged(caplog)[-1] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        bar.update(10, 1, 3)
+    first, *_, between, last = lines_logged(caplog)
+    assert re.fullmatch(
+        r"work: 0 of 10 items done \(0 %\), 0 failed, 0 retried after [\d.]+ s", first
+    )
+    assert re.fullmatch(
+        r"work: 4 of 10 items done \(40 %\), 1 failed, 2 retried after [\d.]+ s; "
+        r"about [\d.]+ s left",
+        between,
+    )
+    assert re.fullmatch(
+        r"work: the map ends with 10 of 10 items done \(100 %\), 1 failed, 3 retried after "
+        r"[\d.]+ s",
+        last,
+    )
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    assert caplog.records[-1].opero_kind is None
+    assert not [each for each in threading.enumerate() if "progress" in each.name]
+
+
+@pytest.mark.parametrize("mode", ["thread", "async", "process"])
+def test_a_map_logs_its_end(mode, caplog):
+    """Of unknown length, and with a total that the user knows."""
+    caplog.set_level("INFO", "opero")
+    function = awork if mode == "async" else work
+    opmap(mode=mode, progress="log", retries=1)(function)(iter(range(7)))
+    opmap(mode=mode, progress="log", retries=1, total=7)(function)(iter(range(7)))
+    opmap(mode=mode, progress="log", retries=1, total=5)(function)(iter(range(7)))
+    opmap(mode=mode, progress="log", retries=1, total=5)(function)(range(7))
+    known, none, wrong = "7 of 7 items done (100 %)", "7 items done", "7 items done"
+    for line, state in zip(lines_logged(caplog), [none, known, wrong, known], strict=True):
+        assert f"work: the map ends with {state}, 1 failed, 0 retried after" in line
+
+
+def test_a_map_that_is_dropped_leaves_no_thread_that_logs():
+    """Nor one whose progress nobody wants to read."""
+    stream = opmap(mode="thread", progress="log")(work).stream(itertools.count())
+    next(stream)
+    assert [each for each in threading.enumerate() if each.name == "opero-map-progress"]
+    stream.close()
+    assert not [each for each in threading.enumerate() if each.name == "opero-map-progress"]
+
+
+def work(x):
+    if x == 3:
+        raise ValueError(x)
+    return x
+
+
+async def awork(x):
+    return work(x)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.6, "60 s"),
+        (119, "119 s"),
+        (150, "2 min"),
+        (7300, "2 h 2 min"),
+    ],
+)
+def test_times_are_told_as_people_tell_them(seconds, text):
+    """Short ones with a tenth, long ones in hours."""
+    assert progress._duration(seconds) == text
+
+
+# --- the total --------------------------------------------------------------------------------------
+
+
+def test_an_input_without_a_length_has_the_total_that_is_given():
+    """One with a length has its own."""
+    told = []
+    mapped = opmap(mode="thread", progress=told.append, total=9, retries=1)(work)
+    mapped(iter(range(9)))
+    assert told[-1].total == 9
+    mapped(range(4))
+    assert told[-1].total == 4
+    assert mapped(iter(range(20))).complete  # it was wrong
+
+
+def test_a_bar_shows_the_total():
+    """As if the input had a length."""
+    written, code = in_terminal(
+        f"{MAP}\nopmap(mode='thread', total=50, **OPTIONS)(work)(iter(range(50)))"
+    )
+    assert code == 0, written
+    assert "50/50" in lines_of(written)[-2]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"total": -1}, "0 or more"),
+        ({"total": 1.5}, "a whole number"),
+        ({"total": 5, "progress": False}, "no effect beside progress=False"),
+        ({"progress": "logs"}, "True, False, 'log' or an ordinary function"),
+        ({"progress": None}, "True, False, 'log' or an ordinary function"),
+    ],
+)
+def test_a_wrong_total_or_progress_is_refused(given, words):
+    """At decoration, with what is allowed."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        opmap(mode="thread", **given)(work)
 
 
 # --- silence ------------------------------------------------------------------------------------------

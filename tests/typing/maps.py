@@ -156,6 +156,7 @@ threads: Executor = ThreadPoolExecutor(1)
     unpack=False,
     with_items=False,
     max_errors=0.1,
+    total=1000,
     loop="auto",
 )
 def every_option(item: int, factor: int = 0) -> int:

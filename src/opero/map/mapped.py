@@ -349,7 +349,7 @@ class Map:
             sizer = ChunkBound(sizer, plan.setup.items)
         gates: MapGates | None = None
         if call.queues:
-            gates = MapGates(call.queues, 0 if plan.total else workers, call.clock)
+            gates = MapGates(call.queues, 0 if plan.one_limit else workers, call.clock)
         return Scheduler(
             call,
             shared,
@@ -377,7 +377,8 @@ class Map:
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left
-        return progress.open(self.plan.progress, None if left < 0 else left, self.name)
+        total = self.plan.total if left < 0 else left
+        return progress.open(self.plan.progress, total, self.name)
 
     def _engine(self, shared: dict[str, Any], workers: int) -> Any:
         """Make what runs the attempts of one map."""

@@ -31,9 +31,9 @@ class MapOptions:
         mode: Where the attempts are made: one of `MODES`.
         workers: How many threads, processes or coroutines at once; None to ask the executor.
         ordered: Whether results come in the order of the items.
-        progress: Whether a bar is shown; or what is told of the progress.
+        progress: Whether a bar is shown; "log"; or what is told of the progress.
         chunk_size: Items handed out at once; 0 to go by measured time.
-        total: Whether the rate limit is one for the whole map, not for each worker.
+        one_limit: Whether the rate limit is one for the whole map, not for each worker.
         attempt_timeout: Seconds for one attempt; None for no bound.
         start_method: How processes are started; None for the best there is.
         executor: What runs the attempts instead of opero's own workers; None without.
@@ -45,14 +45,15 @@ class MapOptions:
         setup: What workers do before their first item, and when they are renewed.
         in_caller: Whether an iterator is read in the thread that calls the map.
         read_ahead: How many items stand between input and consumer at most; None to go by chunks.
+        total: How many items there are, if the input does not say.
     """
 
     mode: str
     workers: int | None
     ordered: bool
-    progress: bool | Callable[[Any], object]
+    progress: bool | str | Callable[[Any], object]
     chunk_size: int
-    total: bool
+    one_limit: bool
     attempt_timeout: float | None
     start_method: str | None
     executor: Executor | None
@@ -64,6 +65,7 @@ class MapOptions:
     setup: WorkerOptions
     in_caller: bool
     read_ahead: int | None
+    total: int | None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""
@@ -127,7 +129,7 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         ordered=reading.check("ordered"),
         progress=reading.check("progress"),
         chunk_size=_checked_chunk_size(reading, mode),
-        total=shared or scope == "total",
+        one_limit=shared or scope == "total",
         attempt_timeout=_checked_attempt_timeout(reading, mode, executor),
         start_method=_checked_start_method(reading, mode, executor),
         executor=executor,
@@ -139,6 +141,7 @@ def map_options(given: Mapping[str, Any]) -> MapOptions:
         setup=worker_options(reading, mode, executor),
         in_caller=reading.check("read_in") == "caller",
         read_ahead=reading.check("read_ahead"),
+        total=_checked_total(reading),
     )
 
 
@@ -256,6 +259,15 @@ def _checked_max_errors(reading: Reading) -> float | None:
             f"that fails: leave one of them out"
         )
     return most
+
+
+def _checked_total(reading: Reading) -> int | None:
+    total: int | None = reading.check("total")
+    if total is not None and reading.values["progress"] is False:
+        raise ValueError(
+            f"total={total} has no effect beside progress=False: leave one of them out"
+        )
+    return total
 
 
 def _checked_loop(reading: Reading, mode: str) -> str:

@@ -1,4 +1,4 @@
-"""How far a map is: a tqdm bar, or a function of the user's that is told.
+"""How far a map is: a tqdm bar, lines in the log, or a function of the user's that is told.
 
 The driver says how things stand as often as it likes; what is shown is throttled here, and exact at
 the end, whatever the end is.
@@ -13,10 +13,15 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple, Self
 
+from opero.logs import inform, make_room, take_room
 from opero.real_time import monotonic
+
+from .interrupts import ctrl_c_later
 
 INTERVAL = 0.1
 """Seconds between two updates, at least."""
+LOG_INTERVAL = 30.0
+"""Seconds between two lines of the log."""
 
 
 class Progress(NamedTuple):
@@ -129,8 +134,73 @@ class Told(Bar):
         self._function(Progress(*figures, self.total, monotonic() - self._began))
 
 
+class Logged(Bar):
+    """Lines in the log: one every 30 seconds, also while no item ends, and one at the end."""
+
+    def __init__(self, total: int | None, name: str) -> None:
+        """Write nothing yet.
+
+        Args:
+            total: How many items there are; None if nobody knows.
+            name: What to call the map.
+        """
+        super().__init__(total)
+        self._name = name
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="opero-map-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            with ctrl_c_later():
+                self._thread.start()
+        except BaseException:
+            self._over.set()
+            raise
+        return self
+
+    def update(self, done: int, failed: int, retried: int) -> None:
+        """Take note of how things stand."""
+        self._figures = (done, failed, retried)
+
+    def _write(self) -> None:
+        """Write a line now and then; this is what the thread does."""
+        while not self._over.wait(LOG_INTERVAL):
+            done, *_ = self._figures
+            elapsed = monotonic() - self._began
+            left = ""
+            if self.total and 0 < done <= self.total:
+                rest = elapsed / done * (self.total - done)
+                left = f"; about {_duration(rest)} left"
+            inform("%s: %s after %s%s", self._name, self._state(), _duration(elapsed), left)
+
+    def _state(self) -> str:
+        done, failed, retried = self._figures
+        known = f" of {self.total}" if self.total is not None and self.total >= done else ""
+        share = f" ({100 * done // self.total} %)" if known and self.total else ""
+        return f"{done}{known} items done{share}, {failed} failed, {retried} retried"
+
+    def _leave(self) -> None:
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        elapsed = _duration(monotonic() - self._began)
+        inform("%s: the map ends with %s after %s", self._name, self._state(), elapsed)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 class Drawn(Bar):
-    """A tqdm bar."""
+    """A tqdm bar, which makes room for lines of opero's log."""
 
     def __init__(self, total: int | None, name: str) -> None:
         """Draw it.
@@ -141,14 +211,37 @@ class Drawn(Bar):
         """
         super().__init__(total)
         self._bar = _tqdm()(total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True)
+        self._turn = threading.RLock()  # a signal's handler may write to the log
+        self._hidden = 0
+        make_room(self)
+
+    def hide(self) -> None:
+        """Leave an empty line."""
+        with self._turn:
+            self._hidden += 1
+            if self._hidden == 1 and not self._bar.disable:
+                self._bar.clear()
+
+    def show(self) -> None:
+        """Draw it again below the line that was written."""
+        with self._turn:
+            self._hidden -= 1
+            if not (self._hidden or self._bar.disable):
+                self._bar.refresh()
 
     def _show(self, figures: tuple[int, int, int]) -> None:
         done, failed, retried = figures
-        self._bar.set_postfix_str(f"failed={failed}, retried={retried}", refresh=False)
-        self._bar.update(done - self._bar.n)
+        with self._turn:
+            self._bar.set_postfix_str(f"failed={failed}, retried={retried}", refresh=False)
+            if self._hidden:
+                self._bar.n = done
+            else:
+                self._bar.update(done - self._bar.n)
 
     def _leave(self) -> None:
-        self._bar.close()
+        take_room(self)
+        with self._turn:
+            self._bar.close()
 
 
 def _tqdm() -> Any:
@@ -178,13 +271,13 @@ def is_shown() -> bool:
 
 
 def open(  # noqa: A001 - read as `progress.open`
-    progress: bool | Callable[[Progress], object], total: int | None, name: str
+    progress: bool | str | Callable[[Progress], object], total: int | None, name: str
 ) -> Bar:
     """Begin to show how far a map is.
 
     Args:
-        progress: True for a bar, where one can be seen; or a function to call with a `Progress` at
-            most ten times a second, and with the final one at the end.
+        progress: True for a bar, where one can be seen; "log" for lines in the log; or a function
+            to call with a `Progress` at most ten times a second, and with the final one at the end.
         total: How many items there are; None if nobody knows.
         name: What to call the bar.
 
@@ -193,6 +286,8 @@ def open(  # noqa: A001 - read as `progress.open`
     """
     if callable(progress):
         return Told(total, progress)
+    if progress == "log":
+        return Logged(total, name)
     if progress and is_shown():
         return Drawn(total, name)
     return Silent(total)

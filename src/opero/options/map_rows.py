@@ -39,21 +39,29 @@ def _workers(name: str, value: Any) -> int:
 
 
 def _progress(name: str, value: Any) -> Any:
-    allowed = "True, False or an ordinary function of a Progress"
-    return value if isinstance(value, bool) else checks.function(name, value, allowed)
+    allowed = "True, False, 'log' or an ordinary function of a Progress"
+    if isinstance(value, bool) or (isinstance(value, str) and value == "log"):
+        return value
+    return checks.function(name, value, allowed)
 
 
 def _max_errors(name: str, value: Any) -> float:
     allowed = "a whole number from 1 on, or a share between 0.0 and 1.0"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        checks.wrong(name, value, allowed, TypeError)
     if isinstance(value, float):
         if not 0.0 < value <= 1.0:
             checks.wrong(name, value, allowed)
         return float(value)
-    if value < 1:
+    most = checks.whole(name, value, hint="or a share, such as 0.1")
+    if most < 1:
         checks.wrong(name, value, allowed, hint="1 ends the map with the first item that fails")
-    return int(value)
+    return most
+
+
+def _total(name: str, value: Any) -> int:
+    items = checks.whole(name, value)
+    if items < 0:
+        checks.wrong(name, value, "0 or more")
+    return items
 
 
 def _start_method(name: str, value: Any) -> str:
@@ -137,10 +145,11 @@ MAP_ROWS: tuple[Option, ...] = (
     Option(
         "progress",
         True,
-        "bool | Callable[[Progress], object]",
+        'bool | Literal["log"] | Callable[[Progress], object]',
         _progress,
-        "Whether a bar is shown, in a terminal or a notebook; or a function that gets a "
-        "`Progress`, ten times a second at most and once at the end.",
+        'Whether a bar is shown, in a terminal or a notebook; "log" for a line in the log every '
+        "30 seconds; or a function that gets a `Progress`, ten times a second at most and once at "
+        "the end.",
         _MAP,
         also=("show_progress", "progress_bar", "tqdm", "verbose", "desc"),
     ),
@@ -275,6 +284,15 @@ MAP_ROWS: tuple[Option, ...] = (
         "that are done, once there are 20. What runs ends then, and the rest stands as `NotRun`.",
         _MAP,
         also=("maxfail", "max_failures", "error_limit", "max_errors_ratio"),
+    ),
+    Option(
+        "total",
+        None,
+        "int | None",
+        partial(optional, _total),
+        "How many items there are, for the progress of an input without a length.",
+        _MAP,
+        also=("length", "n_items", "num_items", "expected", "count"),
     ),
     Option(
         "loop",

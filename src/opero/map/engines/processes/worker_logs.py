@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from opero.logs import in_room
 from opero.map.serialization.pickles import dumps
 
 _PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
@@ -64,7 +65,8 @@ def deliver(body: bytes | bytearray) -> None:
     logger = logging.getLogger(record.name)
     try:
         if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
+            with in_room():
+                logger.handle(record)
     except Exception:  # noqa: BLE001 - a user's filter; the map is not to blame
         logging.Handler().handleError(record)
 
