@@ -225,8 +225,14 @@ def _extras(error: BaseException) -> dict[str, Any]:
     return extras
 
 
+class Contained(Exception):
+    """Stands for what a user's code has raised that is no `Exception`, and ends but one item."""
+
+
 def describe(error: BaseException) -> str:
     """Return the class and the message of `error`, whatever its `__str__` does."""
+    if isinstance(error, Contained):
+        return describe(error.args[0])
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure

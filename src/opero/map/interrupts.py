@@ -1,12 +1,17 @@
-"""Ctrl-C at a bad moment: where a thread or a process has begun and nobody knows of it yet."""
+"""Ctrl-C at a bad moment: where a thread or a process has begun and nobody knows of it yet.
+
+And what is no Ctrl-C, though it looks like it: a user's `__reduce__` may raise anything.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from opero.exceptions import Contained
 
 
 @contextmanager
@@ -31,3 +36,25 @@ def ctrl_c_later() -> Iterator[None]:
             signal.signal(signal.SIGINT, previous)
         if pressed:
             previous(*pressed[0])
+
+
+def contained(work: Callable[[], Any]) -> Any:
+    """Do what runs a user's code that is to end nothing: a pickling, an unpickling.
+
+    Raises:
+        Contained: In place of `SystemExit` or the like, if it is raised again when the work is done
+            again; else a signal has raised it, such as Ctrl-C, and it is raised as it is.
+        BaseException: What the work raises.
+    """
+    try:
+        return work()
+    except Exception:
+        raise
+    except BaseException as error:
+        try:
+            work()
+        except type(error) as again:
+            raise Contained(again) from None
+        except Exception:  # noqa: BLE001 - the work fails, and a signal has come
+            pass
+        raise

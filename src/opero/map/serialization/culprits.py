@@ -13,6 +13,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from opero.exceptions import describe
+from opero.map.interrupts import contained
 
 _DEEP = 30  # parts within parts
 _WIDE = 10_000  # elements of one container
@@ -77,8 +78,11 @@ def _refusal(value: Any, fresh: bool) -> Exception | None:
     """Return what is raised when a value is pickled; None if it can be."""
     from .by_value import Pickler
 
-    try:
+    def dump() -> None:
         Pickler(_Nowhere(), buffer_callback=lambda _: None, fresh=fresh).dump(value)  # type: ignore[arg-type]
+
+    try:
+        contained(dump)
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         return error
     return None

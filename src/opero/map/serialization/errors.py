@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from functools import partial
 from typing import Any
 
 from opero.exceptions import ErrorStandIn, _Failure, _new, _rebuild_failure, describe
 from opero.http_errors import retry_after
+from opero.map.interrupts import contained
 from opero.tracebacks import without_top
 
 from .pickles import dumps
@@ -93,7 +95,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
         if isinstance(error, _Failure) and name in {"message", "errors", "_origin"}:
             continue
         try:
-            pickle.loads(dumps(value, back=True))
+            contained(partial(pickle.loads, dumps(value, back=True)))
         except Exception:  # noqa: BLE001 - this attribute stays behind
             continue
         attributes[name] = value
@@ -141,7 +143,7 @@ def _unpacked(kind: str, body: Any, inner: list[Any]) -> Any:
     """Return an exception without those behind it."""
     if kind == "lost":
         return ErrorStandIn(body)
-    payload = pickle.loads(body)
+    payload = contained(partial(pickle.loads, body))
     if kind == "whole":
         return payload
     made, what, attributes = payload

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from opero.exceptions import describe
+from opero.map.interrupts import contained
 
 from .culprits import unpicklable
 
@@ -43,6 +44,12 @@ def dumps(
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
+    return contained(partial(_dumps, thing, aside, back, apart))
+
+
+def _dumps(thing: Any, aside: list[Any] | None, back: bool, apart: frozenset[str]) -> bytes:
+    if aside is not None:
+        aside.clear()
     keep = None if aside is None else put_aside(aside)
     if not (apart and any(map(_is_being_imported, apart))):
         try:
@@ -99,7 +106,7 @@ def pack(thing: Any, back: bool = False, apart: frozenset[str] = frozenset()) ->
 
 def unpack(parts: list[Any]) -> Any:
     """Return the value that `pack` has put into these parts."""
-    return pickle.loads(parts[0], buffers=parts[1:])
+    return contained(partial(pickle.loads, parts[0], buffers=parts[1:]))
 
 
 def pack_each(
@@ -167,7 +174,7 @@ def unpack_all(packed: Packed, what: str) -> tuple[list[Any], list[tuple[int, Ba
         value = None
         if place not in lost:
             try:
-                value = pickle.loads(data)
+                value = contained(partial(pickle.loads, data))
             except Exception as error:  # noqa: BLE001 - a user's class may raise anything
                 lost[place] = TypeError(f"{what} cannot be unpickled: {describe(error)}")
         values.append(value)
