@@ -77,12 +77,23 @@ def test_pydantic_takes_decorated_methods_for_methods(core: hotpath.Core) -> Non
 
         mapped = staticmethod(opmap(**QUIET)(lambda x: x))
 
+        @opmap(**QUIET, cache=True)
+        def prices(self, item: str) -> float:
+            return self.price(item)
+
+        @opmap(**QUIET)
+        @classmethod
+        def many(cls, factor: float) -> Any:
+            return cls(factor=factor)
+
     shop = Shop(factor=2)
     assert set(Shop.model_fields) == {"factor"}
     assert (shop.price("tea"), shop._price("tea"), shop.helper(1)) == (6.0, -6.0, 1)
     assert asyncio.run(shop.later("tea")) == 2
     assert Shop.default() == Shop(factor=1)
     assert Shop.mapped([1]) == [1]
+    assert shop.prices(["tea", "tea"]) == copy.deepcopy(shop).prices(["tea", "tea"]) == [6.0, 6.0]
+    assert Shop.many([1, 2]) == [Shop(factor=1), Shop(factor=2)]
     assert copy.deepcopy(shop).price("tea") == 6.0
 
 

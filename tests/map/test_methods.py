@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import concurrent.futures as cf
 import copy
+import dataclasses
+import enum
 import functools
 import gc
 import inspect
 import multiprocessing
 import pickle
 import re
+import subprocess
 import sys
 import types
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import PATIENCE, until
 
 from opero import hotpath, opero, opmap
 from opero.exceptions import AllFailedError
@@ -645,3 +651,138 @@ def test_methods_are_mapped_by_executors() -> None:
         assert opmap(executor=processes, progress=False)(functools.partial(square_of, Shop(2)))(
             [1]
         ) == [2]
+
+
+# --- classes of every kind --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedData:
+    factor: int
+
+    @quiet("process")
+    def price(self, item: int) -> int:
+        return self.factor * item
+
+
+class Color(enum.Enum):
+    RED = 2
+
+    @quiet("process")
+    def times(self, item: int) -> int:
+        return int(self.value) * item
+
+
+class Abstract(abc.ABC):
+    @quiet("process")
+    @abc.abstractmethod
+    def price(self, item: int) -> int: ...
+
+
+class Concrete(Abstract):
+    def __init__(self, factor: int = 2) -> None:
+        self.factor = factor
+
+    @quiet("process")
+    def price(self, item: int) -> int:
+        return self.helper(item)
+
+    def helper(self, item: int) -> int:
+        return self.factor * item
+
+    @quiet("process")
+    def __call__(self, item: int) -> int:
+        return self.factor + item
+
+    @quiet("process", unpack=True)
+    def both(self, item: int, count: int) -> int:
+        return self.factor * item * count
+
+
+class Derived(Concrete):
+    @quiet("process")
+    def of_super(self, item: int) -> int:
+        return super().helper(item)
+
+
+@pytest.mark.once
+def test_methods_of_any_class_are_mapped_in_processes() -> None:
+    """With slots, of an enum, abstract, as `__call__`, with `super()` and `unpack`."""
+    assert SlottedData(3).price([1, 2]) == [3, 6]
+    assert (Color.RED.times([1, 2]), list(Color)) == ([2, 4], [Color.RED])
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract()  # type: ignore[abstract]
+    concrete = Concrete()
+    assert concrete.price([1, 2]) == concrete.both([(1, 1), {"item": 2, "count": 1}]) == [2, 4]
+    assert concrete([1, 2]) == [3, 4]
+    assert Derived(4).of_super([1]) == [4]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.once
+def test_no_map_keeps_its_instance_alive(name: str) -> None:
+    """When it is over, or its stream is closed and its threads have ended."""
+    shop = Shop(2)
+    getattr(shop, name)([1])
+    stream = getattr(shop, name).stream(range(100))
+    next(stream)
+    stream.close()
+    del stream
+    gone = weakref.ref(shop)
+    del shop
+    until(lambda: gc.collect() >= 0 and gone() is None)
+
+
+SCRIPT = """\
+import asyncio, sys
+from opero import opmap
+
+QUIET = {"workers": 2, "retries": 1, "progress": False, "start_method": sys.argv[1]}
+
+class Shop:
+    def __init__(self, factor):
+        self.factor = factor
+
+    @opmap(mode="process", **QUIET)
+    def price(self, item, plus=0):
+        return self.helper(item) + plus
+
+    @opmap(mode="async_process", **QUIET)
+    async def later(self, item):
+        await asyncio.sleep(0)
+        return self.helper(item)
+
+    @opmap(mode="process", **QUIET)
+    @classmethod
+    def name(cls, item):
+        return cls.__name__, item
+
+    @opmap(mode="process", **QUIET)
+    def nested(self, item):
+        return list(self.price([item, item]))
+
+    def helper(self, item):
+        return self.factor * item
+
+class Corner(Shop):
+    @opmap(mode="process", **QUIET)
+    def price(self, item, plus=0):
+        return -super().helper(item)
+
+print(Shop(2).price([1, 2], plus=1), list(Shop(2).later.stream([1])), Corner(3).price([1]))
+print(Corner.name([1]), Shop(2).nested([1]), Shop.price(Shop(2), [1]))
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.once
+def test_methods_of_a_script_travel_with_their_class(method: str, tmp_path: Path) -> None:
+    """However the workers are started; a worker maps by them in turn."""
+    script = tmp_path / "shop.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script), method]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[3, 5] [2] [-3]\n[('Corner', 1)] [[2, 2]] [2]\n"
