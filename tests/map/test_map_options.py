@@ -712,7 +712,7 @@ def several(item: int, factor: int, name: str = "", *, last: int = 0) -> int:
     [
         (several, (2,), r"write several\(items, factor=2\)$"),
         (several, (2.5, "secret"), r"write several\(items, factor=2\.5, name=\.\.\.\)$"),
-        (several, ([2],), r"write several\(items, factor=\.\.\.\)$"),
+        (several, ([2],), r"write several\(items, factor=\.\.\.\); for one .* with unpack=True$"),
         (several, (1, 2, 3), r"give what all items share by keyword$"),
         (lambda item, /, plus: 1, (None,), r"write .*<lambda>\(items, plus=None\)$"),
         (lambda *items: 1, (True,), r"give what all items share by keyword$"),
@@ -732,6 +732,32 @@ def test_what_is_given_by_position_is_told_how_to_go(
         mapped([1], *more)
     with pytest.raises(TypeError, match=r"\.stream\(\) takes only the items by position"):
         mapped.stream([1], *more)
+
+
+@pytest.mark.once
+def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
+    """To all items, or to each; what does not fit otherwise is told as it is."""
+    mapped = opmap(**QUIET)(several)
+    words = r"^several\(\) is missing argument 'factor': give it to all .* several\(items, factor=\.\.\.\)"
+    with pytest.raises(TypeError, match=words):
+        mapped([(1, 2)])
+    with pytest.raises(TypeError, match=r"^several\(\) got an unexpected keyword argument 'x'$"):
+        mapped([1], factor=1, x=2)
+    several_for_each = opmap(**QUIET, unpack=True)(several)
+    assert several_for_each([(1, 2), {"item": 2, "factor": 1}], last=3) == [1, 2]
+
+    class Owner:
+        @opmap(**QUIET)
+        def price(self, item: int, factor: int) -> int:
+            return item * factor
+
+        @opmap(**QUIET, unpack=True)
+        def named(self, *, item: int) -> int:
+            return item
+
+    with pytest.raises(TypeError, match=r"argument 'factor': .* \S*Owner\.price\(items, factor="):
+        Owner().price([1])
+    assert Owner().named([{"item": 1}]) == [1]
 
 
 @pytest.mark.once

@@ -25,7 +25,7 @@ from .reader import (
     is_bound_to_its_thread,
     is_still,
 )
-from .receivers import bound_to, by_position, check_method, missing_receiver
+from .receivers import bound_to, by_position, check_method, missing_receiver, missing_shared
 from .result import FailedItem, MapResult
 from .scheduler import AHEAD, Scheduler
 from .task_reader import TaskReader
@@ -172,7 +172,8 @@ class Map:
 
     def become_attribute(self) -> None:
         """Take note that the function is an attribute of a class, and so gets its instance."""
-        check_method(self.call)
+        if not self.plan.unpack:
+            check_method(self.call)
         self.placed = True
 
     def become_method(self) -> None:
@@ -369,7 +370,11 @@ class Map:
     def _check_shared(self, binding: Binding, shared: dict[str, Any]) -> None:
         """Refuse what all items share and the function does not take."""
         if not self.plan.unpack:
-            binding.arguments((*self.leading, None), shared)
+            try:
+                binding.arguments((*self.leading, None), shared)
+            except TypeError as error:
+                remedy = missing_shared(self.name, binding, len(self.leading), shared)
+                raise TypeError(f"{error}{remedy}") from None
         elif binding.starstar is None:
             for name in shared:
                 if name not in binding.slots:

@@ -7,11 +7,12 @@ class, nobody tells it at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from opero.core.binding import Binding
     from opero.core.state import State
 
 
@@ -83,7 +84,36 @@ def by_position(name: str, call: State, leading: int, more: Sequence[Any]) -> st
         return f"{wrong}: give what all items share by keyword"
     given = zip(parameters, more, strict=False)
     shared = ", ".join(f"{parameter.name}={_shown(value)}" for parameter, value in given)
-    return f"{wrong}: what all items share goes by keyword; write {name}(items, {shared})"
+    text = f"{wrong}: what all items share goes by keyword; write {name}(items, {shared})"
+    if any(isinstance(value, (list, tuple, range)) for value in more):
+        text += "; for one of them with each item, give zip(items, ...) to a map with unpack=True"
+    return text
+
+
+def missing_shared(name: str, binding: Binding, leading: int, shared: Mapping[str, Any]) -> str:
+    """Return what to do about arguments that are missing behind the item; nothing if none is.
+
+    Args:
+        name: What was called.
+        binding: The signature of the function.
+        leading: How many parameters stand before the item.
+        shared: What all items share.
+    """
+    behind = list(binding.signature.parameters.values())[leading + 1 :]
+    missing = [
+        each.name
+        for each in behind
+        if each.default is each.empty
+        and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+        and each.name not in shared
+    ]
+    if not missing:
+        return ""
+    given = ", ".join(f"{each}=..." for each in missing)
+    return (
+        f": give it to all items by keyword, {name}(items, {given}), or to each in a tuple or a "
+        f"dict, with unpack=True"
+    )
 
 
 def _shown(value: Any) -> str:
