@@ -174,6 +174,15 @@ def test_streams_and_coroutines_get_renewed_workers_too():
     results.close()
 
 
+def test_a_bound_below_what_a_worker_needs_is_told_once(caplog):
+    """All items are done all the same."""
+    mapped = opmap(workers=1, chunk_size=2, max_memory_per_worker=10 * MIB, **QUIET)(who)
+    assert len(set(mapped(range(6)))) == 3
+    texts = [each.getMessage() for each in caplog.records if "max_memory" in each.getMessage()]
+    assert len(texts) == 1
+    assert texts[0].startswith("max_memory_per_worker=10485760 is less than what a worker has")
+
+
 # --- when a worker has done enough, without processes ---------------------------------------------
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repeats import REPEATS
 
 FOLDER = Path(__file__).with_name("isolated_map")
 sys.path.insert(0, str(FOLDER))
@@ -238,6 +239,53 @@ def test_one_that_cannot_travel_is_refused_before_anything_starts():
     mapped = opmap(workers=1, worker_init=prepare, **QUIET)(set_up.names)
     with pytest.raises(TypeError, match="prepare"):
         mapped([1])
+
+
+def test_it_may_fail_again_and_again_and_nothing_is_left():
+    """No process, no open file."""
+    mapped = opmap(workers=2, worker_init=set_up.exits, start_method="fork", **QUIET)(set_up.names)
+    for _ in range(2):
+        with pytest.raises(OperoError):
+            mapped(range(4))
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    before = len(pool._all)
+    for _ in range(REPEATS):
+        with pytest.raises(OperoError):
+            mapped(range(4))
+    assert len(pool._all) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
+
+
+def test_workers_that_were_set_up_otherwise_each_time_do_not_pile_up(monkeypatch, noted):
+    """The oldest ones end."""
+    pool.shut()
+    monkeypatch.setattr(pool, "_MANY", 3)
+    for number in range(8):
+        init = partial(set_up.note, str(noted), str(number))
+        mapped = opmap(workers=1, worker_init=init, **QUIET)(set_up.names)
+        assert mapped([1]) == [[str(number)]]
+        assert sum(map(len, pool._idle.values())) <= 3
+    assert mapped([1]) == [["7"]]
+
+
+def test_what_is_large_is_sent_to_each_worker_and_counts(noted):
+    """A worker that was set up by another array does not serve."""
+    numpy = pytest.importorskip("numpy")
+    weights = numpy.arange(300_000)
+    total = 0
+
+    def prepare() -> None:
+        set_up.made.append(int(weights.sum()))
+
+    def use(value: int) -> tuple[list[int], int]:
+        return set_up.made.copy(), int(weights[value]) + total
+
+    mapped = opmap(workers=1, worker_init=prepare, **QUIET)(use)
+    first = int(weights.sum())
+    assert mapped([1, 2]) == [([first], 1), ([first], 2)]
+    assert mapped([3]) == [([first], 3)]
+    weights[0] = 7
+    assert mapped([0]) == [([first + 7], 7)]
 
 
 # --- options --------------------------------------------------------------------------------------

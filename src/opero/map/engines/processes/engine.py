@@ -240,7 +240,10 @@ class ProcessEngine:
                 continue
             try:
                 leased.channel.send(("end",), [])
-                pool.give_back(leased)
+                if self._renewal.has_life(leased, 1):
+                    pool.give_back(leased)
+                else:
+                    pool.retire(leased)
             except OSError:
                 busy.append((leased, None))
         for leased, since in busy:

@@ -33,6 +33,7 @@ IDLE = 10.0
 """Seconds after which an idle worker ends."""
 
 _GRACE = worker_end.LIMIT + 1  # seconds that workers get to end, before they are killed
+_MANY = 16  # idle workers that may stay while another one is started
 _PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
 
 Kind = tuple[Any, ...]
@@ -62,6 +63,7 @@ class Worker:
         items: How many items it was given in its life.
         busy: How long it took for them, in nanoseconds.
         begun: When it was asked to prepare itself, in nanoseconds.
+        since: Since when it has been idle, in seconds.
         rows: The number of the modules' rows that it has got last; None before the first.
     """
 
@@ -78,6 +80,7 @@ class Worker:
         self.items = 0
         self.busy = 0
         self.begun = 0
+        self.since = 0.0
         self.rows: int | None = None
         try:
             with std_streams.filled():
@@ -221,6 +224,7 @@ def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] 
         if _server_of not in {None, identity}:
             start.close_server()
         _server_of = identity
+        _make_place()
         try:
             return Worker(kind)
         except Shortage:
@@ -236,8 +240,21 @@ def give_back(leased: Worker) -> None:
     """Put a worker back that has nothing to do."""
     with _lock:
         identity = _identity()
+        leased.since = monotonic()
         _idle.setdefault(leased.kind, []).append(leased)
         _see_off(identity)
+
+
+def _make_place() -> None:
+    """End the oldest of the idle workers that nobody can use now, if there are many; see `lease`.
+
+    A program that sets its workers up otherwise in each map would collect them.
+    """
+    idle = [(some, each) for some in _idle.values() for each in some]
+    if len(idle) >= _MANY:
+        some, oldest = min(idle, key=lambda pair: pair[1].since)
+        some.remove(oldest)
+        retire(oldest)
 
 
 def retire(leased: Worker) -> None:

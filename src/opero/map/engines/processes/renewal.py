@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from opero.logs import warn
 from opero.real_time import monotonic_ns
 
 from .cells import MEMORY
@@ -32,6 +33,7 @@ class Renewal:
         self._items = items
         self._memory = memory
         self._start = _START
+        self._told = False
 
     def has_life(self, worker: Any, count: int) -> bool:
         """Return whether a worker that has served other maps may have so many items of this one."""
@@ -74,4 +76,14 @@ class Renewal:
 
     def reported(self, worker: Any, elapsed: int) -> None:
         """Take note that a worker took so many nanoseconds for a job."""
-        worker.busy += elapsed
+        first = not worker.busy
+        worker.busy += max(1, elapsed)
+        size = worker.cells[MEMORY]
+        if self._memory and first and size >= self._memory and not self._told:
+            self._told = True
+            warn(
+                "max_memory_per_worker=%s is less than what a worker has after its first chunk, "
+                "%s bytes: workers are renewed after each chunk",
+                self._memory,
+                size,
+            )

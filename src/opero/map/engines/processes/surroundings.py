@@ -8,7 +8,6 @@ in a worker stays as it is there: `changed` says what that is.
 
 from __future__ import annotations
 
-import _locale
 import builtins
 import faulthandler
 import logging
@@ -20,6 +19,11 @@ import warnings
 from typing import Any
 
 from . import worker_logs
+
+try:
+    import _locale
+except ImportError:  # a Python that was built without it
+    _locale = None  # type: ignore[assignment, unused-ignore]
 
 _STATUS = "/proc/self/status"
 _MASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
@@ -40,7 +44,7 @@ def surroundings() -> dict[str, Any]:
         "bytecode": sys.dont_write_bytecode,
         "faults": faulthandler.is_enabled(),
         "timeout": socket.getdefaulttimeout(),
-        "locale": _locale.setlocale(_locale.LC_ALL),
+        "locale": None if _locale is None else _locale.setlocale(_locale.LC_ALL),
         "umask": _umask(),
         "decimal": _decimal(),
         "warnings": _filters(),
@@ -61,8 +65,8 @@ def take_on(given: dict[str, Any], own: Own = frozenset()) -> None:
             continue
         try:
             _SETTERS[name](setting)
-        except (OSError, ValueError, RuntimeError):
-            pass  # the folder is gone, this system has no such locale, the stack is too deep
+        except (AttributeError, OSError, OverflowError, RuntimeError, ValueError):
+            pass  # the folder is gone, this system has no such locale, stderr is no file
     _take_on_environment(given["environ"], own)
     levels = frozenset(key for name, key in own if name == "levels")
     worker_logs.take_on(given["levels"], given["handlers"], levels)
@@ -183,16 +187,21 @@ class _Named(type):
 def _filters() -> list[Any]:
     """Return the filters of warnings, in plain values."""
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
-    return [
-        [action, _plain(text), [category.__module__, category.__qualname__], _plain(module), line]
-        for action, text, category, module, line in filters
-    ]
+    found = []
+    for each in list(filters):
+        try:
+            action, text, category, module, line = each
+            where = [str(category.__module__), str(category.__qualname__)]
+            found.append([str(action), _plain(text), where, _plain(module), int(line)])
+        except (AttributeError, TypeError, ValueError):
+            continue  # somebody has put it there by hand
+    return found
 
 
 def _plain(pattern: Any) -> Any:
     if pattern is None or isinstance(pattern, str):
-        return pattern
-    return [pattern.pattern, pattern.flags]
+        return None if pattern is None else str(pattern)
+    return [str(pattern.pattern), int(pattern.flags)]
 
 
 def _set_filters(filters: list[Any]) -> None:
