@@ -142,12 +142,12 @@ class Retrying:
         call = self.call
         error = self.error
         assert error is not None
-        if call.single:  # then there is nothing to decide
-            if not is_never_failure(error):
-                call.add("failures", 1)
-            self.over = True
-            return
         if self.attempts is None:
+            if call.single:  # then there is nothing to decide
+                if not is_never_failure(error):
+                    call.add("failures", 1)
+                self.over = True
+                return
             if misfits(call, error, self.own_args, self.own_kwargs):
                 self.over = True
                 return
