@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -394,6 +396,24 @@ def test_clearing_and_counting_go_page_by_page(tmp_path, page, monkeypatch):
     assert store.clear("a:") == 20
     assert store.count("") == 0
     assert not store.renew(f"a:{24:032x}", "me", 60)
+    store.close()
+
+
+@pytest.mark.once
+def test_what_has_expired_is_deleted_and_cleared_too(tmp_path):
+    """Nothing of what is to be forgotten stays in the file, though it counts as gone already."""
+    backend = DiskBackend(tmp_path / "cache", None, 5.0)
+    store = Operations(backend)
+    names = [f"a:{number:032x}" for number in range(4)]
+    store.put(f"a:{9:032x}", b"1", None)
+    store.put_many([(name, b"1") for name in names], 0.2)
+    time.sleep(0.25)
+    with closing(sqlite3.connect(tmp_path / "cache" / "cache.db")) as connection:
+        assert store.delete(names[0]) is False
+        assert (names[0],) not in connection.execute("SELECT key FROM Cache").fetchall()
+        assert store.count("a:") == 1
+        assert store.clear("a:") == 1
+        assert connection.execute("SELECT key FROM Cache").fetchall() == []
     store.close()
 
 

@@ -53,15 +53,22 @@ class Backend(Protocol):
         """Store entries for `ttl` seconds with few round trips, one after the other."""
 
     def delete(self, names: Sequence[str], /) -> list[bool]:
-        """Remove names in this order, with few round trips; return whether each was there."""
+        """Remove names in this order, with few round trips; return whether each was there.
 
-    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+        What has expired was not, and is removed all the same if it is still kept.
+        """
+
+    def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
         """Return some names that begin with `prefix` and end with `suffix`.
 
         Args:
             prefix: What they begin with.
             suffix: What they end with.
             after: "" at first, then what the last scan returned.
+            expired: Whether to return also the names of what has expired and is still kept, so
+                that `delete` can remove it.
 
         Returns:
             Names, perhaps none; and what to go on from, or None if there are no more. A name that
@@ -110,7 +117,9 @@ class AsyncBackend(Protocol):
     async def delete(self, names: Sequence[str], /) -> list[bool]:
         """As `Backend.delete`."""
 
-    async def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+    async def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
 
     async def swap(
@@ -153,9 +162,11 @@ class InThreads:
         """As `Backend.delete`."""
         return await _surely(self._backend.delete, names)
 
-    async def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+    async def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
-        return await _idle(self._backend.scan, prefix, suffix, after)
+        return await _idle(self._backend.scan, prefix, suffix, after, expired)
 
     async def swap(
         self,

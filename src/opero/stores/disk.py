@@ -397,19 +397,24 @@ class DiskBackend:
 
     def _remove(self, sql: Callable[..., Any], name: str) -> bool:
         live = "(expire_time IS NULL OR expire_time > ?)"
-        removed = sql(f"DELETE FROM Cache WHERE key = ? AND {live}", (name, time.time()))
-        return bool(removed.rowcount)
+        removed = sql(f"DELETE FROM Cache WHERE key = ? AND {live}", (name, time.time())).rowcount
+        if not removed:
+            sql("DELETE FROM Cache WHERE key = ?", (name,))  # one that has expired
+        return bool(removed)
 
     @_again
-    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
+    def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
         begins = "key > ?" if after else "key >= ?"  # one bound, so that SQLite begins there
         ends = f" AND substr(key, {-len(suffix)}) = ?" if suffix else ""
+        since = float("-inf") if expired else time.time()
         with self._open() as sql:
             rows = sql(
                 f"SELECT key FROM Cache WHERE {begins} AND key < ?"
                 f" AND (expire_time IS NULL OR expire_time > ?){ends} ORDER BY key LIMIT ?",
-                (after or prefix, prefix + _END, time.time(), *filter(None, [suffix]), PAGE),
+                (after or prefix, prefix + _END, since, *filter(None, [suffix]), PAGE),
             ).fetchall()
         names = [name for (name,) in rows]
         return names, names[-1] if len(names) == PAGE else None

@@ -147,8 +147,10 @@ class _Later:
     def delete(self, names: Sequence[str], /) -> list[bool]:
         return self._opened().delete(names)
 
-    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
-        return self._opened().scan(prefix, suffix, after)
+    def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
+        return self._opened().scan(prefix, suffix, after, expired)
 
     def swap(
         self,

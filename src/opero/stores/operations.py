@@ -29,14 +29,15 @@ _T = TypeVar("_T")
 def clear(store: object, prefix: str) -> Steps[int]:
     """Remove every entry and lease whose name begins with `prefix`; return how many entries.
 
-    All leases go first, so that no run that is under way stores its value behind the second scan.
+    What has expired goes too. All leases go first, so that no run that is under way stores its
+    value behind the second scan.
     """
     removed = 0
     for of_leases in (True, False):
         after: str | None = ""
         while after is not None:
             names, after = answer_of(
-                (yield ASK, store, "scan", (prefix, LEASE if of_leases else "", after))
+                (yield ASK, store, "scan", (prefix, LEASE if of_leases else "", after, True))
             )
             names = [name for name in names if name.endswith(LEASE) == of_leases]
             if names:

@@ -202,8 +202,15 @@ class RedisBackend:
         """As `Backend.delete`."""
         return _drive(self._client, _delete(names))
 
-    def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
-        """As `Backend.scan`."""
+    def scan(
+        self,
+        prefix: str,
+        suffix: str,
+        after: str,
+        expired: bool = False,  # noqa: ARG002
+        /,
+    ) -> tuple[list[str], str | None]:
+        """As `Backend.scan`; Redis keeps nothing that has expired."""
         return _drive(self._client, _scan(prefix, suffix, after))
 
     def swap(
@@ -248,8 +255,15 @@ class AsyncRedisBackend:
         """As `Backend.delete`."""
         return await self._drive(_delete(names))
 
-    async def scan(self, prefix: str, suffix: str, after: str, /) -> tuple[list[str], str | None]:
-        """As `Backend.scan`."""
+    async def scan(
+        self,
+        prefix: str,
+        suffix: str,
+        after: str,
+        expired: bool = False,  # noqa: ARG002
+        /,
+    ) -> tuple[list[str], str | None]:
+        """As `Backend.scan`; Redis keeps nothing that has expired."""
         return await self._drive(_scan(prefix, suffix, after))
 
     async def swap(
