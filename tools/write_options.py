@@ -4,8 +4,8 @@
     python -m tools.write_options --check   # says what it would write; fails if it is anything
 
 The rows are in `src/opero/options/`. What stands in the files besides the options stays as it is:
-the types of `mode` and `on_error`, by which overloads differ, every line of a docstring outside
-"Args:", every line of a page outside the marks `<!-- options: ... -->`.
+the types of `mode`, `on_error` and the like, by which overloads differ, every line of a docstring
+outside "Args:", every line of a page outside the marks `<!-- options: ... -->`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REQUIRED = {"get_rate_limit_decorator": "rate_limit", "get_fallback_decorator": 
 TYPES = {("get_retry_decorator", "retries"): "int | RetryConfig"}
 DEFAULTS = {("opmap", "rate_limit_scope"): "_WORKER"}
 """The default of who does not say `"worker"`, told apart from `"worker"`."""
-DISTINGUISHED = {"opero": ("retries",), "opmap": ("mode", "on_error")}
+DISTINGUISHED = {"opero": ("retries",), "opmap": ("mode", "on_error", "unpack", "with_items")}
 """The parameters by whose types the overloads of a function differ."""
 
 

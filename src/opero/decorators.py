@@ -26,11 +26,16 @@ if TYPE_CHECKING:
         MapDecorator,
         Mapped,
         P,
+        PairMapDecorator,
         ParallelMode,
         R,
         RaisingMapDecorator,
+        RaisingPairMapDecorator,
+        RaisingUnpackingMapDecorator,
         StoreOptions,
         T,
+        UnpackingMapDecorator,
+        UnpackingPairMapDecorator,
     )
     from .limits import RateLimiter
     from .options import (
@@ -69,8 +74,6 @@ if TYPE_CHECKING:
         max_items_per_worker: int | None
         max_memory_per_worker: int | None
         executor: Executor | None
-        unpack: bool
-        with_items: bool
         max_errors: float | None
         total: int | None
         loop: Literal["auto", "uvloop", "asyncio"]
@@ -269,6 +272,8 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     on_error: Literal["return"] = "return",
+    unpack: Literal[False] = False,
+    with_items: Literal[False] = False,
     **options: Unpack[_MoreForMap],
 ) -> MapDecorator: ...
 @overload
@@ -289,6 +294,8 @@ def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time o
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     on_error: Literal["raise"],
+    unpack: Literal[False] = False,
+    with_items: Literal[False] = False,
     **options: Unpack[_MoreForMap],
 ) -> RaisingMapDecorator: ...
 @overload
@@ -309,6 +316,8 @@ def opmap(
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     on_error: Literal["return"] = "return",
+    unpack: Literal[False] = False,
+    with_items: Literal[False] = False,
     **options: Unpack[_MoreForMap],
 ) -> AwaitingMapDecorator: ...
 @overload
@@ -329,8 +338,120 @@ def opmap(
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     on_error: Literal["raise"],
+    unpack: Literal[False] = False,
+    with_items: Literal[False] = False,
     **options: Unpack[_MoreForMap],
 ) -> AwaitingRaisingMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode = "process",
+    workers: int | None = 4,
+    ordered: bool = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | FallbackConfig | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: Seconds | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
+    *,
+    on_error: Literal["return"] = "return",
+    unpack: Literal[False] = False,
+    with_items: Literal[True],
+    **options: Unpack[_MoreForMap],
+) -> PairMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode = "process",
+    workers: int | None = 4,
+    ordered: bool = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | FallbackConfig | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: Seconds | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
+    *,
+    on_error: Literal["raise"],
+    unpack: Literal[False] = False,
+    with_items: Literal[True],
+    **options: Unpack[_MoreForMap],
+) -> RaisingPairMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode = "process",
+    workers: int | None = 4,
+    ordered: bool = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | FallbackConfig | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: Seconds | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
+    *,
+    on_error: Literal["return"] = "return",
+    unpack: Literal[True],
+    with_items: Literal[False] = False,
+    **options: Unpack[_MoreForMap],
+) -> UnpackingMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode = "process",
+    workers: int | None = 4,
+    ordered: bool = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | FallbackConfig | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: Seconds | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
+    *,
+    on_error: Literal["raise"],
+    unpack: Literal[True],
+    with_items: Literal[False] = False,
+    **options: Unpack[_MoreForMap],
+) -> RaisingUnpackingMapDecorator: ...
+@overload
+def opmap(
+    mode: ParallelMode = "process",
+    workers: int | None = 4,
+    ordered: bool = True,
+    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    arg_fallback: ArgFallback | FallbackConfig | None = None,
+    cache: bool | CacheConfig = False,
+    cache_ttl: Seconds | None = None,
+    cache_namespace: str = "opero_opmap_item",
+    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
+    *,
+    on_error: Literal["return", "raise"] = "return",
+    unpack: Literal[True],
+    with_items: Literal[True],
+    **options: Unpack[_MoreForMap],
+) -> UnpackingPairMapDecorator: ...
 def opmap(
     mode: Any = "process",
     workers: int | None = 4,

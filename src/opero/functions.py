@@ -413,3 +413,86 @@ class AwaitingRaisingMapDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R]: ...
+
+
+class PairMapDecorator(Protocol):
+    """What `opmap` returns with `with_items=True`: each result comes behind its item."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, P], R], /
+    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], R], /
+    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
+
+
+class RaisingPairMapDecorator(Protocol):
+    """The same with `on_error="raise"`."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, P, tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
+    ) -> Mapped[T, ..., tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, P], R], /
+    ) -> Mapped[T, P, tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, ...], R], /
+    ) -> Mapped[T, ..., tuple[T, R]]: ...
+
+
+Arguments = tuple[Any, ...] | dict[str, Any]
+"""An item that holds the arguments of its call."""
+
+
+class UnpackingMapDecorator(Protocol):
+    """What `opmap` returns with `unpack=True`: an item holds the arguments of its call."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[..., Coroutine[Any, Any, R]], /
+    ) -> Mapped[Arguments, ..., R | BaseException]: ...
+    @overload
+    def __call__(
+        self, function: Callable[..., R], /
+    ) -> Mapped[Arguments, ..., R | BaseException]: ...
+
+
+class RaisingUnpackingMapDecorator(Protocol):
+    """The same with `on_error="raise"`."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[..., Coroutine[Any, Any, R]], /
+    ) -> Mapped[Arguments, ..., R]: ...
+    @overload
+    def __call__(self, function: Callable[..., R], /) -> Mapped[Arguments, ..., R]: ...
+
+
+class UnpackingPairMapDecorator(Protocol):
+    """The same with `with_items=True`, whatever `on_error` says."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self, function: Callable[..., Coroutine[Any, Any, R]], /
+    ) -> Mapped[Arguments, ..., tuple[Arguments, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[..., R], /
+    ) -> Mapped[Arguments, ..., tuple[Arguments, R | BaseException]]: ...

@@ -184,6 +184,36 @@ async def limited(item: bytes) -> bytes:
     return item
 
 
+@opmap(mode="thread", with_items=True, ordered=False, progress="log", total=3)
+def paired(item: str, plus: int = 0) -> int:
+    """Gives pairs."""
+    return len(item) + plus
+
+
+@opmap(mode="async", with_items=True, on_error="raise", progress=False)
+async def paired_later(item: bytes) -> str:
+    """Is a coroutine function that gives pairs, and no failures."""
+    return item.decode()
+
+
+@opmap(mode="thread", unpack=True, progress=False)
+def unpacked(a: int, b: str = "", *, c: float = 0.0) -> bytes:
+    """Takes several arguments from an item."""
+    return f"{a}{b}{c}".encode()
+
+
+@opmap(mode="async", unpack=True, on_error="raise", progress=False)
+async def unpacked_later(a: int, b: int = 1) -> int:
+    """Is a coroutine function that does."""
+    return a + b
+
+
+@opmap(unpack=True, with_items=True, mode="thread", progress=False)
+def unpacked_pairs(a: int, b: int = 1) -> int:
+    """Gives pairs."""
+    return a + b
+
+
 class Shop:
     """Has mapped static methods."""
 
@@ -289,6 +319,17 @@ good = [result for result in scaled([1]) if not isinstance(result, BaseException
 bad = [result for result in scaled([1]) if isinstance(result, BaseException)]
 assert_type(good, list[str])
 assert_type(bad, list[BaseException])
+
+assert_type(paired(["a"], plus=1), MapResult[tuple[str, int | BaseException]])
+assert_type(paired_later([b"a"]), MapResult[tuple[bytes, str]])
+for name, size in paired.stream(["a"]):
+    assert_type((name, size), tuple[str, int | BaseException])
+assert_type(unpacked([(1, "x"), {"a": 2}], c=1.5), MapResult[bytes | BaseException])
+assert_type(unpacked_later([(1,), {"a": 2}]), MapResult[int])
+assert_type(
+    unpacked_pairs([(1,)]),
+    MapResult[tuple[tuple[Any, ...] | dict[str, Any], int | BaseException]],
+)
 
 batch = scaled([1, 2])
 assert_type(batch.failures, list[FailedItem])
