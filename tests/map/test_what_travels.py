@@ -93,3 +93,31 @@ def test_tracebacks_and_warnings_show_the_file_and_the_line():
     )
     assert f"{program}:{number}: UserWarning: odd in a file\n  warnings.warn(" in done.stderr
     assert "<cell 1>:6: UserWarning: odd in a cell\n  warnings.warn(" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what it shares by inheritance, it refuses")
+@pytest.mark.parametrize("method", METHODS)
+def test_what_multiprocessing_shares_is_shared_with_workers(method):
+    """Connections and sockets in all places; locks, values and queues where they are for all."""
+    text = run(str(HERE / "what_processes_share.py"), method)
+    said = [line for line in text.splitlines() if not line.startswith("refused")]
+    numbers = [1, 2, 3, 4]
+    assert said == [
+        f"globals {numbers} {numbers} 10 4.0 9 True",
+        f"globals {numbers} {numbers} 20 8.0 9 True",
+        f"arguments 10 {numbers}",
+        "connections [('it', 0), ('it', 1), ('it', 2), ('it', 3)]",
+        "sockets True",
+        "sockets b'HELLO' b'THERE'",
+        "a result [2]",
+        "shared memory 7",
+        "worker_init begun",
+    ]
+    refused = [line for line in text.splitlines() if line.startswith("refused")]
+    for line, kind in zip(refused, ("Queue", "Lock", "Synchronized"), strict=False):
+        assert f"{kind} cannot be pickled: RuntimeError: {kind} objects should only be" in line
+    assert len(refused) == 7
+    for line in refused[4:]:
+        assert "exists in forked processes only: make it by multiprocessing.get_context(" in line
+    assert "the shared argument 'forked' of type multiprocessing" in refused[4]
+    assert "it uses FORKED, a multiprocessing.sharedctypes.Synchronized (" in refused[5]

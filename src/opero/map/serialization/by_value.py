@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from . import arrivals, stand_ins
+from . import arrivals, handles, stand_ins
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -79,7 +79,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             elif kind is arrivals.Inside:
                 reducer = _inside
             else:
-                reducer = stand_ins.reducer_of(kind) or _as_usual
+                reducer = stand_ins.reducer_of(kind) or handles.reducer_of(kind) or _as_usual
             self._reducers[kind] = reducer
         return reducer(self, thing)
 

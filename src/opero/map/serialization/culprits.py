@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -15,21 +16,24 @@ from typing import Any
 from opero.exceptions import describe
 from opero.map.interrupts import contained
 
+from . import handles
+
 _DEEP = 30  # parts within parts
 _WIDE = 10_000  # elements of one container
 
 
-def unpicklable(what: str, value: Any, error: Exception) -> TypeError:
+def unpicklable(what: str, value: Any, error: Exception, inherited: bool = False) -> TypeError:
     """Return the error that says what cannot be pickled, which part of it, and why.
 
     Args:
         what: What the value is for the user.
         value: The value.
         error: What its pickle has raised.
+        inherited: Whether workers inherit what multiprocessing shares.
     """
     kind = type(value)
     text = f"{what} of type {kind.__module__}.{kind.__qualname__} cannot be pickled"
-    way, culprit, reason = _search(value, "it", False)
+    way, culprit, reason = _search(value, "it", False, inherited)
     if culprit is not value:
         return TypeError(f"{text}: {way} is {_a(culprit)}: {describe(reason or error)}")
     return TypeError(f"{text}: {describe(error)}")
@@ -39,7 +43,7 @@ def unpicklable_function(function: Any, error: Exception) -> TypeError:
     """Return the error that says what a function uses that cannot travel, and what to do."""
     name = getattr(function, "__qualname__", None) or repr(function)
     text = f"the function {name} cannot be pickled"
-    way, culprit, reason = _search(function, "", True)
+    way, culprit, reason = _search(function, "", True, True)
     if culprit is function:
         return TypeError(f"{text}: {describe(error)}")
     return TypeError(
@@ -48,18 +52,20 @@ def unpicklable_function(function: Any, error: Exception) -> TypeError:
     )
 
 
-def _search(thing: Any, way: str, fresh: bool) -> tuple[str, Any, Exception | None]:
+def _search(
+    thing: Any, way: str, fresh: bool, inherited: bool
+) -> tuple[str, Any, Exception | None]:
     """Return the way to the smallest part that cannot be pickled, the part, and why."""
     reason: Exception | None = None
     seen = {id(thing)}
     for _ in range(_DEEP):
-        if getattr(reason, "refused", None) is thing:
+        if getattr(reason, "refused", None) is thing or _is_whole(thing):
             break
         for step, part, code in _parts(thing):
             if id(part) in seen:
                 continue
             seen.add(id(part))
-            refusal = _refusal(part, fresh or code)
+            refusal = _refusal(part, fresh or code, inherited)
             if refusal is not None:
                 thing, reason, fresh = part, refusal, fresh or code
                 way = step if not way else way + step
@@ -69,18 +75,25 @@ def _search(thing: Any, way: str, fresh: bool) -> tuple[str, Any, Exception | No
     return way.removeprefix(", which uses "), thing, reason
 
 
+def _is_whole(thing: Any) -> bool:
+    """Return whether a thing is to blame rather than what it is made of."""
+    return type(thing).__module__.partition(".")[0] == "multiprocessing"
+
+
 class _Nowhere:
     def write(self, data: Any) -> int:
         return len(data)
 
 
-def _refusal(value: Any, fresh: bool) -> Exception | None:
+def _refusal(value: Any, fresh: bool, inherited: bool) -> Exception | None:
     """Return what is raised when a value is pickled; None if it can be."""
     from .by_value import Pickler
 
     def dump() -> None:
-        Pickler(_Nowhere(), buffer_callback=lambda _: None, fresh=fresh).dump(value)  # type: ignore[arg-type]
+        with handles.inherited() if inherited else nullcontext():
+            Pickler(file, buffer_callback=lambda _: None, fresh=fresh).dump(value)
 
+    file: Any = _Nowhere()
     try:
         contained(dump)
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything

@@ -19,7 +19,7 @@ from typing import Any
 from opero.locks import Lock
 from opero.map.invocation import of_invocations, of_items
 
-from . import arrivals
+from . import arrivals, handles
 from .culprits import unpicklable_function
 from .fingerprints import fingerprint
 from .map_parts import check_receiver, check_shared
@@ -71,6 +71,7 @@ class FunctionPayload:
         self._lock = Lock()
         self._packed: tuple[bytes, bytes] | None = None
         self._error: Exception | None = None
+        self._once = False  # whether each worker needs a pickle of its own
 
     def pack(self, whole: bool) -> tuple[bytes, bytes | None]:
         """Return a name for this payload that no other map's has, and the pickle; made once.
@@ -82,21 +83,25 @@ class FunctionPayload:
             Exception: Whatever the pickle of the function, or of a shared argument, raises.
         """
         with self._lock:
-            if self._packed is None:
+            if self._packed is None or (whole and self._once):
+                before = handles.count()
                 try:
                     data = self._pickled()
                 except Exception as error:
                     self._error = error
                     raise
-                self._packed = os.urandom(16), data
+                self._once = handles.count() != before
+                self._packed = os.urandom(16) if self._packed is None else self._packed[0], data
             name, data = self._packed
+            whole = whole or self._once
             return name, data if whole or len(data) <= LIGHT else None
 
     def _pickled(self) -> bytes:
         """Return the pickle of the function and the shared arguments."""
         try:
             carried = arrivals.code_of(carrier(self.plain, self.apart))
-            body = dumps((carried, self._shared), apart=self.apart)
+            with handles.inherited():
+                body = dumps((carried, self._shared), apart=self.apart)
             return pickle.dumps((self._path or [], body), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             if isinstance(self.plain, MethodType):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .culprits import unpicklable, unpicklable_function
+from .handles import inherited
 from .pickles import pack, put_aside
 
 
@@ -25,7 +26,10 @@ def pack_function(function: Any, apart: frozenset[str]) -> list[Any]:
 
     buffers: list[Any] = []
     try:
-        body = by_value.dumps(function, buffer_callback=put_aside(buffers), fresh=True, apart=apart)
+        with inherited():
+            body = by_value.dumps(
+                function, buffer_callback=put_aside(buffers), fresh=True, apart=apart
+            )
     except Exception as error:
         raise unpicklable_function(function, error) from error
     return [body, *buffers]
@@ -45,7 +49,8 @@ def pack_shared(
         TypeError: If one of them cannot travel; the message says which.
     """
     try:
-        return pack((shared, receiver), apart=apart)
+        with inherited():
+            return pack((shared, receiver), apart=apart)
     except Exception:
         for each in receiver:
             check_receiver(each, apart)
@@ -65,9 +70,10 @@ def check_shared(shared: dict[str, Any], apart: frozenset[str] = frozenset()) ->
     """
     for name, value in shared.items():
         try:
-            pack(value, apart=apart)
+            with inherited():
+                pack(value, apart=apart)
         except Exception as error:
-            raise unpicklable(f"the shared argument {name!r}", value, error) from error
+            raise unpicklable(f"the shared argument {name!r}", value, error, True) from error
 
 
 def check_receiver(receiver: Any, apart: frozenset[str] = frozenset()) -> None:
@@ -81,7 +87,8 @@ def check_receiver(receiver: Any, apart: frozenset[str] = frozenset()) -> None:
         TypeError: If it cannot be pickled.
     """
     try:
-        pack(receiver, apart=apart)
+        with inherited():
+            pack(receiver, apart=apart)
     except Exception as error:
-        what = unpicklable("the instance, whose method is mapped,", receiver, error)
+        what = unpicklable("the instance, whose method is mapped,", receiver, error, True)
         raise TypeError(f"{what}; leave it out in __getstate__, or map in threads") from error

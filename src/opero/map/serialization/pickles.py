@@ -16,6 +16,7 @@ from opero.exceptions import describe
 from opero.map.interrupts import contained
 
 from .culprits import unpicklable
+from .handles import may_hold
 
 LARGE = 1 << 15
 """Bytes from which a buffer travels apart; a smaller one is cheaper inside the pickle."""
@@ -54,7 +55,7 @@ def _dumps(thing: Any, aside: list[Any] | None, back: bool, apart: frozenset[str
     if not (apart and any(map(_is_being_imported, apart))):
         try:
             body = pickle.dumps(thing, 5, buffer_callback=keep)
-            if b"_main__" not in body and not (apart and _names_one(body, apart)):
+            if not (b"_main__" in body or may_hold(body) or (apart and _names_one(body, apart))):
                 return body
         except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
             pass

@@ -27,6 +27,7 @@ from opero.map.interrupts import ctrl_c_later
 from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
+from opero.map.serialization import handles
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.loaded_modules import Seen, loaded_modules
@@ -267,16 +268,24 @@ class ProcessEngine:
         """
         self._seen = seen
         self._apart = seen.apart | self._own
+        init = self._pack_parts()
+        self._key = key_of(self._map["init"], init)
+
+    def _pack_parts(self) -> list[Any]:
+        """Pack what every worker gets; return the parts of `worker_init`."""
+        before = handles.count()
         init: list[Any] = []
         self._map["init"] = None
         if self._init is not None:
             self._map["init"], init = self._packed(self._init)
-        self._key = key_of(self._map["init"], init)
         told, function = self._packed(self._function)
         self._map.update(told)
         self._shared = [*init, *function, *pack_shared(self._given, self._receiver, self._apart)]
         self._large = sum(len(memoryview(part).cast("B")) for part in self._shared) >= LARGE
         self._lent = lend(self._shared) if self._large else None
+        self._once = handles.count() != before
+        self._taken = False
+        return init
 
     def _packed(self, function: Any) -> tuple[dict[str, Any], list[Any]]:
         """Return how a function travels: its name and what tells its code, or its pickle.
@@ -293,6 +302,9 @@ class ProcessEngine:
         """Tell a worker about the map, and about the modules of this process if it must know."""
         known, leased.rows = leased.rows, self._seen.number
         rows = None if known == self._seen.number else self._seen.rows
+        if self._once and self._taken:
+            self._pack_parts()  # a worker has asked for what the first pickle hands on
+        self._taken = True
         ticket, parts = None, self._shared
         if self._lent is not None:
             ticket, parts = self._lent.ticket, self._lent.parts

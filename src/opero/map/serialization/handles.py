@@ -1,0 +1,97 @@
+"""Connections, sockets and what multiprocessing shares between processes.
+
+They travel as multiprocessing sends them: a descriptor is handed on when the other side asks for
+it, once. So what every worker gets is pickled for each of them, if there is such a thing in it.
+Locks, queues and shared values go along with the function and the shared arguments; as items they
+are refused, as `ProcessPoolExecutor` does, by multiprocessing itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import context, reduction
+from typing import Any
+
+_FROM = (
+    "multiprocessing.connection",
+    "multiprocessing.heap",
+    "multiprocessing.reduction",
+    "multiprocessing.sharedctypes",
+)
+_numbers = itertools.count(1)
+_handed_on = [0]
+
+
+def count() -> int:
+    """Return how many descriptors have been put into pickles so far."""
+    return _handed_on[0]
+
+
+def may_hold(body: bytes) -> bool:
+    """Return whether there may be something in a plain pickle that must not travel so."""
+    if b"multiprocessing." in body:
+        return True
+    return "multiprocessing.sharedctypes" in sys.modules and b"_ctypes" in body
+
+
+def reducer_of(kind: type) -> Callable[[Any, Any], Any] | None:
+    """Return how multiprocessing pickles instances of a class, if it knows them."""
+    if kind.__module__ == "multiprocessing.synchronize" and hasattr(kind, "_make_name"):
+        return _semaphore
+    reduce: Any = reduction.ForkingPickler._extra_reducers.get(kind)  # type: ignore[attr-defined]
+    if getattr(reduce, "__module__", None) not in _FROM or hasattr(kind, "__get__"):
+        return None
+    if reduce.__module__ == "multiprocessing.sharedctypes":
+        return lambda _, thing: reduce(thing) if hasattr(thing, "_wrapper") else NotImplemented
+    if reduce.__name__ == "_reduce_partial":
+        return None
+
+    def reducer(_: Any, thing: Any) -> Any:
+        _count()
+        return reduce(thing)
+
+    return reducer
+
+
+def _semaphore(_: Any, lock: Any) -> Any:
+    if lock._semlock.name is None:  # it has no name by which another process could open it
+        raise RuntimeError(
+            f"this {type(lock).__qualname__} of the start method 'fork' exists in forked processes "
+            f"only: make it by multiprocessing.get_context('spawn')"
+        )
+    return NotImplemented
+
+
+def _count() -> None:
+    _handed_on[0] = next(_numbers)
+
+
+class _Spawning:
+    """Stands for a process that is being started, which inherits what multiprocessing shares."""
+
+    @staticmethod
+    def duplicate_for_child(descriptor: int) -> int:
+        return descriptor
+
+    @staticmethod
+    def DupFd(descriptor: int) -> Any:  # noqa: N802 - this is its name
+        from multiprocessing import resource_sharer
+
+        _count()
+        return resource_sharer.DupFd(descriptor)
+
+
+@contextmanager
+def inherited() -> Iterator[None]:
+    """Let what multiprocessing shares by inheritance alone be pickled."""
+    if sys.platform == "win32" or context.get_spawning_popen() is not None:
+        yield
+        return
+    context.set_spawning_popen(_Spawning)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        context.set_spawning_popen(None)
