@@ -14,6 +14,9 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from .copies import Handle
+from .exceptions import OperoError
+
+_HANDLE = "__opero__"
 
 _FORWARD = """\
 def outer({handle}):
@@ -45,7 +48,7 @@ def code_of(state: Any) -> CodeType:
     parameters, arguments, taken = "*args, **kwargs", "*args, **kwargs", {"args", "kwargs"}
     if code is not None and not state.maps:
         parameters, arguments, taken = _spelled(code)
-    handle = "__opero__"
+    handle = _HANDLE
     while handle in taken:
         handle += "_"
     text = _FORWARD.format(
@@ -62,6 +65,27 @@ def code_of(state: Any) -> CodeType:
     if code is not None:
         made = made.replace(co_filename=code.co_filename, co_firstlineno=code.co_firstlineno)
     return made
+
+
+def check_code(state: Any, code: Any) -> None:
+    """Refuse to replace a decorated function's code by that of another function.
+
+    IPython's `%autoreload` gives functions the code that they have in their file now. What is
+    decorated keeps its own; by this error IPython knows that it has to reload the module.
+
+    Raises:
+        OperoError: If it does.
+    """
+    own = not isinstance(code, CodeType) or any(map(_is_handle, code.co_freevars))
+    if not own:
+        raise OperoError(
+            f"{state.name} is decorated, and has no code of its own to be replaced: that is in "
+            f"__wrapped__. Decorate the new function, or reload its module"
+        )
+
+
+def _is_handle(name: str) -> bool:
+    return name.startswith(_HANDLE)
 
 
 def _plain(state: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, hotpath, opero, opmap
+from opero import AllFailedError, OperoError, hotpath, opero, opmap
 
 FORMER = [
     "add",
@@ -230,6 +230,24 @@ def test_any_attribute_can_be_set_read_and_deleted(core: hotpath.Core, name: str
             assert not hasattr(function, name)
             with pytest.raises(AttributeError):
                 delattr(function, name)
+
+
+def test_a_function_keeps_the_code_that_leads_to_it(core: hotpath.Core) -> None:
+    """IPython, which would give it that of the function in its file, reloads the module instead."""
+
+    @opero(retries=1)
+    def decorated(a: int) -> str:
+        return "old"
+
+    def another(a: int) -> str:
+        return "new"
+
+    with pytest.raises(OperoError, match=r"decorated.*__wrapped__.*reload"):
+        decorated.__code__ = another.__code__
+    decorated.__code__ = opero(retries=1)(another).__code__
+    assert decorated(1) == "old"
+    decorated.__wrapped__.__code__ = another.__code__
+    assert decorated(1) == "new"
 
 
 def test_a_function_counts_its_calls_in_an_attribute(core: hotpath.Core) -> None:

@@ -159,6 +159,74 @@ def test_a_function_of_a_cell_runs_in_processes_as_it_is_now(notebook):
     )
 
 
+AUTORELOADED = """\
+from opero import opmap, opero
+
+RATE = 1
+
+
+class Price:
+    def total(self, item):
+        return item * RATE, "old"
+
+
+def helper(item):
+    return item, "old"
+
+
+def plain(item):
+    return helper(item), Price().total(item)
+
+
+@opmap(mode="process", workers=1, progress=False)
+def decorated(item):
+    return "old", helper(item)
+
+
+@opero(retries=2)
+def retried(item):
+    return "old", item
+"""
+
+
+@pytest.mark.parametrize("level", ["1", "2", "2 --full", "3"])
+def test_autoreload_reaches_the_workers(notebook, tmp_path, level):
+    """Whether it reloads the module or puts new code into its functions, decorated ones too."""
+    path = tmp_path / f"auto_{level[0]}{len(level)}.py"
+    path.write_text(AUTORELOADED)
+    notebook.run(
+        f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        %load_ext autoreload
+        %autoreload {level}
+        %aimport {path.stem}
+        import {path.stem} as auto
+        from opero import opmap
+        options = dict(mode="process", workers=1, progress=False)
+
+        def uses(item):
+            return auto.plain(item), auto.retried(item)
+        """
+    )
+    look = """
+        print(opmap(**options)(auto.plain)([3])[0], opmap(**options)(uses)([3])[0])
+        print(auto.decorated([3])[0], [auto.plain(3)][0], auto.retried(3))
+        """
+    seen = [notebook.run(look)]
+    for old, new in (("old", "new"), ("RATE = 1", "RATE = 22"), ("def plain", "\n\ndef plain")):
+        text = path.read_text().replace(old, new)
+        path.write_text(text)
+        seen.append(notebook.run(look))
+    notebook.run("%autoreload off")
+
+    def shown(kind: str, rate: int) -> str:
+        plain = (3, kind), (3 * rate, kind)
+        return f"{plain} {(plain, (kind, 3))}\n{(kind, (3, kind))} {plain} {(kind, 3)}\n"
+
+    assert seen == [shown("old", 1), shown("new", 1), shown("new", 22), shown("new", 22)]
+
+
 def test_lambdas_closures_classes_and_exceptions_of_a_cell_travel(notebook):
     """There and back, where nothing can be imported."""
     notebook.run(

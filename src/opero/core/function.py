@@ -23,7 +23,6 @@ OWN = ("cache_clear", "cache_info", "cache_invalidate", "stats")
 _OF_CLASSES = frozenset({"__class_getitem__", "__init_subclass__"})
 """The names under which `type` makes a function in a class body a class method."""
 
-_CODE = frozenset({"__closure__", "__code__"})
 _OF_FUNCTIONS = frozenset({"__builtins__", "__defaults__", "__globals__", "__kwdefaults__"})
 
 
@@ -55,11 +54,32 @@ class FunctionLike:
     def __class__(self) -> Any:
         return FunctionType
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _CODE:
-            from opero.forwarding import closure_of, code_of
+    @property
+    def __code__(self) -> Any:
+        """The code of a function that calls this one, or what the user has set."""
+        own = vars(self)
+        if "__code__" in own:
+            return own["__code__"]
+        from opero.forwarding import code_of
 
-            return code_of(self.__opero__) if name == "__code__" else closure_of(self)
+        return code_of(self.__opero__)
+
+    @__code__.setter
+    def __code__(self, code: Any) -> None:
+        from opero.forwarding import check_code
+
+        check_code(self.__opero__, code)
+        vars(self)["__code__"] = code
+
+    @__code__.deleter
+    def __code__(self) -> None:
+        del vars(self)["__code__"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__closure__":
+            from opero.forwarding import closure_of
+
+            return closure_of(self)
         if name in _OF_FUNCTIONS:
             from opero.forwarding import of_function
 

@@ -132,8 +132,13 @@ def _function(pickler: Pickler, function: Any) -> Any:
         found = _found(pickler, function, _with_texts(function))
     if found is NotImplemented:
         return found
-    make, args, state = found[:3]
+    make, args, (attributes, parts) = found[:3]
+    state = {name: each for name, each in attributes.items() if name not in _PARTS}, parts
     return pickler.wrap(function, make, args, arrivals.settle_function, state)
+
+
+_PARTS = {"__builtins__", "__closure__", "__code__", "__globals__"}
+"""What a decorated function can get for an attribute, as `%autoreload` sets it."""
 
 
 def _found(pickler: Pickler, function: Any, described: Any) -> Any:

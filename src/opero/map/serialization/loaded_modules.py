@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from opero import forks
 from opero.locks import Lock
 from opero.real_time import monotonic
 
@@ -86,6 +87,11 @@ class LoadedModules:
         self._blamed: frozenset[str] = frozenset()
         self._for_others: tuple[int, frozenset[str]] = (0, frozenset())
         self._seen = Seen(0, {}, frozenset(), frozenset())
+
+    def begin_anew(self) -> None:
+        """Look at everything again, in a forked child: a thread may have been about to."""
+        self._lock = Lock()
+        self._count = -1
 
     def look(self) -> Seen:
         """Return what there is now."""
@@ -185,7 +191,7 @@ class LoadedModules:
             return record
         if getattr(spec, "name", None) != name:
             return record  # it has this name, too
-        origin = getattr(spec, "origin", None)
+        origin: Any = getattr(spec, "origin", None)
         located = type(origin) is str and getattr(spec, "has_location", False)
         others = located and any(part in origin for part in _OTHERS)
         own = not others and not (located and origin.startswith(_LIBRARY))
@@ -357,3 +363,5 @@ _BEGAN = _process_began()
 
 loaded_modules = LoadedModules()
 """Those of this process."""
+
+forks.register("workers", after_in_child=loaded_modules.begin_anew)

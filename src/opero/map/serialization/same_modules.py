@@ -29,7 +29,7 @@ class _SourceLoader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return]
+        return self.source_to_code(self.get_data(path), path)
 
 
 class SameModules:
@@ -54,7 +54,7 @@ class SameModules:
     def install(self) -> None:
         """Be asked first by every import."""
         if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, self)
 
     def take(self, rows: dict[str, Row], fresh: bool) -> None:
         """Take the rows of the process that this one works for.
