@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,18 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("opero.limits.machine.directory", lambda: tmp_path)
     return dict(os.environ)
+
+
+@pytest.fixture(autouse=True)
+def modules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the modules that an example has written and imported, and their folder."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and file.startswith(tempfile.gettempdir()):
+            del sys.modules[name]
 
 
 def run(chain: list[Block], names: dict[str, Any], url: str) -> str:
