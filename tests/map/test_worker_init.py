@@ -97,13 +97,15 @@ def test_each_thread_is_set_up_so_it_may_have_locals_of_its_own(noted):
 def test_what_it_sets_stays_and_the_rest_is_the_program_s(monkeypatch):
     """Levels of loggers, the environment, the recursion limit, context variables: map after map."""
     mapped = opmap(workers=1, worker_init=set_up.settings, **QUIET)(set_up.uses_settings)
-    made = ("yes", None, 2345, logging.DEBUG, "set")
-    assert mapped([1]) == [made]
+    made = ("/nowhere/set up", 2345, logging.DEBUG, "set")
+    assert mapped([1]) == [("yes", None, *made)]
     monkeypatch.setenv("OPERO_LATER", "later")
     monkeypatch.setenv("OPERO_SET_UP", "no")
-    assert mapped([1]) == [("yes", "later", *made[2:])]
+    monkeypatch.setattr(sys, "path", [*sys.path, "/nowhere/later"])
+    assert mapped([1]) == [("yes", "later", made[0], "/nowhere/later", *made[1:])]
     without = opmap(workers=1, **QUIET)(set_up.uses_settings)
-    assert without([1]) == [("no", "later", sys.getrecursionlimit(), 0, "not set")]
+    limit = sys.getrecursionlimit()
+    assert without([1]) == [("no", "later", "/nowhere/later", limit, 0, "not set")]
 
 
 SCRIPT = """

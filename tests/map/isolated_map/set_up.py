@@ -49,12 +49,14 @@ def settings() -> None:
     logging.getLogger("jobs").setLevel(logging.DEBUG)
     os.environ["OPERO_SET_UP"] = "yes"
     sys.setrecursionlimit(2345)
+    sys.path.insert(0, "/nowhere/set up")
     variable.set("set")
 
 
 def uses_settings(_: Any) -> Any:
     level = logging.getLogger("jobs").level
     here = os.environ.get("OPERO_SET_UP"), os.environ.get("OPERO_LATER")
+    here += tuple(each for each in sys.path if each.startswith("/nowhere"))
     return (*here, sys.getrecursionlimit(), level, variable.get("not set"))
 
 

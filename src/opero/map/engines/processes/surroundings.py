@@ -29,7 +29,7 @@ _STATUS = "/proc/self/status"
 _MASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 Own = frozenset[tuple[str, Any]]
-"""What a worker has set itself: the names of settings; with what is in it, if that is a dict."""
+"""What a worker has set itself: the names of settings, and where it holds many, which of them."""
 
 
 def surroundings() -> dict[str, Any]:
@@ -60,6 +60,9 @@ def take_on(given: dict[str, Any], own: Own = frozenset()) -> None:
         own: What this worker has set itself.
     """
     here = surroundings()
+    path = given["path"]
+    first = [each for each in here["path"] if ("path", each) in own and each not in path]
+    given = {**given, "path": [*first, *path]}
     for name, setting in given.items():
         if isinstance(setting, dict) or here[name] == setting or (name, None) in own:
             continue
@@ -79,7 +82,9 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> Own:
         new = after[name]
         if old == new:
             continue
-        if isinstance(old, dict):
+        if name == "path":
+            found.update((name, each) for each in new if each not in old)
+        elif isinstance(old, dict):
             found.update((name, key) for key in {*old, *new} if old.get(key) != new.get(key))
         else:
             found.add((name, None))
