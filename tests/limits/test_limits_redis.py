@@ -262,6 +262,24 @@ def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_serv
     assert time.monotonic() - begun > 0.4
 
 
+def test_a_pause_that_no_thread_can_tell_others_costs_no_call_its_error(
+    core, redis_server, monkeypatch
+):
+    """There may be too many threads, or the interpreter is about to end."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    def refused():
+        raise OSError
+
+    limiter = RateLimiter(**limit(redis_server, 100, 9))
+    function = opero(retries=1, rate_limit=limiter, retry_after=lambda error: 1.5)(refused)
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(OSError, match=r"^$"):
+        function()
+
+
 def test_a_pause_is_heeded_by_other_clients_and_by_those_who_sleep(core, redis_server):
     """Two limiters of one name, as in two processes."""
     shared = limit(redis_server, 10, 3)

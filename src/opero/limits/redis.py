@@ -24,6 +24,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -184,7 +185,7 @@ class RedisWaitQueue:
         self._outage = self._new_outage()
 
     def try_take(self, weight: int) -> bool:
-        """Take permits if they are free now; tell whether they were."""
+        """Take permits if they are free now; return whether they were."""
         if not self.blocks():
             reservation = self.reserve(weight, 0)
             if reservation is not None:
@@ -208,9 +209,11 @@ class RedisWaitQueue:
         if until - length // 10 <= self._paused_until:
             return
         self._paused_until = until
-        threading.Thread(
+        thread = threading.Thread(
             target=self._pause_elsewhere, args=(length,), name="opero-pause", daemon=True
-        ).start()
+        )
+        with suppress(RuntimeError):  # there are too many, or the interpreter is about to end
+            thread.start()
 
     def _pause_elsewhere(self, length: int) -> None:
         if not self.blocks():
@@ -297,7 +300,7 @@ class RedisWaitQueue:
             self.ask("script", _RETURN, self._keys, receipt)
 
     def blocks(self) -> bool:
-        """Tell whether to leave the server alone now."""
+        """Return whether to leave the server alone now."""
         return self._outage.blocks(writing=True)
 
     def _charge(self, weight: int) -> None:
