@@ -170,9 +170,27 @@ def test_a_wait_that_would_end_just_at_the_deadline_is_not_begun(kind):
 
     options = {"retries": 2, "min_delay": 5, "max_delay": 5, "timeout": 5}
     with manual_clock() as clock:
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(
+            DeadlineExceeded, match="the wait of 5 s before attempt 2 would not end"
+        ):
             call(decorated(kind, body, **options), kind)
         assert clock.waited == 0
+
+
+@KINDS
+def test_an_attempt_that_ends_after_the_deadline_is_the_last(kind):
+    """The message says so; without a delay there is no wait to speak of."""
+
+    def body():
+        clock.advance(6)
+        raise ValueError
+
+    options = {"retries": 2, "min_delay": 0, "jitter": False, "timeout": 5}
+    with (
+        manual_clock() as clock,
+        pytest.raises(DeadlineExceeded, match="has 5 s, and no time is left for attempt 2"),
+    ):
+        call(decorated(kind, body, **options), kind)
 
 
 @KINDS

@@ -22,7 +22,7 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
         call: The decorated function; its counters move.
         attempts: The state of this call's attempts.
         error: What the attempt raised.
-        deadline: When the call has to be over, in nanoseconds.
+        deadline: When the call must be over, in nanoseconds.
 
     Returns:
         What the call raises, or None if another attempt follows, after `attempts.delay`.
@@ -50,6 +50,8 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
         reason = (
             f"the wait of {delay:g} s before attempt {count + 1}"
             f"{', for which the server asked,' if attempts.heeds else ''} would not end in time"
+            if delay
+            else f"no time is left for attempt {count + 1}"
         )
         return _late(call, attempts, reason)
     if verdict not in {GIVE_UP, REFUSED}:
@@ -127,5 +129,5 @@ def _late(call: Any, attempts: Any, what: str) -> BaseException:
 
 
 def misfits(call: Any, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether the call failed because its arguments do not fit the function's signature."""
+    """Return whether the call failed because its arguments do not fit the function's signature."""
     return isinstance(error, TypeError) and call.binding is not None and not call.fits(args, kwargs)
