@@ -160,7 +160,7 @@ class CacheContext:
         self._store.put(key, value)
 
     def delete(self, key: Any) -> bool:
-        """Forget `key`; tell whether it was there."""
+        """Forget `key`; return whether it was there."""
         return bool(self._store.drop(key))
 
     def clear(self) -> None:

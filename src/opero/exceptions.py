@@ -194,7 +194,7 @@ def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _survives(error: BaseException) -> bool:
-    """Tell whether a plain pickle brings `error` back as it is."""
+    """Return whether a plain pickle brings `error` back as it is."""
     import pickle
 
     try:

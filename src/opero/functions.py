@@ -107,7 +107,7 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one call, given by its arguments; tell whether there was one."""
+        """Forget the value of one call, given by its arguments; return whether there was one."""
         ...
 
     @overload
@@ -145,7 +145,7 @@ class Bound(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one call on this instance; tell whether there was one."""
+        """Forget the value of one call on this instance; return whether there was one."""
         ...
 
 
@@ -211,7 +211,7 @@ class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
         ...
 
     def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one item; tell whether there was one."""
+        """Forget the value of one item; return whether there was one."""
         ...
 
     @overload
@@ -295,7 +295,7 @@ class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
         ...
 
     def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one item of this instance; tell whether there was one."""
+        """Forget the value of one item of this instance; return whether there was one."""
         ...
 
 
@@ -347,7 +347,7 @@ class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
     def cache_invalidate(
         self, instance: T_contra, item: S_contra, /, *args: P.args, **kwargs: P.kwargs
     ) -> bool:
-        """Forget the value of one item of an instance; tell whether there was one."""
+        """Forget the value of one item of an instance; return whether there was one."""
         ...
 
 

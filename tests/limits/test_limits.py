@@ -330,7 +330,7 @@ def test_a_pause_is_a_time_in_seconds(seconds, error):
         ({"scope": "redis", "url": "redis://127.0.0.1:1"}, ValueError, "scope='redis' needs name="),
         ({"scope": "redis", "name": "x"}, ValueError, "scope='redis' needs url="),
         ({"scope": "machine", "name": b"x"}, TypeError, "name=b'x'"),
-        ({"scope": "redis", "name": "x", "url": 5}, TypeError, "url= has to be a string"),
+        ({"scope": "redis", "name": "x", "url": 5}, TypeError, "url= must be a string"),
         (
             {"scope": "machine", "name": "x", "url": "y"},
             ValueError,

@@ -398,7 +398,7 @@ cdef class Call(_Counting):
         return False
 
     cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
-        """Tell whether a flight is in the table still."""
+        """Return whether a flight is in the table still."""
         try:
             return gil.look_up(store.flights, key) is flight
         except Exception as error:  # comparing keys may raise; the next call tidies up

@@ -95,7 +95,7 @@ cdef class SharedCounters:
         self._locked = False
 
     cpdef bint begin(self) noexcept:
-        """Begin a step; tell whether the file lock was to be had, if it has to be.
+        """Begin a step; return whether the file lock was to be had, if it has to be.
 
         While a step lasts, the interpreter's lock is not let go: so no other thread can be in one.
         """

@@ -195,7 +195,7 @@ class Attempts:
         Args:
             error: What the attempt raised.
             now: The time in nanoseconds.
-            deadline: When the call has to be over, in nanoseconds.
+            deadline: When the call must be over, in nanoseconds.
 
         Returns:
             One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`, `NO_FAILURE`.

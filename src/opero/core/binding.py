@@ -177,7 +177,7 @@ class Binding:
         return tuple(bound)
 
     def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
-        """Tell whether the arguments fit the signature."""
+        """Return whether the arguments fit the signature."""
         try:
             self.arguments(args, kwargs)
         except TypeError:

@@ -147,7 +147,7 @@ class Call(_Counting):
             flight.land(value, error)
 
     def _is_listed(self, store: MemoryStore, key: Any, flight: Flight) -> bool:
-        """Tell whether a flight is in the table still: whoever invalidates its key takes it out.
+        """Return whether a flight is in the table still: whoever invalidates its key takes it out.
 
         There, and not by a mark on the flight, because a flight may also be taken out by mistake,
         by another one that lands at the moment of an invalidation. Then its value is not stored.

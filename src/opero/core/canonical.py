@@ -121,7 +121,7 @@ class Canonical:
         return self.hexdigest(data)
 
     def is_plain(self, value: Any) -> bool:
-        """Tell whether JSON brings a value back as it is, apart from text that UTF-8 cannot write.
+        """Return whether JSON brings a value back as it is, but for text that UTF-8 cannot write.
 
         It does if the value is nothing but exact str, int of 64 bits, bool, None, finite float,
         list, and dict with exact str for keys; and neither too deep nor endlessly large.
@@ -206,7 +206,7 @@ class Canonical:
         return _place(module) or self._source(func), name
 
     def has_free_variables(self, func: Callable[..., Any]) -> bool:
-        """Tell whether there can be two functions of this name that are not the same.
+        """Return whether there can be two functions of this name that are not the same.
 
         Args:
             func: The function.
@@ -546,7 +546,7 @@ def _place(module: str) -> str | None:
 
 
 def _is_found(cls: type, module: str, name: str) -> bool:
-    """Tell whether a class is what its module has under its name.
+    """Return whether a class is what its module has under its name.
 
     Args:
         cls: The class.

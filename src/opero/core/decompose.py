@@ -240,7 +240,7 @@ def _study(cls: type, recipe: Recipe) -> Recipe:
 
 
 def _written_in_c(cls: type) -> bool:
-    """Tell whether a class may have content that Python code did not give it.
+    """Return whether a class may have content that Python code did not give it.
 
     Args:
         cls: The class.

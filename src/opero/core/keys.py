@@ -318,7 +318,7 @@ class Freezer:
         return key
 
     def is_constant(self, value: Any) -> bool:
-        """Tell whether a value cannot change, so that its key can be made once and for all.
+        """Return whether a value cannot change, so that its key can be made once and for all.
 
         Args:
             value: The value.

@@ -31,7 +31,7 @@ class Retrying:
         call: The decorated function.
         args: The positional arguments of the next attempt.
         kwargs: Its keyword arguments.
-        deadline: When the call has to be over, in nanoseconds.
+        deadline: When the call must be over, in nanoseconds.
         flight: Tells the deadline instead, and gets to know the attempts, if callers wait for the
             run elsewhere; None without.
         attempts: The account of the failures; None before the first.
@@ -84,7 +84,7 @@ class Retrying:
             call: The decorated function.
             args: The positional arguments.
             kwargs: The keyword arguments.
-            deadline: When the call has to be over, in nanoseconds.
+            deadline: When the call must be over, in nanoseconds.
             flight: Who tells the deadline instead, or None.
             error: What the first attempt raised, if it has been made.
             passed: How many gates the first attempt has passed, if it has not.
@@ -171,7 +171,7 @@ class Retrying:
             self.deadline = self.flight.deadline
 
     def returned(self, value: Any) -> bool:
-        """Take note of what the attempt has returned; tell whether that is the call's result."""
+        """Take note of what the attempt has returned; return whether that is the call's result."""
         call = self.call
         self.under_way = False
         if call.policy.rejects is not None:

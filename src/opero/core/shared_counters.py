@@ -81,7 +81,7 @@ class SharedCounters:
         self._depth = 0
 
     def begin(self) -> bool:
-        """Begin a step; tell whether the file lock was to be had. `end` has to follow anyway."""
+        """Begin a step; return whether the file lock was to be had. `end` has to follow anyway."""
         if self._depth:  # a finalizer or a signal handler, in the middle of a step
             self._depth += 1
             return True
@@ -129,7 +129,7 @@ class SharedCounters:
 if sys.platform == "win32":
 
     def lock_file(descriptor: int) -> bool:
-        """Lock a file; tell whether it was free."""
+        """Lock a file; return whether it was free."""
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -146,7 +146,7 @@ if sys.platform == "win32":
 else:
 
     def lock_file(descriptor: int) -> bool:
-        """Lock a file; tell whether it was free."""
+        """Lock a file; return whether it was free."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -181,7 +181,7 @@ class MemoryStore:
             entry.uses = 0
 
     def drop(self, key: Any) -> bool:
-        """Forget `key`; tell whether there was a value."""
+        """Forget `key`; return whether there was a value."""
         dropped = filled = False
         missed = 0
         while missed < 2:  # a key may be there twice, and may be missed once
@@ -215,7 +215,7 @@ class MemoryStore:
             ghosts[:] = bytes(len(ghosts))
 
     def evict(self) -> bool:
-        """Take one entry out, from probation if that is over its share; tell whether one was."""
+        """Take one entry out, from probation if that is over its share; return whether one was."""
         try:
             while len(self.small) >= self.probation or not self.main:
                 entry = self.next_small()
@@ -264,7 +264,7 @@ class MemoryStore:
                 (self.main if self.maxsize else self.small).append(entry)
 
     def holds(self, entry: Entry) -> bool:
-        """Tell whether `entry` is in the dictionary, without comparing keys."""
+        """Return whether `entry` is in the dictionary, without comparing keys."""
         for other in list(self.entries.values()):  # noqa: SIM110 - a generator would be slower
             if other is entry:
                 return True
@@ -283,7 +283,7 @@ class MemoryStore:
         ghosts[at ^ 1] = mixed >> 56 & 255
 
     def recalls(self, mark: int) -> bool:
-        """Tell whether a key with this hash was evicted from probation not long ago."""
+        """Return whether a key with this hash was evicted from probation not long ago."""
         if not self.ghosts:
             return False
         ghosts = self.ghosts[0]

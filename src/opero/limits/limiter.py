@@ -161,7 +161,7 @@ class RateLimiter(SharedGate, _Hints):
         )
 
     def try_acquire(self, weight: int = 1) -> bool:
-        """Take a permit if one is free now and nobody waits for it; tell whether one was.
+        """Take a permit if one is free now and nobody waits for it; return whether one was.
 
         Args:
             weight: How many permits to take at once, `burst` at most.
@@ -321,7 +321,7 @@ def _checked_url(url: Any, scope: str) -> str | None:
     if url is None:
         raise ValueError("scope='redis' needs url=, such as 'redis://localhost:6379/0'")
     if not isinstance(url, str):
-        raise TypeError(f"url= has to be a string, not {type(url).__name__}")
+        raise TypeError(f"url= must be a string, not {type(url).__name__}")
     return url
 
 

@@ -333,7 +333,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def _is_unused(descriptor: int) -> bool:
-        """Tell whether nobody uses the file."""
+        """Return whether nobody uses the file."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -60,11 +60,11 @@ class _Waiter:
         self.overtaken = 0
 
     def is_granted(self) -> bool:
-        """Tell whether the waiter has its permit."""
+        """Return whether the waiter has its permit."""
         return self.granted
 
     def is_settled(self) -> bool:
-        """Tell whether the waiter has no business in the queue any more."""
+        """Return whether the waiter has no business in the queue any more."""
         return self.granted or self.gone
 
 
@@ -99,7 +99,7 @@ class WaitQueue:
         return len(self._waiters)
 
     def try_take(self, weight: int) -> bool:
-        """Take permits if they are free now and nobody waits for them; tell whether they were."""
+        """Take permits if they are free now and nobody waits for them; return whether they were."""
         now = self.clock.now()
         if self.bucket.take_many(now, weight) == 0:
             return True

@@ -257,7 +257,7 @@ class TaskBell:
             self._rung.set_result(None)
 
     def is_through(self) -> bool:
-        """Tell whether the bell has rung since the waiter was settled."""
+        """Return whether the bell has rung since the waiter was settled."""
         return self._through
 
     async def wait(self, clock: Any, until: int) -> None:
@@ -284,7 +284,7 @@ class TaskBell:
 
 
 def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
-    """Tell whether the function was cancelled and made another error of that.
+    """Return whether the function was cancelled and made another error of that.
 
     It was if its task has been asked to end and the error arose while a `CancelledError` was being
     handled; one that the caller of the decorated function is handling does not count.
@@ -367,7 +367,7 @@ class TaskFlight:
         self.task = self.attempts = None
 
     def is_open(self) -> bool:
-        """Tell whether a caller may still join."""
+        """Return whether a caller may still join."""
         return not (self.stopping or self.over or (self.task is not None and self.task.done()))
 
     def enter(self) -> None:
@@ -404,7 +404,7 @@ class TaskFlight:
         return value
 
     def reaches(self, flights: set[TaskFlight]) -> bool:
-        """Tell whether one of `flights` has to end before this one can."""
+        """Return whether one of `flights` has to end before this one can."""
         seen: set[TaskFlight] = set()
         todo = [self]
         while todo:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
             """Wake the waiter; false if it is gone for good."""
 
         def is_through(self) -> bool:
-            """Tell whether the waiter, which is settled, may go on: tasks go in order of bells."""
+            """Return whether the waiter, being settled, may go on: tasks go in order of bells."""
 
 
 RUN, ASK, BELL, REST = range(4, 8)

@@ -54,7 +54,7 @@ def run(
         call: The decorated function.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        deadline: When the call has to be over, in nanoseconds.
+        deadline: When the call must be over, in nanoseconds.
         error: What the first attempt raised, if it has been made.
         passed: How many gates the first attempt has passed, if it has not.
 
@@ -235,7 +235,7 @@ def follow(
 
 
 def _is_flown(call: Any, flight: Any) -> bool:
-    """Tell whether the thread that leads `flight` is still at it.
+    """Return whether the thread that leads `flight` is still at it.
 
     It is not if it has ended, or was interrupted at so bad a moment that it could not tidy up.
     """
@@ -263,7 +263,7 @@ def _restore(me: int, before: Any) -> None:
 
 
 def _is_circle(flight: Any, me: int) -> bool:
-    """Tell whether thread `me` would wait for itself by waiting for `flight`."""
+    """Return whether thread `me` would wait for itself by waiting for `flight`."""
     for _ in range(len(_waiting) + 1):
         if flight.owner == me:
             return True

@@ -288,7 +288,7 @@ class StoredCache:
         Args:
             call: The decorated function.
             miss: The call.
-            deadline: When the call has to be over, in nanoseconds.
+            deadline: When the call must be over, in nanoseconds.
             flight: Tells the deadline of its attempts instead, if callers wait elsewhere.
             is_listed: Tells whether the key has not been invalidated meanwhile.
 
@@ -332,7 +332,7 @@ class StoredCache:
             call: The decorated function.
             key: The key of the missing value.
             found: An outdated entry, or one that is to be renewed; None without.
-            deadline: When the call has to be over, in nanoseconds.
+            deadline: When the call must be over, in nanoseconds.
             token: What our lease would be known by. The renewer renews it from the moment that we
                 have it, so whoever calls this gives it back by `abandon`, whatever happens.
 
