@@ -21,7 +21,7 @@ from opero.map import std_streams
 
 from . import forkserver, frozen
 from .child import Child
-from .preparation import preparation
+from .preparation import preparation, with_key
 
 __all__ = ["Child", "close_server", "forget_server", "launch"]
 
@@ -68,7 +68,7 @@ def _packed(kind: Any, passing: _Passing) -> bytes:
     multiprocessing.context.set_spawning_popen(passing)  # type: ignore[arg-type]
     try:
         reduction.dump(preparation(kind.name), body)
-        reduction.dump(kind, body)
+        reduction.dump(with_key(kind), body)
     finally:
         multiprocessing.context.set_spawning_popen(None)
     return body.getvalue()

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 from multiprocessing import spawn
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -47,4 +48,19 @@ def preparation(name: str) -> dict[str, Any]:
     data: dict[str, Any] = _prepared(name)
     data.pop("init_main_from_name", None)
     data.pop("init_main_from_path", None)
+    data["authkey"] = _key(data["authkey"])
     return data
+
+
+def with_key(process: Any) -> Any:
+    """Return a process whose key can be pickled, whatever library this process was started by.
+
+    Celery's processes have keys of a class of its own, which let no other library pickle them.
+    """
+    if "authkey" in process._config:
+        process._config["authkey"] = _key(process._config["authkey"])
+    return process
+
+
+def _key(key: Any) -> Any:
+    return AuthenticationString(bytes(key))
