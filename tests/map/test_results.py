@@ -698,16 +698,18 @@ def watched(things, seen):
 
 
 @ways
+@pytest.mark.parametrize("form", ["plain", "awaited"])
 @pytest.mark.parametrize("retries", [1, 3])
-def test_failures_keep_neither_locals_nor_the_other_items(mode, retries):
+def test_failures_keep_neither_locals_nor_the_other_items(mode, form, retries):
     """The traceback shows file, line and source all the same, with its causes."""
     seen = []
     items = [Thing(number) for number in range(20)]
     given = [weakref.ref(item) for item in items]
     mapped = opmap(mode=mode, retries=retries, chunk_size=4, **QUIET)
     function = mapped(of_mode(mode, watched([], seen)))
-    batch = function(iter(items)) if mode == "thread" else run(function.amap(iter(items)))
+    held = [items]
     del items
+    batch = function(held.pop()) if form == "plain" else run(function.amap(held.pop()))
     gc.collect()
     assert len(seen) >= 40
     assert not any(each() for each in seen)

@@ -56,7 +56,10 @@ class _Forms:
     def __call__(self, /, *items: Any, **shared: Any) -> MapResult[Any]:
         """Map over the items; see `Map.function`."""
         mapping, given = _resolved(self, "", items)
-        return mapping.function(given, **shared)
+        try:
+            return mapping.function(given, **shared)
+        finally:  # the frames of a failure keep this one
+            items = given = ()
 
     def stream(self, /, *items: Any, **shared: Any) -> Generator[Any, None, None]:
         """Map over the items lazily; see `Map.stream`."""
@@ -198,6 +201,7 @@ class Map:
         """
         scheduler = self._scheduler(items, shared, False)
         source = self._input(items)
+        del items  # the frames of a failure keep this one
         scheduler.output.failures = []
         results: MapResult[Any]
         in_caller = isinstance(source, CallerReader) and event_loops.is_running()
