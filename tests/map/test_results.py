@@ -29,6 +29,7 @@ from opero import (
 )
 from opero.map.finished_frames import without_locals
 from opero.map.item_notes import note_item
+from opero.stores.stored_cache import StoredCache
 
 QUIET = {"progress": False, "workers": 2, "min_delay": 0.001, "max_delay": 0.002}
 
@@ -625,6 +626,26 @@ def test_an_item_without_a_key_counts_as_failed(mode):
     assert len(batch.failures) >= 2
     assert batch.attempts == 0
     assert len(batch) == 100
+
+
+@ways
+def test_what_does_not_run_is_not_looked_up_in_a_store(mode, tmp_path, monkeypatch):
+    """Each look takes its time."""
+    looked = []
+
+    def find_many(self, keys, find=StoredCache.find_many):
+        looked.extend(keys)
+        return find(self, keys)
+
+    monkeypatch.setattr(StoredCache, "find_many", find_many)
+    options = {"cache_dir": tmp_path, "cache_secret": 16 * "s", "cache_namespace": f"rest {mode}"}
+    mapped = mapped_third(
+        mode, retries=1, max_errors=1, cache=True, cache_backend="disk", **options
+    )
+    batch = mapped(range(50_000))
+    assert len(batch) == 50_000
+    assert isinstance(batch[-1], NotRun)
+    assert len(looked) < 40_000
 
 
 def test_the_end_by_errors_is_told(caplog):

@@ -105,6 +105,8 @@ class MapLoop:
     def read(self) -> bool:
         """Feed the scheduler what it asks for, as far as that is there; return whether it is."""
         scheduler, source = self.scheduler, self.input
+        if scheduler.stopped and self.stored is not None:
+            self.stored.asks = False
         source.allow(*scheduler.reach())
         count = scheduler.demand()
         if not count:

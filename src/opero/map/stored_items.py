@@ -19,6 +19,7 @@ class StoredItems:
 
     Attributes:
         landed: How many values of the map have been stored.
+        asks: Whether what is stored still matters; not once the map hands out nothing more.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class StoredItems:
         self._values = cast("StoredCache", call.stored_cache)
         self._arguments = arguments
         self.landed: int = 0
+        self.asks: bool = True
 
     def keys(self, values: list[Any]) -> list[Any]:
         """Return the stored key of each item, or what making it raised."""
-        return [self._key(value) for value in values]
+        return [self._key(value) if self.asks else None for value in values]
 
     def look(self, keys: list[Any]) -> list[tuple[Any, Any]]:
         """Look for the values of some items.
@@ -48,6 +50,8 @@ class StoredItems:
         Returns:
             Each of them with its entry; None without one.
         """
+        if not self.asks:
+            return [(key, None) for key in keys]
         good = [key for key in keys if not isinstance(key, Exception)]
         found = iter(self._values.find_many(good) if good else ())
         return [(key, None if isinstance(key, Exception) else next(found)) for key in keys]
