@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from opero.core.clock import NEVER, Clock
@@ -16,6 +17,7 @@ from opero.events import tell
 from opero.exceptions import WorkerCrashedError
 from opero.logs import warn
 from opero.map.engines.base import AsyncEngine, Crash, Engine, Report
+from opero.real_time import monotonic
 from opero.runners import loop_time
 
 from .interrupts import ctrl_c_later
@@ -295,9 +297,7 @@ async def drive_async(
             try:
                 await waiting.close(abandon=loop.cut or not loop.over)
             finally:
-                threads = [asyncio.wrap_future(one) for one in closing if isinstance(one, Future)]
-                if threads:
-                    await loop_time.wait(threads, PATIENCE)
+                await _done([each for each in closing if isinstance(each, Future)])
     if ready:
         yield ready
     loop.raise_fault()
@@ -320,6 +320,25 @@ async def _ended(tasks: set[asyncio.Future[Any]]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.result()
+
+
+async def _done(threads: list[Future[None]]) -> None:
+    """Wait until threads have ended, but no longer than `PATIENCE`."""
+    loop = asyncio.get_running_loop()
+
+    def ring(bell: asyncio.Future[None]) -> None:
+        if not bell.done():
+            bell.set_result(None)
+
+    def tell(bell: asyncio.Future[None], _: Future[None]) -> None:
+        with suppress(RuntimeError):  # nobody has waited for so long
+            loop.call_soon_threadsafe(ring, bell)
+
+    end = monotonic() + PATIENCE
+    for thread in threads:
+        bell = loop.create_future()
+        thread.add_done_callback(partial(tell, bell))
+        await loop_time.wait({bell}, max(0, end - monotonic()))
 
 
 async def _keep(loop: MapLoop) -> None:

@@ -49,8 +49,9 @@ _MOST = 64 if sys.implementation.name == "cpython" else 1
 _QUICK = 20e-6
 """Seconds for an item; one that takes longer is read by itself."""
 
+_HEAVY = 1 << 18
 _MANY = 16
-"""How many times as much as it reads before it looks at the limits has to fit into them."""
+"""From how many bytes on a reader reads no more than this part of the limit between two looks."""
 
 _HINT = "(a thread of the map reads the input; read_in='caller' reads it in yours)"
 
@@ -449,8 +450,9 @@ class Reader(Intake):
             with self._lock:
                 if self.has_room():
                     count = min(count, self._most - self._read)
-                    if self._each * count * _MANY > LIMIT:
-                        count = max(1, LIMIT // (self._each * _MANY))
+                    if self._each * count > _HEAVY:
+                        room = min(self._most_weight - self._weight, LIMIT // _MANY)
+                        count = max(1, min(count, room // self._each))
                     ticks = [None] * (1 if self.hungry else count)
                     self._ticks = [] if self.hungry else ticks
                     return ticks
