@@ -175,6 +175,34 @@ def test_the_functions_of_a_script_share_what_it_has_made(method, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_functions_without_a_module_share_what_it_has_made_too(wrapped, noted):
+    """As those of a document, or of a script that `runpy` runs."""
+    code = """
+        model = None
+
+        def prepare():
+            global model
+            model = os.getpid()
+            note(path)
+
+        def use(item):
+            assert model == os.getpid()
+            return item
+        """
+    names: dict[str, Any] = {"note": set_up.note, "os": os, "path": str(noted)}
+    others = names.copy()
+    exec(textwrap.dedent(code), names)
+    exec(textwrap.dedent(code), others)
+    init = partial(names["prepare"]) if wrapped else names["prepare"]
+    mapped = opmap(workers=1, worker_init=init, **QUIET)(names["use"])
+    assert mapped([1]) == [1]
+    assert mapped([2]) == [2]
+    assert len(pids(noted)) == 1
+    with pytest.raises(AssertionError):
+        opmap(workers=1, worker_init=init, **QUIET)(others["use"])([1])
+
+
 # --- when it fails --------------------------------------------------------------------------------
 
 

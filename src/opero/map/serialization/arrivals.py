@@ -108,6 +108,9 @@ _variables: dict[str, contextvars.ContextVar[Any]] = {}
 _variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
 _making = Lock()
 
+_owners: dict[int, weakref.ref[Any]] = {}
+"""Functions that share globals which are no module's, by the number of these."""
+
 _home = ""
 _made = 0
 _process = 0
@@ -142,6 +145,36 @@ def token_of(thing: Any) -> str | None:
     except TypeError:  # it takes no weak references, or has no hash
         return None
     return token
+
+
+def share_globals(function: Any) -> None:
+    """Let what a function sets in its globals be seen by others, though they are no module's."""
+    while not hasattr(function, "__globals__"):
+        for name in ("func", "__func__", "__wrapped__"):
+            if hasattr(function, name):
+                function = getattr(function, name)
+                break
+        else:
+            return
+    place = id(function.__globals__)
+    if _owner_of(function.__globals__) is None:
+        _owners[place] = weakref.ref(function, lambda _: _owners.pop(place, None))
+
+
+def _owner_of(place: dict[str, Any]) -> Any:
+    """Return the function whose globals these are, if there is one that shares them."""
+    known = _owners.get(id(place))
+    owner = None if known is None else known()
+    return owner if owner is not None and owner.__globals__ is place else None
+
+
+def token_of_globals(place: dict[str, Any]) -> str | None:
+    """Return the token of the globals of a function; None if they are shared by none."""
+    module = sys.modules.get(place.get("__name__", ""))
+    if module is not None and getattr(module, "__dict__", None) is place:
+        return token_of(module)
+    owner = _owner_of(place)
+    return None if owner is None else f"{token_of(owner)}-globals"
 
 
 def is_guest(token: str) -> bool:

@@ -104,9 +104,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         place = func.__globals__
         shared = self._namespaces.get(id(place))
         if shared is None:
-            module = sys.modules.get(place.get("__name__", ""))
-            known = module is not None and getattr(module, "__dict__", None) is place
-            token = arrivals.token_of(module) if known else None
+            token = arrivals.token_of_globals(place)
             shared = self._namespaces[id(place)] = arrivals.Namespace(token, names)
         return made, shared, *more
 

@@ -28,6 +28,7 @@ from opero.map.loading import executed
 from opero.map.output import NOTHING
 from opero.map.scheduler import Job
 from opero.map.serialization import handles
+from opero.map.serialization.arrivals import share_globals
 from opero.map.serialization.errors import unpack_error
 from opero.map.serialization.fingerprints import fingerprint
 from opero.map.serialization.loaded_modules import Seen, loaded_modules
@@ -277,6 +278,7 @@ class ProcessEngine:
         init: list[Any] = []
         self._map["init"] = None
         if self._init is not None:
+            share_globals(self._init)
             self._map["init"], init = self._packed(self._init)
         told, function = self._packed(self._function)
         self._map.update(told)
