@@ -315,6 +315,56 @@ def test_what_uses_a_module_whose_file_has_changed_goes_by_value(modules, name):
     assert mapped(lambda item: getattr(upper, name)(item)) == [getattr(upper, name)(5)]
 
 
+HOLDS = """\
+import sqlite3
+import threading
+
+CONNECTION = sqlite3.connect(":memory:")
+LOCK = threading.Lock()
+COUNT = 0
+
+
+def helper(item):
+    with LOCK:
+        return item, "old"
+
+
+def counts(item):
+    global COUNT
+    COUNT += item
+    return COUNT
+
+
+def asks(item):
+    return CONNECTION.execute("select 1")
+"""
+
+
+def test_a_changed_module_goes_by_value_without_what_cannot_travel(modules):
+    """It is missed only by what needs it, and is one namespace for all its functions."""
+    holds = modules.load("holding_low", HOLDS)
+    loaded_modules.look()
+    modules.write("holding_low", edited(HOLDS))
+
+    def uses(item):
+        before = holds.COUNT
+        return holds.helper(item), before, holds.counts(item), holds.COUNT
+
+    def asks(item):
+        return holds.CONNECTION
+
+    assert mapped(uses, [1, 2]) == [((1, "old"), 0, 1, 1), ((2, "old"), 1, 3, 3)]
+    (error,) = mapped(asks)
+    assert isinstance(error, AttributeError)
+    assert "holding_low.CONNECTION has not come along" in str(error)
+    assert "sqlite3.Connection" in str(error)
+    assert "Reload" in str(error)
+    (error,) = mapped(lambda item: holds.asks)
+    assert "holding_low.asks has not come along" in str(error)
+    with pytest.raises(TypeError, match=r"CONNECTION.*file has changed since.*reload it"):
+        mapped(holds.asks)
+
+
 def test_a_changed_module_that_is_imported_by_an_attempt_is_refused(modules):
     """The error says what has changed, and what to do; the program's own state does not change."""
     modules.load("inside_low", LOWER)

@@ -3,6 +3,7 @@
 names.py              functions by their names: where a worker finds one by importing it
 fingerprints.py       whether two processes have the same code of a function
 by_value.py           functions and classes by value, through cloudpickle
+module_by_value.py    modules by value, as far as what is in them can travel
 stand_ins.py          what pickle refuses, and what arrives in its place
 arrivals.py           where functions and classes arrive that travel by value
 function_payload.py   the function of a map and its shared arguments

@@ -32,12 +32,14 @@ class World:
         things: Functions and classes, by their tokens.
         bare: The tokens of those that have been made, and have not got their contents yet.
         values: The context variables that have come with a value, and that value.
+        modules: Modules whose namespaces are the globals of functions, by the identities of these.
     """
 
     def __init__(self, namespaces: dict[str, dict[str, Any]] | None = None) -> None:
         self.namespaces = namespaces
         self.things: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self.bare: set[str | None] = set()
+        self.modules: dict[int, types.ModuleType] = {}
         self.values: dict[contextvars.ContextVar[Any], Any] = {}
         self._before: list[contextvars.Token[Any]] = []
 
@@ -353,7 +355,19 @@ def namespace(token: str | None, names: dict[str, Any]) -> dict[str, Any]:
     shared = _current.world.namespaces
     if token is None or shared is None:
         return names
-    return shared.setdefault(token, names)
+    if token not in shared:
+        module = types.ModuleType(names.get("__name__", "?"))
+        own = vars(module)
+        own.clear()
+        own.update(names)
+        shared[token] = own
+        _current.world.modules[id(own)] = module
+    return shared[token]
+
+
+def module_of(namespace: dict[str, Any]) -> types.ModuleType | None:
+    """Return the module in this world that has a namespace; None if that is no module's."""
+    return _current.world.modules.get(id(namespace))
 
 
 def code(

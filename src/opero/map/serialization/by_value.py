@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from . import arrivals, handles, stand_ins
+from . import arrivals, handles, module_by_value, stand_ins
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -33,7 +33,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         fresh: Whether what belongs to one process alone, as a lock, is made anew; 0 if it is
             refused. What functions and classes refer to is always made anew.
         files: The files of code, and whether they are there.
+        trial: Whether nobody will unpickle what comes of it, so that modules need no contents.
     """
+
+    trial = False
 
     def __init__(
         self,
@@ -193,15 +196,7 @@ def _module(pickler: Pickler, module: ModuleType) -> Any:
     name = module.__name__
     if name in _MAIN or (name not in pickler.apart and sys.modules.get(name) is module):
         return NotImplemented
-    contents = {key: each for key, each in vars(module).items() if key not in _OF_IMPORTS}
-    return pickler.wrap(module, cloud.dynamic_subimport, (name, {}), _fill, contents)
-
-
-_OF_IMPORTS = {"__builtins__", "__cached__", "__loader__", "__spec__"}
-
-
-def _fill(module: ModuleType, contents: dict[str, Any]) -> None:
-    vars(module).update(contents)
+    return module_by_value.reduced(pickler, module)
 
 
 def _code(pickler: Pickler, code: CodeType) -> Any:

@@ -296,7 +296,18 @@ class ProcessEngine:
             What is told of it, and the parts of its pickle, whose number is told.
         """
         name = whereabouts(function, self._apart)
-        parts = [] if name else pack_function(function, self._apart)
+        parts: list[Any] = []
+        if not name:
+            try:
+                parts = pack_function(function, self._apart)
+            except TypeError as error:
+                module = getattr(function, "__module__", None)
+                if module not in self._seen.apart:
+                    raise
+                raise TypeError(
+                    f"{error}. No worker can import {module} as this program has it, as its file "
+                    f"has changed since, or it has none: reload it, and it need not be pickled"
+                ) from error.__cause__
         code = fingerprint(function) if name else None
         return {"name": name, "value": len(parts), "code": code}, parts
 
