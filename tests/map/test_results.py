@@ -15,7 +15,7 @@ import traceback
 import weakref
 
 import pytest
-from crowd import run
+from crowd import PATIENCE, run
 
 from opero import (
     AllFailedError,
@@ -693,6 +693,14 @@ class Thing:
         self.number = number
 
 
+def gone(things):
+    """Return whether nothing of a weak set is left, once other threads have let go of it, too."""
+    deadline = time.monotonic() + PATIENCE
+    while len(things) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not len(things)
+
+
 def watched(things, seen):
     """Return a function whose attempts hold things, several frames deep, and fail if odd."""
 
@@ -766,9 +774,46 @@ def test_a_stream_keeps_no_result_that_was_taken(mode, ordered):
     for result in results:
         alive.add(result)
         del result
-        gc.collect()
-        assert len(alive) == 0
+        assert gone(alive)
     assert len(things) == 200
+
+
+def thing(x):
+    return Thing(x)
+
+
+async def athing(x):
+    return Thing(x)
+
+
+@pytest.mark.parametrize("mode", ["process", "async_process"])
+@pytest.mark.parametrize("form", ["stream", "astream"])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_stream_from_processes_keeps_no_result_that_was_taken(mode, form, pairs):
+    """In both forms, alone or behind its item."""
+    mapped = opmap(mode=mode, retries=1, with_items=pairs, **QUIET)
+    stream = getattr(mapped(thing if mode == "process" else athing), form)(range(100))
+    alive = weakref.WeakSet()
+    taken = []
+
+    def take(result):
+        alive.add(result[1] if pairs else result)
+        taken.append(1)
+
+    async def main():
+        async for result in stream:
+            take(result)
+            del result
+            assert gone(alive)
+
+    if form == "astream":
+        run(main())
+    else:
+        for result in stream:
+            take(result)
+            del result
+            assert gone(alive)
+    assert len(taken) == 100
 
 
 @pytest.mark.once
