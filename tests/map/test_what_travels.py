@@ -121,3 +121,8 @@ def test_what_multiprocessing_shares_is_shared_with_workers(method):
         assert "exists in forked processes only: make it by multiprocessing.get_context(" in line
     assert "the shared argument 'forked' of type multiprocessing" in refused[4]
     assert "it uses FORKED, a multiprocessing.sharedctypes.Synchronized (" in refused[5]
+
+
+def test_classes_of_libraries_are_the_same_ones_in_workers():
+    """Models of pydantic, attrs and msgspec that a script defines."""
+    assert run(str(HERE / "classes_of_libraries.py")) == "that is all\n"

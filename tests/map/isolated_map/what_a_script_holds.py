@@ -208,6 +208,26 @@ class Counter:
             Counter.made += 1
 
 
+class Outer:
+    """Has a class within, and class methods that others hold."""
+
+    class Inner:
+        """Is found by two names."""
+
+    @classmethod
+    def make(cls):
+        return cls.Inner()
+
+    @classmethod
+    def _hidden(cls):
+        return cls.__name__
+
+    bound = None
+
+
+Outer.bound = Outer._hidden
+del Outer._hidden
+MAKE = Outer.make
 KEPT = Square(3)
 WEAK, WEAK_METHOD = weakref.ref(KEPT), weakref.WeakMethod(KEPT.area)
 VALUES = weakref.WeakValueDictionary(kept=KEPT)
@@ -296,6 +316,10 @@ CHECKS = {
     "generators": (
         lambda: (list(SQUARES), list(CHAIN)),
         lambda r: r == ([1, 4, 9, 16], [1, 2, 3, 4]),
+    ),
+    "bound methods, a class within": (
+        lambda: (Outer.bound(), MAKE(), type(MAKE()).__qualname__),
+        lambda r: r[0] == "Outer" and type(r[1]) is Outer.Inner and r[2] == "Outer.Inner",
     ),
     "opero": (
         lambda: (decorated(1), decorated(1), decorated.cache_info().hits),

@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 from cloudpickle import cloudpickle as cloud
 
-from . import arrivals, handles, module_by_value, stand_ins
+from . import arrivals, handles, library_classes, module_by_value, stand_ins
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -168,6 +168,10 @@ def _class(pickler: Pickler, kind: Any) -> Any:
         contents = {name: each for name, each in state[0].items() if name not in members}
         more = {name: vars(member) for name, member in kind.__members__.items()}
         return pickler.wrap(kind, make, args, arrivals.settle_enum, (contents, state[1], more))
+    if type(kind).__module__ == "msgspec._core":
+        made = library_classes.of_struct(kind, args[3])
+        contents = library_classes.rest_of_struct(state[0], kind)
+        return pickler.wrap(kind, *made, settle, (contents, *state[1:]))
     if type(kind).__name__ == "_TypedDictMeta":
         return pickler.wrap(kind, make, args, settle, state)
     names = args[3]
@@ -180,6 +184,7 @@ def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dic
     """Return what a class gets when it is made, since later is too late, and what it gets later."""
     names = vars(kind)
     early = {name: names[name] for name in ("__slots__", "__orig_bases__") if name in names}
+    early["__qualname__"] = kind.__qualname__
     if "_fields_" in names and type(kind).__module__ == "_ctypes":
         early.update((name, names[name]) for name in _OF_CTYPES if name in names)
         contents = {

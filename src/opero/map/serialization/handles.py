@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from multiprocessing import context, reduction
 from typing import Any
 
-_FROM = (
-    "multiprocessing.connection",
-    "multiprocessing.heap",
-    "multiprocessing.reduction",
-    "multiprocessing.sharedctypes",
-)
+_REDUCERS = {
+    "_reduce_socket",
+    "reduce_arena",
+    "reduce_connection",
+    "reduce_ctype",
+    "reduce_pipe_connection",
+}
+"""Those of multiprocessing's reducers that know more than pickle does."""
+
 _numbers = itertools.count(1)
 _handed_on = [0]
 
@@ -42,12 +45,10 @@ def reducer_of(kind: type) -> Callable[[Any, Any], Any] | None:
     if kind.__module__ == "multiprocessing.synchronize" and hasattr(kind, "_make_name"):
         return _semaphore
     reduce: Any = reduction.ForkingPickler._extra_reducers.get(kind)  # type: ignore[attr-defined]
-    if getattr(reduce, "__module__", None) not in _FROM or hasattr(kind, "__get__"):
+    if reduce is None or reduce.__name__ not in _REDUCERS:
         return None
-    if reduce.__module__ == "multiprocessing.sharedctypes":
+    if reduce.__name__ == "reduce_ctype":
         return lambda _, thing: reduce(thing) if hasattr(thing, "_wrapper") else NotImplemented
-    if reduce.__name__ == "_reduce_partial":
-        return None
 
     def reducer(_: Any, thing: Any) -> Any:
         _count()
