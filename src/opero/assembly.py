@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from types import ModuleType
 
 from . import contexts, hotpath
 from .limits.gates import gates_of
@@ -92,7 +93,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         from .runners import sync as runner
     events = of_half(core)
     if plan.cache is not None and plan.cache.backend != "memory":
-        stored_cache = _stored_cache(function, face, name, plan.cache, awaited, events)
+        stored_cache = _stored_cache(function, name, plan.cache, awaited, events)
     types, predicate = _condition(retry.retry_on)
     fallback_types, fallback_predicate = (
         (None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)
@@ -182,28 +183,48 @@ def _condition(errors: Any) -> tuple[Any, Any]:
 
 
 def _stored_cache(
-    function: Any, face: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Events
+    function: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Events
 ) -> StoredCache:
     """Open the stored cache of a function, and refuse one that other functions would share.
 
-    A partial, like a closure, is not told from others by its name, and the arguments that it has
-    been given are none of its calls'.
+    Partials and bound methods are not told from others by their names, as closures are not; what
+    they are bound to is none of the arguments of a call.
     """
     from opero.stores.opening import open_stored_cache
 
     from .options import DEFAULT_NAMESPACES
 
+    bare = _bare(function)
+    face = _face(bare)
     made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
     canonical = made.canonical
     told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
     canonical.check_owner(face, plan.key_function is not None, told_apart)
-    if face is not function and not told_apart:
+    if face is not bare and not told_apart:
         raise ValueError(
-            f"{name} is a {type(function).__name__}, so its stored results could be taken for "
+            f"{name} is a {type(bare).__name__}, so its stored results could be taken for "
             f"those of another one: give it a cache_key= or a cache_namespace= of its own"
+        )
+    if not told_apart and not isinstance(getattr(bare, "__self__", None), (ModuleType, type(None))):
+        raise ValueError(
+            f"{name} is a bound method, so its stored results could be taken for those of another "
+            f"instance or class: decorate it in its class, or give it a cache_key= or a "
+            f"cache_namespace= of its own"
         )
     made.belong(plan.namespace, canonical.owner_of(face), plan.version)
     return made
+
+
+def _bare(function: Any) -> Any:
+    """Return what a function is below decorators of opero's and `functools.lru_cache`."""
+    while not hasattr(function, "__self__"):
+        if type(function) is functools._lru_cache_wrapper:
+            function = function.__wrapped__
+        elif hasattr(function, "__opero__"):
+            function = function.__opero__.func
+        else:
+            break
+    return function
 
 
 class _ClassMethod(classmethod):  # type: ignore[type-arg]

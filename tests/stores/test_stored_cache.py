@@ -344,11 +344,29 @@ def test_a_function_that_is_not_known_by_its_name_is_refused(disk):
         lambda x: x,
         lambda x: x * factor,
         functools.partial(functions.double, plus=1),
+        functions.Account("A").balance,
+        functools.lru_cache(functions.Account("A").balance),
+        functools.lru_cache(lambda x: x * factor),
+        opero(lambda x: x * factor),
+        opero(functools.partial(functions.double, plus=1)),
+        opero(functions.Account("A").balance),
+        opero(functions.Account.balance).__get__(functions.Account("A")),
     ):
         with pytest.raises(ValueError, match=r"cache_key= or a cache_namespace= of its own"):
             opero(cache=True, **disk)(function)
         opero(cache=True, cache_namespace="its own", **disk)(function)
         opero(cache=True, cache_key=lambda *args: args, **disk)(function)
+
+
+def test_a_function_below_another_decorator_is_known_by_its_own_name(disk):
+    """Of opero's, or `lru_cache`: a stored cache on top of one shares its values with the bare one."""
+    bare = opero(cache=True, **disk)(functions.double)
+    assert bare(1) == [1, 1, 0]
+    for below in (opero(retries=2), functools.lru_cache, lambda function: opero(opero(function))):
+        on_top = opero(cache=True, **disk)(below(functions.double))
+        assert on_top(1) == [1, 1, 0]
+        assert on_top.stats().hits == 1
+    assert len(runs()) == 1
 
 
 # --- one run for many -------------------------------------------------------------------------------

@@ -205,14 +205,6 @@ class Canonical:
             )
         return _place(module) or self._source(func), name
 
-    def has_free_variables(self, func: Callable[..., Any]) -> bool:
-        """Return whether there can be two functions of this name that are not the same.
-
-        Args:
-            func: The function.
-        """
-        return bool(_free_variables(func))
-
     def check_owner(
         self, func: Callable[..., Any], has_cache_key: bool, has_own_namespace: bool
     ) -> None:
