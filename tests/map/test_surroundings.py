@@ -162,6 +162,30 @@ def test_filters_of_warnings_are_those_of_the_program(filters, expected):
             assert mapped([1]) == [expected]
 
 
+def test_what_warns_when_it_is_imported_is_imported_under_strict_filters_too(tmp_path, monkeypatch):
+    """The program has imported it before; the filters hold for what the function does."""
+    module = tmp_path / "warns_at_import.py"
+    module.write_text(
+        "import warnings\n"
+        "warnings.warn('old', DeprecationWarning)\n"
+        "warnings.filterwarnings('ignore', 'of its own')\n"
+        "def warns(value):\n"
+        "    warnings.warn('of its own', UserWarning)\n"
+        "    warnings.warn(f'number {value}', UserWarning)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import warns_at_import
+    pool.shut()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "of its own")
+        (error,) = opmap(**QUIET)(warns_at_import.warns)([7])
+    assert isinstance(error, UserWarning)
+    assert str(error) == "number 7"
+
+
 ACTIONS = {
     "warnings.simplefilter('ignore')": 0,
     "warnings.simplefilter('ignore', Mine)": 2,

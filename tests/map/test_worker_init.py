@@ -282,7 +282,7 @@ def test_it_may_fail_again_and_again_and_nothing_is_left():
     for _ in range(REPEATS):
         with pytest.raises(OperoError):
             mapped(range(4))
-    assert len(pool._all) == before
+    assert len(pool._all) <= before
     assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
 

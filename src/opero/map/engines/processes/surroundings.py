@@ -16,6 +16,8 @@ import re
 import socket
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from . import worker_logs
@@ -210,12 +212,37 @@ def _plain(pattern: Any) -> Any:
 
 
 def _set_filters(filters: list[Any]) -> None:
-    made = [
-        (action, _pattern(text), _category(*where), _pattern(module), line)
-        for action, text, where, module, line in filters
-    ]
+    _replace(
+        [
+            (action, _pattern(text), _category(*where), _pattern(module), line)
+            for action, text, where, module, line in filters
+        ]
+    )
+
+
+@contextmanager
+def lenient() -> Iterator[None]:
+    """Raise no warnings meanwhile: the program has imported the same before its filters were made.
+
+    Filters that an import makes stay.
+    """
+    filters: Any = warnings.filters
+    softened = [(("ignore", *each[1:]), each) for each in filters if each[0] == "error"]
+    if not softened:
+        yield
+        return
+    soft = {id(each): other for other, each in softened}
+    hard = {id(other): each for other, each in softened}
+    _replace([soft.get(id(each), each) for each in filters])
+    try:
+        yield
+    finally:
+        _replace([hard.get(id(each), each) for each in warnings.filters])
+
+
+def _replace(filters: list[Any]) -> None:
     warnings.resetwarnings()  # this also makes those forget that have warned already
-    warnings.filters[:] = made  # type: ignore[index]
+    warnings.filters[:] = filters  # type: ignore[index]
 
 
 def _pattern(plain: Any) -> Any:

@@ -43,7 +43,7 @@ from .group import Group
 from .initializer import SetUp
 from .lending import borrow
 from .memory import resident
-from .surroundings import take_on
+from .surroundings import lenient, take_on
 from .wire import Channel
 
 UNREAD = -1
@@ -284,7 +284,9 @@ class Session:
             self.cells[PLACE] = PREPARING
             try:
                 with loading():
-                    self._set_up = SetUp(_found(told, parts), world)
+                    with lenient():
+                        init = _found(told, parts)
+                    self._set_up = SetUp(init, world)
             except Outdated:
                 raise
             except BaseException as error:  # noqa: BLE001 - it goes to the parent
@@ -309,7 +311,7 @@ class Session:
         last = first + seen["value"]
         self._prepare(init, parts[:first])
         self.cells[PLACE] = LOADING
-        with loading():
+        with loading(), lenient():
             found = _found(seen, parts[first:last])
             shared, receiver = unpack(parts[last:])
         if self._modules.refused:

@@ -191,4 +191,5 @@ def _destination(handler: Any) -> str:
     kind = type(handler)
     file = getattr(handler, "baseFilename", None)
     where = getattr(getattr(handler, "stream", None), "name", "") if file is None else file
+    where = str(where).strip("<>")  # a notebook's streams have their names without
     return f"{kind.__module__}.{kind.__qualname__} {where}"
