@@ -7,7 +7,9 @@ chunk_fill.py    chunks for coroutines         stored_items.py  items of a store
 chunk_bound.py   chunks for short lives        worker_options.py  how workers are set up
 event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment
 invocation.py    how an item is called         gates.py       what it passes before
-tracebacks.py    tracebacks that begin in the function
+output.py        results, in order and counted  error_limit.py  too many failures
+result.py        what a map returns            item_notes.py  which item it was
+finished_frames.py  failures without locals    receivers.py   methods and their instances
 
 engines/         what makes the attempts: threads, tasks, processes, executors
 serialization/   how functions, items and results travel to a worker

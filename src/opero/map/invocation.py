@@ -37,12 +37,48 @@ def of_invocations(
     return functools.partial(_invoke, function, shared)
 
 
-def unpacked(item: Any) -> Invocation:
-    """Return the arguments that an item holds: a tuple positional, a dict keyword arguments.
+class Arguments:
+    """Finds the arguments of the call of each item of a map."""
 
-    Raises:
-        TypeError: If it is neither, or not all keys of a dict are names.
-    """
+    def __init__(self, leading: tuple[Any, ...], shared: dict[str, Any], unpack: bool) -> None:
+        """Know what all calls have in common.
+
+        Args:
+            leading: What they get before the item: the instance of a method, or its class.
+            shared: Their keyword arguments.
+            unpack: Whether an item holds the arguments of its call.
+        """
+        self._leading = leading
+        self._shared = shared
+        self._unpack = unpack
+
+    def of(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of an item's call.
+
+        Raises:
+            TypeError: If the item should hold them, and does not.
+        """
+        if not self._unpack:
+            return (*self._leading, item), self._shared
+        args, named = _unpacked(item)
+        for name in named:
+            if name in self._shared:
+                raise TypeError(f"both the item and what all items share have an argument {name!r}")
+        return (*self._leading, *args), {**named, **self._shared}
+
+    def invocation(self, args: tuple[Any, ...], named: dict[str, Any]) -> Invocation:
+        """Return what a worker needs of the arguments of a call: it has the others."""
+        shared = self._shared
+        own = {
+            name: value
+            for name, value in named.items()
+            if name not in shared or shared[name] is not value
+        }
+        return Invocation(args[len(self._leading) :], own)
+
+
+def _unpacked(item: Any) -> Invocation:
+    """Return the arguments that an item holds: a tuple positional, a dict keyword arguments."""
     if isinstance(item, tuple):
         return Invocation(tuple(item), {})
     if not isinstance(item, dict):

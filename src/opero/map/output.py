@@ -121,8 +121,8 @@ class Output:
         self.place(span, offset, error)
 
     def leave_out(self, span: Span, offset: int, error: NotRun) -> None:
-        """Take it that an item does not run, or not again."""
-        error.index, error.item = span.first + offset, span.values[offset]
+        """Take what stands for an item that does not run, or not again."""
+        error.item = span.values[offset]
         self.not_run += 1
         self.place(span, offset, error)
 

@@ -29,8 +29,9 @@ from opero.logs import warn
 from opero.once_only import error_of, is_once_only
 from opero.tracebacks import without_top
 
+from .error_limit import ErrorLimit
 from .gates import MapGates
-from .invocation import Invocation, unpacked
+from .invocation import Arguments
 from .output import NOTHING, Output, Span
 from .sharing import SharedRun, SharedRuns
 
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from opero.stores.stored_cache import StoredCache
 
 _STRIDE = 1024
-_ENOUGH = 20
-"""How many items have to be done before a share of them is taken for one."""
 
 AHEAD: Final = 16
 """How many items for each worker are read ahead, if chunks are small."""
@@ -158,6 +157,7 @@ class Scheduler:
         self.gates = gates
         self.leading = leading
         self.unpack = unpack
+        self._arguments = Arguments(leading, shared, unpack)
         self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
@@ -167,7 +167,9 @@ class Scheduler:
         self.stopped: bool = False
         self.unread: bool = False
         self.elapsed: int = 0
-        self._max_errors = max_errors
+        self._limit: ErrorLimit | None = None
+        if max_errors is not None:
+            self._limit = ErrorLimit(max_errors, call.name, self.output)
         self._finite: bool = sizer.left >= 0
         self._stored = call.stored_cache is not None
         cached = self._stored or call.store is not None
@@ -220,18 +222,8 @@ class Scheduler:
         return max(self.window or AHEAD * workers, 4 * workers * size)
 
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of an item's call.
-
-        Raises:
-            TypeError: If the item should hold them, and does not.
-        """
-        if not self.unpack:
-            return (*self.leading, item), self.shared
-        args, named = unpacked(item)
-        for name in named:
-            if name in self.shared:
-                raise TypeError(f"both the item and what all items share have an argument {name!r}")
-        return (*self.leading, *args), {**named, **self.shared}
+        """Return the arguments of an item's call; see `Arguments.of`."""
+        return self._arguments.of(item)
 
     def _checked_arguments(self, span: Span, offset: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an item's call; if it has none, the error says which it is."""
@@ -239,16 +231,6 @@ class Scheduler:
             return self.arguments(span.values[offset])
         except TypeError as error:
             raise TypeError(f"{self.call.name}: item {span.first + offset}: {error}") from None
-
-    def _invocation(self, args: tuple[Any, ...], named: dict[str, Any]) -> Invocation:
-        """Return what a worker needs of the arguments of a call: it has the others."""
-        shared = self.shared
-        own = {
-            name: value
-            for name, value in named.items()
-            if name not in shared or shared[name] is not value
-        }
-        return Invocation(args[len(self.leading) :], own)
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
@@ -320,7 +302,8 @@ class Scheduler:
         """Return a job of some of a span's items."""
         job = Job(span, offsets, [span.values[offset] for offset in offsets], trial)
         if self.unpack:
-            job.values = [self._invocation(*self.arguments(item)) for item in job.values]
+            arguments = self._arguments
+            job.values = [arguments.invocation(*arguments.of(item)) for item in job.values]
             job.invoked = True
         return job
 
@@ -341,7 +324,7 @@ class Scheduler:
         behind = len(self.leading)
         job = Job(span, [offset], [args[behind]] if args[behind:] else [], trial)
         if self.unpack or len(args) > behind + 1 or named is not self.shared:
-            job.values = [self._invocation(args, named)]
+            job.values = [self._arguments.invocation(args, named)]
             job.invoked = True
         return job
 
@@ -429,7 +412,7 @@ class Scheduler:
             now: The time in nanoseconds.
         """
         self._permits.pop(slot, None)
-        if self._max_errors is not None and self._has_stopped():
+        if self._limit is not None and self._has_stopped(self._limit):
             return None
         job = None
         while job is None:
@@ -686,11 +669,11 @@ class Scheduler:
 
     # --- too many failures ------------------------------------------------------------------------
 
-    def _has_stopped(self) -> bool:
+    def _has_stopped(self, limit: ErrorLimit) -> bool:
         """Return whether nothing more is handed out; the items that wait are left out then."""
         if not self.stopped:
             nothing_waits = self.closed and not (self._queue or self._heap)
-            if nothing_waits or not self._has_too_many():
+            if nothing_waits or not limit.is_reached():
                 return False
             self.stopped = True
             failed = self.output.failed
@@ -704,14 +687,6 @@ class Scheduler:
         self._withdraw()
         return True
 
-    def _has_too_many(self) -> bool:
-        """Return whether as many items have failed as `max_errors` says."""
-        most, done, failed = self._max_errors, self.output.settled, self.output.failed
-        assert most is not None
-        if isinstance(most, int):
-            return failed >= most
-        return done >= _ENOUGH and failed > 0 and failed >= most * done
-
     def _leave_out(self, span: Span, offset: int, trial: Trial | None = None) -> None:
         """Let an item stand as one that did not run, or was not tried again."""
         run = self._leaders.pop((id(span), offset), None)
@@ -719,25 +694,15 @@ class Scheduler:
         if run is not None:
             assert self._runs is not None
             self._runs.end(run)
+        assert self._limit is not None
+        error = None if trial is None else trial.attempts.errors[-1]
         for each, place in [(span, offset), *followers]:
-            self.output.leave_out(each, place, self._not_run(each.first + place, trial))
-
-    def _not_run(self, index: int, trial: Trial | None = None) -> NotRun:
-        """Make what stands for an item that did not run."""
-        what = "did not run" if trial is None else "was not tried again"
-        error = NotRun(
-            f"{self.call.name}: item {index} {what}, as {self.output.failed} items have failed "
-            f"(max_errors={self._max_errors})"
-        )
-        if trial is not None:
-            error.__cause__ = trial.attempts.errors[-1]
-        return error
+            self.output.leave_out(each, place, self._limit.not_run(each.first + place, error))
 
     def rest(self) -> NotRun:
         """Return what stands for the input that was cut off."""
-        error = self._not_run(self.read)
-        error.index = self.read
-        return error
+        assert self._limit is not None
+        return self._limit.not_run(self.read)
 
     # --- results ----------------------------------------------------------------------------------
 

@@ -1,0 +1,49 @@
+"""How many failures end a map, and what stands for the items that do not run then."""
+
+from __future__ import annotations
+
+from opero.exceptions import NotRun
+
+from .output import Output
+
+_ENOUGH = 20
+"""How many items have to be done before a share of them is taken for one."""
+
+
+class ErrorLimit:
+    """The bound of `max_errors` in one map."""
+
+    def __init__(self, most: float, name: str, output: Output) -> None:
+        """Know the bound.
+
+        Args:
+            most: With how many failures it is reached; a float is a share of the items done.
+            name: The mapped function, for messages.
+            output: Counts the failures.
+        """
+        self._most: int | float = most
+        self._name = name
+        self._output = output
+
+    def is_reached(self) -> bool:
+        """Return whether so many items have failed for good."""
+        most, done, failed = self._most, self._output.settled, self._output.failed
+        if isinstance(most, int):
+            return failed >= most
+        return done >= _ENOUGH and failed > 0 and failed >= most * done
+
+    def not_run(self, index: int, error: BaseException | None = None) -> NotRun:
+        """Return what stands for an item that does not run.
+
+        Args:
+            index: Its place in the input.
+            error: What it has failed with before, if it would have been tried again.
+        """
+        what = "did not run" if error is None else "was not tried again"
+        made = NotRun(
+            f"{self._name}: item {index} {what}, as {self._output.failed} items have failed "
+            f"(max_errors={self._most})"
+        )
+        made.index = index
+        made.__cause__ = error
+        return made
