@@ -174,6 +174,9 @@ def nothing_left_over(core: hotpath.Core) -> Iterator[None]:
     """Fail a test that leaves a thread, a child process or a changed clock behind."""
     before = set(threading.enumerate())
     yield
+    sharer = sys.modules.get("multiprocessing.resource_sharer")
+    if sharer is not None:
+        sharer.stop()  # the thread is multiprocessing's, which hands descriptors on
     left = _settled(lambda: set(threading.enumerate()) - before)
     assert not left, f"threads left over: {left}"
     children = _settled(multiprocessing.active_children)
