@@ -259,11 +259,11 @@ def test_workers_of_an_executor_refuse_as_well(method, tmp_path, monkeypatch):
     main = "import inner\nif __name__ == '__main__':\n    print(inner.start())"
     out, _, count = run(tmp_path, monkeypatch, main=main, inner=inner)
     assert "start" not in out
-    assert count <= 3
+    assert count <= 4  # the standard library's fork server imports the main module, too
     monkeypatch.delenv("FIRST")
     (tmp_path / "census").unlink()
     out, err, count = run(
         tmp_path, monkeypatch, main="import inner\nprint(inner.start())", inner=inner
     )
     assert "maps in processes at the top of" in err
-    assert count <= 5  # the program starts two executors
+    assert count <= 7  # the program starts two executors

@@ -363,6 +363,7 @@ def test_a_changed_module_goes_by_value_without_what_cannot_travel(modules):
     assert "holding_low.asks has not come along" in str(error)
     with pytest.raises(TypeError, match=r"CONNECTION.*file has changed since.*reload it"):
         mapped(holds.asks)
+    holds.CONNECTION.close()
 
 
 def test_a_changed_module_that_is_imported_by_an_attempt_is_refused(modules):

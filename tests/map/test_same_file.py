@@ -315,10 +315,11 @@ def test_functions_of_tests_travel_however_pytest_imports_them(mode, tmp_path):
             given = textwrap.dedent(text).replace("{methods!r}", repr([start.DEFAULT]))
             given = given if folder == "one" else given.replace("item * 2", "item + item")
             path.write_text(given)
+    path = [str(tmp_path / "tests" / "one"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
         [*command, f"--import-mode={mode}", "-c", os.devnull, "--rootdir", ".", "tests"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "tests" / "one")},
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
