@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import struct
+import sys
 import time
 
 from opero.real_time import monotonic
@@ -41,7 +42,7 @@ class Child:
         self.sentinel: int = sentinel
         self.exitcode: int | None = None
         self.over: bool = False
-        self._alive = alive
+        self._left = [sentinel, alive]
         self._served = served
 
     def wait(self, timeout: float) -> bool:
@@ -84,8 +85,14 @@ class Child:
 
     def close(self) -> None:
         """Close what it was looked after by."""
-        os.close(self.sentinel)
-        os.close(self._alive)
+        left, self._left = self._left, []
+        for descriptor in left:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # an interrupt may have come before the call of `close`
+        if not sys.is_finalizing():
+            self.close()
 
 
 def _is_ready(descriptor: int, timeout: float) -> bool:

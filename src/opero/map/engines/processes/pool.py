@@ -307,6 +307,8 @@ def _forget() -> None:
     _server_of = None
     for each in _all:
         each.channel.close()
+        if hasattr(each, "process"):  # else it is this one
+            each.process.close()
     _all.clear()
     _idle.clear()
     _leaving.clear()
