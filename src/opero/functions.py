@@ -465,7 +465,7 @@ class UnpackingMapDecorator(Protocol):
     """What `opmap` returns with `unpack=True`: an item holds the arguments of its call."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+    def __call__(
         self, function: Callable[..., Coroutine[Any, Any, R]], /
     ) -> Mapped[Arguments, ..., R | BaseException]: ...
     @overload
@@ -478,7 +478,7 @@ class RaisingUnpackingMapDecorator(Protocol):
     """The same with `on_error="raise"`."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+    def __call__(
         self, function: Callable[..., Coroutine[Any, Any, R]], /
     ) -> Mapped[Arguments, ..., R]: ...
     @overload
@@ -489,7 +489,7 @@ class UnpackingPairMapDecorator(Protocol):
     """The same with `with_items=True`, whatever `on_error` says."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+    def __call__(
         self, function: Callable[..., Coroutine[Any, Any, R]], /
     ) -> Mapped[Arguments, ..., tuple[Arguments, R | BaseException]]: ...
     @overload

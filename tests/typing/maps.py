@@ -252,7 +252,9 @@ def resilient(item: int, b: str = "") -> bytes:
     return (b * item).encode()
 
 
-by_thread: MapDecorator = opmap(mode="thread", chunk_size=4, progress=False)
+by_thread: MapDecorator = opmap(
+    mode="thread", chunk_size=4, read_ahead=100, read_in="caller", progress=False
+)
 by_call = by_thread(undecorated)
 over_opero = by_thread(resilient)
 over_partial = by_thread(partial(undecorated, b="x"))

@@ -53,7 +53,7 @@ class MapLoop:
         call = scheduler.call
         self.scheduler = scheduler
         self.stored: StoredItems | None = None
-        self.input = source
+        self.input: Input | Lookups = source
         if call.stored_cache is not None:
             self.stored = StoredItems(call, scheduler.arguments)
             self.input = Lookups(source, self.stored)

@@ -150,7 +150,7 @@ class InPlace:
         held_up: Never.
     """
 
-    held_up = False
+    held_up: bool = False
 
     def __init__(self, items: Any) -> None:
         """Begin to iterate.
@@ -158,7 +158,7 @@ class InPlace:
         Args:
             items: A sequence or the like; nobody is kept waiting by it.
         """
-        self.over = False
+        self.over: bool = False
         self.fault: BaseException | None = None
         self._source: Iterator[Any] = iter(items)
         self._read = 0
@@ -209,10 +209,10 @@ class Block:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self.weight = 0
-        self.whole = False
-        self.taken = 0
-        self.told = 0
+        self.weight: int = 0
+        self.whole: bool = False
+        self.taken: int = 0
+        self.told: int = 0
 
 
 class Intake:
@@ -232,9 +232,9 @@ class Intake:
             items: The input; only the reader's side touches it.
         """
         self.fault: BaseException | None = None
-        self.held_up = False
-        self.stopped = False
-        self.hungry = False
+        self.held_up: bool = False
+        self.stopped: bool = False
+        self.hungry: bool = False
         self._source: Any = items
         self._ended = False
         self._wake: Callable[[], object] = _nothing
@@ -351,6 +351,8 @@ class Reader(Intake):
     block by `list.extend`, where the driver finds them at once. A driver that finds none clears the
     list of ticks, each of which lets one more item in; then this thread says when one has come.
     """
+
+    held_up: bool
 
     def __init__(self, items: Any) -> None:
         """Take the input, and start nothing yet.
@@ -471,6 +473,8 @@ class Reader(Intake):
 
 class SequenceReader(Intake):
     """Reads in place, when the driver takes, what may make its items as they are asked for."""
+
+    held_up: bool
 
     def __init__(self, items: Any) -> None:
         """Take the input, and read nothing yet.

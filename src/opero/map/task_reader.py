@@ -17,6 +17,8 @@ _TURN = 0.002
 class TaskReader(Intake):
     """Reads an asynchronous iterator; one task does all that is done with it."""
 
+    held_up: bool
+
     def __init__(self, items: Any) -> None:
         """Take the input, and begin nothing yet.
 

@@ -22,9 +22,24 @@ from cloudpickle import cloudpickle as cloud
 from . import arrivals, handles, library_classes, module_by_value, stand_ins
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
+_LATER = sys.version_info[:2] >= (3, 14)  # annotations are evaluated when they are read
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pickle import Pickler as _Pickler
+
+    class _CloudPickler(_Pickler):
+        def __init__(self, file: Any, protocol: int, buffer_callback: Any) -> None: ...
+        def _dynamic_function_reduce(self, func: Any) -> Any: ...
+        def _function_getnewargs(self, func: Any) -> Any: ...
+        def _function_reduce(self, func: Any) -> Any: ...
+
+else:
+    _CloudPickler = cloudpickle.Pickler
+
+
+class Pickler(_CloudPickler):
     """Sends functions and classes by value where no name leads to them.
 
     Attributes:
@@ -60,7 +75,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         super().__init__(file, protocol, buffer_callback)
         self.back = back
-        self.fresh = int(fresh)
+        self.fresh: int = int(fresh)
         self.apart: frozenset[str] = apart | _MAIN
         self.files: dict[str, bool] = {}
         self._reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
@@ -128,7 +143,7 @@ def _function(pickler: Pickler, function: Any) -> Any:
     try:
         found = _found(pickler, function, function)
     except Exception:
-        if sys.version_info < (3, 14) or _has_annotations(function):
+        if not _LATER or _has_annotations(function):
             raise
         found = _found(pickler, function, _with_texts(function))
     if found is NotImplemented:
@@ -236,9 +251,9 @@ def _has_annotations(function: Any) -> bool:
 
 def _with_texts(function: FunctionType) -> FunctionType:
     """Return a function whose annotations name what is not there, with texts for annotations."""
-    from annotationlib import Format, get_annotations
+    from annotationlib import Format, get_annotations  # type: ignore[import-not-found, unused-ignore]
 
-    copy = FunctionType(
+    copy = FunctionType(  # type: ignore[call-arg, unused-ignore]
         function.__code__, function.__globals__, function.__name__,
         function.__defaults__, function.__closure__, function.__kwdefaults__,
     )  # fmt: skip

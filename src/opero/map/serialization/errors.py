@@ -72,8 +72,8 @@ def _packed_alone(error: BaseException, path: set[int]) -> tuple[str, Any, list[
             return "group", dumps(parts, back=True), inner
         if isinstance(error, _Failure) and type(error).__reduce__ is _Failure.__reduce__:
             inner = [_packed(each, path | {id(error)}) for each in error.errors]
-            parts = type(error), error.message, _attributes(error)
-            return "failure", dumps(parts, back=True), inner
+            of_it = type(error), error.message, _attributes(error)
+            return "failure", dumps(of_it, back=True), inner
     except Exception:  # noqa: BLE001 - a user's class may do anything
         pass
     for kind in ("whole", "parts"):
@@ -119,6 +119,7 @@ def unpack_error(body: bytes) -> BaseException:
 def _linked(packed: _Packed) -> BaseException:
     """Return an exception with those behind it."""
     kind, body, inner, notes, (cause, context, suppressed) = packed
+    error: BaseException
     try:
         error = _unpacked(kind, body, [_linked(each) for each in inner])
         assert isinstance(error, BaseException)

@@ -17,7 +17,7 @@ def of_struct(kind: Any, names: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
         kind: The struct.
         names: What else it has from the start.
     """
-    from msgspec import NODEFAULT
+    from msgspec import NODEFAULT  # type: ignore[import-not-found, unused-ignore]
 
     fields: tuple[str, ...] = kind.__struct_fields__
     defaults = dict(zip(reversed(fields), reversed(kind.__struct_defaults__), strict=False))

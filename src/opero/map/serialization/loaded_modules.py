@@ -361,7 +361,7 @@ def _process_began() -> int:
 
 _BEGAN = _process_began()
 
-loaded_modules = LoadedModules()
+loaded_modules: LoadedModules = LoadedModules()
 """Those of this process."""
 
 forks.register("workers", after_in_child=loaded_modules.begin_anew)

@@ -45,7 +45,8 @@ def dumps(
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
     """
-    return contained(partial(_dumps, thing, aside, back, apart))
+    body: bytes = contained(partial(_dumps, thing, aside, back, apart))
+    return body
 
 
 def _dumps(thing: Any, aside: list[Any] | None, back: bool, apart: frozenset[str]) -> bytes:

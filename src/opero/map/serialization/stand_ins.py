@@ -73,7 +73,7 @@ def _belongs_here(make: Callable[[Any], Any]) -> Reducer:
 
 
 _reduces(type(threading.Lock()))(_belongs_here(lambda lock: (threading.Lock, ())))  # noqa: ARG005
-_reduces(type(threading.RLock()), threading._RLock)(  # type: ignore[attr-defined]
+_reduces(type(threading.RLock()), threading._RLock)(
     _belongs_here(lambda lock: (threading.RLock, ()))  # noqa: ARG005
 )
 _reduces(threading.Condition)(
@@ -143,7 +143,7 @@ def _named(make: Callable[[Any], tuple[Any, ...]]) -> Reducer:
     """Return the reducer of what pickles by its name, and is made again where none leads to it."""
 
     def reducer(pickler: Any, thing: Any) -> Any:
-        module = getattr(thing, "__module__", None)
+        module: Any = getattr(thing, "__module__", None)
         if module not in pickler.apart and hasattr(sys.modules.get(module), thing.__name__):
             return NotImplemented
         return pickler.wrap(thing, *make(thing), _update_slots, {"__module__": module})
@@ -232,13 +232,13 @@ def _is_one_loop(code: Any) -> bool:
 # --- references -----------------------------------------------------------------------------------
 
 
-class KeptReference(weakref.ReferenceType):  # type: ignore[type-arg]
+class KeptReference(weakref.ReferenceType[Any]):
     """A weak reference that keeps what it refers to: in a worker nothing else may do so."""
 
     __slots__ = ("kept",)
 
 
-class KeptMethod(weakref.WeakMethod):  # type: ignore[type-arg]
+class KeptMethod(weakref.WeakMethod[Any]):
     """The same for a method."""
 
     __slots__ = ("kept",)
@@ -283,7 +283,7 @@ def _file(pickler: Any, file: Any) -> Any:
             return getattr, (sys, name)
     if not pickler.fresh:
         raise _refused(file, "give its path, and open it in the function")
-    path = getattr(file, "name", None)
+    path: Any = getattr(file, "name", None)
     try:
         same = os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116 - maybe bytes
         same = same and not isinstance(path, int)

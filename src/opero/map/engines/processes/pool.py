@@ -80,7 +80,7 @@ class Worker:
         self.items = 0
         self.busy = 0
         self.begun = 0
-        self.since = 0.0
+        self.since: float = 0.0
         self.rows: int | None = None
         try:
             with std_streams.filled():
