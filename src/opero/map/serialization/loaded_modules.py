@@ -17,15 +17,12 @@ import sys
 import time
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from opero import forks
 from opero.locks import Lock
 from opero.real_time import monotonic
-
-from .same_as_file import same_as_file
 
 Row = tuple[str, tuple[str, ...] | None, int, int, int]
 """A module's file, the folders of a package, the file's time in nanoseconds and its size, 0 and -1
@@ -138,12 +135,12 @@ class LoadedModules:
     def _moved(self) -> bool:
         """Return whether modules came or were read again since the last look."""
         modules = sys.modules
-        if len(modules) != self._count or next(reversed(modules), None) != self._last:
+        if len(modules) != self._count or _last_of(modules) != self._last:
             return True
         for name, spec in self._watched:
             module = modules.get(name)
             if type(module) is ModuleType and spec is not None:
-                here = module.__spec__  # several times as fast
+                here = getattr(module, "__spec__", None)  # several times as fast
             else:
                 here = _spec_of(module)
             if here is not spec:
@@ -154,7 +151,7 @@ class LoadedModules:
         """Look at every module."""
         modules = dict(sys.modules)
         self._count = len(modules)
-        self._last = next(reversed(modules), None)
+        self._last = _last_of(modules)
         known: list[tuple[str, _Record]] = []
         changed = False
         for name, module in modules.items():
@@ -267,6 +264,14 @@ class LoadedModules:
             self._seen = seen
 
 
+def _last_of(modules: dict[str, Any]) -> str | None:
+    """Return the name of the module that came last; None if another one comes just now."""
+    try:
+        return next(reversed(modules), None)
+    except RuntimeError:
+        return None
+
+
 def _without_parent(name: str, apart: set[str]) -> bool:
     """Return whether a module is in a package that is not there, or is apart."""
     parent = name.rpartition(".")[0]
@@ -328,6 +333,8 @@ def _same(module: Any, spec: Any, otherwise: bool) -> bool:
     """Return whether a module is what its file says; `otherwise` if nobody can know."""
     if not isinstance(spec.loader, SourceFileLoader):
         return otherwise
+    from .same_as_file import same_as_file
+
     try:
         return same_as_file(object.__getattribute__(module, "__dict__"), spec.origin)
     except Exception:  # noqa: BLE001 - what is in a module may do anything
@@ -351,7 +358,8 @@ def _is_made(name: str, module: ModuleType) -> bool:
 def _process_began() -> int:
     """Return when this process began, or a little before that, in nanoseconds; now if unknown."""
     try:
-        about = Path("/proc/self/stat").read_bytes()
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no worker needs `pathlib` here
+            about = file.read()
         ticks = int(about.rpartition(b")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import cache_from_source, spec_from_file_location
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -129,6 +128,8 @@ def _pinned(name: str, origin: str, folders: tuple[str, ...] | None) -> ModuleSp
         inside = os.path.dirname(origin)  # noqa: PTH120
         outside = inside if folders is None else os.path.dirname(inside)  # noqa: PTH120
         return PathFinder.find_spec(name, [outside])
+    from importlib.util import spec_from_file_location
+
     within = None if folders is None else list(folders)
     found = spec_from_file_location(name, origin, submodule_search_locations=within)
     return found or spec_from_file_location(
@@ -164,6 +165,8 @@ def _too_old(path: str) -> bool:
 
     Python compares whole seconds.
     """
+    from importlib.util import cache_from_source
+
     try:
         compiled = os.stat(cache_from_source(path))  # noqa: PTH116
         return compiled.st_mtime_ns <= os.stat(path).st_mtime_ns  # noqa: PTH116
