@@ -831,6 +831,19 @@ def test_a_stream_is_the_input_of_another(mapped):
     assert len(watched.ends) == 1
 
 
+@pytest.mark.parametrize("way", ["process", "async"])
+def test_a_stream_whose_input_is_a_stream_ends_at_once(mapped, monkeypatch):
+    """Though that one waits for an attempt that takes for ever; its workers end, too."""
+    monkeypatch.setattr("opero.map.driver.PATIENCE", 10 * PATIENCE)
+    begun = time.monotonic()
+    inner = mapped(hang, ahang).stream(iter([1, 0, 2]))
+    outer = opmap(mode="thread", workers=2, **QUIET)(same).stream(inner)
+    assert next(outer) == 1
+    outer.close()
+    assert next(inner, "closed") == "closed"
+    assert time.monotonic() - begun < 5 * PATIENCE
+
+
 @every_way
 def test_a_stream_of_one_mode_feeds_any_other(mapped):
     """And is read to its end."""

@@ -3,6 +3,8 @@
 mapped.py        what `@opmap` returns         options.py     its options, checked
 driver.py        input in, jobs out, results   progress.py    the bar
 scheduler.py     what runs next                sharing.py     equal items, one run
+reader.py        where the items come from     task_reader.py  asynchronous ones
+lookups.py       what is stored of them        weights.py     how large they are
 chunk_fill.py    chunks for coroutines         stored_items.py  items of a stored cache
 chunk_bound.py   chunks for short lives        worker_options.py  how workers are set up
 event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment

@@ -22,7 +22,7 @@ from opero.runners import loop_time
 
 from .interrupts import ctrl_c_later
 from .lookups import Lookups
-from .reader import Input
+from .reader import Input, Stop
 from .scheduler import LIMIT, Scheduler
 from .stored_items import StoredItems
 
@@ -208,6 +208,7 @@ def drive(
     clock: Clock,
     make_bar: Callable[[], Any],
     raises: bool,
+    stop: Stop | None = None,
 ) -> Generator[list[Any], None, None]:
     """Run a map to its end.
 
@@ -218,6 +219,7 @@ def drive(
         clock: Tells the time.
         make_bar: Makes what shows how far it is; a context manager.
         raises: Whether the first item that fails for good ends the map.
+        stop: Ends the map from another thread; None if nobody does.
 
     Yields:
         Results, some at a time.
@@ -232,7 +234,11 @@ def drive(
     try:
         with make_bar() as bar:
             loop.input.begin(engine.wake)
+            if stop is not None:
+                stop.wake = engine.wake
             while True:
+                if stop is not None and stop.asked:
+                    return
                 loop.hand_out()
                 while loop.idle and loop.read():
                     loop.hand_out()

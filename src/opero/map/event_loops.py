@@ -14,7 +14,7 @@ from typing import Any
 
 from . import std_streams
 from .interrupts import ctrl_c_later
-from .reader import CallerReader, Input
+from .reader import CallerReader, Input, Stop
 
 
 def new_loop(choice: str) -> asyncio.AbstractEventLoop:
@@ -232,7 +232,10 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def iterate(
-    make_parts: Callable[[], AsyncGenerator[list[Any], None]], choice: str, source: Input
+    make_parts: Callable[[], AsyncGenerator[list[Any], None]],
+    choice: str,
+    source: Input,
+    stop: Stop | None = None,
 ) -> Generator[list[Any], None, None]:
     """Iterate over what an asynchronous iterator yields, from ordinary code.
 
@@ -243,6 +246,7 @@ def iterate(
         make_parts: Makes the iterator, inside the loop.
         choice: Which loop: "auto", "uvloop" or "asyncio".
         source: The input; what is bound to the caller's thread is read there.
+        stop: Ends it from another thread; None if nobody does.
     """
     parts: SimpleQueue[Any] = SimpleQueue()
     begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
@@ -279,11 +283,15 @@ def iterate(
     try:
         with ctrl_c_later():
             thread.start()
-        while True:
+        if stop is not None:
+            stop.wake = lambda: parts.put((None, _STOPPED))
+        while stop is None or not stop.asked:
             try:
                 part, taken = parts.get(timeout=_LOOK)
             except Empty:
                 continue
+            if taken is _STOPPED:
+                return
             if taken is _ASKED:
                 part()
                 continue
@@ -307,3 +315,6 @@ def iterate(
 
 _ASKED: Any = object()
 """Stands behind what the helper thread wants to have done in the caller's thread."""
+
+_STOPPED: Any = object()
+"""Says that nobody wants the rest."""

@@ -22,8 +22,10 @@ from .reader import (
     Input,
     Reader,
     SequenceReader,
+    Stop,
     is_bound_to_its_thread,
     is_still,
+    stops,
 )
 from .receivers import bound_to, by_position, check_method, missing_receiver, missing_shared
 from .result import FailedItem, MapResult
@@ -227,8 +229,10 @@ class Map:
         Returns:
             An iterator over the results. Closing it ends the map.
         """
-        scheduler = self._scheduler(items, shared, True)
-        return _each(scheduler, self._parts(scheduler, self._input(items), shared))
+        scheduler, stop = self._scheduler(items, shared, True), Stop()
+        results = _each(scheduler, self._parts(scheduler, self._input(items), shared, stop))
+        stops[results] = stop
+        return results
 
     def amap(self, items: Any, /, **shared: Any) -> Coroutine[Any, Any, MapResult[Any]]:
         """Map over `items` from a coroutine.
@@ -272,12 +276,16 @@ class Map:
     # --- one map --------------------------------------------------------------------------------
 
     def _parts(
-        self, scheduler: Scheduler, source: Input, shared: dict[str, Any]
+        self,
+        scheduler: Scheduler,
+        source: Input,
+        shared: dict[str, Any],
+        stop: Stop | None = None,
     ) -> Generator[list[Any], None, None]:
         """Begin a map; its results come some at a time."""
         if self.plan.mode == "async":
             return event_loops.iterate(
-                lambda: self._drive_async(scheduler, source, shared), self.plan.loop, source
+                lambda: self._drive_async(scheduler, source, shared), self.plan.loop, source, stop
             )
         return driver.drive(
             scheduler,
@@ -286,6 +294,7 @@ class Map:
             self.call.clock,
             lambda: self._bar(scheduler),
             self.plan.raises,
+            stop,
         )
 
     def _aparts(

@@ -28,6 +28,7 @@ from itertools import chain, islice, repeat
 from operator import itemgetter
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from opero.exceptions import describe
 from opero.locks import Lock
@@ -37,14 +38,15 @@ from opero.tracebacks import without_top
 
 from .interrupts import ctrl_c_later
 from .scheduler import LIMIT
-from .weights import Scales
+from .weights import SMALLEST, Scales
 
 _NAME = "opero-map-input"
 _ARRAYS = {("numpy", "ndarray"), ("array", "array")}
 _BOUND = {("sqlite3", "Cursor")}
 
 _MOST = 64 if sys.implementation.name == "cpython" else 1
-"""How many items a thread reads before it looks at the limits; elsewhere they come all at once."""
+_MOST_SMALL = 256 if _MOST > 1 else 1
+"""How many items, or numbers, are read before a look at the limits; elsewhere they come at once."""
 
 _QUICK = 20e-6
 """Seconds for an item; one that takes longer is read by itself."""
@@ -71,6 +73,28 @@ _STILL: frozenset[type] = frozenset(
     ]
 )
 """Types that give their items at once, and do nothing else; what they hold is there already."""
+
+
+class Stop:
+    """Ends a stream from another thread, while the one that takes its results waits for them.
+
+    Attributes:
+        asked: Whether it is to end.
+        wake: Lets the waiting end.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.wake: Callable[[], object] = _nothing
+
+    def __call__(self) -> None:
+        """End the stream."""
+        self.asked = True
+        self.wake()
+
+
+stops: WeakKeyDictionary[Any, Stop] = WeakKeyDictionary()
+"""What ends streams of ours: one that is the input of another map ends at once with that."""
 
 
 class Taken(NamedTuple):
@@ -368,10 +392,13 @@ class Reader(Intake):
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._done: Future[None] = Future()
         self._thread: threading.Thread | None = None
+        self._stop_source: Callable[[], object] = _nothing
 
     def begin(self, wake: Callable[[], object]) -> None:
         """Begin to read."""
         self._wake = wake
+        if isinstance(self._source, Generator):
+            self._stop_source = stops.get(self._source, _nothing)
         run = contextvars.copy_context().run
         thread = threading.Thread(target=run, args=(self._work,), name=_NAME, daemon=True)
         with ctrl_c_later():
@@ -398,6 +425,7 @@ class Reader(Intake):
                 ring, self._waits = self._waits, False
             if ring:
                 self._bell.put(None)
+            self._stop_source()
         if self._thread in {None, threading.current_thread()}:
             return ()
         return (self._done,)
@@ -440,7 +468,8 @@ class Reader(Intake):
             finally:
                 quick = perf_counter() - begun < _QUICK * size
                 self._close(block)
-            ticks = self._tickets(min(2 * size, _MOST) if quick else max(1, size // 4))
+            most = _MOST if self._each > SMALLEST else _MOST_SMALL
+            ticks = self._tickets(min(2 * size, most) if quick else max(1, size // 4))
 
     def _tickets(self, count: int) -> list[None] | None:
         """Wait until there is room; return a tick for each item to come before the next look.
