@@ -443,33 +443,32 @@ def test_an_iterator_sees_the_context_of_the_caller(mapped, form, read_in):
     assert (threads == {threading.get_ident()}) == (read_in == "caller")
 
 
-def rows(count: int = 50) -> Iterator[int]:
-    """Yield the rows of a table; only the thread that has made the connection may ask for them."""
+@pytest.fixture
+def rows() -> Iterator[Iterator[int]]:
+    """Return the rows of a table; only the thread that has made the connection may ask for them."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("create table numbers (number)")
-        connection.executemany("insert into numbers values (?)", [(x,) for x in range(count)])
-        yield from (number for (number,) in connection.execute("select number from numbers"))
+        connection.executemany("insert into numbers values (?)", [(x,) for x in range(50)])
+        cursor = connection.execute("select number from numbers")
+        yield (number for (number,) in cursor)
+        del cursor
 
 
 @every_way
 @every_form
-def test_input_that_is_bound_to_its_thread_is_read_there(mapped, form):
+def test_input_that_is_bound_to_its_thread_is_read_there(mapped, form, rows):
     """`read_in="caller"`; also where the map runs in another thread."""
-    source = rows()
-    assert next(source) == 0
-    assert FORMS[form](mapped(read_in="caller"), source) == list(range(1, 50))
+    assert FORMS[form](mapped(read_in="caller"), rows) == list(range(50))
 
 
 @every_way
-def test_so_it_is_where_a_loop_runs_already(mapped):
+def test_so_it_is_where_a_loop_runs_already(mapped, rows):
     """As in a notebook."""
 
     async def main() -> Any:
-        source = rows()
-        next(source)
-        return mapped(read_in="caller")(source)
+        return mapped(read_in="caller")(rows)
 
-    assert run(main()) == list(range(1, 50))
+    assert run(main()) == list(range(50))
 
 
 @every_way
@@ -481,12 +480,10 @@ def test_a_cursor_of_sqlite_is_bound_to_its_thread(mapped, form):
         assert FORMS[form](mapped(), cursor) == [(1,), (2,), (3,)]
 
 
-def test_who_reads_in_the_wrong_thread_is_told_the_right_one(core):
+def test_who_reads_in_the_wrong_thread_is_told_the_right_one(core, rows):
     """By a note of the exception."""
-    source = rows()
-    next(source)
     with pytest.raises(sqlite3.ProgrammingError) as raised:
-        opmap(mode="thread", **QUIET)(same)(source)
+        opmap(mode="thread", **QUIET)(same)(rows)
     assert "read_in='caller'" in "".join(traceback.format_exception(raised.value))
 
 
