@@ -117,6 +117,39 @@ def test_what_a_system_does_not_have_is_left_as_it_is(restored, tmp_path):
     assert surroundings.surroundings() == before
 
 
+TIMEOUT = """
+import os, socket, sys, time
+from opero import opmap
+
+def slow(value):
+    time.sleep(0.05)
+    return os.getpid(), socket.getdefaulttimeout()
+
+def slowly():
+    for value in range(4):
+        time.sleep(0.05)
+        yield value
+
+socket.setdefaulttimeout(0.001)
+mapped = opmap(retries=1, progress=False, workers=1, start_method=sys.argv[1])(slow)
+found = [each for _ in range(2) for each in mapped.stream(slowly())]
+assert {each[1] for each in found} == {0.001}, found
+assert len({each[0] for each in found}) == 1, found
+"""
+
+
+@pytest.mark.parametrize("method", start.METHODS)
+def test_the_default_timeout_of_sockets_is_not_for_ours(method, tmp_path):
+    """Neither a worker's start nor a wait for the next job ends for it."""
+    script = tmp_path / "program.py"
+    script.write_text(TIMEOUT)
+    done = subprocess.run(
+        [sys.executable, str(script), method],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- warnings -------------------------------------------------------------------------------------
 
 

@@ -180,7 +180,7 @@ class ProcessEngine:
         self._waiting = True
         while not self._events and not woken:
             with self._turn:
-                moments = end, self._end_late_ones(), self._serve_late_ones()
+                moments = end, self._serve_late_ones(), self._end_late_ones()
             until = min((moment for moment in moments if moment is not None), default=None)
             left = None if until is None else max(0, until - monotonic_ns()) / 1e9
             ready = self._selector.select(left)

@@ -59,11 +59,15 @@ class ForkServer:
         if self._end is None:
             self._start()
         end = socket.socket(fileno=self._end)
+        end.settimeout(None)  # the program may have set one for all sockets
         try:
             socket.send_fds(end, [b"!"], descriptors)
             answer = end.recv(_NUMBER.size, socket.MSG_WAITALL)
         except ConnectionError:
             answer = b""
+        except BaseException:
+            self.close()  # its answer would be taken for that to the next request
+            raise
         finally:
             end.detach()
         if len(answer) < _NUMBER.size:
@@ -132,6 +136,7 @@ def main(number: int) -> None:
 
     util._close_stdin()  # type: ignore[attr-defined]
     with socket.socket(fileno=number) as end:
+        end.settimeout(None)
         end.set_inheritable(False)
         _Serving(end).serve()
 

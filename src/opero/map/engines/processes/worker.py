@@ -123,6 +123,8 @@ class Session:
         self._records: deque[bytes] = deque()
         self._running = False
         self._bell, self._ring = socket.socketpair()
+        self._bell.settimeout(None)  # as in `main`
+        self._ring.settimeout(None)
         self._map: dict[str, Any] | None = None
         self._function: Any = None
         self._shared: dict[str, Any] = {}
@@ -556,6 +558,7 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     forks.register("pipes", after_in_child=end.close)
+    end.settimeout(None)  # the program may have set one for all sockets
     end.set_inheritable(False)  # what the function starts must not keep it open
     forked = worker_end.is_forked()
     if forked:
