@@ -253,7 +253,7 @@ def test_a_worker_without_room_for_itself_says_so():
     done = script(code, str(FOLDER))
     assert done.stderr == ""
     error, results = done.stdout.splitlines()
-    assert "a worker process cannot work: the system starts no more processes" in error
+    assert "a worker process cannot work: the system starts no more processes or threads" in error
     assert results == "[2, 3]"
 
 

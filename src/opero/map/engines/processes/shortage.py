@@ -42,8 +42,9 @@ def _files_of_all() -> str:
 
 def _processes() -> str:
     return (
-        f"the system starts no more processes{_limit('NPROC')}; a container may have a limit of "
-        f"its own (pids.max). End some, raise the limit (ulimit -u), or use fewer workers"
+        f"the system starts no more processes or threads{_limit('NPROC', 'AS')}; a container may "
+        f"have a limit of its own (pids.max). End some, raise the limit (ulimit -u), or use fewer "
+        f"workers"
     )
 
 
@@ -62,10 +63,11 @@ _WORDS: dict[int, Any] = {
 }
 
 
-def _limit(name: str) -> str:
-    """Return how much of something there may be, as far as that is limited."""
-    number = limits().get(name)
-    return "" if number is None else f" (RLIMIT_{name} is {number})"
+def _limit(*names: str) -> str:
+    """Return how much of some things there may be, as far as that is limited."""
+    known = limits()
+    told = [f"RLIMIT_{name} is {known[name]}" for name in names if name in known]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def limits() -> dict[str, int]:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 from multiprocessing import process, util
 from typing import Any, NoReturn
 
@@ -35,7 +36,8 @@ def forget_inherited() -> None:
 
 def leave() -> NoReturn:
     """End this process as an interpreter does, but for the threads that the function has left."""
-    threading.Thread(target=cut, name="opero-end", daemon=True).start()
+    with suppress(RuntimeError):  # there is no room for another thread
+        threading.Thread(target=cut, name="opero-end", daemon=True).start()
     try:
         atexit._run_exitfuncs()
         util._exit_function()  # type: ignore[attr-defined]
