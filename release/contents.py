@@ -30,7 +30,15 @@ GENERATED = (".c", ".so", ".pyd", ".pyc")
 _WHEEL = re.compile(
     r"opero-(?P<version>[\w.]+)-(?P<python>\w+)-(?P<abi>\w+)-(?P<platform>\w+)(\.\w+)*\.whl"
 )
-_LICENSE = "licenses/LICENSE"
+_METADATA = (
+    "METADATA",
+    "RECORD",
+    "WHEEL",
+    "entry_points.txt",
+    "licenses/LICENSE",
+    "top_level.txt",
+)
+_HOOK = "opero/_pyinstaller/hook-opero.py"
 _FIELDS = {"Name": "opero", "Requires-Python": ">=3.11", "License-Expression": "MIT"}
 _GIVEN = ("Summary", "Classifier", "Requires-Dist", "Provides-Extra", "License-File")
 
@@ -83,15 +91,14 @@ def read_wheel(path: Path) -> Wheel:
 def wheel_faults(wheel: Wheel) -> list[str]:
     """Say what is wrong with the contents of a wheel; an empty list if nothing is."""
     info = f"opero-{wheel.version}.dist-info"
-    metadata = {
-        f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt", _LICENSE)
-    }
+    metadata = {f"{info}/{name}" for name in _METADATA}
     registry = _registry(wheel.files["opero/hotpath.py"])
     names = registry if not wheel.is_plain else ()
     modules = {f"opero/_compiled/{name}{suffix(wheel)}" for name in names}
     sources = {name for name in wheel.files if re.fullmatch(r"opero/(\w+/)*\w+\.py", name)}
     core = {f"opero/core/{name}.py" for name in registry}
-    wanted = metadata | modules | sources | core | {"opero/py.typed", "opero/__init__.py"}
+    others = {"opero/py.typed", "opero/__init__.py", _HOOK}
+    wanted = metadata | modules | sources | core | others
     faults = [f"missing: {name}" for name in sorted(wanted - wheel.files.keys())]
     faults += [f"not wanted: {name}" for name in sorted(wheel.files.keys() - wanted)]
     faults += _record_faults(wheel.files, f"{info}/RECORD")
