@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 
@@ -94,6 +95,23 @@ def test_workers_have_arrays_of_their_own(way, monkeypatch):
             seen[worker] = seen.get(worker, start) + 1
             assert (first, last, extra) == (seen[worker], LARGE // 4 - 1, seen[worker])
     assert (int(TABLE[0]), int(more[0])) == (100, 100)
+
+
+def send_on(number, end, more):
+    """Use what is handed on once beside what could be lent."""
+    end.send(number + int(more[number]))
+
+
+def test_what_is_handed_on_once_is_not_lent():
+    """Each worker gets a pickle of its own then, and no other's memory."""
+    ours, theirs = multiprocessing.Pipe()
+    more = np.ones(LARGE // 4, dtype=np.int64)
+    with ours, theirs:
+        results = opmap(workers=3, chunk_size=1, progress=False)(send_on)(
+            range(9), end=theirs, more=more
+        )
+        assert results == [None] * 9
+        assert sorted(ours.recv() for _ in range(9)) == list(range(1, 10))
 
 
 def refusing(parts):

@@ -284,8 +284,8 @@ class ProcessEngine:
         self._map.update(told)
         self._shared = [*init, *function, *pack_shared(self._given, self._receiver, self._apart)]
         self._large = sum(len(memoryview(part).cast("B")) for part in self._shared) >= LARGE
-        self._lent = lend(self._shared) if self._large else None
-        self._once = handles.count() != before
+        self._once = handles.count() != before  # then each worker gets a pickle of its own
+        self._lent = lend(self._shared) if self._large and not self._once else None
         self._taken = False
         return init
 
