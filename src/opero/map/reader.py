@@ -84,7 +84,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: bool = False
         self.wake: Callable[[], object] = _nothing
 
     def __call__(self) -> None:
