@@ -234,6 +234,20 @@ def test_an_attempt_may_map_in_processes(tmp_path, monkeypatch):
     assert (out, err) == ("[[1], [4]]\n", "")
 
 
+@pytest.mark.skipif("fork" not in METHODS, reason="there are no forks")
+def test_a_worker_that_was_forked_from_a_half_imported_module_does_not_stay(tmp_path, monkeypatch):
+    """It would never have the rest."""
+    later = "\n    def later(item):\n        return square([item])\n"
+    main = f"""\
+        import inner
+        from opero import opmap
+
+        print(inner.RESULT, opmap({OPTIONS}, start_method="fork")(inner.later)([1, 2]))
+        """
+    out, err, _ = run(tmp_path, monkeypatch, main=main, inner=at_top("fork") + later)
+    assert (out, err) == ("[0, 1, 4, 9] [[1], [4]]\n", "")
+
+
 @pytest.mark.parametrize("method", [each for each in METHODS if each != "fork"])
 def test_workers_of_an_executor_refuse_as_well(method, tmp_path, monkeypatch):
     """Both that import the module for a map, and that import a main module without a guard."""

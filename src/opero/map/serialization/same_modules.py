@@ -49,6 +49,7 @@ class SameModules:
         self.rows: dict[str, Row] = {}
         self.refused: set[str] = set()
         self._born = born
+        self._halves: set[str] = set()
 
     def install(self) -> None:
         """Be asked first by every import."""
@@ -80,6 +81,23 @@ class SameModules:
                 self.refused.add(name)
             elif row[2] >= self._born and not fresh:
                 raise Outdated  # which state of the file was imported nobody knows
+
+    def check_whole(self, executed: list[str], fresh: bool) -> None:
+        """Check that what was being imported when this process was forked, still is.
+
+        Here it is never imported to its end.
+
+        Args:
+            executed: The modules whose tops the process is executing that this one works for.
+            fresh: Whether this process has just begun.
+
+        Raises:
+            Outdated: If it has been imported there.
+        """
+        if fresh:
+            self._halves = {name for name in executed if name in sys.modules}
+        elif not self._halves.issubset(executed):
+            raise Outdated
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -138,6 +138,7 @@ class ProcessEngine:
             "timeout": attempt_timeout,
             "surroundings": surroundings(),
             "measured": bool(most_memory),
+            "executed": sorted(self._own),
         }
         self._lent: Lent | None = None
         self._pack(loaded_modules.look())

@@ -301,6 +301,7 @@ class Session:
         assert self._map is not None
         seen = self._map
         take_on(seen["surroundings"], frozenset() if self._set_up is None else self._set_up.own)
+        self._modules.check_whole(seen["executed"], seen["fresh"])
         if seen["rows"] is not None:
             self._modules.take(seen["rows"], seen["fresh"])
         parts, init = seen["shared"], seen["init"]
