@@ -285,8 +285,9 @@ def _end(idle: list[Worker]) -> None:
     """End idle workers, and those that are at their end."""
     for each in idle:
         each.channel.close()  # it takes that for the end
-    idle = [*idle, *(each for each, _ in _leaving)]
-    _leaving.clear()
+    with _lock:  # another thread may see them off, too
+        idle = [*idle, *(each for each, _ in _leaving)]
+        _leaving.clear()
     until = monotonic() + _GRACE
     for each in idle:
         each.bury(max(0.0, until - monotonic()))
