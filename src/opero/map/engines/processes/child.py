@@ -27,6 +27,7 @@ class Child:
         sentinel: A descriptor that is ready to be read once it has ended, and rarely before.
         exitcode: Its exit code, or the signal's number, negative; None if it is not known.
         over: Whether it has ended, as far as it was looked at.
+        served: Whether the fork server has started it.
     """
 
     def __init__(self, pid: int, sentinel: int, alive: int, served: bool) -> None:
@@ -43,7 +44,7 @@ class Child:
         self.exitcode: int | None = None
         self.over: bool = False
         self._left = [sentinel, alive]
-        self._served = served
+        self.served: bool = served
 
     def wait(self, timeout: float) -> bool:
         """Wait for its end; tell whether it has come within so many seconds."""
@@ -59,7 +60,7 @@ class Child:
 
     def _look(self) -> bool:
         """Tell whether it has ended, and keep its exit code."""
-        if not self._served:
+        if not self.served:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:

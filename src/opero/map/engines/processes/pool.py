@@ -146,15 +146,17 @@ class Worker:
         self.process.close()
         with _lock:
             _all.discard(self)
-        return _crashed(self.process.exitcode)
+        return _crashed(self.process.exitcode, self.process.served)
 
 
-def _crashed(code: int | None) -> WorkerCrashedError:
+def _crashed(code: int | None, served: bool) -> WorkerCrashedError:
     """Return the error of an attempt whose worker has ended with an exit code."""
     name = None
     if code is None:
         how = (
-            "ended, nobody knows how, since this program ignores SIGCHLD or waits for all its "
+            "ended, nobody knows how, since the fork server has been ended,"
+            if served
+            else "ended, nobody knows how, since this program ignores SIGCHLD or waits for all its "
             "children itself,"
         )
     elif code < 0:

@@ -30,6 +30,7 @@ class Child:
         self.sentinel: int = process.sentinel
         self.exitcode: int | None = None
         self.over: bool = False
+        self.served: bool = False
 
     def wait(self, timeout: float) -> bool:
         """Wait for its end; tell whether it has come within so many seconds."""
