@@ -327,7 +327,7 @@ def slow_or_dead(x):
 
 def test_the_death_of_a_worker_and_a_time_limit_tell_the_item():
     """It is the one that they ended."""
-    mapped = opmap(mode="process", retries=1, attempt_timeout=0.5, **QUIET)(slow_or_dead)
+    mapped = opmap(mode="process", retries=1, attempt_timeout=2, **QUIET)(slow_or_dead)
     batch = mapped([0, 1, 2, 3, 4, 5])
     assert [type(failure.error) for failure in batch.failures] == [
         WorkerCrashedError,
