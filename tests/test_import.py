@@ -56,6 +56,17 @@ def test_decorating_a_plain_function_imports_no_event_loop() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_a_map_of_a_plain_function_imports_no_event_loop(mode: str) -> None:
+    """Not even one in processes, which have none either."""
+    loaded = imported_by(
+        "import opero, operator\n"
+        f"index = opero.opmap(mode={mode!r}, workers=1, progress=False)(operator.index)\n"
+        "assert index([21, 42]) == [21, 42]"
+    )
+    assert loaded.isdisjoint(HEAVY)
+
+
 def test_the_version_is_that_of_the_installed_distribution() -> None:
     """`opero.__version__` and the metadata agree."""
     assert metadata.version("opero") == opero.__version__

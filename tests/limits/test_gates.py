@@ -197,4 +197,4 @@ def test_waits_go_by_a_clock_that_tests_move(gate):
     function = opero(retries=1)(failing(0, False))
     with skip_waits() as clock:
         assert function("value") == "value"
-    assert clock.waited == pytest.approx(0.005, rel=0.2)
+    assert clock.waited >= 0.005

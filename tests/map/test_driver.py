@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from opero import AllFailedError, opero
 from opero.core.chunk import ChunkSizer
-from opero.map.driver import drive, drive_async
+from opero.map.driver import drive
 from opero.map.engines.base import Crash, Report
 from opero.map.output import NOTHING
 from opero.map.progress import Silent
 from opero.map.reader import InPlace
 from opero.map.scheduler import Job, Scheduler
+from opero.map.task_driver import drive_async
 from opero.map.task_reader import TaskReader
 
 MILLISECOND = 10**6

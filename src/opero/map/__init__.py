@@ -1,7 +1,8 @@
 """The map: one scheduler, and the engines that make the attempts.
 
 mapped.py        what `@opmap` returns         options.py     its options, checked
-driver.py        input in, jobs out, results   progress.py    the bar
+driver.py        input in, jobs out, results   task_driver.py  the same in a coroutine
+progress.py      the bar and the log           std_streams.py  numbers that programs may have closed
 scheduler.py     what runs next                sharing.py     equal items, one run
 reader.py        where the items come from     task_reader.py  asynchronous ones
 lookups.py       what is stored of them        weights.py     how large they are

@@ -11,7 +11,7 @@ from typing import Any
 from opero import hotpath
 from opero.core.function import FunctionLike, MethodLike
 
-from . import driver, event_loops, progress
+from . import driver, progress
 from .chunk_bound import ChunkBound
 from .chunk_fill import ChunkFill
 from .gates import MapGates
@@ -30,7 +30,6 @@ from .reader import (
 from .receivers import bound_to, by_position, check_method, missing_receiver, missing_shared
 from .result import FailedItem, MapResult
 from .scheduler import AHEAD, Scheduler
-from .task_reader import TaskReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,13 +205,15 @@ class Map:
         del items  # the frames of a failure keep this one
         scheduler.output.failures = []
         results: MapResult[Any]
-        in_caller = isinstance(source, CallerReader) and event_loops.is_running()
-        if self.plan.mode == "async" and not in_caller:
-            results = event_loops.run(
-                lambda: _gather(scheduler, self._drive_async(scheduler, source, shared)),
-                self.plan.loop,
-            )
-            return results
+        if self.plan.mode == "async":
+            from . import event_loops
+
+            if not (isinstance(source, CallerReader) and event_loops.is_running()):
+                results = event_loops.run(
+                    lambda: _gather(scheduler, self._drive_async(scheduler, source, shared)),
+                    self.plan.loop,
+                )
+                return results
         results = MapResult()
         with closing(self._parts(scheduler, source, shared)) as parts:
             for part in parts:
@@ -284,6 +285,8 @@ class Map:
     ) -> Generator[list[Any], None, None]:
         """Begin a map; its results come some at a time."""
         if self.plan.mode == "async":
+            from . import event_loops
+
             return event_loops.iterate(
                 lambda: self._drive_async(scheduler, source, shared), self.plan.loop, source, stop
             )
@@ -301,13 +304,18 @@ class Map:
         self, scheduler: Scheduler, items: Any, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
         """Begin a map in a coroutine."""
-        source = TaskReader(items) if hasattr(items, "__aiter__") else self._input(items)
-        return self._drive_async(scheduler, source, shared)
+        if not hasattr(items, "__aiter__"):
+            return self._drive_async(scheduler, self._input(items), shared)
+        from .task_reader import TaskReader
+
+        return self._drive_async(scheduler, TaskReader(items), shared)
 
     def _drive_async(
         self, scheduler: Scheduler, source: Input, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
-        return driver.drive_async(
+        from .task_driver import drive_async  # it needs `asyncio`, which takes time to import
+
+        return drive_async(
             scheduler,
             lambda: self._engine(shared, scheduler.sizer.workers),
             source,

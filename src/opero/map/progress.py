@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple, Self
 
+from opero.locks import Lock
 from opero.logs import inform, make_room, take_room
 from opero.real_time import monotonic
 
@@ -211,7 +212,7 @@ class Drawn(Bar):
         """
         super().__init__(total)
         self._bar = _tqdm()(total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True)
-        self._turn = threading.RLock()  # a signal's handler may write to the log
+        self._turn = Lock()  # a reentrant one: a signal's handler may write to the log
         self._hidden = 0
         make_room(self)
 
