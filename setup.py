@@ -62,7 +62,7 @@ free-threaded interpreter turn its lock on for good, so for users it is all of t
 """
 
 DEPENDENCIES = [
-    "cloudpickle>=3.0",
+    "cloudpickle>=3.0,<4",
     "tqdm>=4.66",
     "uvloop>=0.19; sys_platform != 'win32' and platform_python_implementation != 'PyPy'",
     "xxhash>=3.4",
