@@ -724,6 +724,52 @@ def test_a_function_that_cancels_its_own_task_hits_no_other_item():
     assert run(amap(work, range(6), 1, chunk=6)) == list(range(6))
 
 
+def later(task: Any) -> None:
+    """Cancel a task by a timer that nobody disarms."""
+    asyncio.get_running_loop().call_later(0.02, task.cancel)
+
+
+def from_a_thread(task: Any) -> None:
+    """Have another thread do so."""
+    loop = asyncio.get_running_loop()
+    threading.Timer(0.02, loop.call_soon_threadsafe, [task.cancel]).start()
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="this Python counts no references")
+@pytest.mark.parametrize("cancels", [later, from_a_thread])
+@pytest.mark.parametrize("chunk", [1, 9])
+def test_what_was_meant_for_an_item_that_has_ended_hits_no_other(cancels, chunk):
+    """Its task is used no more, as somebody still knows it."""
+
+    @once
+    async def work(x):
+        if x == 2:
+            cancels(asyncio.current_task())
+        await asyncio.sleep(0.001 if x < 3 else 0.03)
+        return x
+
+    assert run(amap(work, range(9), 1, chunk=chunk)) == list(range(9))
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="this Python counts no references")
+def test_items_share_a_task_unless_it_is_kept():
+    """A new one costs as much as ten items."""
+    kept: list[Any] = []
+
+    async def waits(x):
+        async with asyncio.timeout(60):
+            await asyncio.wait_for(asyncio.sleep(0), 60)
+        return id(asyncio.current_task())
+
+    async def keeps(x):
+        kept.append(asyncio.current_task())
+        return id(asyncio.current_task())
+
+    assert len(set(run(amap(once(waits), range(20), 1)))) == 1
+    assert len(set(run(amap(once(keeps), range(20), 1)))) == 20
+    assert all(task.done() for task in kept)
+
+
 @pytest.mark.parametrize("swallows", [False, True])
 def test_an_engine_that_nobody_closes_does_not_keep_asyncio_run_from_ending(swallows):
     """Its idle and busy tasks end when they are cancelled."""

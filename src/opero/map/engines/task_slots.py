@@ -19,9 +19,10 @@ class Work:
         results: What came of them; `NOTHING` where that is not known or one failed.
         failures: The places of those that failed, and what was raised.
         place: The place of the attempt under way, or of the next one.
+        begun: When the first attempt began, in nanoseconds; 0 before that.
     """
 
-    __slots__ = ("failures", "function", "items", "job", "place", "results")
+    __slots__ = ("begun", "failures", "function", "items", "job", "place", "results")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Work:
         self.results: list[Any] = results
         self.failures: list[tuple[int, BaseException]] = failures
         self.place: int = 0
+        self.begun: int = 0
 
 
 class TaskSlot:

@@ -5,9 +5,11 @@
                              |    '--- the next ---'
     wait() <- events <- Report
 
-A slot is one task that lives as long as the map and makes the attempts of its jobs one after the
-other. It drives each coroutine by hand, which costs a tenth of a task, and lets every attempt see
-the context variables as they were where the map was called, not as another item has set them.
+A slot is one task that makes the attempts of its jobs one after the other. It drives each coroutine
+by hand, which costs a tenth of a task, and lets every attempt see the context variables as they
+were where the map was called, not as another item has set them. If something still refers to the
+task when an attempt is over, such as a timer that will cancel it, the slot goes on in a new task,
+and the old one ends: what was meant for one item reaches no other.
 
 Who may cancel a slot's task, and what comes of it:
 
@@ -27,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import sys
 import types
 from collections.abc import Callable, Generator
 from typing import Any
@@ -52,6 +55,8 @@ _GRACE = 1.0
 """Seconds that a cancelled attempt has to end, if `attempt_timeout` is not longer."""
 
 _DAY = 86400.0
+
+_count: Callable[[Any], int] = getattr(sys, "getrefcount", lambda _: 0)  # PyPy has none
 
 
 class TaskEngine:
@@ -115,9 +120,7 @@ class TaskEngine:
             return  # a task that is ending hands its work back
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        # Neither a task factory nor eager tasks may run it here and now.
-        slot.task = asyncio.Task(self._serve(slot), loop=self._loop, name=f"opero-slot-{number}")
-        slot.task.add_done_callback(functools.partial(self._ended, slot))
+        self._begin_task(slot)
 
     async def wait(self, timeout: float | None) -> list[Report | Crash]:
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called.
@@ -211,11 +214,11 @@ class TaskEngine:
                 slot.gate = None
             work = slot.work
             assert work is not None
-            begun = perf_counter_ns()
+            work.begun = work.begun or perf_counter_ns()
             if not await self._attempt_all(slot):
                 return
             slot.work = None
-            elapsed = perf_counter_ns() - begun
+            elapsed = perf_counter_ns() - work.begun
             self._tell(Report(slot.number, work.job, work.results, work.failures, elapsed))
             work = None
 
@@ -225,6 +228,7 @@ class TaskEngine:
         work: Any = slot.work
         results: Any = work.results
         asked = slot.task.cancelling
+        known = _references(slot)
         copy = self._context.copy
         limit = self._limit
         until = work.job.deadline
@@ -275,6 +279,9 @@ class TaskEngine:
                     self._note_timeout(slot, work, place)
                 if asked():
                     return False
+                if _references(slot) > known:
+                    self._begin_task(slot)  # for what is left of the job
+                    return False
                 if perf_counter() > turn:
                     yield None  # as `asyncio.sleep(0)` does
                     turn = perf_counter() + _TURN
@@ -282,13 +289,20 @@ class TaskEngine:
         finally:  # a failure holds its frames, and those from which they were called
             work = results = given = value = None
 
+    def _begin_task(self, slot: TaskSlot) -> None:
+        """Give a slot a task, in the place of the one it has."""
+        # Neither a task factory nor eager tasks may run it here and now.
+        name = f"opero-slot-{slot.number}"
+        slot.task = asyncio.Task(self._serve(slot), loop=self._loop, name=name)
+        slot.task.add_done_callback(functools.partial(self._ended, slot))
+
     def _ended(self, slot: TaskSlot, task: Any) -> None:
         """Take note that a slot's task has ended; anything but `close` is a surprise."""
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not isinstance(fault, KeyboardInterrupt):
             self._fault = fault
         self._lost.discard(task)
-        if slot.given_up:
+        if slot.given_up or slot.task is not task:
             return
         slot.task = slot.gate = None
         work, slot.work = slot.work, None
@@ -367,3 +381,8 @@ class TaskEngine:
 
     def _timeout(self) -> AttemptTimeout:
         return AttemptTimeout(f"the attempt took longer than {self._limit / 1e9:g} s")
+
+
+def _references(slot: TaskSlot) -> int:
+    """Return how many references a slot's task has; 0 if this Python does not count them."""
+    return _count(slot.task)
