@@ -271,7 +271,7 @@ MAP_ROWS: tuple[Option, ...] = (
         False,
         "bool",
         checks.flag,
-        "Whether each result comes behind its item, as a pair: `(item, result)`.",
+        "Whether each result is paired with its item: `(item, result)`.",
         _MAP,
         also=("return_items", "with_input", "pairs"),
     ),
@@ -281,7 +281,9 @@ MAP_ROWS: tuple[Option, ...] = (
         "float | None",
         partial(optional, _max_errors),
         "The number of items whose failure ends the map; or, as a float, the share of the items "
-        "that are done, once there are 20. What runs ends then, and the rest stands as `NotRun`.",
+        "that are done, once there are 20. No more items are handed out then; those that workers "
+        "already have are finished, so somewhat more than `max_errors` may fail; the rest stand as "
+        "`NotRun`.",
         _MAP,
         also=("maxfail", "max_failures", "error_limit", "max_errors_ratio"),
     ),
