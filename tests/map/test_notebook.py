@@ -227,6 +227,86 @@ def test_autoreload_reaches_the_workers(notebook, tmp_path, level):
     assert seen == [shown("old", 1), shown("new", 1), shown("new", 22), shown("new", 22)]
 
 
+REACHED = """\
+RATE = 1
+
+
+def price(item):
+    return item * RATE
+
+
+class Price:
+    kind = "old"
+
+    def total(self):
+        return "old", self.kind, RATE
+"""
+
+REACHING = """\
+from {low} import price
+
+
+def total(item):
+    return price(item)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RATE = 1", "RATE = 22"),
+        ("return item * RATE", "return item * RATE + 500"),
+        ('kind = "old"', 'kind = "new"'),
+        ('return "old", self', 'return "new", self'),
+    ],
+)
+@pytest.mark.parametrize("level", ["1", "2", "3"])
+def test_autoreload_reaches_warm_workers_by_way_of_a_cell(notebook, tmp_path, level, old, new):
+    """Also if other modules have come since, as IPython's own do at the first edit."""
+    name = f"low_{level}_{old.encode().hex()}"
+    low = tmp_path / f"{name}.py"
+    low.write_text(REACHED)
+    (tmp_path / f"up_{name}.py").write_text(REACHING.format(low=name))
+    (tmp_path / f"other_{name}.py").write_text("")
+    notebook.run(
+        f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        %load_ext autoreload
+        %autoreload {level}
+        %aimport {name}
+        import {name} as low, up_{name} as up
+        from {name} import price
+        one = dict(mode="process", workers=1, progress=False)
+
+        def begin():
+            global at_first
+            at_first = low.price(1), low.Price().total()
+
+        def uses(item):
+            return low.price(item), up.total(item), price(item), item, low.Price().total()
+
+        def initial(item):
+            return at_first
+
+        def totals(item):
+            return item.total()
+        """
+    )
+    look = """
+        warm = opmap(**one)(uses)([3])[0], opmap(worker_init=begin, **one)(initial)([3])[0]
+        classes = opmap(**one)(totals)([low.Price()])[0]
+        begin()
+        assert (warm, classes) == ((uses(3), at_first), totals(low.Price())), (warm, classes)
+        print(warm, classes)
+        """
+    first = notebook.run(look)
+    low.write_text(REACHED.replace(old, new))
+    second = notebook.run(f"import other_{name}\n" + textwrap.dedent(look))
+    notebook.run("%autoreload off")
+    assert first != second
+
+
 def test_lambdas_closures_classes_and_exceptions_of_a_cell_travel(notebook):
     """There and back, where nothing can be imported."""
     notebook.run(

@@ -396,13 +396,16 @@ def test_a_file_that_changes_back_is_imported_again(modules):
     assert "returning_low" not in loaded_modules.look().apart
 
 
-def test_a_module_that_was_patched_after_its_file_is_imported_again(modules):
-    """As `%autoreload` does: it puts new code into the old functions."""
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_module_that_was_patched_after_its_file_is_imported_again(modules, others):
+    """As `%autoreload` does: it puts new code into the old functions, and imports some modules."""
     lower = modules.load("patched_low", LOWER)
     upper = modules.load("patched_up", UPPER.format(lower="patched_low"))
     assert mapped(upper.by_name) == [((5, "old"), 1)]
     text = edited(LOWER, ("old", "new"))
     modules.write("patched_low", text)
+    for number in range(others):
+        modules.load(f"patched_other_{number}", LOWER)
     anew: dict[str, Any] = {"__name__": "patched_low"}
     exec(compile(text, lower.__file__, "exec"), anew)
     for name, thing in anew.items():
@@ -414,6 +417,7 @@ def test_a_module_that_was_patched_after_its_file_is_imported_again(modules):
     lower.TEXT = "new"
     lower.Price.total.__code__ = anew["Price"].total.__code__
     lower.Price.kind = "new"
+    assert mapped(lambda item: upper.by_name(item)) == [((5, "new"), 1)]
     assert mapped(upper.by_name) == [((5, "new"), 1)]
     assert mapped(lower.constant) == [(1, "new")]
     assert mapped(lower.method) == [((5, "new"), "new")]

@@ -95,7 +95,7 @@ class LoadedModules:
         with self._lock:
             if self._moved():
                 self._read()
-            elif monotonic() >= self._due:
+            if monotonic() >= self._due:
                 self._look_at_files()
             return self._seen
 
