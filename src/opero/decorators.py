@@ -560,8 +560,8 @@ def opmap(
             workers.
         on_error: "return" puts an item's failure in its place; "raise" ends the map with the first
             item that fails for good.
-        unpack: Whether an item holds the arguments of its call: a tuple those by position, a dict
-            those by keyword.
+        unpack: Whether an item holds the arguments of its call: a tuple or a list those by
+            position, a dict those by keyword.
         with_items: Whether each result is paired with its item: `(item, result)`.
         max_errors: The number of items whose failure ends the map; or, as a float, the share of the
             items that are done, once there are 20. No more items are handed out then; those that

@@ -15,6 +15,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
+    Mapping,
     Sequence,
 )
 from os import PathLike
@@ -457,7 +458,7 @@ class RaisingPairMapDecorator(Protocol):
     ) -> Mapped[T, ..., tuple[T, R]]: ...
 
 
-Arguments = tuple[Any, ...] | dict[str, Any]
+Arguments = Sequence[Any] | Mapping[str, Any]
 """An item that holds the arguments of its call."""
 
 

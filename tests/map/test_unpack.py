@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import gc
+import io
 import sqlite3
-from collections import OrderedDict, defaultdict
+from collections import ChainMap, OrderedDict, UserList, defaultdict, deque
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,11 +52,17 @@ ITEMS = [
     (Point(3, 4), (3, 4, (), 0, {})),
     (OrderedDict(b=1, a=2), (2, 1, (), 0, {})),
     (defaultdict(int, a=2), (2, 2, (), 0, {})),
+    ([1], (1, 2, (), 0, {})),
+    ([1, [5], 6], (1, [5], (6,), 0, {})),
+    (range(3), (0, 1, (2,), 0, {})),
+    (UserList([4, 5]), (4, 5, (), 0, {})),
+    (deque([4, "x"]), (4, "x", (), 0, {})),
+    (ChainMap({"a": 3}, {"c": 1}), (3, 2, (), 1, {})),
 ]
 
 
 @every_way
-def test_a_tuple_gives_positional_and_a_dict_keyword_arguments(mode):
+def test_a_row_gives_positional_and_a_dict_keyword_arguments(mode):
     """In all forms; of the classes below them, too."""
     mapped = opmap(mode=mode, unpack=True, **QUIET)(WAYS[mode])
     items = [item for item, _ in ITEMS]
@@ -77,7 +86,7 @@ def test_items_share_arguments_by_keyword(mode):
 
 
 @every_way
-@pytest.mark.parametrize("wrong", [5, "ab", [1, 2], None, {1, 2}, {1: 2}, {"a": 1, None: 2}])
+@pytest.mark.parametrize("wrong", [5, "ab", b"ab", None, {1, 2}, {1: 2}, {"a": 1, None: 2}])
 def test_a_wrong_item_fails_alone_and_says_which_it_is(mode, wrong):
     """It is attempted never."""
     mapped = opmap(mode=mode, unpack=True, **QUIET)(WAYS[mode])
@@ -188,7 +197,7 @@ def test_an_executor_gets_them_too(kind):
         mapped = opmap(executor=executor, unpack=True, **QUIET)(join)
         items = [item for item, _ in ITEMS if not isinstance(item, defaultdict)]
         assert mapped(items) == [result for item, result in ITEMS if item in items]
-        assert mapped([(1,), [2]], d=4)[0] == (1, 2, (), 0, {"d": 4})
+        assert mapped([(1,), 2], d=4)[0] == (1, 2, (), 0, {"d": 4})
 
 
 class Shop:
@@ -243,6 +252,54 @@ def test_rows_of_a_database_are_tuples():
     with sqlite3.connect(":memory:") as connection:
         rows = connection.execute("values (1, 2), (3, 4)")
         assert opmap(mode="thread", unpack=True, **QUIET)(pair)(rows) == [3, 7]
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("values (1, 2), (3, 4), (5, null)")
+        mapped = opmap(mode="process", unpack=True, with_items=True, **QUIET)(pair)
+        (first, one), (_, two), (_, wrong) = mapped(rows.fetchall())
+        assert (type(first), one, two, type(wrong)) == (sqlite3.Row, 3, 7, AllFailedError)
     connection.close()
-    del rows
+    del rows, first, _
     gc.collect()
+
+
+def test_rows_of_a_file_are_lists():
+    """In their `csv.reader`, that is."""
+    reader = csv.reader(io.StringIO("a,b\nc,d\ne\n"))
+    first, second, short = opmap(mode="thread", unpack=True, **QUIET)(pair)(reader)
+    assert (first, second, type(short)) == ("ab", "cd", TypeError)
+    named = csv.DictReader(io.StringIO("b,a\nx,y\n"))
+    assert opmap(mode="thread", unpack=True, **QUIET)(pair)(named) == ["yx"]
+
+
+class Torn(Sequence):
+    """A row that cannot be read."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, place):
+        raise OSError("torn")
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_row_that_cannot_be_read_fails_alone(mode, cache):
+    """Whatever it raises."""
+    mapped = opmap(mode=mode, unpack=True, cache=cache, **QUIET)(WAYS[mode])
+    first, torn, last = mapped([(1,), Torn(), (2,)])
+    assert (first[0], type(torn), last[0]) == (1, OSError, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (5, "an int: for one argument give (item,), or leave unpack=True out"),
+        ("ab", "a str: for one argument give (item,), or leave unpack=True out"),
+        ({1}, "a set: give tuple(item)"),
+        (iter([1]), "a list_iterator: give tuple(item)"),
+    ],
+)
+def test_a_wrong_item_gets_told_what_to_give(wrong, remedy):
+    """One value, or something to read."""
+    (error,) = opmap(mode="thread", unpack=True, **QUIET)(join)([wrong])
+    assert str(error).endswith(remedy)

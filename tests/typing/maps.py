@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -10,6 +11,8 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
+    Mapping,
+    Sequence,
 )
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -328,9 +331,11 @@ for name, size in paired.stream(["a"]):
     assert_type((name, size), tuple[str, int | BaseException])
 assert_type(unpacked([(1, "x"), {"a": 2}], c=1.5), MapResult[bytes | BaseException])
 assert_type(unpacked_later([(1,), {"a": 2}]), MapResult[int])
+assert_type(unpacked_later([[1], [2, 3]]), MapResult[int])
+assert_type(unpacked(csv.reader(["1,x"])), MapResult[bytes | BaseException])
 assert_type(
     unpacked_pairs([(1,)]),
-    MapResult[tuple[tuple[Any, ...] | dict[str, Any], int | BaseException]],
+    MapResult[tuple[Sequence[Any] | Mapping[str, Any], int | BaseException]],
 )
 
 batch = scaled([1, 2])

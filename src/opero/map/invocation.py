@@ -8,8 +8,11 @@ goes to the worker in its place.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+_ONE_VALUE: Final = (str, bytes, bytearray, memoryview)
+"""The sequences that are one argument, and hold no arguments."""
 
 
 class Invocation(NamedTuple):
@@ -78,21 +81,30 @@ class Arguments:
 
 
 def _unpacked(item: Any) -> Invocation:
-    """Return the arguments that an item holds: a tuple positional, a dict keyword arguments."""
-    if isinstance(item, tuple):
+    """Return the arguments that an item holds: a sequence positional, a mapping keyword ones."""
+    if isinstance(item, (tuple, list)):
         return Invocation(tuple(item), {})
-    if not isinstance(item, dict):
-        raise TypeError(
-            f"with unpack=True an item is a tuple of positional arguments or a dict of keyword "
-            f"arguments, and this one is {_described(item)}"
-        )
-    for name in item:
-        if not isinstance(name, str):
-            raise TypeError(
-                f"with unpack=True the keys of a dict are the names of arguments, and "
-                f"{_described(name)} is none"
-            )
-    return Invocation((), dict(item))
+    if isinstance(item, Mapping):
+        named = dict(item)
+        for name in named:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"with unpack=True the keys of a dict are the names of arguments, and "
+                    f"{_described(name)} is none"
+                )
+        return Invocation((), named)
+    if isinstance(item, Sequence) and not isinstance(item, _ONE_VALUE):
+        return Invocation(tuple(item), {})
+    raise TypeError(
+        f"with unpack=True an item is a tuple or a list of positional arguments, or a dict of "
+        f"keyword arguments, and this one is {_described(item)}: {_remedy(item)}"
+    )
+
+
+def _remedy(item: Any) -> str:
+    if isinstance(item, _ONE_VALUE) or not hasattr(type(item), "__iter__"):
+        return "for one argument give (item,), or leave unpack=True out"
+    return "give tuple(item)"
 
 
 def _described(value: Any) -> str:

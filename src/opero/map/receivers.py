@@ -111,8 +111,8 @@ def missing_shared(name: str, binding: Binding, leading: int, shared: Mapping[st
         return ""
     given = ", ".join(f"{each}=..." for each in missing)
     return (
-        f": give it to all items by keyword, {name}(items, {given}), or to each in a tuple or a "
-        f"dict, with unpack=True"
+        f": give it to all items by keyword, {name}(items, {given}), or to each in a tuple, a list "
+        f"or a dict, with unpack=True"
     )
 
 

@@ -294,7 +294,7 @@ class Scheduler:
             return True
         try:
             self._queue.append(self._job(span, range(len(span.values))))
-        except TypeError:
+        except Exception:  # noqa: BLE001 - a row, or a mapping, of the user's may raise anything
             return False
         return True
 

@@ -261,8 +261,8 @@ MAP_ROWS: tuple[Option, ...] = (
         False,
         "bool",
         checks.flag,
-        "Whether an item holds the arguments of its call: a tuple those by position, a dict those "
-        "by keyword.",
+        "Whether an item holds the arguments of its call: a tuple or a list those by position, a "
+        "dict those by keyword.",
         _MAP,
         also=("star", "starmap", "unpack_args", "spread"),
     ),
