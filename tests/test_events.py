@@ -302,6 +302,59 @@ def test_events_of_a_map_happen_in_the_process_that_maps(
     assert [event.attempt for event in heard.of("give_up")] == [2, 2]
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("unpack", [False, True])
+def test_an_event_says_which_item_has_failed(
+    core: hotpath.Core, hear: Any, caplog: pytest.LogCaptureFixture, mode: str, unpack: bool
+) -> None:
+    heard = hear()
+    caplog.set_level("WARNING", "opero")
+    items: list[Any] = [1, 2, 4, 3, 5, 6, 7]
+    mapped(mode, retries=2, min_delay=0, unpack=unpack)([[x] for x in items] if unpack else items)
+    told = sorted((event.index, event.kind) for event in heard.events if event.index is not None)
+    assert told == [(3, "give_up"), (3, "retry"), (5, "give_up"), (5, "retry")]
+    lines = {record.opero_index: record.getMessage() for record in caplog.records}  # type: ignore[attr-defined]
+    name = "awaited_item_of" if mode.startswith("async") else "item_of"
+    for index, item in ((3, 3), (5, 6)):
+        wanted = f"{name}: item {index}: attempt 2 of 2 failed with ValueError: {item}; giving up"
+        assert lines[index] == wanted
+
+
+def test_the_events_of_fallback_values_and_deadlines_say_the_item(
+    core: hotpath.Core, hear: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = hear("fallback", "deadline")
+    mapped("thread", retries=1, arg_fallback={"item": [6, 7]})([1, 3, 2])
+    assert [(event.kind, event.index) for event in heard.events] == [("fallback", 1)] * 2
+    heard.events.clear()
+    mapped("thread", retries=2, min_delay=20, jitter=False, timeout=10)([1, 2, 3])
+    (late,) = heard.events
+    assert (late.kind, late.index, late.attempt) == ("deadline", 2, 1)
+    assert "item_of: item 2: out of time after 10 s" in caplog.text
+
+
+def test_a_deadline_in_the_first_attempt_says_the_item(core: hotpath.Core, hear: Any) -> None:
+    heard = hear("deadline")
+
+    async def wait(item: int) -> int:
+        await asyncio.sleep(item)
+        return item
+
+    opmap(mode="async", workers=3, progress=False, retries=1, timeout=0.1)(wait)([0, 60])
+    (late,) = heard.events
+    assert (late.index, late.attempt, late.call, late.error) == (1, 0, None, None)
+
+
+def test_what_is_no_item_has_no_index(core: hotpath.Core, hear: Any) -> None:
+    heard = hear("retry", "give_up")
+    with pytest.raises(AllFailedError):
+        opero(retries=2, min_delay=0)(item_of)(3)
+    assert [(event.kind, event.index) for event in heard.events] == [
+        ("retry", None),
+        ("give_up", None),
+    ]
+
+
 def test_hits_and_misses_of_items(core: hotpath.Core, hear: Any) -> None:
     heard = hear("hit", "miss")
     function = mapped("thread", cache=True, retries=1)

@@ -34,6 +34,7 @@ class Event(NamedTuple):
         failed: How many of them failed for good; how many operations of a store failed.
         attempts: How many attempts a map has made.
         retried: How many of them it has made because another failed.
+        index: The place in the input, counted from 0, of the map's item that has failed.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Event(NamedTuple):
     failed: int | None = None
     attempts: int | None = None
     retried: int | None = None
+    index: int | None = None  # type: ignore[assignment] # tuple.index, which nobody needs here
 
 
 class Origin(NamedTuple):

@@ -57,6 +57,7 @@ FIELDS: Final = (
     "failed",
     "attempts",
     "retried",
+    "index",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 
@@ -190,6 +191,8 @@ def one_line(text: str) -> str:
 def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
     """Return the line of an event, as a template and what goes into it."""
     name = "a call" if event.function is None else event.function
+    if event.index is not None:
+        name = f"{name}: item {event.index}"
     error = None if event.error is None else one_line(describe(event.error))
     why = "" if event.reason is None else one_line(event.reason)
     failed = name, event.attempt, event.of, error

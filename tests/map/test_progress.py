@@ -395,9 +395,7 @@ with progress.open(True, 10, "work") as bar:
 
 def lines_logged(caplog):
     """Return what was logged of the progress."""
-    return [
-        record.getMessage() for record in caplog.records if "items done" in record.msg % record.args
-    ]
+    return [record.getMessage() for record in caplog.records if " items " in record.getMessage()]
 
 
 def test_progress_is_logged_now_and_then_and_at_the_end(monkeypatch, caplog):
@@ -412,18 +410,18 @@ def test_progress_is_logged_now_and_then_and_at_the_end(monkeypatch, caplog):
         while "4 of 10" not in lines_logged(caplog)[-1] and time.monotonic() < deadline:
             time.sleep(0.01)
         bar.update(10, 1, 3)
+        bar.whole = True
     first, *_, between, last = lines_logged(caplog)
     assert re.fullmatch(
-        r"work: 0 of 10 items done \(0 %\), 0 failed, 0 retried after [\d.]+ s", first
+        r"work: 0 of 10 items done \(0%\), 0 of them failed, 0 retries after [\d.]+ s", first
     )
     assert re.fullmatch(
-        r"work: 4 of 10 items done \(40 %\), 1 failed, 2 retried after [\d.]+ s; "
+        r"work: 4 of 10 items done \(40%\), 1 of them failed, 2 retries after [\d.]+ s; "
         r"about [\d.]+ s left",
         between,
     )
     assert re.fullmatch(
-        r"work: the map ends with 10 of 10 items done \(100 %\), 1 failed, 3 retried after "
-        r"[\d.]+ s",
+        r"work: finished in [\d.]+ s: 9 of 10 items succeeded, 1 failed, 3 retries",
         last,
     )
     assert {record.levelname for record in caplog.records} == {"INFO"}
@@ -440,9 +438,43 @@ def test_a_map_logs_its_end(mode, caplog):
     opmap(mode=mode, progress="log", retries=1, total=7)(function)(iter(range(7)))
     opmap(mode=mode, progress="log", retries=1, total=5)(function)(iter(range(7)))
     opmap(mode=mode, progress="log", retries=1, total=5)(function)(range(7))
-    known, none, wrong = "7 of 7 items done (100 %)", "7 items done", "7 items done"
-    for line, state in zip(lines_logged(caplog), [none, known, wrong, known], strict=True):
-        assert f"work: the map ends with {state}, 1 failed, 0 retried after" in line
+    opmap(mode=mode, progress="log", retries=2, min_delay=0, total=10)(function)(iter(range(7)))
+    opmap(mode=mode, progress="log", retries=1, total=10)(function)(iter(()))
+    state = "6 of 7 items succeeded, 1 failed,"
+    early = "; the input ended early: 7 items, and total=10"
+    none = (
+        "0 of 0 items succeeded, 0 failed, 0 retries; the input ended early: 0 items, and total=10"
+    )
+    wanted = [f"{state} 0 retries"] * 4 + [f"{state} 1 retry{early}", none]
+    for line, end in zip(lines_logged(caplog), wanted, strict=True):
+        assert re.fullmatch(rf"a?work: finished in [\d.]+ s: {re.escape(end)}", line)
+
+
+def broken():
+    yield from range(3)
+    raise OSError("torn")
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+def test_a_map_that_is_not_whole_says_so(mode, caplog):
+    """Whoever ends it: the input, a failure, the limit of failures, the consumer."""
+    caplog.set_level("INFO", "opero")
+    logged = {"mode": mode, "progress": "log", "retries": 1, "workers": 1, "chunk_size": 1}
+    function = awork if mode == "async" else work
+    with pytest.raises(OSError, match="torn"):
+        opmap(**logged)(function)(broken())
+    with pytest.raises(ValueError, match="3"):
+        opmap(**logged, on_error="raise")(function)(range(10))
+    opmap(**logged, max_errors=1)(function)(range(2, 30))
+    stream = opmap(**logged)(function).stream(range(1000))
+    next(stream)
+    stream.close()
+    ends = [line for line in lines_logged(caplog) if "succeeded" in line]
+    totals = [int(re.search(r"of (\d+) items", line)[1]) for line in ends]
+    assert totals == [3, 10, 28, 1000]
+    for line in ends:
+        assert re.search(r"work: stopped before its end, after [\d.]+ s: \d+ of ", line)
+    assert "3 of 3 items succeeded, 0 failed, 0 retries" in ends[0]
 
 
 def test_a_map_that_is_dropped_leaves_no_thread_that_logs():

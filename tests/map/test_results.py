@@ -144,7 +144,7 @@ def test_an_empty_batch_has_figures_too():
     """Nothing failed, nothing was attempted."""
     batch = mapped_third("thread")([])
     assert (batch, batch.failures, batch.complete, batch.attempts) == ([], [], True, 0)
-    assert batch.summary().endswith("0 done, 0 attempts")
+    assert batch.summary().endswith("0 succeeded, 0 attempts")
 
 
 class Awkward(Exception):
@@ -245,7 +245,7 @@ def test_the_summary_counts_failures_by_the_type_of_the_last_attempt():
     summary = opmap(mode="thread", retries=2, **QUIET)(work)(range(7)).summary()
     assert summary.startswith("test_the_summary_counts")
     assert "work: 7 items in " in summary
-    assert "0 done, 7 failed (4 ValueError, 2 KeyError, 1 OSError)" in summary
+    assert "0 succeeded, 7 failed (4 ValueError, 2 KeyError, 1 OSError)" in summary
     assert summary.endswith("14 attempts, 7 of them retries")
     assert "\n" not in summary
 
@@ -276,7 +276,7 @@ def test_a_returned_exception_is_no_failure():
     batch = opmap(mode="thread", retries=1, **QUIET)(lambda x: ValueError(x))([1, 2])
     assert texts(batch) == ["ValueError(1)", "ValueError(2)"]
     assert batch.failures == []
-    assert "2 done" in batch.summary()
+    assert "2 succeeded" in batch.summary()
 
 
 def test_the_event_of_the_end_has_the_figures():

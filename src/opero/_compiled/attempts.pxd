@@ -41,6 +41,7 @@ cdef class Attempts:
     cdef readonly bint heeds
     cdef readonly str trouble
     cdef readonly bint troubled
+    cdef public object index
     @cython.locals(policy=Policy, asked="long long", again=bint, falls=bint)
     cpdef int failed(self, object error, long long now, long long deadline) except -1
     cdef object drop(self)

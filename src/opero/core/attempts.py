@@ -154,6 +154,7 @@ class Attempts:
         trouble: What was wrong with the answer of the policy's `retry_after` to the last failure;
             None if nothing was, or something was before.
         troubled: Whether something ever was.
+        index: The place of the item in the input of a map; None for a call that is no item.
     """
 
     __slots__ = (
@@ -164,6 +165,7 @@ class Attempts:
         "dropped",
         "errors",
         "heeds",
+        "index",
         "policy",
         "round",
         "told",
@@ -188,6 +190,7 @@ class Attempts:
         self.heeds: bool = False
         self.trouble: str | None = None
         self.troubled: bool = False
+        self.index: int | None = None
 
     def failed(self, error: BaseException, now: int, deadline: int) -> int:
         """Take note of a failed attempt and say what to do next.

@@ -146,7 +146,8 @@ class Events:
             seconds=seconds,
             error=error,
             reason=reason,
-            call=None if attempts is None else id(attempts),
+            call=None if attempts is None or not attempts.errors else id(attempts),
+            index=None if attempts is None else attempts.index,
         )
 
     # --- who wants to know ----------------------------------------------------------------------

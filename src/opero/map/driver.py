@@ -147,6 +147,8 @@ class MapLoop:
             self.fault = output.fatal.error
         elif not ready:
             self.over = scheduler.over
+            if self.over:
+                bar.whole = self.fault is None and not (output.not_run or scheduler.unread)
         return ready
 
     def take_in(self, events: list[Report | Crash]) -> None:

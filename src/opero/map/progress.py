@@ -48,6 +48,7 @@ class Bar:
 
     Attributes:
         total: How many items there are; None if nobody knows.
+        whole: Whether the input was read to its end, and every item has run.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -62,6 +63,7 @@ class Bar:
         self._figures = (0, 0, 0)
         self._shown: tuple[int, int, int] | None = None
         self._open = True
+        self.whole: bool = False
 
     def update(self, done: int, failed: int, retried: int) -> None:
         """Take note of how things stand, and show it if it is time.
@@ -177,15 +179,32 @@ class Logged(Bar):
     def _state(self) -> str:
         done, failed, retried = self._figures
         known = f" of {self.total}" if self.total is not None and self.total >= done else ""
-        share = f" ({100 * done // self.total} %)" if known and self.total else ""
-        return f"{done}{known} items done{share}, {failed} failed, {retried} retried"
+        share = f" ({100 * done // self.total}%)" if known and self.total else ""
+        return f"{done}{known} items done{share}, {failed} of them failed, {_retries(retried)}"
+
+    def _end(self) -> str:
+        done, failed, retried = self._figures
+        total = done
+        early = ""
+        if self.total is not None and self.total > done:
+            if self.whole:
+                early = f"; the input ended early: {done} items, and total={self.total}"
+            else:
+                total = self.total
+        good = f"{done - failed} of {total} items succeeded"
+        return f"{good}, {failed} failed, {_retries(retried)}{early}"
 
     def _leave(self) -> None:
         self._over.set()
         if self._thread.ident is not None:
             self._thread.join()
         elapsed = _duration(monotonic() - self._began)
-        inform("%s: the map ends with %s after %s", self._name, self._state(), elapsed)
+        what = "finished in" if self.whole else "stopped before its end, after"
+        inform("%s: %s %s: %s", self._name, what, elapsed, self._end())
+
+
+def _retries(count: int) -> str:
+    return f"{count} {'retry' if count == 1 else 'retries'}"
 
 
 def _duration(seconds: float) -> str:

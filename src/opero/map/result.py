@@ -73,12 +73,12 @@ class MapResult(list[R]):
         self.function: str = function
 
     def summary(self) -> str:
-        """Return one line about the batch: how many are done, failed (by type), were retried."""
+        """Return one line about the batch: how many succeeded, failed (by type), were retried."""
         failed = len(self.failures)
         not_run = 0 if self.complete else sum(isinstance(_outcome(each), NotRun) for each in self)
         run = len(self) - not_run
         rate = f", {_short(run / self.seconds)} per second" if self.seconds > 0 else ""
-        parts = [f"{run - failed} done"]
+        parts = [f"{run - failed} succeeded"]
         if failed:
             kinds = Counter(_kind(each.error) for each in self.failures)
             told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

@@ -615,11 +615,11 @@ class Scheduler:
             given = call.fallback.given(args, kwargs)
             width = call.fallback.check(given)
         trial = job.trial
-        if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
-            attempts = None if trial is None else trial.attempts
-            return too_late(call, attempts, "an attempt was still running then")
         if trial is None:
             trial = Trial(call.policy.attempts(width), job.deadline)
+            trial.attempts.index = span.first + offset
+        if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
+            return too_late(call, trial.attempts, "an attempt was still running then")
         failure = judge(call, trial.attempts, error, trial.deadline)
         if self.gates is not None:
             pause = pause_after(call, trial.attempts)
