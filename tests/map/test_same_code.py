@@ -396,6 +396,75 @@ def test_a_file_that_changes_back_is_imported_again(modules):
     assert "returning_low" not in loaded_modules.look().apart
 
 
+CONSTANTS = """\
+import collections
+
+TABLE = {{"low": [{number}], "high": 2}}
+STEPS = [{number}, (2, 3)]
+KINDS = {{"a", {number}}}
+SECONDS = 60 * {number}
+LIMIT = {limit}
+SEEN = []
+NAMES = ["constants"]
+NAMES.append("more")
+ORDER = collections.OrderedDict()
+ORDER["first"] = 1
+
+
+class Price:
+    table = {{"low": {number}}}
+    __hidden = 5
+
+    def hidden(self):
+        return self.__hidden
+
+
+def found(item):
+    return TABLE, STEPS, KINDS, SECONDS, LIMIT, Price.table, Price().hidden(), NAMES, ORDER
+"""
+
+OLD = CONSTANTS.format(number=1, limit=None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"low": [1]', '"low": [300]'),
+        ('"high": 2', '"high": 2, "higher": 3'),
+        ("[1, (2, 3)]", "[1, (2, 4)]"),
+        ('{"a", 1}', '{"a", "b", 1}'),
+        ("60 * 1", "60 * 5"),
+        ("LIMIT = None", "LIMIT = 5"),
+        ("LIMIT = 5", "LIMIT = None"),
+        ('{"low": 1}', '{"low": 300}'),
+    ],
+)
+def test_a_constant_in_a_file_that_was_not_read_again_is_not_seen(modules, old, new):
+    """Whatever it is made of; by the function's own name, and from one that travels by value."""
+    text = CONSTANTS.format(number=1, limit=5) if old == "LIMIT = 5" else OLD
+    low = modules.load("constants_low", text)
+    before = low.found(1)
+    assert mapped(low.found) == mapped(lambda item: low.found(item)) == [before]
+    modules.write("constants_low", edited(text, (old, new)))
+    assert mapped(low.found) == mapped(lambda item: low.found(item)) == [before]
+    assert "constants_low" in loaded_modules.look().apart
+    importlib.reload(low)
+    after = low.found(1)
+    assert mapped(low.found) == mapped(lambda item: low.found(item)) == [after]
+    assert after != before
+    assert "constants_low" not in loaded_modules.look().apart
+
+
+def test_what_a_module_fills_itself_is_no_sign_of_another_file(modules):
+    """A list that is empty in the file, or that the module appends to, is not compared."""
+    low = modules.load("filled_low", OLD)
+    low.SEEN.append(object())
+    assert mapped(low.found) == [low.found(1)]
+    modules.write("filled_low", OLD + "# no more than a comment\n")
+    assert mapped(low.found) == [low.found(1)]
+    assert "filled_low" not in loaded_modules.look().apart
+
+
 @pytest.mark.parametrize("others", [0, 1, 2])
 def test_a_module_that_was_patched_after_its_file_is_imported_again(modules, others):
     """As `%autoreload` does: it puts new code into the old functions, and imports some modules."""

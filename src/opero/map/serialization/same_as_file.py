@@ -1,8 +1,9 @@
 """Whether a module in memory is what its file says now.
 
 A file may have changed since, or the module may have been patched after its file, as IPython's
-`%autoreload` does. Functions and methods are compared by their code, and numbers and texts at the
-top by their values. What a module has made by other means says nothing.
+`%autoreload` does. Functions and methods are compared by their code; numbers, texts, and lists,
+sets and dicts of them at the top by their values. What a module has made by other means says
+nothing, nor does a list or dict that is empty in the file, or that the module itself changes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from typing import Any
 
 from .fingerprints import described
 
-_LITERALS = {bool, bytes, complex, float, int, str, tuple}
+_LITERALS = {bool, bytes, complex, dict, float, int, list, set, str, tuple, type(None)}
+
+_SIMPLE = (ast.Constant, ast.operator, ast.unaryop, ast.expr_context, ast.BinOp, ast.UnaryOp)
+_DISPLAYS = (ast.Dict, ast.List, ast.Set, ast.Tuple)
+
+_CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove"}
+_CHANGES |= {"reverse", "setdefault", "sort", "update"}
 
 
 def same_as_file(namespace: dict[str, Any], path: str) -> bool:
@@ -101,7 +108,7 @@ def _wrapped(thing: Any) -> Any:
 def _same_constants(namespace: Any, node: ast.Module | ast.ClassDef, constant: set[str]) -> bool:
     """Return whether names have the values that a module, or a class of it, gives them once."""
     for name, value in _literals(node.body):
-        here = namespace.get(name)
+        here = namespace.get(name, ...)
         known = name in constant and type(here) in _LITERALS
         if known and (type(here), here) != (type(value), value):
             return False
@@ -113,7 +120,7 @@ def _same_constants(namespace: Any, node: ast.Module | ast.ClassDef, constant: s
 
 
 def _literals(body: list[ast.stmt]) -> Iterator[tuple[str, Any]]:
-    """Yield the names that numbers and texts are assigned to, and those."""
+    """Yield the names that numbers, texts and what is made of them are assigned to, and those."""
     for node in body:
         if isinstance(node, ast.Assign):
             targets: list[ast.expr] = node.targets
@@ -121,11 +128,11 @@ def _literals(body: list[ast.stmt]) -> Iterator[tuple[str, Any]]:
             targets = [node.target]
         else:
             continue
-        try:
-            value = ast.literal_eval(node.value)  # type: ignore[arg-type]
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        assert node.value is not None
+        if not all(isinstance(each, _SIMPLE + _DISPLAYS) for each in ast.walk(node.value)):
             continue
-        if type(value) in _LITERALS:
+        value = eval(compile(ast.Expression(node.value), "<constant>", "eval"))
+        if value not in ([], {}):  # they are often filled later
             yield from ((each.id, value) for each in targets if isinstance(each, ast.Name))
 
 
@@ -135,6 +142,8 @@ def _bound_once(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             times[node.id] += 1
+        elif isinstance(node, (ast.Attribute, ast.Subscript)):
+            times.update(_changed(node))
         elif isinstance(node, ast.Global):
             times.update(node.names)
         elif isinstance(node, ast.alias):
@@ -142,3 +151,12 @@ def _bound_once(tree: ast.Module) -> set[str]:
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             times[node.name] += 1
     return {name for name, count in times.items() if count == 1}
+
+
+def _changed(node: ast.Attribute | ast.Subscript) -> list[str]:
+    """Return the name of the list or dict that a piece of code may change."""
+    if isinstance(node, ast.Attribute):
+        changes = node.attr in _CHANGES
+    else:
+        changes = not isinstance(node.ctx, ast.Load)
+    return [node.value.id] if changes and isinstance(node.value, ast.Name) else []
