@@ -565,8 +565,8 @@ def opmap(
         with_items: Whether each result is paired with its item: `(item, result)`.
         max_errors: The number of items whose failure ends the map; or, as a float, the share of the
             items that are done, once there are 20. No more items are handed out then; those that
-            workers already have are finished, so somewhat more than `max_errors` may fail; the rest
-            stand as `NotRun`.
+            workers already have are finished, so somewhat more than `max_errors` items may fail;
+            the rest stand as `NotRun`.
         total: How many items there are, for the progress of an input without a length.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
         read_ahead: How many items at most are read and not done with: in a stream, until their

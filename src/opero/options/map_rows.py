@@ -282,8 +282,8 @@ MAP_ROWS: tuple[Option, ...] = (
         partial(optional, _max_errors),
         "The number of items whose failure ends the map; or, as a float, the share of the items "
         "that are done, once there are 20. No more items are handed out then; those that workers "
-        "already have are finished, so somewhat more than `max_errors` may fail; the rest stand as "
-        "`NotRun`.",
+        "already have are finished, so somewhat more than `max_errors` items may fail; the rest "
+        "stand as `NotRun`.",
         _MAP,
         also=("maxfail", "max_failures", "error_limit", "max_errors_ratio"),
     ),
