@@ -16,6 +16,7 @@ from opero import (
     CacheKeyError,
     DeadlineExceeded,
     OperoError,
+    WorkerCrashedError,
     get_retry_decorator,
     hotpath,
     opero,
@@ -415,3 +416,22 @@ def test_a_raised_deadline_pickles_with_its_errors(core: hotpath.Core) -> None:
     twin = pickle.loads(pickle.dumps(caught.value))
     assert [error.status for error in twin.errors] == [503, 503]
     assert twin.__cause__ is twin.errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "WorkerCrashedError('gone')"),
+        ({"exitcode": 3}, "WorkerCrashedError('gone', exitcode=3)"),
+        ({"signal": "SIGKILL"}, "WorkerCrashedError('gone', signal='SIGKILL')"),
+        (
+            {"exitcode": -9, "signal": "SIGKILL"},
+            "WorkerCrashedError('gone', exitcode=-9, signal='SIGKILL')",
+        ),
+    ],
+)
+def test_a_crash_shows_what_is_known_of_it(given: dict[str, Any], text: str) -> None:
+    """And nothing else; it arrives as it was."""
+    error = WorkerCrashedError("gone", **given)
+    assert repr(error) == repr(pickle.loads(pickle.dumps(error))) == text
+    assert eval(text).args == error.args

@@ -244,7 +244,7 @@ def _face(function: Any) -> Any:
     if isinstance(function, type):
         raise TypeError(
             f"opero decorates functions, and {function.__qualname__} is a class: decorate its "
-            f"methods, or a function that makes an instance"
+            f"methods, or a function that makes an instance: lambda x: {function.__name__}(x)"
         )
     if not callable(function):
         raise TypeError(f"opero decorates functions, not {function!r}")

@@ -605,6 +605,12 @@ def opmap(
     """
     given = _given(locals())
     function = given.pop("mode") if _is_decorated(mode) else None
+    if function is not None and hasattr(type(workers), "__iter__"):
+        name = getattr(function, "__name__", "function").replace("<lambda>", "function")
+        raise TypeError(
+            f"opmap is a decorator, and takes no items: write opmap({name})(items), or put @opmap "
+            f"above the function and call that with the items"
+        )
     checked = _checked("opmap", given)
     from opero.map.options import map_options
 

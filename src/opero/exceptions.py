@@ -135,6 +135,11 @@ class WorkerCrashedError(OperoError):
     def __str__(self) -> str:
         return self.message
 
+    def __repr__(self) -> str:
+        known = {"exitcode": self.exitcode, "signal": self.signal}
+        told = [f", {name}={value!r}" for name, value in known.items() if value is not None]
+        return f"{type(self).__name__}({self.message!r}{''.join(told)})"
+
 
 class AttemptTimeout(OperoError, TimeoutError):
     """One attempt took longer than `attempt_timeout` and was stopped."""

@@ -513,7 +513,7 @@ NO_FUNCTIONS: list[tuple[str, Any, str]] = [
     ("a generator function", generator, "cannot decorate the generator function generator"),
     ("an async generator function", async_generator, "generator function async_generator"),
     ("a class", Mapping, "opero decorates functions, and Mapping is a class: decorate its methods"),
-    ("a builtin class", int, "opero decorates functions, and int is a class"),
+    ("a builtin class", int, "and int is a class: .*: lambda x: int\\(x\\)"),
     ("a property", property(double), "put it below @property, not above"),
     ("a map", opmap(**QUIET)(double), "maps functions of one item, .* is a map already$"),
     ("no parameter", lambda: 1, r"calls a function with an item, .*\(\) takes no argument"),
@@ -712,9 +712,10 @@ def several(item: int, factor: int, name: str = "", *, last: int = 0) -> int:
     [
         (several, (2,), r"write several\(items, factor=2\)$"),
         (several, (2.5, "secret"), r"write several\(items, factor=2\.5, name=\.\.\.\)$"),
-        (several, ([2],), r"write several\(items, factor=\.\.\.\); for one .* with unpack=True$"),
+        (several, ([2],), r"factor=\.\.\.\); for several arguments per item, .* unpack=True$"),
         (several, (1, 2, 3), r"give what all items share by keyword$"),
         (lambda item, /, plus: 1, (None,), r"write .*<lambda>\(items, plus=None\)$"),
+        (len, ([2],), r"by keyword; for several .* write len\(zip\(a, b\)\) with unpack=True$"),
         (lambda *items: 1, (True,), r"give what all items share by keyword$"),
         (dict.fromkeys, (True,), r"give what all items share by keyword$"),
     ],
@@ -734,6 +735,66 @@ def test_what_is_given_by_position_is_told_how_to_go(
         mapped.stream([1], *more)
 
 
+def takes_workers(item: int, workers: int = 0) -> int:
+    return item + workers
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("unpack", [False, True])
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"total": 3}, "total=3"),
+        ({"progress": "log"}, r"progress=\.\.\."),
+        ({"mode": print}, "mode="),
+    ],
+)
+def test_an_option_in_a_call_belongs_to_the_decorator(
+    unpack: bool, given: dict[str, Any], shown: str
+) -> None:
+    """If the function has no such parameter."""
+    mapped = opmap(**QUIET, unpack=unpack)(takes_workers)
+    for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
+        words = rf"unexpected keyword argument '\w+': \w+ is an option of .*: opmap\({shown}"
+        with pytest.raises(TypeError, match=words):
+            form([[1]] if unpack else [1], workers=2, **given)
+    assert mapped([[1]] if unpack else [1], workers=2) == [3]
+    with pytest.raises(TypeError, match=r"keyword argument 'other'$"):
+        mapped([1], other=2, total=3)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (5, r"the items, an int, are not iterable: for one item give a list, several\(\[5\]\)$"),
+        (object(), r"the items, an object, are .* several\(\[item\]\)$"),
+        (None, r"the items are None, .* or \[\] for none$"),
+    ],
+)
+def test_what_holds_no_items_says_how_to_give_one(items: Any, words: str) -> None:
+    """None is what a function without a return gives."""
+    with pytest.raises(TypeError, match=words):
+        opmap(**QUIET)(several)(items, factor=1)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("items", [[1], (1, 2), iter([1]), range(3), "ab"])
+def test_a_decorator_that_is_given_items_says_how_to_map_them(items: Any) -> None:
+    """As the builtin map is called."""
+    with pytest.raises(TypeError, match=r"^opmap is a decorator, .*write opmap\(len\)\(items\)"):
+        opmap(len, items)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"write opmap\(function\)\(items\)"):
+        opmap(lambda item: item, items)  # type: ignore[call-overload]
+
+
+@pytest.mark.once
+def test_a_class_is_mapped_by_a_function_that_calls_it() -> None:
+    """As the message says; in processes, too."""
+    for mode in ("thread", "process"):
+        assert opmap(mode=mode, workers=1, progress=False)(lambda x: int(x))(["3", "4"]) == [3, 4]  # type: ignore[call-overload]
+
+
 @pytest.mark.once
 def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
     """To all items, or to each; what does not fit otherwise is told as it is."""
@@ -743,6 +804,10 @@ def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
         mapped([(1, 2)])
     with pytest.raises(TypeError, match=r"^several\(\) got an unexpected keyword argument 'x'$"):
         mapped([1], factor=1, x=2)
+    with pytest.raises(
+        TypeError, match=r"'total': total is an option of the decorator: opmap\(total=3\)"
+    ):
+        mapped([1], factor=1, total=3)
     several_for_each = opmap(**QUIET, unpack=True)(several)
     assert several_for_each([(1, 2), {"item": 2, "factor": 1}], last=3) == [1, 2]
 

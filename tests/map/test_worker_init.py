@@ -334,7 +334,7 @@ def needs_one(argument: int) -> None:
     [
         ({"worker_init": 3}, TypeError, "an ordinary function without arguments"),
         ({"worker_init": coroutine}, TypeError, "coroutine function"),
-        ({"worker_init": needs_one}, TypeError, "functools.partial gives it its arguments"),
+        ({"worker_init": needs_one}, TypeError, r"^worker_init=needs_one is .* missing a required argument: 'argument'; use functools\.partial\(n"),
         ({"worker_init": print, "mode": "async"}, ValueError, "do it before the map, or use mode='a"),
         ({"worker_init": print, "executor": ThreadPoolExecutor()}, ValueError, "the executor starts"),
         ({"initializer": print}, TypeError, "did you mean 'worker_init'"),

@@ -27,7 +27,15 @@ from .reader import (
     is_still,
     stops,
 )
-from .receivers import bound_to, by_position, check_method, missing_receiver, missing_shared
+from .receivers import (
+    bound_to,
+    by_position,
+    check_method,
+    misplaced_option,
+    missing_receiver,
+    missing_shared,
+    no_items,
+)
 from .result import FailedItem, MapResult
 from .scheduler import AHEAD, Scheduler
 
@@ -338,7 +346,7 @@ class Map:
                 f"over that, or list(value) to map over its {what}"
             )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
-            raise TypeError(f"{self.name}(): the items, {_described(items)}, are not iterable")
+            raise TypeError(no_items(self.name, items))
         if is_still(items):
             return InPlace(items)
         if self.plan.in_caller or is_bound_to_its_thread(items):
@@ -394,12 +402,17 @@ class Map:
             try:
                 binding.arguments((*self.leading, None), shared)
             except TypeError as error:
-                remedy = missing_shared(self.name, binding, len(self.leading), shared)
+                remedy = misplaced_option(binding, shared) or missing_shared(
+                    self.name, binding, len(self.leading), shared
+                )
                 raise TypeError(f"{error}{remedy}") from None
         elif binding.starstar is None:
             for name in shared:
                 if name not in binding.slots:
-                    raise TypeError(f"{self.name}() got an unexpected keyword argument {name!r}")
+                    raise TypeError(
+                        f"{self.name}() got an unexpected keyword argument {name!r}"
+                        f"{misplaced_option(binding, shared)}"
+                    )
 
     def _bar(self, scheduler: Scheduler) -> Any:
         left = scheduler.sizer.left

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opero.options.table import read_by
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.binding import Binding
@@ -76,18 +78,54 @@ def by_position(name: str, call: State, leading: int, more: Sequence[Any]) -> st
         more: The arguments.
     """
     wrong = f"{name}() takes only the items by position, and {1 + len(more)} arguments were given"
+    several = ""
+    if any(isinstance(value, (list, tuple, range)) for value in more):
+        several = f"; for several arguments per item, write {name}(zip(a, b)) with unpack=True"
     parameters: list[Any] = []
     if call.binding is not None:
         behind = list(call.binding.signature.parameters.values())[leading + 1 :]
         parameters = [each for each in behind if each.kind is each.POSITIONAL_OR_KEYWORD]
     if len(parameters) < len(more):
-        return f"{wrong}: give what all items share by keyword"
+        return f"{wrong}: give what all items share by keyword{several}"
     given = zip(parameters, more, strict=False)
     shared = ", ".join(f"{parameter.name}={_shown(value)}" for parameter, value in given)
-    text = f"{wrong}: what all items share goes by keyword; write {name}(items, {shared})"
-    if any(isinstance(value, (list, tuple, range)) for value in more):
-        text += "; for one of them with each item, give zip(items, ...) to a map with unpack=True"
-    return text
+    return f"{wrong}: what all items share goes by keyword; write {name}(items, {shared}){several}"
+
+
+def misplaced_option(binding: Binding, shared: Mapping[str, Any]) -> str:
+    """Return what to do about an option of the decorator among what all items share; "" without.
+
+    Args:
+        binding: The signature of the function.
+        shared: What all items share.
+    """
+    options = {option.name for option in read_by("opmap")}
+    for name, value in shared.items():
+        if name not in binding.slots:  # the first one that the function does not take
+            if name not in options:
+                break
+            return f": {name} is an option of the decorator: opmap({name}={_shown(value)})"
+    return ""
+
+
+def no_items(name: str, items: Any) -> str:
+    """Return what to say of items that are not iterable.
+
+    Args:
+        name: What was called.
+        items: What it was given.
+    """
+    if items is None:
+        return (
+            f"{name}(): the items are None, which is not iterable: give a list of them, or [] for "
+            f"none"
+        )
+    kind = type(items).__name__
+    one = _shown(items) if _shown(items) != "..." else "item"
+    return (
+        f"{name}(): the items, {'an' if kind[:1] in 'aeiou' else 'a'} {kind}, are not iterable: "
+        f"for one item give a list, {name}([{one}])"
+    )
 
 
 def missing_shared(name: str, binding: Binding, leading: int, shared: Mapping[str, Any]) -> str:

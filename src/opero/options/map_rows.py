@@ -77,8 +77,12 @@ def _worker_init(name: str, value: Any) -> Any:
         inspect.signature(found).bind()
     except ValueError:
         pass  # nobody knows what it takes
-    except TypeError:
-        checks.wrong(name, value, allowed, TypeError, "functools.partial gives it its arguments")
+    except TypeError as error:
+        called = getattr(found, "__qualname__", None) or checks.shown(found)
+        raise TypeError(
+            f"{name}={called} is not allowed: it is called without arguments, and is {error}; use "
+            f"functools.partial({called}, ...), which gives it its arguments"
+        ) from None
     return found
 
 
