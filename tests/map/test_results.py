@@ -600,6 +600,16 @@ def test_only_items_that_failed_for_good_count(mode):
     assert isinstance(rest, NotRun)
 
 
+@every_way
+@pytest.mark.parametrize("scope", ["worker", "total"])
+def test_items_that_wait_for_a_permit_are_left_out(mode, scope):
+    """Though nothing has come of any item beside them yet."""
+    limit = {"rate_limit": 10, "rate_limit_scope": scope}
+    batch = mapped_third(mode, retries=1, max_errors=1, **limit)([1, 4, 7, 10, 13])
+    assert [type(each) for each in batch[-2:]] == [NotRun, NotRun]
+    assert "failed (max_errors=1)" in str(batch[-1])
+
+
 @ways
 def test_equal_items_that_wait_for_one_another_are_left_out_together(mode):
     """And nothing is cached of them."""

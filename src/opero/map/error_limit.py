@@ -7,7 +7,7 @@ from opero.exceptions import NotRun
 from .output import Output
 
 _ENOUGH = 20
-"""How many items have to be done before a share of them is taken for one."""
+"""How many items must be done before a share of them counts."""
 
 
 class ErrorLimit:
@@ -32,6 +32,12 @@ class ErrorLimit:
             return failed >= most
         return done >= _ENOUGH and failed > 0 and failed >= most * done
 
+    @property
+    def failed(self) -> str:
+        """How many items have failed, in words."""
+        failed = self._output.failed
+        return "1 item has failed" if failed == 1 else f"{failed} items have failed"
+
     def not_run(self, index: int, error: BaseException | None = None) -> NotRun:
         """Return what stands for an item that does not run.
 
@@ -41,8 +47,7 @@ class ErrorLimit:
         """
         what = "did not run" if error is None else "was not tried again"
         made = NotRun(
-            f"{self._name}: item {index} {what}, as {self._output.failed} items have failed "
-            f"(max_errors={self._most})"
+            f"{self._name}: item {index} {what}, as {self.failed} (max_errors={self._most})"
         )
         made.index = index
         made.__cause__ = error

@@ -676,12 +676,13 @@ class Scheduler:
             if nothing_waits or not limit.is_reached():
                 return False
             self.stopped = True
-            failed = self.output.failed
-            warn("%s: %d items have failed, which ends the map", self.call.name, failed)
+            warn("%s: %s, which ends the map", self.call.name, limit.failed)
             if not (self.closed or self._finite):
                 self.closed = self.unread = True  # it may be endless
         while self._queue or self._heap:
             job = self._queue.popleft() if self._queue else heappop(self._heap)[2]
+            if job.span.results is None:
+                job.span.results = [NOTHING] * len(job.span.values)
             for offset in job.offsets:
                 self._leave_out(job.span, offset, job.trial)
         self._withdraw()
