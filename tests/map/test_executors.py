@@ -223,6 +223,17 @@ class KilledWorker(Exception):
 # --- the same results everywhere ----------------------------------------------------------------------
 
 
+def test_an_item_that_cannot_be_pickled_is_not_tried_again() -> None:
+    """Nothing would change that."""
+    with cf.ProcessPoolExecutor(1) as pool:
+        mapped = opmap(executor=pool, retries=3, min_delay=0, progress=False)(moody)
+        batch = mapped([7, threading.Lock(), 8])
+    assert batch[::2] == [[7], [8]]
+    assert "the item of type _thread.lock cannot be pickled" in str(batch[1])
+    assert (batch.attempts, batch.retried) == (3, 0)
+
+
+
 def test_threads_of_the_user_give_right_results_in_order():
     """Nothing is pickled on the way to a thread."""
     lock = threading.Lock()

@@ -25,6 +25,7 @@ sys.path.insert(0, str(FOLDER))
 import work  # noqa: E402
 from drive import run_map  # noqa: E402
 
+from opero import opmap  # noqa: E402
 from opero.exceptions import AttemptTimeout, ErrorStandIn, OperoError, WorkerCrashedError  # noqa: E402
 from opero.map.engines.base import Crash, Report  # noqa: E402
 from opero.map.engines.processes import pool, start, worker  # noqa: E402
@@ -199,6 +200,21 @@ def test_an_item_that_cannot_be_packed_fails_alone():
     assert "not this one" in str(results[1])
     (alone,) = run_map(work.who, [bad], chunk=1)
     assert isinstance(alone, TypeError)
+
+
+def test_an_item_that_cannot_be_packed_is_not_tried_again():
+    """Nothing would change that; its error stands for itself."""
+    seen: list[Any] = []
+    results = run_map(work.who, [1, threading.Lock(), 2], chunk=3, retries=3, seen=seen)
+    assert "the item of type _thread.lock cannot be pickled" in str(results[1])
+    assert type(results[1]) is TypeError
+    assert len(seen) == 1
+
+
+def test_the_other_fallback_values_are_tried_if_one_cannot_be_packed():
+    """As after any failure."""
+    mapped = opmap(mode="process", retries=2, min_delay=0, arg_fallback="texts", progress=False)
+    assert mapped(work.first_length)([[threading.Lock(), "ab"], ["abc", "d"]]) == [2, 3]
 
 
 def test_an_item_that_cannot_be_unpacked_fails_alone():

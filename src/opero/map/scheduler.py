@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 from opero.core.clock import NEVER
 from opero.core.gate import WITHDRAWN
 from opero.core.outcomes import judge, misfits, pause_after, too_late
-from opero.exceptions import AttemptTimeout, NotRun
+from opero.exceptions import AttemptTimeout, NotRun, OperoError
 from opero.logs import warn
 from opero.once_only import error_of, is_once_only
 from opero.tracebacks import without_top
@@ -606,14 +606,14 @@ class Scheduler:
             return error
         if isinstance(error, PredicateError):
             return error.error
-        if vars(error).get("beyond_retry", False):
-            call.add("failures", 1)
-            return error
         given: Any = None
         width = 1
         if call.fallback is not None:
             given = call.fallback.given(args, kwargs)
             width = call.fallback.check(given)
+        if vars(error).get("beyond_retry", False) and (width == 1 or isinstance(error, OperoError)):
+            call.add("failures", 1)  # an item with another fallback value may do, an executor not
+            return error
         trial = job.trial
         if trial is None:
             trial = Trial(call.policy.attempts(width), job.deadline)

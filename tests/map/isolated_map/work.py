@@ -119,6 +119,10 @@ def length(value):
     return len(value)
 
 
+def first_length(texts):
+    return len(texts[0])
+
+
 def gives(kind):
     """Return, or raise, something that does not travel."""
     if kind == "lambda":

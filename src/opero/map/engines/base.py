@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from opero.map.scheduler import Job
+
+Failure = TypeVar("Failure", bound=BaseException)
+
+
+def beyond_retry(error: Failure) -> Failure:
+    """Mark a failure that no further attempt can change; the scheduler makes none."""
+    vars(error)["beyond_retry"] = True
+    return error
 
 
 class Report(NamedTuple):

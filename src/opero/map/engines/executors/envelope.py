@@ -6,6 +6,7 @@ import itertools
 import os
 from typing import Any
 
+from opero.map.engines.base import beyond_retry
 from opero.map.engines.threads import attempt
 from opero.map.loading import loading
 from opero.map.output import NOTHING
@@ -97,6 +98,10 @@ class PackedEnvelope:
         function = loaded[self._invoked]
         with loading():
             values, failures = unpack_all(self._packed_items, "the item, in a worker,")
+        refused = {place for place, _ in self._packed_items[1]}
+        for place, error in failures:
+            if place in refused:
+                beyond_retry(error)
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         given = [values[place] for place in places] if missing else values

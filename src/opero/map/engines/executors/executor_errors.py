@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 
 from opero.exceptions import OperoError, WorkerCrashedError, describe
+from opero.map.engines.base import beyond_retry
 
 
 def is_loss(error: BaseException) -> bool:
-    """Tell whether an executor says that workers died over a job.
+    """Return whether an executor says that workers died over a job.
 
     In dask that is a `distributed.scheduler.KilledWorker`, which is not imported for this.
     """
@@ -46,5 +47,4 @@ def cancelled(error: BaseException) -> OperoError:
 
 def _for_good(cause: BaseException, error: OperoError) -> OperoError:
     error.__cause__ = cause
-    vars(error)["beyond_retry"] = True  # the scheduler does not wait for another attempt
-    return error
+    return beyond_retry(error)

@@ -21,7 +21,7 @@ from typing import Any
 from opero.exceptions import AttemptTimeout, OperoError, WorkerCrashedError, describe
 from opero.locks import Lock
 from opero.map import std_streams
-from opero.map.engines.base import Crash, Report
+from opero.map.engines.base import Crash, Report, beyond_retry
 from opero.map.init_errors import init_ended_worker, init_failed, init_took_too_long
 from opero.map.interrupts import ctrl_c_later
 from opero.map.loading import executed
@@ -337,7 +337,8 @@ class ProcessEngine:
             except Exception:  # noqa: BLE001 - a user's __reduce__ may raise anything
                 run.careful = True
         if parts is None:
-            packed, run.refused = pack_each(values, "the item", apart=self._apart)
+            packed, refused = pack_each(values, "the item", apart=self._apart)
+            run.refused = [(place, beyond_retry(error)) for place, error in refused]
             if len(run.refused) == len(values):
                 self._report(slot, run, 0)
                 return
