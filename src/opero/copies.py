@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import sys
 import weakref
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from .locks import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+HANDLE = "__opero__"
+"""What the names of variables begin with that hold a `Handle`, or what arrives of one."""
 
 _decorating = Lock()
 
@@ -104,6 +111,90 @@ class Redecorated:
     def astream(self, /, *items: Any, **shared: Any) -> Any:
         """See `stream`."""
         return self._decorated().astream(*items, **shared)
+
+
+class Unplaced:
+    """Stands in a class that has come by value, until the decorated function is looked up there.
+
+    The function itself could not take its place: `method.stream` of an ordinary bound method would
+    lack the instance.
+    """
+
+    def __init__(
+        self,
+        face: FunctionType,
+        owner: type,
+        name: str,
+        bind: Any,
+        note: Callable[[Any, Any], None],
+    ) -> None:
+        """Stand for a function.
+
+        Args:
+            face: The function that has a `Redecorated` in its closure.
+            owner: The class.
+            name: The name in the class.
+            bind: What the decorated function stands in there, a class method; None for a method.
+            note: Called with the function and the decorated one that takes its place.
+        """
+        self._face = face
+        self._owner = owner
+        self._name = name
+        self._bind = bind
+        self._note = note
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        if owner is None and self._bind is None:
+            owner = type(instance)
+        return self._placed().__get__(instance, owner)
+
+    def __reduce__(self) -> Any:
+        return _itself, (self._face,)
+
+    def _placed(self) -> Any:
+        """Return the decorated function; it takes this one's place."""
+        made = _redecorated(self._face)._decorated()
+        found = vars(self._owner).get(self._name)
+        if found is self or getattr(found, "__func__", None) is self:
+            if self._bind is None:
+                made.__set_name__(self._owner, self._name)
+            placed = made if self._bind is None else self._bind(made)
+            type.__setattr__(self._owner, self._name, placed)
+            self._note(self._face, made)
+        return made
+
+
+def leave_places(owner: type, names: Iterable[str], note: Callable[[Any, Any], None]) -> None:
+    """Put an `Unplaced` wherever a class has a decorated function that came by value.
+
+    Args:
+        owner: The class.
+        names: Where to look.
+        note: Called with each such function and the decorated one that takes its place.
+    """
+    for name in names:
+        face: Any = vars(owner).get(name)
+        bind: Any = None
+        if isinstance(face, classmethod) and type(face) is not classmethod:  # one of opero's
+            bind, face = type(face), face.__func__
+        if type(face) is FunctionType and is_forwarding(face.__code__):
+            unplaced = Unplaced(face, owner, name, bind, note)
+            type.__setattr__(owner, name, unplaced if bind is None else bind(unplaced))
+
+
+def is_forwarding(code: CodeType) -> bool:
+    """Return whether code does nothing but call a decorated function."""
+    return any(name.startswith(HANDLE) for name in code.co_freevars)
+
+
+def _redecorated(face: FunctionType) -> Any:
+    """Return the `Redecorated` in the closure of a function."""
+    cells = zip(face.__code__.co_freevars, face.__closure__ or (), strict=True)
+    return next(cell.cell_contents for name, cell in cells if name.startswith(HANDLE))
+
+
+def _itself(face: Any) -> Any:
+    return face
 
 
 def reduce_function(function: Any) -> Any:

@@ -13,10 +13,8 @@ import sys
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from .copies import Handle
+from .copies import HANDLE, Handle, is_forwarding
 from .exceptions import OperoError
-
-_HANDLE = "__opero__"
 
 _FORWARD = """\
 def outer({handle}):
@@ -48,7 +46,7 @@ def code_of(state: Any) -> CodeType:
     parameters, arguments, taken = "*args, **kwargs", "*args, **kwargs", {"args", "kwargs"}
     if code is not None and not state.maps:
         parameters, arguments, taken = _spelled(code)
-    handle = _HANDLE
+    handle = HANDLE
     while handle in taken:
         handle += "_"
     text = _FORWARD.format(
@@ -76,16 +74,11 @@ def check_code(state: Any, code: Any) -> None:
     Raises:
         OperoError: If it does.
     """
-    own = not isinstance(code, CodeType) or any(map(_is_handle, code.co_freevars))
-    if not own:
+    if isinstance(code, CodeType) and not is_forwarding(code):
         raise OperoError(
             f"{state.name} is decorated, and has no code of its own to be replaced: that is in "
             f"__wrapped__. Decorate the new function, or reload its module"
         )
-
-
-def _is_handle(name: str) -> bool:
-    return name.startswith(_HANDLE)
 
 
 def _plain(state: Any) -> Any:

@@ -233,7 +233,6 @@ def test_an_item_that_cannot_be_pickled_is_not_tried_again() -> None:
     assert (batch.attempts, batch.retried) == (3, 0)
 
 
-
 def test_threads_of_the_user_give_right_results_in_order():
     """Nothing is pickled on the way to a thread."""
     lock = threading.Lock()

@@ -735,7 +735,7 @@ def test_no_map_keeps_its_instance_alive(name: str) -> None:
 
 SCRIPT = """\
 import asyncio, sys
-from opero import opmap
+from opero import opero, opmap
 
 QUIET = {"workers": 2, "retries": 1, "progress": False, "start_method": sys.argv[1]}
 
@@ -759,7 +759,25 @@ class Shop:
 
     @opmap(mode="process", **QUIET)
     def nested(self, item):
-        return list(self.price([item, item]))
+        return list(self.price([item, item])), list(self.price.stream([item], plus=1))
+
+    @opmap(mode="process", **QUIET)
+    def names(self, item):
+        return list(self.name.stream([item])), list(type(self).name([item]))
+
+    @opmap(mode="process", **QUIET)
+    def found(self, item):
+        known = [self.kept(item), self.kept(item)]
+        return known, self.kept.cache_invalidate(item), self.kept.cache_info().hits
+
+    @opmap(mode="process", **QUIET)
+    def itself(self, item):
+        self.price.stream
+        return type(self).price, self.price, Shop
+
+    @opero(cache=True)
+    def kept(this, item):
+        return this.factor * item
 
     def helper(self, item):
         return self.factor * item
@@ -769,15 +787,22 @@ class Corner(Shop):
     def price(self, item, plus=0):
         return -super().helper(item)
 
+    @opmap(mode="process", **QUIET)
+    def inherited(self, item):
+        return list(super().price.stream([item])), list(self.price.stream([item]))
+
 print(Shop(2).price([1, 2], plus=1), list(Shop(2).later.stream([1])), Corner(3).price([1]))
 print(Corner.name([1]), Shop(2).nested([1]), Shop.price(Shop(2), [1]))
+print(Corner(1).names([1]), Shop(2).found([1]), Corner(2).inherited([1]))
+function, method, kind = Shop(3).itself([1])[0]
+print(function is Shop.price, method([1]), kind is Shop)
 """
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 @pytest.mark.once
 def test_methods_of_a_script_travel_with_their_class(method: str, tmp_path: Path) -> None:
-    """However the workers are started; a worker maps by them in turn."""
+    """However the workers are started; a worker maps by them in turn, and asks their caches."""
     script = tmp_path / "shop.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script), method]
@@ -785,4 +810,9 @@ def test_methods_of_a_script_travel_with_their_class(method: str, tmp_path: Path
         command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
     )
     assert done.stderr == ""
-    assert done.stdout == "[3, 5] [2] [-3]\n[('Corner', 1)] [[2, 2]] [2]\n"
+    assert done.stdout.splitlines() == [
+        "[3, 5] [2] [-3]",
+        "[('Corner', 1)] [([2, 2], [3])] [2]",
+        "[([('Corner', 1)], [('Corner', 1)])] [([2, 2], True, 1)] [([2], [-2])]",
+        "True [3] True",
+    ]

@@ -249,6 +249,25 @@ def settle_function(function: types.FunctionType, state: Any) -> None:
     _function_setstate(function, (attributes, slots))
 
 
+def settle_class(kind: type, state: Any) -> None:
+    """Give a class its contents; decorated functions among them bind as decorated ones do."""
+    from cloudpickle.cloudpickle import _class_setstate
+
+    from opero.copies import leave_places
+
+    _class_setstate(kind, state)
+    leave_places(kind, state[0], take_place)
+
+
+def take_place(before: Any, after: Any) -> None:
+    """Let something have the token of something else, which it has taken the place of."""
+    token = _tokens.get(before)
+    if token is not None:
+        _tokens[after] = token
+        _known[token] = after
+        _current.world.things[token] = after
+
+
 def settle_enum(kind: Any, state: Any) -> None:
     """Give an enumeration its contents, and its members what their `__init__` has set."""
     from cloudpickle.cloudpickle import _class_setstate

@@ -186,13 +186,14 @@ def _class(pickler: Pickler, kind: Any) -> Any:
     if type(kind).__module__ == "msgspec._core":
         made = library_classes.of_struct(kind, args[3])
         contents = library_classes.rest_of_struct(state[0], kind)
-        return pickler.wrap(kind, *made, settle, (contents, *state[1:]))
+        return pickler.wrap(kind, *made, arrivals.settle_class, (contents, *state[1:]))
     if type(kind).__name__ == "_TypedDictMeta":
         return pickler.wrap(kind, make, args, settle, state)
     names = args[3]
     early, contents = _made_with(kind, state[0])
     args = (*args[:2], kind.__bases__, {**names, **early}, *args[4:])
-    return pickler.wrap(kind, arrivals.skeleton, args, settle, (contents, *state[1:]))
+    state = contents, *state[1:]
+    return pickler.wrap(kind, arrivals.skeleton, args, arrivals.settle_class, state)
 
 
 def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -99,9 +99,9 @@ class PackedEnvelope:
         with loading():
             values, failures = unpack_all(self._packed_items, "the item, in a worker,")
         refused = {place for place, _ in self._packed_items[1]}
-        for place, error in failures:
+        for place, failure in failures:
             if place in refused:
-                beyond_retry(error)
+                beyond_retry(failure)
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         given = [values[place] for place in places] if missing else values
