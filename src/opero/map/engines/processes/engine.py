@@ -38,7 +38,7 @@ from opero.map.serialization.pickles import pack, pack_each, unpack
 from opero.real_time import monotonic_ns
 
 from . import frozen, pool, start, worker, worker_logs
-from .cells import JOB, LAST, PLACE
+from .cells import BEGUN, JOB, LAST, PLACE
 from .descendants import Since
 from .initializer import key_of
 from .lending import LARGE, Lent, lend
@@ -347,7 +347,7 @@ class ProcessEngine:
         leased = self._worker(slot, count)
         if leased is None:
             return
-        leased.cells[0] = worker.UNREAD
+        leased.cells[PLACE] = worker.UNREAD
         leased.items += count
         concurrency = 1 if run.careful else self._concurrency
         self._post(slot, leased, ("job", run.careful, job.invoked, concurrency), parts)
@@ -410,7 +410,7 @@ class ProcessEngine:
             successor = self._lease(slot, self._successors, 1)
         except OperoError:
             return  # for want of something, now; it is started when its time has come
-        successor.cells[0] = worker.UNREAD
+        successor.cells[PLACE] = worker.UNREAD
         self._renewal.begun(successor)
         self._post(slot, successor, ("prepare",), [])
 
@@ -540,7 +540,7 @@ class ProcessEngine:
         self._report(slot, run, elapsed)
 
     def _read(self, run: _ChunkRun, careful: bool, parts: list[bytearray]) -> bool:
-        """Add to what is known of a job; tell whether it could be read."""
+        """Add to what is known of a job; return whether it could be read."""
         first = len(run.results)
         failed: list[tuple[int, BaseException]] = []
         try:
@@ -597,15 +597,15 @@ class ProcessEngine:
             leased = self._workers[slot]
             if run is None or leased is None or run.late is not None:
                 continue
-            place, begun = leased.cells[0], leased.cells[1]
+            place, begun = leased.cells[PLACE], leased.cells[BEGUN]
             due = begun + self._limit
             if place == worker.PREPARING:
                 due = begun + round(self._patience() * 1e9)
-                if due <= now and leased.cells[0] == place:
+                if due <= now and leased.cells[PLACE] == place:
                     raise init_took_too_long(self._init, self._patience())
             elif place < 0:
                 due = now + self._limit  # it has not begun
-            elif due <= now and leased.cells[0] == place:
+            elif due <= now and leased.cells[PLACE] == place:
                 run.late = place
                 leased.kill(self._since(slot, leased))
                 continue
@@ -643,7 +643,7 @@ class ProcessEngine:
 
     def _lose(self, slot: int, leased: pool.Worker) -> None:
         """See a dead worker off, and find out what that means for its job."""
-        place = leased.cells[0]
+        place = leased.cells[PLACE]
         fresh = leased.fresh
         successor = leased is self._successors[slot]
         error: BaseException = self._dismiss(slot, leased)

@@ -168,7 +168,7 @@ class Session:
             self._ring.send(b"!")
         elif kind == "job":
             self._group.begin()
-            self.cells[0] = READING
+            self.cells[PLACE] = READING
             self._context.run(self._do, control[1], control[2], control[3], parts)
         elif kind == "prepare":
             self._group.begin()
@@ -233,7 +233,7 @@ class Session:
             else:
                 self._runner.run(function, values, run.results, run.failures)
         run.elapsed = monotonic_ns() - run.began
-        self.cells[0] = MADE
+        self.cells[PLACE] = MADE
         if self._map["measured"]:
             self.cells[MEMORY] = resident()
         std_streams.flush()
@@ -246,18 +246,18 @@ class Session:
         cells = self.cells
 
         def note(place: int) -> None:
-            cells[1] = monotonic_ns()
-            cells[0] = place
+            cells[BEGUN] = monotonic_ns()
+            cells[PLACE] = place
 
         return note
 
     def _is_ready(self) -> bool:
-        """Set the worker up and load the function, once for a map; tell whether it works."""
+        """Set the worker up and load the function, once for a map; return whether it works."""
         self._modules.refused.clear()
         try:
             if self._function is None:
                 self._function, self._shared = self._load()
-                self.cells[0] = READING
+                self.cells[PLACE] = READING
         except Outdated:
             self._send(("outdated",), None)
             return False
