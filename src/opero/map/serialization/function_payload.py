@@ -105,7 +105,7 @@ class FunctionPayload:
             return pickle.dumps((self._path or [], body), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             if isinstance(self.plain, MethodType):
-                check_receiver(self.plain.__self__)
+                check_receiver(self.plain.__self__, self.apart)
             check_shared(self._shared, self.apart)
             raise unpicklable_function(self.plain, error) from error
 
