@@ -59,7 +59,7 @@ def test_a_frozen_program_without_freeze_support_says_so_and_does_not_multiply(
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    told = "has to call multiprocessing.freeze_support() first"
+    told = "must call multiprocessing.freeze_support() first"
     assert "should be a worker, and runs the program again" in done.stderr
     assert Path(begun).read_text(encoding="utf-8").count("begun") <= 15
     if method == "fork":
@@ -94,7 +94,7 @@ def test_a_helper_of_a_frozen_program_is_known_by_its_arguments(
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert "freeze_support" in frozen.remedy()
     if helper:
-        with pytest.raises(OperoError, match=r"has to call multiprocessing\.freeze_support\(\)"):
+        with pytest.raises(OperoError, match=r"must call multiprocessing\.freeze_support\(\)"):
             frozen.refuse_to_multiply()
     else:
         frozen.refuse_to_multiply()

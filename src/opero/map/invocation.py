@@ -89,8 +89,8 @@ def _unpacked(item: Any) -> Invocation:
         for name in named:
             if not isinstance(name, str):
                 raise TypeError(
-                    f"with unpack=True the keys of a dict are the names of arguments, and "
-                    f"{_described(name)} is none"
+                    f"with unpack=True the keys of a dict are the names of arguments, and this one "
+                    f"is {_described(name)}"
                 )
         return Invocation((), named)
     if isinstance(item, Sequence) and not isinstance(item, _ONE_VALUE):

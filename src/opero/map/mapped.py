@@ -275,7 +275,7 @@ class Map:
         self.call.cache_clear()
 
     def cache_invalidate(self, /, *args: Any, **shared: Any) -> bool:
-        """Forget the value of one item; tell whether there was one."""
+        """Forget the value of one item; return whether there was one."""
         return bool(self.call.cache_invalidate(*args, **shared))
 
     def stats(self) -> Any:

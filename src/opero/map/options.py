@@ -1,4 +1,4 @@
-"""The options of a map that a single call does not have, and every check that they have to pass."""
+"""The options of a map that a single call does not have, and every check they must pass."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
         raise ValueError(f"mode={mode!r}: {name} is a coroutine function; use mode={other!r}")
     if not asynchronous and mode in {"async", "async_process"}:
         other = "thread" if mode == "async" else "process"
-        raise ValueError(f"mode={mode!r}: {name} is no coroutine function; use mode={other!r}")
+        raise ValueError(f"mode={mode!r}: {name} is not a coroutine function; use mode={other!r}")
     if signature is None or plan.unpack:
         return
     parameters = list(signature.parameters.values())

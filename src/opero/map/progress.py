@@ -279,7 +279,7 @@ def _tqdm() -> Any:
 
 
 def is_shown() -> bool:
-    """Tell whether somebody sees a bar: in a terminal, or in a notebook."""
+    """Return whether somebody sees a bar: in a terminal, or in a notebook."""
     try:
         if sys.stderr.isatty():
             return True

@@ -59,7 +59,7 @@ class Trial:
 
     Attributes:
         attempts: The account of its failures.
-        deadline: When its last attempt has to have begun, in nanoseconds.
+        deadline: When its last attempt must have begun, in nanoseconds.
     """
 
     __slots__ = ("attempts", "deadline")
@@ -91,7 +91,7 @@ class Job:
         values: What to call the function with: the items, or an `Invocation` for each.
         invoked: Whether they are invocations.
         trial: The account of the one item, if it has failed before.
-        deadline: When an attempt that can be cut has to be over, in nanoseconds.
+        deadline: When an attempt that can be cut must be over, in nanoseconds.
         entered: Which slot passed the gates, and when, if a gate wants to know what comes of it.
     """
 
@@ -342,7 +342,7 @@ class Scheduler:
             held.clear()
 
     def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
-        """Tell whether an item has to run; one without a key or fallback values fails alone."""
+        """Return whether an item has to run; one without a key or fallback values fails alone."""
         try:
             return self._is_new(span, offset, known)
         except Exception as error:  # noqa: BLE001 - keys, and `cache_key`, may raise anything

@@ -15,7 +15,7 @@ _LAST = 2
 
 
 def closed() -> bool:
-    """Tell whether one of these numbers is free."""
+    """Return whether one of these numbers is free."""
     for number in range(_LAST + 1):
         try:
             os.fstat(number)

@@ -72,7 +72,7 @@ async def call(function: Callable[[Any], Any], value: Any) -> Any:
 
 
 def may_be_ctrl_c() -> bool:
-    """Tell whether a signal raises `KeyboardInterrupt` in the midst of this thread's code.
+    """Return whether a signal raises `KeyboardInterrupt` in the midst of this thread's code.
 
     `asyncio.run` (since Python 3.11) and the plain form of a map see to it that it does not.
     """

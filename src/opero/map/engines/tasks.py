@@ -224,7 +224,7 @@ class TaskEngine:
 
     @types.coroutine
     def _attempt_all(self, slot: TaskSlot) -> Generator[Any, Any, bool]:
-        """Make the attempts of a job; tell whether all were made."""
+        """Make the attempts of a job; return whether all were made."""
         work: Any = slot.work
         results: Any = work.results
         asked = slot.task.cancelling

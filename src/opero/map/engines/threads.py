@@ -139,7 +139,7 @@ class ThreadEngine:
             given = job = function = results = failures = None  # type: ignore[assignment]
 
     def _is_set_up(self) -> bool:
-        """Set this thread up; tell whether that was possible."""
+        """Set this thread up; return whether that was possible."""
         if self._init is not None and not self._abandoned:
             try:
                 self._init()

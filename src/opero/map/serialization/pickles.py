@@ -143,7 +143,7 @@ def pack_all(
 
     Args:
         values: The values.
-        what: What each is called where it has to be said why it cannot travel.
+        what: What to call each in the message that says why it cannot travel.
         back: Whether they go back to the process that has sent the functions and classes.
         apart: See `dumps`.
     """
@@ -165,7 +165,7 @@ def unpack_all(packed: Packed, what: str) -> tuple[list[Any], list[tuple[int, Ba
 
     Args:
         packed: What `pack_all` has made of them.
-        what: What each is called where it has to be said why it cannot be unpickled.
+        what: What to call each in the message that says why it cannot be unpickled.
     """
     pickles, before = packed
     if isinstance(pickles, bytes):

@@ -1,7 +1,7 @@
 """How things travel that pickle refuses, and that a script may hold all the same.
 
 What code refers to, as a lock in a global, is made anew in the worker, as if the script had run
-there. An item, a result or a shared argument has to be the same thing on the other side: there a
+there. An item, a result or a shared argument must be the same thing on the other side: there a
 lock is refused, as `ProcessPoolExecutor` does.
 """
 

@@ -95,7 +95,7 @@ class ExecutorEngine:
         self._lost: BaseException | None = None
 
     def start(self, slot: int, job: Job) -> None:
-        """Submit a job, or hold it back while a suspect has to be alone."""
+        """Submit a job, or hold it back while a suspect must run alone."""
         errand = Errand(slot, job)
         if self._suspects:
             self._held.append(errand)
@@ -173,7 +173,7 @@ class ExecutorEngine:
         self._fail(errand, self._lost)
 
     def _take_in(self, future: Future[Any], errand: Errand) -> None:
-        """Turn the outcome of a submission into an event, or into what has to be done next."""
+        """Turn the outcome of a submission into an event, or do what comes next."""
         try:
             reply = future.result()
             self._arrived = True
@@ -222,7 +222,7 @@ class ExecutorEngine:
 
 
 class Errand:
-    """A job, as often as it has to be submitted.
+    """A job, which may be submitted several times.
 
     Attributes:
         slot: Its slot.

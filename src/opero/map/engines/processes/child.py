@@ -47,7 +47,7 @@ class Child:
         self.served: bool = served
 
     def wait(self, timeout: float) -> bool:
-        """Wait for its end; tell whether it has come within so many seconds."""
+        """Wait for its end; return whether it has come within so many seconds."""
         end = monotonic() + timeout
         while not (self.over or self._look()):
             left = end - monotonic()
@@ -59,7 +59,7 @@ class Child:
         return True
 
     def _look(self) -> bool:
-        """Tell whether it has ended, and keep its exit code."""
+        """Return whether it has ended, and keep its exit code."""
         if not self.served:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -97,14 +97,14 @@ class Child:
 
 
 def _is_ready(descriptor: int, timeout: float) -> bool:
-    """Tell whether a descriptor can be read within so many seconds."""
+    """Return whether a descriptor can be read within so many seconds."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(timeout * 1000))
 
 
 def _is_there(pid: int) -> bool:
-    """Tell whether a process runs that is nobody's child here."""
+    """Return whether a process runs that is nobody's child here."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -39,7 +39,7 @@ class _Process(NamedTuple):
     began: int
 
     def is_since(self, tick: int, newest: int) -> bool:
-        """Tell whether it began after a tick of the system's clock, or a process in that tick."""
+        """Return whether it began after a tick of the system's clock, or a process in that tick."""
         later = self.pid > newest or newest - self.pid > _WRAPPED
         return self.began > tick or (self.began == tick and later)
 

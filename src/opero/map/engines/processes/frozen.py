@@ -12,7 +12,7 @@ import sys
 from opero.exceptions import OperoError
 
 _REMEDY = (
-    "a frozen program has to call multiprocessing.freeze_support() first, right below "
+    "a frozen program must call multiprocessing.freeze_support() first, right below "
     'if __name__ == "__main__":'
 )
 
@@ -33,7 +33,7 @@ def remedy() -> str:
 
 
 def _is_helper(arguments: list[str]) -> bool:
-    """Tell whether `multiprocessing`, or our fork server, has started this program so."""
+    """Return whether `multiprocessing`, or our fork server, has started this program so."""
     if arguments[:1] == ["--multiprocessing-fork"]:
         return True
     command = arguments[arguments.index("-c") + 1 :] if "-c" in arguments else []

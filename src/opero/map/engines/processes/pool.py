@@ -152,12 +152,13 @@ class Worker:
 def _crashed(code: int | None, served: bool) -> WorkerCrashedError:
     """Return the error of an attempt whose worker has ended with an exit code."""
     name = None
+    why = ""
     if code is None:
-        how = (
-            "ended, nobody knows how, since the fork server has been ended,"
+        how = "ended"
+        why = "; its exit code is unknown, because " + (
+            "the fork server has ended"
             if served
-            else "ended, nobody knows how, since this program ignores SIGCHLD or waits for all its "
-            "children itself,"
+            else "this program ignores SIGCHLD or waits for all its children itself"
         )
     elif code < 0:
         try:
@@ -167,7 +168,8 @@ def _crashed(code: int | None, served: bool) -> WorkerCrashedError:
         how = f"was ended by {name}"
     else:
         how = f"ended with exit code {code}"
-    return WorkerCrashedError(f"the worker process {how} in the middle of an attempt", code, name)
+    text = f"the worker process {how} in the middle of an attempt{why}"
+    return WorkerCrashedError(text, code, name)
 
 
 def _check_room() -> None:

@@ -1,4 +1,4 @@
-"""When a worker has done enough, and when its successor has to be started to be ready by then."""
+"""When a worker has done enough, and when to start its successor so that it is ready by then."""
 
 from __future__ import annotations
 

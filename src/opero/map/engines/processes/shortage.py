@@ -31,7 +31,7 @@ def shortage(error: OSError, what: str) -> OperoError:
 
 def _files() -> str:
     return (
-        f"this process has as many files open as it may{_limit('NOFILE')}. "
+        f"this process has as many open files as it may have{_limit('NOFILE')}. "
         f"Close some, raise the limit (ulimit -n), or use fewer workers"
     )
 

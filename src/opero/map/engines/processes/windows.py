@@ -33,7 +33,7 @@ class Child:
         self.served: bool = False
 
     def wait(self, timeout: float) -> bool:
-        """Wait for its end; tell whether it has come within so many seconds."""
+        """Wait for its end; return whether it has come within so many seconds."""
         if not self.over:
             self._process.join(timeout)
             self.exitcode = self._process.exitcode

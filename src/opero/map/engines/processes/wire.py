@@ -54,7 +54,7 @@ class Channel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send what is left of the messages; tell whether nothing is."""
+        """Send what is left of the messages; return whether nothing is."""
         out = self._out
         try:
             while out:
