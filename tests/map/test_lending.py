@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +123,22 @@ def refusing(parts):
         owner, _, *more = lent.ticket
         lent.ticket = (owner, 1_000_000, *more)
     return lent
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing forks")
+def test_a_forked_worker_keeps_no_memory_that_the_program_lends():
+    """It would, for as long as it lives, if it kept the file open that it inherits."""
+    large = os.urandom(2 << 20)
+
+    def files(_):
+        found = []
+        for each in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(each.readlink()))
+        return len(large), found
+
+    mapped = opmap(mode="process", workers=1, start_method="fork", retries=1, progress=False)(files)
+    (result,) = mapped([0])
+    size, open_files = result
+    assert size == len(large)
+    assert not [each for each in open_files if "opero-map" in each]

@@ -13,11 +13,16 @@ import os
 import weakref
 from typing import Any
 
+from opero import forks
+
 LARGE = 1 << 20
 """Bytes from which a part is lent."""
 
 Ticket = tuple[int, int, int, tuple[int, int], list[tuple[int, int, int]]]
 """Whose file, which descriptor, its size, which file it is, and the parts: index, offset, size."""
+
+
+_all: weakref.WeakSet[Lent] = weakref.WeakSet()
 
 
 class Lent:
@@ -33,6 +38,7 @@ class Lent:
         self.parts: list[Any] = parts
         self.close: Any = weakref.finalize(self, os.close, file)
         self.close.atexit = False
+        _all.add(self)
 
 
 def lend(parts: list[Any]) -> Lent | None:
@@ -89,3 +95,13 @@ def _write(file: int, data: memoryview, offset: int) -> None:
         written = os.pwrite(file, data, offset)
         data = data[written:]
         offset += written
+
+
+def _forget() -> None:
+    """In a forked child: close what the parent lends, or its memory would be kept for as long."""
+    for each in list(_all):
+        each.close()
+    _all.clear()
+
+
+forks.register("pipes", after_in_child=_forget)
