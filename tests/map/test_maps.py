@@ -8,6 +8,7 @@ import gc
 import inspect
 import itertools
 import pickle
+import re
 import threading
 import time
 import weakref
@@ -667,3 +668,26 @@ def test_a_coroutine_function_is_sent_to_an_async_mode():
         opmap()(adouble)
     with pytest.raises(TypeError, match="did you mean 'workers'"):
         opmap(worker=3)
+
+
+@pytest.mark.parametrize("room", [1, 0])
+def test_a_map_in_threads_goes_on_with_those_that_the_system_starts(monkeypatch, room):
+    """Without any, it says so."""
+    start = threading.Thread.start
+    started: list[str] = []
+
+    def no_more(thread: threading.Thread) -> None:
+        if re.fullmatch(r"opero-map-\d+", thread.name):
+            if len(started) >= room:
+                raise RuntimeError("can't start new thread")
+            started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    mapped = opmap(mode="thread", workers=4, retries=1, progress=False, chunk_size=1)(abs)
+    if room:
+        assert mapped(range(-50, 0)) == [*range(50, 0, -1)]
+        assert len(started) == room
+    else:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            mapped([1])

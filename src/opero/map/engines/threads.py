@@ -80,7 +80,7 @@ class ThreadEngine:
         self._unfit: BaseException | None = None
 
     def start(self, slot: int, job: Job) -> None:
-        """Hand a job to an idle thread, or to a new one."""
+        """Hand a job to an idle thread, or to a new one if there is room for it."""
         self._busy += 1
         if len(self._threads) < self._busy:
             name = f"opero-map-{next(_numbers)}"
@@ -89,8 +89,13 @@ class ThreadEngine:
                 target=context.run, args=(self._work,), name=name, daemon=True
             )
             with ctrl_c_later():
-                thread.start()
-                self._threads.append(thread)
+                try:
+                    thread.start()
+                    self._threads.append(thread)
+                except RuntimeError:  # there is no room for another one
+                    if not self._threads:
+                        self._busy -= 1
+                        raise
         self._jobs.put((slot, job))
 
     def wait(self, timeout: float | None) -> list[Report | Crash]:
