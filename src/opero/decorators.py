@@ -587,11 +587,12 @@ def opmap(
 
     Returns:
         The mapped function, or a decorator. It takes an iterable and keyword arguments for all
-        items, and returns a list; `stream`, `amap` and `astream` are its lazy and its async forms.
+        items, and returns a `MapResult`, which is a list; `stream`, `amap` and `astream` are its
+        lazy and its async forms. A method is mapped as one: `shop.price(items)`.
 
     Raises:
         TypeError: If an option has the wrong type or no such option exists, or what is decorated
-            is no function that takes an item (a method is refused too).
+            is not a function that takes an item.
         ValueError: If an option's value is not allowed, or does not go with another one or with
             the function.
 
