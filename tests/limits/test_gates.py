@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero, opmap
+from opero.core import clock as clocks
 from opero.core.gate import WITHDRAWN
 from opero.limits import gates
 from opero.limits.waiting import PollingQueue
@@ -126,7 +127,8 @@ def test_it_stands_behind_a_rate_limit(gate, asynchronous):
 @kinds
 def test_a_wait_that_cannot_end_in_time_is_not_begun(gate, asynchronous):
     """And an attempt that had come in elsewhere is withdrawn."""
-    function = opero(retries=1, timeout=0.001)(failing(0, asynchronous))
+    gate.opens = clocks.NEVER - 1
+    function = opero(retries=1, timeout=60)(failing(0, asynchronous))
     with pytest.raises(DeadlineExceeded, match="its turn would not come in time"):
         outcome(function, "value")
     assert gate.entered == []
@@ -140,7 +142,8 @@ def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, as
     queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
     monkeypatch.setattr(gates, "ROWS", [lambda _, queue=queue: queue for queue in queues])
     before.opens = 0  # it lets the first one in
-    function = opero(retries=1, timeout=0.004)(failing(0, asynchronous))
+    behind.opens = clocks.NEVER - 1
+    function = opero(retries=1, timeout=60)(failing(0, asynchronous))
     with pytest.raises(DeadlineExceeded):
         outcome(function, "value")
     assert [kind for kind, _ in before.left] == [WITHDRAWN]

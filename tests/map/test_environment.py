@@ -24,6 +24,7 @@ sys.path.insert(0, str(FOLDER))
 import work  # noqa: E402
 from drive import run_map  # noqa: E402
 
+import opero  # noqa: E402
 from opero import OperoError, opmap  # noqa: E402
 from opero.exceptions import Contained  # noqa: E402
 from opero.map import std_streams  # noqa: E402
@@ -193,8 +194,11 @@ def test_a_map_goes_on_with_the_workers_that_there_is_room_for(number, monkeypat
     """It tells once, and takes up the others when it can."""
     real, made, refused = os.fork, [], []
 
+    def told() -> int:
+        return sum("goes on with the 1 workers" in line for line in caplog.messages)
+
     def fork() -> int:
-        if len(made) == 1 and len(refused) < 3:
+        if len(made) == 1 and not (len(refused) > 2 and told()):
             refused.append(1)
             raise OSError(number, os.strerror(number))
         made.append(1)
@@ -204,8 +208,8 @@ def test_a_map_goes_on_with_the_workers_that_there_is_room_for(number, monkeypat
     with caplog.at_level(logging.WARNING, "opero"):
         results = run_map(work.naps, [0.05] * 12, workers=3, chunk=1, start_method="fork")
     assert results == [0.05] * 12
-    assert len(refused) == 3
-    assert sum("goes on with the 1 workers" in line for line in caplog.messages) == 1
+    assert len(refused) > 2
+    assert told() == 1
 
 
 def test_a_job_without_a_worker_gets_one_that_is_idle(monkeypatch):
@@ -300,8 +304,9 @@ def test_maps_work_whatever_the_directory_for_temporary_files_is(kind, tmp_path)
 def test_maps_work_where_the_working_directory_has_been_removed(tmp_path):
     """A worker is told that there is none."""
     code = (
-        "import os, sys; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+        "import os, sys, socket\n"  # CPython 3.13.0 cannot always import that where there is no folder
         "from opero import opmap\n"
+        "os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
         "for method in ('forkserver', 'fork', 'spawn'):\n"
         "    mapped = opmap(mode='process', retries=1, start_method=method, progress=False)\n"
         "    print(mapped(abs)([-1, -2]))\n"
@@ -465,8 +470,21 @@ def test_workers_of_another_user_or_root_directory_are_not_used(monkeypatch):
     assert not Path(f"/proc/{pid}").exists()
 
 
+def _is_open(path: Path) -> bool:
+    """Return whether other users can read what is in a folder."""
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))
+
+
+everybody_can_import = pytest.mark.skipif(
+    not all(_is_open(Path(module.__file__).parent) for module in (os, opero)),
+    reason="other users cannot import opero, or the standard library, from here",
+)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("change", ["seteuid", "setegid", "setgroups"])
+@pytest.mark.parametrize(
+    "change", ["setegid", "setgroups", pytest.param("seteuid", marks=[everybody_can_import])]
+)
 def test_a_program_that_gives_up_rights_has_workers_without_them(change):
     """A warm worker would keep them."""
     code = (

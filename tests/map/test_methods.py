@@ -393,7 +393,8 @@ def test_a_cache_belongs_to_the_instance_and_keeps_it_not_alive(core: hotpath.Co
     assert len(runs) == 4
     assert one.price.cache_info() == Priced.price.cache_info()
     assert one.price.cache_info().currsize == 4
-    assert one.price.stats().hits == Priced.price.stats().hits == 7  # followers hit no cache
+    assert one.price.stats().hits == Priced.price.stats().hits
+    assert 5 <= one.price.stats().hits <= 7  # the second 1 finds the first one stored, or follows
     assert one.price.cache_invalidate(1)
     assert not one.price.cache_invalidate(1)
     assert two.price([1]) == [2]

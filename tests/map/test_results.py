@@ -611,6 +611,42 @@ def test_items_that_wait_for_a_permit_are_left_out(mode, scope):
 
 
 @ways
+@pytest.mark.parametrize("scope", ["worker", "total"])
+def test_items_of_a_chunk_none_of_which_has_run_are_left_out(mode, scope):
+    """They wait for a permit when the map ends."""
+
+    def work(x):
+        raise ValueError(x)
+
+    limits = {"rate_limit": 100, "rate_limit_scope": scope}
+    mapped = opmap(mode=mode, retries=1, max_errors=1, workers=3, **limits, progress=False)
+    batch = mapped(of_mode(mode, work))(range(30))
+    assert not batch.complete
+    assert [type(result) in {ValueError, NotRun} for result in batch] == [True] * 30
+    assert 1 <= len(batch.failures) <= 4
+    assert [result.index for result in batch if isinstance(result, NotRun)][-1] == 29
+
+
+@ways
+def test_items_of_a_chunk_that_waits_behind_a_retry_are_left_out(mode):
+    """A retry that is due goes first."""
+
+    def work(x):
+        if x % 2:
+            raise ValueError(x)
+        return x
+
+    options = {"retries": 2, "min_delay": 0.002, "max_errors": 2, "workers": 2, "chunk_size": 3}
+    for _ in range(3 if "process" in mode else 20):
+        batch = opmap(mode=mode, **options, progress=False)(of_mode(mode, work))(range(60))
+        assert (len(batch), batch.complete) == (60, False)
+        assert all(
+            result == place or isinstance(result, (AllFailedError, NotRun))
+            for place, result in enumerate(batch)
+        )
+
+
+@ways
 def test_equal_items_that_wait_for_one_another_are_left_out_together(mode):
     """And nothing is cached of them."""
 

@@ -31,6 +31,8 @@ def run(*args: str, typed: str | None = None, folder: Path | None = None) -> str
 def test_what_scripts_hold_works_in_workers_and_comes_back_as_itself(method, pure, monkeypatch):
     """Caches, slots, locks, context variables, enumerations, hooks of classes, files..."""
     monkeypatch.setenv("OPERO_PURE_PYTHON", pure)
+    if pure:
+        monkeypatch.delenv("OPERO_REQUIRE_COMPILED", raising=False)
     assert run(str(HOLDS), method) == "that is all\n"
 
 

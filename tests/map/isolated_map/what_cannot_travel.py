@@ -99,3 +99,4 @@ for result in opmap(**options)(plain)([[POOL], threading.RLock(), sys.stdin, (n 
     print("item", result, sep=": ")
 print("result", opmap(**options)(lambda _: {"locks": [threading.Lock()]})([1])[0], sep=": ")
 print("after all", opmap(**options)(lambda value: value + 1)([1]))
+DB.close()
