@@ -25,7 +25,7 @@ import pytest
 from crowd import Job as Thread
 from crowd import run, until_async
 
-from opero import AllFailedError, hotpath, opero
+from opero import AllFailedError, hotpath, opero, opmap
 from opero.core.chunk import ChunkSizer
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
@@ -617,6 +617,30 @@ def test_an_attempt_that_never_ends_is_left_to_the_loop(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "opero"):
         assert kinds(run(around())) == [0, AttemptTimeout, 2, 3]
     assert [record.getMessage()[:10] for record in caplog.records] == ["1 attempts"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_attempt_that_never_ends_does_not_keep_a_map_from_returning(loop, monkeypatch, caplog):
+    """Neither where opero makes the loop, which it closes."""
+    monkeypatch.setattr(tasks, "_GRACE", 0.02)
+
+    @opmap(mode="async", workers=2, retries=1, attempt_timeout=0.01, loop=loop, progress=False)
+    async def deaf(x):
+        while x == 1:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                pass
+        return x
+
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING, "opero"):
+            assert kinds(deaf(range(4))) == [0, AttemptTimeout, 2, 3]
+            assert kinds(deaf.stream(range(4))) == [0, AttemptTimeout, 2, 3]
+    gc.collect()
+    left = [message for message in caplog.messages if "left to the event loop" in message]
+    assert len(left) == 4
+    assert not [message for message in caplog.messages if "destroyed" in message]
 
 
 # --- cancellation ---------------------------------------------------------------------------------

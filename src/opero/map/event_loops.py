@@ -16,6 +16,9 @@ from . import std_streams
 from .interrupts import ctrl_c_later
 from .reader import CallerReader, Input, Stop
 
+SLOT = "opero-slot-"
+"""What the names of the tasks begin with that make a map's attempts."""
+
 
 def new_loop(choice: str) -> asyncio.AbstractEventLoop:
     """Make an event loop.
@@ -214,13 +217,22 @@ def _is_asked_to_end(task: Any) -> bool:
 
 
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """End what is left in a loop, as `asyncio.run` does, and close it."""
+    """End what is left in a loop, as `asyncio.run` does, and close it.
+
+    A map has already waited for those of its attempts that do not heed their cancellation, and has
+    warned of them: they are cancelled once more and left.
+    """
     try:
-        left = asyncio.all_tasks(loop)
-        for task in left:
+        tasks = asyncio.all_tasks(loop)
+        left = {task for task in tasks if not task.get_name().startswith(SLOT)}
+        for task in tasks:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if tasks - left:
+            _, lost = loop.run_until_complete(asyncio.wait(tasks - left, timeout=0))
+            for task in lost:
+                task._log_destroy_pending = False  # type: ignore[attr-defined] # it is said already
         for task in left:
             if not task.cancelled() and task.exception() is not None:
                 told = {"message": "an error while the loop was ended", "task": task}

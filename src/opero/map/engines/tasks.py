@@ -37,6 +37,7 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.logs import warn
+from opero.map.event_loops import SLOT
 from opero.map.finished_frames import without_locals
 from opero.map.invocation import of_invocations, of_items
 from opero.map.output import NOTHING
@@ -292,7 +293,7 @@ class TaskEngine:
     def _begin_task(self, slot: TaskSlot) -> None:
         """Give a slot a task, in the place of the one it has."""
         # Neither a task factory nor eager tasks may run it here and now.
-        name = f"opero-slot-{slot.number}"
+        name = f"{SLOT}{slot.number}"
         slot.task = asyncio.Task(self._serve(slot), loop=self._loop, name=name)
         slot.task.add_done_callback(functools.partial(self._ended, slot))
 
