@@ -91,4 +91,4 @@ KINDS: tuple[str, ...] = (
     "map_start",
     "map_end",
 )
-"""The kinds of events; "refresh" and "breaker" are reserved, nothing tells them yet."""
+"""The kinds of events; "refresh" and "breaker" are reserved, and not emitted yet."""

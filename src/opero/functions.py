@@ -417,7 +417,7 @@ class AwaitingRaisingMapDecorator(Protocol):
 
 
 class PairMapDecorator(Protocol):
-    """What `opmap` returns with `with_items=True`: each result comes behind its item."""
+    """What `opmap` returns with `with_items=True`: each result is paired with its item."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else

@@ -41,7 +41,7 @@ class Output:
     Attributes:
         name: The mapped function, for the notes of failures.
         ordered: Whether results are handed on in the order of the input.
-        pairs: Whether each result is handed on behind its item.
+        pairs: Whether each result is handed on as a pair, `(item, result)`.
         streamed: Whether items count until their results are handed on; else until these are final,
             and what they were is not needed any more.
         gone: How many bytes of items do not count any more.

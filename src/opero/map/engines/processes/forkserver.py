@@ -230,6 +230,8 @@ class _Serving:
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
             alive = os.dup(orders)  # it is at its end when the process that asked is gone
             code = spawn._main(orders, alive)
+        except EOFError:
+            pass  # who asked is gone
         except Exception:  # noqa: BLE001 - shown as any process shows it
             sys.excepthook(*sys.exc_info())
         finally:
