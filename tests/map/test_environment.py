@@ -301,12 +301,16 @@ def test_maps_work_whatever_the_directory_for_temporary_files_is(kind, tmp_path)
     assert json.loads((tmp_path / "told").read_text()) == EXPECTED
 
 
+AWAY = "import os, sys; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+
+
 def test_maps_work_where_the_working_directory_has_been_removed(tmp_path):
     """A worker is told that there is none."""
+    if script(AWAY + "import socket", str(tmp_path / "away")).returncode:
+        pytest.skip("this Python cannot import the standard library there, as CPython 3.13.0")
     code = (
-        "import os, sys, socket\n"  # CPython 3.13.0 cannot always import that where there is no folder
+        f"{AWAY}"
         "from opero import opmap\n"
-        "os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
         "for method in ('forkserver', 'fork', 'spawn'):\n"
         "    mapped = opmap(mode='process', retries=1, start_method=method, progress=False)\n"
         "    print(mapped(abs)([-1, -2]))\n"

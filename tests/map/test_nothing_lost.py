@@ -481,7 +481,7 @@ def verdict(word: str, number: int, outcome: Any, retries: int) -> str:
     if word == "system exit":
         return "well" if type(outcome) is SystemExit else f"{word} {number}: {outcome!r}"
     errors = [outcome]
-    if retries > 1:
+    if retries > 1 and word != "closed item":  # what cannot be pickled is tried once
         errors = list(getattr(outcome, "errors", [outcome]))
         if len(errors) != retries:
             return f"{word} {number}: {outcome!r}"
