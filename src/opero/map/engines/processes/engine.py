@@ -148,7 +148,7 @@ class ProcessEngine:
         self._events: list[Report | Crash] = []
         self._records: deque[bytearray] = deque()
         try:
-            with std_streams.filled():
+            with ctrl_c_later(), std_streams.filled():
                 self._selector = selectors.DefaultSelector()
                 self._bell, self._ring = socket.socketpair()
         except OSError as error:
