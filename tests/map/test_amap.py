@@ -25,7 +25,7 @@ from opero import opmap
 from opero.core.chunk import ChunkSizer
 from opero.exceptions import AttemptTimeout
 from opero.map import event_loops
-from opero.map.chunk_fill import ChunkFill
+from opero.map.chunk_limits import ChunkFill
 
 pytestmark = pytest.mark.once
 

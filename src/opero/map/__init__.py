@@ -6,8 +6,8 @@ progress.py      the bar and the log           std_streams.py  numbers that prog
 scheduler.py     what runs next                sharing.py     equal items, one run
 reader.py        where the items come from     task_reader.py  asynchronous ones
 lookups.py       what is stored of them        weights.py     how large they are
-chunk_fill.py    chunks for coroutines         stored_items.py  items of a stored cache
-chunk_bound.py   chunks for short lives        worker_options.py  how workers are set up
+chunk_limits.py  chunks neither too small nor too large
+stored_items.py  items of a stored cache       worker_options.py  how workers are set up
 event_loops.py   loops that opero makes        interrupts.py  Ctrl-C at a bad moment
 invocation.py    how an item is called         gates.py       what it passes before
 output.py        results, in order and counted  error_limit.py  too many failures

@@ -7,7 +7,14 @@ import contextvars
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from contextlib import aclosing, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -214,6 +221,25 @@ def _current_task() -> Any:
 
 def _is_asked_to_end(task: Any) -> bool:
     return bool(task.cancelling()) if hasattr(task, "cancelling") else False
+
+
+async def ended(tasks: Collection[asyncio.Future[Any]]) -> bool:
+    """Wait until tasks that were cancelled have ended, and pass on to them what cancels this.
+
+    Returns:
+        Whether anything has cancelled this meanwhile.
+    """
+    again = False
+    left = set(tasks)
+    while left:
+        try:
+            _, left = await asyncio.wait(left)
+        except asyncio.CancelledError:
+            again = True
+            left = {task for task in left if not task.done()}
+            for task in left:
+                task.cancel()
+    return again
 
 
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -12,8 +12,7 @@ from opero import hotpath
 from opero.core.function import FunctionLike, MethodLike
 
 from . import driver, progress
-from .chunk_bound import ChunkBound
-from .chunk_fill import ChunkFill
+from .chunk_limits import ChunkBound, ChunkFill
 from .gates import MapGates
 from .options import MapOptions
 from .reader import (

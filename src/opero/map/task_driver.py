@@ -16,6 +16,7 @@ from opero.real_time import monotonic
 from opero.runners import loop_time
 
 from .driver import PATIENCE, MapLoop
+from .event_loops import ended
 from .interrupts import ctrl_c_later
 from .reader import Input
 from .scheduler import Scheduler
@@ -55,7 +56,7 @@ async def drive_async(
         loop.end()
         closing = loop.input.close()
         try:
-            await _ended({each for each in closing if isinstance(each, asyncio.Future)})
+            await _closed({each for each in closing if isinstance(each, asyncio.Future)})
         finally:
             try:
                 await waiting.close(abandon=loop.cut or not loop.over)
@@ -66,19 +67,9 @@ async def drive_async(
     loop.raise_fault()
 
 
-async def _ended(tasks: set[asyncio.Future[Any]]) -> None:
+async def _closed(tasks: set[asyncio.Future[Any]]) -> None:
     """Wait until the tasks that were cancelled have ended; pass on what cancels this meanwhile."""
-    again = False
-    left = tasks
-    while left:
-        try:
-            _, left = await asyncio.wait(left)
-        except asyncio.CancelledError:
-            again = True
-            left = {task for task in left if not task.done()}
-            for task in left:
-                task.cancel()
-    if again:
+    if await ended(tasks):
         raise asyncio.CancelledError
     for task in tasks:
         if not task.cancelled():

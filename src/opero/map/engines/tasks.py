@@ -37,7 +37,7 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.exceptions import AttemptTimeout
 from opero.logs import warn
-from opero.map.event_loops import SLOT
+from opero.map.event_loops import SLOT, ended
 from opero.map.finished_frames import without_locals
 from opero.map.invocation import of_invocations, of_items
 from opero.map.output import NOTHING
@@ -177,21 +177,13 @@ class TaskEngine:
             self._timer = None
         if self._loop is None or self._loop.is_closed():
             return
-        again = False
         running = {slot.task for slot in self._slots if slot.task is not None}
         for slot in self._slots:
             if slot.task is not None and (slot.overdue or not slot.task.cancelling()):
                 slot.task.cancel()  # unless the end of `asyncio.run` has done so already
         for task in self._lost:
             task.cancel()
-        while running:
-            try:
-                _, running = await asyncio.wait(running)
-            except asyncio.CancelledError:
-                again = True
-                running = {task for task in running if not task.done()}
-                for task in running:
-                    task.cancel()
+        again = await ended(running)
         lost = {task for task in self._lost if not task.done()}
         if lost and not again:
             _, lost = await asyncio.wait(lost, timeout=_GRACE)
