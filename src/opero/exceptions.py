@@ -244,6 +244,11 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__} (its message cannot be shown)"
 
 
+def with_article(word: str) -> str:
+    """Return a word with "a" or "an" before it."""
+    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
+
+
 def gave_up_by(error: BaseException, policy: Any) -> bool:
     """Return whether a call under `policy` has given up with `error`, or with one in its group.
 

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from opero.exceptions import with_article
+
 _ONE_VALUE: Final = (str, bytes, bytearray, memoryview)
 """The sequences that are one argument, and hold no arguments."""
 
@@ -90,14 +92,14 @@ def _unpacked(item: Any) -> Invocation:
             if not isinstance(name, str):
                 raise TypeError(
                     f"with unpack=True the keys of a dict are the names of arguments, and this one "
-                    f"is {_described(name)}"
+                    f"is {with_article(type(name).__name__)}"
                 )
         return Invocation((), named)
     if isinstance(item, Sequence) and not isinstance(item, _ONE_VALUE):
         return Invocation(tuple(item), {})
     raise TypeError(
         f"with unpack=True an item is a tuple or a list of positional arguments, or a dict of "
-        f"keyword arguments, and this one is {_described(item)}: {_remedy(item)}"
+        f"keyword arguments, and this one is {with_article(type(item).__name__)}: {_remedy(item)}"
     )
 
 
@@ -105,11 +107,6 @@ def _remedy(item: Any) -> str:
     if isinstance(item, _ONE_VALUE) or not hasattr(type(item), "__iter__"):
         return "for one argument give (item,), or leave unpack=True out"
     return "give tuple(item)"
-
-
-def _described(value: Any) -> str:
-    kind = type(value).__name__
-    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def _invoke(function: Callable[..., Any], shared: dict[str, Any], invocation: Invocation) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opero import hotpath
 from opero.core.function import FunctionLike, MethodLike
+from opero.exceptions import with_article
 
 from . import driver, progress
 from .chunk_limits import ChunkBound, ChunkFill
@@ -333,15 +334,15 @@ class Map:
 
     def _input(self, items: Any) -> Input:
         """Return what the items are read by; nothing is read yet."""
+        kind = with_article(type(items).__name__)
         if hasattr(items, "__aiter__"):
             raise TypeError(
-                f"{self.name}(): the items, {_described(items)}, come asynchronously: "
-                f"use amap or astream"
+                f"{self.name}(): the items, {kind}, come asynchronously: use amap or astream"
             )
         if isinstance(items, (str, bytes, bytearray)):
             what = "characters" if isinstance(items, str) else "numbers"
             raise TypeError(
-                f"{self.name}(): the items are {_described(items)}, one value: give [value] to map "
+                f"{self.name}(): the items are {kind}, one value: give [value] to map "
                 f"over that, or list(value) to map over its {what}"
             )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
@@ -488,11 +489,6 @@ def _resolved(held: Any, form: str, args: tuple[Any, ...]) -> tuple[Map, Any]:
     if len(args) > 1:
         raise TypeError(by_position(name, mapping.call, len(mapping.leading), args[1:]))
     return mapping, args[0]
-
-
-def _described(items: Any) -> str:
-    kind = type(items)
-    return f"{'an' if kind.__name__[:1] in 'aeiou' else 'a'} {kind.__name__}"
 
 
 def _length(items: Any) -> int:

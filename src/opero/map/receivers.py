@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opero.exceptions import with_article
 from opero.options.table import read_by
 
 TYPE_CHECKING = False
@@ -123,7 +124,7 @@ def no_items(name: str, items: Any) -> str:
     kind = type(items).__name__
     one = _shown(items) if _shown(items) != "..." else "item"
     return (
-        f"{name}(): the items, {'an' if kind[:1] in 'aeiou' else 'a'} {kind}, are not iterable: "
+        f"{name}(): the items, {with_article(kind)}, are not iterable: "
         f"for one item give a list, {name}([{one}])"
     )
 

@@ -13,7 +13,7 @@ from itertools import islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from opero.exceptions import describe
+from opero.exceptions import describe, with_article
 from opero.map.interrupts import contained
 
 from . import handles
@@ -184,4 +184,4 @@ def _a(thing: Any) -> str:
     kind = type(thing)
     name = kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else ""
     name = name or f"{kind.__module__}.{kind.__qualname__}"
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return with_article(name)
