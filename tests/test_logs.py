@@ -10,6 +10,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -578,3 +579,58 @@ def test_configured_logging_shows_what_functions_do(
     assert capsys.readouterr().err.startswith(
         f"WARNING {function.__qualname__}: attempt 1 of 3 failed"
     )
+
+
+class Screen:
+    """Notes when it is hidden and shown."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def hide(self) -> None:
+        """Be hidden."""
+        self.noted.append("hidden")
+
+    def show(self) -> None:
+        """Be shown again."""
+        self.noted.append("shown")
+
+
+class Slow(logging.Handler):
+    """Writes a line for as long as it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.held = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        self.begun.set()
+        assert self.held.wait(60)
+
+
+@pytest.mark.once
+def test_a_screen_is_not_drawn_into_a_line_that_is_being_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for that; the next line finds it."""
+    monkeypatch.setattr(logs, "_MOMENT", 60.0)
+    handler, screen = Slow(), Screen()
+    LOGGER.handlers[:] = [handler]
+    LOGGER.propagate = False
+    line = threading.Thread(target=logs.warn, args=("a line",))
+    line.start()
+    assert handler.begun.wait(60)
+    drawing = threading.Thread(target=logs.make_room, args=(screen,))
+    drawing.start()
+    drawing.join(0.05)
+    assert drawing.is_alive()
+    assert screen.noted == []
+    handler.held.set()
+    drawing.join(60)
+    line.join(60)
+    assert not drawing.is_alive()
+    logs.warn("another")
+    logs.take_room(screen)
+    logs.warn("one more")
+    assert screen.noted == ["hidden", "shown"]

@@ -7,12 +7,14 @@ write JSON. Arguments of calls are in neither.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from . import forks
 from .exceptions import describe
+from .real_time import monotonic
 
 if TYPE_CHECKING:
     from .event import Event
@@ -106,12 +108,29 @@ class Screen(Protocol):
 
 
 _screens: dict[int, Screen] = {}
-forks.register("screens", after_in_child=_screens.clear)
+_writing: list[None] = []  # an element for each line that is being written
+
+_MOMENT: Final = 0.1
+"""Seconds for which a screen waits at most for lines that were begun before it."""
+
+
+def _forget() -> None:
+    _screens.clear()
+    _writing.clear()
+
+
+forks.register("screens", after_in_child=_forget)
 
 
 def make_room(screen: Screen) -> None:
-    """Hide `screen` whenever a line is written, until `take_room`."""
+    """Hide `screen` whenever a line is written, until `take_room`.
+
+    It may be drawn as soon as this returns: no line that was begun before is still being written.
+    """
     _screens[id(screen)] = screen
+    end = monotonic() + _MOMENT
+    while _writing and monotonic() < end:
+        time.sleep(0.0005)
 
 
 def take_room(screen: Screen) -> None:
@@ -122,20 +141,29 @@ def take_room(screen: Screen) -> None:
 @contextmanager
 def in_room() -> Iterator[None]:
     """Hide what is drawn while something is written to the log."""
-    screens = tuple(_screens.values())
-    for screen in screens:
-        screen.hide()
+    _writing.append(None)
     try:
-        yield
+        screens = tuple(_screens.values())
+        for screen in screens:
+            screen.hide()
+        try:
+            yield
+        finally:
+            for screen in reversed(screens):
+                screen.show()
     finally:
-        for screen in reversed(screens):
-            screen.show()
+        _writing.pop()
 
 
 def _log(level: int, template: str, values: Sequence[Any], extra: dict[str, Any]) -> None:
-    if not _screens:
-        LOGGER.log(level, template, *values, extra=extra)
-    elif LOGGER.isEnabledFor(level):
+    _writing.append(None)  # before the look at the screens: one that comes later waits
+    try:
+        if not _screens:
+            LOGGER.log(level, template, *values, extra=extra)
+            return
+    finally:
+        _writing.pop()
+    if LOGGER.isEnabledFor(level):
         with in_room():
             LOGGER.log(level, template, *values, extra=extra)
 

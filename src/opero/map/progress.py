@@ -230,10 +230,16 @@ class Drawn(Bar):
             name: What to call it.
         """
         super().__init__(total)
-        self._bar = _tqdm()(total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True)
+        self._bar = _tqdm()(
+            total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True, delay=1e-9
+        )
+        self._bar.delay = 0  # it only was not to be drawn before there is room for it
         self._turn = Lock()  # a reentrant one: a signal's handler may write to the log
         self._hidden = 0
         make_room(self)
+        with self._turn:
+            if not self._hidden:
+                self._bar.refresh()
 
     def hide(self) -> None:
         """Leave an empty line."""
@@ -259,9 +265,9 @@ class Drawn(Bar):
                 self._bar.update(done - self._bar.n)
 
     def _leave(self) -> None:
-        take_room(self)
         with self._turn:
             self._bar.close()
+        take_room(self)
 
 
 def _tqdm() -> Any:
