@@ -126,7 +126,7 @@ def freeze_and_run(wheel: Path, python: str) -> None:
             if output != "compiled 0 2 4 6\n" or begun != 1:
                 raise Fault(f"{good.name}, {method}: it began {begun} times; {output}")
             output, begun = run(bad, method, folder)
-            if "has to call multiprocessing.freeze_support() first" not in output or begun > 15:
+            if "must call multiprocessing.freeze_support() first" not in output or begun > 15:
                 raise Fault(f"{bad.name}, {method}: it began {begun} times; {output}")
             print(f"{method}: it maps; without freeze_support it says so, after {begun} begun")
 
