@@ -24,7 +24,7 @@ from crowd import (
 
 import opero as package
 from opero import AllFailedError, opero
-from opero.runners import aio
+from opero.runners import task_flight
 
 KEYS = [1, "one", (1, "one"), {"one": [1]}]
 
@@ -407,7 +407,7 @@ def test_calls_that_lead_to_the_next_call_do_not_pile_up():
 
     @opero(retries=1, cache=True)
     async def poll(number):
-        depth, outer = 0, aio._lineage.get()
+        depth, outer = 0, task_flight._lineage.get()
         while outer is not None:
             depth, outer = depth + 1, outer[1]
         depths.append(depth)

@@ -201,7 +201,7 @@ class AsyncCall(_Counting):
         recall: `recall` of a stored cache; None without one.
         run: `runners.aio.run`.
         run_until: `runners.aio.run_until`.
-        share: `runners.aio.share`.
+        share: `runners.task_flight.share`.
     """
 
     __slots__ = ("guard", "ready", "recall", "run", "run_until", "share")

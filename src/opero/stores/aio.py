@@ -6,7 +6,8 @@ from typing import Any
 
 from opero.core.clock import NEVER
 from opero.exceptions import DeadlineExceeded
-from opero.runners import aio
+from opero.runners import aio, task_flight
+from opero.runners.loops import running_loop
 from opero.tracebacks import shorten
 
 from .stored_cache import Miss, StoredCache, Unavailable
@@ -28,7 +29,7 @@ class AsyncStoredCache(StoredCache):
             kwargs: The keyword arguments.
         """
         try:
-            aio.running_loop()
+            running_loop()
             return await self._recall(call, args, kwargs)
         except BaseException as failure:
             shorten(failure)
@@ -51,7 +52,7 @@ class AsyncStoredCache(StoredCache):
             return self._run(call, miss, flight, table)
 
         try:
-            return await aio.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
+            return await task_flight.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
         except DeadlineExceeded as error:  # the flight was cut, and could not serve it itself
             if self.serves_stale(call, found, error):
                 return found.value
