@@ -1,6 +1,6 @@
 """Declares the extension modules and what opero needs; all else is in `pyproject.toml`.
 
-Each is compiled from the very file that also runs as plain Python, except for the three twins that
+Each is compiled from the very file that also runs as plain Python, except for the four twins that
 are written for C. Their names agree with `opero.hotpath.MODULES`; a test says so.
 """
 
@@ -17,6 +17,7 @@ EXTENSIONS = [
     Extension("opero._compiled.chunk", ["src/opero/core/chunk.py"]),
     Extension("opero._compiled.clock", ["src/opero/_compiled/clock.pyx"]),
     Extension("opero._compiled.decompose", ["src/opero/core/decompose.py"]),
+    Extension("opero._compiled.entry", ["src/opero/_compiled/entry.pyx"]),
     Extension("opero._compiled.events", ["src/opero/core/events.py"]),
     Extension("opero._compiled.fallback", ["src/opero/core/fallback.py"]),
     Extension("opero._compiled.flight", ["src/opero/core/flight.py"]),
@@ -41,6 +42,7 @@ FREE_THREADED = frozenset(
         "opero._compiled.chunk",
         "opero._compiled.clock",
         "opero._compiled.decompose",
+        "opero._compiled.entry",
         "opero._compiled.events",
         "opero._compiled.fallback",
         "opero._compiled.flight",

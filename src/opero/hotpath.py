@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         canonical,
         chunk,
         decompose,
+        entry,
         events,
         fallback,
         flight,
@@ -57,6 +58,7 @@ _CLASSES: Final = {
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
     "decompose": ("Decomposer",),
+    "entry": ("Entry", "EntryQueue"),
     "events": ("Events",),
     "fallback": ("Fallback",),
     "flight": ("Flight",),
@@ -105,6 +107,8 @@ class Core:
     ChunkRunner: type[chunk.ChunkRunner]
     ChunkSizer: type[chunk.ChunkSizer]
     Clock: type[clocks.Clock]
+    Entry: type[entry.Entry]
+    EntryQueue: type[entry.EntryQueue]
     Fallback: type[fallback.Fallback]
     Flight: type[flight.Flight]
     Events: type[events.Events]

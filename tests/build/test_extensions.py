@@ -38,7 +38,7 @@ PUBLIC = sorted(
 )
 """Every module that is installed, in both halves."""
 
-TWINS = ("call", "clock", "shared_counters")
+TWINS = ("call", "clock", "entry", "shared_counters")
 """The modules with a source of their own in C's terms, which may keep more to themselves."""
 
 

@@ -16,11 +16,12 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport gil
 from .binding cimport Binding
+from .entry cimport Entry
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
 from .keys cimport Freezer
 from .state cimport State, empty, take_all
-from .store cimport Entry, MemoryStore
+from .store cimport MemoryStore
 
 import sys
 

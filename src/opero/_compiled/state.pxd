@@ -6,11 +6,12 @@ from . cimport gil
 from .attempts cimport Policy
 from .binding cimport Binding
 from .clock cimport Clock
+from .entry cimport Entry
 from .events cimport Events
 from .fallback cimport Fallback
 from .flight cimport Flight
 from .gate cimport Gate
-from .store cimport Entry, InstanceStores, MemoryStore
+from .store cimport InstanceStores, MemoryStore
 
 cdef long long NEVER
 

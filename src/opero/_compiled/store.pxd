@@ -4,6 +4,7 @@ cimport cython
 
 from . cimport gil
 from .clock cimport Clock
+from .entry cimport Entry, EntryQueue
 
 
 cdef int _DEAD
@@ -12,16 +13,6 @@ cdef int _MOST_USES
 cdef unsigned long long _GOLDEN
 cdef int _TRIES
 cdef long long NEVER
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Entry:
-    cdef readonly object key
-    cdef readonly long long mark
-    cdef public object value
-    cdef readonly long long expires
-    cdef readonly int uses
 
 
 @cython.final
@@ -34,10 +25,8 @@ cdef class MemoryStore:
     cdef readonly dict entries
     cdef readonly dict flights
     cdef readonly Py_ssize_t probation
-    cdef readonly object small
-    cdef readonly object main
-    cdef readonly object append_small
-    cdef readonly object next_small
+    cdef readonly EntryQueue small
+    cdef readonly EntryQueue main
     cdef readonly list ghosts
     cdef readonly long long ghost_mask
     @cython.locals(entry=Entry)
@@ -64,7 +53,7 @@ cdef class MemoryStore:
     cpdef bint recalls(self, long long mark) except -1
     @cython.locals(entry=Entry, now=cython.longlong)
     cpdef expire(self)
-    @cython.locals(entry=Entry)
+    @cython.locals(entry=Entry, queue=EntryQueue)
     cpdef compact(self)
 
 

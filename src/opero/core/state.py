@@ -13,11 +13,12 @@ from opero.exceptions import CacheKeyError
 from .attempts import Policy
 from .binding import Binding
 from .clock import NEVER, Clock
+from .entry import Entry
 from .events import Events
 from .fallback import Fallback
 from .flight import Flight
 from .gate import Gate
-from .store import Entry, InstanceStores, MemoryStore
+from .store import InstanceStores, MemoryStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

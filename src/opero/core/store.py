@@ -7,7 +7,7 @@ ghosts are two bytes of their hash each, in a table with two places for each, wh
 replace earlier ones, instead of a queue; and entries that were dropped stay in their queue, dead,
 until they reach its end or the queue is compacted.
 
-Only single operations of dicts, lists and deques touch shared state, and each of them is atomic,
+Only single operations of dicts, lists and queues touch shared state, and each of them is atomic,
 with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
 call, find the store consistent. What is compiled keeps to that:
 
@@ -30,15 +30,14 @@ dictionary of keys that anybody else looks at is emptied by `clear`.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 
 from opero import gil
 
 from .clock import NEVER, Clock
+from .entry import Entry, EntryQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 _DEAD = -1
@@ -54,27 +53,6 @@ _FEW = 64
 """Up to so many queued entries, looking through them all costs next to nothing."""
 
 
-class Entry:
-    """One stored value; `MemoryStore.reserve` makes it and `fill` gives it the value.
-
-    Attributes:
-        key: The key it is stored under.
-        mark: The key's hash.
-        value: What the function returned.
-        expires: When it stops counting, in nanoseconds.
-        uses: Hits since it was stored or moved, at most 3; -1 once it is dead, -2 before it is
-            filled.
-    """
-
-    __slots__ = ("expires", "key", "mark", "uses", "value")
-
-    key: Any
-    mark: int
-    value: Any
-    expires: int
-    uses: int
-
-
 class MemoryStore:
     """Values by key, for one function (of one instance, if it is a method).
 
@@ -88,7 +66,6 @@ class MemoryStore:
 
     __slots__ = (
         "__weakref__",
-        "append_small",
         "clock",
         "entries",
         "flights",
@@ -96,7 +73,6 @@ class MemoryStore:
         "ghosts",
         "main",
         "maxsize",
-        "next_small",
         "probation",
         "sharp",
         "small",
@@ -112,10 +88,8 @@ class MemoryStore:
         self.entries: dict[Any, Entry] = {}
         self.flights: dict[Any, Any] = {}
         self.probation: int = max(1, maxsize // 10)
-        self.small: deque[Entry] = deque()
-        self.main: deque[Entry] = deque()
-        self.append_small: Callable[[Entry], None] = self.small.append
-        self.next_small: Callable[[], Entry] = self.small.popleft
+        self.small: EntryQueue = EntryQueue()
+        self.main: EntryQueue = EntryQueue()
         self.ghosts: list[bytearray] = []  # the table is made at the first eviction
         self.ghost_mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
 
@@ -153,8 +127,8 @@ class MemoryStore:
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
             return old
         if not self.maxsize:
+            self.small.append(entry)
             if self.ttl:
-                self.append_small(entry)
                 self.expire()
             return entry
         try:
@@ -165,7 +139,7 @@ class MemoryStore:
             if self.recalls(mark):
                 self.main.append(entry)
             else:
-                self.append_small(entry)
+                self.small.append(entry)
         return entry
 
     def fill(self, entry: Entry, value: Any) -> None:
@@ -216,26 +190,27 @@ class MemoryStore:
 
     def evict(self) -> bool:
         """Take one entry out, from probation if that is over its share; return whether one was."""
-        try:
-            while len(self.small) >= self.probation or not self.main:
-                entry = self.next_small()
-                if entry.uses > 1:
-                    entry.uses = 0
-                    self.main.append(entry)
-                elif entry.uses != _DEAD:
-                    self.forget(entry)
-                    self.remember(entry.mark)
-                    return True
-            while True:
-                entry = self.main.popleft()
-                if entry.uses > 0:
-                    entry.uses -= 1
-                    self.main.append(entry)
-                elif entry.uses != _DEAD:
-                    self.forget(entry)
-                    return True
-        except IndexError:  # another thread emptied the queue: it evicts in our place
-            return False
+        while len(self.small) >= self.probation or not len(self.main):
+            entry = self.small.take()
+            if entry is None:  # another thread emptied the queue: it evicts in our place
+                return False
+            if entry.uses > 1:
+                entry.uses = 0
+                self.main.append(entry)
+            elif entry.uses != _DEAD:
+                self.forget(entry)
+                self.remember(entry.mark)
+                return True
+        while True:
+            entry = self.main.take()
+            if entry is None:
+                return False
+            if entry.uses > 0:
+                entry.uses -= 1
+                self.main.append(entry)
+            elif entry.uses != _DEAD:
+                self.forget(entry)
+                return True
 
     def forget(self, entry: Entry) -> None:
         """Take `entry` out of the dictionary, and whatever else its key has there.
@@ -302,13 +277,12 @@ class MemoryStore:
         """
         now = self.clock.coarse()
         for _ in range(2):
-            try:
-                entry = self.next_small()
-            except IndexError:
+            entry = self.small.take()
+            if entry is None:
                 return
             if entry.uses != _DEAD:
                 if entry.expires > now:
-                    self.append_small(entry)
+                    self.small.append(entry)
                 else:
                     self.forget(entry)
 
@@ -316,9 +290,8 @@ class MemoryStore:
         """Take dead entries out of the queues."""
         for queue in (self.small, self.main):
             for _ in range(len(queue)):
-                try:
-                    entry = queue.popleft()
-                except IndexError:
+                entry = queue.take()
+                if entry is None:
                     break
                 if entry.uses != _DEAD:
                     queue.append(entry)
