@@ -26,6 +26,7 @@ from crowd import Job, flights_of, hurried_switching, run, together
 import opero as package
 from opero import RateLimiter, get_cache_context, hotpath, opero, opmap
 from opero.gil import FREE_THREADED
+from opero.stats import COUNTERS
 from opero.stores import secret
 
 THREADS = 6
@@ -389,6 +390,62 @@ def test_every_figure_is_exact(cached):
         )  # who followed the first has missed too
     else:
         assert fine == failed
+
+
+def test_counts_stay_when_the_threads_that_made_them_have_ended():
+    """Many threads, one after another and at once: more than there are places for."""
+
+    @opero(retries=1, cache=True)
+    def fetch(key):
+        return key
+
+    for _ in range(40):
+        Job(lambda: [fetch(1) for _ in range(5)]).result()
+    crowd(lambda _: [fetch(1) for _ in range(50)], 60)
+    assert fetch(1) == 1
+    stats = fetch.stats()
+    calls = 40 * 5 + 60 * 50 + 1
+    assert (stats.calls, stats.hits + stats.misses, stats.misses) == (calls, calls, 1)
+
+
+def test_every_counter_can_be_added_to_and_taken_from_in_any_thread(core):
+    """By its name, whether or not Python has one string for it."""
+
+    @opero(retries=1)
+    def fetch():
+        return None
+
+    def work(number):
+        for name in COUNTERS:
+            for step in range(100):
+                fetch.__opero__.add("".join(name), 3)
+                fetch.__opero__.add(name, -2 if step % 2 else -3)
+
+    crowd(work)
+    assert fetch.__opero__.counted() == dict.fromkeys(COUNTERS, THREADS * 50)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_goes_on_counting_from_what_its_parent_has_counted():
+    """In an interpreter of its own."""
+    code = (
+        "import os, threading\n"
+        "from opero import opero\n"
+        "@opero(retries=1, cache=True)\n"
+        "def fetch(key): return key\n"
+        "def work(): [fetch(1) for _ in range(100)]\n"
+        "def crowd():\n"
+        "    threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "    [thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "work(); crowd()\n"
+        "child = os.fork()\n"
+        "work(); crowd()\n"
+        "stats = fetch.stats()\n"
+        "assert stats[:3] == (1000, 999, 1), stats\n"
+        "child and os._exit(os.waitpid(child, 0)[1] != 0)\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
 def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):

@@ -227,8 +227,10 @@ def test_a_row_more_in_the_table_is_a_counter_more(
 @pytest.mark.once
 def test_there_is_room_for_every_counter_in_c() -> None:
     """The array is of one size, so that it lies in the object itself."""
-    source = Path(hotpath.__file__).with_name("_compiled") / "call.pyx"
-    [room] = re.findall(r"^    ROOM = (\d+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+    source = Path(hotpath.__file__).with_name("_compiled") / "counting.pxd"
+    [room] = re.findall(
+        r"^ *#define OPERO_COUNTERS (\d+)$", source.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert len(stats.COUNTERS) <= int(room)
 
 

@@ -14,7 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_CheckExact
 
-from . cimport gil
+from . cimport counting, gil
 from .binding cimport Binding
 from .entry cimport Entry
 from .flight cimport Flight
@@ -98,18 +98,7 @@ cdef extern from *:
         "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL
     };
     #define opero_new_dict(kind) PyDescr_NewGetSet(kind, &opero_dict)
-
-    /* Without the interpreter's lock, threads count at the same time. */
-    #if !defined(Py_GIL_DISABLED)
-      #define opero_add(counter, amount) (*(counter) += (amount))
-    #elif defined(_MSC_VER)
-      #include <intrin.h>
-      #define opero_add(counter, amount) _InterlockedExchangeAdd64(counter, amount)
-    #else
-      #define opero_add(counter, amount) __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED)
-    #endif
     """
-    void opero_add(long long *counter, long long amount) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
@@ -145,7 +134,6 @@ cdef enum:  # the places in `opero.stats.Stats` of what is counted here
     MISSES = 2
     ATTEMPTS = 3
     FAILURES = 6
-    ROOM = 32
 
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
@@ -159,7 +147,7 @@ cdef class _Counting(State):
     cdef bint by_thread
     cdef bint lent
     cdef tuple counters
-    cdef long long counts[ROOM]
+    cdef counting.Counts counts
 
     def __init__(self, parts):
         from opero.stats import COUNTERS
@@ -171,18 +159,21 @@ cdef class _Counting(State):
         self.retrying = Retrying
         self.counters = COUNTERS
 
+    def __dealloc__(self):
+        counting.free(&self.counts)
+
     def add(self, counter, long long amount):
         """Add to a counter, given by its name in `opero.stats.Stats`; it may be less than 0."""
         cdef Py_ssize_t place
         for place in range(PyTuple_GET_SIZE(self.counters)):
             if opero_item(self.counters, place) == <PyObject *>counter:  # both are interned
-                opero_add(&self.counts[place], amount)
+                counting.add(&self.counts, place, amount)
                 return
-        opero_add(&self.counts[<Py_ssize_t>self.counters.index(counter)], amount)
+        counting.add(&self.counts, self.counters.index(counter), amount)
 
     def counted(self):
         """Return the counts by their names, waits in nanoseconds."""
-        return {name: self.counts[place] for place, name in enumerate(self.counters)}
+        return {name: counting.total(&self.counts, place) for place, name in enumerate(self.counters)}
 
 
 cdef inline object value_of(Entry entry):
@@ -481,7 +472,7 @@ cdef class Call(_Counting):
             return self.run(args, argsf, names, deadline, None, passed)
         if self.events.heeded:
             self.events.permit(self, 0.0)
-        opero_add(&self.counts[ATTEMPTS], 1)
+        counting.add(&self.counts, ATTEMPTS, 1)
         result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
         if result is NULL:
             error = opero_take_error()
@@ -553,7 +544,7 @@ cdef PyObject *first_attempt(
             return call.guarded_attempt(args, argsf, names, deadline, now)
         if call.events.heeded:
             call.events.permit(call, 0.0)
-    opero_add(&call.counts[ATTEMPTS], 1)
+    counting.add(&call.counts, ATTEMPTS, 1)
     result = PyObject_Vectorcall(<PyObject *>call.func, args, argsf, names)
     if result is not NULL:
         return result
@@ -582,7 +573,7 @@ cdef PyObject *held_attempt(
 cdef int raise_again(Call call, object error) except -1:
     """Count a failure, and set the function's own exception again, as it was."""
     if not is_never_failure(error):
-        opero_add(&call.counts[FAILURES], 1)
+        counting.add(&call.counts, FAILURES, 1)
     opero_raise_again(error)
     return 0
 
@@ -632,7 +623,7 @@ cdef PyObject *call_uncached(
 ) except NULL:
     cdef PyObject *state = state_of(this)
     cdef long long deadline = NEVER
-    opero_add(&(<Call>state).counts[CALLS], 1)
+    counting.add(&(<Call>state).counts, CALLS, 1)
     if (<Call>state).timeout:
         deadline = (<Call>state).clock.now() + (<Call>state).timeout
     if (<Call>state).lent:
@@ -649,7 +640,7 @@ cdef PyObject *call_cached(
     cdef MemoryStore store
     cdef Entry entry
     cdef object key
-    opero_add(&(<Call>state).counts[CALLS], 1)
+    counting.add(&(<Call>state).counts, CALLS, 1)
     if (<Call>state).lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -665,13 +656,13 @@ cdef PyObject *call_cached(
             key = key_of(<State>state, args, count, names)
     entry = store.find(key)
     if entry is not None:
-        opero_add(&(<Call>state).counts[HITS], 1)
+        counting.add(&(<Call>state).counts, HITS, 1)
         if (<Call>state).events.heeded:
             (<Call>state).events.hit(<State>state)
         if gil.FREE_THREADED:
             return owned(value_of(entry))
         return owned(entry.value)
-    opero_add(&(<Call>state).counts[MISSES], 1)
+    counting.add(&(<Call>state).counts, MISSES, 1)
     if (<Call>state).events.heeded:
         (<Call>state).events.miss(<State>state)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
@@ -687,7 +678,7 @@ cdef PyObject *call_stored(
     cdef Call call = <Call>state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef object failure
-    opero_add(&call.counts[CALLS], 1)
+    counting.add(&call.counts, CALLS, 1)
     try:
         return owned(
             call.stored_cache.recall(
@@ -705,7 +696,7 @@ cdef PyObject *acall_stored(
 ) except NULL:
     cdef AsyncCall call = <AsyncCall>state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    opero_add(&call.counts[CALLS], 1)
+    counting.add(&call.counts, CALLS, 1)
     return owned(
         call.recall(
             call.stored_cache,
@@ -725,7 +716,7 @@ cdef PyObject *acall_cached(
     cdef Entry entry
     cdef object key, found
     cdef PyObject *value[1]
-    opero_add(&(<AsyncCall>state).counts[CALLS], 1)
+    counting.add(&(<AsyncCall>state).counts, CALLS, 1)
     if (<AsyncCall>state).lone and count == 1 and names is NULL and (
         PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
     ):
@@ -741,7 +732,7 @@ cdef PyObject *acall_cached(
             key = key_of(<State>state, args, count, names)
     entry = store.find(key)
     if entry is not None:
-        opero_add(&(<AsyncCall>state).counts[HITS], 1)
+        counting.add(&(<AsyncCall>state).counts, HITS, 1)
         if (<AsyncCall>state).events.heeded:
             (<AsyncCall>state).events.hit(<State>state)
         if gil.FREE_THREADED:
@@ -750,7 +741,7 @@ cdef PyObject *acall_cached(
         else:
             value[0] = <PyObject *>entry.value
         return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).ready, value, 1, NULL)
-    opero_add(&(<AsyncCall>state).counts[MISSES], 1)
+    counting.add(&(<AsyncCall>state).counts, MISSES, 1)
     if (<AsyncCall>state).events.heeded:
         (<AsyncCall>state).events.miss(<State>state)
     key = (<AsyncCall>state).binding.freezer.keep(key)
@@ -769,7 +760,7 @@ cdef PyObject *acall_uncached(
     cdef PyObject *given[4]
     cdef object packed, named
     cdef AsyncCall call
-    opero_add(&(<AsyncCall>state).counts[CALLS], 1)
+    counting.add(&(<AsyncCall>state).counts, CALLS, 1)
     if (
         (<AsyncCall>state).timeout
         or (<AsyncCall>state).gate is not None
@@ -782,7 +773,7 @@ cdef PyObject *acall_uncached(
         if call.timeout:
             return owned(call.run_until(call, packed, named))
         return owned(call.run(call, packed, named))
-    opero_add(&(<AsyncCall>state).counts[ATTEMPTS], 1)
+    counting.add(&(<AsyncCall>state).counts, ATTEMPTS, 1)
     given[0] = state
     given[1] = <PyObject *>(<AsyncCall>state).func
     if count == 1 and names is NULL:
