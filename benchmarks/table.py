@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import asyncs, calls, entries, imports, keys
+from . import asyncs, calls, entries, imports, interpreter, keys
 from .measure import Effort
 from .rows import BARE, COMPILED, PLAIN, Measured, Row, Target
 
@@ -59,9 +59,11 @@ def cpu() -> str:
 
 
 def machine() -> str:
-    """Python, processor and system in one line."""
+    """Python and how it was built, processor and system in one line."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{python}, {cpu()} ({os.cpu_count()} cores), {platform.system()} {platform.machine()}"
+    system = f"{platform.system()} {platform.machine()}"
+    cores = os.cpu_count()
+    return f"{python} ({interpreter.description()}), {cpu()} ({cores} cores), {system}"
 
 
 def method(effort: Effort) -> str:
