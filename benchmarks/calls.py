@@ -1,4 +1,4 @@
-"""Rows of plain functions: hits, the first attempt, a free permit, everything on, one failure."""
+"""Rows of plain functions: hits, the first attempt, a free permit, misses, one failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from opero import opero
 
 from . import peers
-from .measure import new_argument, one_argument, three_arguments
+from .measure import method, new_argument, one_argument, three_arguments
 from .rows import CallRow, Function, Side, Target
 
 BY_HAND = "try/except by hand"
@@ -33,6 +33,15 @@ def three() -> Function:
     return function
 
 
+def of_instance() -> Function:
+    """A method that does nothing."""
+
+    def function(self: object, argument: object) -> object:
+        return argument
+
+    return function
+
+
 def flaky() -> Function:
     """A function that fails in every odd call, so that each decorated call takes two attempts."""
     failing = True
@@ -49,8 +58,18 @@ def flaky() -> Function:
 
 
 def cached(function: Function) -> Function:
+    """`@opero` with a cache, all else as it comes."""
+    return opero(cache=True)(function)
+
+
+def cached_with_ttl(function: Function) -> Function:
     """`@opero` with a cache and a time to live, all else as it comes."""
     return opero(cache=True, cache_ttl=peers.TTL)(function)
+
+
+def stored(function: Function) -> Function:
+    """`@opero` with a cache as large as those of the peers, all else as it comes."""
+    return opero(cache=True, cache_maxsize=peers.MAXSIZE)(function)
 
 
 def retried(function: Function) -> Function:
@@ -116,37 +135,58 @@ def all_second_attempts(decorated: Any) -> None:
     assert stats.backoff_wait == 0, f"no delay was waited for: {stats}"
 
 
-ROWS: tuple[CallRow, ...] = (
-    CallRow(
-        "hit, one str argument, TTL set",
-        one_argument("abc"),
+def _hit(name: str, argument: object, *, ttl: bool) -> CallRow:
+    return CallRow(
+        f"hit, one {name} argument, TTL set" if ttl else f"hit, one {name} argument",
+        one_argument(argument),
         identity,
-        cached,
-        (peers.lru_hit(), *peers.caches()),
-        (Target(peers.LRU, 0.8),),
+        cached_with_ttl if ttl else cached,
+        (peers.lru_hit(), *peers.caches()) if ttl else (peers.lru_hit(),),
+        (Target(peers.LRU, 0.8 if ttl else 0.7),),
         with_bare=False,
         check=all_hits,
-    ),
-    CallRow(
-        "hit, one int argument, TTL set",
-        one_argument(12_345),
-        identity,
-        cached,
-        (peers.lru_hit(), *peers.caches()),
-        (Target(peers.LRU, 0.8),),
-        with_bare=False,
-        check=all_hits,
-    ),
+    )
+
+
+HITS: tuple[CallRow, ...] = (
+    _hit("str", "abc", ttl=False),
+    _hit("str", "abc", ttl=True),
+    _hit("int", 12_345, ttl=False),
+    _hit("int", 12_345, ttl=True),
     CallRow(
         "hit, three arguments, one by keyword",
-        three_arguments("abc"),
+        three_arguments("abc", keyword=True),
         three,
-        cached,
+        cached_with_ttl,
         (peers.lru_hit(), *peers.caches()),
-        (Target(peers.LRU, 1.0),),
+        (Target(peers.LRU, 0.5),),
         with_bare=False,
         check=all_hits,
     ),
+    CallRow(
+        "hit, three arguments, all positional",
+        three_arguments("abc", keyword=False),
+        three,
+        cached_with_ttl,
+        (peers.lru_hit(), *peers.caches()),
+        (Target(peers.LRU, 0.85),),
+        with_bare=False,
+        check=all_hits,
+    ),
+    CallRow(
+        "hit, a method, one str argument",
+        method("abc"),
+        of_instance,
+        cached_with_ttl,
+        (peers.lru_hit(), *peers.caches()),
+        (Target(peers.LRU, 0.75),),
+        with_bare=False,
+        check=all_hits,
+    ),
+)
+
+ROWS: tuple[CallRow, ...] = (
+    *HITS,
     CallRow(
         "retry, first attempt succeeds: added",
         one_argument("abc"),
@@ -178,12 +218,21 @@ ROWS: tuple[CallRow, ...] = (
         check=all_first_attempts,
     ),
     CallRow(
+        "miss and store",
+        new_argument(),
+        identity,
+        stored,
+        (peers.lru_miss(), *peers.caches(calls_through=True)),
+        (Target(peers.LRU, 1.4),),
+        check=all_misses,
+    ),
+    CallRow(
         "everything on, miss and store",
         new_argument(),
         identity,
         everything,
         (peers.lru_miss(), *peers.caches(calls_through=True), peers.everything()),
-        (Target(peers.LRU, 2.5),),
+        (Target(peers.LRU, 1.6),),
         check=all_misses,
     ),
     CallRow(
@@ -195,5 +244,6 @@ ROWS: tuple[CallRow, ...] = (
         (Target.times_less(20, "tenacity"),),
         with_bare=False,
         check=all_second_attempts,
+        yardstick=BY_HAND,
     ),
 )

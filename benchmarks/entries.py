@@ -60,7 +60,7 @@ def words(count: int) -> list[Any]:
 def _opero(implementation: Implementation) -> Decorate:
     def decorate(function: Function) -> Function:
         with using(implementation):
-            return calls.cached(function)
+            return calls.cached_with_ttl(function)
 
     return decorate
 

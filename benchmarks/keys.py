@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from . import peers
-from .calls import all_hits, cached, identity
+from .calls import all_hits, cached_with_ttl, identity
 from .measure import Shape, one_argument
 from .rows import CallRow, Function, Side, Target
 
@@ -53,7 +53,7 @@ ROWS: tuple[CallRow, ...] = (
         "hit, one nested dict of 10 keys",
         one_argument(REQUEST),
         identity,
-        cached,
+        cached_with_ttl,
         (
             Side(ORJSON, _dumps, calls_through=False, shape=_sorted),
             Side("cachetools, json key", _json_key, calls_through=False),

@@ -98,6 +98,20 @@ def _three(call: Callable[..., Any], argument: Any, rounds: range) -> int:
     return perf_counter_ns() - start
 
 
+def _three_positional(call: Callable[..., Any], argument: Any, rounds: range) -> int:
+    start = perf_counter_ns()
+    for _ in rounds:
+        call(argument, 2, 3)
+    return perf_counter_ns() - start
+
+
+def _method(instance: Any, argument: Any, rounds: range) -> int:
+    start = perf_counter_ns()
+    for _ in rounds:
+        instance.method(argument)
+    return perf_counter_ns() - start
+
+
 def _nothing(argument: Any, rounds: range) -> int:
     start = perf_counter_ns()
     for _ in rounds:
@@ -123,6 +137,24 @@ async def _awaited(call: Callable[[Any], Awaitable[Any]], argument: Any, rounds:
     start = perf_counter_ns()
     for _ in rounds:
         await call(argument)
+    return perf_counter_ns() - start
+
+
+async def _each_awaited(call: Callable[[Any], Awaitable[Any]], arguments: Iterator[Any]) -> int:
+    start = perf_counter_ns()
+    for argument in arguments:
+        await call(argument)
+    return perf_counter_ns() - start
+
+
+async def _awaited_in_timeout(
+    call: Callable[[Any], Awaitable[Any]], argument: Any, seconds: float, rounds: range
+) -> int:
+    timeout = asyncio.timeout
+    start = perf_counter_ns()
+    for _ in rounds:
+        async with timeout(seconds):
+            await call(argument)
     return perf_counter_ns() - start
 
 
@@ -155,15 +187,33 @@ def one_argument(argument: Any, option: Any = None) -> Shape:
     return Shape(loop)
 
 
-def three_arguments(first: Any) -> Shape:
-    """The shape `f(first, 2, third=3)`."""
+def three_arguments(first: Any, *, keyword: bool) -> Shape:
+    """The shape `f(first, 2, third=3)`, or `f(first, 2, 3)`."""
 
     def loop(call: Callable[..., Any] | None) -> Loop:
         if call is None:
             empty = fresh(_nothing)
             return lambda count: empty(first, range(count))
-        body = fresh(_three)
+        body = fresh(_three if keyword else _three_positional)
         return lambda count: body(call, first, range(count))
+
+    return Shape(loop)
+
+
+def method(argument: Any) -> Shape:
+    """The shape `instance.method(argument)`, where the callable is what the class has as `method`.
+
+    Args:
+        argument: The same object every time.
+    """
+
+    def loop(call: Callable[..., Any] | None) -> Loop:
+        if call is None:
+            empty = fresh(_nothing)
+            return lambda count: empty(argument, range(count))
+        instance = type("Instance", (), {"method": call})()
+        body = fresh(_method)
+        return lambda count: body(instance, argument, range(count))
 
     return Shape(loop)
 
@@ -191,6 +241,33 @@ def awaited_argument(argument: Any) -> Shape:
             return lambda count: empty(argument, range(count))
         body = fresh(_awaited)
         return lambda count: _run(body(call, argument, range(count)))
+
+    return Shape(loop, is_async=True)
+
+
+def awaited_in_timeout(argument: Any, seconds: float) -> Shape:
+    """The shape `await f(argument)` within `async with asyncio.timeout(seconds)`."""
+
+    def loop(call: Callable[..., Any] | None) -> Loop:
+        if call is None:
+            empty = fresh(_nothing)
+            return lambda count: empty(argument, range(count))
+        body = fresh(_awaited_in_timeout)
+        return lambda count: _run(body(call, argument, seconds, range(count)))
+
+    return Shape(loop, is_async=True)
+
+
+def awaited_new_argument() -> Shape:
+    """The shape `await f(n)` with an `n` that this side has never seen: each call is a miss."""
+
+    def loop(call: Callable[..., Any] | None) -> Loop:
+        numbers = counting(1_000)
+        if call is None:
+            empty = fresh(_each_nothing)
+            return lambda count: empty(islice(numbers, count))
+        body = fresh(_each_awaited)
+        return lambda count: _run(body(call, islice(numbers, count)))
 
     return Shape(loop, is_async=True)
 

@@ -20,7 +20,11 @@ TTL = 3600
 PLENTY = 10**9
 """Permits per second: one for every nanosecond, so that no call ever waits for one."""
 
+DEADLINE = 60.0
+"""Seconds: a deadline that no call reaches."""
+
 LRU = "lru_cache"
+ASYNC_LRU = "async-lru"
 
 
 def _lru(function: Function) -> Function:
@@ -55,6 +59,10 @@ def _async_lru(function: Function) -> Any:
     return import_module("async_lru").alru_cache(maxsize=MAXSIZE, ttl=TTL)(function)
 
 
+def _async_lru_without_ttl(function: Function) -> Any:
+    return import_module("async_lru").alru_cache(maxsize=MAXSIZE)(function)
+
+
 def _pyresilience_cache(function: Function) -> Any:
     resilience = import_module("pyresilience")
     config = resilience.CacheConfig(max_size=MAXSIZE, ttl=float(TTL))
@@ -74,10 +82,23 @@ def caches(*, calls_through: bool = False) -> tuple[Side, ...]:
 def async_caches() -> tuple[Side, ...]:
     """Caches with a size and a time to live, for coroutine functions."""
     return (
-        Side("async-lru", _async_lru, calls_through=False),
+        Side(ASYNC_LRU, _async_lru, calls_through=False),
         Side("cachebox", _cachebox, calls_through=False),
         Side("moka-py", _moka, calls_through=False),
         Side("pyresilience", _pyresilience_cache, calls_through=False),
+    )
+
+
+def async_stores() -> tuple[Side, ...]:
+    """Caches whose every call runs the coroutine function and stores what it returns.
+
+    async-lru has no time to live here, as it takes a timer for each entry.
+    """
+    return (
+        Side(ASYNC_LRU, _async_lru_without_ttl),
+        Side("cachebox", _cachebox),
+        Side("moka-py", _moka),
+        Side("pyresilience", _pyresilience_cache),
     )
 
 
@@ -208,6 +229,41 @@ def async_limiters() -> tuple[Side, ...]:
         Side("aiolimiter", _aiolimiter),
         Side("pyrate-limiter", _pyrate),
         Side("pyresilience", _pyresilience_permit),
+    )
+
+
+def _wait_for(function: Function) -> Function:
+    asyncio = import_module("asyncio")
+
+    @functools.wraps(function)
+    async def timed(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.wait_for(function(*args, **kwargs), DEADLINE)
+
+    return timed
+
+
+def _anyio(function: Function) -> Function:
+    anyio = import_module("anyio")
+
+    @functools.wraps(function)
+    async def timed(*args: Any, **kwargs: Any) -> Any:
+        with anyio.fail_after(DEADLINE):
+            return await function(*args, **kwargs)
+
+    return timed
+
+
+def _pyresilience_timeout(function: Function) -> Any:
+    resilience = import_module("pyresilience")
+    return resilience.resilient(timeout=resilience.TimeoutConfig(seconds=DEADLINE))(function)
+
+
+def async_timeouts() -> tuple[Side, ...]:
+    """Deadlines that no call reaches, for coroutine functions."""
+    return (
+        Side("asyncio.wait_for", _wait_for),
+        Side("anyio.fail_after", _anyio),
+        Side("pyresilience", _pyresilience_timeout),
     )
 
 

@@ -135,6 +135,7 @@ class CallRow:
         did
             not measure what the row says.
         implementations: The halves of opero that take part.
+        yardstick: The side that its instructions are divided by; "" for that of the first target.
     """
 
     name: str
@@ -148,6 +149,7 @@ class CallRow:
     check: Callable[[Any], None] | None = None
     implementations: tuple[Implementation, ...] = NAMES
     unit: str = "ns"
+    yardstick: str = ""
 
     def decorated(self, implementation: Implementation) -> Function:
         """The row's function under `@opero`.

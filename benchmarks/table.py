@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import asyncs, calls, entries, imports, interpreter, keys
+from . import asyncs, calls, entries, imports, interpreter, keys, threads
 from .measure import Effort
 from .rows import BARE, COMPILED, PLAIN, Measured, Row, Target
 
 ROWS: tuple[Row, ...] = (
-    *calls.ROWS[:3],
+    *calls.HITS,
     *keys.ROWS,
-    *calls.ROWS[3:],
+    *calls.ROWS[len(calls.HITS) :],
     *asyncs.ROWS,
+    *threads.ROWS,
     *imports.ROWS,
     *entries.ROWS,
 )
@@ -180,7 +181,7 @@ def readme(results: Sequence[Result], effort: Effort, how: Callable[[Effort], st
     """
     out = ["| what | opero | opero, plain Python | for comparison |", "|---|---:|---:|---|"]
     for row, measured in results:
-        if row.unit == "modules":
+        if row.unit == "modules" or not measured.figures:
             continue
         others = ", ".join(
             f"{name} {number(figure)}"

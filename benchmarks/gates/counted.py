@@ -1,7 +1,8 @@
 """The gates on instructions: one call under callgrind, as a ratio to the row's yardstick.
 
 The yardstick (an `lru_cache` hit of the same shape, `orjson.dumps`, a bare await ...) is counted in
-the same run. The accepted ratios are in `expected/X.Y.json`, one file for each Python.
+the same run. The accepted ratios are in `expected/`, one file for each build of a Python: CPython's
+own code, and so the yardstick, takes other instructions in each of them.
 
 `python -m benchmarks.gates.counted SEED` is what callgrind watches. It imports no more than the
 rows need, because under callgrind the imports take as long as the loops.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -18,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import asyncs, calls, instructions, keys, peers
-from benchmarks.rows import BARE, COMPILED, CallRow
+from benchmarks import asyncs, calls, instructions, interpreter, keys
+from benchmarks.rows import COMPILED, CallRow
 
 from .verdict import Verdict
 
@@ -31,17 +33,15 @@ MARGIN_OTHER_BUILD = 0.25
 
 EXPECTED = Path(__file__).parents[1] / "expected"
 
-YARDSTICKS: Mapping[str, str] = {
-    **{row.name: peers.LRU for row in calls.ROWS},
-    **{row.name: keys.ORJSON for row in keys.ROWS},
-    **{row.name: BARE for row in asyncs.ROWS},
-    calls.ROWS[-1].name: calls.BY_HAND,
-}
+_LIKENESS = ("built", "machine", "python", "compiler", "options")
+"""What makes builds of a minor version alike, the weightiest first."""
+
+ROWS: tuple[CallRow, ...] = (*calls.ROWS, *keys.ROWS, *asyncs.ROWS)
+
+YARDSTICKS: Mapping[str, str] = {row.name: row.yardstick or row.targets[0].against for row in ROWS}
 """What each counted row is divided by."""
 
-COUNTED: tuple[CallRow, ...] = tuple(
-    row.against(YARDSTICKS[row.name]) for row in (*calls.ROWS, *keys.ROWS, *asyncs.ROWS)
-)
+COUNTED: tuple[CallRow, ...] = tuple(row.against(YARDSTICKS[row.name]) for row in ROWS)
 
 Counts = Mapping[str, Mapping[str, float]]
 """Instructions per call, by row and side."""
@@ -49,28 +49,46 @@ Counts = Mapping[str, Mapping[str, float]]
 
 def build() -> dict[str, str]:
     """What decides how many instructions CPython itself takes."""
-    configured = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    optimised = [flag for flag in ("--enable-optimizations", "--with-lto") if flag in configured]
+    config = sysconfig.get_config_vars()
+    linked = "--with-lto" in str(config.get("CONFIG_ARGS") or "")
     return {
         "python": platform.python_version(),
+        "built": interpreter.description(config) + (", with LTO" if linked else ""),
         "compiler": platform.python_compiler(),
         "machine": platform.machine(),
-        "options": " ".join([str(sysconfig.get_config_var("OPT") or ""), *optimised]),
+        "options": str(config.get("OPT") or ""),
     }
 
 
-def expected_file() -> Path:
-    """Where the accepted counts of this Python minor version are."""
-    return EXPECTED / f"{sys.version_info[0]}.{sys.version_info[1]}.json"
+def accepted_file(build: Mapping[str, str]) -> Path:
+    """Where the accepted counts of a build of CPython are.
+
+    Args:
+        build: What `build()` returned there.
+    """
+    told = "-".join(build[key] for key in ("python", "built", "compiler", "machine"))
+    return EXPECTED / (re.sub(r"[^\w.]+", "-", told).lower() + ".json")
 
 
 def expected() -> dict[str, Any] | None:
-    """The content of `expected_file()`; None if there is none."""
-    path = expected_file()
-    if not path.exists():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    """The accepted counts to judge by.
+
+    Returns:
+        Those of this very build of CPython; else those of the most similar build of this minor
+        version, the same use of PGO before the same patch release; None if there are none.
+    """
+    here = build()
+    minor = f"{sys.version_info[0]}.{sys.version_info[1]}."
+    found: list[dict[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(EXPECTED.glob("*.json"))
+    ]
+    found = [each for each in found if each["build"]["python"].startswith(minor)]
+
+    def likeness(accepted: Mapping[str, Any]) -> tuple[bool, ...]:
+        there = accepted["build"]
+        return there == here, *(there.get(key) == here[key] for key in _LIKENESS)
+
+    return max(found, key=likeness, default=None)
 
 
 def count(*seeds: int) -> list[Counts]:
@@ -141,7 +159,7 @@ def judge(counts: Counts, expected: Mapping[str, Any] | None) -> list[Verdict]:
         if target is None:
             note = "nothing accepted yet: --accept"
         elif not same:
-            note = "accepted on another build of CPython"
+            note = f"accepted on {_named(expected)}"
         elif ratio < target * (1 - MARGIN):
             note = "better now: --accept it"
         verdicts.append(
@@ -150,13 +168,21 @@ def judge(counts: Counts, expected: Mapping[str, Any] | None) -> list[Verdict]:
     return verdicts
 
 
+def _named(expected: Mapping[str, Any] | None) -> str:
+    """Which build the accepted counts are of."""
+    told = expected["build"] if expected else {}
+    return "another build: " + ", ".join(
+        told.get(key, "?") for key in ("python", "built", "compiler", "machine")
+    )
+
+
 def judged() -> list[Verdict]:
     """Counts, and judges by what was accepted of this Python."""
     return judge(count(0)[0], expected())
 
 
 def accept(counts: Counts) -> Path:
-    """Writes counts as what is expected from now on of this Python minor version.
+    """Writes counts as what is expected from now on of this build of CPython.
 
     Args:
         counts: Instructions per call, by row and side.
@@ -172,7 +198,7 @@ def accept(counts: Counts) -> Path:
             for name, sides in counts.items()
         },
     }
-    path = expected_file()
+    path = accepted_file(build())
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -8,10 +8,10 @@ however often it is measured, and a disturbed yardstick makes nothing green that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks import asyncs, calls, entries, imports, keys, peers, table
+from benchmarks import asyncs, calls, entries, imports, install, keys, peers, table, threads
 from benchmarks.maps import rows as maps
 from benchmarks.measure import Effort
 from benchmarks.rows import BARE, CallRow, Measured, Row, Target
@@ -55,9 +55,17 @@ GROUPS: Mapping[str, tuple[Row, ...]] = {
     "calls": (*calls.ROWS, *keys.ROWS, *asyncs.ROWS),
     "entries": entries.GATED,
     "imports": imports.ROWS,
+    "threads": threads.ROWS,
+    "install": install.ROWS,
     "maps": maps.GATED,
 }
 """The rows whose promises are gates."""
+
+MISSING: Mapping[str, Callable[[], str | None]] = {
+    "threads": threads.missing,
+    "install": install.missing,
+}
+"""By group: why its rows cannot be measured here, if so."""
 
 _KINDS: Mapping[str, str] = {"bytes": "memory", "MiB": "memory", "modules": "modules"}
 

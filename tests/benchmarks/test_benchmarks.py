@@ -6,7 +6,9 @@ import json
 import math
 import os
 import socket
+import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,18 @@ from repeats import REPEATS
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import calls, entries, history, hit_ratio, imports, instructions, peers, table
+from benchmarks import (
+    calls,
+    entries,
+    history,
+    hit_ratio,
+    imports,
+    install,
+    instructions,
+    peers,
+    table,
+    threads,
+)
 from benchmarks.gates import __main__ as gates_command
 from benchmarks.gates import counted, promised, record, seeds, verdict
 from benchmarks.implementations import NAMES, Implementation, using
@@ -100,6 +113,9 @@ def test_every_row_measures_or_reports_as_missing_each_of_its_sides(row: Row) ->
         assert {peer.name for peer in row.peers} <= sides
     assert all(math.isfinite(figure) for figure in measured.figures.values())
     assert not measured.figures.keys() & measured.missing.keys()
+    if isinstance(row, threads.ThreadsRow) and threads.missing():
+        assert not measured.figures
+        return
     assert PLAIN in measured.figures
     assert (COMPILED in measured.figures) is ("compiled" not in unavailable())
 
@@ -109,6 +125,8 @@ def test_every_promise_is_made_against_a_side_of_its_row() -> None:
     for row in table.ROWS:
         peers = () if isinstance(row, imports.ImportRow) else getattr(row, "peers", ())
         names = {peer.name for peer in peers} | {BARE}
+        if isinstance(row, threads.ThreadsRow):
+            names.add(threads.ALONE)
         assert {target.against for target in row.targets if target.against} <= names
 
 
@@ -174,7 +192,7 @@ def test_a_peer_that_is_not_there_is_printed_with_the_reason() -> None:
 
 def test_the_table_shows_rows_figures_ratios_targets_and_verdicts() -> None:
     """Text, Markdown and JSON tell of the same figures."""
-    row = table.ROWS[0]
+    row = next(row for row in table.ROWS if "TTL set" in row.name)
     measured = Measured({COMPILED: 40.0, PLAIN: 400.0, "lru_cache": 80.0, "cachetools": 800.0})
     printed = table.text([(row, measured)], SMOKE)
     line = next(line for line in printed.splitlines() if line.startswith(row.name))
@@ -193,7 +211,7 @@ def test_the_command_prints_chosen_rows_and_writes_their_figures(
     """`python -m benchmarks --row TEXT --json FILE` measures that row alone."""
     monkeypatch.setattr(command, "FULL", SMOKE)
     figures = tmp_path / "figures.json"
-    assert command.main(["--row", "hit, three", "--json", str(figures)]) == 0
+    assert command.main(["--row", "hit, three arguments, one", "--json", str(figures)]) == 0
     assert "hit, three arguments" in capsys.readouterr().out
     [row] = json.loads(figures.read_text(encoding="utf-8"))["rows"]
     assert row["name"] == "hit, three arguments, one by keyword"
@@ -395,17 +413,76 @@ def test_another_build_of_python_has_a_wider_margin(ratio: float, red: bool) -> 
     assert "another build" in verdicts[0].note
 
 
+def test_the_accepted_counts_of_the_most_similar_build_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several builds of one minor version have files; PGO weighs more than the patch release."""
+    monkeypatch.setattr(counted, "EXPECTED", tmp_path)
+    minor = "{}.{}".format(*sys.version_info[:2])
+    here = {
+        "python": f"{minor}.5",
+        "built": "with PGO",
+        "compiler": "GCC 12.2.0",
+        "machine": "x86_64",
+        "options": "-O2",
+    }
+
+    def accept(ratio: float, **other: str) -> Path:
+        monkeypatch.setattr(counted, "build", lambda: {**here, **other})
+        return counted.accept(counts(ratio))
+
+    def ratio() -> float:
+        monkeypatch.setattr(counted, "build", lambda: here)
+        accepted = counted.expected()
+        assert accepted is not None
+        return max(accepted["ratios"].values())
+
+    accept(0.1, python="2.7.18")
+    monkeypatch.setattr(counted, "build", lambda: here)
+    assert counted.expected() is None
+    for number, other in enumerate(
+        (
+            {"built": "without PGO"},
+            {"machine": "aarch64"},
+            {"python": f"{minor}.4", "compiler": "GCC 11.1.0"},
+            {"compiler": "Clang 19.1.0 "},
+            {},
+        ),
+        start=2,
+    ):
+        accept(number / 10, **other)
+        assert ratio() == number / 10
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 6
+    assert f"{minor}.5-without-pgo-gcc-12.2.0-x86_64.json" in names
+
+
+def test_a_verdict_names_the_build_whose_counts_it_judges_by() -> None:
+    """Its margin is the wider one."""
+    build = {"python": "3.99.0", "built": "without PGO", "machine": "riscv64"}
+    verdicts = counted.judge(counts(0.5), expectation(0.6, **build))
+    assert "another build: 3.99.0, without PGO" in verdicts[0].note
+    assert verdicts[0].margin == counted.MARGIN_OTHER_BUILD
+
+
 def test_what_was_never_accepted_is_red() -> None:
     """A new row or Python needs its `--accept`, or its gate would judge nothing."""
     assert all(judged.red for judged in counted.judge(counts(0.1), None))
 
 
-def test_one_more_call_turns_every_instruction_gate_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is judged by what this build counts without it, whatever was accepted."""
-    monkeypatch.setattr(counted, "count", lambda *seeds: [counts(0.5 + seed) for seed in seeds])
-    assert all(proof.red for proof in seeds.in_counts())
-    monkeypatch.setattr(counted, "count", lambda *seeds: [counts(0.5) for _ in seeds])
-    assert not any(proof.red for proof in seeds.in_counts())
+def test_more_calls_turn_every_instruction_gate_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are judged by what this build counts without them, the smallest seed that is seen counts."""
+
+    def proofs(cost: float) -> list[verdict.Verdict]:
+        monkeypatch.setattr(
+            counted, "count", lambda *added: [counts(0.5 + cost * seed) for seed in added]
+        )
+        return seeds.in_counts()
+
+    assert {proof.note for proof in proofs(0.1)} == {"1 Python call added"}
+    assert {proof.note for proof in proofs(0.01)} == {"8 Python calls added"}
+    assert all(proof.proved for cost in (0.1, 0.01) for proof in proofs(cost))
+    assert not any(proof.proved for proof in proofs(0.0))
 
 
 def test_accepting_writes_what_the_gates_then_pass(
@@ -474,6 +551,33 @@ def test_gates_that_were_asked_for_and_cannot_be_judged_are_red(small_gates: Non
     """Without valgrind, `--only instructions` and `--accept` fail."""
     assert gates_command.main(["--only", "instructions,calls"]) == 1
     assert gates_command.main(["--accept"]) == 1
+
+
+def test_a_python_that_flatters_opero_is_named(
+    small_gates: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures of a CPython without PGO are no promise to anybody."""
+    for optimised in (True, False, None):
+        monkeypatch.setattr(
+            gates_command.interpreter, "with_pgo", lambda config, is_=optimised: is_
+        )
+        assert gates_command.main([]) == 0
+        assert (gates_command.FLATTERED in capsys.readouterr().out) is (optimised is not True)
+
+
+def test_groups_that_cannot_be_measured_here_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two threads need a free-threaded Python; who asks for them gets an error elsewhere."""
+    monkeypatch.setattr(promised, "MISSING", {"threads": lambda: "they take turns"})
+    rows = {"threads": threads.ROWS, "calls": (measured_row(1.0, *[(0.9, 1.0)] * 9),)}
+    monkeypatch.setattr(promised, "GROUPS", rows)
+    monkeypatch.setattr(gates_command, "GROUPS", ("threads", "calls"))
+    assert gates_command.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "no gates on threads: they take turns" in printed
+    assert "1 ok, 0 known miss, 0 RED" in printed
+    assert gates_command.main(["--only", "threads"]) == 1
 
 
 def test_a_red_gate_is_the_exit_code_of_the_command(
@@ -607,6 +711,89 @@ def test_a_history_of_nothing_is_an_error(
     assert history.main([str(tmp_path), str(tmp_path / "out.svg")]) == 1
     assert "no records" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# --- two threads, and installing ----------------------------------------------------------------
+
+
+def test_two_threads_are_timed_from_the_first_start_to_the_last_end() -> None:
+    """Each runs its own loop; the figure is per call of either."""
+    ran: list[int] = []
+
+    def loop(count: int) -> int:
+        ran.append(count)
+        time.sleep(0.01)
+        return 0
+
+    assert threads.together((loop, loop), 100) >= 0.01e9 / 200
+    assert ran == [100, 100]
+
+
+def test_the_row_of_threads_measures_every_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the threads take turns, if it is made to."""
+    monkeypatch.setattr(threads, "missing", lambda: None)
+    halves = tuple(half for half in NAMES if half not in unavailable())
+    measured = replace(threads.ThreadsRow(), implementations=halves).measure(SMOKE)
+    assert measured.figures.keys() >= {PLAIN, threads.LRU_TOGETHER}
+    assert (threads.ALONE in measured.figures) is ("compiled" in halves)
+    assert all(0 < figure < math.inf for figure in measured.figures.values())
+    [target] = threads.ThreadsRow().targets
+    assert Measured({COMPILED: 10.0, threads.ALONE: 16.0}).met(target)
+    assert not Measured({COMPILED: 10.1, threads.ALONE: 16.0}).met(target)
+
+
+def test_a_lock_between_two_threads_is_the_seeded_regression_of_their_row() -> None:
+    """It is taken as often as it says, and the call is made once."""
+    row = threads.ThreadsRow().against(threads.ALONE).slowed(3)
+    assert isinstance(row, threads.ThreadsRow)
+    assert (row.seed, row.with_lru, row.implementations) == (3, False, ("compiled",))
+    assert threads.locking(lambda argument: argument, 3)("abc") == "abc"
+
+
+def test_pip_is_timed_on_a_copy_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what an earlier build has left in them; twice, if that is the seed."""
+    installed: list[tuple[Path, Path]] = []
+
+    def pip(source: Path, target: Path) -> None:
+        assert (source / "src" / "opero" / "__init__.py").exists()
+        assert not [*source.rglob("*.so"), *source.rglob("*.pyd")]
+        installed.append((source, target))
+
+    monkeypatch.setattr(install, "_install", pip)
+    monkeypatch.setattr(install, "missing", lambda: None)
+    row = install.InstallRow()
+    assert set(row.measure(SMOKE).figures) == {COMPILED}
+    row.slowed(1).measure(SMOKE)
+    assert len(installed) == 3
+    assert len(set(installed)) == 3
+    assert not [source for source, _ in installed if source.exists()]
+
+
+def test_without_sources_or_pip_nothing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the benchmarks run beside an installed wheel, as CI runs them."""
+    monkeypatch.setattr(install, "CHECKOUT", tmp_path)
+    assert "sources" in str(install.missing())
+    measured = install.InstallRow().measure(SMOKE)
+    assert (measured.figures, list(measured.missing)) == ({}, [COMPILED])
+
+
+def test_a_pip_that_fails_is_an_error_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no short time."""
+
+    def fails(command: list[str], **options: Any) -> Any:
+        assert command[1:4] == ["-m", "pip", "install"]
+        assert options["env"]["CCACHE_DISABLE"] == "1"
+        return subprocess.CompletedProcess(command, 1, "", "no compiler")
+
+    monkeypatch.setattr(install.subprocess, "run", fails)
+    with pytest.raises(RuntimeError, match="no compiler"):
+        install._install(tmp_path / "nothing", tmp_path / "target")
 
 
 # --- what a cached entry takes ------------------------------------------------------------------
