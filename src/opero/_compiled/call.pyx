@@ -493,11 +493,14 @@ cdef class Call(_Counting):
 cdef class AsyncCall(_Counting):
     """The state of a coroutine function."""
 
+    cdef public object deadlines
     cdef object ready
     cdef object guard
     cdef object guard_one
-    cdef object run
+    cdef object gated
+    cdef object gated_one
     cdef object run_until
+    cdef object run_until_one
     cdef object share
     cdef object recall
 
@@ -507,11 +510,36 @@ cdef class AsyncCall(_Counting):
         self.ready = named(self.runner.ready, self.name)
         self.guard = named(self.runner.guard, self.name)
         self.guard_one = named(self.runner.guard_one, self.name)
-        self.run = named(self.runner.run, self.name)
+        self.gated = named(self.runner.gated, self.name)
+        self.gated_one = named(self.runner.gated_one, self.name)
         self.run_until = named(self.runner.run_until, self.name)
+        self.run_until_one = named(self.runner.run_until_one, self.name)
         self.share = named(self.runner.share, self.name)
         if self.stored_cache is not None:
             self.recall = named(type(self.stored_cache).recall, self.name)
+
+    def due(self):
+        """Return the deadline of a call that begins now, in nanoseconds."""
+        return self.clock.now() + self.timeout
+
+    def admit(self):
+        """Let a first attempt begin, if all gates let it in at once (see `core/call.py`)."""
+        cdef long long now
+        cdef Py_ssize_t passed
+        if self.indirect or self.observed:
+            return 0
+        if self.gate is not None:
+            now = self.clock.now()
+            if self.gate.enter(now):
+                return 0
+            if self.guarded:
+                passed = self.enter(now, 1)
+                if passed < PyTuple_GET_SIZE(self.gates):
+                    return passed
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
+        counting.add(&self.counts, ATTEMPTS, 1)
+        return None
 
     def _ground(self, store, key):
         for flights in list(store.flights.values()):  # one table for each event loop
@@ -758,32 +786,30 @@ cdef PyObject *acall_uncached(
     cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *given[4]
+    cdef PyObject *guard
+    cdef PyObject *guard_one
     cdef object packed, named
-    cdef AsyncCall call
     counting.add(&(<AsyncCall>state).counts, CALLS, 1)
-    if (
-        (<AsyncCall>state).timeout
-        or (<AsyncCall>state).gate is not None
-        or (<AsyncCall>state).fallback is not None
-        or (<AsyncCall>state).indirect
-    ):
-        call = <AsyncCall>state
-        packed = opero_pack(args, count)
-        named = opero_pack_named(args + count, names)
-        if call.timeout:
-            return owned(call.run_until(call, packed, named))
-        return owned(call.run(call, packed, named))
-    counting.add(&(<AsyncCall>state).counts, ATTEMPTS, 1)
+    if (<AsyncCall>state).timeout:
+        guard = <PyObject *>(<AsyncCall>state).run_until
+        guard_one = <PyObject *>(<AsyncCall>state).run_until_one
+    elif (<AsyncCall>state).gate is not None or (<AsyncCall>state).indirect:
+        guard = <PyObject *>(<AsyncCall>state).gated
+        guard_one = <PyObject *>(<AsyncCall>state).gated_one
+    else:
+        counting.add(&(<AsyncCall>state).counts, ATTEMPTS, 1)
+        guard = <PyObject *>(<AsyncCall>state).guard
+        guard_one = <PyObject *>(<AsyncCall>state).guard_one
     given[0] = state
     given[1] = <PyObject *>(<AsyncCall>state).func
     if count == 1 and names is NULL:
         given[2] = args[0]
-        return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).guard_one, given, 3, NULL)
+        return PyObject_Vectorcall(guard_one, given, 3, NULL)
     packed = opero_pack(args, count)
     named = opero_pack_named(args + count, names)
     given[2] = <PyObject *>packed
     given[3] = <PyObject *>named
-    return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).guard, given, 4, NULL)
+    return PyObject_Vectorcall(guard, given, 4, NULL)
 
 
 @cython.final

@@ -196,26 +196,49 @@ class AsyncCall(_Counting):
     """The state of a coroutine function.
 
     Attributes:
-        guard: `runners.aio.guard`, under the name of the user's function, as those that follow are.
+        deadlines: Refers weakly to the queue of its calls' deadlines; None before the first.
+        gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
+        guard: `runners.aio.guard`.
         ready: `runners.aio.ready`.
         recall: `recall` of a stored cache; None without one.
-        run: `runners.aio.run`.
         run_until: `runners.aio.run_until`.
         share: `runners.task_flight.share`.
     """
 
-    __slots__ = ("guard", "ready", "recall", "run", "run_until", "share")
+    __slots__ = ("deadlines", "gated", "guard", "ready", "recall", "run_until", "share")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         named = self.runner.named
+        self.deadlines: Any = None
+        self.gated: Any = named(self.runner.gated, self.name)
         self.guard: Any = named(self.runner.guard, self.name)
         self.ready: Any = named(self.runner.ready, self.name)
-        self.run: Any = named(self.runner.run, self.name)
         self.run_until: Any = named(self.runner.run_until, self.name)
         self.share: Any = named(self.runner.share, self.name)
         stored = self.stored_cache
         self.recall: Any = None if stored is None else named(type(stored).recall, self.name)
+
+    def due(self) -> int:
+        """Return the deadline of a call that begins now, in nanoseconds."""
+        return self.clock.now() + self.timeout
+
+    def admit(self) -> int | None:
+        """Let a first attempt begin, if all gates let it in at once.
+
+        Returns:
+            None if it may, else how many gates have let it in: then the runner goes on.
+        """
+        if self.indirect or self.observed:
+            return 0
+        if self.gates:
+            passed = self.enter(self.clock.now())
+            if passed < len(self.gates):
+                return passed
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
+        self.add("attempts", 1)
+        return None
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         for flights in list(store.flights.values()):  # one table for each event loop
@@ -289,9 +312,9 @@ class AsyncFunction(FunctionLike):
             if call.stored_cache is not None:
                 return call.recall(call.stored_cache, call, args, kwargs)
             if call.timeout:
-                return call.run_until(call, args, kwargs)
-            if call.gates or call.fallback is not None or call.indirect:
-                return call.run(call, args, kwargs)
+                return call.run_until(call, call.func, args, kwargs)
+            if call.gates or call.indirect:
+                return call.gated(call, call.func, args, kwargs)
             call.add("attempts", 1)
             return call.guard(call, call.func, args, kwargs)
         except BaseException as failure:

@@ -1,7 +1,10 @@
 """Runs coroutine functions: it awaits in the caller's task.
 
-A call that is neither cached nor under a deadline runs in the caller's own task. Any other runs in
-a task of its own, for which its callers wait (see `task_flight`).
+A call that is not cached runs in the caller's own task, under a deadline too (see `deadlines`). One
+that is cached runs in a task of its own, for which its callers wait (see `task_flight`).
+
+What the user awaits is one of `ready`, `guard`, `gated` and `run_until`. In their first step they
+do what comes before the first attempt; all that follows a failure they leave to `run`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from opero.core.clock import NEVER
 from opero.tracebacks import shorten
 
 from . import loop_time
+from .deadlines import Deadline, over
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
 from .task_flight import TaskFlight, share
@@ -29,12 +33,15 @@ if TYPE_CHECKING:
 __all__ = [
     "TaskBell",
     "drive",
+    "gated",
+    "gated_one",
     "guard",
     "guard_one",
     "named",
     "ready",
     "run",
     "run_until",
+    "run_until_one",
     "share",
     "sleep",
 ]
@@ -101,12 +108,113 @@ async def guard_one(call: AsyncCall, func: Any, value: Any) -> Any:
         error = None
 
 
+async def gated(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what `guard` does for a call whose first attempt has gates to pass before it."""
+    error: BaseException | None = None
+    passed = call.admit()
+    if passed is None:
+        try:
+            return await func(*args, **kwargs)
+        except GeneratorExit:
+            raise
+        except BaseException as caught:  # noqa: BLE001 - judged in run
+            error = caught
+    try:
+        return await run(call, args, kwargs, None, error, passed or 0)
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        error = None
+
+
+async def gated_one(call: AsyncCall, func: Any, value: Any) -> Any:
+    """Do what `gated` does for a call with one argument, by position."""
+    error: BaseException | None = None
+    passed = call.admit()
+    if passed is None:
+        try:
+            return await func(value)
+        except GeneratorExit:
+            raise
+        except BaseException as caught:  # noqa: BLE001 - judged in run
+            error = caught
+    try:
+        return await run(call, (value,), {}, None, error, passed or 0)
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        error = None
+
+
+async def run_until(
+    call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Do what `gated` does for a call under a deadline that is not cached."""
+    deadline: Any = None
+    error: BaseException | None = None
+    try:
+        deadline = Deadline(call)
+        try:
+            passed = call.admit()
+            if passed is None:
+                try:
+                    return await over(deadline, func(*args, **kwargs))
+                except GeneratorExit:
+                    raise
+                except BaseException as caught:  # noqa: BLE001 - judged in run
+                    error = caught
+            return await over(deadline, run(call, args, kwargs, deadline, error, passed or 0))
+        except asyncio.CancelledError as cancelled:
+            await deadline.judge(cancelled)
+            raise
+        finally:
+            if deadline.queue is not None:
+                deadline.leave()
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        deadline = error = None
+
+
+async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
+    """Do what `run_until` does for a call with one argument, by position."""
+    deadline: Any = None
+    error: BaseException | None = None
+    try:
+        deadline = Deadline(call)
+        try:
+            passed = call.admit()
+            if passed is None:
+                try:
+                    return await over(deadline, func(value))
+                except GeneratorExit:
+                    raise
+                except BaseException as caught:  # noqa: BLE001 - judged in run
+                    error = caught
+            return await over(deadline, run(call, (value,), {}, deadline, error, passed or 0))
+        except asyncio.CancelledError as cancelled:
+            await deadline.judge(cancelled)
+            raise
+        finally:
+            if deadline.queue is not None:
+                deadline.leave()
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        deadline = error = None
+
+
 async def run(
     call: AsyncCall,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    flight: TaskFlight | None = None,
+    flight: TaskFlight | Deadline | None = None,
     error: BaseException | None = None,
+    passed: int = 0,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -114,8 +222,10 @@ async def run(
         call: The decorated function.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        flight: Tells the deadline and gets to know the attempts, if somebody waits elsewhere.
+        flight: Tells the deadline and gets to know the attempts; None without a deadline, if
+            nobody waits elsewhere either.
         error: What the first attempt raised, if it has been made.
+        passed: How many gates have let the first attempt in, if it has not.
 
     Returns:
         What the function returned.
@@ -124,7 +234,7 @@ async def run(
     try:
         if error is not None and _is_cancellation(error, flight):
             raise error
-        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, 0)
+        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, passed)
         error = None
         while True:
             todo = retrying.next()
@@ -158,7 +268,8 @@ async def run(
         shorten(failure)
         raise
     finally:
-        retrying = error = None  # a traceback that holds this frame must not make a cycle
+        # a traceback that holds this frame must not make a cycle
+        retrying = error = flight = None
 
 
 async def drive(steps: Steps) -> Any:
@@ -267,7 +378,7 @@ class TaskBell:
             self._rung = self._loop.create_future()
 
 
-def _is_cancellation(error: BaseException, flight: TaskFlight | None) -> bool:
+def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None) -> bool:
     """Return whether the function was cancelled and made another error of that.
 
     It was if its task has been asked to end and the error arose while a `CancelledError` was being
@@ -298,16 +409,3 @@ async def sleep(clock: Any, delay: int) -> int:
         await asyncio.sleep(0)
     await loop_time.sleep_until(clock, end)
     return int(clock.now() - start)
-
-
-async def run_until(call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a call that is not cached under a deadline."""
-    try:
-        running_loop()
-        deadline = call.clock.now() + call.timeout
-        flight = TaskFlight(deadline)
-        flight.launch(flight.lead(call, args, kwargs), call.name)
-        return await flight.join(call, deadline)
-    except BaseException as failure:
-        shorten(failure)
-        raise

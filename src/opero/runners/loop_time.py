@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from opero import real_time
@@ -22,11 +23,21 @@ _EARLY = 2_000_000
 
 
 def call_later(
-    loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
+    loop: asyncio.AbstractEventLoop,
+    seconds: float,
+    callback: Callable[[], object],
+    context: Context | None = None,
 ) -> Any:
-    """Call something in a loop, in some seconds; return what has a `cancel`."""
+    """Call something in a loop, in some seconds; return what has a `cancel`.
+
+    Args:
+        loop: The loop.
+        seconds: How many.
+        callback: What to call.
+        context: The context to call it in; None for a copy of the current one.
+    """
     if not _is_stopped():
-        return loop.call_later(seconds, callback)
+        return loop.call_at(loop.time() + seconds, callback, context=context)
     timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _hand_over, (loop, callback))
     timer.daemon = True
     timer.start()
