@@ -378,7 +378,7 @@ def test_the_errors_so_far_come_with_the_cut(cache):
     errors = [ValueError("one"), ValueError("two")]
     attempts = []
 
-    @opero(retries=9, min_delay=0, max_delay=0, timeout=0.05, cache=cache)
+    @opero(retries=9, min_delay=0, max_delay=0, timeout=0.25, cache=cache)
     async def fetch():
         attempts.append(1)
         if len(attempts) <= 2:

@@ -81,8 +81,9 @@ def test_so_do_permits(core: hotpath.Core, run: Any) -> None:
     assert 199 <= took <= 210
 
 
-def test_deadlines_pass_in_it(core: hotpath.Core, run: Any) -> None:
-    @opero(retries=1, timeout=50)
+@pytest.mark.parametrize("cache", [False, True], ids=["uncached", "cached"])
+def test_deadlines_pass_in_it(core: hotpath.Core, run: Any, cache: bool) -> None:
+    @opero(retries=1, timeout=50, cache=cache)
     async def slow() -> None:
         await asyncio.sleep(1000)
 

@@ -409,7 +409,7 @@ def test_calls_that_lead_to_the_next_call_do_not_pile_up():
     async def poll(number):
         depth, outer = 0, task_flight._lineage.get()
         while outer is not None:
-            depth, outer = depth + 1, outer[1]
+            depth, outer = depth + 1, outer.outer
         depths.append(depth)
         await asyncio.sleep(0)
         if number < 200:

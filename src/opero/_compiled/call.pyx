@@ -502,6 +502,7 @@ cdef class AsyncCall(_Counting):
     cdef object run_until
     cdef object run_until_one
     cdef object share
+    cdef readonly object lead
     cdef object recall
 
     def __init__(self, parts):
@@ -515,8 +516,11 @@ cdef class AsyncCall(_Counting):
         self.run_until = named(self.runner.run_until, self.name)
         self.run_until_one = named(self.runner.run_until_one, self.name)
         self.share = named(self.runner.share, self.name)
+        lead = self.runner.lead
         if self.stored_cache is not None:
             self.recall = named(type(self.stored_cache).recall, self.name)
+            lead = type(self.stored_cache).lead
+        self.lead = named(lead, self.name)
 
     def due(self):
         """Return the deadline of a call that begins now, in nanoseconds."""

@@ -199,13 +199,14 @@ class AsyncCall(_Counting):
         deadlines: Refers weakly to the queue of its calls' deadlines; None before the first.
         gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
         guard: `runners.aio.guard`.
+        lead: `runners.task_flight.lead`, or `lead` of a stored cache.
         ready: `runners.aio.ready`.
         recall: `recall` of a stored cache; None without one.
         run_until: `runners.aio.run_until`.
         share: `runners.task_flight.share`.
     """
 
-    __slots__ = ("deadlines", "gated", "guard", "ready", "recall", "run_until", "share")
+    __slots__ = ("deadlines", "gated", "guard", "lead", "ready", "recall", "run_until", "share")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -216,8 +217,10 @@ class AsyncCall(_Counting):
         self.ready: Any = named(self.runner.ready, self.name)
         self.run_until: Any = named(self.runner.run_until, self.name)
         self.share: Any = named(self.runner.share, self.name)
-        stored = self.stored_cache
+        stored: Any = self.stored_cache
         self.recall: Any = None if stored is None else named(type(stored).recall, self.name)
+        lead = self.runner.lead if stored is None else type(stored).lead
+        self.lead: Any = named(lead, self.name)
 
     def due(self) -> int:
         """Return the deadline of a call that begins now, in nanoseconds."""

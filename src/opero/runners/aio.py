@@ -22,7 +22,7 @@ from . import loop_time
 from .deadlines import Deadline, over
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
-from .task_flight import TaskFlight, share
+from .task_flight import TaskFlight, lead, share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "gated_one",
     "guard",
     "guard_one",
+    "lead",
     "named",
     "ready",
     "run",

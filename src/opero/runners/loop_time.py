@@ -16,7 +16,6 @@ from contextvars import Context
 from typing import Any
 
 from opero import real_time
-from opero.core.clock import NEVER
 
 _EARLY = 2_000_000
 """How many nanoseconds too early a timer may be without any doubt about the loop's time."""
@@ -74,19 +73,6 @@ async def sleep_until(clock: Any, until: int) -> None:
         else:
             await asyncio.sleep(left / 1e9)
         catch_up(clock, until, left)
-
-
-async def wait_until(task: asyncio.Future[Any], clock: Any, until: int) -> None:
-    """Wait until a task is done, or a clock shows a time, in nanoseconds."""
-    while not task.done():
-        if until == NEVER:
-            await asyncio.wait({task})
-            return
-        left = until - clock.now()
-        if left <= 0:
-            return
-        if not await wait({task}, left / 1e9):
-            catch_up(clock, until, left)
 
 
 async def wait(futures: Collection[asyncio.Future[Any]], seconds: float | None) -> bool:

@@ -1,9 +1,11 @@
-"""Finds the event loop that a coroutine of opero can wait by."""
+"""The event loop that a coroutine of opero runs in, and tasks that begin at once there."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from opero.exceptions import OperoError
 
@@ -26,3 +28,36 @@ def running_loop(cause: BaseException | None = None) -> asyncio.AbstractEventLoo
             f"opero waits by asyncio, and {other}: run it by asyncio.run(), or by anyio with its "
             f"asyncio backend"
         ) from cause
+
+
+_CREATE_TASK = asyncio.BaseEventLoop.create_task
+_HAS_EAGER_TASKS = sys.version_info >= (3, 12)
+
+
+def begin_task(loop: Any, run: Coroutine[Any, Any, Any], at_once: bool) -> asyncio.Task[Any]:
+    """Make a task.
+
+    Args:
+        loop: The running loop.
+        run: What the task runs.
+        at_once: Whether it is to begin in this very step. It does so from Python 3.12 on, and only
+            where nothing but asyncio or uvloop makes the tasks of the loop.
+    """
+    try:
+        if at_once and _HAS_EAGER_TASKS and _makes_plain_tasks(loop):
+            task: Any = asyncio.Task
+            return task(run, loop=loop, eager_start=True)  # type: ignore[no-any-return]
+        return loop.create_task(run)  # type: ignore[no-any-return]
+    except BaseException:
+        run.close()
+        raise
+
+
+def _makes_plain_tasks(loop: Any) -> bool:
+    """Return whether a loop makes tasks as asyncio does, with nobody else's doing."""
+    create = type(loop).create_task
+    if create is not _CREATE_TASK:
+        uvloop = sys.modules.get("uvloop.loop")
+        if uvloop is None or create is not uvloop.Loop.create_task:
+            return False
+    return loop.get_task_factory() is None and "create_task" not in loop.__dict__

@@ -2,14 +2,18 @@
 
 The callers of a key wait for one `TaskFlight`. So a caller that is cancelled leaves the others
 their run, a caller whose deadline passes can go, and the last one who goes cancels the run.
+
+Where Python can, the task begins in the step of the caller who makes it, and is often over before
+that caller goes on. A caller who has to wait leaves a bell: a future that the run's last step sets.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from opero import once_only
@@ -18,105 +22,163 @@ from opero.core.outcomes import too_late
 from opero.tracebacks import shorten
 
 from . import loop_time
-from .loops import running_loop
+from .loops import begin_task, running_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from opero.core.call import AsyncCall
+
+    class Shared(Protocol):
+        """Values that flights make.
+
+        Attributes:
+            flights: The flights that are under way, by loop, and then by key.
+        """
+
+        flights: dict[Any, dict[Any, TaskFlight]]
+
+        def find(self, key: Any) -> Any:
+            """Return the entry of a key, or None."""
+
 
 AGAIN: Any = object()
 """Says that whoever has followed a flight has to look again: its outcome is not theirs."""
 
-_lineage: ContextVar[tuple[TaskFlight, Any] | None] = ContextVar("opero_lineage", default=None)
-"""The flights inside which the current task runs, innermost first."""
+_NESTED = 20
+"""So many runs may begin one inside the other, on one stack of C; deeper ones wait for the loop."""
+
+_lineage: ContextVar[TaskFlight | None] = ContextVar("opero_lineage", default=None)
+"""The innermost flight inside which the current task runs."""
 
 
 class TaskFlight:
     """One run of a call in a task of its own.
 
     Attributes:
+        call: The decorated function.
+        flights: The flights that are under way, by loop, and then by key; None once this one has
+            taken itself out.
+        loop: The event loop in which it runs.
+        key: The key for which it runs.
+        deadline: The latest deadline of a caller, in nanoseconds.
+        outer: The flight inside which it was begun.
+        depth: How many runs wait, one inside the other, until this one has ended; itself included.
         task: The run, while it is under way.
         callers: How many callers wait for it.
-        depth: How many runs wait, one inside the other, until this one has ended; itself included.
-        deadline: The latest deadline of a caller, in nanoseconds.
-        attempts: The state of its attempts, once one has failed.
+        bells: What its last step sets for them, in the order in which they came.
         awaits: The flights for which this one's own function waits.
+        attempts: The state of its attempts, once one has failed.
         stopping: Whether its last caller has gone, so that nobody may join any more.
         over: Whether it has ended.
     """
 
-    __slots__ = ("attempts", "awaits", "callers", "deadline", "depth", "over", "stopping", "task")
+    depth: int = 1
+    task: asyncio.Task[Any] | None = None
+    callers: int = 0
+    bells: dict[asyncio.Future[None], None] | None = None
+    awaits: list[TaskFlight] | None = None
+    attempts: Any = None
+    stopping: bool = False
+    over: bool = False
 
-    def __init__(self, deadline: int) -> None:
+    def __init__(
+        self,
+        call: AsyncCall,
+        flights: dict[Any, dict[Any, TaskFlight]],
+        loop: asyncio.AbstractEventLoop,
+        key: Any,
+        deadline: int,
+    ) -> None:
         """Begin without a task.
 
         Raises:
             RecursionError: If runs wait for each other as deep as calls may be nested. Each has a
                 task of its own, so that no stack would end a recursion that has no end.
         """
-        self.depth: int = _depth() + 1
-        if self.depth > sys.getrecursionlimit():
-            raise RecursionError("maximum recursion depth exceeded by calls that await each other")
-        self.task: asyncio.Task[Any] | None = None
-        self.callers: int = 0
+        self.call: AsyncCall = call
+        self.flights: dict[Any, dict[Any, TaskFlight]] | None = flights
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.key: Any = key
         self.deadline: int = deadline
-        self.attempts: Any = None
-        self.awaits: list[TaskFlight] = []
-        self.stopping: bool = False
-        self.over: bool = False
+        self.outer: TaskFlight | None = _enclosing()
+        # a task that a run has made begins a stack of its own
+        if self.outer is not None and self.outer.task is asyncio.current_task():
+            self.depth = self.outer.depth + 1
+            if self.depth > sys.getrecursionlimit():
+                raise RecursionError(
+                    "maximum recursion depth exceeded by calls that await each other"
+                )
 
-    def launch(self, run: Coroutine[Any, Any, Any], name: str) -> None:
-        """Start the run in a task, whose coroutine bears a name."""
-        named: Any = run
-        named.__name__, named.__qualname__ = name.rpartition(".")[2], name
+    # --- the run --------------------------------------------------------------------------------
+
+    def launch(self, run: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Begin the run in a task."""
+        task = begin_task(self.loop, run, self.depth <= _NESTED)
+        if self.task is None and not self.over:  # its first step is to come
+            self.task = task
+            task.add_done_callback(self._land_unbegun)
+        return task
+
+    def enter(self) -> None:
+        """Note, in the first step of the run, that all it does is inside this flight."""
+        if self.task is None:
+            self.task = asyncio.current_task()
+        else:
+            self.task.remove_done_callback(self._land_unbegun)
+        _lineage.set(self)
+
+    def is_listed(self) -> bool:
+        """Return whether a caller can find it. If not, its key was invalidated."""
+        table = None if self.flights is None else self.flights.get(self.loop)
         try:
-            self.task = asyncio.get_running_loop().create_task(run)
-        except BaseException:
-            run.close()
-            raise
-        self.task.add_done_callback(self._land)
+            return table is not None and table.get(self.key) is self
+        except Exception as broken:  # noqa: BLE001 - comparing keys may raise
+            self.call.events.not_cached(self.call.name, broken)
+            return False
 
-    def _land(self, _: asyncio.Task[Any]) -> None:
-        """Let go of what ties the run's error to itself."""
+    def take_out(self) -> bool:
+        """Let no caller find it any more; return whether one could until now."""
+        flights = self.flights
+        if flights is None:
+            return False
+        table = flights.get(self.loop)
+        found = self.is_listed() and table is not None and table.pop(self.key, None) is self
+        self.flights = None
+        if table is not None and not table and flights.get(self.loop) is table:
+            flights.pop(self.loop, None)
+        return found
+
+    def land(self) -> None:
+        """End it; this is the last step of the run."""
         self.over = True
-        self.task = self.attempts = None
+        self.task = self.attempts = None  # the task will hold the error, whose frames hold this
+        if self.bells is not None:
+            for bell in self.bells:
+                if not bell.done():
+                    bell.set_result(None)
+        if self.flights is not None:
+            self.take_out()
+
+    def _land_unbegun(self, _: asyncio.Task[Any]) -> None:
+        """End it, as its task was cancelled before its first step."""
+        self.land()
+
+    def abandon(self) -> None:
+        """Ring for nobody if the run is closed from outside: nobody waits any more in its loop."""
+        try:
+            running = asyncio.current_task()
+        except RuntimeError:
+            running = None
+        if running is None or running is not self.task:
+            self.bells = None
+
+    # --- its callers ----------------------------------------------------------------------------
 
     def is_open(self) -> bool:
         """Return whether a caller may still join."""
-        return not (self.stopping or self.over or (self.task is not None and self.task.done()))
-
-    def enter(self) -> None:
-        """Note, in the task, that all it does is inside this flight."""
-        outer = _lineage.get()
-        while outer is not None and outer[0].over:
-            outer = outer[1]
-        _lineage.set((self, outer))
-
-    async def lead(self, call: AsyncCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the call; this is the task's coroutine."""
-        self.enter()
-        return await call.runner.run(call, args, kwargs, self)
-
-    async def lead_and_store(
-        self,
-        call: AsyncCall,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        store: Any,
-        table: dict[Any, TaskFlight],
-        key: Any,
-    ) -> Any:
-        """Run the call and store its value, unless the key was invalidated meanwhile."""
-        value = await self.lead(call, args, kwargs)
-        once_only.check(call.name, value)
-        if table.get(key) is self:
-            entry = call.reserve(store, key)
-            if entry is not None:
-                if table.get(key) is self:
-                    store.fill(entry, value)
-                else:  # it was invalidated meanwhile
-                    store.drop(key)
-        return value
+        return self.task is not None and not (self.stopping or self.task.done())
 
     def reaches(self, flights: set[TaskFlight]) -> bool:
         """Return whether one of `flights` has to end before this one can."""
@@ -128,14 +190,15 @@ class TaskFlight:
                 return True
             if flight not in seen:
                 seen.add(flight)
-                todo.extend(flight.awaits)
+                if flight.awaits is not None:
+                    todo.extend(flight.awaits)
         return False
 
-    async def join(self, call: AsyncCall, deadline: int, leads: bool = True) -> Any:
+    async def join(self, task: asyncio.Task[Any], deadline: int, leads: bool) -> Any:
         """Wait for the run and share its outcome.
 
         Args:
-            call: The decorated function.
+            task: The run.
             deadline: When this caller has to go, in nanoseconds.
             leads: Whether it is the caller for whom the run was made.
 
@@ -145,24 +208,32 @@ class TaskFlight:
         Raises:
             DeadlineExceeded: If the deadline passes first.
         """
-        task = self.task
-        assert task is not None
         attempts: Any = None
         outer = _lineage.get()
         self.callers += 1
-        self.deadline = max(self.deadline, deadline)
         if outer is not None:
-            outer[0].awaits.append(self)
+            outer.wait_for(self)
         try:
             try:
-                await _wait(task, call.clock, deadline)
-                attempts = self.attempts
-                if self.callers == 1 and not task.done():
-                    await self._stop(task)
+                if deadline == NEVER:
+                    self.deadline = NEVER
+                    bell = self._hang_bell()
+                    try:
+                        await bell
+                    finally:
+                        self._take_bell(bell)
+                    if not task.done():
+                        await self._finished(task)
+                else:
+                    self.deadline = max(self.deadline, deadline)
+                    await self._wait(task, deadline)
+                    attempts = self.attempts
+                    if self.callers == 1 and not task.done():
+                        await self._stop(task)
             except GeneratorExit:  # the caller's coroutine is closed, and must not await any more
                 if self.callers == 1:
                     self.stopping = True
-                    if not task.get_loop().is_closed():
+                    if not self.loop.is_closed():
                         task.cancel()
                 raise
             except asyncio.CancelledError:
@@ -171,15 +242,70 @@ class TaskFlight:
                 raise
             finally:
                 self.callers -= 1
-                if outer is not None:
-                    outer[0].awaits.remove(self)
-            if task.done() and not (task.cancelled() and self.stopping):
+                if outer is not None and outer.awaits is not None:
+                    outer.awaits.remove(self)
+            if task.done() and not (self.stopping and task.cancelled()):
                 if not leads and _belongs_to_leader(task):
                     return AGAIN
                 return task.result()
-            raise too_late(call, attempts, "an attempt was still running then")
+            raise too_late(self.call, attempts, "an attempt was still running then")
         finally:
-            task = attempts = None  # the task holds the error, whose traceback holds this frame
+            del task, attempts  # the task holds the error, whose traceback holds this frame
+
+    def wait_for(self, flight: TaskFlight) -> None:
+        """Note that this one's function waits for another."""
+        if self.awaits is None:
+            self.awaits = []
+        self.awaits.append(flight)
+
+    def _hang_bell(self) -> asyncio.Future[None]:
+        """Return a future that the run's last step sets."""
+        bell: asyncio.Future[None] = self.loop.create_future()
+        if self.bells is None:
+            self.bells = {}
+        self.bells[bell] = None
+        return bell
+
+    def _take_bell(self, bell: asyncio.Future[None]) -> None:
+        if self.bells is not None:
+            self.bells.pop(bell, None)
+
+    async def _finished(self, task: asyncio.Task[Any]) -> None:
+        """Wait until the run's task is done.
+
+        It has a last step after the last one of the run if somebody's task factory made it so.
+        """
+        while not task.done():
+            if self.over:
+                await asyncio.wait({task})
+                continue
+            bell = self._hang_bell()
+            try:
+                await bell
+            finally:
+                self._take_bell(bell)
+
+    async def _wait(self, task: asyncio.Task[Any], deadline: int) -> None:
+        """Wait until the run is over or a deadline passes."""
+        clock = self.call.clock
+        while not task.done():
+            left = deadline - clock.now()
+            if left <= 0 and not clock.skipping:
+                return
+            bell = self._hang_bell()
+            timer = loop_time.call_later(self.loop, max(0, left) / 1e9, partial(_ring, bell))
+            try:
+                await bell
+            finally:
+                timer.cancel()
+                self._take_bell(bell)
+            if self.over:
+                await self._finished(task)
+            elif clock.skipping:
+                clock.move_to(deadline)
+                return
+            else:
+                loop_time.catch_up(clock, deadline, left)
 
     async def _stop(self, task: asyncio.Task[Any]) -> None:
         """Cancel the run and wait until it is over, passing on further cancellations.
@@ -198,7 +324,7 @@ class TaskFlight:
         try:
             while not task.done():
                 try:
-                    await asyncio.wait({task})
+                    await self._finished(task)
                 except asyncio.CancelledError as cancelled:
                     if not _is_of_anyio(cancelled):
                         interrupt = cancelled
@@ -213,6 +339,11 @@ class TaskFlight:
             interrupt = None  # its traceback holds this frame
 
 
+def _ring(bell: asyncio.Future[None]) -> None:
+    if not bell.done():
+        bell.set_result(None)
+
+
 def _is_of_anyio(cancelled: asyncio.CancelledError) -> bool:
     """Return whether a cancellation comes from a scope of anyio, as its message says."""
     message = cancelled.args[0] if cancelled.args else None
@@ -221,15 +352,6 @@ def _is_of_anyio(cancelled: asyncio.CancelledError) -> bool:
         and message.startswith("Cancelled ")
         and " cancel scope " in message
     )
-
-
-def _depth() -> int:
-    """Return how many runs wait, one inside the other, for what the current task does."""
-    outer = _lineage.get()
-    if outer is None:
-        return 0
-    flight = outer[0]  # a task that a run has made begins a stack of its own
-    return flight.depth if flight.task is asyncio.current_task() else 0
 
 
 def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
@@ -245,41 +367,34 @@ def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
     )
 
 
-async def _wait(task: asyncio.Task[Any], clock: Any, deadline: int) -> None:
-    """Wait until the run is over or the deadline passes."""
-    if clock.skipping and deadline != NEVER:
-        await loop_time.wait({task}, max(0, deadline - clock.now()) / 1e9)
-        if not task.done():
-            clock.move_to(deadline)
-    await loop_time.wait_until(task, clock, deadline)
+def _enclosing() -> TaskFlight | None:
+    """Return the innermost flight that is under way and inside which the current task runs."""
+    flight = _lineage.get()
+    while flight is not None and flight.over:
+        flight = flight.outer
+    if flight is not None:  # tasks may begin each other for ever: forget those that are over
+        while flight.outer is not None and flight.outer.over:
+            flight.outer = flight.outer.outer
+    return flight
+
+
+def _all_enclosing() -> set[TaskFlight]:
+    """Return the flights inside which the current task runs."""
+    flights = set()
+    outer = _lineage.get()
+    while outer is not None:
+        flights.add(outer)
+        outer = outer.outer
+    return flights
 
 
 async def share(
-    call: AsyncCall, store: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run a call whose value is not cached in memory, or join the run that is under way."""
-
-    def look() -> Any:
-        return store.find(key)
-
-    def work(flight: TaskFlight, table: dict[Any, TaskFlight]) -> Coroutine[Any, Any, Any]:
-        return flight.lead_and_store(call, args, kwargs, store, table, key)
-
-    try:
-        return await fly(call, store.flights, key, args, kwargs, look, work)
-    except BaseException as failure:
-        shorten(failure)
-        raise
-
-
-async def fly(
     call: AsyncCall,
-    flights: Any,
+    shared: Shared,
     key: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    look: Callable[[], Any],
-    work: Callable[[TaskFlight, dict[Any, TaskFlight]], Coroutine[Any, Any, Any]],
+    known: Any = None,
 ) -> Any:
     """Run a call whose value is missing, or join the run that is under way on this loop.
 
@@ -287,68 +402,100 @@ async def fly(
     endless recursion without opero stays that, and does not hang.
 
     Args:
-        call: The decorated function.
-        flights: The runs that are under way, by loop and key.
+        call: The decorated function; its `lead` runs the call in a flight, and stores the value.
+        shared: Where the value is missing.
         key: The call's key.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        look: Looks for the value once more: a thread with another loop may have stored it.
-        work: Makes the coroutine that runs the call in a flight, and stores its value.
+        known: What `lead` is told besides.
 
     Returns:
         What the function returned.
     """
-    deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-    loop = running_loop()
-    table = flights.get(loop)
-    if table is None:
-        for other in list(flights):
-            if other.is_closed():
-                flights.pop(other, None)  # its tasks died with it
-        table = flights.setdefault(loop, {})
-    flight = table.get(key)
-    while flight is not None and flight.is_open():
-        if flight.reaches(_enclosing()):
-            return await call.runner.run(call, args, kwargs)
-        value = await flight.join(call, deadline, leads=False)
-        if value is not AGAIN:
-            return value
-        table = flights.setdefault(loop, {})
-        flight = table.get(key)
-    entry = look()
-    if entry is not None:
-        _clear(flights, loop, table, key, flight)
-        return entry.value
+    flight: TaskFlight | None = None
+    task: asyncio.Task[Any] | None = None
     try:
-        table[key] = flight = TaskFlight(deadline)
-        flight.launch(work(flight, table), call.name)
-    except BaseException:
-        _clear(flights, loop, table, key, flight)
+        loop = running_loop()
+        deadline = call.clock.now() + call.timeout if call.timeout else NEVER
+        flights = shared.flights
+        table = flights.get(loop)
+        while table is not None:
+            flight = table.get(key)
+            if flight is None or not flight.is_open():
+                break
+            if flight.reaches(_all_enclosing()):
+                return await call.runner.run(call, args, kwargs)
+            assert flight.task is not None
+            value = await flight.join(flight.task, deadline, False)
+            if value is not AGAIN:
+                return value
+            table = flights.get(loop)
+        entry = shared.find(key)  # another task, or a thread with another loop, may have stored it
+        if entry is not None:
+            return entry.value
+        flight = TaskFlight(call, flights, loop, key, deadline)
+        if table is None:
+            _forget_closed_loops(flights)
+            table = flights.setdefault(loop, {})
+        table[key] = flight
+        try:
+            task = flight.launch(call.lead(shared, call, flight, args, kwargs, known))
+        except BaseException:
+            flight.land()
+            raise
+        if task.done():
+            return task.result()
+        return await flight.join(task, deadline, True)
+    except BaseException as failure:
+        shorten(failure)
         raise
-    assert flight.task is not None
-    flight.task.add_done_callback(lambda _: _clear(flights, loop, table, key, flight))
-    return await flight.join(call, deadline)
+    finally:
+        flight = task = None  # the task holds the error, whose traceback holds this frame
 
 
-def _enclosing() -> set[TaskFlight]:
-    """Return the flights inside which the current task runs."""
-    flights = set()
-    outer = _lineage.get()
-    while outer is not None:
-        flights.add(outer[0])
-        outer = outer[1]
-    return flights
+def _forget_closed_loops(flights: dict[Any, dict[Any, TaskFlight]]) -> None:
+    """Leave out the tables of loops that are closed: their tasks died with them."""
+    for loop in list(flights):
+        if loop.is_closed():
+            flights.pop(loop, None)
 
 
-def _clear(
-    flights: Any,
-    loop: Any,
-    table: dict[Any, TaskFlight],
-    key: Any,
-    flight: TaskFlight | None,
-) -> None:
-    """Leave nothing behind for a key whose flight is over; this runs in the loop's own thread."""
-    if flight is not None and table.get(key) is flight:
-        table.pop(key, None)
-    if not table and flights.get(loop) is table:
-        flights.pop(loop, None)
+async def lead(
+    store: Any,
+    call: AsyncCall,
+    flight: TaskFlight,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    _known: None,
+) -> Any:
+    """Run a call in a flight; store its value in memory, unless its key was invalidated meanwhile.
+
+    This is the coroutine of the flight's task.
+    """
+    error: BaseException | None = None
+    try:
+        flight.enter()
+        passed = call.admit()
+        if passed is None:
+            try:
+                value = await call.func(*args, **kwargs)
+            except GeneratorExit:
+                raise
+            except BaseException as caught:  # noqa: BLE001 - judged in run
+                error = caught
+        if passed is not None or error is not None:
+            value = await call.runner.run(call, args, kwargs, flight, error, passed or 0)
+        once_only.check(call.name, value)
+        if flight.is_listed():
+            entry = call.reserve(store, flight.key)
+            if flight.take_out() and entry is not None:
+                store.fill(entry, value)
+            elif entry is not None:  # it was invalidated meanwhile
+                store.drop(flight.key)
+        return value
+    except GeneratorExit:
+        flight.abandon()
+        raise
+    finally:
+        flight.land()
+        del flight, error

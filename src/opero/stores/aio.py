@@ -47,25 +47,33 @@ class AsyncStoredCache(StoredCache):
             return found.value
 
         miss = Miss(key, args, kwargs, found, reachable)
-
-        def work(flight: Any, table: Any) -> Any:
-            return self._run(call, miss, flight, table)
-
         try:
-            return await task_flight.fly(call, self.flights, key.full, args, kwargs, _nothing, work)
+            return await task_flight.share(call, self, key.full, args, kwargs, miss)
         except DeadlineExceeded as error:  # the flight was cut, and could not serve it itself
             if self.serves_stale(call, found, error):
                 return found.value
             raise
 
-    async def _run(self, call: AsyncCall, miss: Miss, flight: Any, table: Any) -> Any:
-        """Run the call in a task, which is cut when the time of its last caller is over."""
+    def find(self, _full: bytes) -> None:
+        """Return what another flight has stored meanwhile: nobody knows without asking again."""
 
-        def is_listed() -> bool:
-            return table.get(miss.key.full) is flight
-
-        flight.enter()
-        return await aio.drive(self.run(call, miss, NEVER, flight, is_listed))
+    async def lead(
+        self,
+        call: AsyncCall,
+        flight: Any,
+        _args: tuple[Any, ...],
+        _kwargs: dict[str, Any],
+        miss: Miss,
+    ) -> Any:
+        """Run a call in a flight, which is cut when the time of its last caller is over."""
+        try:
+            flight.enter()
+            return await aio.drive(self.run(call, miss, NEVER, flight, flight.is_listed))
+        except GeneratorExit:
+            flight.abandon()
+            raise
+        finally:
+            flight.land()
 
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Ask the store something, in this task (see `ask`)."""
@@ -84,7 +92,3 @@ class AsyncStoredCache(StoredCache):
                 flights.clear()
             else:
                 flights.pop(full, None)
-
-
-def _nothing() -> None:
-    return None
