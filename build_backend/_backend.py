@@ -4,8 +4,8 @@
                              | not possible, and "auto"
                              +-> one line on stderr -> plain in another copy -> check -> hand on
 
-An editable install takes the extension modules out of such a wheel and puts them into the source
-tree. The rest is the plain editable wheel of setuptools.
+An editable install takes the library out of such a wheel and puts it into the source tree. The rest
+is the plain editable wheel of setuptools.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ._compile import NotCompiledError, compiling, declared
 from ._settings import ROOT, ConfigSettings, switches
 
 COMPILED_FOLDER = ROOT / "src" / "opero" / "_compiled"
-"""Where an editable install puts extension modules."""
+"""Where an editable install puts the library."""
 
 
 @contextlib.contextmanager
@@ -141,7 +141,7 @@ def build_editable(
     config_settings: ConfigSettings | None = None,
     metadata_directory: str | None = None,  # noqa: ARG001
 ) -> str:
-    """Make an editable wheel, and put the extension modules into the source tree.
+    """Make an editable wheel, and put the library into the source tree.
 
     Args:
         wheel_directory: Where to put it.
@@ -155,7 +155,7 @@ def build_editable(
     with _one_line_errors():
         choice, rest = _settings.read(config_settings)
         with _checked_wheel(choice, rest) as wheel:
-            _put_modules(wheel)
+            _put_library(wheel)
         with _tree.working_in(ROOT), compiling(False):
             return str(build_meta.build_editable(target, rest))
 
@@ -187,19 +187,19 @@ def _make_wheel(
     """Make one wheel from one fresh copy of the tree, and check it."""
     with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(compiled):
         wheel = folder / str(build_meta.build_wheel(str(folder), config_settings))
-        _wheel.check(wheel, copy / "src", declared() if compiled else ())
+        _wheel.check(wheel, copy / "src", declared() if compiled else "")
     _archive.rewrite_wheel(wheel)
     return wheel
 
 
-def _put_modules(wheel: Path) -> None:
-    """Put the extension modules of `wheel` into the source tree, in place of those in it.
+def _put_library(wheel: Path) -> None:
+    """Put the library of `wheel` into the source tree, in place of what is in it.
 
     Only files that this Python would load are touched: one tree serves several Pythons. A plain
     wheel has none, so it only clears. A file is replaced and not overwritten, because a running
     process may have it mapped.
     """
-    fresh = {path.name for path in _wheel.unpack_modules(wheel, wheel.parent)}
+    fresh = {path.name for path in _wheel.unpack_binaries(wheel, wheel.parent)}
     for path in list(COMPILED_FOLDER.iterdir()):
         _, dot, suffix = path.name.partition(".")
         if dot + suffix in EXTENSION_SUFFIXES and path.name not in fresh:

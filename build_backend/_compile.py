@@ -1,6 +1,9 @@
-"""Turns the extensions that `setup.py` declares into extension modules, or says why it cannot.
+"""Turns the library that `setup.py` declares into one file, or says why it cannot.
 
-`setup.py` hands its list to `steer`, which answers with what `setup()` is to do in the present
+    sources -> Cython: C for each module -> compiled side by side -> linked into one library
+                       C for what all of them need, once ────────┘
+
+`setup.py` hands the library to `steer`, which answers with what `setup()` is to do in the present
 build. Cython is imported in `Compile.build_extensions` and nowhere else.
 """
 
@@ -11,7 +14,8 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +24,26 @@ from typing import Any
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 
-DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
-"""How Cython reads the sources: hints are for readers, the `.pxd` files give the C types."""
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,
+    "auto_pickle": False,
+    "freethreading_compatible": True,
+}
+"""How Cython reads the sources: hints are for readers, the `.pxd` files give the C types.
 
-FREE_THREADED_SINCE = (3, 3)
-"""The first Cython that locks an object for the moment in which one of its fields is read or set.
-
-Modules that an older one makes are not declared to do without the interpreter's lock.
+`tests/test_free_threading.py` tests each module where threads run without the interpreter's lock.
 """
+
+FIRST_CYTHON = (3, 3)
+"""The first Cython that puts what its modules share into one of them, functions included.
+
+It is also the first that locks an object for the moment in which one of its fields is read or set,
+which modules have to do that run without the interpreter's lock.
+"""
+
+NOT_SHARED = ["MemoryView"]
+"""What Cython would put into the library beside what is used: opero has no views of memory."""
 
 FLAGS = {
     "unix": ["-O3", "-g0", "-fvisibility=hidden"],
@@ -48,17 +64,15 @@ class NotCompiledError(Exception):
 
 
 class _Run:
-    """What the present build does with extensions.
+    """What the present build does with the library.
 
     Attributes:
-        compiling: Whether it makes them; outside a build it is None.
-        names: The full names of the modules that `setup.py` declares.
-        free_threaded: Which of them are safe without the interpreter's lock.
+        compiling: Whether it makes it; outside a build it is None.
+        name: Its full name, as `setup.py` declares it.
     """
 
     compiling: bool | None = None
-    names: tuple[str, ...] = ()
-    free_threaded: Collection[str] = ()
+    name: str = ""
 
 
 @contextlib.contextmanager
@@ -71,30 +85,28 @@ def compiling(yes: bool) -> Iterator[None]:
         _Run.compiling = None
 
 
-def declared() -> tuple[str, ...]:
-    """Return the full names of the modules that the last run of `setup.py` declared."""
-    return _Run.names
+def declared() -> str:
+    """Return the full name of the library that the last run of `setup.py` declared."""
+    return _Run.name
 
 
-def steer(extensions: Sequence[Extension], free_threaded: Collection[str]) -> dict[str, Any]:
+def steer(library: Extension) -> dict[str, Any]:
     """Tell `setup.py` what to pass to `setup()`.
 
     Args:
-        extensions: All extensions that there are.
-        free_threaded: The full names of those that are safe without the interpreter's lock.
+        library: Its name, and a source for each module in it.
 
     Returns:
-        Keyword arguments of `setup()`: without extensions, unless this build compiles.
+        Keyword arguments of `setup()`: without the library, unless this build compiles.
 
     Raises:
         SystemExit: If `setup.py` is run by hand.
     """
     if _Run.compiling is None:
         raise SystemExit("setup.py is not run by hand: use `pip install .` or `python -m build`")
-    _Run.names = tuple(extension.name for extension in extensions)
-    _Run.free_threaded = free_threaded
+    _Run.name = library.name
     return {
-        "ext_modules": list(extensions) if _Run.compiling else [],
+        "ext_modules": [library] if _Run.compiling else [],
         "cmdclass": {"build_ext": Compile},
     }
 
@@ -103,10 +115,10 @@ class Compile(build_ext):
     """The `build_ext` of setuptools, with Cython in front and one reason for any failure."""
 
     def run(self) -> None:
-        """Compile every extension.
+        """Compile the library.
 
         Raises:
-            NotCompiledError: If one could not be, for whatever reason.
+            NotCompiledError: If it could not be, for whatever reason.
         """
         try:
             self._check_python()
@@ -117,33 +129,55 @@ class Compile(build_ext):
             raise NotCompiledError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     def build_extensions(self) -> None:
-        """Translate the sources to C and compile that, all modules at once."""
+        """Translate each source to C, as a module in the package of the library, and build it.
+
+        What the modules need of Cython stands in a module of its own, which has the library's name.
+        """
         self._check_compiler()
         from Cython.Build import cythonize
 
-        workers = os.cpu_count() or 1
-        known = tuple(map(int, version("Cython").split(".")[:2])) >= FREE_THREADED_SINCE
-        for free in (True, False):  # Cython takes directives for all modules of one go
-            chosen = [
-                extension
-                for extension in self.extensions
-                if free == (known and extension.name in _Run.free_threaded)
-            ]
-            translated = cythonize(
-                [Extension(extension.name, list(extension.sources)) for extension in chosen],
-                nthreads=workers,
-                force=True,
-                include_path=["src"],
-                build_dir=C_FOLDER,
-                compiler_directives={**DIRECTIVES, "freethreading_compatible": free},
-            )
-            for extension, c in zip(chosen, translated, strict=True):
-                extension.sources = c.sources
-                extension.extra_compile_args += FLAGS.get(self.compiler.compiler_type, [])
-                extension.extra_link_args += LINK_FLAGS.get(self.compiler.compiler_type, [])
+        (library,) = self.extensions
+        package, _, name = library.name.rpartition(".")
+        modules = [Path(source).stem for source in library.sources]
+        units = [
+            Extension(f"{package}.{module}", [source])
+            for module, source in zip(modules, library.sources, strict=True)
+        ]
+        translated = cythonize(
+            [*units, Extension(library.name, [])],
+            nthreads=os.cpu_count() or 1,
+            force=True,
+            include_path=["src"],
+            build_dir=C_FOLDER,
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=library.name,
+            shared_utility_features_disabled=NOT_SHARED,
+        )
+        library.sources = [c for unit in translated for c in unit.sources]
+        library.export_symbols = [f"PyInit_{module}" for module in (*modules, name)]
+        library.extra_compile_args += FLAGS.get(self.compiler.compiler_type, [])
+        library.extra_link_args += LINK_FLAGS.get(self.compiler.compiler_type, [])
         self._forget_where_python_is()
-        self.parallel = workers
         super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile the files of a library all at once; setuptools, which links it, would not."""
+
+        def compiled(source: str) -> list[str]:
+            objects: list[str] = self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=ext.include_dirs,
+                debug=self.debug,
+                extra_postargs=ext.extra_compile_args,
+            )
+            return objects
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for objects in pool.map(compiled, ext.sources):
+                ext.extra_objects += objects
+        ext.sources = []
+        super().build_extension(ext)
 
     def _forget_where_python_is(self) -> None:
         """Keep the folders of the building Python out of what is linked.
@@ -163,6 +197,9 @@ class Compile(build_ext):
             raise NotCompiledError(f"{sys.implementation.name} is faster without extension modules")
         if find_spec("Cython") is None:
             raise NotCompiledError("Cython is not installed")
+        if tuple(map(int, version("Cython").split(".")[:2])) < FIRST_CYTHON:
+            wanted = ".".join(map(str, FIRST_CYTHON))
+            raise NotCompiledError(f"Cython {version('Cython')} is older than {wanted}")
 
     def _check_compiler(self) -> None:
         """Compile next to nothing, so that what is missing is said before anything else is."""

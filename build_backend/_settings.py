@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ConfigSettings: TypeAlias = Mapping[str, "str | list[str] | None"]
 """What a front end passes for `-C key=value`."""
 
-CYTHON = "Cython>=3.1"
+CYTHON = "Cython>=3.3"
 """What compiles; asked for only where something may be compiled."""
 
 PASSED_ON = frozenset(

@@ -7,26 +7,25 @@ before anybody notices; so a wheel that does not hold exactly what it should is 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
 _EXTENSION_MODULE = re.compile(r"(?P<module>[^.]+)\.(?:[^/]+\.)?(?:so|pyd)")
 PLAIN_TAG = "py3-none-any"
-"""The tag of a wheel without extension modules."""
+"""The tag of a wheel without a library."""
 
 
 class WrongContentsError(Exception):
     """A wheel does not hold exactly what it should."""
 
 
-def check(wheel: Path, sources: Path, expected: Sequence[str]) -> None:
+def check(wheel: Path, sources: Path, expected: str) -> None:
     """Compare a wheel with the sources it was made from.
 
     Args:
         wheel: The file.
         sources: The folder that holds the package, `src`.
-        expected: The full names of the extension modules it has to hold; none if it is plain.
+        expected: The full name of the library it has to hold; empty if it is plain.
 
     Raises:
         WrongContentsError: If a file is missing or should not be there, or the tags do not fit.
@@ -36,19 +35,19 @@ def check(wheel: Path, sources: Path, expected: Sequence[str]) -> None:
         metadata = next(name for name in names if name.endswith(".dist-info/WHEEL"))
         headers = archive.read(metadata).decode().splitlines()
     code = [name for name in names if ".dist-info/" not in name]
-    modules = [name for name in code if name.endswith((".so", ".pyd"))]
+    binaries = [name for name in code if name.endswith((".so", ".pyd"))]
     faults = []
 
-    found = sorted(_module_name(name) for name in modules)
-    if found != sorted(expected):
-        faults.append(f"extension modules {found} instead of {sorted(expected)}")
+    found = sorted(_module_name(name) for name in binaries)
+    if found != ([expected] if expected else []):
+        faults.append(f"binaries {found} instead of {expected or 'none'}")
 
     package = {
         path.relative_to(sources).as_posix()
         for path in sources.rglob("*")
         if path.suffix == ".py" or path.name == "py.typed"
     }
-    rest = set(code) - set(modules)
+    rest = set(code) - set(binaries)
     if rest != package:
         faults.append(f"missing {sorted(package - rest)}, not wanted {sorted(rest - package)}")
 
@@ -62,8 +61,8 @@ def check(wheel: Path, sources: Path, expected: Sequence[str]) -> None:
         raise WrongContentsError(f"{wheel.name} is not handed on: " + "; ".join(faults))
 
 
-def unpack_modules(wheel: Path, folder: Path) -> list[Path]:
-    """Take the extension modules out of a wheel.
+def unpack_binaries(wheel: Path, folder: Path) -> list[Path]:
+    """Take the files that are not Python out of a wheel.
 
     Args:
         wheel: The file.

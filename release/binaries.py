@@ -1,4 +1,4 @@
-"""What an extension module is linked with and shows, read from the file.
+"""What the library of compiled modules is linked with and shows, read from the file.
 
 Only ELF, the format of Linux, is judged in full; in other formats paths are looked for, no more.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
@@ -14,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 LIBRARIES = re.compile(
     r"libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libc\.musl-\w+\.so\.1|ld-linux[\w.-]+"
 )
-"""What an extension module may be linked with: the C library, and Python's symbols unlinked."""
+"""What the library may be linked with: the C library, and Python's symbols unlinked."""
 
 PYTHON = re.compile(r"_?Py\w+")
 PRIVATE = re.compile(r"_Py\w+")
@@ -35,7 +36,7 @@ MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 
 
 def private_names(content: bytes) -> set[str]:
-    """Return the names a module takes from Python that are not part of its public API."""
+    """Return the names a library takes from Python that are not part of its public API."""
     if not is_elf(content):
         return set()
     wanted, _ = _symbols(ELFFile(io.BytesIO(content)))
@@ -47,11 +48,11 @@ def is_elf(content: bytes) -> bool:
     return content.startswith(b"\x7fELF")
 
 
-def faults(module: str, content: bytes, platform: str) -> list[str]:
-    """Say what is wrong with an extension module; an empty list if nothing is.
+def faults(modules: Collection[str], content: bytes, platform: str) -> list[str]:
+    """Say what is wrong with a library; an empty list if nothing is.
 
     Args:
-        module: Its name, without the package.
+        modules: The names of the modules in it, without the package.
         content: The file.
         platform: The platform tag of its wheel.
     """
@@ -59,10 +60,11 @@ def faults(module: str, content: bytes, platform: str) -> list[str]:
     if is_elf(content):
         elf = ELFFile(io.BytesIO(content))
         found += _linking_faults(elf, platform)
-        found += _symbol_faults(elf, f"PyInit_{module}", musl="musl" in platform)
+        inits = {f"PyInit_{module}" for module in modules}
+        found += _symbol_faults(elf, inits, musl="musl" in platform)
     elif "linux" in platform:
         found.append("is no ELF file")
-    return [f"{module}: {fault}" for fault in found]
+    return found
 
 
 def _linking_faults(elf: Any, platform: str) -> list[str]:
@@ -81,12 +83,11 @@ def _linking_faults(elf: Any, platform: str) -> list[str]:
     return found
 
 
-def _symbol_faults(elf: Any, init: str, *, musl: bool) -> list[str]:
+def _symbol_faults(elf: Any, inits: set[str], *, musl: bool) -> list[str]:
     """Look at what the file shows to others, and what it wants from them."""
     _, shown = _symbols(elf)
-    found = [f"shows {name}" for name in sorted(shown - {init, "_init", "_fini"})]
-    if init not in shown:
-        found.append(f"does not show {init}")
+    found = [f"shows {name}" for name in sorted(shown - inits - {"_init", "_fini"})]
+    found += [f"does not show {name}" for name in sorted(inits - shown)]
     versions = elf.get_section_by_name(".gnu.version")
     table = elf.get_section_by_name(".dynsym")
     for index, symbol in enumerate(table.iter_symbols()):

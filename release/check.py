@@ -21,18 +21,15 @@ def faults(path: Path) -> list[str]:
         return contents.sdist_faults(path)
     wheel = contents.read_wheel(path)
     unpacked = sum(map(len, wheel.files.values()))
-    code = sum(map(len, wheel.modules.values()))
     print(
         f"{path.name}: {path.stat().st_size:,} bytes, {unpacked:,} unpacked, "
-        f"{code:,} of them in {len(wheel.modules)} extension modules"
+        f"{len(wheel.library or b''):,} of them compiled"
     )
     found = contents.wheel_faults(wheel)
-    private: set[str] = set()
-    for module, content in wheel.modules.items():
-        found += binaries.faults(module, content, wheel.platform)
-        private |= binaries.private_names(content)
-    if private:
-        print(f"  private names of Python, {len(private)}: {', '.join(sorted(private))}")
+    if wheel.library:
+        found += binaries.faults((*wheel.registry, "library"), wheel.library, wheel.platform)
+        private = sorted(binaries.private_names(wheel.library))
+        print(f"  private names of Python, {len(private)}: {', '.join(private)}")
     if "linux" in wheel.platform:
         found += _platform_faults(wheel)
     return found

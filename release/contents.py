@@ -52,7 +52,7 @@ class Wheel(NamedTuple):
         abi: As its name tells: "cp313", "cp314t" or "none".
         platform: As its name tells; the first, if there are several.
         files: What is in it, by path.
-        modules: Its extension modules by name, without their package.
+        registry: The modules of the core, as opero looks for them in both halves.
     """
 
     path: Path
@@ -60,7 +60,12 @@ class Wheel(NamedTuple):
     abi: str
     platform: str
     files: dict[str, bytes]
-    modules: dict[str, bytes]
+    registry: tuple[str, ...]
+
+    @property
+    def library(self) -> bytes | None:
+        """The file with the compiled modules, if it has the name that the tags ask for."""
+        return self.files.get(f"opero/_compiled/library{suffix(self)}")
 
     @property
     def is_plain(self) -> bool:
@@ -80,25 +85,19 @@ def read_wheel(path: Path) -> Wheel:
     with ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         files = {name: archive.read(name) for name in names}
-    modules = {
-        file.rpartition("/")[2].partition(".")[0]: content
-        for file, content in files.items()
-        if file.endswith((".so", ".pyd"))
-    }
-    return Wheel(path, told["version"], told["abi"], told["platform"], files, modules)
+    registry = _registry(files["opero/hotpath.py"])
+    return Wheel(path, told["version"], told["abi"], told["platform"], files, registry)
 
 
 def wheel_faults(wheel: Wheel) -> list[str]:
     """Say what is wrong with the contents of a wheel; an empty list if nothing is."""
     info = f"opero-{wheel.version}.dist-info"
     metadata = {f"{info}/{name}" for name in _METADATA}
-    registry = _registry(wheel.files["opero/hotpath.py"])
-    names = registry if not wheel.is_plain else ()
-    modules = {f"opero/_compiled/{name}{suffix(wheel)}" for name in names}
+    library = set() if wheel.is_plain else {f"opero/_compiled/library{suffix(wheel)}"}
     sources = {name for name in wheel.files if re.fullmatch(r"opero/(\w+/)*\w+\.py", name)}
-    core = {f"opero/core/{name}.py" for name in registry}
+    core = {f"opero/core/{name}.py" for name in wheel.registry}
     others = {"opero/py.typed", "opero/__init__.py", _HOOK}
-    wanted = metadata | modules | sources | core | others
+    wanted = metadata | library | sources | core | others
     faults = [f"missing: {name}" for name in sorted(wanted - wheel.files.keys())]
     faults += [f"not wanted: {name}" for name in sorted(wheel.files.keys() - wanted)]
     faults += _record_faults(wheel.files, f"{info}/RECORD")
@@ -125,7 +124,7 @@ def sdist_faults(path: Path) -> list[str]:
 
 
 def suffix(wheel: Wheel) -> str:
-    """Return how the names of the extension modules in a wheel with these tags end."""
+    """Return how the name of the library in a wheel with these tags ends."""
     version = wheel.abi.removeprefix("cp")
     if wheel.platform.startswith("win"):
         return f".{wheel.abi}-{wheel.platform}.pyd"

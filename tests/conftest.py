@@ -49,7 +49,7 @@ def _implementations() -> tuple[str, ...]:
         return ("plain",)
     try:
         hotpath.load("compiled")
-    except hotpath.MissingModulesError:
+    except hotpath.MissingLibraryError:
         if switches.is_on(switches.REQUIRE_COMPILED, os.environ):
             raise
         return ("plain",)

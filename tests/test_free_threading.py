@@ -1,15 +1,14 @@
 """Threads that start at one moment and change one thing: nothing lost, nothing wrong, nothing left.
 
 The tests run on every build. Where the interpreter has its lock (the GIL), threads switch as often
-as it can; where it has none, they run at the same time. `setup.py` declares the modules that are
-tested here, and a free-threaded interpreter has to stay free after it has imported them.
+as it can; where it has none, they run at the same time. The build declares all that it compiles to
+do without the lock, and a free-threaded interpreter has to stay free after it has imported that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import runpy
 import subprocess
 import sys
 import threading
@@ -24,13 +23,12 @@ import pytest
 from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
-from opero import RateLimiter, get_cache_context, hotpath, opero, opmap
+from opero import RateLimiter, get_cache_context, opero, opmap
 from opero.gil import FREE_THREADED
 from opero.stats import COUNTERS
 from opero.stores import secret
 
 THREADS = 6
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +44,6 @@ def crowd(work: Any, count: int = THREADS) -> list[Any]:
 
 
 # --- the declaration ------------------------------------------------------------------------------
-
-
-@pytest.mark.once
-@pytest.mark.checkout
-def test_every_module_of_the_registry_is_declared_to_do_without_the_lock():
-    """One that is not would turn the lock on for the whole process."""
-    declared = runpy.run_path(str(ROOT / "setup.py"))["FREE_THREADED"]
-    assert declared == {f"opero._compiled.{module}" for module in hotpath.MODULES}
 
 
 @pytest.mark.once

@@ -39,6 +39,7 @@ LAYERS = (
         "http_errors",
         "identity",
         "locks",
+        "marks",
         "never_failures",
         "once_only",
         "real_time",
@@ -64,6 +65,7 @@ LAYERS = (
 """From the lowest to the highest; rooms of one layer know nothing of each other."""
 
 DYNAMIC = {
+    "opero._compiled": [],  # its own modules
     "opero": [f"opero.{module}" for module in set(opero._LATER.values())],
     "opero.hotpath": [f"opero.core.{module}" for module in hotpath.MODULES]
     + [f"opero._compiled.{module}" for module in hotpath.MODULES],

@@ -1,9 +1,9 @@
 """`python -m opero doctor`: which implementation runs and why, and what is installed around it.
 
-    hotpath, switches, the files of opero._compiled, installed distributions -> Findings -> text
-    self_test ───────────────────────────────────────────────────────────────────┘
+    hotpath, switches, opero._compiled, installed distributions -> Findings -> text
+    self_test ──────────────────────────────────────────────────────┘
 
-The examination imports the extension modules, because a file that is there may still not load. It
+The examination imports the compiled modules, because a file that is there may still not load. It
 imports nothing of the optional parts: it asks the import system and the installed metadata.
 """
 
@@ -17,27 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata, util
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from . import __version__, hotpath, self_test, switches
 
 PARTS: Final = ("orjson", "xxhash", "tqdm", "cloudpickle", "uvloop", "diskcache", "redis")
 """What opero or a coming part of it can use; module and distribution have one name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """One module of the compiled half.
-
-    Attributes:
-        name: The module, without its package.
-        state: "loads", "missing" or "broken".
-        detail: Its file, or why there is none or it does not load.
-    """
-
-    name: str
-    state: str
-    detail: str
 
 
 @dataclass(slots=True)
@@ -46,14 +31,14 @@ class Findings:
 
     Attributes:
         facts: Names and values, in the order they are told.
-        extensions: The state of each module of the compiled half.
+        halves: The halves that are installed and load.
         trials: Each trial of the self-test: its half, its name, and its fault or nothing.
         parts: Name and version of each optional part; the version says so when it is absent.
         problems: What is wrong, in sentences; none when the installation is healthy.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list)
-    extensions: list[Extension] = field(default_factory=list)
+    halves: list[Literal["compiled", "plain"]] = field(default_factory=lambda: ["plain"])
     trials: list[tuple[str, str, str]] = field(default_factory=list)
     parts: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -61,8 +46,6 @@ class Findings:
     def text(self) -> str:
         """All of it, for people."""
         lines = [f"{name:<22}  {value}" for name, value in self.facts]
-        lines += ["", "extension modules"]
-        lines += [f"  {each.name:<15}  {each.state:<7}  {each.detail}" for each in self.extensions]
         lines += ["", "self-test"]
         for half in dict.fromkeys(half for half, _, _ in self.trials):
             faults = {name: fault for each, name, fault in self.trials if each == half}
@@ -96,9 +79,18 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
         (name, repr(environ[name]) if name in environ else "not set")
         for name in (switches.PURE_PYTHON, switches.REQUIRE_COMPILED, switches.BUILD)
     ]
-    found.extensions += [_extension(name) for name in hotpath.MODULES]
     found.parts += [(name, _version(name)) for name in PARTS]
-    found.problems += _problems(found.extensions)
+    try:
+        hotpath.load("compiled")
+    except hotpath.MissingLibraryError as error:
+        told = str(error)
+    except Exception as error:  # noqa: BLE001 - a broken library may raise anything
+        told = f"they do not load, {type(error).__name__}: {error}"
+        found.problems.append(f"compiled modules: {told}")
+    else:
+        told = f"in {import_module('opero._compiled.library').__file__}"
+        found.halves.insert(0, "compiled")
+    found.facts.append(("compiled modules", told))
     return found
 
 
@@ -108,8 +100,7 @@ def try_out(found: Findings) -> None:
     Args:
         found: What `examine` returned.
     """
-    whole = all(each.state == "loads" for each in found.extensions) and not found.problems
-    found.trials += self_test.run(("compiled", "plain") if whole else ("plain",))
+    found.trials += self_test.run(found.halves)
     found.problems += [
         f"{name} does not work, {half}: {fault}" for half, name, fault in found.trials if fault
     ]
@@ -125,44 +116,6 @@ def present() -> int:
     try_out(found)
     print(found.text())
     return 1 if found.problems else 0
-
-
-def _problems(extensions: list[Extension]) -> list[str]:
-    broken = [each for each in extensions if each.state == "broken"]
-    missing = [each for each in extensions if each.state == "missing"]
-    problems = [f"{each.name} does not load: {each.detail}" for each in broken]
-    if missing and len(missing) < len(extensions):
-        names = ", ".join(each.name for each in missing)
-        problems.append(f"some extension modules are there and others are not: {names}")
-    if not broken and not missing:
-        try:
-            hotpath.load("compiled")
-        except Exception as error:  # noqa: BLE001 - that is the finding
-            problems.append(f"the extension modules load, but not as one: {error}")
-    return problems
-
-
-def _extension(name: str) -> Extension:
-    full_name = f"opero._compiled.{name}"
-    spec = util.find_spec(full_name)
-    if spec is None or spec.origin is None:
-        return Extension(name, "missing", _files_of_others(name))
-    try:
-        import_module(full_name)
-    except Exception as error:  # noqa: BLE001 - a broken library may raise anything
-        return Extension(name, "broken", f"{spec.origin}: {type(error).__name__}: {error}")
-    return Extension(name, "loads", spec.origin)
-
-
-def _files_of_others(name: str) -> str:
-    """Name the files of a module that this Python cannot use."""
-    files = sorted(
-        path.name
-        for folder in import_module("opero._compiled").__path__
-        for path in Path(folder).glob(f"{name}.*")
-        if path.suffix in (".so", ".pyd")
-    )
-    return f"made for another Python: {', '.join(files)}" if files else ""
 
 
 def _version(name: str) -> str:

@@ -5,10 +5,11 @@
     REASON     why that half, in a sentence
     load()     either half by name, both side by side if need be
 
-A missing extension module and a broken one are different things. If all are missing, opero was
-built as plain Python and runs so. If some are, or one is there and does not load, the installation
-is broken: opero still runs, as plain Python, and warns. `OPERO_REQUIRE_COMPILED` makes either an
-`ImportError`; `OPERO_PURE_PYTHON` chooses plain without looking.
+All compiled modules are in one library. A missing library and a broken one are different things.
+If it is missing, opero was built as plain Python and runs so. If it is there and does not load, or
+has no module that opero looks for, the installation is broken: opero still runs, as plain Python,
+and warns. `OPERO_REQUIRE_COMPILED` makes either an `ImportError`; `OPERO_PURE_PYTHON` chooses plain
+without looking.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ MODULES: Final = tuple(_CLASSES)
 """The modules of `opero.core` that `opero._compiled` has too; `setup.py` names the same ones."""
 
 _PACKAGES: Final = {"plain": "opero.core", "compiled": "opero._compiled"}
+_LIBRARY: Final = "opero._compiled.library"
 
 
 class Core:
@@ -137,18 +139,8 @@ class Core:
         return Lock()  # a finalizer may come back in the middle of a step
 
 
-class MissingModulesError(ImportError):
-    """Extension modules are not installed.
-
-    Attributes:
-        modules: Their names, without the package.
-    """
-
-    def __init__(self, modules: tuple[str, ...]) -> None:
-        """Name the missing modules."""
-        names = ", ".join(f"{_PACKAGES['compiled']}.{module}" for module in modules)
-        super().__init__(f"not installed: {names}")
-        self.modules = modules
+class MissingLibraryError(ImportError):
+    """The library of compiled modules is not installed."""
 
 
 _loaded: dict[str, Core] = {}
@@ -164,26 +156,21 @@ def load(name: Literal["plain", "compiled"]) -> Core:
         The half; the same object each time.
 
     Raises:
-        MissingModulesError: If extension modules are not installed.
-        ImportError: If one is installed and does not load, or comes from another version of opero.
+        MissingLibraryError: If the compiled half is not installed.
+        ImportError: If it is installed and does not load, or comes from another version of opero.
         ValueError: If there is no half of that name.
     """
     if name in _loaded:
         return _loaded[name]
     if name not in _PACKAGES:
         raise ValueError(f"no implementation is called {name!r}: use 'plain' or 'compiled'")
+    if name == "compiled":
+        _find_library()
     classes: dict[str, Any] = {}
     modules = []
-    missing = set()
     for module, members in _CLASSES.items():
         full_name = f"{_PACKAGES[name]}.{module}"
-        try:
-            loaded = import_module(full_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not error.name.startswith(_PACKAGES["compiled"] + "."):
-                raise
-            missing.add(error.name.rpartition(".")[2])  # this one, or another that it needs
-            continue
+        loaded = import_module(full_name)
         modules.append(loaded)
         for member in members:
             try:
@@ -195,11 +182,19 @@ def load(name: Literal["plain", "compiled"]) -> Core:
                     name=full_name,
                     path=loaded.__file__,
                 ) from None
-    if missing:
-        raise MissingModulesError(tuple(sorted(missing)))
     if name == "compiled":
         _seal(modules)
     return _loaded.setdefault(name, Core(name, classes))
+
+
+def _find_library() -> None:
+    """Raise if the library of compiled modules is not installed for this Python."""
+    try:
+        import_module(_LIBRARY)
+    except ModuleNotFoundError as error:
+        if error.name != _LIBRARY:
+            raise
+        raise MissingLibraryError(f"{_LIBRARY} is not installed; {_others()}") from None
 
 
 def _seal(modules: list[Any]) -> None:
@@ -221,16 +216,16 @@ def _choose() -> tuple[Core, str]:
     if wanted == "plain":
         return load("plain"), f"{switches.PURE_PYTHON} is on."
     try:
-        return load("compiled"), f"All {len(MODULES)} extension modules are installed and load."
-    except MissingModulesError as error:
-        if wanted == "auto" and error.modules == MODULES:
-            return load("plain"), f"No extension module is installed; {_others()}."
-        reason = f"Extension modules are {error}; {_others()}."
+        return load("compiled"), f"All {len(MODULES)} compiled modules are installed and load."
+    except MissingLibraryError as error:
+        reason = f"{error}."
+        if wanted == "auto":
+            return load("plain"), reason
         cause: Exception = error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         if wanted == "auto" and "subinterpreter" in str(error):  # nobody can do anything about it
-            return load("plain"), "Extension modules load in the main interpreter only."
-        reason = f"An extension module does not load, {type(error).__name__}: {error}."
+            return load("plain"), "Compiled modules load in the main interpreter only."
+        reason = f"A compiled module does not load, {type(error).__name__}: {error}."
         cause = error
     if wanted == "compiled":
         raise ImportError(f"{switches.REQUIRE_COMPILED} is on. {reason}") from cause
@@ -239,7 +234,7 @@ def _choose() -> tuple[Core, str]:
 
 
 def _others() -> str:
-    """Say what stands where the extension modules would be, for whom it may concern."""
+    """Say what stands where the library would be, for whom it may concern."""
     package = import_module(_PACKAGES["compiled"])
     files = sorted(
         name

@@ -1,6 +1,7 @@
-"""The extension modules: all there, loading, in step with their sources, and never lost quietly.
+"""The compiled modules: all there, loading, in step with their sources, and never lost quietly.
 
-The registry (`hotpath.MODULES`), `setup.py`, the `.pxd` files and what is installed must agree.
+The registry (`hotpath.MODULES`), the order in which the library is loaded, `setup.py`, the `.pxd`
+files and what is installed must agree.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PUBLIC = sorted(
     module.name
     for module in pkgutil.walk_packages(opero.__path__, "opero.")
     if "-" not in module.name  # PyInstaller's hook
-)
+) + [f"opero._compiled.{module}" for module in hotpath.MODULES if hotpath.COMPILED]
 """Every module that is installed, in both halves."""
 
 TWINS = ("call", "clock", "entry", "shared_counters")
@@ -43,7 +44,7 @@ TWINS = ("call", "clock", "entry", "shared_counters")
 
 
 def installed() -> dict[str, Path]:
-    """Return the extension modules that this Python would find, and their files."""
+    """Return what this Python would find in the package of the compiled half, and the files."""
     found = {}
     for path in (PACKAGE / "_compiled").iterdir():
         name, dot, suffix = path.name.partition(".")
@@ -64,15 +65,21 @@ def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_extension_modules_on_disk_are_those_of_the_registry() -> None:
-    """All of them or, where opero was built as plain Python, none."""
+def test_one_library_is_on_disk_and_no_other() -> None:
+    """Or none, where opero was built as plain Python."""
     if installed() or switches.is_on(switches.REQUIRE_COMPILED, os.environ):
-        assert installed().keys() == set(hotpath.MODULES)
+        assert installed().keys() == {"library"}
     else:
         assert not hotpath.COMPILED
 
 
-def test_compiled_means_that_every_class_comes_from_an_extension_module() -> None:
+def test_the_modules_in_the_library_are_those_of_the_registry() -> None:
+    """Each once."""
+    loaded = import_module("opero._compiled").MODULES
+    assert sorted(loaded) == sorted(hotpath.MODULES)
+
+
+def test_compiled_means_that_every_class_comes_from_the_library() -> None:
     """No module of the compiled half can be Python in disguise, nor the other way round."""
     halves = ["plain", *(["compiled"] if installed() else [])]
     for half in halves:
@@ -80,6 +87,11 @@ def test_compiled_means_that_every_class_comes_from_an_extension_module() -> Non
             package = "core" if half == "plain" else "_compiled"
             loaded = import_module(f"opero.{package}.{module}")
             assert isinstance(loaded.__loader__, ExtensionFileLoader) == (half == "compiled")
+            assert loaded.__spec__.loader is loaded.__loader__
+            assert loaded.__package__ == loaded.__spec__.parent == f"opero.{package}"
+            assert getattr(import_module(f"opero.{package}"), module) is loaded
+            if half == "compiled":
+                assert loaded.__file__ == loaded.__spec__.origin == str(installed()["library"])
     assert hotpath.core is hotpath.load("compiled" if hotpath.COMPILED else "plain")
 
 
@@ -89,7 +101,8 @@ def test_what_only_new_has_made_is_no_object_of_ours() -> None:
         hotpath.load("compiled")
     kinds = [
         kind
-        for name in installed()
+        for name in hotpath.MODULES
+        if installed()
         for kind in vars(import_module(f"opero._compiled.{name}")).values()
         if isinstance(kind, type) and kind.__module__ == f"opero._compiled.{name}"
     ]
@@ -116,19 +129,15 @@ class TestSources:
 
     def test_setup_py_declares_the_modules_of_the_registry(self) -> None:
         """The same names, and for each the source that also runs as plain Python, or its twin."""
-        extensions = runpy.run_path(str(ROOT / "setup.py"))["EXTENSIONS"]
-        declared = {extension.name: extension.sources for extension in extensions}
-        assert len(declared) == len(extensions)
-        assert declared == {
-            f"opero._compiled.{module}": [
-                f"src/opero/_compiled/{module}.pyx"
-                if module in TWINS
-                else f"src/opero/core/{module}.py"
-            ]
-            for module in hotpath.MODULES
-        }
-        for sources in declared.values():
-            assert all((ROOT / source).is_file() for source in sources)
+        library = runpy.run_path(str(ROOT / "setup.py"))["LIBRARY"]
+        assert library.name == "opero._compiled.library"
+        assert library.sources == [
+            f"src/opero/_compiled/{module}.pyx"
+            if module in TWINS
+            else f"src/opero/core/{module}.py"
+            for module in sorted(hotpath.MODULES)
+        ]
+        assert all((ROOT / source).is_file() for source in library.sources)
 
     @pytest.mark.parametrize(
         ("version", "implementation", "wanted"),
@@ -154,11 +163,12 @@ class TestSources:
     def test_every_module_of_the_registry_has_its_types_and_no_other_file_does(self) -> None:
         """A `.pxd` that nothing is compiled with would be a lie about speed.
 
-        `counting` and `gil` are no modules: what they have is for those that are compiled.
+        `counting`, `gil` and `marks` are no modules of the core: what they have is for those that
+        are compiled.
         """
         types = {path.stem for path in SOURCES.glob("**/*.pxd")}
         twins = {path.stem for path in SOURCES.glob("**/*.pyx")}
-        assert types | twins == {*hotpath.MODULES, "counting", "gil"}
+        assert types | twins == {*hotpath.MODULES, "counting", "gil", "marks"}
         assert twins == set(TWINS)
 
     def test_every_module_of_the_core_is_in_the_registry(self) -> None:
@@ -189,7 +199,7 @@ class TestSources:
         else:
             assert typed == {name: plain.get(name) for name in typed}
 
-    def test_no_extension_module_is_older_than_its_sources(self) -> None:
+    def test_the_library_is_not_older_than_its_sources(self) -> None:
         """In an editable install: what is tested is what was edited, not what it was before."""
         if PACKAGE != SOURCES or not installed():
             return
@@ -253,14 +263,16 @@ class TestAnInstallation:
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        """A copy of the package without extension modules, to be put on the import path."""
+        """A copy of the package without a library, to be put on the import path."""
         waste = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
         shutil.copytree(PACKAGE, tmp_path / "opero", ignore=waste)
         self.folder = tmp_path
         return tmp_path
 
     def pretend(self, *modules: str) -> None:
-        """Put a stand-in for the extension module of each of `modules` into the copy."""
+        """Put a stand-in for each of `modules` into the copy, in files of their own."""
+        for name in ("__init__", "library"):
+            (self.folder / "opero" / "_compiled" / f"{name}.py").write_text("")
         for module in modules:
             path = self.folder / "opero" / "_compiled" / f"{module}.py"
             sealing = "def without_new(kind): pass\n" if module == "call" else ""
@@ -271,14 +283,16 @@ class TestAnInstallation:
         run = python("-c", self.TELL, str(self.folder), **environ)
         return run.stdout.strip().split("|"), run.stderr
 
-    def test_without_extension_modules_is_plain_and_says_so_when_asked(self, folder: Path) -> None:
+    def test_without_a_library_is_plain_and_says_so_when_asked(self, folder: Path) -> None:
         """A plain installation is a healthy one: no warning."""
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert told[2] == "No extension module is installed; opero was built as plain Python."
+        assert told[2] == (
+            "opero._compiled.library is not installed; opero was built as plain Python."
+        )
         assert not stderr
 
-    def test_with_all_of_them_is_compiled(self, folder: Path) -> None:
+    def test_with_all_modules_is_compiled(self, folder: Path) -> None:
         """Also where compiled is required."""
         self.pretend(*hotpath.MODULES)
         for environ in ({}, {"OPERO_REQUIRE_COMPILED": "1"}):
@@ -286,7 +300,7 @@ class TestAnInstallation:
             assert told[:2] == ["compiled", "True"]
             assert not stderr
 
-    def test_with_all_of_them_is_plain_if_pure_python_is_asked_for(self, folder: Path) -> None:
+    def test_with_all_modules_is_plain_if_pure_python_is_asked_for(self, folder: Path) -> None:
         """`OPERO_PURE_PYTHON` decides, and is given as the reason."""
         self.pretend(*hotpath.MODULES)
         told, stderr = self.tell(OPERO_PURE_PYTHON="1")
@@ -294,47 +308,58 @@ class TestAnInstallation:
         assert not stderr
 
     def test_that_is_plain_fails_where_compiled_is_required(self, folder: Path) -> None:
-        """The error names every module that is not there."""
+        """The error names the library that is not there."""
         _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
-        last = stderr.splitlines()[-1]
-        assert last.startswith("ImportError: OPERO_REQUIRE_COMPILED is on. Extension modules are")
-        assert all(f"opero._compiled.{module}" in last for module in hotpath.MODULES)
+        told = "ImportError: OPERO_REQUIRE_COMPILED is on. opero._compiled.library is not installed"
+        assert stderr.splitlines()[-1].startswith(told)
 
     def test_that_lacks_one_module_warns_and_is_plain(self, folder: Path) -> None:
         """No build makes such a thing, so something happened to it."""
         self.pretend(*(module for module in hotpath.MODULES if module != "store"))
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert "RuntimeWarning: opero runs as plain Python. Extension modules are not" in stderr
-        assert "not installed: opero._compiled.store;" in stderr
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
+        assert "'opero._compiled.store'" in stderr
 
     def test_that_lacks_one_module_fails_where_compiled_is_required(self, folder: Path) -> None:
         """The error names that module and no other."""
         self.pretend(*(module for module in hotpath.MODULES if module != "store"))
         _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
-        assert "ImportError: OPERO_REQUIRE_COMPILED is on. Extension modules are" in stderr
-        assert "not installed: opero._compiled.store;" in stderr
+        assert "ImportError: OPERO_REQUIRE_COMPILED is on. A compiled module does not" in stderr
+        assert "'opero._compiled.store'" in stderr
 
-    def test_with_a_broken_module_warns_and_is_plain(self, folder: Path) -> None:
-        """A module that is there and does not load is not taken for one that is not there."""
-        path = folder / "opero" / "_compiled" / f"clock{EXTENSION_SUFFIXES[0]}"
+    def test_with_a_library_that_lacks_a_module_warns_and_is_plain(self, folder: Path) -> None:
+        """It is another version's; what is in it was loaded, and is not used."""
+        if not installed():
+            return
+        shutil.copy(installed()["library"], folder / "opero" / "_compiled")
+        loader = folder / "opero" / "_compiled" / "__init__.py"
+        loader.write_text(loader.read_text().replace('    "call",', '    "recall",\n    "call",'))
+        told, stderr = self.tell()
+        assert told[:2] == ["plain", "False"]
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
+        assert "PyInit_recall" in stderr
+
+    def test_with_a_broken_library_warns_and_is_plain(self, folder: Path) -> None:
+        """A library that is there and does not load is not taken for one that is not there."""
+        path = folder / "opero" / "_compiled" / f"library{EXTENSION_SUFFIXES[0]}"
         path.write_bytes(b"not a shared object")
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert "RuntimeWarning: opero runs as plain Python. An extension module does not" in stderr
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
         assert path.name in stderr
 
-    def test_with_a_broken_module_fails_where_compiled_is_required(self, folder: Path) -> None:
+    def test_with_a_broken_library_fails_where_compiled_is_required(self, folder: Path) -> None:
         """The error says what the loader said."""
-        path = folder / "opero" / "_compiled" / f"clock{EXTENSION_SUFFIXES[0]}"
+        path = folder / "opero" / "_compiled" / f"library{EXTENSION_SUFFIXES[0]}"
         path.write_bytes(b"not a shared object")
         _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
         last = stderr.splitlines()[-1]
-        assert last.startswith("ImportError: OPERO_REQUIRE_COMPILED is on. An extension module")
+        assert last.startswith("ImportError: OPERO_REQUIRE_COMPILED is on. A compiled module")
         assert path.name in last
 
     def test_with_a_module_of_another_version_says_so(self, folder: Path) -> None:
-        """An extension module without the class that is asked of it is an older or newer one."""
+        """A module without the class that is asked of it is an older or newer one."""
         self.pretend(*hotpath.MODULES)
         (folder / "opero" / "_compiled" / "store.py").write_text("class MemoryStore: pass\n")
         told, stderr = self.tell()
@@ -343,10 +368,10 @@ class TestAnInstallation:
 
     def test_for_another_python_is_plain_and_names_what_there_is(self, folder: Path) -> None:
         """A tree that was compiled for one Python and is run by another."""
-        (folder / "opero" / "_compiled" / "clock.cpython-27-somewhere.so").write_bytes(b"")
+        (folder / "opero" / "_compiled" / "library.cpython-27-somewhere.so").write_bytes(b"")
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert f"this is {sys.implementation.cache_tag} and there are clock.cpython-27" in told[2]
+        assert f"this is {sys.implementation.cache_tag} and there are library.cpython-27" in told[2]
         assert not stderr
 
     def test_refuses_both_switches_at_once(self, folder: Path) -> None:

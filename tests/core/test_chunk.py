@@ -22,6 +22,31 @@ def run(core, function, values) -> tuple[list[Any], list[tuple[int, BaseExceptio
     return results, failures, mark
 
 
+@pytest.mark.parametrize(
+    "memory",
+    [
+        memoryview(bytearray(16)),
+        memoryview(bytearray(16)).cast("d"),
+        memoryview(bytes(16)).cast("q"),
+        memoryview(bytearray(16)).cast("q")[::-1],
+        memoryview(bytearray()).cast("q"),
+    ],
+    ids=["bytes", "other numbers", "not to be written", "backwards", "none"],
+)
+def test_other_memory_is_refused(core, memory):
+    with pytest.raises(ValueError, match="a mark is made in"):
+        core.ChunkRunner(memory)
+
+
+def test_a_mark_stays_where_it_is_when_its_memory_is_let_go(core):
+    mark = marked()
+    whole = mark.obj
+    runner = core.ChunkRunner(mark)
+    mark.release()
+    runner.run(str, [1, 2, 3], [], [])
+    assert memoryview(whole).cast("q")[0] == 2
+
+
 def test_every_value_has_its_result_in_its_place(core):
     results, failures, mark = run(core, str, [3, 1, 2])
     assert results == ["3", "1", "2"]

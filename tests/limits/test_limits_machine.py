@@ -84,7 +84,7 @@ def mixed(count: int) -> list[str]:
     """Return both halves in turn, as far as they are installed."""
     try:
         hotpath.load("compiled")
-    except hotpath.MissingModulesError:
+    except hotpath.MissingLibraryError:
         return ["plain"] * count
     return ["compiled", "plain"] * (count // 2)
 

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from . cimport marks
+
 
 cdef long long _LEAP
 cdef long long _TAIL
@@ -25,6 +27,6 @@ cdef class ChunkSizer:
 
 @cython.final
 cdef class ChunkRunner:
-    cdef long long[::1] _mark
+    cdef memoryview _mark
     @cython.locals(place=cython.longlong)
     cpdef run(self, function, list values, list results, list failures)

@@ -10,6 +10,8 @@ scheduling scheme for parallel supercomputers", IEEE Transactions on Computers C
 
 from __future__ import annotations
 
+from opero import marks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +90,13 @@ class ChunkRunner:
 
         Args:
             mark: Signed numbers of eight bytes; the first is the place of the attempt under way.
+
+        Raises:
+            ValueError: If it is other memory.
         """
-        self._mark = mark
+        if mark.format != "q" or mark.readonly or not mark.contiguous or not mark.nbytes:
+            raise ValueError("a mark is made in signed numbers of eight bytes that can be written")
+        self._mark = memoryview(mark)
 
     def run(
         self,
@@ -107,7 +114,7 @@ class ChunkRunner:
             failures: Gets what was raised, and the place of the value.
         """
         for place, value in enumerate(values):
-            self._mark[0] = place
+            marks.put(self._mark, place)
             try:
                 results.append(function(value))
             except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
