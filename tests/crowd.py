@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from opero.core.entry import UNDER_WAY
+
 PATIENCE = 20.0
 """Seconds after which a test takes it that something hangs."""
 
@@ -156,8 +158,9 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 def flights_of(function: Any) -> list[Any]:
     """Return the runs under way of a cached function, of all of its instances and loops."""
-    found = []
+    found: list[Any] = []
     for store in [function.__opero__.store, *function.__opero__.instances.all()]:
+        found += [entry for entry in list(store.entries.values()) if entry.state == UNDER_WAY]
         for flight in list(store.flights.values()):
             found += list(flight.values()) if isinstance(flight, dict) else [flight]
     return found
@@ -165,7 +168,8 @@ def flights_of(function: Any) -> list[Any]:
 
 def followers(function: Any) -> int:
     """Return how many threads follow the runs of a cached function."""
-    return sum(len(flight.waiters or ()) for flight in flights_of(function))
+    flights = [getattr(run, "flight", run) for run in flights_of(function)]
+    return sum(len(flight.waiters or ()) for flight in flights if flight is not None)
 
 
 def traceback_length(error: BaseException) -> int:

@@ -16,7 +16,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport counting, gil
 from .binding cimport Binding
-from .entry cimport Entry
+from .entry cimport IS_UNDER_WAY, Entry, follow, land
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
 from .keys cimport Freezer
@@ -291,12 +291,7 @@ cdef inline object taken(PyObject *value):
 
 
 cdef class Call(_Counting):
-    """The state of an ordinary function.
-
-    A flight that nobody followed is kept in `spare` and flown again: most flights are like that.
-    """
-
-    cdef Flight spare
+    """The state of an ordinary function."""
 
     cdef object fly(
         self,
@@ -308,94 +303,56 @@ cdef class Call(_Counting):
         long long deadline,
     ):
         """Run a call whose value is missing and store it, or follow the run that is under way."""
-        cdef Flight flight = self.spare
+        cdef long long me = PyThread_get_thread_ident() if self.by_thread else self.identify()
+        cdef Entry mine = store.new(key, IS_UNDER_WAY, me)
         cdef Entry entry
-        cdef object other
-        cdef bint again = False
-        cdef bint simple = PyUnicode_CheckExact(key) or PyLong_CheckExact(key)
-        cdef bint listed
-        cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-        if flight is None:
-            flight = Flight.__new__(Flight)
-        else:
-            self.spare = None
-        flight.owner = PyThread_get_thread_ident() if self.by_thread else self.identify()
+        cdef Flight flight
+        cdef Py_ssize_t count
         while True:
-            other = store.flights.setdefault(key, flight)
-            if other is flight:
+            entry = store.begin(mine)
+            if entry is mine or store.begin_again(entry, me):
                 break
-            if (<Flight>other).done and gil.look_up(store.flights, key) is other:
-                store.flights.pop(key, None)  # it could not be taken out when it landed
-                continue
-            named = opero_pack_named(args + count, names)
-            packed = opero_pack(args, count)
-            value = self.runner.follow(self, store, key, other, packed, named, deadline)
-            if value is not self.runner.AGAIN:
-                return value
-            again = True  # and much may have happened meanwhile
-        other = None
+            flight = follow(entry)
+            if flight is not None:
+                count = PyVectorcall_NARGS(argsf)
+                named = opero_pack_named(args + count, names)
+                packed = opero_pack(args, count)
+                value = self.runner.follow(self, flight, packed, named, deadline)
+                if value is self.runner.LOST:
+                    self.let_go(store, entry, flight)
+                elif value is not self.runner.AGAIN:
+                    return value
+            elif store.counts(entry):  # another thread has stored it since we looked
+                return value_of(entry)
         try:
-            entry = None
-            # comparing another kind of key may run Python code, and let a thread store it meanwhile
-            if again or not simple or gil.FREE_THREADED:
-                entry = store.find(key)
-            if entry is None:
-                value = self.attempt(args, argsf, names, deadline)
-                if opero_may_be_once_only(value):
-                    check(self.name, value)
-                entry = store.reserve(key) if simple else self.reserve(store, key)
-                if gil.FREE_THREADED:
-                    listed = self.is_listed(store, key, flight)
-                else:
-                    listed = self.take_out(store, key, flight)
-                if entry is not None:
-                    if listed:  # and nobody has looked since it was taken out
-                        store.fill(entry, value)
-                    else:  # it was invalidated meanwhile
-                        store.drop(key)
-                if gil.FREE_THREADED:  # only now: who comes next has to find the value
-                    self.take_out(store, key, flight)
-            else:
-                value = value_of(entry)
-                listed = self.take_out(store, key, flight)
+            value = self.attempt(args, argsf, names, deadline)
+            if opero_may_be_once_only(value):
+                check(self.name, value)
+            self.keep(store, entry, value)
         except BaseException as error:
-            self.take_out(store, key, flight)
-            flight.land(None, error)
+            self.let_go(store, entry, None)
+            land(entry, None, error)
             raise
-        if not gil.FREE_THREADED and listed and Py_REFCNT(flight) == 1:
-            self.spare = flight  # nobody else has seen it, and now nobody can
-        else:
-            flight.land(value, None)
+        land(entry, value, None)
         return value
 
-    cdef bint take_out(self, MemoryStore store, object key, Flight flight) except -1:
-        """Leave nothing under the key of a flight that is over.
-
-        Returns:
-            Whether it was in the table still: whoever invalidates its key takes it out.
-        """
-        cdef object gone
-        if not gil.FREE_THREADED and (
-            PyUnicode_CheckExact(key) or PyLong_CheckExact(key)  # no other thread can cut in
-        ):
-            gone = store.flights.pop(key, None)
-            if gone is not flight and gone is not None:
-                store.flights[key] = gone
-            return gone is flight
+    cdef keep(self, MemoryStore store, Entry entry, object value):
+        """Store a value; if that fails, the call goes on all the same."""
         try:
-            if gil.look_up(store.flights, key) is flight:
-                return store.flights.pop(key, None) is flight
-        except Exception as error:  # comparing keys may raise; the next call tidies up
+            store.settle(entry, value)
+        except Exception as error:  # a key's own __eq__ may raise anything
             self.events.not_cached(self.name, error)
-        return False
+            self.let_go(store, entry, None)
 
-    cdef bint is_listed(self, MemoryStore store, object key, Flight flight) except -1:
-        """Return whether a flight is in the table still."""
+    cdef let_go(self, MemoryStore store, Entry entry, Flight flight):
+        """Let go of an entry that gets no value: of one led here, or whose leader is lost."""
         try:
-            return gil.look_up(store.flights, key) is flight
-        except Exception as error:  # comparing keys may raise; the next call tidies up
+            if flight is None:
+                store.release(entry)
+            else:
+                store.abandon(entry, flight)
+        except Exception as error:  # a key's own __eq__ may raise anything
             self.events.not_cached(self.name, error)
-        return False
 
     cdef object attempt(
         self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline

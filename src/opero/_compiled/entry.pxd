@@ -3,10 +3,14 @@
 cimport cython
 from cpython.object cimport PyObject
 
+from .flight cimport Flight
+
 
 cdef enum:
-    DEAD = -1
-    RESERVED = -2
+    IS_VALUE = 0
+    IS_DEAD = -1
+    IS_RESERVED = -2
+    IS_UNDER_WAY = -3
 
 
 @cython.final
@@ -15,11 +19,18 @@ cdef enum:
 cdef class Entry:
     cdef readonly object key
     cdef readonly long long mark
-    cdef public object value
+    cdef readonly object value
+    cdef readonly Flight flight
     cdef readonly long long expires
     cdef PyObject *behind  # the next one in its queue
     cdef readonly int uses
-    cdef bint queued
+    cdef readonly signed char state
+    cdef readonly signed char queued
+
+
+cpdef Flight follow(Entry entry)
+cpdef land(Entry entry, object value, object error)
+cpdef bint detach(Entry entry, Flight flight) except -1
 
 
 @cython.final
@@ -31,3 +42,14 @@ cdef class EntryQueue:
     cpdef append(self, Entry entry)
     cpdef Entry take(self)
     cpdef clear(self)
+
+
+@cython.final
+cdef class UnderWay:
+    cdef readonly long long count
+    cpdef begin(self, Entry entry)
+    cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1
+    cpdef fill(self, Entry entry, object value, long long expires)
+    cpdef stop(self, Entry entry)
+    cpdef kill(self, Entry entry)
+    cpdef revive(self, Entry entry)

@@ -11,6 +11,9 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+from . cimport gil
+from .flight cimport Flight
+
 ctypedef int (*Visit)(PyObject *, void *) noexcept
 ctypedef int (*Traverse)(PyObject *, Visit, void *) noexcept
 ctypedef int (*Clear)(PyObject *) noexcept
@@ -21,12 +24,52 @@ cdef extern from "Python.h":
         Clear tp_clear
     Py_ssize_t Py_REFCNT(PyObject *) noexcept
 
+VALUE = IS_VALUE
+DEAD = IS_DEAD
+RESERVED = IS_RESERVED
+UNDER_WAY = IS_UNDER_WAY
+
 
 @cython.final
 @cython.no_gc
 @cython.freelist(64)
 cdef class Entry:
-    """One stored value (see `core/entry.py`)."""
+    """One value, or the place for it (see `core/entry.py`)."""
+
+
+cpdef Flight follow(Entry entry):
+    """Return what tells when the run of an entry is over; None if none is under way."""
+    cdef Flight flight = Flight.__new__(Flight)
+    cdef Flight found = None
+    flight.owner = entry.expires
+    with cython.critical_section(entry):
+        if entry.state == IS_UNDER_WAY:
+            if entry.flight is None:
+                entry.flight = flight
+            found = entry.flight
+    return found
+
+
+cpdef land(Entry entry, object value, object error):
+    """Make the outcome of a run known to those who follow, if anybody does."""
+    cdef Flight flight
+    if not gil.FREE_THREADED and entry.flight is None:
+        return
+    with cython.critical_section(entry):
+        flight = entry.flight
+        entry.flight = None
+    if flight is not None:
+        flight.land(value, error)
+
+
+cpdef bint detach(Entry entry, Flight flight) except -1:
+    """Take the flight of a run that is lost off its entry; return whether it was there still."""
+    cdef bint there = False
+    with cython.critical_section(entry):
+        if entry.flight is flight:
+            entry.flight = None
+            there = True
+    return there
 
 
 @cython.final
@@ -101,6 +144,58 @@ cdef void release(EntryQueue queue) noexcept:
         item = behind
 
 
+@cython.final
+cdef class UnderWay:
+    """Counts the entries that are under way, and changes the state of all (see `core/entry.py`)."""
+
+    cpdef begin(self, Entry entry):
+        """Count a new entry that is under way."""
+        gil.add(&self.count, 1)
+
+    cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1:
+        """Let an entry be under way again, unless somebody was quicker."""
+        cdef bint done = False
+        with cython.critical_section(entry):
+            if entry.expires == expires and entry.state in (IS_VALUE, IS_RESERVED):
+                entry.state = IS_UNDER_WAY
+                entry.expires = owner
+                gil.add(&self.count, 1)
+                done = True
+        return done
+
+    cpdef fill(self, Entry entry, object value, long long expires):
+        """Let an entry be a value, unless it is dead."""
+        cdef object old = None
+        with cython.critical_section(entry):
+            if entry.state != IS_DEAD:
+                if entry.state == IS_UNDER_WAY:
+                    gil.add(&self.count, -1)
+                old = entry.value
+                entry.value = value
+                entry.expires = expires
+                entry.state = IS_VALUE
+
+    cpdef stop(self, Entry entry):
+        """Let an entry be reserved, if it was under way."""
+        with cython.critical_section(entry):
+            if entry.state == IS_UNDER_WAY:
+                gil.add(&self.count, -1)
+                entry.state = IS_RESERVED
+
+    cpdef kill(self, Entry entry):
+        """Let an entry be dead."""
+        with cython.critical_section(entry):
+            if entry.state == IS_UNDER_WAY:
+                gil.add(&self.count, -1)
+            entry.state = IS_DEAD
+
+    cpdef revive(self, Entry entry):
+        """Let a dead entry, which could not be taken out, be reserved."""
+        with cython.critical_section(entry):
+            if entry.state == IS_DEAD:
+                entry.state = IS_RESERVED
+
+
 cdef Traverse plain_traverse = (<PyTypeObject *>EntryQueue).tp_traverse
 cdef Clear plain_clear = (<PyTypeObject *>EntryQueue).tp_clear
 
@@ -111,11 +206,13 @@ cdef int traverse(PyObject *this, Visit visit, void *arg) noexcept:
     cdef PyObject *item = (<EntryQueue>this).first
     cdef Py_ssize_t own
     while item is not NULL and not stop:
-        own = 1 if (<Entry>item).uses == DEAD else 2  # the queue's, and that of the dictionary
+        own = 1 if (<Entry>item).state == IS_DEAD else 2  # the queue's, and that of the dictionary
         if Py_REFCNT(item) == own:
             stop = visit(<PyObject *>(<Entry>item).key, arg)
             if not stop:
                 stop = visit(<PyObject *>(<Entry>item).value, arg)
+            if not stop:
+                stop = visit(<PyObject *>(<Entry>item).flight, arg)
         item = (<Entry>item).behind
     return stop
 

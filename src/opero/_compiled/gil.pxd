@@ -9,6 +9,15 @@ cdef extern from *:
       #define OPERO_FREE_THREADED 0
     #endif
 
+    #if !OPERO_FREE_THREADED
+      #define opero_add_to(counter, amount) (*(counter) += (amount))
+    #elif defined(_MSC_VER)
+      #include <intrin.h>
+      #define opero_add_to(counter, amount) _InterlockedExchangeAdd64(counter, amount)
+    #else
+      #define opero_add_to(counter, amount) __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED)
+    #endif
+
     static CYTHON_INLINE PyObject *opero_look_up(PyObject *table, PyObject *key) {
         PyObject *found;
     #if OPERO_FREE_THREADED
@@ -26,3 +35,4 @@ cdef extern from *:
     """
     const bint FREE_THREADED "OPERO_FREE_THREADED"
     object look_up "opero_look_up"(dict table, object key)
+    void add "opero_add_to"(long long *counter, long long amount) noexcept

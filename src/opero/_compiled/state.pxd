@@ -2,14 +2,12 @@
 
 cimport cython
 
-from . cimport gil
 from .attempts cimport Policy
 from .binding cimport Binding
 from .clock cimport Clock
 from .entry cimport Entry
 from .events cimport Events
 from .fallback cimport Fallback
-from .flight cimport Flight
 from .gate cimport Gate
 from .store cimport InstanceStores, MemoryStore
 

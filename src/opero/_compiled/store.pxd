@@ -4,11 +4,14 @@ cimport cython
 
 from . cimport gil
 from .clock cimport Clock
-from .entry cimport Entry, EntryQueue
+from .entry cimport Entry, EntryQueue, UnderWay, detach
+from .flight cimport Flight
 
 
-cdef int _DEAD
-cdef int _RESERVED
+cdef int DEAD
+cdef int RESERVED
+cdef int UNDER_WAY
+cdef int VALUE
 cdef int _MOST_USES
 cdef unsigned long long _GOLDEN
 cdef int _TRIES
@@ -23,6 +26,7 @@ cdef class MemoryStore:
     cdef readonly long long ttl
     cdef readonly bint sharp
     cdef readonly dict entries
+    cdef readonly UnderWay under_way
     cdef readonly dict flights
     cdef readonly Py_ssize_t probation
     cdef readonly EntryQueue small
@@ -31,16 +35,30 @@ cdef class MemoryStore:
     cdef readonly long long ghost_mask
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
+    cpdef bint counts(self, Entry entry) except -1
     cpdef put(self, object key, object value)
-    @cython.locals(entry=Entry, old=Entry, mark=cython.longlong)
+    @cython.locals(entry=Entry, old=Entry)
     cpdef Entry reserve(self, object key)
-    @cython.locals(shared=object)
+    @cython.locals(expires=cython.longlong)
     cpdef fill(self, Entry entry, object value)
+    @cython.locals(old=Entry)
+    cpdef Entry begin(self, Entry entry)
+    @cython.locals(expires=cython.longlong, gone=Entry)
+    cpdef bint begin_again(self, Entry entry, long long owner) except -1
+    cpdef settle(self, Entry entry, object value)
+    cpdef release(self, Entry entry)
+    cpdef abandon(self, Entry entry, Flight flight)
+    @cython.locals(entry=Entry)
+    cpdef strand(self)
     @cython.locals(entry=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int)
     cpdef bint drop(self, object key) except -1
     @cython.locals(entry=Entry, gone=list, ghosts=bytearray)
     cpdef clear(self)
     @cython.locals(entry=Entry)
+    cpdef Entry new(self, object key, signed char state, long long expires)
+    cdef make_room(self, Py_ssize_t most)
+    cdef line_up(self, Entry entry)
+    @cython.locals(entry=Entry, renewed=Py_ssize_t)
     cpdef bint evict(self) except -1
     @cython.locals(gone=Entry, tries=cython.int, over=cython.bint)
     cpdef forget(self, Entry entry)

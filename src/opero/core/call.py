@@ -23,7 +23,7 @@ from opero.never_failures import is_never_failure
 from opero.tracebacks import shorten
 
 from .clock import NEVER
-from .flight import Flight
+from .entry import UNDER_WAY, Entry, follow, land
 from .function import FunctionLike, MethodLike
 from .retrying import Retrying
 from .state import Parts, State, empty, take_all
@@ -33,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from .flight import Flight
 
 
 def _counting_lock() -> Any:
@@ -100,63 +102,49 @@ class Call(_Counting):
         deadline: int,
     ) -> Any:
         """Run a call whose value is missing and store it, or follow the run that is under way."""
-        flight: Flight | None = Flight(self.identify())
-        assert flight is not None
+        me = self.identify()
+        led: Entry | None = None
+        other: Flight | None
         try:
+            mine = store.new(key, UNDER_WAY, me)
             while True:
-                other = store.flights.setdefault(key, flight)
-                if other is flight:
+                entry = store.begin(mine)
+                if entry is mine or store.begin_again(entry, me):
+                    led = entry
                     break
-                if other.done and store.flights.get(key) is other:
-                    store.flights.pop(key, None)  # it could not be taken out when it landed
-                    continue
-                value = self.runner.follow(self, store, key, other, args, kwargs, deadline)
-                if value is not self.runner.AGAIN:
-                    return value
-            entry = store.find(key)  # another thread may have stored it since we looked
-            value = self.attempt(args, kwargs, deadline) if entry is None else entry.value
-            if entry is None:
-                once_only.check(self.name, value)
-                entry = self.reserve(store, key)
-                if entry is not None:
-                    if self._is_listed(store, key, flight):
-                        store.fill(entry, value)
-                    else:  # it was invalidated meanwhile
-                        store.drop(key)
-            self._land(store, key, flight, value, None)
+                other = follow(entry)
+                if other is not None:
+                    value = self.runner.follow(self, other, args, kwargs, deadline)
+                    if value is self.runner.LOST:
+                        self._let_go(store.abandon, entry, other)
+                    elif value is not self.runner.AGAIN:
+                        return value
+                elif store.counts(entry):  # another thread has stored it since we looked
+                    return entry.value
+            value = self.attempt(args, kwargs, deadline)
+            once_only.check(self.name, value)
+            if not self._let_go(store.settle, led, value):
+                self._let_go(store.release, led)
+            land(led, value, None)
             return value
         except BaseException as error:
-            self._land(store, key, flight, None, error)
+            if led is not None:
+                self._let_go(store.release, led)
+                land(led, None, error)
             raise
         finally:
-            flight = other = None  # they hold the error, whose traceback holds this frame
+            led = mine = entry = other = (
+                None  # they hold the error, whose traceback holds this frame
+            )
 
-    def _land(
-        self,
-        store: MemoryStore,
-        key: Any,
-        flight: Flight,
-        value: Any,
-        error: BaseException | None,
-    ) -> None:
-        """End a flight: leave nothing under its key, and wake those who follow."""
+    def _let_go(self, step: Callable[..., Any], *given: Any) -> bool:
+        """Do the last step of a run with its entry; return whether keys could be compared."""
         try:
-            if self._is_listed(store, key, flight):
-                store.flights.pop(key, None)
-        finally:
-            flight.land(value, error)
-
-    def _is_listed(self, store: MemoryStore, key: Any, flight: Flight) -> bool:
-        """Return whether a flight is in the table still: whoever invalidates its key takes it out.
-
-        There, and not by a mark on the flight, because a flight may also be taken out by mistake,
-        by another one that lands at the moment of an invalidation. Then its value is not stored.
-        """
-        try:
-            return store.flights.get(key) is flight
-        except Exception as broken:  # noqa: BLE001 - comparing keys may raise; the next call tidies up
-            self.events.not_cached(self.name, broken)
+            step(*given)
+        except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
+            self.events.not_cached(self.name, error)
             return False
+        return True
 
     def attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if all gates let it in at once; the runner goes on."""

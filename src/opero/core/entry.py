@@ -1,4 +1,14 @@
-"""One stored value, and the queue in which it waits for its eviction; the plain half.
+"""The place of one value, from the beginning of its run on; the plain half.
+
+    UNDER_WAY    somebody computes the value: others who want it follow
+    RESERVED     there is a place, but no value, and nobody computes it
+    VALUE        there is a value
+    DEAD         it was forgotten, and counts for nothing
+
+A new entry is under way or reserved. A run that returns makes it a value; one that fails takes it
+out. A value that is out of date is under way again, in its place, while it is renewed. What is
+taken out of the store's dictionary is dead from then on. So a thread that computes a value sees
+whether it was invalidated meanwhile, by looking at the entry.
 
 The compiled half (`_compiled/entry.pyx`) links the entries of a queue to each other.
 """
@@ -7,31 +17,85 @@ from __future__ import annotations
 
 from collections import deque
 
+from opero.gil import FREE_THREADED
+
+from . import flight as flights
+from .flight import Flight
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+VALUE = 0
+DEAD = -1
+RESERVED = -2
+UNDER_WAY = -3
+
 
 class Entry:
-    """One stored value; `MemoryStore.reserve` makes it and `fill` gives it the value.
+    """One value, or the place for it.
 
     Attributes:
         key: The key it is stored under.
         mark: The key's hash.
         value: What the function returned.
-        expires: When it stops counting, in nanoseconds.
-        uses: Hits since it was stored or moved, at most 3; -1 once it is dead, -2 before it is
-            filled.
+        flight: What those wait for who follow; None while nobody does.
+        expires: When the value stops counting, in nanoseconds; while it is under way, who computes
+            it, as an identifier of the thread or greenlet.
+        uses: Hits since it was stored or moved, at most 3.
+        state: What it is: see above.
+        queued: Whether it is in a queue.
     """
 
-    __slots__ = ("expires", "key", "mark", "uses", "value")
+    __slots__ = ("expires", "flight", "key", "mark", "queued", "state", "uses", "value")
 
     key: Any
     mark: int
     value: Any
+    flight: Flight | None
     expires: int
     uses: int
+    state: int
+    queued: bool
+
+
+def follow(entry: Entry) -> Flight | None:
+    """Return what tells when the run of an entry is over; None if none is under way.
+
+    Who follows leaves the flight there before looking at the state, and who leads changes the state
+    before looking for a flight: so one of the two sees the other.
+    """
+    owner = entry.expires
+    if entry.state != UNDER_WAY:
+        return None
+    with flights.joining:
+        flight = entry.flight
+        if flight is None:
+            entry.flight = flight = Flight(owner)
+    return flight if entry.state == UNDER_WAY else None
+
+
+def land(entry: Entry, value: Any, error: BaseException | None) -> None:
+    """Make the outcome of a run known to those who follow, if anybody does."""
+    if FREE_THREADED:  # where what another thread has written may be seen late
+        with flights.joining:
+            flight, entry.flight = entry.flight, None
+    else:
+        flight = entry.flight
+        if flight is not None:
+            entry.flight = None
+    if flight is not None:
+        flight.land(value, error)
+
+
+def detach(entry: Entry, flight: Flight) -> bool:
+    """Take the flight of a run that is lost off its entry; return whether it was there still."""
+    with flights.joining:
+        there = entry.flight is flight
+        if there:
+            entry.flight = None
+    return there
 
 
 class EntryQueue:
@@ -44,21 +108,93 @@ class EntryQueue:
 
     def append(self, entry: Entry) -> None:
         """Put an entry at the end."""
+        entry.queued = True
         self._entries.append(entry)
 
     def take(self) -> Entry | None:
         """Take the first entry out; None if there is none."""
         try:
-            return self._entries.popleft()
+            entry = self._entries.popleft()
         except IndexError:
             return None
+        entry.queued = False
+        return entry
 
     def clear(self) -> None:
         """Take all entries out."""
-        self._entries.clear()
+        for _ in range(len(self._entries)):
+            if self.take() is None:
+                break
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries))
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class UnderWay:
+    """Counts the entries of a store that are under way, and changes the state of all of them.
+
+    Attributes:
+        count: How many are under way.
+    """
+
+    __slots__ = ("_claims",)
+
+    def __init__(self) -> None:
+        self._claims: dict[Entry, object] = {}
+
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return len(self._claims)
+
+    def begin(self, entry: Entry) -> None:
+        """Count a new entry that is under way."""
+        self._claims[entry] = entry
+
+    def claim(self, entry: Entry, expires: int, owner: int) -> bool:
+        """Let an entry be under way again, unless somebody was quicker.
+
+        Args:
+            entry: One that is reserved, or a value that is out of date.
+            expires: What it said when it was looked at.
+            owner: The identifier of the thread or greenlet that computes it.
+
+        Returns:
+            Whether that was done.
+        """
+        claim = object()
+        if self._claims.setdefault(entry, claim) is not claim:
+            return False
+        if entry.state not in {VALUE, RESERVED} or entry.expires != expires:
+            self._claims.pop(entry, None)
+            return False
+        entry.state = UNDER_WAY
+        entry.expires = owner
+        return True
+
+    def fill(self, entry: Entry, value: Any, expires: int) -> None:
+        """Let an entry be a value, unless it is dead."""
+        if entry.state == DEAD:
+            return
+        entry.value = value
+        entry.expires = expires
+        entry.state = VALUE
+        self._claims.pop(entry, None)
+
+    def stop(self, entry: Entry) -> None:
+        """Let an entry be reserved, if it was under way."""
+        if entry.state == UNDER_WAY:
+            entry.state = RESERVED
+            self._claims.pop(entry, None)
+
+    def kill(self, entry: Entry) -> None:
+        """Let an entry be dead."""
+        entry.state = DEAD
+        self._claims.pop(entry, None)
+
+    def revive(self, entry: Entry) -> None:
+        """Let a dead entry, which could not be taken out, be reserved."""
+        entry.state = RESERVED

@@ -16,13 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_joining = Lock()  # a finalizer may run in the middle and land another flight
+joining = Lock()  # a finalizer may run in the middle and land another flight
 
 
 def after_fork() -> None:
     """Make a new lock in a child process: another thread may have held the old one."""
-    global _joining  # noqa: PLW0603 - there is one for all flights
-    _joining = Lock()
+    global joining  # noqa: PLW0603 - there is one for all flights
+    joining = Lock()
 
 
 forks.register("flights", after_in_child=after_fork)
@@ -52,21 +52,21 @@ class Flight:
 
     def join(self, bell: Any) -> None:
         """Leave a locked mutex, which is released once the outcome is known."""
-        with _joining:
+        with joining:
             if self.waiters is None:
                 self.waiters = []
             self.waiters.append(bell)
 
     def leave(self, bell: Any) -> None:
         """Take the mutex back, if it is there still."""
-        with _joining:
+        with joining:
             if self.waiters is not None and bell in self.waiters:
                 self.waiters.remove(bell)
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Make the outcome known and wake those who follow."""
         if gil.FREE_THREADED:
-            with _joining:
+            with joining:
                 waiters = self._end(value, error)
         else:
             waiters = self._end(value, error)
@@ -81,6 +81,6 @@ class Flight:
         self.done = True
         if self.waiters is None:
             return []
-        with _joining:
+        with joining:
             waiters, self.waiters = self.waiters, None
         return waiters

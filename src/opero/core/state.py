@@ -7,7 +7,6 @@ handle, `__opero__`. Runners, stores and the map work with it and call it `call`
 
 from __future__ import annotations
 
-from opero import gil
 from opero.exceptions import CacheKeyError
 
 from .attempts import Policy
@@ -16,7 +15,6 @@ from .clock import NEVER, Clock
 from .entry import Entry
 from .events import Events
 from .fallback import Fallback
-from .flight import Flight
 from .gate import Gate
 from .store import InstanceStores, MemoryStore
 
@@ -320,7 +318,7 @@ class State:
 
         Flights are taken out before and after: the first time so that what they compute is not
         stored, the second because one that began in between may have found the old value, and who
-        calls from now on must not join it.
+        calls from now on must not join it. The runs of an ordinary function go with the values.
         """
         if self.stored_cache is not None:
             self.stored_cache.clear()
@@ -354,15 +352,11 @@ class State:
         self._ground(store, key)
         return bool(dropped)
 
-    def ground(self, store: MemoryStore, key: Any, flight: Flight) -> None:
-        """Take a flight that nobody flies any more out of the table."""
-        if gil.look_up(store.flights, key) is flight:
-            store.flights.pop(key, None)
-
     def after_fork(self) -> None:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             store.flights.clear()
+            store.strand()
         if self.stored_cache is not None:
             self.stored_cache.after_fork()
 

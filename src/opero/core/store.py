@@ -34,14 +34,14 @@ import weakref
 from opero import gil
 
 from .clock import NEVER, Clock
-from .entry import Entry, EntryQueue
+from .entry import DEAD, RESERVED, UNDER_WAY, VALUE, Entry, EntryQueue, UnderWay, detach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_DEAD = -1
-_RESERVED = -2
+    from .flight import Flight
+
 _MOST_USES = 3
 _GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
@@ -60,8 +60,10 @@ class MemoryStore:
         clock: Tells the time.
         maxsize: The greatest number of entries; 0 for no bound.
         ttl: How long a value counts, in nanoseconds; 0 for ever.
-        entries: The stored values.
-        flights: The runs that are under way (see `flight` and `runners.aio`).
+        entries: The values, and the runs of an ordinary function that are under way.
+        under_way: Counts the latter, which the bound does not.
+        flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
+            and those that maps have noted.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class MemoryStore:
         "sharp",
         "small",
         "ttl",
+        "under_way",
     )
 
     def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
@@ -86,6 +89,7 @@ class MemoryStore:
         # a life shorter than 1 s is measured by the exact clock
         self.sharp: bool = ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
+        self.under_way: UnderWay = UnderWay()
         self.flights: dict[Any, Any] = {}
         self.probation: int = max(1, maxsize // 10)
         self.small: EntryQueue = EntryQueue()
@@ -96,15 +100,19 @@ class MemoryStore:
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
         entry = gil.look_up(self.entries, key) if gil.FREE_THREADED else self.entries.get(key)
-        if entry is None:
-            return None
-        if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
+        if entry is None or not self.counts(entry):
             return None
         if entry.uses < _MOST_USES:
-            if entry.uses < 0:
-                return None
             entry.uses += 1
         return entry
+
+    def counts(self, entry: Entry) -> bool:
+        """Return whether an entry is a value that is not out of date."""
+        if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
+            return False
+        return entry.state == VALUE
+
+    # --- a value that is there already ----------------------------------------------------------
 
     def put(self, key: Any, value: Any) -> None:
         """Store `value` under `key`, evicting others if the store is full."""
@@ -117,42 +125,91 @@ class MemoryStore:
         nobody finds: a value that was computed before an invalidation cannot be stored after it, if
         the one who stores it asks in between whether there was one.
         """
-        entry = Entry.__new__(Entry)
-        entry.key = key
-        entry.mark = mark = hash(key)
-        entry.value = None
-        entry.expires = NEVER
-        entry.uses = _RESERVED
+        entry = self.new(key, RESERVED, NEVER)
         old = self.entries.setdefault(key, entry)
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
             return old
-        if not self.maxsize:
-            self.small.append(entry)
-            if self.ttl:
-                self.expire()
-            return entry
         try:
-            while len(self.entries) > self.maxsize:
-                if not self.evict():
-                    break
+            self.make_room(self.maxsize)
         finally:  # whatever a comparison of keys raises: without a queue it could never be evicted
-            if self.recalls(mark):
-                self.main.append(entry)
-            else:
-                self.small.append(entry)
+            self.line_up(entry)
         return entry
 
     def fill(self, entry: Entry, value: Any) -> None:
-        """Put a value into the entry that was reserved for it."""
-        if gil.FREE_THREADED:  # where a compiled entry is locked by whoever looks at its value
-            shared: Any = entry
-            shared.value = value
-        else:
-            entry.value = value
+        """Put a value into an entry, unless it is dead."""
+        expires = NEVER
         if self.ttl:
-            entry.expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
-        if entry.uses == _RESERVED:
-            entry.uses = 0
+            expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
+        self.under_way.fill(entry, value, expires)
+
+    # --- a value that is computed only if it is missing -----------------------------------------
+
+    def begin(self, entry: Entry) -> Entry:
+        """Let a new entry be under way, unless its key has one already.
+
+        Args:
+            entry: What `new` has made.
+
+        Returns:
+            That one, to be given to `settle` or `release`; or the one there is.
+        """
+        old = self.entries.setdefault(entry.key, entry)
+        if old is entry:
+            self.under_way.begin(entry)
+        return old
+
+    def begin_again(self, entry: Entry, owner: int) -> bool:
+        """Let an entry that holds no value, or one that is out of date, be under way again.
+
+        Args:
+            entry: What `begin` has returned.
+            owner: The identifier of the thread or greenlet that computes the value.
+
+        Returns:
+            Whether it is, for this `owner`.
+        """
+        expires = entry.expires
+        if entry.state == VALUE or entry.state == RESERVED:
+            return not self.counts(entry) and self.under_way.claim(entry, expires, owner)
+        if entry.state == DEAD and gil.look_up(self.entries, entry.key) is entry:
+            gone = self.entries.pop(entry.key, None)  # it could not be taken out when it died
+            if gone is not None:
+                self.under_way.kill(gone)
+        return False
+
+    def settle(self, entry: Entry, value: Any) -> None:
+        """Store the value of an entry that is under way, unless it died meanwhile."""
+        if entry.state == UNDER_WAY:
+            self.make_room(
+                self.maxsize - 1
+            )  # before it is in a queue, or counts: it is not evicted
+            if not entry.queued:
+                self.line_up(entry)
+        self.fill(entry, value)
+        self.make_room(self.maxsize)  # for those who have made room for the same one
+
+    def release(self, entry: Entry) -> None:
+        """Let go of an entry that is under way and gets no value."""
+        if entry.state == UNDER_WAY:
+            if entry.queued:
+                self.under_way.stop(entry)
+            else:
+                self.forget(entry)
+
+    def abandon(self, entry: Entry, flight: Flight) -> None:
+        """Let go of an entry whose run has come to nothing, unless another run has begun."""
+        if detach(entry, flight):
+            self.release(entry)
+
+    def strand(self) -> None:
+        """Let go of all that is under way: in a child process nobody will end it."""
+        for entry in list(self.entries.values()):
+            try:
+                self.release(entry)
+            except Exception:  # noqa: BLE001 - keys that cannot be compared; it is reserved
+                continue
+
+    # --- forgetting -----------------------------------------------------------------------------
 
     def drop(self, key: Any) -> bool:
         """Forget `key`; return whether there was a value."""
@@ -165,8 +222,11 @@ class MemoryStore:
             else:
                 missed = 0
                 dropped = True
-                filled = filled or entry.uses != _RESERVED
-                entry.uses = _DEAD
+                # in a queue: it was a value, and is renewed
+                filled = (
+                    filled or entry.state == VALUE or (entry.state == UNDER_WAY and entry.queued)
+                )
+                self.under_way.kill(entry)
         if dropped:
             queued = len(self.small) + len(self.main)
             if queued <= _FEW or queued > 2 * len(self.entries):
@@ -181,34 +241,82 @@ class MemoryStore:
         try:
             while self.entries:  # last: an entry without a queue could never be evicted
                 entry = self.entries.popitem()[1]
-                entry.uses = _DEAD
+                self.under_way.kill(entry)
                 gone.append(entry)
         except KeyError:  # another thread took the last one
             pass
         for ghosts in self.ghosts:  # wiped, not thrown away: others may be looking at them
             ghosts[:] = bytes(len(ghosts))
 
+    def new(self, key: Any, state: int, expires: int) -> Entry:
+        """Make an entry that is in no table yet.
+
+        Args:
+            key: Its key.
+            state: `RESERVED` or `UNDER_WAY`.
+            expires: The identifier of the thread or greenlet that computes the value, if it is
+                under way.
+        """
+        entry = Entry.__new__(Entry)
+        entry.key = key
+        entry.mark = hash(key)
+        entry.value = None
+        entry.flight = None
+        entry.expires = expires
+        entry.uses = 0
+        entry.state = state
+        entry.queued = False
+        return entry
+
+    def make_room(self, most: int) -> None:
+        """Evict until no more than `most` entries are left, if there is a bound."""
+        while self.maxsize and len(self.entries) - self.under_way.count > most:
+            if not self.evict():
+                break
+
+    def line_up(self, entry: Entry) -> None:
+        """Put a new entry into a queue."""
+        if self.recalls(entry.mark):
+            self.main.append(entry)
+        else:
+            self.small.append(entry)
+        if self.ttl and not self.maxsize:
+            self.expire()
+
     def evict(self) -> bool:
-        """Take one entry out, from probation if that is over its share; return whether one was."""
+        """Take one entry out, from probation if that is over its share; return whether one was.
+
+        One that is being renewed stays, and the bound does not count it.
+        """
         while len(self.small) >= self.probation or not len(self.main):
             entry = self.small.take()
             if entry is None:  # another thread emptied the queue: it evicts in our place
                 return False
-            if entry.uses > 1:
+            if entry.state == DEAD:
+                continue
+            if entry.state == UNDER_WAY or entry.uses > 1:
                 entry.uses = 0
                 self.main.append(entry)
-            elif entry.uses != _DEAD:
+            else:
                 self.forget(entry)
                 self.remember(entry.mark)
                 return True
+        renewed = 0
         while True:
             entry = self.main.take()
             if entry is None:
                 return False
-            if entry.uses > 0:
+            if entry.state == DEAD:
+                continue
+            if entry.state == UNDER_WAY:
+                self.main.append(entry)
+                renewed += 1
+                if renewed > len(self.main):  # others are in the hands of other threads
+                    return False
+            elif entry.uses > 0:
                 entry.uses -= 1
                 self.main.append(entry)
-            elif entry.uses != _DEAD:
+            else:
                 self.forget(entry)
                 return True
 
@@ -218,7 +326,7 @@ class MemoryStore:
         After a race the key may have a newer entry; putting it back could undo an invalidation. An
         entry that cannot be taken out, because keys cannot be compared, goes back into a queue.
         """
-        entry.uses = _DEAD
+        self.under_way.kill(entry)
         tries = 0
         over = False
         try:
@@ -227,7 +335,7 @@ class MemoryStore:
                 if gone is entry:
                     break
                 if gone is not None:
-                    gone.uses = _DEAD
+                    self.under_way.kill(gone)
                 elif self.holds(entry):
                     tries += 1
                 else:
@@ -235,7 +343,7 @@ class MemoryStore:
             over = True
         finally:
             if not over:
-                entry.uses = 0
+                self.under_way.revive(entry)
                 (self.main if self.maxsize else self.small).append(entry)
 
     def holds(self, entry: Entry) -> bool:
@@ -280,11 +388,12 @@ class MemoryStore:
             entry = self.small.take()
             if entry is None:
                 return
-            if entry.uses != _DEAD:
-                if entry.expires > now:
-                    self.small.append(entry)
-                else:
-                    self.forget(entry)
+            if entry.state == DEAD:
+                continue
+            if entry.state == UNDER_WAY or entry.expires > now:
+                self.small.append(entry)
+            else:
+                self.forget(entry)
 
     def compact(self) -> None:
         """Take dead entries out of the queues."""
@@ -293,11 +402,11 @@ class MemoryStore:
                 entry = queue.take()
                 if entry is None:
                     break
-                if entry.uses != _DEAD:
+                if entry.state != DEAD:
                     queue.append(entry)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return max(0, len(self.entries) - self.under_way.count)
 
 
 class _InstanceRef(weakref.ref):  # type: ignore[type-arg]

@@ -34,6 +34,9 @@ _PLAIN = "opero.core.flight"
 AGAIN = object()
 """Says that whoever wanted to follow a flight has to look again, since it was broken off."""
 
+LOST = object()
+"""Says the same of a flight whose thread has gone, and has left it where it was found."""
+
 _waiting: dict[int, Any] = {}
 """Which flight each waiting thread follows."""
 
@@ -181,8 +184,6 @@ def sleep(clock: Any, delay: int) -> int:
 
 def follow(
     call: Call,
-    store: Any,
-    key: Any,
     flight: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -194,7 +195,7 @@ def follow(
     on its own: what would be endless recursion without opero stays that, and does not hang.
 
     Returns:
-        What the function returned, or `AGAIN`.
+        What the function returned, `AGAIN`, or `LOST`.
     """
     me = call.identify()
     lost = False
@@ -223,10 +224,10 @@ def follow(
         finally:
             flight.leave(bell)  # which also sees to it that the outcome is seen whole
         if lost:
-            call.ground(store, key, flight)
-        elif flight.error is None:
+            return LOST
+        if flight.error is None:
             return flight.value
-        elif not belongs_to_one(flight.error, call.policy):
+        if not belongs_to_one(flight.error, call.policy):
             raise flight.error.with_traceback(flight.traceback)
     finally:
         _restore(me, before)
@@ -248,8 +249,10 @@ def _is_flown(call: Any, flight: Any) -> bool:
     if FREE_THREADED:
         return frame is not None  # nobody may look into the frame of a thread that runs on
     while frame is not None:
-        if frame.f_code.co_name == "lead" and frame.f_locals.get("flight") is flight:
-            return True
+        if frame.f_code.co_name == "lead":
+            held = frame.f_locals
+            if held.get("flight") is flight or getattr(held.get("led"), "flight", None) is flight:
+                return True
         frame = frame.f_back
     return False
 

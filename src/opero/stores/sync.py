@@ -51,8 +51,11 @@ class SyncStoredCache(StoredCache):
                 if other.done and self.flights.get(full) is other:
                     self.flights.pop(full, None)  # a map has noted it, or it was not tidied up
                     continue
-                value = sync.follow(call, self, full, other, miss.args, miss.kwargs, deadline)
-                if value is not sync.AGAIN:
+                value = sync.follow(call, other, miss.args, miss.kwargs, deadline)
+                if value is sync.LOST:
+                    if self.flights.get(full) is other:
+                        self.flights.pop(full, None)
+                elif value is not sync.AGAIN:
                     return value
 
             def is_listed() -> bool:
