@@ -342,7 +342,7 @@ cdef class Call(_Counting):
             store.settle(entry, value)
         except Exception as error:  # a key's own __eq__ may raise anything
             self.events.not_cached(self.name, error)
-            self.let_go(store, entry, None)
+            store.release(entry)
 
     cdef let_go(self, MemoryStore store, Entry entry, Flight flight):
         """Let go of an entry that gets no value: of one led here, or whose leader is lost."""

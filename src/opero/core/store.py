@@ -180,11 +180,11 @@ class MemoryStore:
     def settle(self, entry: Entry, value: Any) -> None:
         """Store the value of an entry that is under way, unless it died meanwhile."""
         if entry.state == UNDER_WAY:
-            self.make_room(
-                self.maxsize - 1
-            )  # before it is in a queue, or counts: it is not evicted
-            if not entry.queued:
-                self.line_up(entry)
+            try:
+                self.make_room(self.maxsize - 1)  # it is under way still, and so not evicted itself
+            finally:  # then `release` has no keys to compare
+                if not entry.queued:
+                    self.line_up(entry)
         self.fill(entry, value)
         self.make_room(self.maxsize)  # for those who have made room for the same one
 
