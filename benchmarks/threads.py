@@ -127,7 +127,7 @@ class ThreadsRow:
                 if name == COMPILED:
                     turns[ALONE] = self._turn((side,), effort)
             best = dict.fromkeys(turns, float("inf"))
-            for _ in range(effort.rounds):
+            for _ in range(3 * effort.rounds):
                 for name, turn in turns.items():
                     best[name] = min(best[name], turn())
         return Measured(best, lost)
@@ -140,7 +140,7 @@ class ThreadsRow:
         return lambda: together(loops, count)
 
 
-_LONGER = 10
+_LONGER = 5
 """How many loops of the other rows are a turn of a thread."""
 
 ROWS: tuple[ThreadsRow, ...] = (ThreadsRow(),)
