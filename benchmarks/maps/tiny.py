@@ -116,7 +116,7 @@ PROCESS = MapRow(
     {"mode": "process"},
     sides.OF_PROCESSES,
     (
-        Target(sides.POOL.name, 1.5),
+        Target(sides.POOL.name, 1.0),
         Target.times_less(10, sides.MPIRE.name),
         Target.times_less(10, sides.JOBLIB.name),
     ),
