@@ -13,13 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_ORDINARY = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
+ORDINARY = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
+"""Types of which no value can be used once only."""
 
 
 def is_once_only(value: Any) -> bool:
     """Return whether a value is an iterator, or can be awaited, and is no mock object."""
     kind = type(value)
-    if kind in _ORDINARY:
+    if kind in ORDINARY:
         return False
     names = ("__next__", "__await__", "__anext__")
     return any(getattr(kind, name, None) is not None for name in names) and not _is_mock(kind)

@@ -355,6 +355,7 @@ class State:
     def after_fork(self) -> None:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
+            self._ground_all(store)
             store.flights.clear()
             store.strand()
         if self.stored_cache is not None:

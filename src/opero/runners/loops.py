@@ -44,7 +44,7 @@ def begin_task(loop: Any, run: Coroutine[Any, Any, Any], at_once: bool) -> async
             where nothing but asyncio or uvloop makes the tasks of the loop.
     """
     try:
-        if at_once and _HAS_EAGER_TASKS and _makes_plain_tasks(loop):
+        if _HAS_EAGER_TASKS and at_once and _makes_plain_tasks(loop):
             task: Any = asyncio.Task
             return task(run, loop=loop, eager_start=True)  # type: ignore[no-any-return]
         return loop.create_task(run)  # type: ignore[no-any-return]

@@ -58,8 +58,8 @@ class TaskFlight:
 
     Attributes:
         call: The decorated function.
-        flights: The flights that are under way, by loop, and then by key; None once this one has
-            taken itself out.
+        flights: The tables of flights that are under way, by loop.
+        table: That of its loop, by key; None once it has taken itself out there.
         loop: The event loop in which it runs.
         key: The key for which it runs.
         deadline: The latest deadline of a caller, in nanoseconds.
@@ -87,6 +87,7 @@ class TaskFlight:
         self,
         call: AsyncCall,
         flights: dict[Any, dict[Any, TaskFlight]],
+        table: dict[Any, TaskFlight],
         loop: asyncio.AbstractEventLoop,
         key: Any,
         deadline: int,
@@ -98,14 +99,28 @@ class TaskFlight:
                 task of its own, so that no stack would end a recursion that has no end.
         """
         self.call: AsyncCall = call
-        self.flights: dict[Any, dict[Any, TaskFlight]] | None = flights
+        self.flights: dict[Any, dict[Any, TaskFlight]] = flights
+        self.table: dict[Any, TaskFlight] | None = table
         self.loop: asyncio.AbstractEventLoop = loop
         self.key: Any = key
         self.deadline: int = deadline
-        self.outer: TaskFlight | None = _enclosing()
-        # a task that a run has made begins a stack of its own
-        if self.outer is not None and self.outer.task is asyncio.current_task():
-            self.depth = self.outer.depth + 1
+        self.outer: TaskFlight | None = None
+        outer = _lineage.get()
+        if outer is not None:
+            self._nest(outer)
+
+    def _nest(self, inside: TaskFlight) -> None:
+        """Note inside which flights it begins."""
+        outer: TaskFlight | None = inside
+        while outer is not None and outer.over:
+            outer = outer.outer
+        if outer is None:
+            return
+        self.outer = outer
+        while outer.outer is not None and outer.outer.over:
+            outer.outer = outer.outer.outer  # tasks may begin one another for ever
+        if outer.task is asyncio.current_task():  # else a task of the run begins a new stack
+            self.depth = outer.depth + 1
             if self.depth > sys.getrecursionlimit():
                 raise RecursionError(
                     "maximum recursion depth exceeded by calls that await each other"
@@ -131,24 +146,32 @@ class TaskFlight:
 
     def is_listed(self) -> bool:
         """Return whether a caller can find it. If not, its key was invalidated."""
-        table = None if self.flights is None else self.flights.get(self.loop)
         try:
-            return table is not None and table.get(self.key) is self
+            return self.table is not None and self.table.get(self.key) is self
         except Exception as broken:  # noqa: BLE001 - comparing keys may raise
             self.call.events.not_cached(self.call.name, broken)
             return False
 
     def take_out(self) -> bool:
         """Let no caller find it any more; return whether one could until now."""
-        flights = self.flights
-        if flights is None:
+        table = self.table
+        if table is None:
             return False
-        table = flights.get(self.loop)
-        found = self.is_listed() and table is not None and table.pop(self.key, None) is self
-        self.flights = None
-        if table is not None and not table and flights.get(self.loop) is table:
-            flights.pop(self.loop, None)
+        found = self.is_listed() and table.pop(self.key, None) is self
+        self.table = None
+        if not table and self.flights.get(self.loop) is table:
+            self.flights.pop(self.loop, None)
         return found
+
+    def keep(self, store: Any, value: Any) -> None:
+        """Store in memory what the run has returned, unless its key was invalidated meanwhile."""
+        if not self.is_listed():
+            return
+        entry = self.call.reserve(store, self.key)  # which may take its time
+        if self.take_out() and entry is not None:
+            store.fill(entry, value)
+        elif entry is not None:
+            store.drop(self.key)
 
     def land(self) -> None:
         """End it; this is the last step of the run."""
@@ -158,7 +181,7 @@ class TaskFlight:
             for bell in self.bells:
                 if not bell.done():
                     bell.set_result(None)
-        if self.flights is not None:
+        if self.table is not None:
             self.take_out()
 
     def _land_unbegun(self, _: asyncio.Task[Any]) -> None:
@@ -220,8 +243,9 @@ class TaskFlight:
                     bell = self._hang_bell()
                     try:
                         await bell
-                    finally:
+                    except BaseException:
                         self._take_bell(bell)
+                        raise
                     if not task.done():
                         await self._finished(task)
                 else:
@@ -367,18 +391,7 @@ def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
     )
 
 
-def _enclosing() -> TaskFlight | None:
-    """Return the innermost flight that is under way and inside which the current task runs."""
-    flight = _lineage.get()
-    while flight is not None and flight.over:
-        flight = flight.outer
-    if flight is not None:  # tasks may begin each other for ever: forget those that are over
-        while flight.outer is not None and flight.outer.over:
-            flight.outer = flight.outer.outer
-    return flight
-
-
-def _all_enclosing() -> set[TaskFlight]:
+def _enclosing() -> set[TaskFlight]:
     """Return the flights inside which the current task runs."""
     flights = set()
     outer = _lineage.get()
@@ -415,7 +428,10 @@ async def share(
     flight: TaskFlight | None = None
     task: asyncio.Task[Any] | None = None
     try:
-        loop = running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = running_loop()  # which says what runs here in its place
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         flights = shared.flights
         table = flights.get(loop)
@@ -423,7 +439,7 @@ async def share(
             flight = table.get(key)
             if flight is None or not flight.is_open():
                 break
-            if flight.reaches(_all_enclosing()):
+            if flight.reaches(_enclosing()):
                 return await call.runner.run(call, args, kwargs)
             assert flight.task is not None
             value = await flight.join(flight.task, deadline, False)
@@ -433,11 +449,11 @@ async def share(
         entry = shared.find(key)  # another task, or a thread with another loop, may have stored it
         if entry is not None:
             return entry.value
-        flight = TaskFlight(call, flights, loop, key, deadline)
+        listing = {} if table is None else table
+        listing[key] = flight = TaskFlight(call, flights, listing, loop, key, deadline)
         if table is None:
             _forget_closed_loops(flights)
-            table = flights.setdefault(loop, {})
-        table[key] = flight
+            flights[loop] = listing
         try:
             task = flight.launch(call.lead(shared, call, flight, args, kwargs, known))
         except BaseException:
@@ -485,13 +501,9 @@ async def lead(
                 error = caught
         if passed is not None or error is not None:
             value = await call.runner.run(call, args, kwargs, flight, error, passed or 0)
-        once_only.check(call.name, value)
-        if flight.is_listed():
-            entry = call.reserve(store, flight.key)
-            if flight.take_out() and entry is not None:
-                store.fill(entry, value)
-            elif entry is not None:  # it was invalidated meanwhile
-                store.drop(flight.key)
+        if type(value) not in once_only.ORDINARY:
+            once_only.check(call.name, value)
+        flight.keep(store, value)
         return value
     except GeneratorExit:
         flight.abandon()

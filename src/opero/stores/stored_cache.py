@@ -154,6 +154,7 @@ class StoredCache:
 
     def after_fork(self) -> None:
         """Forget, in a child process, the runs and the lock of the parent's threads."""
+        self.ground(None)
         self.flights.clear()
         self._counting = Lock()
 
