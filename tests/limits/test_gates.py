@@ -151,6 +151,44 @@ def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, as
 
 
 @kinds
+@pytest.mark.parametrize("timeout", [None, 60])
+@pytest.mark.parametrize("observes", [False, True])
+def test_a_gate_that_has_let_an_attempt_in_is_not_asked_again_after_a_later_one(
+    core, monkeypatch, asynchronous, timeout, observes
+):
+    """The attempt waits behind it, and enters each once."""
+    before, behind = slow_gate(core, observes), slow_gate(core, observes)
+    queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
+    monkeypatch.setattr(gates, "ROWS", [lambda _, queue=queue: queue for queue in queues])
+    before.opens = 0  # it lets the first one in
+    function = opero(retries=1, timeout=timeout)(failing(0, asynchronous))
+    assert outcome(function, "value") == "value"
+    assert (len(before.entered), len(behind.entered)) == (1, 1)
+    assert function.stats().attempts == 1
+    assert [kind for kind, _ in before.left] == ([None] if observes else [])
+
+
+@kinds
+@pytest.mark.parametrize("timeout", [None, 60])
+@pytest.mark.parametrize("observes", [False, True])
+def test_what_a_gate_raises_goes_up_and_is_no_failed_attempt(
+    core, monkeypatch, asynchronous, timeout, observes
+):
+    """The function is not called."""
+
+    class Broken(core.Gate):
+        def enter(self, now: int) -> int:
+            raise ZeroDivisionError
+
+    queue = PollingQueue(Broken(observes), "it", core.clock)
+    monkeypatch.setattr(gates, "ROWS", [lambda _: queue])
+    function = opero(retries=3, timeout=timeout)(failing(0, asynchronous))
+    with pytest.raises(ZeroDivisionError):
+        outcome(function, "value")
+    assert (function.stats().attempts, function.stats().retries) == (0, 0)
+
+
+@kinds
 @pytest.mark.parametrize("retries", [1, 2])
 def test_a_failed_call_is_reported_attempt_by_attempt(gate, asynchronous, retries):
     """With one attempt the function's own error goes up, as without a gate."""
