@@ -19,6 +19,7 @@ LIBRARY = Extension(
         "src/opero/core/canonical.py",
         "src/opero/core/chunk.py",
         "src/opero/_compiled/clock.pyx",
+        "src/opero/core/deadline.py",
         "src/opero/core/decompose.py",
         "src/opero/_compiled/entry.pyx",
         "src/opero/core/events.py",

@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
-from opero import RateLimiter, get_cache_context, opero, opmap
+from opero import DeadlineExceeded, RateLimiter, get_cache_context, opero, opmap
 from opero.gil import FREE_THREADED
 from opero.stats import COUNTERS
 from opero.stores import secret
@@ -479,6 +480,48 @@ def test_figures_of_coroutines_in_several_loops_are_exact():
     assert stats.calls == THREADS * 300
     assert stats.hits + stats.misses == stats.calls
     assert fetch.__opero__.store.flights == {}
+
+
+def test_deadlines_of_one_function_pass_in_several_loops(core):
+    """Meanwhile coroutines whose deadlines are far away are closed in other threads."""
+
+    async def body(kind):
+        if kind == "hangs":
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+        return kind
+
+    fetch = opero(retries=1, timeout=0.05)(body)
+    endless = opero(retries=1, timeout=3600)(body)
+    abandoned: deque[Any] = deque()
+
+    async def main():
+        for _ in range(3):
+            for _ in range(20):
+                coroutine = endless("hangs")
+                coroutine.send(None)
+                abandoned.append(coroutine)
+            kinds = ["hangs", "yields", "yields"] * 10
+            outcomes = await asyncio.gather(*map(fetch, kinds), return_exceptions=True)
+            expected = {"hangs": DeadlineExceeded, "yields": str}
+            assert [type(outcome) for outcome in outcomes] == [expected[kind] for kind in kinds]
+            assert await endless("yields") == "yields"
+
+    def work(number):
+        if number % 2:
+            return asyncio.run(main())
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            while abandoned:
+                with suppress(IndexError):  # another thread took it
+                    abandoned.popleft().close()
+            time.sleep(0.001)
+        return None
+
+    for job in together(6, work):
+        job.result()
+    while abandoned:
+        abandoned.pop().close()
 
 
 def test_an_unknown_figure_is_refused():

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         call,
         canonical,
         chunk,
+        deadline,
         decompose,
         entry,
         events,
@@ -58,6 +59,7 @@ _CLASSES: Final = {
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
+    "deadline": ("Deadline", "DeadlineQueue"),
     "decompose": ("Decomposer",),
     "entry": ("Entry", "EntryQueue"),
     "events": ("Events",),
@@ -109,6 +111,8 @@ class Core:
     ChunkRunner: type[chunk.ChunkRunner]
     ChunkSizer: type[chunk.ChunkSizer]
     Clock: type[clocks.Clock]
+    Deadline: type[deadline.Deadline]
+    DeadlineQueue: type[deadline.DeadlineQueue]
     Entry: type[entry.Entry]
     EntryQueue: type[entry.EntryQueue]
     Fallback: type[fallback.Fallback]

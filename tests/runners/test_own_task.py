@@ -24,8 +24,7 @@ from crowd import Job, run, standing_clock, until_async
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opero import AllFailedError, DeadlineExceeded, OperoError, RateLimiter, opero
-from opero.runners.deadlines import DeadlineQueue
+from opero import AllFailedError, DeadlineExceeded, OperoError, RateLimiter, hotpath, opero
 from opero.testing import manual_clock
 
 PASSED = "has 0.02 s, and an attempt was still running then"
@@ -38,11 +37,11 @@ LONG = 60
 def timers() -> list[Any]:
     """Return the timers of the running loop that will cut calls."""
     loop: Any = asyncio.get_running_loop()
-    set_here = [timer for timer in loop._scheduled if not timer.cancelled()]
+    kind = hotpath.core.DeadlineQueue
     return [
         timer
-        for timer in set_here
-        if isinstance(getattr(timer._callback, "__self__", None), DeadlineQueue)
+        for timer in loop._scheduled
+        if isinstance(getattr(timer._callback, "__self__", None), kind)
     ]
 
 

@@ -37,6 +37,7 @@ MODULES: Final = (
     "chunk",
     "function",
     "state",
+    "deadline",
     "retrying",
     "call",
 )

@@ -16,6 +16,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport counting, gil
 from .binding cimport Binding
+from .deadline cimport Deadline
 from .entry cimport IS_UNDER_WAY, Entry, follow, land
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
@@ -450,7 +451,6 @@ cdef class Call(_Counting):
 cdef class AsyncCall(_Counting):
     """The state of a coroutine function."""
 
-    cdef public object deadlines
     cdef object ready
     cdef object guard
     cdef object guard_one
@@ -479,9 +479,11 @@ cdef class AsyncCall(_Counting):
             lead = type(self.stored_cache).lead
         self.lead = named(lead, self.name)
 
-    def due(self):
-        """Return the deadline of a call that begins now, in nanoseconds."""
-        return self.clock.now() + self.timeout
+    def begin(self, task):
+        """Return the deadline of a call that begins now in a task."""
+        cdef Deadline deadline = Deadline.__new__(Deadline)
+        deadline.begin(self, task)
+        return deadline
 
     def admit(self):
         """Let a first attempt begin, if all gates let it in at once (see `core/call.py`)."""

@@ -45,6 +45,7 @@ cdef class State:
     cdef readonly bint indirect
     cdef readonly bint lone
     cdef readonly tuple cleared
+    cdef public object deadlines
     @cython.locals(keying=Binding)
     cdef _settle(self)
     cpdef tuple locate(self, tuple args, dict kwargs)

@@ -23,6 +23,7 @@ from opero.never_failures import is_never_failure
 from opero.tracebacks import shorten
 
 from .clock import NEVER
+from .deadline import Deadline
 from .entry import UNDER_WAY, Entry, follow, land
 from .function import FunctionLike, MethodLike
 from .retrying import Retrying
@@ -184,7 +185,6 @@ class AsyncCall(_Counting):
     """The state of a coroutine function.
 
     Attributes:
-        deadlines: Refers weakly to the queue of its calls' deadlines; None before the first.
         gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
         guard: `runners.aio.guard`.
         lead: `runners.task_flight.lead`, or `lead` of a stored cache.
@@ -194,12 +194,11 @@ class AsyncCall(_Counting):
         share: `runners.task_flight.share`.
     """
 
-    __slots__ = ("deadlines", "gated", "guard", "lead", "ready", "recall", "run_until", "share")
+    __slots__ = ("gated", "guard", "lead", "ready", "recall", "run_until", "share")
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         named = self.runner.named
-        self.deadlines: Any = None
         self.gated: Any = named(self.runner.gated, self.name)
         self.guard: Any = named(self.runner.guard, self.name)
         self.ready: Any = named(self.runner.ready, self.name)
@@ -210,9 +209,11 @@ class AsyncCall(_Counting):
         lead = self.runner.lead if stored is None else type(stored).lead
         self.lead: Any = named(lead, self.name)
 
-    def due(self) -> int:
-        """Return the deadline of a call that begins now, in nanoseconds."""
-        return self.clock.now() + self.timeout
+    def begin(self, task: Any) -> Deadline:
+        """Return the deadline of a call that begins now in a task."""
+        deadline = Deadline()
+        deadline.begin(self, task)
+        return deadline
 
     def admit(self) -> int | None:
         """Let a first attempt begin, if all gates let it in at once.

@@ -171,6 +171,8 @@ class State:
             or it gets a copy of its fallback values.
         lone: Whether the one argument of a call may be its key as it is.
         cleared: The hits and misses before the last `cache_clear`.
+        deadlines: Refers weakly to the queue of the deadlines of awaited calls that are not cached;
+            None before the first.
 
     The others are those of `Parts`.
     """
@@ -182,6 +184,7 @@ class State:
         "cache_key",
         "cleared",
         "clock",
+        "deadlines",
         "decorate",
         "events",
         "face",
@@ -241,6 +244,7 @@ class State:
             self.fallback is not None and self.fallback.listed is None
         )
         self.cleared: tuple[int, int] = (0, 0)
+        self.deadlines: Any = None
         self.lone: bool = False
         self._settle()
 

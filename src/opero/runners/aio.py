@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from asyncio import current_task
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -19,7 +20,7 @@ from opero.core.clock import NEVER
 from opero.tracebacks import shorten
 
 from . import loop_time
-from .deadlines import Deadline, over
+from .deadlines import judge, no_task, over
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
 from .task_flight import TaskFlight, lead, share
@@ -27,6 +28,7 @@ from .task_flight import TaskFlight, lead, share
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.call import AsyncCall
+    from opero.core.deadline import Deadline
 
     from .effects import Steps
 
@@ -156,7 +158,13 @@ async def run_until(
     deadline: Any = None
     error: BaseException | None = None
     try:
-        deadline = Deadline(call)
+        try:
+            task = current_task()
+        except RuntimeError as caught:
+            raise no_task(call.name, caught) from caught
+        if task is None:
+            raise no_task(call.name)
+        deadline = call.begin(task)
         try:
             passed = call.admit()
             if passed is None:
@@ -168,7 +176,7 @@ async def run_until(
                     error = caught
             return await over(deadline, run(call, args, kwargs, deadline, error, passed or 0))
         except asyncio.CancelledError as cancelled:
-            await deadline.judge(cancelled)
+            await judge(deadline, cancelled)
             raise
         finally:
             if deadline.queue is not None:
@@ -185,7 +193,13 @@ async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
     deadline: Any = None
     error: BaseException | None = None
     try:
-        deadline = Deadline(call)
+        try:
+            task = current_task()
+        except RuntimeError as caught:
+            raise no_task(call.name, caught) from caught
+        if task is None:
+            raise no_task(call.name)
+        deadline = call.begin(task)
         try:
             passed = call.admit()
             if passed is None:
@@ -197,7 +211,7 @@ async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
                     error = caught
             return await over(deadline, run(call, (value,), {}, deadline, error, passed or 0))
         except asyncio.CancelledError as cancelled:
-            await deadline.judge(cancelled)
+            await judge(deadline, cancelled)
             raise
         finally:
             if deadline.queue is not None:
@@ -387,7 +401,7 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None)
     """
     if flight is None or not flight.stopping:
         try:
-            task = asyncio.current_task()
+            task = current_task()
         except RuntimeError:  # another framework's loop
             return False
         if task is None or not task.cancelling():
