@@ -108,7 +108,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _edited(folder: Path) -> bool:
     """Tell whether a source is newer than a module that was compiled from it for this Python."""
     modules = [each for ending in EXTENSION_SUFFIXES[:1] for each in folder.glob(f"*{ending}")]
-    sources = [*folder.glob("*.p[xy][dx]"), *folder.glob("../core/*.py")]
+    sources = [*folder.glob("*.p[xy][dxi]"), *folder.glob("../core/*.py")]
     compiled = min((path.stat().st_mtime for path in modules), default=0.0)
     checkout = folder.joinpath("../../../setup.py").exists()
     return checkout and any(path.stat().st_mtime > compiled for path in sources)

@@ -221,7 +221,10 @@ def bases_of(text: str) -> str:
 
 
 def attributes_in(text: str) -> dict[str, set[str]]:
-    """Return the attributes that C code gives to each of its classes, inherited ones included."""
+    """Return the attributes that C code gives to each of its classes, inherited ones included.
+
+    Pointers are left out: they are for C, as the plain half has nothing like them.
+    """
     found: dict[str, set[str]] = {}
     attributes: set[str] = set()
     for line in text.splitlines():
@@ -233,7 +236,7 @@ def attributes_in(text: str) -> dict[str, set[str]]:
         elif code and not code[0].isspace():
             attributes = set()  # what follows belongs to no class
         elif re.match(r" {4}cdef [^(=]+$", code):
-            names = (part.split()[-1].lstrip("*") for part in code.split(","))
+            names = (part.split()[-1] for part in code.split(",") if "*" not in part)
             attributes.update(name.partition("[")[0] for name in names)
     return found
 

@@ -8,7 +8,7 @@ the runner, or to `Binding.key`.
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
@@ -16,13 +16,14 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport counting, gil
 from .binding cimport Binding
+from .clock cimport coarse_time
 from .deadline cimport Deadline
-from .entry cimport IS_UNDER_WAY, Entry, follow, land
+from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, follow, land
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
-from .keys cimport Freezer
+from .keys cimport _FLOAT, Freezer, Key
 from .state cimport State, empty, take_all
-from .store cimport MemoryStore
+from .store cimport _MOST_USES, InstanceStores, MemoryStore, Places
 
 import sys
 
@@ -243,11 +244,15 @@ cdef object straight_key(
 
 cdef MemoryStore store_of(State call, PyObject *const *args, Py_ssize_t count):
     """Return the store for a call with these arguments; None if its instance counts as a value."""
+    cdef MemoryStore store
     if not call.method or call.cache_key is not None:
         return call.store
     if count == 0:
         raise TypeError(f"{call.name}() is missing its instance")
-    return call.instances.of(<object>args[0])
+    store = call.instances.of(<object>args[0])
+    if not gil.FREE_THREADED and store is not None:
+        keep_store_at_hand(call.instances, args[0], store)
+    return store
 
 
 cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject *names):
@@ -289,6 +294,9 @@ cdef inline object taken(PyObject *value):
     result = <object>value
     Py_DECREF(result)
     return result
+
+
+include "lookup.pxi"
 
 
 cdef class Call(_Counting):
@@ -627,40 +635,51 @@ cdef PyObject *call_cached(
 ) except NULL:
     cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    cdef long long deadline = NEVER
-    cdef MemoryStore store
-    cdef Entry entry
-    cdef object key
+    cdef PyObject *found
+    cdef Look look
     counting.add(&(<Call>state).counts, CALLS, 1)
-    if (<Call>state).lone and count == 1 and names is NULL and (
-        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
-    ):
-        store = (<Call>state).store
-        key = <object>args[0]
-    else:
-        store = store_of(<State>state, args, count)
-        if store is None:
-            store, key = (<State>state).locate(
-                opero_pack(args, count), opero_pack_named(args + count, names)
-            )
-        else:
-            key = key_of(<State>state, args, count, names)
-    entry = store.find(key)
-    if entry is not None:
-        counting.add(&(<Call>state).counts, HITS, 1)
-        if (<Call>state).events.heeded:
-            (<Call>state).events.hit(<State>state)
-        if gil.FREE_THREADED:
-            return owned(value_of(entry))
-        return owned(entry.value)
-    counting.add(&(<Call>state).counts, MISSES, 1)
+    found = glance(state, args, count, names, &look)
+    if found is NULL:
+        return call_searched(<Call>state, args, argsf, names, &look)
+    counting.add(&(<Call>state).counts, HITS, 1)
     if (<Call>state).events.heeded:
-        (<Call>state).events.miss(<State>state)
+        return owned(told_hit(<State>state, (<Entry>found).value))
+    return owned((<Entry>found).value)
+
+
+cdef PyObject *call_searched(
+    Call call, PyObject *const *args, size_t argsf, PyObject *names, Look *look
+) except NULL:
+    """Call a cached function whose entry is not at hand."""
+    cdef long long deadline = NEVER
+    cdef PyObject *missing_store = NULL
+    cdef PyObject *missing_key = NULL
+    cdef Entry entry
+    cdef MemoryStore store
+    cdef object key
+    entry = search(
+        call, args, PyVectorcall_NARGS(argsf), names, look, &missing_store, &missing_key
+    )
+    if entry is not None:
+        counting.add(&call.counts, HITS, 1)
+        return owned(told_hit(call, value_of(entry)))
+    store = taken(missing_store)
+    key = taken(missing_key)
+    counting.add(&call.counts, MISSES, 1)
+    if call.events.heeded:
+        call.events.miss(call)
     if not (PyUnicode_CheckExact(key) or PyLong_CheckExact(key)):
-        key = (<Call>state).binding.freezer.keep(key)
-    if (<Call>state).timeout:
-        deadline = (<Call>state).clock.now() + (<Call>state).timeout
-    return (<Call>state).missed(store, key, args, argsf, names, deadline)
+        key = call.binding.freezer.keep(key)
+    if call.timeout:
+        deadline = call.clock.now() + call.timeout
+    return call.missed(store, key, args, argsf, names, deadline)
+
+
+cdef object told_hit(State call, object value):
+    """Return a value that was found, when those who listen have been told."""
+    if call.events.heeded:
+        call.events.hit(call)
+    return value
 
 
 cdef PyObject *call_stored(
@@ -703,44 +722,40 @@ cdef PyObject *acall_cached(
 ) except NULL:
     cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    cdef MemoryStore store
+    cdef PyObject *missing_store = NULL
+    cdef PyObject *missing_key = NULL
+    cdef PyObject *found
     cdef Entry entry
-    cdef object key, found
-    cdef PyObject *value[1]
+    cdef object store, key, value
+    cdef Look look
     counting.add(&(<AsyncCall>state).counts, CALLS, 1)
-    if (<AsyncCall>state).lone and count == 1 and names is NULL and (
-        PyUnicode_CheckExact(<object>args[0]) or PyLong_CheckExact(<object>args[0])
-    ):
-        store = (<AsyncCall>state).store
-        key = <object>args[0]
+    found = glance(state, args, count, names, &look)
+    if found is not NULL:
+        value = (<Entry>found).value
     else:
-        store = store_of(<State>state, args, count)
-        if store is None:
-            store, key = (<State>state).locate(
-                opero_pack(args, count), opero_pack_named(args + count, names)
+        entry = search(<State>state, args, count, names, &look, &missing_store, &missing_key)
+        if entry is None:
+            store = taken(missing_store)
+            key = taken(missing_key)
+            counting.add(&(<AsyncCall>state).counts, MISSES, 1)
+            if (<AsyncCall>state).events.heeded:
+                (<AsyncCall>state).events.miss(<State>state)
+            key = (<AsyncCall>state).binding.freezer.keep(key)
+            return owned(
+                (<AsyncCall>state).share(
+                    <State>state,
+                    store,
+                    key,
+                    opero_pack(args, count),
+                    opero_pack_named(args + count, names),
+                )
             )
-        else:
-            key = key_of(<State>state, args, count, names)
-    entry = store.find(key)
-    if entry is not None:
-        counting.add(&(<AsyncCall>state).counts, HITS, 1)
-        if (<AsyncCall>state).events.heeded:
-            (<AsyncCall>state).events.hit(<State>state)
-        if gil.FREE_THREADED:
-            found = value_of(entry)
-            value[0] = <PyObject *>found
-        else:
-            value[0] = <PyObject *>entry.value
-        return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).ready, value, 1, NULL)
-    counting.add(&(<AsyncCall>state).counts, MISSES, 1)
+        value = value_of(entry)
+    counting.add(&(<AsyncCall>state).counts, HITS, 1)
     if (<AsyncCall>state).events.heeded:
-        (<AsyncCall>state).events.miss(<State>state)
-    key = (<AsyncCall>state).binding.freezer.keep(key)
-    return owned(
-        (<AsyncCall>state).share(
-            <State>state, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
-        )
-    )
+        (<AsyncCall>state).events.hit(<State>state)
+    found = <PyObject *>value
+    return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).ready, &found, 1, NULL)
 
 
 cdef PyObject *acall_uncached(

@@ -26,6 +26,7 @@ cdef class Entry:
     cdef readonly int uses
     cdef readonly signed char state
     cdef readonly signed char queued
+    cdef PyObject **place  # where it is among the `places` of its store, see lookup.pxi
 
 
 cpdef Flight follow(Entry entry)

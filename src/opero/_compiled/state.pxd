@@ -43,7 +43,7 @@ cdef class State:
     cdef readonly bint method
     cdef readonly bint single
     cdef readonly bint indirect
-    cdef readonly bint lone
+    cdef readonly Py_ssize_t straight
     cdef readonly tuple cleared
     cdef public object deadlines
     @cython.locals(keying=Binding)

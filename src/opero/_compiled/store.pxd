@@ -1,6 +1,7 @@
 # C types for core/store.py.
 
 cimport cython
+from cpython.object cimport PyObject
 
 from . cimport gil
 from .clock cimport Clock
@@ -18,6 +19,13 @@ cdef int _TRIES
 cdef long long NEVER
 
 
+cdef struct Places:
+    # The entries of a store that were looked up last, by the lowest bits of their hash; see
+    # lookup.pxi, which uses what is a pointer here.
+    size_t mask
+    PyObject *at[1]
+
+
 @cython.final
 cdef class MemoryStore:
     cdef object __weakref__
@@ -33,6 +41,9 @@ cdef class MemoryStore:
     cdef readonly EntryQueue main
     cdef readonly list ghosts
     cdef readonly long long ghost_mask
+    cdef readonly object whose
+    cdef Places *places
+    cdef PyObject **place  # where it is among those of its `InstanceStores`
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
     cpdef bint counts(self, Entry entry) except -1
@@ -82,6 +93,7 @@ cdef class InstanceStores:
     cdef readonly Py_ssize_t maxsize
     cdef readonly long long ttl
     cdef readonly dict stores
-    @cython.locals(held=tuple)
+    cdef PyObject **places  # the stores that were looked up last
+    @cython.locals(held=MemoryStore)
     cpdef MemoryStore of(self, object instance)
     cpdef list all(self)

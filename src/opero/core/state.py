@@ -18,6 +18,9 @@ from .fallback import Fallback
 from .gate import Gate
 from .store import InstanceStores, MemoryStore
 
+_MOST_STRAIGHT = 16
+"""Functions of more parameters are rare, and there is room for so many in `lookup.pxi`."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +172,8 @@ class State:
         single: Whether there is one attempt, no fallback, and nothing to learn from a failure.
         indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
             or it gets a copy of its fallback values.
-        lone: Whether the one argument of a call may be its key as it is.
+        straight: How many arguments the cache key is made of, one by one; -1 if it is made in
+            another way.
         cleared: The hits and misses before the last `cache_clear`.
         deadlines: Refers weakly to the queue of the deadlines of awaited calls that are not cached;
             None before the first.
@@ -196,7 +200,6 @@ class State:
         "indirect",
         "instances",
         "keying",
-        "lone",
         "method",
         "name",
         "observed",
@@ -208,6 +211,7 @@ class State:
         "single",
         "store",
         "stored_cache",
+        "straight",
         "timeout",
     )
 
@@ -245,20 +249,15 @@ class State:
         )
         self.cleared: tuple[int, int] = (0, 0)
         self.deadlines: Any = None
-        self.lone: bool = False
+        self.straight: int = -1
         self._settle()
 
     def _settle(self) -> None:
-        """Note whether the one argument of a call may be its key."""
+        """Note how many arguments the cache key is made of."""
         keying = self.keying
-        self.lone = (
-            keying is not None
-            and self.cache_key is None
-            and not self.method
-            and keying.plain
-            and len(keying.names) == 1
-            and keying.positional == 1
-        )
+        if keying is not None and self.cache_key is None and keying.plain:
+            size = len(keying.names)
+            self.straight = size if size <= _MOST_STRAIGHT else -1
 
     @property
     def maps(self) -> bool:

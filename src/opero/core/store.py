@@ -64,6 +64,7 @@ class MemoryStore:
         under_way: Counts the latter, which the bound does not.
         flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
             and those that maps have noted.
+        whose: The weak reference to the instance whose values they are; None for a function.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class MemoryStore:
         "small",
         "ttl",
         "under_way",
+        "whose",
     )
 
     def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
@@ -96,6 +98,7 @@ class MemoryStore:
         self.main: EntryQueue = EntryQueue()
         self.ghosts: list[bytearray] = []  # the table is made at the first eviction
         self.ghost_mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
+        self.whose: Any = None
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of `key`, or None if there is none that still counts."""
@@ -423,7 +426,7 @@ class InstanceStores:
         clock: Handed to every store.
         maxsize: The greatest number of entries of each store; 0 for no bound.
         ttl: Nanoseconds; 0 for ever.
-        stores: The weak reference and the store of each instance, by identity.
+        stores: The store of each instance, by identity.
     """
 
     __slots__ = ("__weakref__", "clock", "maxsize", "stores", "ttl")
@@ -432,7 +435,7 @@ class InstanceStores:
         self.clock: Clock = clock
         self.maxsize: int = maxsize
         self.ttl: int = ttl
-        self.stores: dict[int, tuple[Any, MemoryStore]] = {}
+        self.stores: dict[int, MemoryStore] = {}
 
     def of(self, instance: Any) -> MemoryStore | None:
         """Return the store of `instance`, which is made at its first call.
@@ -442,8 +445,8 @@ class InstanceStores:
         """
         ident = id(instance)
         held = gil.look_up(self.stores, ident) if gil.FREE_THREADED else self.stores.get(ident)
-        if held is not None and held[0]() is instance:
-            return held[1]
+        if held is not None and held.whose() is instance:
+            return held
         return self.adopt(instance)
 
     def adopt(self, instance: Any) -> MemoryStore | None:
@@ -454,7 +457,7 @@ class InstanceStores:
 
         def bury(ref: Any) -> None:
             held = stores.get(ref.ident)  # which nobody else takes out
-            if held is not None and held[0] is ref:
+            if held is not None and held.whose is ref:
                 stores.pop(ref.ident, None)
 
         try:
@@ -462,12 +465,13 @@ class InstanceStores:
         except TypeError:
             return None
         ref.ident = id(instance)
-        mine = (ref, MemoryStore(self.clock, self.maxsize, self.ttl))
+        mine = MemoryStore(self.clock, self.maxsize, self.ttl)
+        mine.whose = ref
         held = stores.setdefault(ref.ident, mine)
-        if held[0]() is not instance:  # the identity of a dead instance, used again
+        if held.whose() is not instance:  # the identity of a dead instance, used again
             stores[ref.ident] = held = mine
-        return held[1]
+        return held
 
     def all(self) -> list[MemoryStore]:
         """Return the stores of all living instances."""
-        return [store for _, store in list(self.stores.values())]
+        return list(self.stores.values())

@@ -1,0 +1,485 @@
+# How the arguments of a call are looked up, for `call.pyx`, which includes this file.
+#
+# In front of the dict of a store, which stays the truth, is an array of the entries looked up last,
+# with one place for each value of the lowest bits of the hash. Arguments that are exact builtins
+# are hashed and compared where they are, in the C array of the call: a hit makes nothing.
+#
+#     glance    by the array; says what it has found out if there is nothing in it
+#     search    by the dict, with a `Probe` that stands for the tuple of the arguments, or with a
+#               key made of them; puts what it finds into the array
+#
+# The array keeps nothing alive. An entry knows its place and leaves it when it is freed; one that
+# is out of the dict already but has an owner still is dead, and never found. Nothing in `glance`
+# can run Python code, so what it finds is as true as a look into the dict. Methods have such an
+# array of the stores of their instances, where the weak reference of a store says whose it is. All
+# that depends on the interpreter's lock and is left out where there is none.
+
+cdef extern from *:
+    """
+    #include <string.h>
+
+    static Py_hash_t opero_none, opero_true, opero_false;
+    static uint64_t opero_float;
+
+    static CYTHON_INLINE Py_hash_t opero_text_hash(PyObject *text) {
+    #if PY_VERSION_HEX >= 0x030F0000
+        Py_hash_t known = PyUnstable_Unicode_GET_CACHED_HASH(text);
+    #else
+        Py_hash_t known = ((PyASCIIObject *)text)->hash;
+    #endif
+        return known != -1 ? known : PyObject_Hash(text);
+    }
+
+    /* The value of an int of one digit; false for a longer one. */
+    static CYTHON_INLINE int opero_small(PyObject *number, Py_ssize_t *value) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (!PyUnstable_Long_IsCompact((PyLongObject *)number)) return 0;
+        *value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+    #else
+        Py_ssize_t size = Py_SIZE(number);
+        if (size < -1 || size > 1) return 0;
+        *value = size * (Py_ssize_t)((PyLongObject *)number)->ob_digit[0];
+    #endif
+        return 1;
+    }
+
+    /* The hash of the key part of an exact str, int, float, None or bool; false for all else. */
+    static CYTHON_INLINE int opero_part_hash(PyObject *value, Py_hash_t *hash) {
+        PyTypeObject *kind = Py_TYPE(value);
+        if (kind == &PyUnicode_Type) {
+            *hash = opero_text_hash(value);
+        } else if (kind == &PyLong_Type) {
+            if (!opero_small(value, hash)) *hash = PyObject_Hash(value);
+            else if (*hash == -1) *hash = -2;
+        } else if (kind == &PyFloat_Type) {
+            uint64_t mixed = opero_float;
+            double number = PyFloat_AS_DOUBLE(value);
+            if (number == number) mixed ^= (uint64_t)opero_hash(value);
+            *hash = (Py_hash_t)mixed;
+            if (*hash == -1) *hash = -2;
+        } else if (value == Py_None) {
+            *hash = opero_none;
+        } else if (value == Py_True) {
+            *hash = opero_true;
+        } else if (value == Py_False) {
+            *hash = opero_false;
+        } else {
+            return 0;
+        }
+        return 1;
+    }
+
+    /* The hash of a tuple of such parts, as CPython computes it since 3.8 (xxHash by Y. Collet). */
+    #if SIZEOF_PY_HASH_T > 4
+      #define OPERO_PRIME_1 11400714785074694791U
+      #define OPERO_PRIME_2 14029467366897019727U
+      #define OPERO_PRIME_5 2870177450012600261U
+      #define opero_turn(sum) ((sum << 31) | (sum >> 33))
+    #else
+      #define OPERO_PRIME_1 2654435761U
+      #define OPERO_PRIME_2 2246822519U
+      #define OPERO_PRIME_5 374761393U
+      #define opero_turn(sum) ((sum << 13) | (sum >> 19))
+    #endif
+    static CYTHON_INLINE int opero_tuple_hash(
+        PyObject *const *values, Py_ssize_t size, Py_hash_t *hash
+    ) {
+        Py_uhash_t sum = OPERO_PRIME_5;
+        for (Py_ssize_t at = 0; at < size; at++) {
+            Py_hash_t part;
+            if (!opero_part_hash(values[at], &part)) return 0;
+            sum += (Py_uhash_t)part * OPERO_PRIME_2;
+            sum = opero_turn(sum);
+            sum *= OPERO_PRIME_1;
+        }
+        sum += (Py_uhash_t)size ^ (OPERO_PRIME_5 ^ 3527539U);
+        *hash = sum == (Py_uhash_t)-1 ? 1546275796 : (Py_hash_t)sum;
+        return 1;
+    }
+
+    /* Whether two objects are equal exact str, int or float. Neither of them is None or a bool. */
+    static CYTHON_INLINE int opero_equal(PyObject *one, PyObject *two) {
+        PyTypeObject *kind = Py_TYPE(one);
+        if (kind != Py_TYPE(two)) return 0;
+        if (kind == &PyUnicode_Type) {
+            Py_ssize_t length = PyUnicode_GET_LENGTH(one);
+            return length == PyUnicode_GET_LENGTH(two)
+                && PyUnicode_KIND(one) == PyUnicode_KIND(two)
+                && !memcmp(PyUnicode_DATA(one), PyUnicode_DATA(two), length * PyUnicode_KIND(one));
+        }
+        if (kind == &PyLong_Type) {
+            Py_ssize_t mine, theirs;
+            int small = opero_small(one, &mine);
+            if (small != opero_small(two, &theirs)) return 0;
+            if (small) return mine == theirs;
+            PyObject *equal = kind->tp_richcompare(one, two, Py_EQ);
+            Py_XDECREF(equal);
+            return equal == Py_True;
+        }
+        if (kind == &PyFloat_Type) {
+            double mine = PyFloat_AS_DOUBLE(one), theirs = PyFloat_AS_DOUBLE(two);
+            return !memcmp(&mine, &theirs, sizeof(double));
+        }
+        return 0;
+    }
+
+    /* What a weak reference refers to, or None; not a reference that anybody holds. */
+    #define opero_referent(ref) (((PyWeakReference *)(ref))->wr_object)
+    #define opero_is_a(value, kind) ((PyObject *)Py_TYPE(value) == (kind))
+
+    typedef struct { PyTypeObject *kind; destructor freed; } OperoKind;
+    static void opero_watch(OperoKind *watched, PyObject *kind, destructor freed) {
+        watched->kind = (PyTypeObject *)kind;
+        watched->freed = watched->kind->tp_dealloc;
+        watched->kind->tp_dealloc = freed;
+    }
+    """
+    ctypedef void (*destructor)(PyObject *) noexcept
+    ctypedef struct OperoKind:
+        destructor freed
+    void opero_watch(OperoKind *watched, object kind, destructor freed)
+    Py_hash_t opero_none, opero_true, opero_false
+    unsigned long long opero_float
+    bint opero_part_hash(PyObject *value, Py_hash_t *hash) noexcept
+    bint opero_tuple_hash(PyObject *const *values, Py_ssize_t size, Py_hash_t *hash) noexcept
+    bint opero_equal(PyObject *one, PyObject *two) noexcept
+    bint opero_is_a(PyObject *value, PyObject *kind) noexcept
+    PyObject *opero_referent(PyObject *ref) noexcept
+
+cdef enum:
+    FEW = 8
+    MANY = 256
+    INSTANCES = 64
+    MOST_PARTS = 16
+
+cdef PyObject *KEY = <PyObject *>Key
+cdef PyObject *TUPLE = <PyObject *>tuple
+
+
+cdef struct Look:
+    # What `glance` has found out about a call whose entry it has not found.
+    PyObject *store  # None of it holds if this is NULL.
+    PyObject *const *values  # by position, with defaults filled in
+    Py_hash_t mark
+    PyObject *bound[MOST_PARTS]
+
+
+cdef inline bint is_part(PyObject *kept, PyObject *value) noexcept:
+    """Return whether `kept` is the key part of `value`, an exact builtin."""
+    if kept == value:
+        return True
+    if opero_is_a(kept, KEY):
+        kept = <PyObject *>(<Key>kept).value
+        if kept == value:
+            return True
+    return opero_equal(kept, value)
+
+
+cdef inline bint is_key(PyObject *kept, PyObject *const *values, Py_ssize_t size) noexcept:
+    """Return whether `kept` is the key of several values, all of them exact builtins."""
+    cdef Py_ssize_t at
+    if not opero_is_a(kept, TUPLE) or PyTuple_GET_SIZE(<object>kept) != size:
+        return False
+    for at in range(size):
+        if not is_part(opero_item(<object>kept, at), values[at]):
+            return False
+    return True
+
+
+@cython.final
+@cython.internal
+cdef class Probe:
+    """Stands for the tuple of the arguments in a look-up; there is one, used at once.
+
+    A dict asks a stored key first whether it is equal. No kind of key knows a `Probe`, so it asks
+    the `Probe` next, which runs no Python code either.
+    """
+
+    cdef Py_hash_t mark
+    cdef PyObject *const *values
+    cdef Py_ssize_t size
+
+    def __hash__(self):
+        return self.mark
+
+    def __eq__(self, other):
+        return is_key(<PyObject *>other, self.values, self.size)
+
+
+cdef Probe the_probe = Probe()
+
+
+cdef bint bind(
+    PyObject *binding, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **bound
+) noexcept:
+    """Put the values of all parameters in order; return whether that was plain to do."""
+    cdef PyObject *parameters = <PyObject *>(<Binding>binding).names
+    cdef Py_ssize_t size = PyTuple_GET_SIZE(<object>parameters)
+    cdef Py_ssize_t given = 0 if names is NULL else PyTuple_GET_SIZE(<object>names)
+    cdef Py_ssize_t at, slot
+    cdef PyObject *name
+    if count > (<Binding>binding).positional:
+        return False
+    for at in range(count):
+        bound[at] = args[at]
+    for at in range(count, size):
+        bound[at] = NULL
+    for at in range(given):
+        name = opero_item(<object>names, at)
+        for slot in range((<Binding>binding).positional_only, size):
+            if opero_item(<object>parameters, slot) == name:  # both are interned, but for rare ones
+                break
+        else:
+            return False
+        if slot < count or bound[slot] is not NULL:
+            return False
+        bound[slot] = args[count + at]
+    if count + given < size:
+        for at in range(count, size):
+            if bound[at] is NULL:
+                bound[at] = opero_item((<Binding>binding).defaults, at)
+                if bound[at] == <PyObject *>EMPTY:
+                    return False
+    return True
+
+
+cdef inline PyObject **place_of(InstanceStores stores, PyObject *instance) noexcept:
+    """Return the place of the store of an instance."""
+    cdef size_t address = <size_t>instance
+    return &stores.places[(address >> 4 ^ address >> 10) & INSTANCES - 1]
+
+
+cdef inline PyObject *store_at_hand(PyObject *stores, PyObject *instance) noexcept:
+    """Return the store of an instance, or NULL if it is not among those looked up last."""
+    cdef PyObject *store
+    if (<InstanceStores>stores).places is NULL:
+        return NULL
+    store = place_of(<InstanceStores>stores, instance)[0]
+    if store is NULL or <PyObject *>(<MemoryStore>store).whose == <PyObject *>None:
+        return NULL
+    if opero_referent(<PyObject *>(<MemoryStore>store).whose) != instance:
+        return NULL
+    return store
+
+
+cdef inline PyObject *glance(
+    PyObject *state, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
+) noexcept:
+    """Return the living entry of a call if it was looked up lately, else NULL."""
+    cdef Py_ssize_t size = (<State>state).straight
+    cdef PyObject *store
+    cdef PyObject *entry
+    cdef Places *places
+    look.store = NULL
+    if gil.FREE_THREADED or size < 0:
+        return NULL
+    if (<State>state).method:
+        if count == 0:
+            return NULL
+        store = store_at_hand(<PyObject *>(<State>state).instances, args[0])
+        if store is NULL:
+            return NULL
+        args += 1
+        count -= 1
+    else:
+        store = <PyObject *>(<State>state).store
+    look.values = args
+    if names is not NULL or count != size or count > (<State>state).keying.positional:
+        if not bind(<PyObject *>(<State>state).keying, args, count, names, look.bound):
+            return NULL
+        look.values = look.bound
+    if size == 1:
+        if not opero_part_hash(look.values[0], &look.mark):
+            return NULL
+    elif not opero_tuple_hash(look.values, size, &look.mark):
+        return NULL
+    look.store = store
+    places = (<MemoryStore>store).places
+    if places is NULL:
+        return NULL
+    entry = places.at[look.mark & places.mask]
+    if entry is NULL or (<Entry>entry).mark != look.mark or (<Entry>entry).state != IS_VALUE:
+        return NULL
+    if size == 1:
+        if not is_part(<PyObject *>(<Entry>entry).key, look.values[0]):
+            return NULL
+    elif not is_key(<PyObject *>(<Entry>entry).key, look.values, size):
+        return NULL
+    if (<MemoryStore>store).ttl and (<Entry>entry).expires <= time_of(store):
+        return NULL
+    if (<Entry>entry).uses < _MOST_USES:
+        (<Entry>entry).uses = (<Entry>entry).uses + 1
+    return entry
+
+
+cdef inline long long time_of(PyObject *store) noexcept:
+    """Return the time by which the entries of a store expire."""
+    if (<MemoryStore>store).sharp:
+        return (<MemoryStore>store).clock.now()
+    return coarse_time((<MemoryStore>store).clock)
+
+
+cdef Entry search(
+    State call,
+    PyObject *const *args,
+    Py_ssize_t count,
+    PyObject *names,
+    Look *look,
+    PyObject **missing_store,
+    PyObject **missing_key,
+):
+    """Return the living entry of a call, by way of the dict.
+
+    Args:
+        missing_store: Gets the store if there is no such entry, a new reference.
+        missing_key: Gets the key then, likewise; it may hold the arguments themselves.
+    """
+    cdef MemoryStore store = None
+    cdef Entry entry = None
+    cdef object key = None
+    if look.store is not NULL:
+        store = <MemoryStore>look.store
+        if call.straight == 1:
+            key = part(call.binding.freezer, <object>look.values[0])
+            entry = store.find(key)
+        else:
+            the_probe.mark = look.mark
+            the_probe.values = look.values
+            the_probe.size = call.straight
+            entry = store.find(the_probe)
+            if entry is None:
+                key = parts(call.binding.freezer, look.values, call.straight)
+        if entry is not None:
+            keep_at_hand(store, entry)
+            return entry
+    else:
+        store = store_of(call, args, count)
+        if store is None:
+            store, key = call.locate(opero_pack(args, count), opero_pack_named(args + count, names))
+        else:
+            key = key_of(call, args, count, names)
+        entry = store.find(key)
+        if entry is not None:
+            return entry
+    missing_store[0] = owned(store)
+    missing_key[0] = owned(key)
+    return None
+
+
+cdef tuple parts(Freezer freezer, PyObject *const *values, Py_ssize_t size):
+    """Return the key of several values."""
+    cdef tuple key = PyTuple_New(size)
+    cdef Py_ssize_t at
+    for at in range(size):
+        value = part(freezer, <object>values[at])
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(key, at, value)
+    return key
+
+
+cdef keep_at_hand(MemoryStore store, Entry entry):
+    """Put an entry into the array of its store, which grows with the store."""
+    cdef size_t most = len(store.entries)
+    cdef size_t size = FEW
+    cdef Places *places = store.places
+    cdef PyObject **place
+    if places is NULL or (places.mask + 1 < most and places.mask + 1 < MANY):
+        while size < MANY and size < 2 * most:
+            size *= 2
+        places = <Places *>PyMem_Calloc(1, sizeof(Places) + (size - 1) * sizeof(PyObject *))
+        if places is NULL:
+            raise MemoryError
+        places.mask = size - 1
+        forget_entries(<PyObject *>store)
+        store.places = places
+    place = &places.at[entry.mark & places.mask]
+    if place[0] is not NULL:
+        (<Entry>place[0]).place = NULL
+    if entry.place is not NULL:
+        entry.place[0] = NULL
+    entry.place = place
+    place[0] = <PyObject *>entry
+
+
+cdef keep_store_at_hand(InstanceStores stores, PyObject *instance, MemoryStore store):
+    """Put the store of an instance into the array of the stores of instances."""
+    cdef PyObject **place
+    if stores.places is NULL:
+        stores.places = <PyObject **>PyMem_Calloc(INSTANCES, sizeof(PyObject *))
+        if stores.places is NULL:
+            raise MemoryError
+    place = place_of(stores, instance)
+    if place[0] is not NULL:
+        (<MemoryStore>place[0]).place = NULL
+    if store.place is not NULL:
+        store.place[0] = NULL
+    store.place = place
+    place[0] = <PyObject *>store
+
+
+cdef void forget_entries(PyObject *store) noexcept:
+    """Free the array of a store."""
+    cdef Places *places = (<MemoryStore>store).places
+    cdef size_t at
+    if places is NULL:
+        return
+    (<MemoryStore>store).places = NULL
+    for at in range(places.mask + 1):
+        if places.at[at] is not NULL:
+            (<Entry>places.at[at]).place = NULL
+    PyMem_Free(places)
+
+
+# What is freed leaves its place first.
+
+cdef OperoKind entries_kind, stores_kind, instances_kind
+
+
+cdef void free_entry(PyObject *entry) noexcept:
+    if (<Entry>entry).place is not NULL:
+        (<Entry>entry).place[0] = NULL
+        (<Entry>entry).place = NULL
+    entries_kind.freed(entry)
+
+
+cdef void free_store(PyObject *store) noexcept:
+    if (<MemoryStore>store).place is not NULL:
+        (<MemoryStore>store).place[0] = NULL
+        (<MemoryStore>store).place = NULL
+    forget_entries(store)
+    stores_kind.freed(store)
+
+
+cdef void free_instances(PyObject *instances) noexcept:
+    cdef PyObject **places = (<InstanceStores>instances).places
+    cdef Py_ssize_t at
+    if places is not NULL:
+        (<InstanceStores>instances).places = NULL
+        for at in range(INSTANCES):
+            if places[at] is not NULL:
+                (<MemoryStore>places[at]).place = NULL
+        PyMem_Free(places)
+    instances_kind.freed(instances)
+
+
+cdef know_parts():
+    """Learn the hashes of the key parts that are constant, and check that of tuples."""
+    global opero_none, opero_true, opero_false, opero_float
+    cdef Freezer freezer = Freezer()
+    cdef Py_hash_t mark
+    sample = "text", 12345, -1, None, 2.5, True, False, 1 << 70
+    opero_none = hash(None)
+    opero_true = hash(freezer.true)
+    opero_false = hash(freezer.false)
+    opero_float = _FLOAT
+    if not opero_tuple_hash(opero_items(sample), len(sample), &mark) or mark != hash(
+        tuple([freezer.probe(value) for value in sample])
+    ):
+        raise SystemError("this Python hashes tuples in another way than opero expects")
+
+
+if not gil.FREE_THREADED:
+    know_parts()
+    opero_watch(&entries_kind, Entry, free_entry)
+    opero_watch(&stores_kind, MemoryStore, free_store)
+    opero_watch(&instances_kind, InstanceStores, free_instances)
