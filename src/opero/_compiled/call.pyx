@@ -258,7 +258,7 @@ cdef MemoryStore store_of(State call, PyObject *const *args, Py_ssize_t count):
 cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject *names):
     """Return the key of a call with these arguments."""
     if call.cache_key is not None:
-        return taken(long_key(call, args, count, names))
+        return long_key(call, args, count, names)
     if call.method:
         args += 1
         count -= 1
@@ -269,24 +269,16 @@ cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject
             key = None  # the long way says which argument it was
         if key is not None:
             return key
-    return taken(long_key(call, args, count, names))
+    return long_key(call, args, count, names)
 
 
-cdef PyObject *long_key(
-    State call, PyObject *const *args, Py_ssize_t count, PyObject *names
-) except NULL:
-    """Make the key of a call from its packed arguments, or raise with a short traceback."""
+cdef object long_key(State call, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    """Make the key of a call from its packed arguments."""
     cdef object packed = opero_pack(args, count)
     cdef object named = opero_pack_named(args + count, names)
-    cdef object failure
-    try:
-        if call.cache_key is not None:
-            return owned(call.own_key(packed, named))
-        return owned(call.keying.key(packed, named))
-    except BaseException as error:
-        failure = shorten(error)
-    opero_raise_again(failure)
-    return NULL
+    if call.cache_key is not None:
+        return call.own_key(packed, named)
+    return call.keying.key(packed, named)
 
 
 cdef inline object taken(PyObject *value):
@@ -630,6 +622,12 @@ cdef PyObject *call_uncached(
     return first_attempt(<Call>state, args, argsf, names, deadline)
 
 
+# A function that returns what this one returns leaves no trace of its own in a traceback.
+ctypedef PyObject *(*Unchecked)(
+    Call, PyObject *const *, size_t, PyObject *, Look *
+) noexcept
+
+
 cdef PyObject *call_cached(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
@@ -640,7 +638,7 @@ cdef PyObject *call_cached(
     counting.add(&(<Call>state).counts, CALLS, 1)
     found = glance(state, args, count, names, &look)
     if found is NULL:
-        return call_searched(<Call>state, args, argsf, names, &look)
+        return (<Unchecked>call_searched)(<Call>state, args, argsf, names, &look)
     counting.add(&(<Call>state).counts, HITS, 1)
     if (<Call>state).events.heeded:
         return owned(told_hit(<State>state, (<Entry>found).value))
@@ -652,19 +650,13 @@ cdef PyObject *call_searched(
 ) except NULL:
     """Call a cached function whose entry is not at hand."""
     cdef long long deadline = NEVER
-    cdef PyObject *missing_store = NULL
-    cdef PyObject *missing_key = NULL
-    cdef Entry entry
     cdef MemoryStore store
     cdef object key
-    entry = search(
-        call, args, PyVectorcall_NARGS(argsf), names, look, &missing_store, &missing_key
-    )
-    if entry is not None:
+    if search(call, args, PyVectorcall_NARGS(argsf), names, look):
         counting.add(&call.counts, HITS, 1)
-        return owned(told_hit(call, value_of(entry)))
-    store = taken(missing_store)
-    key = taken(missing_key)
+        return owned(told_hit(call, value_of(taken(look.entry))))
+    store = taken(look.missing_store)
+    key = taken(look.missing_key)
     counting.add(&call.counts, MISSES, 1)
     if call.events.heeded:
         call.events.miss(call)
@@ -722,35 +714,31 @@ cdef PyObject *acall_cached(
 ) except NULL:
     cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
-    cdef PyObject *missing_store = NULL
-    cdef PyObject *missing_key = NULL
     cdef PyObject *found
-    cdef Entry entry
     cdef object store, key, value
     cdef Look look
     counting.add(&(<AsyncCall>state).counts, CALLS, 1)
     found = glance(state, args, count, names, &look)
     if found is not NULL:
         value = (<Entry>found).value
+    elif search(<State>state, args, count, names, &look):
+        value = value_of(taken(look.entry))
     else:
-        entry = search(<State>state, args, count, names, &look, &missing_store, &missing_key)
-        if entry is None:
-            store = taken(missing_store)
-            key = taken(missing_key)
-            counting.add(&(<AsyncCall>state).counts, MISSES, 1)
-            if (<AsyncCall>state).events.heeded:
-                (<AsyncCall>state).events.miss(<State>state)
-            key = (<AsyncCall>state).binding.freezer.keep(key)
-            return owned(
-                (<AsyncCall>state).share(
-                    <State>state,
-                    store,
-                    key,
-                    opero_pack(args, count),
-                    opero_pack_named(args + count, names),
-                )
+        store = taken(look.missing_store)
+        key = taken(look.missing_key)
+        counting.add(&(<AsyncCall>state).counts, MISSES, 1)
+        if (<AsyncCall>state).events.heeded:
+            (<AsyncCall>state).events.miss(<State>state)
+        key = (<AsyncCall>state).binding.freezer.keep(key)
+        return owned(
+            (<AsyncCall>state).share(
+                <State>state,
+                store,
+                key,
+                opero_pack(args, count),
+                opero_pack_named(args + count, names),
             )
-        value = value_of(entry)
+        )
     counting.add(&(<AsyncCall>state).counts, HITS, 1)
     if (<AsyncCall>state).events.heeded:
         (<AsyncCall>state).events.hit(<State>state)

@@ -162,6 +162,10 @@ cdef struct Look:
     PyObject *const *values  # by position, with defaults filled in
     Py_hash_t mark
     PyObject *bound[MOST_PARTS]
+    # What `search` has found, new references.
+    PyObject *entry
+    PyObject *missing_store
+    PyObject *missing_key
 
 
 cdef inline bint is_part(PyObject *kept, PyObject *value) noexcept:
@@ -319,23 +323,29 @@ cdef inline long long time_of(PyObject *store) noexcept:
     return coarse_time((<MemoryStore>store).clock)
 
 
-cdef Entry search(
-    State call,
-    PyObject *const *args,
-    Py_ssize_t count,
-    PyObject *names,
-    Look *look,
-    PyObject **missing_store,
-    PyObject **missing_key,
-):
-    """Return the living entry of a call, by way of the dict.
+cdef bint search(
+    State call, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
+) except -1:
+    """Look for the entry of a call by way of the dict.
 
-    Args:
-        missing_store: Gets the store if there is no such entry, a new reference.
-        missing_key: Gets the key then, likewise; it may hold the arguments themselves.
+    Returns:
+        Whether there is a living one, in `look.entry`. If not, `look.missing_store` is the store
+        and `look.missing_key` the key, which may hold the arguments themselves.
     """
-    cdef MemoryStore store = None
-    cdef Entry entry = None
+    cdef object failure
+    try:
+        return search_dict(call, args, count, names, look)
+    except BaseException as error:
+        failure = shorten(error)
+    opero_raise_again(failure)
+    return -1
+
+
+cdef bint search_dict(
+    State call, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
+) except -1:
+    cdef MemoryStore store
+    cdef Entry entry
     cdef object key = None
     if look.store is not NULL:
         store = <MemoryStore>look.store
@@ -351,7 +361,6 @@ cdef Entry search(
                 key = parts(call.binding.freezer, look.values, call.straight)
         if entry is not None:
             keep_at_hand(store, entry)
-            return entry
     else:
         store = store_of(call, args, count)
         if store is None:
@@ -359,11 +368,12 @@ cdef Entry search(
         else:
             key = key_of(call, args, count, names)
         entry = store.find(key)
-        if entry is not None:
-            return entry
-    missing_store[0] = owned(store)
-    missing_key[0] = owned(key)
-    return None
+    if entry is not None:
+        look.entry = owned(entry)
+        return True
+    look.missing_store = owned(store)
+    look.missing_key = owned(key)
+    return False
 
 
 cdef tuple parts(Freezer freezer, PyObject *const *values, Py_ssize_t size):
