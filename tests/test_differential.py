@@ -297,7 +297,7 @@ class Play:
         return [
             key
             for store in (function.__opero__.store, *function.__opero__.instances.all())
-            for key in [*store.flights, *[None] * store.under_way.count]
+            for key in [*store.flights, *[None] * store.under_way]
         ]
 
     async def trace(self, steps: list[Any], lines: list[str]) -> list[Any]:

@@ -60,7 +60,7 @@ def interrupted(name, work):
 
 leader = threading.Thread(target=shared, daemon=True)
 leader.start()
-while not shared.__opero__.store.under_way.count:
+while not shared.__opero__.store.under_way:
     time.sleep(0.001)
 interrupted("follower", shared)
 interrupted("backoff", failing)

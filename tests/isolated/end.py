@@ -58,7 +58,7 @@ def in_loop():
 threading.Thread(target=in_loop, daemon=True).start()
 while (
     limiter._bucket.queued < 2
-    or not forever.__opero__.store.under_way.count
+    or not forever.__opero__.store.under_way
     or not forever_task.__opero__.store.flights
 ):
     time.sleep(0.001)

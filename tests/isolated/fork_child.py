@@ -83,7 +83,7 @@ threads = [
 for thread in threads:
     thread.daemon = True
     thread.start()
-while fetch.__opero__.store.under_way.count < 3 or not fetch_async.__opero__.store.flights:
+while fetch.__opero__.store.under_way < 3 or not fetch_async.__opero__.store.flights:
     time.sleep(0.001)
 
 

@@ -82,5 +82,5 @@ common.check_growth("threads", round_, rounds=40, count=common.objects)
 if sync._waiting:
     raise SystemExit(f"still waiting: {sync._waiting}")
 for function in (shared, hurried, interrupted):
-    if function.__opero__.store.under_way.count:
-        raise SystemExit(f"{function}: {function.__opero__.store.under_way.count} runs")
+    if function.__opero__.store.under_way:
+        raise SystemExit(f"{function}: {function.__opero__.store.under_way} runs")

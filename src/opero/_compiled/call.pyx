@@ -18,7 +18,7 @@ from . cimport counting, gil
 from .binding cimport Binding
 from .clock cimport coarse_time
 from .deadline cimport Deadline
-from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, follow, land
+from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, follow, land, new_entry
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
 from .keys cimport _FLOAT, Freezer, Key
@@ -305,7 +305,7 @@ cdef class Call(_Counting):
     ):
         """Run a call whose value is missing and store it, or follow the run that is under way."""
         cdef long long me = PyThread_get_thread_ident() if self.by_thread else self.identify()
-        cdef Entry mine = store.new(key, IS_UNDER_WAY, me)
+        cdef Entry mine = new_entry(key, IS_UNDER_WAY, me)
         cdef Entry entry
         cdef Flight flight
         cdef Py_ssize_t count

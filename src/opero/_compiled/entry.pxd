@@ -29,8 +29,9 @@ cdef class Entry:
     cdef PyObject **place  # where it is among the `places` of its store, see lookup.pxi
 
 
+cpdef Entry new_entry(object key, signed char state, long long expires)
 cpdef Flight follow(Entry entry)
-cpdef land(Entry entry, object value, object error)
+cpdef int land(Entry entry, object value, object error) except -1
 cpdef bint detach(Entry entry, Flight flight) except -1
 
 
@@ -39,18 +40,28 @@ cdef class EntryQueue:
     cdef object seen  # None; with it, the garbage collector looks at queues
     cdef PyObject *first
     cdef PyObject *last
-    cdef Py_ssize_t length
-    cpdef append(self, Entry entry)
+    cdef readonly Py_ssize_t length
+    cpdef int append(self, Entry entry) except -1
     cpdef Entry take(self)
-    cpdef clear(self)
+    cpdef int clear(self) except -1
 
 
 @cython.final
-cdef class UnderWay:
-    cdef readonly long long count
-    cpdef begin(self, Entry entry)
+cdef class EntryStates:
+    cdef readonly long long held
+    cpdef int enter(self, Entry entry) except -1
     cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1
-    cpdef fill(self, Entry entry, object value, long long expires)
-    cpdef stop(self, Entry entry)
-    cpdef kill(self, Entry entry)
-    cpdef revive(self, Entry entry)
+    cpdef int fill(self, Entry entry, object value, long long expires) except -1
+    cpdef int stop(self, Entry entry) except -1
+    cpdef int kill(self, Entry entry) except -1
+    cpdef int revive(self, Entry entry) except -1
+
+
+@cython.final
+cdef class Ghosts:
+    cdef unsigned short *table
+    cdef unsigned long long mask
+    cpdef int remember(self, long long mark) except -1
+    cpdef bint recall(self, long long mark) except -1
+    cpdef int clear(self) except -1
+    cdef int begin(self) except -1

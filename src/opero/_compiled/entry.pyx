@@ -8,8 +8,10 @@ holds can be reached.
 """
 
 cimport cython
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memset
 
 from . cimport gil
 from .flight cimport Flight
@@ -24,6 +26,11 @@ cdef extern from "Python.h":
         Clear tp_clear
     Py_ssize_t Py_REFCNT(PyObject *) noexcept
 
+cdef enum:
+    MOST_GHOSTS = 1 << 24
+
+cdef unsigned long long GOLDEN = 0x9E3779B97F4A7C15U
+
 VALUE = IS_VALUE
 DEAD = IS_DEAD
 RESERVED = IS_RESERVED
@@ -35,6 +42,16 @@ UNDER_WAY = IS_UNDER_WAY
 @cython.freelist(64)
 cdef class Entry:
     """One value, or the place for it (see `core/entry.py`)."""
+
+
+cpdef Entry new_entry(object key, signed char state, long long expires):
+    """Make an entry that is in no table yet."""
+    cdef Entry entry = Entry.__new__(Entry)
+    entry.mark = hash(key)
+    entry.key = key
+    entry.expires = expires
+    entry.state = state
+    return entry
 
 
 cpdef Flight follow(Entry entry):
@@ -50,11 +67,11 @@ cpdef Flight follow(Entry entry):
     return found
 
 
-cpdef land(Entry entry, object value, object error):
+cpdef int land(Entry entry, object value, object error) except -1:
     """Make the outcome of a run known to those who follow, if anybody does."""
     cdef Flight flight
     if not gil.FREE_THREADED and entry.flight is None:
-        return
+        return 0
     with cython.critical_section(entry):
         flight = entry.flight
         entry.flight = None
@@ -79,7 +96,7 @@ cdef class EntryQueue:
     def __dealloc__(self):
         release(self)
 
-    cpdef append(self, Entry entry):
+    cpdef int append(self, Entry entry) except -1:
         """Put an entry at the end, unless it is in a queue."""
         cdef PyObject *item = <PyObject *>entry
         with cython.critical_section(self, entry):
@@ -111,7 +128,7 @@ cdef class EntryQueue:
         Py_DECREF(entry)
         return entry
 
-    cpdef clear(self):
+    cpdef int clear(self) except -1:
         """Take all entries out."""
         release(self)
 
@@ -145,12 +162,16 @@ cdef void release(EntryQueue queue) noexcept:
 
 
 @cython.final
-cdef class UnderWay:
-    """Counts the entries that are under way, and changes the state of all (see `core/entry.py`)."""
+cdef class EntryStates:
+    """Changes the states of a store's entries, and counts those that its bound counts."""
 
-    cpdef begin(self, Entry entry):
-        """Count a new entry that is under way."""
-        gil.add(&self.count, 1)
+    def __init__(self, entries):
+        """Begin; `entries` is for the plain half, which counts by it."""
+
+    cpdef int enter(self, Entry entry) except -1:
+        """Count a new entry that is in the dictionary now."""
+        if entry.state == IS_RESERVED:
+            gil.add(&self.held, 1)
 
     cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1:
         """Let an entry be under way again, unless somebody was quicker."""
@@ -159,41 +180,100 @@ cdef class UnderWay:
             if entry.expires == expires and entry.state in (IS_VALUE, IS_RESERVED):
                 entry.state = IS_UNDER_WAY
                 entry.expires = owner
-                gil.add(&self.count, 1)
+                gil.add(&self.held, -1)
                 done = True
         return done
 
-    cpdef fill(self, Entry entry, object value, long long expires):
+    cpdef int fill(self, Entry entry, object value, long long expires) except -1:
         """Let an entry be a value, unless it is dead."""
         cdef object old = None
         with cython.critical_section(entry):
             if entry.state != IS_DEAD:
                 if entry.state == IS_UNDER_WAY:
-                    gil.add(&self.count, -1)
+                    gil.add(&self.held, 1)
                 old = entry.value
                 entry.value = value
                 entry.expires = expires
                 entry.state = IS_VALUE
 
-    cpdef stop(self, Entry entry):
+    cpdef int stop(self, Entry entry) except -1:
         """Let an entry be reserved, if it was under way."""
         with cython.critical_section(entry):
             if entry.state == IS_UNDER_WAY:
-                gil.add(&self.count, -1)
+                gil.add(&self.held, 1)
                 entry.state = IS_RESERVED
 
-    cpdef kill(self, Entry entry):
+    cpdef int kill(self, Entry entry) except -1:
         """Let an entry be dead."""
         with cython.critical_section(entry):
-            if entry.state == IS_UNDER_WAY:
-                gil.add(&self.count, -1)
+            if entry.state == IS_VALUE or entry.state == IS_RESERVED:
+                gil.add(&self.held, -1)
             entry.state = IS_DEAD
 
-    cpdef revive(self, Entry entry):
+    cpdef int revive(self, Entry entry) except -1:
         """Let a dead entry, which could not be taken out, be reserved."""
         with cython.critical_section(entry):
             if entry.state == IS_DEAD:
+                gil.add(&self.held, 1)
                 entry.state = IS_RESERVED
+
+
+@cython.final
+cdef class Ghosts:
+    """What is left of entries that were evicted not long ago (see `core/entry.py`)."""
+
+    def __init__(self, long long maxsize):
+        """Begin without any."""
+        self.mask = 64
+        while self.mask <= <unsigned long long>maxsize and self.mask < MOST_GHOSTS:
+            self.mask *= 2
+        self.mask -= 1
+
+    def __dealloc__(self):
+        PyMem_Free(self.table)
+
+    cpdef int remember(self, long long mark) except -1:
+        """Keep in mind that a key with this hash was evicted."""
+        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
+        cdef unsigned long long at = mixed >> 23 & self.mask
+        if self.table is NULL:
+            self.begin()
+        self.table[at ^ 1] = self.table[at]
+        self.table[at] = what_is_left(mixed)
+
+    cpdef bint recall(self, long long mark) except -1:
+        """Return whether a key with this hash was evicted not long ago."""
+        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
+        cdef unsigned long long at = mixed >> 23 & self.mask
+        cdef unsigned short left
+        if self.table is NULL:
+            return False
+        left = what_is_left(mixed)
+        return self.table[at] == left or self.table[at ^ 1] == left
+
+    cdef int begin(self) except -1:
+        cdef void *table = PyMem_Calloc(self.mask + 1, sizeof(unsigned short))
+        if table is NULL:
+            raise MemoryError
+        with cython.critical_section(self):
+            if self.table is NULL:
+                self.table = <unsigned short *>table
+                table = NULL
+        PyMem_Free(table)
+
+    cpdef int clear(self) except -1:
+        """Forget all; the table stays, as others may be looking at it."""
+        if self.table is not NULL:
+            memset(self.table, 0, (self.mask + 1) * sizeof(unsigned short))
+
+    def __len__(self):
+        return 0 if self.table is NULL else (self.mask + 1) * sizeof(unsigned short)
+
+
+cdef inline unsigned short what_is_left(unsigned long long mixed) noexcept:
+    """Return what the table keeps of a mixed hash; not 0, which an empty place has."""
+    cdef unsigned short left = mixed >> 48
+    return left if left & 255 else left | 1
 
 
 cdef Traverse plain_traverse = (<PyTypeObject *>EntryQueue).tp_traverse

@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 
 from . cimport gil
 from .clock cimport Clock
-from .entry cimport Entry, EntryQueue, UnderWay, detach
+from .entry cimport Entry, EntryQueue, EntryStates, Ghosts, detach, new_entry
 from .flight cimport Flight
 
 
@@ -14,7 +14,6 @@ cdef int RESERVED
 cdef int UNDER_WAY
 cdef int VALUE
 cdef int _MOST_USES
-cdef unsigned long long _GOLDEN
 cdef int _TRIES
 cdef long long NEVER
 
@@ -34,13 +33,12 @@ cdef class MemoryStore:
     cdef readonly long long ttl
     cdef readonly bint sharp
     cdef readonly dict entries
-    cdef readonly UnderWay under_way
+    cdef readonly EntryStates states
     cdef readonly dict flights
     cdef readonly Py_ssize_t probation
     cdef readonly EntryQueue small
     cdef readonly EntryQueue main
-    cdef readonly list ghosts
-    cdef readonly long long ghost_mask
+    cdef readonly Ghosts ghosts
     cdef readonly object whose
     cdef Places *places
     cdef PyObject **place  # where it is among those of its `InstanceStores`
@@ -51,39 +49,31 @@ cdef class MemoryStore:
     @cython.locals(entry=Entry, old=Entry)
     cpdef Entry reserve(self, object key)
     @cython.locals(expires=cython.longlong)
-    cpdef fill(self, Entry entry, object value)
+    cpdef int fill(self, Entry entry, object value) except -1
     @cython.locals(old=Entry)
     cpdef Entry begin(self, Entry entry)
     @cython.locals(expires=cython.longlong, gone=Entry)
     cpdef bint begin_again(self, Entry entry, long long owner) except -1
-    cpdef settle(self, Entry entry, object value)
-    cpdef release(self, Entry entry)
+    cpdef int settle(self, Entry entry, object value) except -1
+    cpdef int release(self, Entry entry) except -1
     cpdef abandon(self, Entry entry, Flight flight)
     @cython.locals(entry=Entry)
     cpdef strand(self)
     @cython.locals(entry=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int)
     cpdef bint drop(self, object key) except -1
-    @cython.locals(entry=Entry, gone=list, ghosts=bytearray)
+    @cython.locals(entry=Entry, gone=list)
     cpdef clear(self)
-    @cython.locals(entry=Entry)
-    cpdef Entry new(self, object key, signed char state, long long expires)
-    cdef make_room(self, Py_ssize_t most)
-    cdef line_up(self, Entry entry)
+    cdef int make_room(self, Py_ssize_t most) except -1
+    cdef int line_up(self, Entry entry) except -1
     @cython.locals(entry=Entry, renewed=Py_ssize_t)
     cpdef bint evict(self) except -1
     @cython.locals(gone=Entry, tries=cython.int, over=cython.bint)
-    cpdef forget(self, Entry entry)
+    cpdef int forget(self, Entry entry) except -1
     cdef bint holds(self, Entry entry) except -1
-    @cython.locals(ghosts=bytearray, mixed=cython.ulonglong, at=Py_ssize_t)
-    cpdef remember(self, long long mark)
-    @cython.locals(
-        ghosts=bytearray, mixed=cython.ulonglong, at=Py_ssize_t, low=cython.uchar, high=cython.uchar
-    )
-    cpdef bint recalls(self, long long mark) except -1
     @cython.locals(entry=Entry, now=cython.longlong)
-    cpdef expire(self)
+    cpdef int expire(self) except -1
     @cython.locals(entry=Entry, queue=EntryQueue)
-    cpdef compact(self)
+    cpdef int compact(self) except -1
 
 
 @cython.final

@@ -24,7 +24,7 @@ from opero.tracebacks import shorten
 
 from .clock import NEVER
 from .deadline import Deadline
-from .entry import UNDER_WAY, Entry, follow, land
+from .entry import UNDER_WAY, Entry, follow, land, new_entry
 from .function import FunctionLike, MethodLike
 from .retrying import Retrying
 from .state import Parts, State, empty, take_all
@@ -107,7 +107,7 @@ class Call(_Counting):
         led: Entry | None = None
         other: Flight | None
         try:
-            mine = store.new(key, UNDER_WAY, me)
+            mine = new_entry(key, UNDER_WAY, me)
             while True:
                 entry = store.begin(mine)
                 if entry is mine or store.begin_again(entry, me):

@@ -32,6 +32,11 @@ DEAD = -1
 RESERVED = -2
 UNDER_WAY = -3
 
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
+_MOST_GHOSTS = 1 << 24
+"""A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
+
 
 class Entry:
     """One value, or the place for it.
@@ -58,6 +63,27 @@ class Entry:
     uses: int
     state: int
     queued: bool
+
+
+def new_entry(key: Any, state: int, expires: int) -> Entry:
+    """Make an entry that is in no table yet.
+
+    Args:
+        key: Its key.
+        state: `RESERVED` or `UNDER_WAY`.
+        expires: Who computes the value, as an identifier of the thread or greenlet, if it is under
+            way.
+    """
+    entry = Entry.__new__(Entry)
+    entry.key = key
+    entry.mark = hash(key)
+    entry.value = None
+    entry.flight = None
+    entry.expires = expires
+    entry.uses = 0
+    entry.state = state
+    entry.queued = False
+    return entry
 
 
 def follow(entry: Entry) -> Flight | None:
@@ -129,30 +155,42 @@ class EntryQueue:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries))
 
+    @property
+    def length(self) -> int:
+        """How many there are."""
+        return len(self._entries)
+
     def __len__(self) -> int:
         return len(self._entries)
 
 
-class UnderWay:
-    """Counts the entries of a store that are under way, and changes the state of all of them.
+class EntryStates:
+    """Changes the states of a store's entries, and counts those that its bound counts.
 
     Attributes:
-        count: How many are under way.
+        held: How many entries are values, or reserved.
     """
 
-    __slots__ = ("_claims",)
+    __slots__ = ("_claims", "_entries")
 
-    def __init__(self) -> None:
+    def __init__(self, entries: dict[Any, Entry]) -> None:
+        """Begin.
+
+        Args:
+            entries: The dictionary of the store.
+        """
+        self._entries = entries
         self._claims: dict[Entry, object] = {}
 
     @property
-    def count(self) -> int:
-        """How many are under way."""
-        return len(self._claims)
+    def held(self) -> int:
+        """How many entries are values, or reserved."""
+        return max(0, len(self._entries) - len(self._claims))
 
-    def begin(self, entry: Entry) -> None:
-        """Count a new entry that is under way."""
-        self._claims[entry] = entry
+    def enter(self, entry: Entry) -> None:
+        """Count a new entry that is in the dictionary now."""
+        if entry.state == UNDER_WAY:
+            self._claims[entry] = entry
 
     def claim(self, entry: Entry, expires: int, owner: int) -> bool:
         """Let an entry be under way again, unless somebody was quicker.
@@ -160,7 +198,7 @@ class UnderWay:
         Args:
             entry: One that is reserved, or a value that is out of date.
             expires: What it said when it was looked at.
-            owner: The identifier of the thread or greenlet that computes it.
+            owner: Who computes it, as an identifier of the thread or greenlet.
 
         Returns:
             Whether that was done.
@@ -197,4 +235,56 @@ class UnderWay:
 
     def revive(self, entry: Entry) -> None:
         """Let a dead entry, which could not be taken out, be reserved."""
-        entry.state = RESERVED
+        if entry.state == DEAD:
+            entry.state = RESERVED
+
+
+class Ghosts:
+    """What is left of entries that were evicted not long ago: two bytes of the hash of each.
+
+    It is a table with two places for each of them, where later ones replace earlier ones. There is
+    none before the first eviction.
+    """
+
+    __slots__ = ("_mask", "_table")
+
+    def __init__(self, maxsize: int) -> None:
+        """Begin without any.
+
+        Args:
+            maxsize: How many entries the store may have.
+        """
+        self._mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
+        self._table: bytearray = bytearray()
+
+    def remember(self, mark: int) -> None:
+        """Keep in mind that a key with this hash was evicted."""
+        table = self._table
+        if not table:
+            self._table = table = bytearray(2 * self._mask + 2)
+        mixed = mark * _GOLDEN
+        at = 2 * (mixed >> 23 & self._mask)
+        table[at ^ 2] = table[at]
+        table[at ^ 3] = table[at ^ 1]
+        table[at] = mixed >> 48 & 255 or 1
+        table[at ^ 1] = mixed >> 56 & 255
+
+    def recall(self, mark: int) -> bool:
+        """Return whether a key with this hash was evicted not long ago."""
+        table = self._table
+        if not table:
+            return False
+        mixed = mark * _GOLDEN
+        at = 2 * (mixed >> 23 & self._mask)
+        low = mixed >> 48 & 255 or 1
+        high = mixed >> 56 & 255
+        return (table[at] == low and table[at ^ 1] == high) or (
+            table[at ^ 2] == low and table[at ^ 3] == high
+        )
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._table = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._table)

@@ -34,7 +34,18 @@ import weakref
 from opero import gil
 
 from .clock import NEVER, Clock
-from .entry import DEAD, RESERVED, UNDER_WAY, VALUE, Entry, EntryQueue, UnderWay, detach
+from .entry import (
+    DEAD,
+    RESERVED,
+    UNDER_WAY,
+    VALUE,
+    Entry,
+    EntryQueue,
+    EntryStates,
+    Ghosts,
+    detach,
+    new_entry,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,10 +54,6 @@ if TYPE_CHECKING:
     from .flight import Flight
 
 _MOST_USES = 3
-_GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
-_MOST_GHOSTS = 1 << 24
-"""A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
 _TRIES = 20
 """After so many misses of an entry that is there, its key's hash must have changed."""
 _FEW = 64
@@ -61,7 +68,7 @@ class MemoryStore:
         maxsize: The greatest number of entries; 0 for no bound.
         ttl: How long a value counts, in nanoseconds; 0 for ever.
         entries: The values, and the runs of an ordinary function that are under way.
-        under_way: Counts the latter, which the bound does not.
+        states: Changes what an entry is, and counts those that are not under way.
         flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
             and those that maps have noted.
         whose: The weak reference to the instance whose values they are; None for a function.
@@ -72,15 +79,14 @@ class MemoryStore:
         "clock",
         "entries",
         "flights",
-        "ghost_mask",
         "ghosts",
         "main",
         "maxsize",
         "probation",
         "sharp",
         "small",
+        "states",
         "ttl",
-        "under_way",
         "whose",
     )
 
@@ -91,13 +97,12 @@ class MemoryStore:
         # a life shorter than 1 s is measured by the exact clock
         self.sharp: bool = ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
-        self.under_way: UnderWay = UnderWay()
+        self.states: EntryStates = EntryStates(self.entries)
         self.flights: dict[Any, Any] = {}
         self.probation: int = max(1, maxsize // 10)
         self.small: EntryQueue = EntryQueue()
         self.main: EntryQueue = EntryQueue()
-        self.ghosts: list[bytearray] = []  # the table is made at the first eviction
-        self.ghost_mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
+        self.ghosts: Ghosts = Ghosts(maxsize)
         self.whose: Any = None
 
     def find(self, key: Any) -> Entry | None:
@@ -128,10 +133,11 @@ class MemoryStore:
         nobody finds: a value that was computed before an invalidation cannot be stored after it, if
         the one who stores it asks in between whether there was one.
         """
-        entry = self.new(key, RESERVED, NEVER)
+        entry = new_entry(key, RESERVED, NEVER)
         old = self.entries.setdefault(key, entry)
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
             return old
+        self.states.enter(entry)
         try:
             self.make_room(self.maxsize)
         finally:  # whatever a comparison of keys raises: without a queue it could never be evicted
@@ -143,7 +149,7 @@ class MemoryStore:
         expires = NEVER
         if self.ttl:
             expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
-        self.under_way.fill(entry, value, expires)
+        self.states.fill(entry, value, expires)
 
     # --- a value that is computed only if it is missing -----------------------------------------
 
@@ -158,7 +164,7 @@ class MemoryStore:
         """
         old = self.entries.setdefault(entry.key, entry)
         if old is entry:
-            self.under_way.begin(entry)
+            self.states.enter(entry)
         return old
 
     def begin_again(self, entry: Entry, owner: int) -> bool:
@@ -173,11 +179,11 @@ class MemoryStore:
         """
         expires = entry.expires
         if entry.state == VALUE or entry.state == RESERVED:
-            return not self.counts(entry) and self.under_way.claim(entry, expires, owner)
+            return not self.counts(entry) and self.states.claim(entry, expires, owner)
         if entry.state == DEAD and gil.look_up(self.entries, entry.key) is entry:
             gone = self.entries.pop(entry.key, None)  # it could not be taken out when it died
             if gone is not None:
-                self.under_way.kill(gone)
+                self.states.kill(gone)
         return False
 
     def settle(self, entry: Entry, value: Any) -> None:
@@ -195,7 +201,7 @@ class MemoryStore:
         """Let go of an entry that is under way and gets no value."""
         if entry.state == UNDER_WAY:
             if entry.queued:
-                self.under_way.stop(entry)
+                self.states.stop(entry)
             else:
                 self.forget(entry)
 
@@ -229,9 +235,9 @@ class MemoryStore:
                 filled = (
                     filled or entry.state == VALUE or (entry.state == UNDER_WAY and entry.queued)
                 )
-                self.under_way.kill(entry)
+                self.states.kill(entry)
         if dropped:
-            queued = len(self.small) + len(self.main)
+            queued = self.small.length + self.main.length
             if queued <= _FEW or queued > 2 * len(self.entries):
                 self.compact()
         return filled
@@ -244,42 +250,21 @@ class MemoryStore:
         try:
             while self.entries:  # last: an entry without a queue could never be evicted
                 entry = self.entries.popitem()[1]
-                self.under_way.kill(entry)
+                self.states.kill(entry)
                 gone.append(entry)
         except KeyError:  # another thread took the last one
             pass
-        for ghosts in self.ghosts:  # wiped, not thrown away: others may be looking at them
-            ghosts[:] = bytes(len(ghosts))
-
-    def new(self, key: Any, state: int, expires: int) -> Entry:
-        """Make an entry that is in no table yet.
-
-        Args:
-            key: Its key.
-            state: `RESERVED` or `UNDER_WAY`.
-            expires: The identifier of the thread or greenlet that computes the value, if it is
-                under way.
-        """
-        entry = Entry.__new__(Entry)
-        entry.key = key
-        entry.mark = hash(key)
-        entry.value = None
-        entry.flight = None
-        entry.expires = expires
-        entry.uses = 0
-        entry.state = state
-        entry.queued = False
-        return entry
+        self.ghosts.clear()
 
     def make_room(self, most: int) -> None:
         """Evict until no more than `most` entries are left, if there is a bound."""
-        while self.maxsize and len(self.entries) - self.under_way.count > most:
+        while self.maxsize and self.states.held > most:
             if not self.evict():
                 break
 
     def line_up(self, entry: Entry) -> None:
         """Put a new entry into a queue."""
-        if self.recalls(entry.mark):
+        if self.ghosts.recall(entry.mark):
             self.main.append(entry)
         else:
             self.small.append(entry)
@@ -291,7 +276,7 @@ class MemoryStore:
 
         One that is being renewed stays, and the bound does not count it.
         """
-        while len(self.small) >= self.probation or not len(self.main):
+        while self.small.length >= self.probation or not self.main.length:
             entry = self.small.take()
             if entry is None:  # another thread emptied the queue: it evicts in our place
                 return False
@@ -302,7 +287,7 @@ class MemoryStore:
                 self.main.append(entry)
             else:
                 self.forget(entry)
-                self.remember(entry.mark)
+                self.ghosts.remember(entry.mark)
                 return True
         renewed = 0
         while True:
@@ -314,7 +299,7 @@ class MemoryStore:
             if entry.state == UNDER_WAY:
                 self.main.append(entry)
                 renewed += 1
-                if renewed > len(self.main):  # others are in the hands of other threads
+                if renewed > self.main.length:  # others are in the hands of other threads
                     return False
             elif entry.uses > 0:
                 entry.uses -= 1
@@ -329,7 +314,7 @@ class MemoryStore:
         After a race the key may have a newer entry; putting it back could undo an invalidation. An
         entry that cannot be taken out, because keys cannot be compared, goes back into a queue.
         """
-        self.under_way.kill(entry)
+        self.states.kill(entry)
         tries = 0
         over = False
         try:
@@ -338,7 +323,7 @@ class MemoryStore:
                 if gone is entry:
                     break
                 if gone is not None:
-                    self.under_way.kill(gone)
+                    self.states.kill(gone)
                 elif self.holds(entry):
                     tries += 1
                 else:
@@ -346,7 +331,7 @@ class MemoryStore:
             over = True
         finally:
             if not over:
-                self.under_way.revive(entry)
+                self.states.revive(entry)
                 (self.main if self.maxsize else self.small).append(entry)
 
     def holds(self, entry: Entry) -> bool:
@@ -355,31 +340,6 @@ class MemoryStore:
             if other is entry:
                 return True
         return False
-
-    def remember(self, mark: int) -> None:
-        """Keep in mind that a key with this hash was evicted from probation."""
-        if not self.ghosts:
-            self.ghosts.append(bytearray(2 * self.ghost_mask + 2))
-        ghosts = self.ghosts[0]
-        mixed = mark * _GOLDEN
-        at = 2 * (mixed >> 23 & self.ghost_mask)
-        ghosts[at ^ 2] = ghosts[at]
-        ghosts[at ^ 3] = ghosts[at ^ 1]
-        ghosts[at] = mixed >> 48 & 255 or 1
-        ghosts[at ^ 1] = mixed >> 56 & 255
-
-    def recalls(self, mark: int) -> bool:
-        """Return whether a key with this hash was evicted from probation not long ago."""
-        if not self.ghosts:
-            return False
-        ghosts = self.ghosts[0]
-        mixed = mark * _GOLDEN
-        at = 2 * (mixed >> 23 & self.ghost_mask)
-        low = mixed >> 48 & 255 or 1
-        high = mixed >> 56 & 255
-        return (ghosts[at] == low and ghosts[at ^ 1] == high) or (
-            ghosts[at ^ 2] == low and ghosts[at ^ 3] == high
-        )
 
     def expire(self) -> None:
         """Look at the two entries of an unbounded store that were longest not looked at.
@@ -390,7 +350,7 @@ class MemoryStore:
         for _ in range(2):
             entry = self.small.take()
             if entry is None:
-                return
+                break
             if entry.state == DEAD:
                 continue
             if entry.state == UNDER_WAY or entry.expires > now:
@@ -401,15 +361,20 @@ class MemoryStore:
     def compact(self) -> None:
         """Take dead entries out of the queues."""
         for queue in (self.small, self.main):
-            for _ in range(len(queue)):
+            for _ in range(queue.length):
                 entry = queue.take()
                 if entry is None:
                     break
                 if entry.state != DEAD:
                     queue.append(entry)
 
+    @property
+    def under_way(self) -> int:
+        """How many runs are under way."""
+        return len(self.entries) - self.states.held
+
     def __len__(self) -> int:
-        return max(0, len(self.entries) - self.under_way.count)
+        return self.states.held
 
 
 class _InstanceRef(weakref.ref):  # type: ignore[type-arg]
