@@ -294,80 +294,6 @@ include "lookup.pxi"
 cdef class Call(_Counting):
     """The state of an ordinary function."""
 
-    cdef object fly(
-        self,
-        MemoryStore store,
-        object key,
-        PyObject *const *args,
-        size_t argsf,
-        PyObject *names,
-        long long deadline,
-    ):
-        """Run a call whose value is missing and store it, or follow the run that is under way."""
-        cdef long long me = PyThread_get_thread_ident() if self.by_thread else self.identify()
-        cdef Entry mine = new_entry(key, IS_UNDER_WAY, me)
-        cdef Entry entry
-        cdef Flight flight
-        cdef Py_ssize_t count
-        while True:
-            entry = store.begin(mine)
-            if entry is mine or store.begin_again(entry, me):
-                break
-            flight = follow(entry)
-            if flight is not None:
-                count = PyVectorcall_NARGS(argsf)
-                named = opero_pack_named(args + count, names)
-                packed = opero_pack(args, count)
-                value = self.runner.follow(self, flight, packed, named, deadline)
-                if value is self.runner.LOST:
-                    self.let_go(store, entry, flight)
-                elif value is not self.runner.AGAIN:
-                    return value
-            elif store.counts(entry):  # another thread has stored it since we looked
-                return value_of(entry)
-        try:
-            value = self.attempt(args, argsf, names, deadline)
-            if opero_may_be_once_only(value):
-                check(self.name, value)
-            self.keep(store, entry, value)
-        except BaseException as error:
-            self.let_go(store, entry, None)
-            land(entry, None, error)
-            raise
-        land(entry, value, None)
-        return value
-
-    cdef keep(self, MemoryStore store, Entry entry, object value):
-        """Store a value; if that fails, the call goes on all the same."""
-        try:
-            store.settle(entry, value)
-        except Exception as error:  # a key's own __eq__ may raise anything
-            self.events.not_cached(self.name, error)
-            store.release(entry)
-
-    cdef let_go(self, MemoryStore store, Entry entry, Flight flight):
-        """Let go of an entry that gets no value: of one led here, or whose leader is lost."""
-        try:
-            if flight is None:
-                store.release(entry)
-            else:
-                store.abandon(entry, flight)
-        except Exception as error:  # a key's own __eq__ may raise anything
-            self.events.not_cached(self.name, error)
-
-    cdef object attempt(
-        self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
-    ):
-        """Make the first attempt; as an object, for callers that catch what it raises."""
-        cdef PyObject *result
-        if self.lent:
-            result = held_attempt(self, args, argsf, names, deadline)
-        else:
-            result = first_attempt(self, args, argsf, names, deadline)
-        value = <object>result
-        Py_DECREF(value)
-        return value
-
     cdef PyObject *run(
         self,
         PyObject *const *args,
@@ -407,13 +333,45 @@ cdef class Call(_Counting):
         long long deadline,
     ) except NULL:
         """Do what `fly` does, and raise what it raises with a short traceback."""
-        cdef object failure
+        cdef PyObject *value = (<Flying>fly)(self, store, key, args, argsf, names, deadline)
+        if value is NULL:
+            opero_raise_again(shorten(opero_take_error()))
+        return value
+
+    cdef PyObject *lost(self, MemoryStore store, Entry entry) except NULL:
+        """End a run that has failed with the error that is set, which stays set."""
+        cdef object error = opero_take_error()
         try:
-            return owned(self.fly(store, key, args, argsf, names, deadline))
-        except BaseException as raised:
-            failure = shorten(raised)
-        opero_raise_again(failure)
+            self.let_go(store, entry, None)
+        finally:
+            land(entry, None, error)
+        opero_raise_again(error)
         return NULL
+
+    cdef PyObject *not_kept(self, MemoryStore store, Entry entry, PyObject *value) except NULL:
+        """End a run whose value could not be stored, for the error that is set.
+
+        A key's own `__eq__` may raise anything. The call goes on all the same.
+        """
+        cdef object error = opero_take_error()
+        if not isinstance(error, Exception):
+            Py_DECREF(<object>value)
+            opero_raise_again(error)
+            return self.lost(store, entry)
+        store.release(entry)
+        land(entry, <object>value, None)
+        self.events.not_cached(self.name, error)
+        return value
+
+    cdef int let_go(self, MemoryStore store, Entry entry, Flight flight) except -1:
+        """Let go of an entry that gets no value: of one led here, or whose leader is lost."""
+        try:
+            if flight is None:
+                store.release(entry)
+            else:
+                store.abandon(entry, flight)
+        except Exception as error:  # a key's own __eq__ may raise anything
+            self.events.not_cached(self.name, error)
 
     cdef PyObject *guarded_attempt(
         self,
@@ -559,6 +517,93 @@ cdef PyObject *held_attempt(
         args, count if names is NULL else count + PyTuple_GET_SIZE(keys)
     )
     return first_attempt(call, opero_items(held), count, names, deadline)
+
+
+# Who calls a function as one of these looks for itself whether it has raised something.
+ctypedef PyObject *(*Attempting)(Call, PyObject *const *, size_t, PyObject *, long long) noexcept
+ctypedef PyObject *(*Flying)(
+    Call, MemoryStore, object, PyObject *const *, size_t, PyObject *, long long
+) noexcept
+ctypedef int (*Checking)(Call, PyObject *) noexcept
+ctypedef int (*Keeping)(MemoryStore, Entry, PyObject *) noexcept
+
+
+cdef int check_value(Call call, PyObject *value) except -1:
+    """Raise an error if a value can be used only once."""
+    check(call.name, <object>value)
+
+
+cdef int keep_value(MemoryStore store, Entry entry, PyObject *value) except -1:
+    return store.settle(entry, <object>value)
+
+
+cdef PyObject *fly(
+    Call call,
+    MemoryStore store,
+    object key,
+    PyObject *const *args,
+    size_t argsf,
+    PyObject *names,
+    long long deadline,
+) except NULL:
+    """Run a call whose value is missing and store it, or follow the run that is under way."""
+    cdef long long me = PyThread_get_thread_ident() if call.by_thread else call.identify()
+    cdef Entry mine = new_entry(key, IS_UNDER_WAY, me)
+    cdef Entry entry = store.begin(mine)
+    cdef PyObject *value
+    cdef PyObject *led = NULL
+    if entry is not mine:
+        value = follow_up(call, store, mine, entry, args, argsf, names, deadline, &led)
+        if led is NULL:
+            return value
+        entry = taken(led)
+    value = (<Attempting>(held_attempt if call.lent else first_attempt))(
+        call, args, argsf, names, deadline
+    )
+    if value is NULL:
+        return call.lost(store, entry)
+    if opero_may_be_once_only(<object>value) and (<Checking>check_value)(call, value) < 0:
+        Py_DECREF(<object>value)
+        return call.lost(store, entry)
+    if (<Keeping>keep_value)(store, entry, value) < 0:
+        return call.not_kept(store, entry, value)
+    land(entry, <object>value, None)
+    return value
+
+
+cdef PyObject *follow_up(
+    Call call,
+    MemoryStore store,
+    Entry mine,
+    Entry entry,
+    PyObject *const *args,
+    size_t argsf,
+    PyObject *names,
+    long long deadline,
+    PyObject **led,
+) except? NULL:
+    """Go on where a key has an entry already.
+
+    Returns:
+        The value; NULL if this thread leads now, with the entry to lead in `led`.
+    """
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef Flight flight
+    while entry is not mine and not store.begin_again(entry, mine.expires):
+        flight = follow(entry)
+        if flight is not None:
+            named = opero_pack_named(args + count, names)
+            packed = opero_pack(args, count)
+            value = call.runner.follow(call, flight, packed, named, deadline)
+            if value is call.runner.LOST:
+                call.let_go(store, entry, flight)
+            elif value is not call.runner.AGAIN:
+                return owned(value)
+        elif store.counts(entry):  # another thread has stored it since we looked
+            return owned(value_of(entry))
+        entry = store.begin(mine)
+    led[0] = owned(entry)
+    return NULL
 
 
 cdef int raise_again(Call call, object error) except -1:
