@@ -864,6 +864,100 @@ def test_what_a_function_returns_may_be_any_awaitable(make, options):
     run(main())
 
 
+@OPTION
+def test_what_drives_a_coroutine_itself_can_send_and_throw_into_it(options):
+    """Some libraries answer what a coroutine yields, inside a task of asyncio."""
+
+    class Refusal(Exception):
+        """What is thrown into the coroutine."""
+
+    @types.coroutine
+    def ask(question):
+        return (yield question)
+
+    async def work(x):
+        first = await ask("first")
+        try:
+            await ask(f"{first}, then")
+        except Refusal:
+            second = await ask("instead")
+        return x, first, second, await ask("last")
+
+    def drive(coroutine):
+        asked = [coroutine.send(None), coroutine.send(1), coroutine.throw(Refusal)]
+        asked.append(coroutine.send(2))
+        with pytest.raises(StopIteration) as end:
+            coroutine.send(None)
+        return asked, end.value.value
+
+    async def main():
+        with left_as_found():
+            assert drive(opero(**options)(work)(0)) == drive(work(0))
+
+    run(main())
+
+
+class Held:
+    """An argument whose end can be seen."""
+
+
+async def _returns(_: Held) -> None:
+    await asyncio.sleep(0)
+
+
+async def _fails(_: Held) -> None:
+    await asyncio.sleep(0)
+    raise ValueError("failed")
+
+
+async def _hangs(_: Held) -> None:
+    await forever()
+
+
+async def _swallows(_: Held) -> None:
+    try:
+        await forever()
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)
+
+
+async def _turns(_: Held) -> None:
+    try:
+        await forever()
+    except asyncio.CancelledError:
+        raise ValueError("turned") from None
+
+
+@pytest.mark.parametrize("work", [_returns, _fails, _hangs, _swallows, _turns])
+@pytest.mark.parametrize("cut", ["by its deadline", "by its caller"])
+@pytest.mark.parametrize("retries", [1, 2])
+def test_a_call_that_is_over_keeps_its_arguments_alive_in_no_cycle(work, cut, retries):
+    """They go with what it has raised, without the garbage collector."""
+    seconds = SHORT if cut == "by its deadline" else LONG
+    function = opero(retries=retries, min_delay=0, max_delay=0, timeout=seconds)(work)
+
+    async def main():
+        held = Held()
+        weak = weakref.ref(held)
+        task = asyncio.ensure_future(function(held))
+        del held
+        await asyncio.sleep(0)
+        if cut == "by its caller" and work in {_hangs, _swallows, _turns}:
+            task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        del task
+        await asyncio.sleep(0)
+        assert weak() is None
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("suspended", [1, 2, 3])
 def test_a_coroutine_closed_early_closes_the_function_and_leaves_no_timer(suspended):
     """However far it has come."""

@@ -156,6 +156,7 @@ async def run_until(
 ) -> Any:
     """Do what `gated` does for a call under a deadline that is not cached."""
     deadline: Any = None
+    task: Any = None
     error: BaseException | None = None
     try:
         try:
@@ -185,12 +186,13 @@ async def run_until(
         shorten(failure)
         raise
     finally:
-        deadline = error = None
+        deadline = task = error = None  # the task holds the error, whose traceback holds this frame
 
 
 async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
     """Do what `run_until` does for a call with one argument, by position."""
     deadline: Any = None
+    task: Any = None
     error: BaseException | None = None
     try:
         try:
@@ -220,7 +222,7 @@ async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
         shorten(failure)
         raise
     finally:
-        deadline = error = None
+        deadline = task = error = None  # the task holds the error, whose traceback holds this frame
 
 
 async def run(

@@ -32,22 +32,33 @@ def over(deadline: Deadline, awaitable: Awaitable[Any]) -> Generator[Any, Any, A
             deadline.join()
         while True:
             try:
-                yield suspended
+                answer = yield suspended
             except GeneratorExit:
                 inner.close()
                 raise
             except BaseException as thrown:  # noqa: BLE001 - the coroutine's to handle
-                traceback = thrown.__traceback__  # begins here, where nothing has gone wrong
-                BaseException.with_traceback(thrown, traceback and traceback.tb_next)
+                _leave_out_top(thrown)
                 interrupt = thrown
             else:
-                return (yield from inner)
+                if answer is None:  # as always from asyncio
+                    return (yield from inner)
+                suspended = inner.send(answer)
+                continue
             suspended = inner.throw(interrupt)
             interrupt = None
     except StopIteration as end:
         return end.value
     finally:
         del deadline, interrupt  # what is raised holds this frame, and must not be held by it
+
+
+def _leave_out_top(thrown: BaseException) -> None:
+    """Leave out of a traceback where it begins: `over`, where nothing has gone wrong.
+
+    This is a function so that no frame that goes on holds the traceback, which holds the frame.
+    """
+    traceback = thrown.__traceback__
+    BaseException.with_traceback(thrown, traceback and traceback.tb_next)
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:
