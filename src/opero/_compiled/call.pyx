@@ -23,7 +23,7 @@ from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
 from .keys cimport _FLOAT, Freezer, Key
 from .state cimport State, empty, take_all
-from .store cimport _MOST_USES, InstanceStores, MemoryStore, Places
+from .store cimport _MOST_USES, InstanceStores, MemoryStore, Place, Places
 
 import sys
 

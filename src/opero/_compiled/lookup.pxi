@@ -1,6 +1,6 @@
 # How the arguments of a call are looked up, for `call.pyx`, which includes this file.
 #
-# In front of the dict of a store, which stays the truth, is an array of the entries looked up last,
+# In front of the dict of a store, which stays the truth, is an array of entries looked up lately,
 # with one place for each value of the lowest bits of the hash. Arguments that are exact builtins
 # are hashed and compared where they are, in the C array of the call: a hit makes nothing.
 #
@@ -125,6 +125,7 @@ cdef extern from *:
 
     /* What a weak reference refers to, or None; not a reference that anybody holds. */
     #define opero_referent(ref) (((PyWeakReference *)(ref))->wr_object)
+    #define opero_dict_size(entries) PyDict_GET_SIZE(entries)
     #define opero_is_a(value, kind) ((PyObject *)Py_TYPE(value) == (kind))
 
     typedef struct { PyTypeObject *kind; destructor freed; } OperoKind;
@@ -145,10 +146,11 @@ cdef extern from *:
     bint opero_equal(PyObject *one, PyObject *two) noexcept
     bint opero_is_a(PyObject *value, PyObject *kind) noexcept
     PyObject *opero_referent(PyObject *ref) noexcept
+    Py_ssize_t opero_dict_size(object entries) noexcept
 
 cdef enum:
     FEW = 8
-    MANY = 256
+    MANY = 4096
     INSTANCES = 64
     MOST_PARTS = 16
 
@@ -274,6 +276,7 @@ cdef inline PyObject *glance(
     cdef PyObject *store
     cdef PyObject *entry
     cdef Places *places
+    cdef Place *place
     look.store = NULL
     if gil.FREE_THREADED or size < 0:
         return NULL
@@ -301,8 +304,9 @@ cdef inline PyObject *glance(
     places = (<MemoryStore>store).places
     if places is NULL:
         return NULL
-    entry = places.at[look.mark & places.mask]
-    if entry is NULL or (<Entry>entry).mark != look.mark or (<Entry>entry).state != IS_VALUE:
+    place = &places.at[look.mark & places.mask]
+    entry = place.entry
+    if place.mark != look.mark or entry is NULL or (<Entry>entry).state != IS_VALUE:
         return NULL
     if size == 1:
         if not is_part(<PyObject *>(<Entry>entry).key, look.values[0]):
@@ -333,41 +337,52 @@ cdef bint search(
         and `look.missing_key` the key, which may hold the arguments themselves.
     """
     cdef object failure
+    if look.store is not NULL:
+        return search_parts(call, look)  # which runs nothing of the user's
     try:
-        return search_dict(call, args, count, names, look)
+        return search_key(call, args, count, names, look)
     except BaseException as error:
         failure = shorten(error)
     opero_raise_again(failure)
     return -1
 
 
-cdef bint search_dict(
+cdef bint search_parts(State call, Look *look) except -1:
+    """Look for the entry of a call whose arguments are exact builtins."""
+    cdef MemoryStore store = <MemoryStore>look.store
+    cdef Entry entry
+    cdef object key
+    if call.straight == 1:
+        key = part(call.binding.freezer, <object>look.values[0])
+        entry = store.find(key)
+    else:
+        the_probe.mark = look.mark
+        the_probe.values = look.values
+        the_probe.size = call.straight
+        entry = store.find(the_probe)
+        if entry is None:
+            key = parts(call.binding.freezer, look.values, call.straight)
+    if entry is not None:
+        keep_at_hand(store, entry)
+        look.entry = owned(entry)
+        return True
+    look.missing_store = owned(store)
+    look.missing_key = owned(key)
+    return False
+
+
+cdef bint search_key(
     State call, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
 ) except -1:
-    cdef MemoryStore store
+    """Look for the entry of any other call."""
+    cdef MemoryStore store = store_of(call, args, count)
     cdef Entry entry
-    cdef object key = None
-    if look.store is not NULL:
-        store = <MemoryStore>look.store
-        if call.straight == 1:
-            key = part(call.binding.freezer, <object>look.values[0])
-            entry = store.find(key)
-        else:
-            the_probe.mark = look.mark
-            the_probe.values = look.values
-            the_probe.size = call.straight
-            entry = store.find(the_probe)
-            if entry is None:
-                key = parts(call.binding.freezer, look.values, call.straight)
-        if entry is not None:
-            keep_at_hand(store, entry)
+    cdef object key
+    if store is None:
+        store, key = call.locate(opero_pack(args, count), opero_pack_named(args + count, names))
     else:
-        store = store_of(call, args, count)
-        if store is None:
-            store, key = call.locate(opero_pack(args, count), opero_pack_named(args + count, names))
-        else:
-            key = key_of(call, args, count, names)
-        entry = store.find(key)
+        key = key_of(call, args, count, names)
+    entry = store.find(key)
     if entry is not None:
         look.entry = owned(entry)
         return True
@@ -387,28 +402,47 @@ cdef tuple parts(Freezer freezer, PyObject *const *values, Py_ssize_t size):
     return key
 
 
-cdef keep_at_hand(MemoryStore store, Entry entry):
-    """Put an entry into the array of its store, which grows with the store."""
+cdef int make_places(MemoryStore store) except -1:
+    """Give a store an array that befits the number of its entries."""
     cdef size_t most = len(store.entries)
     cdef size_t size = FEW
+    cdef Places *places
+    while size < MANY and size < most:
+        size *= 2
+    places = <Places *>PyMem_Calloc(1, sizeof(Places) + (size - 1) * sizeof(Place))
+    if places is NULL:
+        raise MemoryError
+    places.mask = size - 1
+    forget_entries(<PyObject *>store)
+    store.places = places
+    return 0
+
+
+cdef inline int keep_at_hand(MemoryStore store, Entry entry) except -1:
+    """Put an entry into the array of its store, which grows with the store.
+
+    One that is there makes room one time in eight only: where more keys are in use than there are
+    places, to exchange them all the time would cost more than to ask the dict.
+    """
     cdef Places *places = store.places
-    cdef PyObject **place
-    if places is NULL or (places.mask + 1 < most and places.mask + 1 < MANY):
-        while size < MANY and size < 2 * most:
-            size *= 2
-        places = <Places *>PyMem_Calloc(1, sizeof(Places) + (size - 1) * sizeof(PyObject *))
-        if places is NULL:
-            raise MemoryError
-        places.mask = size - 1
-        forget_entries(<PyObject *>store)
-        store.places = places
+    cdef Place *place
+    if places is NULL or (
+        places.mask + 1 < MANY and places.mask + 1 < <size_t>opero_dict_size(store.entries)
+    ):
+        make_places(store)
+        places = store.places
     place = &places.at[entry.mark & places.mask]
-    if place[0] is not NULL:
-        (<Entry>place[0]).place = NULL
+    if place.entry is not NULL:
+        places.passed += 1
+        if places.passed & 7:
+            return 0
+        (<Entry>place.entry).place = NULL
     if entry.place is not NULL:
         entry.place[0] = NULL
-    entry.place = place
-    place[0] = <PyObject *>entry
+    entry.place = &place.entry
+    place.entry = <PyObject *>entry
+    place.mark = entry.mark
+    return 0
 
 
 cdef keep_store_at_hand(InstanceStores stores, PyObject *instance, MemoryStore store):
@@ -435,8 +469,8 @@ cdef void forget_entries(PyObject *store) noexcept:
         return
     (<MemoryStore>store).places = NULL
     for at in range(places.mask + 1):
-        if places.at[at] is not NULL:
-            (<Entry>places.at[at]).place = NULL
+        if places.at[at].entry is not NULL:
+            (<Entry>places.at[at].entry).place = NULL
     PyMem_Free(places)
 
 

@@ -18,11 +18,17 @@ cdef int _TRIES
 cdef long long NEVER
 
 
+cdef struct Place:
+    Py_hash_t mark
+    PyObject *entry
+
+
 cdef struct Places:
-    # The entries of a store that were looked up last, by the lowest bits of their hash; see
+    # Entries of a store that were looked up lately, by the lowest bits of their hash; see
     # lookup.pxi, which uses what is a pointer here.
     size_t mask
-    PyObject *at[1]
+    size_t passed
+    Place at[1]
 
 
 @cython.final
