@@ -469,24 +469,28 @@ def test_callers_who_come_and_go_leave_nothing_on_a_run_that_lasts() -> None:
         run(main(fetch))
 
 
-@pytest.mark.parametrize("first", [0.1, 0.3])
-def test_each_caller_has_a_deadline_of_its_own(first: float) -> None:
+@pytest.mark.parametrize("outcome", ["value", ValueError("late")], ids=repr)
+def test_each_caller_has_a_deadline_of_its_own(outcome: Any) -> None:
     """The run goes on for those who came later."""
+    gate: Any = None
 
-    @opero(retries=1, cache=True, timeout=0.4)
-    async def fetch() -> str:
-        await asyncio.sleep(0.5)
-        return "value"
+    @opero(retries=1, cache=True, timeout=0.8)
+    async def fetch() -> Any:
+        await gate.wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def main() -> None:
+        nonlocal gate
+        gate = asyncio.Event()
         early = asyncio.ensure_future(fetch())
-        await asyncio.sleep(first)
+        await asyncio.sleep(0.5)
         late = asyncio.ensure_future(fetch())
         with pytest.raises(DeadlineExceeded):
             await early
-        assert not late.done()
-        assert await late == "value"
-        assert await fetch() == "value"
+        gate.set()
+        assert await asyncio.gather(late, return_exceptions=True) == [outcome]
 
     run(main())
 

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
             """Return the entry of a key, or None."""
 
 
-AGAIN: Any = object()
-"""Says that whoever has followed a flight has to look again: its outcome is not theirs."""
-
 _NESTED = 20
 """So many runs may begin one inside the other, on one stack of C; deeper ones wait for the loop."""
 
@@ -157,7 +154,11 @@ class TaskFlight:
         table = self.table
         if table is None:
             return False
-        found = self.is_listed() and table.pop(self.key, None) is self
+        try:
+            found = table.get(self.key) is self and table.pop(self.key, None) is self
+        except Exception as broken:  # noqa: BLE001 - comparing keys may raise
+            self.call.events.not_cached(self.call.name, broken)
+            found = False
         self.table = None
         if not table and self.flights.get(self.loop) is table:
             self.flights.pop(self.loop, None)
@@ -217,72 +218,32 @@ class TaskFlight:
                     todo.extend(flight.awaits)
         return False
 
-    async def join(self, task: asyncio.Task[Any], deadline: int, leads: bool) -> Any:
-        """Wait for the run and share its outcome.
+    def arrive(self, deadline: int) -> TaskFlight | None:
+        """Count a caller who waits for the run.
 
         Args:
-            task: The run.
             deadline: When this caller has to go, in nanoseconds.
-            leads: Whether it is the caller for whom the run was made.
 
         Returns:
-            What the function returned, or `AGAIN`.
-
-        Raises:
-            DeadlineExceeded: If the deadline passes first.
+            The flight inside which the caller waits, for `depart`.
         """
-        attempts: Any = None
-        outer = _lineage.get()
         self.callers += 1
+        if deadline > self.deadline:
+            self.deadline = deadline
+        outer = _lineage.get()
         if outer is not None:
-            outer.wait_for(self)
-        try:
-            try:
-                if deadline == NEVER:
-                    self.deadline = NEVER
-                    bell = self._hang_bell()
-                    try:
-                        await bell
-                    except BaseException:
-                        self._take_bell(bell)
-                        raise
-                    if not task.done():
-                        await self._finished(task)
-                else:
-                    self.deadline = max(self.deadline, deadline)
-                    await self._wait(task, deadline)
-                    attempts = self.attempts
-                    if self.callers == 1 and not task.done():
-                        await self._stop(task)
-            except GeneratorExit:  # the caller's coroutine is closed, and must not await any more
-                if self.callers == 1:
-                    self.stopping = True
-                    if not self.loop.is_closed():
-                        task.cancel()
-                raise
-            except asyncio.CancelledError:
-                if self.callers == 1 and not self.stopping:
-                    await self._stop(task)
-                raise
-            finally:
-                self.callers -= 1
-                if outer is not None and outer.awaits is not None:
-                    outer.awaits.remove(self)
-            if task.done() and not (self.stopping and task.cancelled()):
-                if not leads and _belongs_to_leader(task):
-                    return AGAIN
-                return task.result()
-            raise too_late(self.call, attempts, "an attempt was still running then")
-        finally:
-            del task, attempts  # the task holds the error, whose traceback holds this frame
+            if outer.awaits is None:
+                outer.awaits = []
+            outer.awaits.append(self)
+        return outer
 
-    def wait_for(self, flight: TaskFlight) -> None:
-        """Note that this one's function waits for another."""
-        if self.awaits is None:
-            self.awaits = []
-        self.awaits.append(flight)
+    def depart(self, outer: TaskFlight | None) -> None:
+        """Take back what `arrive` has noted."""
+        self.callers -= 1
+        if outer is not None and outer.awaits is not None:
+            outer.awaits.remove(self)
 
-    def _hang_bell(self) -> asyncio.Future[None]:
+    def hang_bell(self) -> asyncio.Future[None]:
         """Return a future that the run's last step sets."""
         bell: asyncio.Future[None] = self.loop.create_future()
         if self.bells is None:
@@ -290,11 +251,12 @@ class TaskFlight:
         self.bells[bell] = None
         return bell
 
-    def _take_bell(self, bell: asyncio.Future[None]) -> None:
+    def take_bell(self, bell: asyncio.Future[None]) -> None:
+        """Ring it for nobody."""
         if self.bells is not None:
             self.bells.pop(bell, None)
 
-    async def _finished(self, task: asyncio.Task[Any]) -> None:
+    async def finished(self, task: asyncio.Task[Any]) -> None:
         """Wait until the run's task is done.
 
         It has a last step after the last one of the run if somebody's task factory made it so.
@@ -303,35 +265,35 @@ class TaskFlight:
             if self.over:
                 await asyncio.wait({task})
                 continue
-            bell = self._hang_bell()
+            bell = self.hang_bell()
             try:
                 await bell
             finally:
-                self._take_bell(bell)
+                self.take_bell(bell)
 
-    async def _wait(self, task: asyncio.Task[Any], deadline: int) -> None:
+    async def finished_until(self, task: asyncio.Task[Any], deadline: int) -> None:
         """Wait until the run is over or a deadline passes."""
         clock = self.call.clock
         while not task.done():
             left = deadline - clock.now()
             if left <= 0 and not clock.skipping:
                 return
-            bell = self._hang_bell()
+            bell = self.hang_bell()
             timer = loop_time.call_later(self.loop, max(0, left) / 1e9, partial(_ring, bell))
             try:
                 await bell
             finally:
                 timer.cancel()
-                self._take_bell(bell)
+                self.take_bell(bell)
             if self.over:
-                await self._finished(task)
+                await self.finished(task)
             elif clock.skipping:
                 clock.move_to(deadline)
                 return
             else:
                 loop_time.catch_up(clock, deadline, left)
 
-    async def _stop(self, task: asyncio.Task[Any]) -> None:
+    async def stop(self, task: asyncio.Task[Any]) -> None:
         """Cancel the run and wait until it is over, passing on further cancellations.
 
         Those of anyio are passed on once. Its scopes cancel a task again and again; that would
@@ -348,7 +310,7 @@ class TaskFlight:
         try:
             while not task.done():
                 try:
-                    await self._finished(task)
+                    await self.finished(task)
                 except asyncio.CancelledError as cancelled:
                     if not _is_of_anyio(cancelled):
                         interrupt = cancelled
@@ -427,6 +389,8 @@ async def share(
     """
     flight: TaskFlight | None = None
     task: asyncio.Task[Any] | None = None
+    outer: TaskFlight | None = None
+    attempts: Any = None
     try:
         try:
             loop = asyncio.get_running_loop()
@@ -434,39 +398,70 @@ async def share(
             loop = running_loop()  # which says what runs here in its place
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         flights = shared.flights
-        table = flights.get(loop)
-        while table is not None:
-            flight = table.get(key)
-            if flight is None or not flight.is_open():
-                break
-            if flight.reaches(_enclosing()):
-                return await call.runner.run(call, args, kwargs)
-            assert flight.task is not None
-            value = await flight.join(flight.task, deadline, False)
-            if value is not AGAIN:
-                return value
+        while True:
             table = flights.get(loop)
-        entry = shared.find(key)  # another task, or a thread with another loop, may have stored it
-        if entry is not None:
-            return entry.value
-        listing = {} if table is None else table
-        listing[key] = flight = TaskFlight(call, flights, listing, loop, key, deadline)
-        if table is None:
-            _forget_closed_loops(flights)
-            flights[loop] = listing
-        try:
-            task = flight.launch(call.lead(shared, call, flight, args, kwargs, known))
-        except BaseException:
-            flight.land()
-            raise
-        if task.done():
-            return task.result()
-        return await flight.join(task, deadline, True)
+            flight = None if table is None else table.get(key)
+            leads = flight is None or not flight.is_open()
+            if flight is not None and not leads:
+                if flight.reaches(_enclosing()):
+                    return await call.runner.run(call, args, kwargs)
+                task = flight.task
+            else:
+                entry = shared.find(key)  # another task, or another loop, may have stored it
+                if entry is not None:
+                    return entry.value
+                listing = {} if table is None else table
+                listing[key] = flight = TaskFlight(call, flights, listing, loop, key, deadline)
+                if table is None:
+                    if flights:
+                        _forget_closed_loops(flights)
+                    flights[loop] = listing
+                try:
+                    task = flight.launch(call.lead(shared, call, flight, args, kwargs, known))
+                except BaseException:
+                    flight.land()
+                    raise
+                if task.done():
+                    return task.result()
+            assert task is not None
+            outer = flight.arrive(deadline)
+            try:
+                if deadline == NEVER:
+                    bell = flight.hang_bell()
+                    try:
+                        await bell
+                    except BaseException:
+                        flight.take_bell(bell)
+                        raise
+                    if not task.done():
+                        await flight.finished(task)
+                else:
+                    await flight.finished_until(task, deadline)
+                    attempts = flight.attempts
+                    if flight.callers == 1 and not task.done():
+                        await flight.stop(task)
+            except GeneratorExit:  # the caller's coroutine is closed, and must not await any more
+                if flight.callers == 1:
+                    flight.stopping = True
+                    if not loop.is_closed():
+                        task.cancel()
+                raise
+            except asyncio.CancelledError:
+                if flight.callers == 1 and not flight.stopping:
+                    await flight.stop(task)
+                raise
+            finally:
+                flight.depart(outer)
+            if not task.done() or (flight.stopping and task.cancelled()):
+                raise too_late(call, attempts, "an attempt was still running then")
+            if leads or not _belongs_to_leader(task):
+                return task.result()
     except BaseException as failure:
         shorten(failure)
         raise
     finally:
-        flight = task = None  # the task holds the error, whose traceback holds this frame
+        # the task holds the error, whose traceback holds this frame
+        flight = task = outer = attempts = None
 
 
 def _forget_closed_loops(flights: dict[Any, dict[Any, TaskFlight]]) -> None:
