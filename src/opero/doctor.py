@@ -100,7 +100,7 @@ def try_out(found: Findings) -> None:
     Args:
         found: What `examine` returned.
     """
-    found.trials += self_test.run(found.halves)
+    found.trials += self_test.run(tuple(found.halves))
     found.problems += [
         f"{name} does not work, {half}: {fault}" for half, name, fault in found.trials if fault
     ]

@@ -48,7 +48,7 @@ def _load() -> None:
     """Load the modules, if there is a library that is made for this Python."""
     name = f"{__name__}.library"
     try:
-        path = import_module(name).__file__
+        path = str(import_module(name).__file__)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
@@ -57,6 +57,7 @@ def _load() -> None:
         name = f"{__name__}.{module}"
         loader = ExtensionFileLoader(name, path)
         spec = spec_from_file_location(name, path, loader=loader)
+        assert spec is not None
         loaded = sys.modules[name] = globals()[module] = module_from_spec(spec)
         loader.exec_module(loaded)
 
