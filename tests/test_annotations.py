@@ -6,7 +6,8 @@ Since Python 3.14 such a name needs no quotes; before, it stands in them here.
 from __future__ import annotations
 
 import inspect
-import pickle
+import json
+import subprocess
 import sys
 import typing
 from types import SimpleNamespace
@@ -41,6 +42,15 @@ class Tree:
     of_class = classmethod(plain)
     of_class_cached = opero(cache=True)(of_class)
 """
+
+
+ELSEWHERE = """
+import json, pickle, sys
+arrived = pickle.load(sys.stdin.buffer)
+itself = arrived.__globals__["countdown"] is arrived
+print(json.dumps([arrived(3), arrived.__annotations__, arrived.mark, arrived.__qualname__, itself]))
+"""
+"""What another process finds; in this one a function that goes by value comes back as itself."""
 
 
 @pytest.fixture
@@ -109,12 +119,14 @@ def test_a_function_travels_although_its_annotations_name_nothing(
     """As a text says what is not there, texts arrive; all else is as it was."""
     assert written.in_processes([7, 8], depth=2) == [7, 8]
     for function in (written.countdown, written.countdown_cached):
-        arrived = pickle.loads(by_value.dumps(function, 5))
-        assert arrived(3) == 0
-        assert arrived.__annotations__ == {"node": "Node", "return": "Node"}
-        assert [arrived.mark, arrived.__qualname__] == ["mine", "countdown"]
-    arrived = pickle.loads(by_value.dumps(written.countdown, 5))
-    assert arrived.__globals__["countdown"] is arrived
+        ran = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE],
+            input=by_value.dumps(function, 5), capture_output=True, check=True,
+        )  # fmt: skip
+        result, annotations, *names, again = json.loads(ran.stdout)
+        assert [result, *names] == [0, "mine", "countdown"]
+        assert annotations == {"node": "Node", "return": "Node"}
+        assert again == (function is written.countdown)
 
 
 def test_what_cannot_travel_is_told_whatever_the_annotations(written: SimpleNamespace) -> None:

@@ -65,7 +65,8 @@ def script(code: str, *args: str, prefix: str = "", **options: Any) -> Any:
 # --- children's ends ------------------------------------------------------------------------------
 
 SIGCHLD = """
-import json, os, signal, sys, threading, time
+import json, os, signal, sys, threading, time, warnings
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # it forks, and has a thread
 sys.path.insert(0, sys.argv[2])
 from opero import opmap
 import work
