@@ -105,6 +105,8 @@ class Call(_Counting):
         """Run a call whose value is missing and store it, or follow the run that is under way."""
         me = self.identify()
         led: Entry | None = None
+        mine: Entry | None
+        entry: Entry | None
         other: Flight | None
         try:
             mine = new_entry(key, UNDER_WAY, me)

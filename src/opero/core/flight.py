@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-joining = Lock()  # a finalizer may run in the middle and land another flight
+joining: Lock = Lock()  # a finalizer may run in the middle and land another flight
 
 
 def after_fork() -> None:
