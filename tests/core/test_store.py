@@ -595,24 +595,6 @@ def test_a_value_is_not_collected_as_long_as_anybody_holds_its_entry(core: hotpa
     assert ref() is None
 
 
-def test_queues_of_entries_keep_their_order_and_hold_an_entry_once(core: hotpath.Core) -> None:
-    """First in, first out; what is taken or cleared can be put in again."""
-    store, queue = new_store(core), core.EntryQueue()
-    entries = [store.reserve(key) for key in range(5)]
-    store.clear()
-    for entry in entries:
-        queue.append(entry)
-    assert list(queue) == entries
-    assert queue.take() is entries[0]
-    queue.append(entries[0])
-    assert len(queue) == 5
-    assert list(queue) == [*entries[1:], entries[0]]
-    queue.clear()
-    assert (len(queue), queue.take(), list(queue)) == (0, None, [])
-    queue.append(entries[3])
-    assert list(queue) == [entries[3]]
-
-
 def test_a_finalizer_that_uses_the_store_finds_it_whole(core: hotpath.Core) -> None:
     """A value whose end stores another one does so in the middle of an eviction."""
     store = new_store(core, 5)
@@ -716,7 +698,9 @@ class StoreMachine(RuleBasedStateMachine):
     def every_entry_can_be_evicted(self) -> None:
         """Every entry stands in a queue."""
         if self.maxsize:
-            queued = {id(entry) for entry in [*self.store.small, *self.store.main]}
+            entries = [*self.store.small, *self.store.main]
+            queued = {id(entry) for entry in entries}
+            assert len(queued) == len(entries) == len(self.store.small) + len(self.store.main)
             assert all(id(entry) in queued for entry in self.store.entries.values())
 
 

@@ -327,13 +327,14 @@ cdef class Call(_Counting):
         self,
         MemoryStore store,
         object key,
+        long long mark,
         PyObject *const *args,
         size_t argsf,
         PyObject *names,
         long long deadline,
     ) except NULL:
         """Do what `fly` does, and raise what it raises with a short traceback."""
-        cdef PyObject *value = (<Flying>fly)(self, store, key, args, argsf, names, deadline)
+        cdef PyObject *value = (<Flying>fly)(self, store, key, mark, args, argsf, names, deadline)
         if value is NULL:
             opero_raise_again(shorten(opero_take_error()))
         return value
@@ -522,7 +523,7 @@ cdef PyObject *held_attempt(
 # Who calls a function as one of these looks for itself whether it has raised something.
 ctypedef PyObject *(*Attempting)(Call, PyObject *const *, size_t, PyObject *, long long) noexcept
 ctypedef PyObject *(*Flying)(
-    Call, MemoryStore, object, PyObject *const *, size_t, PyObject *, long long
+    Call, MemoryStore, object, long long, PyObject *const *, size_t, PyObject *, long long
 ) noexcept
 ctypedef int (*Checking)(Call, PyObject *) noexcept
 ctypedef int (*Keeping)(MemoryStore, Entry, PyObject *) noexcept
@@ -541,6 +542,7 @@ cdef PyObject *fly(
     Call call,
     MemoryStore store,
     object key,
+    long long mark,
     PyObject *const *args,
     size_t argsf,
     PyObject *names,
@@ -548,7 +550,7 @@ cdef PyObject *fly(
 ) except NULL:
     """Run a call whose value is missing and store it, or follow the run that is under way."""
     cdef long long me = PyThread_get_thread_ident() if call.by_thread else call.identify()
-    cdef Entry mine = new_entry(key, IS_UNDER_WAY, me)
+    cdef Entry mine = new_entry(key, mark, IS_UNDER_WAY, me)
     cdef Entry entry = store.begin(mine)
     cdef PyObject *value
     cdef PyObject *led = NULL
@@ -695,13 +697,28 @@ cdef PyObject *call_searched(
 ) except NULL:
     """Call a cached function whose entry is not at hand."""
     cdef long long deadline = NEVER
+    cdef long long mark
     cdef MemoryStore store
+    cdef Entry entry
     cdef object key
-    if search(call, args, PyVectorcall_NARGS(argsf), names, look):
+    if look.store is not NULL and call.straight == 1 and (
+        PyUnicode_CheckExact(<object>look.values[0]) or PyLong_CheckExact(<object>look.values[0])
+    ):  # what `search` does, for what is its own key
+        store = <MemoryStore>look.store
+        key = <object>look.values[0]
+        mark = look.mark
+        entry = store.find(key)
+        if entry is not None:
+            keep_at_hand(store, entry)
+            counting.add(&call.counts, HITS, 1)
+            return owned(told_hit(call, value_of(entry)))
+    elif search(call, args, PyVectorcall_NARGS(argsf), names, look):
         counting.add(&call.counts, HITS, 1)
         return owned(told_hit(call, value_of(taken(look.entry))))
-    store = taken(look.missing_store)
-    key = taken(look.missing_key)
+    else:
+        store = taken(look.missing_store)
+        key = taken(look.missing_key)
+        mark = hash(key)
     counting.add(&call.counts, MISSES, 1)
     if call.events.heeded:
         call.events.miss(call)
@@ -709,7 +726,7 @@ cdef PyObject *call_searched(
         key = call.binding.freezer.keep(key)
     if call.timeout:
         deadline = call.clock.now() + call.timeout
-    return call.missed(store, key, args, argsf, names, deadline)
+    return call.missed(store, key, mark, args, argsf, names, deadline)
 
 
 cdef object told_hit(State call, object value):

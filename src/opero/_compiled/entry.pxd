@@ -2,8 +2,16 @@
 
 cimport cython
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
+from . cimport gil
 from .flight cimport Flight
+
+cdef extern from *:
+    """
+    #define OPERO_GOLDEN 0x9E3779B97F4A7C15ULL
+    """
+    unsigned long long GOLDEN "OPERO_GOLDEN"
 
 
 cdef enum:
@@ -29,10 +37,17 @@ cdef class Entry:
     cdef PyObject **place  # where it is among the `places` of its store, see lookup.pxi
 
 
-cpdef Entry new_entry(object key, signed char state, long long expires)
+cpdef Entry new_entry(object key, long long mark, signed char state, long long expires)
 cpdef Flight follow(Entry entry)
-cpdef int land(Entry entry, object value, object error) except -1
+cdef int wake(Entry entry, object value, object error) except -1
 cpdef bint detach(Entry entry, Flight flight) except -1
+
+
+cdef inline int land(Entry entry, object value, object error) except -1:
+    """Make the outcome of a run known to those who follow, if anybody does."""
+    if not gil.FREE_THREADED and entry.flight is None:
+        return 0
+    return wake(entry, value, error)
 
 
 @cython.final
@@ -41,27 +56,114 @@ cdef class EntryQueue:
     cdef PyObject *first
     cdef PyObject *last
     cdef readonly Py_ssize_t length
-    cpdef int append(self, Entry entry) except -1
-    cpdef Entry take(self)
-    cpdef int clear(self) except -1
+
+    cdef inline void append(self, Entry entry) noexcept:
+        """Put an entry at the end, unless it is in a queue."""
+        cdef PyObject *item = <PyObject *>entry
+        with cython.critical_section(self, entry):
+            if not entry.queued:
+                Py_INCREF(entry)
+                entry.queued = True
+                entry.behind = NULL
+                if self.last is NULL:
+                    self.first = item
+                else:
+                    (<Entry>self.last).behind = item
+                self.last = item
+                self.length += 1
+
+    cdef inline PyObject *pull(self) noexcept:
+        """Take the first entry out, with the queue's reference to it; NULL if there is none."""
+        cdef PyObject *item
+        with cython.critical_section(self):
+            item = self.first
+            if item is not NULL:
+                self.first = (<Entry>item).behind
+                if self.first is NULL:
+                    self.last = NULL
+                self.length -= 1
+                (<Entry>item).queued = False
+        return item
+
+    cdef inline Entry take(self):
+        """Take the first entry out; None if there is none."""
+        cdef PyObject *item = self.pull()
+        if item is NULL:
+            return None
+        entry = <Entry>item
+        Py_DECREF(entry)
+        return entry
+
+    cdef void clear(self) noexcept
 
 
 @cython.final
 cdef class EntryStates:
     cdef readonly long long held
-    cpdef int enter(self, Entry entry) except -1
-    cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1
-    cpdef int fill(self, Entry entry, object value, long long expires) except -1
-    cpdef int stop(self, Entry entry) except -1
-    cpdef int kill(self, Entry entry) except -1
-    cpdef int revive(self, Entry entry) except -1
+
+    cdef inline void enter(self, Entry entry) noexcept:
+        """Count a new entry that is in the dictionary now."""
+        if entry.state == IS_RESERVED:
+            gil.add(&self.held, 1)
+
+    cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept
+
+    cdef inline int fill(self, Entry entry, object value, long long expires) except -1:
+        """Let an entry be a value, unless it is dead."""
+        cdef object old = value  # let go of when all is done
+        with cython.critical_section(entry):
+            if entry.state != IS_DEAD:
+                if entry.state == IS_UNDER_WAY:
+                    gil.add(&self.held, 1)
+                old = entry.value
+                entry.value = value
+                entry.expires = expires
+                entry.state = IS_VALUE
+        return 0
+
+    cdef void stop(self, Entry entry) noexcept
+
+    cdef inline void kill(self, Entry entry) noexcept:
+        """Let an entry be dead."""
+        with cython.critical_section(entry):
+            if entry.state == IS_VALUE or entry.state == IS_RESERVED:
+                gil.add(&self.held, -1)
+            entry.state = IS_DEAD
+
+    cdef void revive(self, Entry entry) noexcept
 
 
 @cython.final
 cdef class Ghosts:
     cdef unsigned short *table
     cdef unsigned long long mask
-    cpdef int remember(self, long long mark) except -1
-    cpdef bint recall(self, long long mark) except -1
-    cpdef int clear(self) except -1
+
     cdef int begin(self) except -1
+
+    cdef inline int remember(self, long long mark) except -1:
+        """Keep in mind that a key with this hash was evicted."""
+        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
+        cdef unsigned long long at = mixed >> 23 & self.mask
+        if self.table is NULL:
+            self.begin()
+        self.table[at ^ 1] = self.table[at]
+        self.table[at] = what_is_left(mixed)
+        return 0
+
+    cdef inline bint recall(self, long long mark) noexcept:
+        """Return whether a key with this hash was evicted not long ago."""
+        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
+        cdef unsigned long long at = mixed >> 23 & self.mask
+        cdef unsigned short left
+        if self.table is NULL:
+            return False
+        left = what_is_left(mixed)
+        return self.table[at] == left or self.table[at ^ 1] == left
+
+    cdef void clear(self) noexcept
+
+
+cdef inline unsigned short what_is_left(unsigned long long mixed) noexcept:
+    """Return what the table keeps of a mixed hash; not 0, which an empty place has."""
+    cdef unsigned short left = mixed >> 48
+    return left if left & 255 else left | 1

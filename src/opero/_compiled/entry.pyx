@@ -29,8 +29,6 @@ cdef extern from "Python.h":
 cdef enum:
     MOST_GHOSTS = 1 << 24
 
-cdef unsigned long long GOLDEN = 0x9E3779B97F4A7C15U
-
 VALUE = IS_VALUE
 DEAD = IS_DEAD
 RESERVED = IS_RESERVED
@@ -44,10 +42,10 @@ cdef class Entry:
     """One value, or the place for it (see `core/entry.py`)."""
 
 
-cpdef Entry new_entry(object key, signed char state, long long expires):
+cpdef Entry new_entry(object key, long long mark, signed char state, long long expires):
     """Make an entry that is in no table yet."""
     cdef Entry entry = Entry.__new__(Entry)
-    entry.mark = hash(key)
+    entry.mark = mark
     entry.key = key
     entry.expires = expires
     entry.state = state
@@ -67,11 +65,9 @@ cpdef Flight follow(Entry entry):
     return found
 
 
-cpdef int land(Entry entry, object value, object error) except -1:
-    """Make the outcome of a run known to those who follow, if anybody does."""
+cdef int wake(Entry entry, object value, object error) except -1:
+    """Make the outcome of a run known to those who follow."""
     cdef Flight flight
-    if not gil.FREE_THREADED and entry.flight is None:
-        return 0
     with cython.critical_section(entry):
         flight = entry.flight
         entry.flight = None
@@ -96,39 +92,7 @@ cdef class EntryQueue:
     def __dealloc__(self):
         release(self)
 
-    cpdef int append(self, Entry entry) except -1:
-        """Put an entry at the end, unless it is in a queue."""
-        cdef PyObject *item = <PyObject *>entry
-        with cython.critical_section(self, entry):
-            if not entry.queued:
-                Py_INCREF(entry)
-                entry.queued = True
-                entry.behind = NULL
-                if self.last is NULL:
-                    self.first = item
-                else:
-                    (<Entry>self.last).behind = item
-                self.last = item
-                self.length += 1
-
-    cpdef Entry take(self):
-        """Take the first entry out; None if there is none."""
-        cdef PyObject *item
-        with cython.critical_section(self):
-            item = self.first
-            if item is not NULL:
-                self.first = (<Entry>item).behind
-                if self.first is NULL:
-                    self.last = NULL
-                self.length -= 1
-                (<Entry>item).queued = False
-        if item is NULL:
-            return None
-        entry = <Entry>item
-        Py_DECREF(entry)
-        return entry
-
-    cpdef int clear(self) except -1:
+    cdef void clear(self) noexcept:
         """Take all entries out."""
         release(self)
 
@@ -168,12 +132,7 @@ cdef class EntryStates:
     def __init__(self, entries):
         """Begin; `entries` is for the plain half, which counts by it."""
 
-    cpdef int enter(self, Entry entry) except -1:
-        """Count a new entry that is in the dictionary now."""
-        if entry.state == IS_RESERVED:
-            gil.add(&self.held, 1)
-
-    cpdef bint claim(self, Entry entry, long long expires, long long owner) except -1:
+    cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept:
         """Let an entry be under way again, unless somebody was quicker."""
         cdef bint done = False
         with cython.critical_section(entry):
@@ -184,33 +143,14 @@ cdef class EntryStates:
                 done = True
         return done
 
-    cpdef int fill(self, Entry entry, object value, long long expires) except -1:
-        """Let an entry be a value, unless it is dead."""
-        cdef object old = None
-        with cython.critical_section(entry):
-            if entry.state != IS_DEAD:
-                if entry.state == IS_UNDER_WAY:
-                    gil.add(&self.held, 1)
-                old = entry.value
-                entry.value = value
-                entry.expires = expires
-                entry.state = IS_VALUE
-
-    cpdef int stop(self, Entry entry) except -1:
+    cdef void stop(self, Entry entry) noexcept:
         """Let an entry be reserved, if it was under way."""
         with cython.critical_section(entry):
             if entry.state == IS_UNDER_WAY:
                 gil.add(&self.held, 1)
                 entry.state = IS_RESERVED
 
-    cpdef int kill(self, Entry entry) except -1:
-        """Let an entry be dead."""
-        with cython.critical_section(entry):
-            if entry.state == IS_VALUE or entry.state == IS_RESERVED:
-                gil.add(&self.held, -1)
-            entry.state = IS_DEAD
-
-    cpdef int revive(self, Entry entry) except -1:
+    cdef void revive(self, Entry entry) noexcept:
         """Let a dead entry, which could not be taken out, be reserved."""
         with cython.critical_section(entry):
             if entry.state == IS_DEAD:
@@ -232,25 +172,6 @@ cdef class Ghosts:
     def __dealloc__(self):
         PyMem_Free(self.table)
 
-    cpdef int remember(self, long long mark) except -1:
-        """Keep in mind that a key with this hash was evicted."""
-        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
-        cdef unsigned long long at = mixed >> 23 & self.mask
-        if self.table is NULL:
-            self.begin()
-        self.table[at ^ 1] = self.table[at]
-        self.table[at] = what_is_left(mixed)
-
-    cpdef bint recall(self, long long mark) except -1:
-        """Return whether a key with this hash was evicted not long ago."""
-        cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
-        cdef unsigned long long at = mixed >> 23 & self.mask
-        cdef unsigned short left
-        if self.table is NULL:
-            return False
-        left = what_is_left(mixed)
-        return self.table[at] == left or self.table[at ^ 1] == left
-
     cdef int begin(self) except -1:
         cdef void *table = PyMem_Calloc(self.mask + 1, sizeof(unsigned short))
         if table is NULL:
@@ -261,19 +182,13 @@ cdef class Ghosts:
                 table = NULL
         PyMem_Free(table)
 
-    cpdef int clear(self) except -1:
+    cdef void clear(self) noexcept:
         """Forget all; the table stays, as others may be looking at it."""
         if self.table is not NULL:
             memset(self.table, 0, (self.mask + 1) * sizeof(unsigned short))
 
     def __len__(self):
         return 0 if self.table is NULL else (self.mask + 1) * sizeof(unsigned short)
-
-
-cdef inline unsigned short what_is_left(unsigned long long mixed) noexcept:
-    """Return what the table keeps of a mixed hash; not 0, which an empty place has."""
-    cdef unsigned short left = mixed >> 48
-    return left if left & 255 else left | 1
 
 
 cdef Traverse plain_traverse = (<PyTypeObject *>EntryQueue).tp_traverse

@@ -69,8 +69,8 @@ cdef class MemoryStore:
     cpdef bint drop(self, object key) except -1
     @cython.locals(entry=Entry, gone=list)
     cpdef clear(self)
-    cdef int make_room(self, Py_ssize_t most) except -1
-    cdef int line_up(self, Entry entry) except -1
+    cdef inline int make_room(self, Py_ssize_t most) except -1
+    cdef inline int line_up(self, Entry entry) except -1
     @cython.locals(entry=Entry, renewed=Py_ssize_t)
     cpdef bint evict(self) except -1
     @cython.locals(gone=Entry, tries=cython.int, over=cython.bint)

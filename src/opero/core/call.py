@@ -109,7 +109,7 @@ class Call(_Counting):
         entry: Entry | None
         other: Flight | None
         try:
-            mine = new_entry(key, UNDER_WAY, me)
+            mine = new_entry(key, hash(key), UNDER_WAY, me)
             while True:
                 entry = store.begin(mine)
                 if entry is mine or store.begin_again(entry, me):

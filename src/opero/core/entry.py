@@ -65,18 +65,19 @@ class Entry:
     queued: bool
 
 
-def new_entry(key: Any, state: int, expires: int) -> Entry:
+def new_entry(key: Any, mark: int, state: int, expires: int) -> Entry:
     """Make an entry that is in no table yet.
 
     Args:
         key: Its key.
+        mark: The key's hash.
         state: `RESERVED` or `UNDER_WAY`.
         expires: Who computes the value, as an identifier of the thread or greenlet, if it is under
             way.
     """
     entry = Entry.__new__(Entry)
     entry.key = key
-    entry.mark = hash(key)
+    entry.mark = mark
     entry.value = None
     entry.flight = None
     entry.expires = expires

@@ -133,7 +133,7 @@ class MemoryStore:
         nobody finds: a value that was computed before an invalidation cannot be stored after it, if
         the one who stores it asks in between whether there was one.
         """
-        entry = new_entry(key, RESERVED, NEVER)
+        entry = new_entry(key, hash(key), RESERVED, NEVER)
         old = self.entries.setdefault(key, entry)
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
             return old
