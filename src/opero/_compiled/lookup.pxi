@@ -130,6 +130,7 @@ cdef extern from *:
 
     typedef struct { PyTypeObject *kind; destructor freed; } OperoKind;
     static void opero_watch(OperoKind *watched, PyObject *kind, destructor freed) {
+        if (((PyTypeObject *)kind)->tp_dealloc == freed) return;  /* the module runs again */
         watched->kind = (PyTypeObject *)kind;
         watched->freed = watched->kind->tp_dealloc;
         watched->kind->tp_dealloc = freed;
