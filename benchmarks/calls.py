@@ -208,12 +208,7 @@ ROWS: tuple[CallRow, ...] = (
         identity,
         limited,
         (peers.lru_hit(), *peers.limiters()),
-        (
-            Target(peers.LRU, 1.2),
-            Target.times_less(50, "limits"),
-            Target.times_less(50, "throttled-py"),
-            Target.times_less(50, "pyrate-limiter"),
-        ),
+        (Target(peers.LRU, 1.2),),
         added=True,
         check=all_first_attempts,
     ),

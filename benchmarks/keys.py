@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from . import peers
@@ -63,3 +65,9 @@ ROWS: tuple[CallRow, ...] = (
         check=all_hits,
     ),
 )
+
+HAS_ORJSON = sys.version_info < (3, 15) or find_spec("orjson") is not None
+"""Whether there is the yardstick: no wheels of it are published for newer Pythons."""
+
+GATED: tuple[CallRow, ...] = ROWS if HAS_ORJSON else ()
+"""The rows whose promises can be judged on this Python."""

@@ -28,6 +28,7 @@ from benchmarks import (
     imports,
     install,
     instructions,
+    keys,
     peers,
     table,
     threads,
@@ -351,7 +352,9 @@ def test_every_known_miss_is_about_a_promise() -> None:
 
 def test_every_promise_of_the_table_is_a_gate() -> None:
     """No row of calls, imports or entries is forgotten, and no gate has the name of another."""
-    assert {row.name for row in table.ROWS if row.targets} <= {row.name for row in gated_rows()}
+    lost = set() if keys.HAS_ORJSON else {row.name for row in keys.ROWS}
+    promises = {row.name for row in table.ROWS if row.targets}
+    assert promises - lost <= {row.name for row in gated_rows()}
     names = [(row.name, target.against) for row in gated_rows() for target in row.targets]
     assert len(set(names)) == len(names)
 
