@@ -16,18 +16,18 @@ cdef extern from *:
       OPERO_CLOCK opero_coarse(void) { return (long long)GetTickCount64() * 1000000LL; }
     #else
       #include <time.h>
-      OPERO_CLOCK opero_read(clockid_t which) {
+      OPERO_CLOCK opero_read_clock(clockid_t which) {
           struct timespec time;
           clock_gettime(which, &time);
           return (long long)time.tv_sec * 1000000000LL + time.tv_nsec;
       }
-      OPERO_CLOCK opero_now(void) { return opero_read(CLOCK_MONOTONIC); }
+      OPERO_CLOCK opero_now(void) { return opero_read_clock(CLOCK_MONOTONIC); }
       #if defined(CLOCK_MONOTONIC_COARSE)
-        OPERO_CLOCK opero_coarse(void) { return opero_read(CLOCK_MONOTONIC_COARSE); }
+        OPERO_CLOCK opero_coarse(void) { return opero_read_clock(CLOCK_MONOTONIC_COARSE); }
       #elif defined(CLOCK_MONOTONIC_RAW_APPROX)
-        OPERO_CLOCK opero_coarse(void) { return opero_read(CLOCK_MONOTONIC_RAW_APPROX); }
+        OPERO_CLOCK opero_coarse(void) { return opero_read_clock(CLOCK_MONOTONIC_RAW_APPROX); }
       #else
-        OPERO_CLOCK opero_coarse(void) { return opero_read(CLOCK_MONOTONIC); }
+        OPERO_CLOCK opero_coarse(void) { return opero_read_clock(CLOCK_MONOTONIC); }
       #endif
     #endif
     """
