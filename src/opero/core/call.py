@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from .flight import Flight
 
 
+_FRAMES = 6
+"""How many calls deep a run ends: the store's, and those of a warning that it has no value."""
+
+
 def _counting_lock() -> Any:
     """Return what is held while a counter is added to, or None where nothing has to be."""
     return Lock() if FREE_THREADED else None
@@ -103,6 +107,7 @@ class Call(_Counting):
         deadline: int,
     ) -> Any:
         """Run a call whose value is missing and store it, or follow the run that is under way."""
+        _leave_room(_FRAMES)
         me = self.identify()
         led: Entry | None = None
         mine: Entry | None
@@ -181,6 +186,12 @@ class Call(_Counting):
             return self.runner.run(self, args, kwargs, deadline, failed)
         finally:
             failed = None
+
+
+def _leave_room(frames: int) -> None:
+    """Raise the `RecursionError` now if the stack has no room for ending a run that begins."""
+    if frames:
+        _leave_room(frames - 1)
 
 
 class AsyncCall(_Counting):
