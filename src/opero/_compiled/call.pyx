@@ -14,11 +14,11 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_CheckExact
 
-from . cimport counting, gil
+from . cimport counting, gil, readers
 from .binding cimport Binding
-from .clock cimport coarse_time
+from .clock cimport Clock, coarse_time
 from .deadline cimport Deadline
-from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, follow, land, new_entry
+from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, entry_readers, follow, land, new_entry
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
 from .keys cimport _FLOAT, Freezer, Key
@@ -129,6 +129,7 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(object) noexcept
     void PyType_Modified(PyTypeObject *) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
+    PyObject *PyErr_Occurred() noexcept
 
 cdef enum:  # the places in `opero.stats.Stats` of what is counted here
     CALLS = 0
@@ -136,6 +137,9 @@ cdef enum:  # the places in `opero.stats.Stats` of what is counted here
     MISSES = 2
     ATTEMPTS = 3
     FAILURES = 6
+
+cdef enum:
+    CO_NESTED = 0x0010
 
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
@@ -175,7 +179,9 @@ cdef class _Counting(State):
 
     def counted(self):
         """Return the counts by their names, waits in nanoseconds."""
-        return {name: counting.total(&self.counts, place) for place, name in enumerate(self.counters)}
+        return {
+            name: counting.total(&self.counts, place) for place, name in enumerate(self.counters)
+        }
 
 
 cdef inline object value_of(Entry entry):
@@ -627,6 +633,7 @@ cdef class Function(FunctionLike):
 
     def __init__(self, Call call not None):
         FunctionLike.__init__(self, call)
+        share(self, call)
         self.vectorcall = call_uncached if call.store is None else call_cached
         if call.stored_cache is not None:
             self.vectorcall = call_stored
@@ -643,12 +650,20 @@ cdef class AsyncFunction(FunctionLike):
 
     def __init__(self, AsyncCall call not None):
         FunctionLike.__init__(self, call)
+        share(self, call)
         self.vectorcall = acall_uncached if call.store is None else acall_cached
         if call.stored_cache is not None:
             self.vectorcall = acall_stored
 
     def __get__(self, instance, owner):
         return self if instance is None else Method(self, instance)
+
+
+cdef share(FunctionLike function, State call):
+    """Let threads call a function without counting references to it; not if it is nested."""
+    code = getattr(call.face, "__code__", None)
+    if gil.FREE_THREADED and code is not None and not code.co_flags & CO_NESTED:
+        gil.share(function)
 
 
 cdef inline PyObject *state_of(PyObject *function) noexcept:
@@ -683,13 +698,13 @@ cdef PyObject *call_cached(
     cdef PyObject *found
     cdef Look look
     counting.add(&(<Call>state).counts, CALLS, 1)
-    found = glance(state, args, count, names, &look)
+    found = at_hand(state, args, count, names, &look)
     if found is NULL:
         return (<Unchecked>call_searched)(<Call>state, args, argsf, names, &look)
     counting.add(&(<Call>state).counts, HITS, 1)
     if (<Call>state).events.heeded:
-        return owned(told_hit(<State>state, (<Entry>found).value))
-    return owned((<Entry>found).value)
+        return owned(told_hit(<State>state, taken(found)))
+    return found
 
 
 cdef PyObject *call_searched(
@@ -780,9 +795,12 @@ cdef PyObject *acall_cached(
     cdef object store, key, value
     cdef Look look
     counting.add(&(<AsyncCall>state).counts, CALLS, 1)
-    found = glance(state, args, count, names, &look)
+    if gil.FREE_THREADED:
+        found = at_hand(state, args, count, names, &look)
+    else:
+        found = glance(state, args, count, names, &look)
     if found is not NULL:
-        value = (<Entry>found).value
+        value = taken(found) if gil.FREE_THREADED else (<Entry>found).value
     elif search(<State>state, args, count, names, &look):
         value = value_of(taken(look.entry))
     else:

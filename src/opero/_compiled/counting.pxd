@@ -2,11 +2,11 @@
 #
 # Without it, threads that add to one number wait for each other, for its cache line. So each thread
 # has numbers of its own, on lines of its own (a "stripe"), and adds to them without an atomic
-# operation. A stripe belongs to whichever thread made it, known by the identity that CPython counts
+# operation. A stripe belongs to the thread that made it, known by the identity that CPython counts
 # references with. It stays when that thread ends, since the sum needs it; the system gives the
-# identity to a later thread, and the stripe with it. There are at most `OPERO_STRIPES`; a thread that
-# gets none adds to the shared numbers of one, atomically, as in Java's `Striped64` (D. Lea). The sum
-# of all is exact once the threads that count have come to rest.
+# identity to a later thread, and the stripe with it. There are at most `OPERO_STRIPES`; a thread
+# that gets none adds to the shared numbers of one, atomically, as in Java's `Striped64` (D. Lea).
+# The sum of all is exact once the threads that count have come to rest.
 
 cdef extern from *:
     """
@@ -21,17 +21,18 @@ cdef extern from *:
       #include <stdint.h>
       #if defined(_MSC_VER)
         #include <intrin.h>
-        #define opero_read(word) (*(volatile long long *)(word))
-        #define opero_write(word, number) (*(volatile long long *)(word) = (number))
-        #define opero_add(word, amount) _InterlockedExchangeAdd64(word, amount)
+        #define opero_peek(word) (*(volatile long long *)(word))
+        #define opero_poke(word, number) (*(volatile long long *)(word) = (number))
+        #define opero_add_shared(word, amount) _InterlockedExchangeAdd64(word, amount)
         #define opero_first(place, stripe) \\
             (_InterlockedCompareExchangePointer((void *volatile *)(place), stripe, NULL) == NULL)
         #define opero_stripe_at(place) \\
-            ((opero_stripe *)_InterlockedCompareExchangePointer((void *volatile *)(place), NULL, NULL))
+            ((opero_stripe *)_InterlockedCompareExchangePointer( \\
+                (void *volatile *)(place), NULL, NULL))
       #else
-        #define opero_read(word) __atomic_load_n(word, __ATOMIC_RELAXED)
-        #define opero_write(word, number) __atomic_store_n(word, number, __ATOMIC_RELAXED)
-        #define opero_add(word, amount) __atomic_fetch_add(word, amount, __ATOMIC_RELAXED)
+        #define opero_peek(word) __atomic_load_n(word, __ATOMIC_RELAXED)
+        #define opero_poke(word, number) __atomic_store_n(word, number, __ATOMIC_RELAXED)
+        #define opero_add_shared(word, amount) __atomic_fetch_add(word, amount, __ATOMIC_RELAXED)
         static CYTHON_INLINE int opero_first_in(void **place, void *stripe) {
             void *none = NULL;
             return __atomic_compare_exchange_n(
@@ -61,7 +62,7 @@ cdef extern from *:
           opero_stripe *stripe;
           void *memory = PyMem_RawCalloc(1, sizeof(opero_stripe) + 2 * OPERO_LINE);
           if (memory == NULL) return NULL;
-          stripe = (opero_stripe *)(((uintptr_t)memory + OPERO_LINE - 1) & ~(uintptr_t)(OPERO_LINE - 1));
+          stripe = (opero_stripe *)((char *)memory + OPERO_LINE - (uintptr_t)memory % OPERO_LINE);
           stripe->owner = owner;
           stripe->memory = memory;
           return stripe;
@@ -83,7 +84,7 @@ cdef extern from *:
               if (stripe == NULL) {
                   opero_stripe *fresh = opero_new_stripe(owner);
                   if (fresh == NULL) {
-                      opero_add(&counts->rest[place], amount);
+                      opero_add_shared(&counts->rest[place], amount);
                       return;
                   }
                   fresh->own[place] = amount;
@@ -92,30 +93,30 @@ cdef extern from *:
                   stripe = opero_stripe_at(at);
               }
               if (stripe->owner == owner) {
-                  opero_write(&stripe->own[place], opero_read(&stripe->own[place]) + amount);
+                  opero_poke(&stripe->own[place], opero_peek(&stripe->own[place]) + amount);
                   return;
               }
           }
           stripe = opero_stripe_at(&counts->stripes[first]);
-          opero_add(&stripe->shared[place], amount);
+          opero_add_shared(&stripe->shared[place], amount);
       }
 
       static CYTHON_INLINE void opero_count(opero_counts *counts, int place, long long amount) {
           uintptr_t owner = _Py_ThreadId();
           opero_stripe *stripe = opero_stripe_at(&counts->stripes[opero_stripe_of(owner)]);
           if (stripe != NULL && stripe->owner == owner) {
-              opero_write(&stripe->own[place], opero_read(&stripe->own[place]) + amount);
+              opero_poke(&stripe->own[place], opero_peek(&stripe->own[place]) + amount);
           } else {
               opero_count_farther(counts, owner, place, amount);
           }
       }
 
       static long long opero_total(opero_counts *counts, int place) {
-          long long sum = opero_read(&counts->rest[place]);
+          long long sum = opero_peek(&counts->rest[place]);
           for (int at = 0; at < OPERO_STRIPES; at++) {
               opero_stripe *stripe = opero_stripe_at(&counts->stripes[at]);
               if (stripe != NULL) {
-                  sum += opero_read(&stripe->own[place]) + opero_read(&stripe->shared[place]);
+                  sum += opero_peek(&stripe->own[place]) + opero_peek(&stripe->shared[place]);
               }
           }
           return sum;

@@ -6,6 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from . cimport gil
 from .flight cimport Flight
+from .readers cimport Readers, wait_for
 
 cdef extern from *:
     """
@@ -39,6 +40,7 @@ cdef class Entry:
 
 cpdef Entry new_entry(object key, long long mark, signed char state, long long expires)
 cpdef Flight follow(Entry entry)
+cdef Readers *entry_readers() noexcept
 cdef int wake(Entry entry, object value, object error) except -1
 cpdef bint detach(Entry entry, Flight flight) except -1
 
@@ -109,7 +111,7 @@ cdef class EntryStates:
     cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept
 
     cdef inline int fill(self, Entry entry, object value, long long expires) except -1:
-        """Let an entry be a value, unless it is dead."""
+        """Let an entry be a value, unless it is dead; the old one waits for those that read it."""
         cdef object old = value  # let go of when all is done
         with cython.critical_section(entry):
             if entry.state != IS_DEAD:
@@ -117,8 +119,12 @@ cdef class EntryStates:
                     gil.add(&self.held, 1)
                 old = entry.value
                 entry.value = value
+                gil.fence()
                 entry.expires = expires
+                gil.fence()
                 entry.state = IS_VALUE
+        if gil.FREE_THREADED and entry.place is not NULL:
+            wait_for(entry_readers(), <PyObject *>entry)
         return 0
 
     cdef void stop(self, Entry entry) noexcept

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memset
 
-from . cimport gil
+from . cimport gil, readers
 from .flight cimport Flight
 
 ctypedef int (*Visit)(PyObject *, void *) noexcept
@@ -33,6 +33,13 @@ VALUE = IS_VALUE
 DEAD = IS_DEAD
 RESERVED = IS_RESERVED
 UNDER_WAY = IS_UNDER_WAY
+
+cdef readers.Readers *all_readers = readers.readers_here()
+
+
+cdef readers.Readers *entry_readers() noexcept:
+    """Return who reads entries, for other modules."""
+    return all_readers
 
 
 @cython.final
@@ -138,6 +145,7 @@ cdef class EntryStates:
         with cython.critical_section(entry):
             if entry.expires == expires and entry.state in (IS_VALUE, IS_RESERVED):
                 entry.state = IS_UNDER_WAY
+                gil.fence()  # who sees the new time sees that it is no time
                 entry.expires = owner
                 gil.add(&self.held, -1)
                 done = True

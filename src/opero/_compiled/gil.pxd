@@ -1,6 +1,8 @@
 # `opero.gil` for compiled modules: a constant of the C compiler, so that what is for the other case
 # is left out of the machine code, and a look-up in C.
 
+from cpython.object cimport PyObject
+
 cdef extern from *:
     """
     #if defined(Py_GIL_DISABLED)
@@ -13,6 +15,7 @@ cdef extern from *:
       #define opero_add_to(counter, amount) (*(counter) += (amount))
     #elif defined(_MSC_VER)
       #include <intrin.h>
+      #include <windows.h>
       #define opero_add_to(counter, amount) _InterlockedExchangeAdd64(counter, amount)
     #else
       #define opero_add_to(counter, amount) __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED)
@@ -32,7 +35,43 @@ cdef extern from *:
     #endif
         Py_RETURN_NONE;
     }
+
+    #if !OPERO_FREE_THREADED
+      typedef char opero_section;
+      #define opero_enter(section, object) ((void)(section), (void)(object))
+      #define opero_exit(section) ((void)(section))
+      #define opero_get(table, key, found) (*(found) = NULL, 0)
+      #define opero_share(function) ((void)(function))
+      #define opero_order() ((void)0)
+    #else
+      typedef PyCriticalSection opero_section;
+      #define opero_enter PyCriticalSection_Begin
+      #define opero_exit PyCriticalSection_End
+      #define opero_get PyDict_GetItemRef
+      #if defined(_MSC_VER)
+        #define opero_order() MemoryBarrier()
+      #else
+        #define opero_order() __atomic_thread_fence(__ATOMIC_ACQ_REL)
+      #endif
+
+      /* Threads that call one function need not count references to it; as CPython does for those
+         made by `def`, unless they are nested: what is made again and again must go at once. */
+      static CYTHON_INLINE void opero_share(PyObject *function) {
+      #if PY_VERSION_HEX >= 0x030E0000
+          PyUnstable_Object_EnableDeferredRefcount(function);
+      #else
+          (void)function;
+      #endif
+      }
+    #endif
     """
     const bint FREE_THREADED "OPERO_FREE_THREADED"
     object look_up "opero_look_up"(dict table, object key)
     void add "opero_add_to"(long long *counter, long long amount) noexcept
+    ctypedef struct Section "opero_section":
+        pass
+    void enter "opero_enter"(Section *section, PyObject *object) noexcept
+    void exit "opero_exit"(Section *section) noexcept
+    int get "opero_get"(PyObject *table, PyObject *key, PyObject **found) noexcept
+    void share "opero_share"(object function) noexcept
+    void fence "opero_order"() noexcept

@@ -27,6 +27,7 @@ cdef extern from *:
             memcpy(&bits, &number, sizeof(bits));
             bits *= 0x9E3779B97F4A7C15u;
             bits ^= bits >> 32;
+            bits ^= bits >> 16;  /* those of a short fraction differ in high bits only */
             return (Py_hash_t)(bits == (uint64_t)-1 ? 1 : bits);
         }
         return PyObject_Hash(value);

@@ -12,7 +12,8 @@
 # is out of the dict already but has an owner still is dead, and never found. Nothing in `glance`
 # can run Python code, so what it finds is as true as a look into the dict. Methods have such an
 # array of the stores of their instances, where the weak reference of a store says whose it is. All
-# that depends on the interpreter's lock and is left out where there is none.
+# that depends on the interpreter's lock. Where there is none, `seek` is there instead of `glance`:
+# by the array, where it says what it reads (see `readers.pxd`), or by the dict. Methods do without.
 
 cdef extern from *:
     """
@@ -148,6 +149,7 @@ cdef extern from *:
     bint opero_is_a(PyObject *value, PyObject *kind) noexcept
     PyObject *opero_referent(PyObject *ref) noexcept
     Py_ssize_t opero_dict_size(object entries) noexcept
+    PyObject *PyLong_FromVoidPtr(void *) noexcept
 
 cdef enum:
     FEW = 8
@@ -157,6 +159,11 @@ cdef enum:
 
 cdef PyObject *KEY = <PyObject *>Key
 cdef PyObject *TUPLE = <PyObject *>tuple
+cdef PyObject *TEXT = <PyObject *>str
+cdef PyObject *NUMBER = <PyObject *>int
+
+
+cdef readers.Readers *all_readers = entry_readers()
 
 
 cdef struct Look:
@@ -196,7 +203,9 @@ cdef inline bint is_key(PyObject *kept, PyObject *const *values, Py_ssize_t size
 @cython.final
 @cython.internal
 cdef class Probe:
-    """Stands for the tuple of the arguments in a look-up; there is one, used at once.
+    """Stands for the key of the arguments in a look-up.
+
+    With the interpreter's lock there is one, used at once.
 
     A dict asks a stored key first whether it is equal. No kind of key knows a `Probe`, so it asks
     the `Probe` next, which runs no Python code either.
@@ -321,11 +330,173 @@ cdef inline PyObject *glance(
     return entry
 
 
+cdef inline PyObject *at_hand(
+    PyObject *state, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
+) noexcept:
+    """Return the value of a call if its living entry is at hand, a new reference, else NULL."""
+    cdef PyObject *entry
+    if gil.FREE_THREADED:
+        look.store = NULL
+        return seek(state, args, count, names, look.bound)
+    entry = glance(state, args, count, names, look)
+    return NULL if entry is NULL else owned((<Entry>entry).value)
+
+
+cdef PyObject *seek(
+    PyObject *state,
+    PyObject *const *args,
+    Py_ssize_t count,
+    PyObject *names,
+    PyObject **bound,
+) noexcept:
+    """Return the value of a call that has a living entry, a new reference, else NULL.
+
+    This is `glance`, and the dict, where there is no lock. Threads that count references to one
+    object wait for each other: so nothing is counted here but the value, if the entry is in the
+    array. NULL with an exception set is an exception, which comparing other keys has raised.
+    """
+    cdef Py_ssize_t size = (<State>state).straight
+    cdef PyObject *store
+    cdef PyObject *value
+    cdef Py_hash_t mark
+    if size < 0:
+        return NULL
+    if (<State>state).method:
+        if count == 0:
+            return NULL
+        args += 1
+        count -= 1
+    values = args
+    if names is not NULL or count != size or count > (<State>state).keying.positional:
+        if not bind(<PyObject *>(<State>state).keying, args, count, names, bound):
+            return NULL
+        values = bound
+    if size == 1:
+        if not opero_part_hash(values[0], &mark):
+            return NULL
+    elif not opero_tuple_hash(values, size, &mark):
+        return NULL
+    if (<State>state).method:
+        store = store_by_dict(<PyObject *>(<State>state).instances, args[-1])
+        if store is NULL:
+            return NULL
+        value = by_dict(state, store, values, mark)
+        Py_DECREF(<object>store)
+        return value
+    store = <PyObject *>(<State>state).store
+    value = by_place(store, values, size, mark)
+    if value is NULL:
+        value = by_dict(state, store, values, mark)
+    return value
+
+
+cdef inline bint is_of(
+    PyObject *entry, PyObject *store, PyObject *const *values, Py_ssize_t size, Py_hash_t mark
+) noexcept:
+    """Return whether an entry is a living one of some arguments; counts a use if it is.
+
+    Others may change it meanwhile. They change its time after its state if it begins to be under
+    way, and before it if it is a value again, so this looks at the time first.
+    """
+    cdef long long expires = (<Entry>entry).expires
+    if (<Entry>entry).mark != mark:
+        return False
+    if size == 1:
+        if not is_part(<PyObject *>(<Entry>entry).key, values[0]):
+            return False
+    elif not is_key(<PyObject *>(<Entry>entry).key, values, size):
+        return False
+    gil.fence()
+    if (<Entry>entry).state != IS_VALUE:
+        return False
+    gil.fence()
+    if (<MemoryStore>store).ttl and expires <= time_of(store):
+        return False
+    if (<Entry>entry).uses < _MOST_USES:
+        (<Entry>entry).uses = (<Entry>entry).uses + 1
+    return True
+
+
+cdef inline PyObject *by_place(
+    PyObject *store, PyObject *const *values, Py_ssize_t size, Py_hash_t mark
+) noexcept:
+    """Return the value of the entry in the array of a store, a new reference, or NULL."""
+    cdef PyObject *value = NULL
+    cdef PyObject *entry = readers.read_at(
+        all_readers, <readers.SharedPlaces **>&(<MemoryStore>store).places, mark
+    )
+    if entry is NULL:
+        return NULL
+    if is_of(entry, store, values, size, mark):
+        value = <PyObject *>(<Entry>entry).value
+        Py_INCREF(<object>value)
+    readers.read_no_more(all_readers)
+    return value
+
+
+cdef PyObject *by_dict(
+    PyObject *state, PyObject *store, PyObject *const *values, Py_hash_t mark
+) noexcept:
+    """Return the value that the dict of a store leads to, a new reference, or NULL."""
+    cdef Py_ssize_t size = (<State>state).straight
+    cdef PyObject *entry = NULL
+    cdef PyObject *value = NULL
+    cdef gil.Section section
+    cdef object key
+    if size == 1:
+        key = part((<State>state).binding.freezer, <object>values[0])
+    else:
+        key = new_probe(values, size, mark)
+    gil.get(<PyObject *>(<MemoryStore>store).entries, <PyObject *>key, &entry)
+    if entry is NULL:
+        return NULL
+    if is_of(entry, store, values, size, mark):
+        gil.enter(&section, entry)
+        value = <PyObject *>(<Entry>entry).value
+        Py_INCREF(<object>value)
+        gil.exit(&section)
+        if not (<State>state).method:
+            readers.put_at(
+                all_readers,
+                <readers.SharedPlaces **>&(<MemoryStore>store).places,
+                entry,
+                mark,
+                <void ***>&(<Entry>entry).place,
+            )
+    Py_DECREF(<object>entry)
+    return value
+
+
+cdef object new_probe(PyObject *const *values, Py_ssize_t size, Py_hash_t mark):
+    cdef Probe probe = Probe.__new__(Probe)
+    probe.mark = mark
+    probe.values = values
+    probe.size = size
+    return probe
+
+
+cdef PyObject *store_by_dict(PyObject *stores, PyObject *instance) noexcept:
+    """Return the store of an instance, a new reference, or NULL if it has none."""
+    cdef PyObject *store = NULL
+    cdef PyObject *ident = PyLong_FromVoidPtr(instance)
+    if ident is NULL:
+        return NULL
+    gil.get(<PyObject *>(<InstanceStores>stores).stores, ident, &store)
+    Py_DECREF(<object>ident)
+    if store is not NULL and (
+        opero_referent(<PyObject *>(<MemoryStore>store).whose) != instance
+    ):
+        Py_DECREF(<object>store)
+        return NULL
+    return store
+
+
 cdef inline long long time_of(PyObject *store) noexcept:
     """Return the time by which the entries of a store expire."""
+    cdef PyObject *clock = <PyObject *>(<MemoryStore>store).clock
     if (<MemoryStore>store).sharp:
-        return (<MemoryStore>store).clock.now()
-    return coarse_time((<MemoryStore>store).clock)
+        return (<Clock>clock).now()
+    return coarse_time(clock)
 
 
 cdef bint search(
@@ -338,6 +509,9 @@ cdef bint search(
         and `look.missing_key` the key, which may hold the arguments themselves.
     """
     cdef object failure
+    if gil.FREE_THREADED and PyErr_Occurred() is not NULL:
+        opero_raise_again(shorten(opero_take_error()))
+        return -1
     if look.store is not NULL:
         return search_parts(call, look)  # which runs nothing of the user's
     try:
@@ -466,6 +640,9 @@ cdef void forget_entries(PyObject *store) noexcept:
     """Free the array of a store."""
     cdef Places *places = (<MemoryStore>store).places
     cdef size_t at
+    if gil.FREE_THREADED:
+        readers.drop_places(<readers.SharedPlaces **>&(<MemoryStore>store).places)
+        return
     if places is NULL:
         return
     (<MemoryStore>store).places = NULL
@@ -481,7 +658,10 @@ cdef OperoKind entries_kind, stores_kind, instances_kind
 
 
 cdef void free_entry(PyObject *entry) noexcept:
-    if (<Entry>entry).place is not NULL:
+    if gil.FREE_THREADED:
+        if (<Entry>entry).place is not NULL:
+            readers.leave(all_readers, <void **>(<Entry>entry).place, entry)
+    elif (<Entry>entry).place is not NULL:
         (<Entry>entry).place[0] = NULL
         (<Entry>entry).place = NULL
     entries_kind.freed(entry)
@@ -523,8 +703,7 @@ cdef know_parts():
         raise SystemError("this Python hashes tuples in another way than opero expects")
 
 
-if not gil.FREE_THREADED:
-    know_parts()
-    opero_watch(&entries_kind, Entry, free_entry)
-    opero_watch(&stores_kind, MemoryStore, free_store)
-    opero_watch(&instances_kind, InstanceStores, free_instances)
+know_parts()
+opero_watch(&entries_kind, Entry, free_entry)
+opero_watch(&stores_kind, MemoryStore, free_store)
+opero_watch(&instances_kind, InstanceStores, free_instances)
