@@ -29,7 +29,7 @@ from crowd import (
     until_async,
 )
 
-from opero import RateLimiter, opero
+from opero import DeadlineExceeded, RateLimiter, opero
 from opero.runners import sync
 
 
@@ -402,6 +402,92 @@ def test_a_timeout_block_around_a_call_works_and_a_later_call_is_retried_again(o
             return "value"
 
         assert await flaky() == "value"
+
+    run(main())
+
+
+async def _tidies_up(taken: list[str], go_on: asyncio.Event) -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        taken.append("tidies up")
+        await go_on.wait()
+
+
+async def _under_asyncio(taken: list[str], go_on: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(0):
+            await _tidies_up(taken, go_on)
+    except TimeoutError:
+        taken.append("taken back")
+
+
+async def _under_anyio(taken: list[str], go_on: asyncio.Event) -> None:
+    with anyio.move_on_after(0):
+        try:
+            await anyio.sleep(60)
+        finally:
+            with anyio.CancelScope(shield=True):
+                taken.append("tidies up")
+                await go_on.wait()
+    taken.append("taken back")
+
+
+async def _under_opero(taken: list[str], go_on: asyncio.Event) -> None:
+    try:
+        await opero(retries=1, timeout=0.001)(_tidies_up)(taken, go_on)
+    except DeadlineExceeded:
+        taken.append("taken back")
+
+
+async def _on_its_own(taken: list[str], go_on: asyncio.Event) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    try:
+        await _tidies_up(taken, go_on)
+    except asyncio.CancelledError:
+        task.uncancel()
+        taken.append("taken back")
+
+
+@pytest.mark.parametrize("inside", [_under_asyncio, _under_anyio, _under_opero, _on_its_own])
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}], ids=str)
+@pytest.mark.parametrize("scoped", [True, False])
+def test_a_run_that_takes_a_cancellation_of_its_own_back_is_cancelled_nevertheless(
+    inside, options, scoped
+):
+    """Its last caller went meanwhile, and waits for its end."""
+    taken: list[str] = []
+    go_on: Any = None
+    scope: Any = None
+
+    @opero(retries=1, cache=True, **options)
+    async def fetch():
+        await inside(taken, go_on)
+        await asyncio.sleep(60)
+
+    async def call():
+        with scope:
+            await fetch()
+        return "left the scope"
+
+    async def main():
+        nonlocal go_on, scope
+        go_on, scope = asyncio.Event(), anyio.CancelScope()
+        task = asyncio.create_task(call())
+        await until_async(lambda: taken)
+        if scoped:
+            scope.cancel()
+        else:
+            task.cancel()
+        await settle()
+        assert not task.done()
+        go_on.set()
+        end = "left the scope" if scoped else asyncio.CancelledError
+        assert kinds(await over(task)) == [end]
+        assert taken[0] == "tidies up"
+        assert flights_of(fetch) == []
 
     run(main())
 

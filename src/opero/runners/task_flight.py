@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _NESTED = 20
 """So many runs may begin one inside the other, on one stack of C; deeper ones wait for the loop."""
 
+_UNTIL_TAKEN_BACK = 0.01
+"""Seconds between two looks at a run that others have asked to end before its last caller did."""
+
 _lineage: ContextVar[TaskFlight | None] = ContextVar("opero_lineage", default=None)
 """The innermost flight inside which the current task runs."""
 
@@ -304,16 +307,25 @@ class TaskFlight:
                 anyio knows its own by it.
         """
         self.stopping = True
-        if not task.cancelling():  # the end of `asyncio.run` has cancelled it already
+        # already: by the end of `asyncio.run`, or by a scope inside the run, which takes that back
+        requested = task.cancelling() > 0
+        if not requested:
             task.cancel()
         interrupt: asyncio.CancelledError | None = None
         try:
             while not task.done():
+                if requested and not task.cancelling():
+                    requested = False
+                    task.cancel()
                 try:
-                    await self.finished(task)
+                    if requested:
+                        await loop_time.wait({task}, _UNTIL_TAKEN_BACK)
+                    else:
+                        await self.finished(task)
                 except asyncio.CancelledError as cancelled:
                     if not _is_of_anyio(cancelled):
                         interrupt = cancelled
+                        requested = False
                         task.cancel()
                     elif interrupt is None:
                         interrupt = cancelled
