@@ -47,10 +47,13 @@ NOT_SHARED = ["MemoryView"]
 
 FLAGS = {
     "unix": ["-O3", "-g0", "-fvisibility=hidden"],
-    "mingw32": ["-O3", "-g0"],
-    "msvc": ["/O2"],
+    "mingw32": ["-O3", "-g0", "-DWIN32_LEAN_AND_MEAN"],
+    "msvc": ["/O2", "/DWIN32_LEAN_AND_MEAN"],
 }
-"""Compiler options by kind of compiler. Never `-Ofast`: it changes how infinity compares."""
+"""Compiler options by kind of compiler. Never `-Ofast`: it changes how infinity compares.
+
+Whole, `windows.h` would define `small`, which a queue of the store is called, as `char`.
+"""
 
 LINK_FLAGS = {"unix": ["-Wl,-s"] if sys.platform == "linux" else []}
 """Linker options by kind of compiler: the names of functions that nothing reads are left out."""
