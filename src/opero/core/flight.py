@@ -1,10 +1,12 @@
 """Single flight for threads: one run per missing key, its outcome shared.
 
-The first caller of a missing key leads: it puts a `Flight` in the store's table under the key and
-runs. Callers that find a flight there follow: each leaves a locked mutex by `join`, looks once more
-whether the flight is `done`, and waits for its mutex. Leaving before looking, and finishing before
-waking, is what makes this safe although the leader, who mostly flies alone, takes no lock. Without
-the interpreter's lock a processor may look before it has finished; there the leader takes it too.
+The first caller of a missing key leads: it puts an entry that is under way into the store (see
+`entry`), or a `Flight` into the table of a stored cache, and runs. Callers that find it follow; the
+first one to follow an entry gives it a `Flight`. Each leaves a locked mutex by `join`, looks once
+more whether the flight is `done`, and waits for its mutex. Leaving before looking, and finishing
+before waking, is what makes this safe although the leader, who mostly flies alone, takes no lock.
+Without the interpreter's lock a processor may look before it has finished; there the leader takes
+it too.
 """
 
 from __future__ import annotations
