@@ -101,7 +101,6 @@ cdef extern from *:
     };
     #define opero_new_dict(kind) PyDescr_NewGetSet(kind, &opero_dict)
     """
-    Py_ssize_t Py_REFCNT(object) noexcept
     object opero_pack(PyObject *const *values, Py_ssize_t count)
     object opero_pack_named(PyObject *const *values, PyObject *names)
     object opero_take_error()

@@ -112,12 +112,12 @@ cdef class EntryStates:
 
     cdef inline int fill(self, Entry entry, object value, long long expires) except -1:
         """Let an entry be a value, unless it is dead; the old one waits for those that read it."""
-        cdef object old = value  # let go of when all is done
+        cdef object _old = value  # let go of when all is done
         with cython.critical_section(entry):
             if entry.state != IS_DEAD:
                 if entry.state == IS_UNDER_WAY:
                     gil.add(&self.held, 1)
-                old = entry.value
+                _old = entry.value
                 entry.value = value
                 gil.fence()
                 entry.expires = expires

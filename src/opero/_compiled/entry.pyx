@@ -10,7 +10,7 @@ holds can be reached.
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.string cimport memset
 
 from . cimport gil, readers

@@ -50,7 +50,7 @@ cdef class State:
     cdef _settle(self)
     cpdef tuple locate(self, tuple args, dict kwargs)
     cpdef object lasting(self, object key)
-    @cython.locals(at=Py_ssize_t, gate=Gate)
+    @cython.locals(at=Py_ssize_t)
     cpdef Py_ssize_t enter(self, long long now, Py_ssize_t first=*) except? -1
     @cython.locals(now=cython.longlong, gate=Gate)
     cpdef leave(self, object outcome, long long entered, Py_ssize_t passed=*)
