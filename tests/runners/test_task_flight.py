@@ -331,13 +331,15 @@ def test_a_chain_of_runs_ends_as_deep_as_it_is(deep: int, suspends: int) -> None
 
 @SUSPENDS
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("backend", ["memory", "disk"])
 def test_what_ends_a_program_goes_through_the_loop(
-    suspends: int, kind: type[BaseException]
+    suspends: int, kind: type[BaseException], backend: str, tmp_path: Any, caplog: Any
 ) -> None:
-    """And the next loop can use the key."""
+    """The next loop can use the key, and asyncio reports nothing."""
     runs: list[int] = []
+    place = {"cache_dir": str(tmp_path)} if backend == "disk" else {}
 
-    @opero(retries=3, cache=True)
+    @opero(retries=3, cache=True, cache_backend=backend, cache_key=lambda: "key", **place)
     async def fetch() -> str:
         runs.append(1)
         await settle(suspends)
@@ -350,8 +352,11 @@ def test_what_ends_a_program_goes_through_the_loop(
 
     with pytest.raises(kind):
         asyncio.run(main())
+    gc.collect()
+    assert caplog.messages == []
     assert run(main()) == "value"
-    assert flights_of(fetch) == []
+    call = fetch.__opero__
+    assert (call.stored_cache or call.store).flights == {}
 
 
 @SUSPENDS

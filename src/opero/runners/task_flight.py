@@ -201,6 +201,11 @@ class TaskFlight:
         if running is None or running is not self.task:
             self.bells = None
 
+    def end_program(self) -> None:
+        """Let asyncio not report an error as never retrieved: the step itself raises it."""
+        if self.task is not None:
+            self.task.add_done_callback(asyncio.Task.exception)
+
     # --- its callers ----------------------------------------------------------------------------
 
     def is_open(self) -> bool:
@@ -514,6 +519,9 @@ async def lead(
         return value
     except GeneratorExit:
         flight.abandon()
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        flight.end_program()
         raise
     finally:
         flight.land()

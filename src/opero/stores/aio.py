@@ -72,6 +72,9 @@ class AsyncStoredCache(StoredCache):
         except GeneratorExit:
             flight.abandon()
             raise
+        except (KeyboardInterrupt, SystemExit):
+            flight.end_program()
+            raise
         finally:
             flight.land()
 
