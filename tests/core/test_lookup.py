@@ -701,3 +701,27 @@ def test_threads_find_their_own_values_while_others_clear(core: hotpath.Core) ->
         thread.join()
     assert failed == []
     assert three.cache_info().currsize <= 20
+
+
+@pytest.mark.parametrize("maxsize", [1, 2, 5])
+def test_a_cache_is_within_its_bound_when_a_renewal_fails(maxsize: int) -> None:
+    """What is stored during the run may take the place of the value that it was to renew."""
+    broken: list[int] = []
+
+    @opero(retries=1, cache=True, cache_ttl=60, cache_maxsize=maxsize)
+    def double(number: int) -> int:
+        if number in broken:
+            for other in range(100, 100 + 2 * maxsize):
+                double(other)
+            raise ValueError(number)
+        return 2 * number
+
+    with manual_clock() as clock:
+        for number in range(maxsize):
+            double(number)
+        clock.advance(61)
+        broken.extend(range(maxsize))
+        for number in range(maxsize):
+            with contextlib.suppress(ValueError):
+                double(number)
+            assert double.cache_info().currsize <= maxsize

@@ -364,7 +364,7 @@ cdef class Call(_Counting):
             Py_DECREF(<object>value)
             opero_raise_again(error)
             return self.lost(store, entry)
-        store.release(entry)
+        self.let_go(store, entry, None)
         land(entry, <object>value, None)
         self.events.not_cached(self.name, error)
         return value

@@ -202,6 +202,7 @@ class MemoryStore:
         if entry.state == UNDER_WAY:
             if entry.queued:
                 self.states.stop(entry)
+                self.make_room(self.maxsize)  # the bound has not counted it meanwhile
             else:
                 self.forget(entry)
 
