@@ -40,7 +40,7 @@ cdef extern from *:
       typedef char opero_section;
       #define opero_enter(section, object) ((void)(section), (void)(object))
       #define opero_exit(section) ((void)(section))
-      #define opero_get(table, key, found) (*(found) = NULL, 0)
+      #define opero_get(table, key, found) ((void)(table), (void)(key), *(found) = NULL, 0)
       #define opero_share(function) ((void)(function))
       #define opero_order() ((void)0)
     #else

@@ -358,6 +358,7 @@ cdef PyObject *seek(
     cdef Py_ssize_t size = (<State>state).straight
     cdef PyObject *store
     cdef PyObject *value
+    cdef PyObject *const *values
     cdef Py_hash_t mark
     if size < 0:
         return NULL

@@ -124,7 +124,7 @@ cdef extern from *:
                   if (entry == NULL) continue;
                   reader = opero_this_reader(readers);
                   if (reader == NULL) return NULL;
-                  opero_swap_pointer(&reader->reading, entry);
+                  (void)opero_swap_pointer(&reader->reading, entry);
                   if (opero_load_pointer(&all->entries[at]) == entry) return (PyObject *)entry;
                   opero_release_pointer(&reader->reading, NULL);
                   return NULL;
@@ -145,7 +145,7 @@ cdef extern from *:
       static void opero_lay_aside(opero_places *places) {
           memset(places->marks, 0, sizeof(places->marks));
           for (size_t at = 0; at < OPERO_PLACES; at++) {
-              opero_swap_pointer(&places->entries[at], NULL);
+              (void)opero_swap_pointer(&places->entries[at], NULL);
           }
           PyMutex_Lock(&opero_idle_lock);
           places->next = opero_idle;
@@ -208,7 +208,7 @@ cdef extern from *:
               place = &all->entries[first ^ (reader->turn / OPERO_TURNS % OPERO_WAYS)];
               old = opero_load_pointer(place);
               if (old == NULL) return;
-              opero_swap_pointer(&reader->reading, old);
+              (void)opero_swap_pointer(&reader->reading, old);
               if (opero_load_pointer(place) != old) {
                   opero_release_pointer(&reader->reading, NULL);
                   return;
@@ -216,7 +216,7 @@ cdef extern from *:
           }
           if (opero_replace_pointer(where, known, place)) {
               if (!opero_replace_pointer(place, old, entry)) {
-                  opero_swap_pointer(where, &opero_nowhere);
+                  (void)opero_swap_pointer(where, &opero_nowhere);
               } else {
                   *(volatile Py_hash_t *)&all->marks[place - all->entries] = mark;
                   if (old != NULL) {
