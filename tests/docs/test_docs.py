@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,19 @@ def test_links_between_files_lead_to_files_and_headings_that_exist() -> None:
                 if anchor not in anchors(text_of(page)):
                     broken.append(f"{name_of(path)}: {target}")
     assert broken == []
+
+
+@pytest.mark.once
+@pytest.mark.checkout
+def test_the_head_of_every_table_is_as_wide_as_the_line_below_it() -> None:
+    """A script that writes tables can put the head of one above another."""
+    wrong = []
+    for page in pages():
+        lines = text_of(name_of(page)).splitlines()
+        for head, line in pairwise(lines):
+            if re.fullmatch(r"\|(:?-+:?\|)+", line) and head.count(" | ") + 2 != line.count("|"):
+                wrong.append(f"{name_of(page)}: {head}")
+    assert wrong == []
 
 
 @pytest.mark.once
