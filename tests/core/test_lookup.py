@@ -14,11 +14,13 @@ import enum
 import gc
 import inspect
 import random
+import re
 import struct
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from hypothesis import strategies as st
 from signatures import function_of, signatures
 
 from opero import hotpath, opero
+from opero.core import state as states
 from opero.testing import manual_clock
 
 
@@ -725,3 +728,12 @@ def test_a_cache_is_within_its_bound_when_a_renewal_fails(maxsize: int) -> None:
             with contextlib.suppress(ValueError):
                 double(number)
             assert double.cache_info().currsize <= maxsize
+
+
+@pytest.mark.checkout
+@pytest.mark.once
+def test_there_is_room_for_the_arguments_that_are_looked_up_where_they_are() -> None:
+    """They lie in an array of one size, on the stack of C."""
+    source = Path(hotpath.__file__).with_name("_compiled") / "lookup.pxi"
+    [room] = re.findall(r"^ *MOST_PARTS = (\d+)$", source.read_text("utf-8"), re.MULTILINE)
+    assert int(room) == states._MOST_STRAIGHT
