@@ -38,12 +38,12 @@ DIRECTIVES = {
 FIRST_CYTHON = (3, 3)
 """The first Cython that puts what its modules share into one of them, functions included.
 
-It is also the first that locks an object for the moment in which one of its fields is read or set,
-which modules have to do that run without the interpreter's lock.
+It is also the first that locks an object for the moment in which one of its fields is read or set.
+Modules that run without the interpreter's lock need that.
 """
 
 NOT_SHARED = ["MemoryView"]
-"""What Cython would put into the library beside what is used: opero has no views of memory."""
+"""What Cython would add to the library unused: opero has no typed views of memory."""
 
 FLAGS = {
     "unix": ["-O3", "-g0", "-fvisibility=hidden"],
@@ -63,7 +63,7 @@ C_FOLDER = "c"
 
 
 class NotCompiledError(Exception):
-    """No extension modules were made; the text says why."""
+    """No library was made; the text says why."""
 
 
 class _Run:

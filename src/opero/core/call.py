@@ -43,7 +43,7 @@ _FRAMES = 6
 
 
 def _counting_lock() -> Any:
-    """Return what is held while a counter is added to, or None where nothing has to be."""
+    """Return the lock to hold while adding to a counter; None where the interpreter has one."""
     return Lock() if FREE_THREADED else None
 
 

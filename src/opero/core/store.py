@@ -11,7 +11,8 @@ Only single operations of dicts, lists and queues touch shared state, and each o
 with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
 call, find the store consistent. What is compiled keeps to that:
 
-    fields      none that others read gets another object, but for an entry's value (see `fill`)
+    fields      none that others read gets another object, but for an entry's value and flight
+                (see `entry`)
     look-ups    are made by `gil.look_up`, where there is no lock
 
 A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
@@ -67,10 +68,15 @@ class MemoryStore:
         clock: Tells the time.
         maxsize: The greatest number of entries; 0 for no bound.
         ttl: How long a value counts, in nanoseconds; 0 for ever.
+        sharp: Whether the exact clock measures that, since it is short.
         entries: The values, and the runs of an ordinary function that are under way.
         states: Changes what an entry is, and counts those that are not under way.
         flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
             and those that maps have noted.
+        small: The queue on probation.
+        probation: How many entries that may hold before it is evicted from.
+        main: The main queue.
+        ghosts: What is left of entries that were evicted from probation.
         whose: The weak reference to the instance whose values they are; None for a function.
     """
 

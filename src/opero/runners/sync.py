@@ -32,10 +32,10 @@ _GLANCE = 0.5
 _PLAIN = "opero.core.flight"
 
 AGAIN = object()
-"""Says that whoever wanted to follow a flight has to look again, since it was broken off."""
+"""What `follow` returns if the flight was broken off: look for an entry or a flight again."""
 
 LOST = object()
-"""Says the same of a flight whose thread has gone, and has left it where it was found."""
+"""The same, if its thread has gone and has left the flight where it was found."""
 
 _waiting: dict[int, Any] = {}
 """Which flight each waiting thread follows."""
