@@ -76,6 +76,6 @@ def read(config_settings: ConfigSettings | None) -> tuple[str, dict[str, str | l
     for key in ("editable-mode", "editable_mode"):
         if rest.get(key) == "strict":
             raise switches.SwitchError(
-                f"{key}=strict is not supported: extension modules are put into the source tree"
+                f"{key}=strict is not supported: the library is put into the source tree"
             )
     return choice, rest

@@ -45,7 +45,7 @@ class Entry:
         key: The key it is stored under.
         mark: The key's hash.
         value: What the function returned.
-        flight: What those wait for who follow; None while nobody does.
+        flight: What followers wait for; None while there are none.
         expires: When the value stops counting, in nanoseconds; while it is under way, who computes
             it, as an identifier of the thread or greenlet.
         uses: Hits since it was stored or moved, at most 3.
@@ -90,8 +90,8 @@ def new_entry(key: Any, mark: int, state: int, expires: int) -> Entry:
 def follow(entry: Entry) -> Flight | None:
     """Return what tells when the run of an entry is over; None if none is under way.
 
-    Who follows leaves the flight there before looking at the state, and who leads changes the state
-    before looking for a flight: so one of the two sees the other.
+    A follower leaves the flight there before it looks at the state; the leader changes the state
+    before it looks for a flight. So one of the two sees the other.
     """
     owner = entry.expires
     if entry.state != UNDER_WAY:
