@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -624,3 +625,26 @@ def test_a_run_that_waits_for_a_thread_that_calls_the_function_with_another_key_
 
     assert Job(fetch, 20).result() == 20
     assert flights_of(fetch) == []
+
+
+def test_counts_can_be_asked_for_while_another_thread_starts_them_anew():
+    """Neither number is taken from what the other thread lets go of."""
+
+    @opero(cache=True)
+    def same(x: int) -> int:
+        return x
+
+    def clear() -> None:
+        for number in range(2000):
+            same(number % 3)
+            same.cache_clear()
+
+    def ask() -> None:
+        for _ in range(2000):
+            info = same.cache_info()
+            assert isinstance(info.hits, int)
+            assert isinstance(info.misses, int)
+
+    with ThreadPoolExecutor(4) as pool:
+        for run in [pool.submit(work) for work in (clear, ask, ask, clear)]:
+            run.result()

@@ -44,7 +44,8 @@ cdef class State:
     cdef readonly bint single
     cdef readonly bint indirect
     cdef readonly Py_ssize_t straight
-    cdef readonly tuple cleared
+    cdef readonly long long cleared_hits
+    cdef readonly long long cleared_misses
     cdef public object deadlines
     @cython.locals(keying=Binding)
     cdef _settle(self)

@@ -174,7 +174,9 @@ class State:
             or it gets a copy of its fallback values.
         straight: How many arguments the cache key is made of, one by one; -1 if it is made in
             another way.
-        cleared: The hits and misses before the last `cache_clear`.
+        cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
+            it is set.
+        cleared_misses: The misses before it.
         deadlines: Refers weakly to the queue of the deadlines of awaited calls that are not cached;
             None before the first.
 
@@ -186,7 +188,8 @@ class State:
         "awaited",
         "binding",
         "cache_key",
-        "cleared",
+        "cleared_hits",
+        "cleared_misses",
         "clock",
         "deadlines",
         "decorate",
@@ -247,7 +250,8 @@ class State:
         self.indirect: bool = self.policy.rejects is not None or (
             self.fallback is not None and self.fallback.listed is None
         )
-        self.cleared: tuple[int, int] = (0, 0)
+        self.cleared_hits: int = 0
+        self.cleared_misses: int = 0
         self.deadlines: Any = None
         self.straight: int = -1
         self._settle()
@@ -308,8 +312,8 @@ class State:
             return CacheInfo(0, 0, 0, 0) if inner is None else inner()
         counts = self.counted()
         return CacheInfo(
-            counts["hits"] - self.cleared[0],
-            counts["misses"] - self.cleared[1],
+            counts["hits"] - self.cleared_hits,
+            counts["misses"] - self.cleared_misses,
             None if self.store is None else self.store.maxsize or None,
             sum([len(store) for store in self._stores()])
             if self.stored_cache is None
@@ -336,7 +340,8 @@ class State:
     def restart_cache_info(self) -> None:
         """Let `cache_info` count hits and misses from now on."""
         counts = self.counted()
-        self.cleared = counts["hits"], counts["misses"]
+        self.cleared_hits = counts["hits"]
+        self.cleared_misses = counts["misses"]
 
     def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the value of one call, given by its arguments.
