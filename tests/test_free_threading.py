@@ -226,6 +226,48 @@ def test_bindings_are_shared_by_all_threads():
 # --- calls, flights and figures -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"cache_maxsize": None}, {"cache_maxsize": 8}, {"cache_ttl": 0.0005}],
+    ids=["unbounded", "bounded", "short-lived"],
+)
+def test_a_value_is_whole_while_others_replace_evict_and_forget_it(options):
+    """More keys than there are places to find them quickly, and functions that end meanwhile."""
+    keys = [*range(200), *(f"key {number}" for number in range(200)), 0.5, 1.5, None, True, 10**30]
+
+    def decorated():
+        return opero(retries=1, cache=True, **options)(lambda key, other=None: [key, other])
+
+    fetch = decorated()
+
+    def work(number):
+        for step in range(600):
+            key = keys[(step * 7 + number * 13) % len(keys)]
+            for _ in range(2):
+                assert fetch(key) == [key, None]
+                assert fetch(key, other=number) == [key, number]
+            if step % 5 == 0:
+                fetch.cache_invalidate(key)
+            if step % 199 == 0:
+                fetch.cache_clear()
+            if step % 20 == 0:
+                short = decorated()
+                assert short(key) == short(key) == [key, None]
+
+    crowd(work)
+    stats = fetch.stats()
+    assert stats.calls == stats.hits + stats.misses == THREADS * 600 * 4
+
+
+def test_threads_that_are_more_than_there_are_places_find_values():
+    """They come at one moment, so that none can have the place of one that has ended."""
+    fetch = opero(retries=1, cache=True)(lambda key: [key])
+    for _ in range(2):
+        found = crowd(lambda number: [fetch(key) for key in range(20)], 160)
+        assert all(values == [[key] for key in range(20)] for values in found)
+    assert fetch.stats().calls == 2 * 160 * 20
+
+
 def test_each_missing_key_is_run_once_by_threads_that_race_through_all_of_them():
     """No barrier between the keys: leaders land while others arrive."""
     runs: Counter[int] = Counter()
