@@ -65,7 +65,9 @@ cdef class MemoryStore:
     cpdef abandon(self, Entry entry, Flight flight)
     @cython.locals(entry=Entry)
     cpdef strand(self)
-    @cython.locals(entry=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int)
+    @cython.locals(
+        entry=Entry, gone=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int
+    )
     cpdef bint drop(self, object key) except -1
     @cython.locals(entry=Entry, gone=list)
     cpdef clear(self)

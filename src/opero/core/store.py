@@ -232,17 +232,22 @@ class MemoryStore:
         dropped = filled = False
         missed = 0
         while missed < 2:  # a key may be there twice, and may be missed once
-            entry = self.entries.pop(key, None)
+            if gil.FREE_THREADED:  # where it is found beside the dictionary, too: it dies first
+                entry = gil.look_up(self.entries, key)
+            else:
+                entry = self.entries.pop(key, None)
             if entry is None:
                 missed += 1
-            else:
-                missed = 0
-                dropped = True
-                # in a queue: it was a value, and is renewed
-                filled = (
-                    filled or entry.state == VALUE or (entry.state == UNDER_WAY and entry.queued)
-                )
-                self.states.kill(entry)
+                continue
+            missed = 0
+            dropped = True
+            # in a queue: it was a value, and is renewed
+            filled = filled or entry.state == VALUE or (entry.state == UNDER_WAY and entry.queued)
+            self.states.kill(entry)
+            if gil.FREE_THREADED:
+                gone = self.entries.pop(key, None)
+                if gone is not None:
+                    self.states.kill(gone)
         if dropped:
             queued = self.small.length + self.main.length
             if queued <= _FEW or queued > 2 * len(self.entries):
@@ -251,6 +256,9 @@ class MemoryStore:
 
     def clear(self) -> None:
         """Forget every value."""
+        if gil.FREE_THREADED:  # where values are found beside the dictionary, too: they die first,
+            for entry in list(self.entries.values()):  # so that none outlives another `clear`
+                self.states.kill(entry)
         self.small.clear()
         self.main.clear()
         gone = []  # finalizers of values wait until all are out, so that none can prolong this
