@@ -45,7 +45,7 @@ KNOWN_MISSES: Mapping[tuple[str, str], tuple[float, str]] = {
     ),
     ("everything on, miss and store", peers.LRU): (
         2.15,
-        "what limits a plain miss, and the exact clock for the permit, 22 of 164 ns",
+        "what limits a plain miss, and the exact clock for the permit, 22 of 146 ns",
     ),
     ("process, 1 in 100 items 100 times longer", "ideal makespan"): (
         1.16,
