@@ -367,6 +367,31 @@ def test_no_value_of_before_an_invalidation_is_found_after_it(kind, store):
     outdated(fetch, key, source, fetch.cache_clear)
 
 
+@pytest.mark.parametrize("forget", ["clear", "invalidate"])
+def test_a_value_is_forgotten_for_each_of_those_who_forget_it_at_the_same_time(forget):
+    """One who finds the cache empty, as another is emptying it, finds no old value afterwards."""
+    versions = [0] * 16
+
+    @opero(retries=1, cache=True, cache_maxsize=100)
+    def fetch(number):
+        return versions[number]
+
+    def work(mine):
+        for step in range(1500):
+            if step % 10 == mine % 10:
+                versions[mine] += 1
+                if forget == "clear":
+                    fetch.cache_clear()
+                else:
+                    fetch.cache_invalidate(mine)
+                    fetch.cache_invalidate((mine + 1) % 16)
+            assert fetch(mine) == versions[mine]
+            fetch((mine + step) % 16)
+
+    crowd(work, 16)
+    assert flights_of(fetch) == []
+
+
 def test_no_instance_finds_a_value_of_before_an_invalidation():
     """Its store is its own, and is found by its identity at each call."""
     source = dict.fromkeys(range(4), 0)
