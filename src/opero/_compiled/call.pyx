@@ -364,7 +364,10 @@ cdef class Call(_Counting):
             Py_DECREF(<object>value)
             opero_raise_again(error)
             return self.lost(store, entry)
-        self.let_go(store, entry, None)
+        try:
+            store.release(entry)
+        except Exception:  # the first one is told
+            pass
         land(entry, <object>value, None)
         self.events.not_cached(self.name, error)
         return value

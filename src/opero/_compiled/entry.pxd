@@ -104,7 +104,7 @@ cdef class EntryStates:
     cdef readonly long long held
 
     cdef inline void enter(self, Entry entry) noexcept:
-        """Count a new entry that is in the dictionary now."""
+        """Count a new entry: before it is in the dictionary, or as soon as it is."""
         if entry.state == IS_RESERVED:
             gil.add(&self.held, 1)
 

@@ -15,6 +15,8 @@ twin: there the arguments stay in the C array they come in. The two behave the s
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from opero import once_only
 from opero.gil import FREE_THREADED
 from opero.identity import identifier
@@ -132,7 +134,8 @@ class Call(_Counting):
             value = self.attempt(args, kwargs, deadline)
             once_only.check(self.name, value)
             if not self._let_go(store.settle, led, value):
-                self._let_go(store.release, led)
+                with suppress(Exception):  # it has been told
+                    store.release(led)
             land(led, value, None)
             return value
         except BaseException as error:

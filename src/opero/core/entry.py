@@ -189,9 +189,11 @@ class EntryStates:
         return max(0, len(self._entries) - len(self._claims))
 
     def enter(self, entry: Entry) -> None:
-        """Count a new entry that is in the dictionary now."""
+        """Count a new entry: before it is in the dictionary, or as soon as it is."""
         if entry.state == UNDER_WAY:
             self._claims[entry] = entry
+            if entry.state != UNDER_WAY:  # another thread has killed it meanwhile
+                self._claims.pop(entry, None)
 
     def claim(self, entry: Entry, expires: int, owner: int) -> bool:
         """Let an entry be under way again, unless somebody was quicker.

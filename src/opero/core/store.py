@@ -140,10 +140,15 @@ class MemoryStore:
         the one who stores it asks in between whether there was one.
         """
         entry = new_entry(key, hash(key), RESERVED, NEVER)
-        old = self.entries.setdefault(key, entry)
+        old = None
+        self.states.enter(entry)  # before another thread can find it, and count it out
+        try:
+            old = self.entries.setdefault(key, entry)
+        finally:
+            if old is not entry:
+                self.states.kill(entry)
         if old is not entry:  # a newer value takes the place of the old one, also in its queue
             return old
-        self.states.enter(entry)
         try:
             self.make_room(self.maxsize)
         finally:  # whatever a comparison of keys raises: without a queue it could never be evicted
