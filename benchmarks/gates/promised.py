@@ -56,8 +56,8 @@ KNOWN_MISSES: Mapping[tuple[str, str], tuple[float, str]] = {
         "Pool.map cuts four chunks for each worker in advance; opero's grow as items prove quick",
     ),
     ("process, 200,000 trivial items", "joblib"): (
-        1 / 7,
-        "joblib makes its batches larger from turn to turn while it is kept open; 7 to 12 times",
+        1 / 5,
+        "joblib makes its batches larger from turn to turn while it is kept open; 6 to 12 times",
     ),
 }
 """Promises that are not kept, by row and by what they are against: the ratio (or figure) that the
