@@ -40,7 +40,7 @@ DEBIAN = {
 
 PYENV = {
     **GCC,
-    "CONFIG_ARGS": "'--prefix=/root/.pyenv/versions/3.13.0' '--enable-shared' 'LDFLAGS=-L/root/.pyenv/versions/3.13.0/lib'",
+    "CONFIG_ARGS": "'--prefix=/opt/python3.13' '--enable-shared' 'LDFLAGS=-L/opt/python3.13/lib'",
     "PY_CFLAGS": "-fno-strict-overflow -Wsign-compare -DNDEBUG -g -O3 -Wall",
     "PY_CORE_CFLAGS": "-fno-strict-overflow -DNDEBUG -g -O3 -Wall -std=c11 -fvisibility=hidden -DPy_BUILD_CORE",
     "Py_DEBUG": 0,
