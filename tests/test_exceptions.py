@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from opero import (
     AllFailedError,
+    BreakerOpenError,
     CacheKeyError,
     DeadlineExceeded,
     OperoError,
@@ -25,7 +26,7 @@ from opero.testing import skip_waits
 
 pytestmark = pytest.mark.once
 
-FAILURES = (AllFailedError, DeadlineExceeded)
+FAILURES = (AllFailedError, BreakerOpenError, DeadlineExceeded)
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
 
@@ -133,7 +134,7 @@ def carried(*errors: Exception, kind: type[Any] = AllFailedError, protocol: int 
 
 def test_every_exception_of_opero_is_an_opero_error() -> None:
     """One `except` clause catches them all."""
-    for kind in (AllFailedError, DeadlineExceeded, CacheKeyError):
+    for kind in (AllFailedError, BreakerOpenError, DeadlineExceeded, CacheKeyError):
         assert issubclass(kind, OperoError)
 
 

@@ -22,6 +22,7 @@ NAMES = [
     "AttemptTimeout",
     "CacheBackend",
     "CacheConfig",
+    "BreakerOpenError",
     "CacheKeyError",
     "DeadlineExceeded",
     "Event",
@@ -107,6 +108,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "transient_error": {"error": inspect.Parameter.empty},
     "RateLimiter": {"rate_limit": inspect.Parameter.empty, "burst": 1},
     "AllFailedError": {"message": inspect.Parameter.empty, "errors": None},
+    "BreakerOpenError": {"message": inspect.Parameter.empty, "errors": None},
     "DeadlineExceeded": {"message": inspect.Parameter.empty, "errors": None},
 }
 """What each takes by position, in order, as the reference prints it."""

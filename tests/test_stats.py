@@ -29,6 +29,8 @@ FIELDS = (
     "stale",
     "store_failures",
     "rejected",
+    "refused",
+    "breaker_wait",
 )
 
 
@@ -78,7 +80,7 @@ def figures(function: Any, **expected: float) -> None:
 
 
 def test_a_new_function_has_no_figures(make: Any) -> None:
-    """Nine zeros."""
+    """Nothing but zeros."""
     function, _ = make(cache=True, rate_limit=1.0)
     figures(function)
     assert function.stats()._fields == FIELDS
@@ -193,7 +195,7 @@ def test_every_counter_can_be_added_to(make: Any) -> None:
     for place, name in enumerate(stats.COUNTERS):
         state(function).add(name, 1 + place)
     expected = {name: 1 + place for place, name in enumerate(FIELDS)}
-    for name in ("permit_wait", "backoff_wait"):
+    for name in ("permit_wait", "backoff_wait", "breaker_wait"):
         expected[name] /= 1e9
     figures(function, **expected)
     spelt = str(b"retries", "ascii")  # another object than the name in the table

@@ -15,6 +15,7 @@ from .decorators import (
 from .exceptions import (
     AllFailedError,
     AttemptTimeout,
+    BreakerOpenError,
     CacheKeyError,
     DeadlineExceeded,
     NotRun,
@@ -46,6 +47,7 @@ __all__ = [
     "COMPILED",
     "AllFailedError",
     "AttemptTimeout",
+    "BreakerOpenError",
     "CacheBackend",
     "CacheConfig",
     "CacheKeyError",

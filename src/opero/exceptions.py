@@ -70,6 +70,19 @@ class DeadlineExceeded(_Failure, TimeoutError):
     """
 
 
+class BreakerOpenError(_Failure):
+    """A circuit breaker is open and refuses the call's next attempt, which is not made.
+
+    `errors` holds the exceptions of the attempts that the call has made before.
+
+    Attributes:
+        retry_after: Seconds until the breaker might let an attempt in.
+    """
+
+    retry_after: float = 0.0
+    _own: bool = False  # whether a caller with a later deadline might have waited
+
+
 class CacheKeyError(OperoError, TypeError):
     """The arguments of a call cannot be told apart faithfully, so no cache key can be made."""
 
@@ -175,7 +188,7 @@ def _pack(errors: list[Exception]) -> list[_Packed]:
 def _pack_one(error: BaseException) -> _Packed:
     import pickle
 
-    if type(error) in {AllFailedError, DeadlineExceeded} or _survives(error):
+    if type(error) in {AllFailedError, BreakerOpenError, DeadlineExceeded} or _survives(error):
         return "whole", error
     parts = (type(error), error.args, _extras(error))
     try:
@@ -264,11 +277,13 @@ def belongs_to_one(error: BaseException, policy: Any) -> bool:
     """Return whether what a run has raised concerns the caller who made it, and no other.
 
     An interrupt, a cancellation, the timeout of a greenlet or of a test, and the run's own deadline
-    belong to one caller, and so does how deep its stack is. Others who wait for the run make it
-    anew.
+    belong to one caller, and so does how deep its stack is. A breaker refuses those who have no
+    time to wait, and others may have it. Others who wait for the run make it anew.
     """
     if not isinstance(error, Exception) or isinstance(error, RecursionError):
         return True
+    if isinstance(error, BreakerOpenError):
+        return error._own and error._origin is policy
     return isinstance(error, DeadlineExceeded) and error._origin is policy
 
 

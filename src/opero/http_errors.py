@@ -156,6 +156,17 @@ def _attribute(holder: Any, name: str) -> Any:
         return None
 
 
+def asks_for_less(error: BaseException) -> bool:
+    """Return whether an error is a server's answer that it gets too many requests: 429 or 503."""
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            return any(asks_for_less(each) for each in error.exceptions)
+        status = _status(error)
+        return status in {429, 503} or (status == 400 and _is_throttled(error))
+    except Exception:  # noqa: BLE001 - errors are anybody's
+        return False
+
+
 def retry_after(error: BaseException) -> float | None:
     """Tell how many seconds a server has asked to be left alone; for `retry_after=`.
 

@@ -42,6 +42,8 @@ class Stats(NamedTuple):
         stale: Calls answered with an outdated value, as `cache_stale` allows.
         store_failures: Times the disk or Redis store could not be used, a call going on without.
         rejected: Stored entries that were not taken, as they were forged, damaged or another's.
+        refused: Attempts that a circuit breaker did not let begin.
+        breaker_wait: Seconds spent waiting for a circuit breaker to let an attempt in.
     """
 
     calls: int = 0
@@ -56,6 +58,8 @@ class Stats(NamedTuple):
     stale: int = 0
     store_failures: int = 0
     rejected: int = 0
+    refused: int = 0
+    breaker_wait: float = 0.0
 
 
 COUNTERS: tuple[str, ...] = Stats._fields

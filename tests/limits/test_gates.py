@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero, opmap
+from opero import AllFailedError, BreakerOpenError, DeadlineExceeded, RateLimiter, opero, opmap
 from opero.core import clock as clocks
-from opero.core.gate import WITHDRAWN
+from opero.core.gate import FAILED, NEUTRAL, REJECTED, SUCCEEDED, WITHDRAWN
 from opero.limits import gates
 from opero.limits.waiting import PollingQueue
-from opero.testing import skip_waits
+from opero.testing import manual_clock, skip_waits
 
 WAIT = 5 * 10**6
 """How long the gate of these tests lets each attempt wait, in nanoseconds."""
@@ -31,7 +31,7 @@ def slow_gate(core: Any, observes: bool) -> Any:
             self.opens: int | None = None
             self.asked = False
             self.entered: list[int] = []
-            self.left: list[tuple[Any, int]] = []
+            self.left: list[tuple[int, int]] = []
 
         def enter(self, now: int) -> int:
             if self.opens is None and not self.asked:
@@ -46,8 +46,9 @@ def slow_gate(core: Any, observes: bool) -> Any:
             self.entered.append(now)
             return 0
 
-        def leave(self, now: int, outcome: Any, entered: int) -> None:
+        def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
             assert now >= entered
+            assert ticket == 0
             self.left.append((outcome, entered))
 
     return SlowGate()
@@ -99,8 +100,7 @@ def test_every_attempt_passes_the_gate(gate, asynchronous, cache, failures):
     assert len(gate.entered) == failures + 1 == function.stats().attempts
     assert function.stats().permit_wait > 0  # less than the gate says, where the machine was slow
     if gate.observes:
-        assert [kind for kind, _ in gate.left[failures:]] == [None]
-        assert all(isinstance(kind, Flop) for kind, _ in gate.left[:failures])
+        assert [kind for kind, _ in gate.left] == [FAILED] * failures + [SUCCEEDED]
         assert all(told >= at for (_, told), at in zip(gate.left, gate.entered, strict=True))
     else:
         assert gate.left == []
@@ -165,7 +165,7 @@ def test_a_gate_that_has_let_an_attempt_in_is_not_asked_again_after_a_later_one(
     assert outcome(function, "value") == "value"
     assert (len(before.entered), len(behind.entered)) == (1, 1)
     assert function.stats().attempts == 1
-    assert [kind for kind, _ in before.left] == ([None] if observes else [])
+    assert [kind for kind, _ in before.left] == ([SUCCEEDED] if observes else [])
 
 
 @kinds
@@ -219,7 +219,7 @@ def test_items_of_a_map_pass_it(gate, mode, scope):
     mapped = opmap(mode=mode, workers=2, **limits, progress=False)(function)
     assert mapped(range(6)) == list(range(6))
     assert len(gate.entered) == 6
-    assert [kind for kind, _ in gate.left] == ([None] * 6 if gate.observes else [])
+    assert [kind for kind, _ in gate.left] == ([SUCCEEDED] * 6 if gate.observes else [])
 
 
 def test_failed_items_of_a_map_are_reported(gate):
@@ -229,8 +229,7 @@ def test_failed_items_of_a_map_are_reported(gate):
     )
     assert mapped(["a", "b"]) == ["a", "b"]
     if gate.observes:
-        assert [type(kind) for kind, _ in gate.left].count(Flop) == 1
-        assert [kind for kind, _ in gate.left].count(None) == 2
+        assert sorted(kind for kind, _ in gate.left) == [SUCCEEDED, SUCCEEDED, FAILED]
 
 
 def test_waits_go_by_a_clock_that_tests_move(gate):
@@ -239,3 +238,199 @@ def test_waits_go_by_a_clock_that_tests_move(gate):
     with skip_waits() as clock:
         assert function("value") == "value"
     assert clock.waited >= 0.005
+
+
+class Doorman:
+    """What a gate of the next tests is asked and told."""
+
+    def __init__(self) -> None:
+        self.opens = 0
+        self.tickets = 0
+        self.shuts_after = -1
+        self.left: list[tuple[int, int]] = []
+
+
+def doorman(core: Any, monkeypatch: Any) -> Doorman:
+    """Let every function that is decorated have a gate that refuses, and gives tickets."""
+    book = Doorman()
+
+    class Refusing(core.Gate):
+        def __init__(self) -> None:
+            super().__init__(True, True)
+
+        def enter(self, now: int) -> int:
+            if now < book.opens:
+                return book.opens - now
+            book.tickets += 1
+            return -book.tickets
+
+        def opens_in(self, now: int) -> int:
+            return max(0, book.opens - now)
+
+        def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
+            book.left.append((outcome, ticket))
+            if len(book.left) == book.shuts_after:
+                book.opens = now + 10**9
+
+    queue = PollingQueue(Refusing(), "the door", core.clock)
+    monkeypatch.setattr(gates, "ROWS", [lambda _: queue, *gates.ROWS])
+    return book
+
+
+class Busy(Exception):
+    """What a server raises that gets too many requests."""
+
+    status = 429
+
+
+class Later(Exception):
+    """What says itself when to come again."""
+
+    retry_after = 0.001
+
+
+@kinds
+@pytest.mark.parametrize("retries", [1, 2])
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Flop(), FAILED),
+        (Busy(), REJECTED),
+        (Later(), FAILED),
+        (KeyError(), NEUTRAL),
+        (KeyboardInterrupt(), NEUTRAL),
+        (asyncio.CancelledError(), NEUTRAL),
+        (GeneratorExit(), NEUTRAL),
+        (RecursionError(), NEUTRAL),
+        (ExceptionGroup("", [Flop(), Busy()]), REJECTED),
+        (ExceptionGroup("", [Flop(), KeyError()]), NEUTRAL),
+    ],
+)
+def test_a_gate_learns_once_how_an_attempt_has_ended(
+    core, monkeypatch, asynchronous, retries, limited, error, expected
+):
+    """By the policy, whose predicate is asked once for each failure."""
+    book = doorman(core, monkeypatch)
+    asked = []
+
+    def predicate(raised: BaseException) -> bool:
+        asked.append(raised)
+        parts = raised.exceptions if isinstance(raised, ExceptionGroup) else [raised]
+        return all(isinstance(each, (Flop, Busy, Later)) for each in parts)
+
+    def body() -> None:
+        raise error
+
+    async def abody() -> None:
+        raise error
+
+    limits = {"rate_limit": 1e6, "burst": 9} if limited else {}
+    function = opero(retries=retries, min_delay=0, max_delay=0, retry_on=predicate, **limits)(
+        abody if asynchronous else body
+    )
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - any of these
+        function().send(None) if asynchronous else function()
+    attempts = function.stats().attempts
+    assert book.left == [(expected, at + 1) for at in range(attempts)]
+    never = isinstance(error, RecursionError) or not isinstance(error, Exception)
+    assert len(asked) == (0 if never else attempts)
+
+
+@kinds
+def test_a_wait_that_the_server_asks_for_is_a_rejection(core, monkeypatch, asynchronous):
+    """Whatever else the error looks like."""
+    book = doorman(core, monkeypatch)
+    left = [1]
+
+    def body() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise Later
+        return "done"
+
+    async def abody() -> str:
+        return body()
+
+    function = opero(retries=2, min_delay=0, retry_after=lambda error: error.retry_after)(
+        abody if asynchronous else body
+    )
+    with skip_waits():
+        assert outcome(function) == "done"
+    assert book.left == [(REJECTED, 1), (SUCCEEDED, 2)]
+
+
+@kinds
+@pytest.mark.parametrize("option", ["retry_on", "retry_on_result"])
+def test_an_attempt_whose_predicate_raises_counts_as_nothing(
+    core, monkeypatch, asynchronous, option
+):
+    """Nobody knows whether it was a failure."""
+    book = doorman(core, monkeypatch)
+
+    def broken(_: Any) -> bool:
+        raise ZeroDivisionError
+
+    function = opero(retries=3, **{option: broken})(
+        failing(1 if option == "retry_on" else 0, asynchronous)
+    )
+    with pytest.raises(ZeroDivisionError):
+        outcome(function, "value")
+    assert book.left == [(NEUTRAL, 1)]
+
+
+@kinds
+def test_arguments_that_do_not_fit_count_as_nothing(core, monkeypatch, asynchronous):
+    """They say nothing about what the function calls."""
+    book = doorman(core, monkeypatch)
+    with pytest.raises(TypeError):
+        outcome(opero(retries=3)(failing(0, asynchronous)), 1, 2, 3)
+    assert [kind for kind, _ in book.left] in ([NEUTRAL], [])
+
+
+@kinds
+@pytest.mark.parametrize("cache", [False, True])
+def test_who_is_refused_gets_an_error_at_once(core, monkeypatch, asynchronous, cache):
+    """No attempt is made, no permit is taken, and no round is waited for."""
+    book = doorman(core, monkeypatch)
+    limiter = RateLimiter(0.01)
+    function = opero(retries=3, rate_limit=limiter, cache=cache)(failing(0, asynchronous))
+    with manual_clock():
+        book.opens = core.clock.now() + 10**9
+        with pytest.raises(BreakerOpenError) as caught:
+            outcome(function, "value")
+        assert "the door is open and lets nobody in for 1 s" in str(caught.value)
+        assert caught.value.retry_after == 1.0
+        assert caught.value.errors == []
+        assert (function.stats().attempts, function.stats().refused) == (0, 1)
+        assert function.stats().failures == 1
+        assert limiter.try_acquire()
+        assert book.left == []
+
+
+@kinds
+def test_who_is_refused_later_gets_an_error_that_knows_why(core, monkeypatch, asynchronous):
+    """The failures before are its `errors`, the last one its cause."""
+    book = doorman(core, monkeypatch)
+    function = opero(retries=3, min_delay=0, max_delay=0)(failing(9, asynchronous))
+    book.shuts_after = 1
+    with pytest.raises(BreakerOpenError, match=r"1 attempt has failed") as caught:
+        outcome(function, "value")
+    assert [type(each) for each in caught.value.errors] == [Flop]
+    assert isinstance(caught.value.__cause__, Flop)
+
+
+@kinds
+def test_who_has_the_time_waits(core, monkeypatch, asynchronous):
+    """With a deadline the wait is worth it, if it ends before."""
+    book = doorman(core, monkeypatch)
+    function = opero(retries=3, timeout=5)(failing(0, asynchronous))
+    hurried = opero(retries=3, timeout=0.5)(failing(0, asynchronous))
+    with skip_waits():
+        book.opens = core.clock.now() + 10**9
+        assert outcome(function, "value") == "value"
+        book.opens = core.clock.now() + 10**9
+        with pytest.raises(BreakerOpenError):
+            outcome(hurried, "value")
+    assert function.stats().breaker_wait > 0.9
+    assert (function.stats().refused, function.stats().attempts) == (1, 1)

@@ -29,6 +29,7 @@ from opero.map.gates import MapGates
 from opero.map.invocation import Invocation
 from opero.map.output import NOTHING
 from opero.map.scheduler import Scheduler
+from opero.stats import Stats
 
 MILLISECOND = 10**6
 
@@ -788,7 +789,9 @@ def test_the_figures_mean_what_they_mean_for_single_calls(core):
         core.clock.move_to(scheduler.wake(core.clock.now()))
         scheduler.report(scheduler.assign(0, core.clock.now()), [NOTHING], [(0, Flop())], 1)
     assert scheduler.over
-    assert function.stats() == (3, 0, 3, 4, 2, 0, 1, 0.0, 1.0, 0, 0, 0)
+    assert function.stats() == Stats(
+        calls=3, misses=3, attempts=4, retries=2, failures=1, backoff_wait=1.0
+    )
     assert scheduler.output.failed == 2  # the item, and the equal one that shared its run
     assert scheduler.retried == 2
 

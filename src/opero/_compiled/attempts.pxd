@@ -35,6 +35,9 @@ cdef class Attempts:
     cdef readonly double ceiling
     cdef readonly list errors
     cdef readonly set dropped
+    cdef readonly dict refusals
+    cdef readonly long long opens
+    cdef readonly bint counts
     cdef readonly bint begins
     cdef readonly double asked
     cdef readonly double told
@@ -42,8 +45,13 @@ cdef class Attempts:
     cdef readonly str trouble
     cdef readonly bint troubled
     cdef public object index
-    @cython.locals(policy=Policy, asked="long long", again=bint, falls=bint)
+    @cython.locals(policy=Policy, again=bint, falls=bint)
     cpdef int failed(self, object error, long long now, long long deadline) except -1
+    @cython.locals(value=Py_ssize_t)
+    cpdef int refused(self, long long until, long long now, long long deadline) except -1
+    @cython.locals(policy=Policy, asked="long long")
+    cdef int next_round(self, long long now, long long deadline) except -1
+    cdef int wait_for_probe(self) except -1
     cdef object drop(self)
     cdef Py_ssize_t left(self, Py_ssize_t value) except -1
     @cython.locals(seconds=double)

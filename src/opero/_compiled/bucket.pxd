@@ -17,7 +17,7 @@ cdef class TokenBucket(Gate):
     cdef public long long refunded
     cdef public Py_ssize_t queued
     cdef public object lock
-    cpdef long long enter(self, long long now) except -1
+    cpdef long long enter(self, long long now) except? -1
     cpdef long long admit(self, long long now) noexcept
     cpdef long long take_many(self, long long now, long long weight) except -1
     @cython.locals(wait=cython.longlong)

@@ -21,6 +21,7 @@ from .deadline cimport Deadline
 from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, entry_readers, follow, land, new_entry
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
+from .gate cimport enter_all, leave_all
 from .keys cimport _FLOAT, Freezer, Key
 from .state cimport State, empty, take_all
 from .store cimport _MOST_USES, InstanceStores, MemoryStore, Place, Places
@@ -139,6 +140,9 @@ cdef enum:  # the places in `opero.stats.Stats` of what is counted here
 
 cdef enum:
     CO_NESTED = 0x0010
+
+cdef enum:  # of `core/gate.py`
+    SUCCEEDED = 0
 
 cdef long long NEVER = <long long>1 << 62
 cdef object EMPTY = _EMPTY
@@ -307,6 +311,8 @@ cdef class Call(_Counting):
         long long deadline,
         object error,
         Py_ssize_t passed,
+        long long entered,
+        list tickets,
     ) except NULL:
         """Hand the call to the runner, and raise what it raises with a short traceback."""
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
@@ -315,7 +321,8 @@ cdef class Call(_Counting):
         cdef object named = opero_pack_named(args + count, names)
         cdef object until = deadline
         cdef object gates = passed
-        cdef PyObject *given[6]
+        cdef object since = entered
+        cdef PyObject *given[8]
         cdef PyObject *result
         given[0] = <PyObject *>self
         given[1] = <PyObject *>packed
@@ -323,7 +330,9 @@ cdef class Call(_Counting):
         given[3] = <PyObject *>until
         given[4] = <PyObject *>error
         given[5] = <PyObject *>gates
-        result = PyObject_Vectorcall(<PyObject *>run, given, 6, NULL)
+        given[6] = <PyObject *>since
+        given[7] = <PyObject *>tickets
+        result = PyObject_Vectorcall(<PyObject *>run, given, 8, NULL)
         if result is NULL:
             opero_raise_again(shorten(opero_take_error()))
         return result
@@ -389,28 +398,30 @@ cdef class Call(_Counting):
         PyObject *names,
         long long deadline,
         long long entered,
+        long long ticket,
     ) except NULL:
         """Make the first attempt behind more gates than one, or one that observes."""
-        cdef Py_ssize_t passed = self.enter(entered, 1)
+        cdef list tickets = [ticket] if self.observed else None
+        cdef Py_ssize_t passed = enter_all(self.gates, entered, 1, tickets)
         cdef PyObject *result
         if passed < PyTuple_GET_SIZE(self.gates):
-            return self.run(args, argsf, names, deadline, None, passed)
+            return self.run(args, argsf, names, deadline, None, passed, entered, tickets)
         if self.events.heeded:
             self.events.permit(self, 0.0)
         counting.add(&self.counts, ATTEMPTS, 1)
         result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
         if result is NULL:
             error = opero_take_error()
-            self.leave(error, entered)
             if self.single:
                 raise_again(self, error)
                 return NULL
-            return self.run(args, argsf, names, deadline, error, 0)
-        try:
-            self.leave(None, entered)
-        except BaseException:
-            Py_DECREF(<object>result)
-            raise
+            return self.run(args, argsf, names, deadline, error, 0, entered, tickets)
+        if tickets is not None:
+            try:
+                leave_all(self.gates, self.clock.now(), SUCCEEDED, entered, tickets)
+            except BaseException:
+                Py_DECREF(<object>result)
+                raise
         return result
 
 
@@ -460,10 +471,10 @@ cdef class AsyncCall(_Counting):
             return 0
         if self.gate is not None:
             now = self.clock.now()
-            if self.gate.enter(now):
+            if self.gate.enter(now) > 0:
                 return 0
             if self.guarded:
-                passed = self.enter(now, 1)
+                passed = enter_all(self.gates, now, 1, None)
                 if passed < PyTuple_GET_SIZE(self.gates):
                     return passed
             if self.events.heeded:
@@ -491,15 +502,18 @@ cdef PyObject *first_attempt(
 ) except NULL:
     """Make the first attempt, if all gates let it in at once; the runner goes on."""
     cdef PyObject *result
-    cdef long long now
+    cdef long long now, answer
     if call.indirect:
-        return call.run(args, argsf, names, deadline, None, 0)
+        return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.gate is not None:
         now = call.clock.now()
-        if call.gate.enter(now):
-            return call.run(args, argsf, names, deadline, None, 0)
+        answer = call.gate.enter(now)
+        if answer > 0:
+            return call.run(
+                args, argsf, names, deadline, None, 0, now, [] if call.observed else None
+            )
         if call.guarded:
-            return call.guarded_attempt(args, argsf, names, deadline, now)
+            return call.guarded_attempt(args, argsf, names, deadline, now, -answer)
         if call.events.heeded:
             call.events.permit(call, 0.0)
     counting.add(&call.counts, ATTEMPTS, 1)
@@ -509,7 +523,7 @@ cdef PyObject *first_attempt(
     if call.single:
         raise_again(call, opero_take_error())
         return NULL
-    return call.run(args, argsf, names, deadline, opero_take_error(), 0)
+    return call.run(args, argsf, names, deadline, opero_take_error(), 0, 0, None)
 
 
 cdef PyObject *held_attempt(

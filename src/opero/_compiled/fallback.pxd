@@ -9,3 +9,4 @@ cdef class Fallback:
     cdef readonly tuple before
     cdef readonly object listed
     cpdef Py_ssize_t check(self, object value) except -1
+    cpdef object plain(self, object value, Py_ssize_t number)

@@ -1,6 +1,9 @@
 # C types for core/outcomes.py.
 
-cpdef object judge(object call, object attempts, object error, long long deadline)
+cpdef int judge(object call, object attempts, object error, long long deadline) except -1
+cpdef int outcome_of(object attempts, object error) except -1
+cpdef object conclude(object call, object attempts, object error, int verdict)
+cpdef object no_entry(object call, object attempts, str awaited, long long wait)
 cpdef note_wait(object call, long long waited)
 cpdef object too_late(object call, object attempts, str what)
 cpdef bint misfits(object call, object error, object args, object kwargs) except -1

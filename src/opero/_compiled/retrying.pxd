@@ -1,6 +1,9 @@
 # C types for core/retrying.py.
 
-from .outcomes cimport judge, misfits, note_wait, too_late
+cimport cython
+
+from .gate cimport Gate, enter_all, leave_all
+from .outcomes cimport conclude, judge, misfits, no_entry, note_wait, outcome_of, too_late
 from .state cimport State
 
 
@@ -14,15 +17,27 @@ cdef class Retrying:
     cdef readonly object error
     cdef readonly long long delay
     cdef readonly Py_ssize_t passed
-    cdef readonly Py_ssize_t gates
+    cdef readonly tuple gates
+    cdef readonly tuple queues
+    cdef readonly list tickets
     cdef readonly long long entered
-    cdef readonly bint under_way
+    cdef readonly bint spare
     cdef readonly bint over
     cdef readonly object given
     cdef readonly Py_ssize_t width
     cdef readonly tuple own_args
     cdef readonly dict own_kwargs
+    cdef begin(self, Py_ssize_t value, Py_ssize_t passed=*)
+    @cython.locals(gate=Gate, todo=int)
     cpdef int next(self) except -1
+    @cython.locals(gate=Gate, until=cython.longlong, verdict=int, before=Py_ssize_t)
+    cdef int refused(self) except -2
+    @cython.locals(now=cython.longlong)
+    cdef int wait_for_probe(self) except -2
+    @cython.locals(gate=Gate, wait=cython.longlong)
+    cdef int refuse(self, long long now) except -2
+    cdef take_value(self)
+    @cython.locals(verdict=int, outcome=int)
     cpdef judge(self)
     cpdef look_at_deadline(self)
     cpdef bint returned(self, object value) except -1
@@ -30,4 +45,6 @@ cdef class Retrying:
     cpdef slept(self, long long nanoseconds)
     cpdef queue(self)
     cpdef waited(self, long long nanoseconds)
-    cpdef abandoned(self, object error)
+    @cython.locals(tickets=list)
+    cdef leave(self, int outcome)
+    cpdef abandoned(self)

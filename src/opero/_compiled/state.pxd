@@ -33,6 +33,7 @@ cdef class State:
     cdef readonly Gate gate
     cdef readonly bint observed
     cdef readonly bint guarded
+    cdef readonly bint by_value
     cdef readonly long long timeout
     cdef readonly Binding binding
     cdef readonly Binding keying
@@ -51,10 +52,6 @@ cdef class State:
     cdef _settle(self)
     cpdef tuple locate(self, tuple args, dict kwargs)
     cpdef object lasting(self, object key)
-    @cython.locals(at=Py_ssize_t)
-    cpdef Py_ssize_t enter(self, long long now, Py_ssize_t first=*) except? -1
-    @cython.locals(now=cython.longlong, gate=Gate)
-    cpdef leave(self, object outcome, long long entered, Py_ssize_t passed=*)
     cpdef Entry reserve(self, MemoryStore store, object key)
     cpdef object own_key(self, tuple args, dict kwargs)
 

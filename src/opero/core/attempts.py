@@ -8,15 +8,25 @@ It decides and never waits: a runner that can sleep or await carries out what it
                      LATE        the wait before the next attempt would end after the deadline
                      REFUSED     the server asks for a longer wait than the longest delay
                      NO_FAILURE  the error goes up as it is, and counts as no failure
+                     OPEN        only values are left whose breakers let nobody in until `opens`
+    refused(...) -> AGAIN, LATE or OPEN, where a breaker has refused the attempt
 
 With fallback values an attempt takes one of them. `fallback_on` decides whether the next value of
 the round is tried, at once; `retry_on` whether the value is tried again in a later round. A round
 is over when each value that is left has failed. When no value is left, that is giving up, too.
+A value whose breaker refuses it is passed over in this round, which costs neither an attempt nor,
+if all values are refused, a round.
 """
 
 from __future__ import annotations
 
-from opero.exceptions import ResultRejected, describe, gave_up_by
+from opero.exceptions import (
+    AttemptTimeout,
+    ResultRejected,
+    WorkerCrashedError,
+    describe,
+    gave_up_by,
+)
 from opero.never_failures import ORDINARY, is_named, is_never_failure
 
 from .clock import NEVER
@@ -25,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED, NO_FAILURE = range(6)
+PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED, NO_FAILURE, OPEN = range(7)
 
 _LONGEST = 4e9
 """Seconds that are longer than any deadline, and that a machine word holds as nanoseconds."""
@@ -147,6 +157,10 @@ class Attempts:
         ceiling: The greatest delay after the current round, in seconds, before `max_delay`.
         errors: The exceptions so far, in order.
         dropped: The values that are not tried again; None while there are none.
+        refusals: When the breaker of each value that was passed over in this round might let it in,
+            in nanoseconds; None while there was none.
+        opens: The earliest of these times, that of `value`, after `OPEN`.
+        counts: Whether the last failure is one that breakers and limits count.
         begins: Whether no attempt of the current round has failed yet.
         asked: The longest wait, in seconds, that a failure of the current round asks for.
         told: The wait, in seconds, that the last failure asks for; 0 for none.
@@ -161,12 +175,15 @@ class Attempts:
         "asked",
         "begins",
         "ceiling",
+        "counts",
         "delay",
         "dropped",
         "errors",
         "heeds",
         "index",
+        "opens",
         "policy",
+        "refusals",
         "round",
         "told",
         "trouble",
@@ -184,6 +201,9 @@ class Attempts:
         self.ceiling: float = policy.min_delay
         self.errors: list[BaseException] = []
         self.dropped: set[int] | None = None
+        self.refusals: dict[int, int] | None = None
+        self.opens: int = 0
+        self.counts: bool = False
         self.begins: bool = True
         self.asked: float = 0.0
         self.told: float = 0.0
@@ -201,12 +221,14 @@ class Attempts:
             deadline: When the call must be over, in nanoseconds.
 
         Returns:
-            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`, `NO_FAILURE`.
+            One of `PROPAGATE`, `AGAIN`, `GIVE_UP`, `LATE`, `REFUSED`, `NO_FAILURE`, `OPEN`.
         """
         policy = self.policy
         self.trouble = None
         self.told = 0.0
+        self.counts = False
         again = policy.matches(error)
+        self.counts = again or isinstance(error, (AttemptTimeout, WorkerCrashedError))
         falls = policy.falls_back(error)
         if not again and not falls:
             return 5 if is_never_failure(error) else 0
@@ -221,26 +243,72 @@ class Attempts:
                 self.ask(error)
         else:
             self.drop()
+        if self.refusals is not None:
+            self.refusals.pop(self.value, None)
         self.value = self.left(self.value + 1) if falls else self.width
         if self.value >= self.width:
-            if self.round >= policy.rounds:
-                return 2
-            self.value = self.left(0)
-            if self.value >= self.width:
-                return 2
-            self.round += 1
-            self.begins = True
-            self.delay = self.backoff()
-            if self.asked > 0.0:
-                if deadline >= NEVER and self.asked > policy.max_delay:
-                    return 4
-                asked = self.asked_delay()
-                if asked >= self.delay:
-                    self.delay = asked
-                    self.heeds = True
+            if self.round < policy.rounds:
+                return self.next_round(now, deadline)
+            if falls and self.refusals:
+                return self.wait_for_probe()
+            return 2
+        if now >= deadline:
+            return 3
+        return 1
+
+    def refused(self, until: int, now: int, deadline: int) -> int:
+        """Take note that a breaker refuses the current value, and say what to do next.
+
+        Args:
+            until: When it might let an attempt in, in nanoseconds.
+            now: The time in nanoseconds.
+            deadline: When the call must be over, in nanoseconds.
+
+        Returns:
+            `AGAIN`, `GIVE_UP`, `LATE` or `REFUSED` as for a failure; `OPEN` if only values are left
+            that were refused. The first of them that might be let in is `value`, at `opens`.
+        """
+        self.delay = 0
+        if self.refusals is None:
+            self.refusals = {}
+        self.refusals[self.value] = until
+        value = self.left(self.value + 1)
+        if value < self.width:
+            self.value = value
+            return 1
+        if not self.begins and self.round < self.policy.rounds:
+            return self.next_round(now, deadline)
+        return self.wait_for_probe()
+
+    def next_round(self, now: int, deadline: int) -> int:
+        """Begin another round, if there is a value left, and time."""
+        policy = self.policy
+        if self.refusals is not None:
+            self.refusals.clear()
+        self.value = self.left(0)
+        if self.value >= self.width:
+            return 2
+        self.round += 1
+        self.begins = True
+        self.delay = self.backoff()
+        if self.asked > 0.0:
+            if deadline >= NEVER and self.asked > policy.max_delay:
+                return 4
+            asked = self.asked_delay()
+            if asked >= self.delay:
+                self.delay = asked
+                self.heeds = True
         if now + self.delay >= deadline:
             return 3
         return 1
+
+    def wait_for_probe(self) -> int:
+        """Choose, of the values that were refused, the one that might be let in first."""
+        refusals = self.refusals
+        assert refusals is not None
+        self.value = min(refusals, key=refusals.__getitem__)
+        self.opens = refusals[self.value]
+        return 6
 
     def drop(self) -> None:
         """Leave the current value alone in later rounds."""
@@ -249,9 +317,12 @@ class Attempts:
         self.dropped.add(self.value)
 
     def left(self, value: int) -> int:
-        """Return the first value from `value` on that was not dropped, or `width`."""
-        if self.dropped is not None:
-            while value < self.width and value in self.dropped:
+        """Return the first value from `value` on that was not dropped or refused, or `width`."""
+        if self.dropped is not None or self.refusals:
+            while value < self.width and (
+                (self.dropped is not None and value in self.dropped)
+                or (self.refusals is not None and value in self.refusals)
+            ):
                 value += 1
         return value
 

@@ -63,6 +63,7 @@ class TokenBucket(Gate):
         if interval * burst > _LONGEST:
             raise ValueError(f"rate {rate!r} with burst {burst!r} would take over 31 years to fill")
         self.observes: bool = False
+        self.refuses: bool = False
         self.interval: int = interval
         self.tolerance: int = interval * (burst - 1)
         self.arrival: int = -_LONGEST

@@ -28,6 +28,7 @@ from .clock import NEVER
 from .deadline import Deadline
 from .entry import UNDER_WAY, Entry, follow, land, new_entry
 from .function import FunctionLike, MethodLike
+from .gate import SUCCEEDED, enter_all, leave_all
 from .retrying import Retrying
 from .state import Parts, State, empty, take_all
 from .store import MemoryStore
@@ -162,11 +163,13 @@ class Call(_Counting):
         if self.indirect:
             return self.runner.run(self, args, kwargs, deadline)
         entered = 0
+        tickets: list[int] | None = None
         if self.gates:
             entered = self.clock.now()
-            passed = self.enter(entered)
+            tickets = [] if self.observed else None
+            passed = enter_all(self.gates, entered, 0, tickets)
             if passed < len(self.gates):
-                return self.runner.run(self, args, kwargs, deadline, None, passed)
+                return self.runner.run(self, args, kwargs, deadline, None, passed, entered, tickets)
             if self.events.heeded:
                 self.events.permit(self, 0.0)
         self.add("attempts", 1)
@@ -174,19 +177,17 @@ class Call(_Counting):
         try:
             value = self.func(*args, **kwargs)
         except BaseException as error:
-            if self.observed:
-                self.leave(error, entered)
             if self.single:
                 if not is_never_failure(error):
                     self.add("failures", 1)
                 raise
             failed = error
         else:
-            if self.observed:
-                self.leave(None, entered)
+            if tickets is not None:
+                leave_all(self.gates, self.clock.now(), SUCCEEDED, entered, tickets)
             return value
         try:
-            return self.runner.run(self, args, kwargs, deadline, failed)
+            return self.runner.run(self, args, kwargs, deadline, failed, 0, entered, tickets)
         finally:
             failed = None
 
@@ -240,7 +241,7 @@ class AsyncCall(_Counting):
         if self.indirect or self.observed:
             return 0
         if self.gates:
-            passed = self.enter(self.clock.now())
+            passed = enter_all(self.gates, self.clock.now(), 0, None)
             if passed < len(self.gates):
                 return passed
             if self.events.heeded:

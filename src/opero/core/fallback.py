@@ -102,6 +102,17 @@ class Fallback:
             return value
         return _slice(value, number)
 
+    def plain(self, value: Any, number: int) -> Any:
+        """Return value `number` itself, counted from 0.
+
+        Args:
+            value: The caller's own value, as `snapshot` returned it.
+            number: Which value.
+        """
+        if self.listed is not None:
+            return value if number == 0 else self.listed[number - 1]
+        return value if value is EMPTY else value[number]
+
     def place(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

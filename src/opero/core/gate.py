@@ -1,12 +1,16 @@
 """What every attempt passes before it is made: the interface of token buckets, and of what follows.
 
-    enter(now) -> 0             come in
-                  nanoseconds   come again after them, or wait in the gate's queue
-    leave(now, outcome, entered)   how the attempt ended, for a gate that observes
+    enter(now) -> > 0    not now: nanoseconds until it might come in
+                  <= 0   come in; negated, it is the attempt's ticket
+    leave(now, outcome, entered, ticket)   how the attempt ended, for a gate that observes
 
 A call enters its gates in order before each attempt: the first one, retries and fallback values
 alike. It asks each gate where it stands, in `core/call.py`; a runner waits where one says no, in
-the gate's queue (`limits/waiting.py`). A map's scheduler does the same for its items.
+the gate's queue (`limits/waiting.py`). A map's scheduler does the same for its items. A gate that
+`refuses` turns callers away: they try another fallback value, or do without, rather than queue.
+
+A ticket is the gate's own number for an attempt. Times do not tell attempts apart: a clock that
+tests hold still lets in many at the same one.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
         gate: Gate
 
         def enter(self, now: int) -> int:
-            """Pass the gate if it lets one in; return 0, else nanoseconds until it might."""
+            """Pass the gate if it lets one in; return what `Gate.enter` does."""
 
         def withdraw(self) -> None:
             """Let others in: nobody here waits for the gate any more."""
@@ -45,13 +49,19 @@ if TYPE_CHECKING:
         Attributes:
             gate: What a call asks before it waits.
             awaited: What one waits for, as a message names it.
+            by_value: Whether each fallback value of a function has a gate of its own. Then
+                `of(value)` returns the queue before that.
         """
 
         gate: Gate
         awaited: str
+        by_value: bool
 
         def steps(self, deadline: int, weight: int) -> Generator[Any, Any, Any]:
             """Wait, by effects, until the gate lets one in, unless that would be too late.
+
+            At a gate that refuses, this is until it might let one in: then it is asked again.
+            Where one is let in here, the ticket is 0.
 
             Args:
                 deadline: The latest time, in nanoseconds of opero's clock.
@@ -78,8 +88,55 @@ if TYPE_CHECKING:
             """Forget, in a child process, those who wait in the parent."""
 
 
-WITHDRAWN = "withdrawn"
-"""The outcome of an attempt that was not made: it came in, and the call ended at a later gate."""
+SUCCEEDED, FAILED, REJECTED, NEUTRAL, WITHDRAWN = range(5)
+"""How an attempt ended, as a gate learns it.
+
+    SUCCEEDED   it returned, and `retry_on_result` does not reject what
+    FAILED      it raised what `retry_on` matches, was rejected, took too long, or lost its worker
+    REJECTED    it failed, and the server asks for less: by `retry_after`, or with status 429 or 503
+    NEUTRAL     it raised something else, was cancelled, or a predicate of the user's raised
+    WITHDRAWN   it was not made: it came in, and the call ended at a later gate
+"""
+
+
+def enter_all(gates: tuple[Gate, ...], now: int, first: int, tickets: list[int] | None) -> int:
+    """Enter gates, one after the other.
+
+    Args:
+        gates: The gates.
+        now: The time in nanoseconds.
+        first: The number of the first one to enter.
+        tickets: The tickets of those before it, which those that follow go to; None if no gate
+            wants them back.
+
+    Returns:
+        How many gates have let the attempt in; all of them, or the number of the one that has not.
+    """
+    for at in range(first, len(gates)):
+        answer = gates[at].enter(now)
+        if answer > 0:
+            return at
+        if tickets is not None:
+            tickets.append(-answer)
+    return len(gates)
+
+
+def leave_all(
+    gates: tuple[Gate, ...], now: int, outcome: int, entered: int, tickets: list[int]
+) -> None:
+    """Tell the gates that observe how an attempt has ended.
+
+    Args:
+        gates: The gates.
+        now: The time in nanoseconds.
+        outcome: How it ended.
+        entered: When it came in, in nanoseconds.
+        tickets: The tickets of those that have let it in.
+    """
+    for at in range(len(tickets)):
+        gate = gates[at]
+        if gate.observes:
+            gate.leave(now, outcome, entered, tickets[at])
 
 
 class SharedGate:
@@ -93,12 +150,14 @@ class Gate:
 
     Attributes:
         observes: Whether it wants to know how attempts end. If not, nobody calls `leave`.
+        refuses: Whether an attempt that it does not let in is refused, rather than queued.
     """
 
-    __slots__ = ("observes",)
+    __slots__ = ("observes", "refuses")
 
-    def __init__(self, observes: bool = False) -> None:
+    def __init__(self, observes: bool = False, refuses: bool = False) -> None:
         self.observes: bool = observes
+        self.refuses: bool = refuses
 
     def enter(self, now: int) -> int:  # noqa: ARG002
         """Let an attempt in, or say when to ask again.
@@ -107,15 +166,25 @@ class Gate:
             now: The time in nanoseconds.
 
         Returns:
-            0 if the attempt may begin, else nanoseconds until it might.
+            Nanoseconds until the attempt might begin; 0 or less if it may begin now. Negated, that
+            is its ticket.
         """
         return 0
 
-    def leave(self, now: int, outcome: Any, entered: int) -> None:
+    def opens_in(self, now: int) -> int:  # noqa: ARG002
+        """Return nanoseconds until it might let an attempt in, if it refuses; do not enter.
+
+        Args:
+            now: The time in nanoseconds.
+        """
+        return 0
+
+    def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt that came in has ended.
 
         Args:
             now: The time in nanoseconds.
-            outcome: What the attempt raised; None if it returned, `WITHDRAWN` if it was not made.
+            outcome: How it ended: `SUCCEEDED`, `FAILED`, `REJECTED`, `NEUTRAL` or `WITHDRAWN`.
             entered: When it came in, in nanoseconds.
+            ticket: What `enter` returned, negated.
         """

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from opero.exceptions import AllFailedError, DeadlineExceeded, describe, note_attempts
+from opero.exceptions import (
+    AllFailedError,
+    BreakerOpenError,
+    DeadlineExceeded,
+    describe,
+    note_attempts,
+)
 
 from .attempts import AGAIN, GIVE_UP, LATE, NO_FAILURE, REFUSED
 from .clock import NEVER
+from .gate import FAILED, NEUTRAL, REJECTED
 
 _LONGEST = 1e9
 """The longest pause in seconds: about 31 years."""
@@ -15,28 +22,54 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> BaseException | None:
+def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> int:
     """Note a failed attempt.
 
     Args:
-        call: The decorated function; its counters move.
+        call: The decorated function.
         attempts: The state of this call's attempts.
         error: What the attempt raised.
         deadline: When the call must be over, in nanoseconds.
 
     Returns:
-        What the call raises, or None if another attempt follows, after `attempts.delay`.
+        What follows, as `Attempts.failed` says it.
     """
     now = 0 if deadline == NEVER else call.clock.now()
-    verdict = attempts.failed(error, now, deadline)
+    verdict: int = attempts.failed(error, now, deadline)
     if attempts.trouble is not None:
         call.events.warn(call.name, f"retry_after is not heeded: {attempts.trouble}")
     pause = pause_after(call, attempts)
     if pause:
         for queue in call.queues:
             queue.pause_soon(pause)
+    return verdict
+
+
+def outcome_of(attempts: Any, error: BaseException) -> int:
+    """Return what the gates learn of a failed attempt that has been judged (see `gate`)."""
+    if not attempts.counts:
+        return NEUTRAL
+    if attempts.told:
+        return REJECTED
+    from opero.http_errors import asks_for_less
+
+    return REJECTED if asks_for_less(error) else FAILED
+
+
+def conclude(call: Any, attempts: Any, error: BaseException, verdict: int) -> BaseException | None:
+    """Count and tell what follows on a failed attempt.
+
+    Args:
+        call: The decorated function; its counters move.
+        attempts: The state of this call's attempts.
+        error: What the last attempt raised.
+        verdict: What follows, as `Attempts.failed` says it; anything but `OPEN`.
+
+    Returns:
+        What the call raises, or None if another attempt follows, after `attempts.delay`.
+    """
     if verdict == AGAIN:
-        if attempts.value:
+        if attempts.value or not attempts.begins:
             call.events.fallback(call, attempts, error)
         else:
             call.events.retry(call, attempts, error)
@@ -59,7 +92,9 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> Base
     if count == 1 and call.fallback is None and call.policy.rounds == 1:
         return error
     reason = ""
-    if verdict == REFUSED:
+    if attempts.refusals:
+        reason = "the breakers of the other fallback values are open"
+    elif verdict == REFUSED:
         reason = (
             f"the server asked for a wait of {attempts.asked:g} s, and max_delay is "
             f"{call.policy.max_delay:g} s"
@@ -103,8 +138,42 @@ def note_wait(call: Any, waited: int) -> None:
         call.events.permit(call, waited / 1e9)
 
 
+def no_entry(call: Any, attempts: Any, awaited: str, wait: int) -> BaseException:
+    """Make the exception for a call that a breaker refuses.
+
+    Args:
+        call: The decorated function; its counters move.
+        attempts: The state of this call's attempts.
+        awaited: What refuses, as a message names it.
+        wait: Nanoseconds until it might let an attempt in.
+    """
+    if attempts.errors and not attempts.begins:  # those of this round that were let in have failed
+        failure = conclude(call, attempts, attempts.errors[-1], GIVE_UP)
+        assert failure is not None
+        return failure
+    call.add("failures", 1)
+    errors = attempts.errors
+    seconds = max(0, wait) / 1e9
+    message = f"{call.name}: {awaited} is open and lets nobody in for {seconds:.3g} s"
+    if errors:
+        count = len(errors)
+        message += (
+            f"; {count} attempt{' has' if count == 1 else 's have'} failed, the last with "
+            f"{describe(errors[-1])}"
+        )
+        call.events.give_up(call, attempts, errors[-1], f"{awaited} is open")
+    failure = _failed(BreakerOpenError, call, message, errors)
+    assert isinstance(failure, BreakerOpenError)
+    failure.retry_after = seconds
+    failure._own = bool(call.timeout)
+    return failure
+
+
 def _failed(
-    kind: type[AllFailedError | DeadlineExceeded], call: Any, message: str, errors: list[Any]
+    kind: type[AllFailedError | BreakerOpenError | DeadlineExceeded],
+    call: Any,
+    message: str,
+    errors: list[Any],
 ) -> BaseException:
     """Make what a call raises when it gives up."""
     failure = kind(message, errors)

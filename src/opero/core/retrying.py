@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from opero.never_failures import is_never_failure
 
-from .gate import WITHDRAWN
-from .outcomes import judge, misfits, note_wait, too_late
+from .attempts import AGAIN, OPEN
+from .clock import NEVER
+from .gate import NEUTRAL, SUCCEEDED, WITHDRAWN, enter_all, leave_all
+from .outcomes import conclude, judge, misfits, no_entry, note_wait, outcome_of, too_late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .gate import GateQueue
+    from .gate import Gate, GateQueue
 
 ATTEMPT, SLEEP, WAIT, RAISE = range(4)
 
@@ -38,9 +40,11 @@ class Retrying:
         error: What the latest attempt raised, until that is judged; then what the call raises.
         delay: Nanoseconds to sleep.
         passed: How many gates have let the next attempt in.
-        gates: How many there are.
-        entered: When the attempt that is under way entered the gates, in nanoseconds.
-        under_way: Whether an attempt is.
+        gates: Those of the next attempt.
+        queues: Where to wait for each.
+        tickets: What those that have let it in gave it; None if none wants to know how it ends.
+        entered: When the attempt entered the gates, in nanoseconds.
+        spare: Whether a value stands ready that is served if the call fails.
         over: Whether the call has failed.
         given: The argument that holds fallback values, or the first of them.
         width: How many values each round tries.
@@ -64,7 +68,9 @@ class Retrying:
         "own_args",
         "own_kwargs",
         "passed",
-        "under_way",
+        "queues",
+        "spare",
+        "tickets",
         "width",
     )
 
@@ -77,6 +83,9 @@ class Retrying:
         flight: Any,
         error: BaseException | None,
         passed: int,
+        entered: int,
+        tickets: list[int] | None,
+        spare: bool,
     ) -> None:
         """Begin with the first attempt, or behind it.
 
@@ -88,6 +97,9 @@ class Retrying:
             flight: Who tells the deadline instead, or None.
             error: What the first attempt raised, if it has been made.
             passed: How many gates the first attempt has passed, if it has not.
+            entered: When it asked them, in nanoseconds.
+            tickets: What they gave it; None if none wants to know how it ends.
+            spare: Whether a value stands ready that is served if the call fails.
         """
         self.call: Any = call
         self.args: tuple[Any, ...] = args
@@ -100,9 +112,11 @@ class Retrying:
         self.error: BaseException | None = error
         self.delay: int = 0
         self.passed: int = passed
-        self.gates: int = len(call.gates)
-        self.entered: int = 0
-        self.under_way: bool = False
+        self.gates: tuple[Gate, ...] = call.gates
+        self.queues: tuple[GateQueue, ...] = call.queues
+        self.entered: int = entered
+        self.tickets: list[int] | None = tickets
+        self.spare: bool = spare
         self.over: bool = False
         self.given: Any = None
         self.width: int = 1
@@ -115,6 +129,26 @@ class Retrying:
                 first = fallback.choice(self.given, 0)
                 if first is not self.given:
                     self.args, self.kwargs = fallback.place(args, kwargs, first)
+        if error is None:
+            self.begin(0, passed)
+
+    def begin(self, value: int, passed: int = 0) -> None:
+        """Turn to the gates of the next attempt.
+
+        Args:
+            value: The number of the fallback value that it takes.
+            passed: How many gates have let it in already.
+        """
+        call = self.call
+        self.passed = passed
+        if passed == 0:
+            self.tickets = [] if call.observed else None
+        if call.by_value:
+            found = call.fallback.plain(self.given, value)
+            self.queues = tuple(
+                [queue.of(found) if queue.by_value else queue for queue in call.queues]
+            )
+            self.gates = tuple([queue.gate for queue in self.queues])
 
     def next(self) -> int:
         """Return what to do next."""
@@ -125,17 +159,78 @@ class Retrying:
                 return 3
         if self.delay:
             return 1
-        if self.passed < self.gates:
+        while self.passed < len(self.gates):
             self.entered = self.call.clock.now()
-            self.passed = self.call.enter(self.entered, self.passed)
-            if self.passed < self.gates:
+            self.passed = enter_all(self.gates, self.entered, self.passed, self.tickets)
+            if self.passed < len(self.gates):
                 self.look_at_deadline()
-                return 2
-            if self.call.events.heeded:
+                gate = self.gates[self.passed]
+                if not gate.refuses:
+                    return 2
+                todo = self.refused()
+                if todo >= 0:
+                    return todo
+            elif self.call.events.heeded:
                 self.call.events.permit(self.call, 0.0)
         self.call.add("attempts", 1)
-        self.under_way = True
         return 0
+
+    def refused(self) -> int:
+        """Decide what follows where a gate refuses the attempt.
+
+        Returns:
+            What `next` returns, or -1: enter the gates of the next attempt.
+        """
+        call = self.call
+        if self.passed:
+            self.leave(WITHDRAWN)
+        call.add("refused", 1)
+        if self.attempts is None:
+            self.attempts = call.policy.attempts(self.width)
+            if self.flight is not None:
+                self.flight.attempts = self.attempts
+        gate = self.gates[self.passed]
+        until = self.entered + gate.opens_in(self.entered)
+        before = self.attempts.round
+        verdict = self.attempts.refused(until, self.entered, self.deadline)
+        if verdict == OPEN:
+            return self.wait_for_probe()
+        if verdict != AGAIN or self.attempts.round != before:
+            self.error = conclude(call, self.attempts, self.attempts.errors[-1], verdict)
+            if self.error is not None:
+                self.over = True
+                return 3
+        self.take_value()
+        return 1 if self.delay else -1
+
+    def wait_for_probe(self) -> int:
+        """Wait for the first gate that might let the call in, if there is time, or give up."""
+        call = self.call
+        self.take_value()
+        now = call.clock.now()
+        if self.spare or self.deadline >= NEVER or self.attempts.opens >= self.deadline:
+            return self.refuse(now)
+        if self.attempts.opens <= now:
+            return -1
+        return 2
+
+    def refuse(self, now: int) -> int:
+        """Let the call fail, as its gates refuse it."""
+        queue: Any = self.queues[self.passed]
+        gate = self.gates[self.passed]
+        wait = gate.opens_in(now)
+        self.error = no_entry(self.call, self.attempts, queue.awaited, wait)
+        self.over = True
+        return 3
+
+    def take_value(self) -> None:
+        """Turn to the value that the account of the attempts names, and to its delay."""
+        call = self.call
+        self.delay = self.attempts.delay
+        if call.fallback is not None:
+            value = call.fallback.choice(self.given, self.attempts.value)
+            self.args, self.kwargs = call.fallback.place(self.own_args, self.own_kwargs, value)
+        self.begin(self.attempts.value)
 
     def judge(self) -> None:
         """Decide what follows on a failure."""
@@ -149,21 +244,30 @@ class Retrying:
                 self.over = True
                 return
             if misfits(call, error, self.own_args, self.own_kwargs):
+                self.leave(NEUTRAL)
                 self.over = True
                 return
             self.attempts = call.policy.attempts(self.width)
             if self.flight is not None:
                 self.flight.attempts = self.attempts
         self.look_at_deadline()
-        self.error = judge(call, self.attempts, error, self.deadline)
+        try:
+            verdict = judge(call, self.attempts, error, self.deadline)
+            outcome = outcome_of(self.attempts, error) if self.tickets else NEUTRAL
+        except BaseException:
+            self.leave(NEUTRAL)  # a predicate has failed, and nobody knows about the attempt
+            raise
+        self.leave(outcome)
+        if verdict == OPEN:
+            self.error = None
+            if self.wait_for_probe() == 3:
+                return
+            verdict = AGAIN
+        self.error = conclude(call, self.attempts, error, verdict)
         if self.error is not None:
             self.over = True
             return
-        self.delay = self.attempts.delay
-        self.passed = 0
-        if call.fallback is not None:
-            value = call.fallback.choice(self.given, self.attempts.value)
-            self.args, self.kwargs = call.fallback.place(self.own_args, self.own_kwargs, value)
+        self.take_value()
 
     def look_at_deadline(self) -> None:
         """Take over the latest deadline of those who wait elsewhere."""
@@ -172,25 +276,28 @@ class Retrying:
 
     def returned(self, value: Any) -> bool:
         """Take note of what the attempt has returned; return whether that is the call's result."""
-        call = self.call
-        self.under_way = False
-        if call.policy.rejects is not None:
+        policy = self.call.policy
+        if policy.rejects is not None:
             try:
-                self.error = call.policy.rejection(value)
+                self.error = policy.rejection(value)
             except BaseException:
-                if call.observed:
-                    call.leave(None, self.entered)  # the predicate has failed, not the attempt
+                self.leave(NEUTRAL)
                 raise
-        if call.observed:
-            call.leave(self.error, self.entered)
-        return self.error is None
+        if self.error is None:
+            self.leave(SUCCEEDED)
+            return True
+        return False
 
     def failed(self, error: BaseException) -> None:
-        """Take note of what the attempt has raised."""
-        self.under_way = False
+        """Take note of what the attempt has raised; the gates learn of it when it is judged."""
         self.error = error
-        if self.call.observed:
-            self.call.leave(error, self.entered)
+
+    def leave(self, outcome: int) -> None:
+        """Tell the gates that have let the attempt in how it has ended; once."""
+        tickets = self.tickets
+        if tickets:
+            self.tickets = None
+            leave_all(self.gates, self.call.clock.now(), outcome, self.entered, tickets)
 
     def slept(self, nanoseconds: int) -> None:
         """Take note of how long the runner has slept."""
@@ -199,13 +306,18 @@ class Retrying:
 
     def queue(self) -> GateQueue:
         """Return where to wait for the next gate."""
-        queue: GateQueue = self.call.queues[self.passed]
+        queue: GateQueue = self.queues[self.passed]
         return queue
 
     def waited(self, nanoseconds: int) -> None:
         """Take note of how long the runner has waited at a gate; below 0 if in vain."""
-        if nanoseconds < 0:
-            self.abandoned(None)
+        refuses = self.gates[self.passed].refuses
+        if nanoseconds >= 0 and refuses:
+            self.call.add("breaker_wait", nanoseconds)  # now it is asked again
+        elif nanoseconds < 0 and refuses and self.call.clock.now() < self.deadline:
+            self.refuse(self.call.clock.now())
+        elif nanoseconds < 0:
+            self.leave(WITHDRAWN)
             what = f"{self.queue().awaited} would not come in time"
             self.error = too_late(self.call, self.attempts, what)
             self.over = True
@@ -213,11 +325,9 @@ class Retrying:
             note_wait(self.call, nanoseconds)
             self.passed += 1
             self.entered = self.call.clock.now()
+            if self.tickets is not None:
+                self.tickets.append(0)
 
-    def abandoned(self, error: BaseException | None) -> None:
-        """Let the gates know that the call ends here, because of `error` if that is not None."""
-        if self.call.observed:
-            if self.under_way:
-                self.call.leave(error, self.entered)
-            elif self.passed:
-                self.call.leave(WITHDRAWN, self.call.clock.now(), self.passed)
+    def abandoned(self) -> None:
+        """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""
+        self.leave(NEUTRAL if self.passed == len(self.gates) else WITHDRAWN)

@@ -11,7 +11,7 @@ from opero.exceptions import CacheKeyError
 
 from .attempts import Policy
 from .binding import Binding
-from .clock import NEVER, Clock
+from .clock import Clock
 from .entry import Entry
 from .events import Events
 from .fallback import Fallback
@@ -167,11 +167,12 @@ class State:
         gate: The first of them; None without.
         observed: Whether one of them wants to know how attempts end.
         guarded: Whether there is more to do than to enter the first.
+        by_value: Whether each fallback value has a gate of its own.
         keying: The arguments that make the cache key; None without a cache in memory.
         method: Whether it is a method, that is, whether its first argument counts by identity.
-        single: Whether there is one attempt, no fallback, and nothing to learn from a failure.
+        single: Whether there is one attempt, no fallback, and nobody learns from a failure.
         indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
-            or it gets a copy of its fallback values.
+            it gets a copy of its fallback values, or those have gates of their own.
         straight: How many arguments the cache key is made of, one by one; -1 if it is made in
             another way.
         cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
@@ -187,6 +188,7 @@ class State:
         "__weakref__",
         "awaited",
         "binding",
+        "by_value",
         "cache_key",
         "cleared_hits",
         "cleared_misses",
@@ -236,6 +238,9 @@ class State:
         self.gate: Gate | None = self.gates[0] if self.gates else None
         self.observed: bool = any(gate.observes for gate in self.gates)
         self.guarded: bool = self.observed or len(self.gates) > 1
+        self.by_value: bool = parts.fallback is not None and any(
+            queue.by_value for queue in self.queues
+        )
         self.timeout: int = parts.timeout
         self.binding: Binding | None = parts.binding
         self.cache_key: Any = parts.cache_key
@@ -245,10 +250,15 @@ class State:
         self.keying = None if self.store is None else self.binding
         self.method: bool = False
         self.single: bool = (
-            self.policy.rounds == 1 and self.fallback is None and not self.policy.pauses
+            self.policy.rounds == 1
+            and self.fallback is None
+            and not self.policy.pauses
+            and not self.observed
         )
-        self.indirect: bool = self.policy.rejects is not None or (
-            self.fallback is not None and self.fallback.listed is None
+        self.indirect: bool = (
+            self.policy.rejects is not None
+            or self.by_value
+            or (self.fallback is not None and self.fallback.listed is None)
         )
         self.cleared_hits: int = 0
         self.cleared_misses: int = 0
@@ -426,26 +436,6 @@ class State:
         """Return the key in a form that outlives changes of the arguments."""
         assert self.binding is not None
         return self.binding.freezer.keep(key)
-
-    def enter(self, now: int, first: int = 0) -> int:
-        """Enter the gates from number `first` on; return how many have let the attempt in."""
-        for at in range(first, len(self.gates)):
-            if self.gates[at].enter(now):
-                return at
-        return len(self.gates)
-
-    def leave(self, outcome: Any, entered: int, passed: int = NEVER) -> None:
-        """Tell the gates that observe how an attempt has ended.
-
-        Args:
-            outcome: What it raised; None if it returned, `WITHDRAWN` if it was not made.
-            entered: When it came in.
-            passed: How many gates it has passed; all of them unless it was withdrawn.
-        """
-        now = self.clock.now()
-        for gate in self.gates[:passed]:
-            if gate.observes:
-                gate.leave(now, outcome, entered)
 
     def reserve(self, store: MemoryStore, key: Any) -> Entry | None:
         """Make room for a value; if that fails, the call goes on all the same."""

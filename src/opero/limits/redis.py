@@ -146,6 +146,7 @@ class RedisWaitQueue:
     """
 
     awaited = "its rate-limit permit"
+    by_value = False
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
         """Ask nothing yet.

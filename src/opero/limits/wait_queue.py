@@ -79,6 +79,7 @@ class WaitQueue:
     """
 
     awaited = "its rate-limit permit"
+    by_value = False
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
         """Begin with nobody in the queue.

@@ -30,7 +30,7 @@ class Standby:
         self.gate: Gate = gate
 
     def enter(self, now: int) -> int:
-        """Pass the gate if it lets one in; return 0, else nanoseconds until it might."""
+        """Pass the gate if it lets one in; return what `Gate.enter` does."""
         return self.gate.enter(now)
 
     def withdraw(self) -> None:
@@ -56,6 +56,8 @@ class PollingQueue:
         awaited: What one waits for, as a message names it.
     """
 
+    by_value = False
+
     def __init__(self, gate: Gate, awaited: str, clock: Clock) -> None:
         """Begin with nobody waiting.
 
@@ -71,7 +73,7 @@ class PollingQueue:
     def steps(self, deadline: int, weight: int = 1) -> Steps:  # noqa: ARG002
         """Wait until the gate lets one in (see `GateQueue`)."""
         start = now = self.clock.now()
-        while wait := self.gate.enter(now):
+        while (wait := self.gate.enter(now)) > 0:
             if now + wait > deadline:
                 return -1
             yield SLEEP, self.clock, wait

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from opero.core.gate import WITHDRAWN
+from opero.core.gate import WITHDRAWN, leave_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from opero.core.clock import Clock
     from opero.core.gate import GateQueue, Standby
@@ -35,6 +34,7 @@ class MapGates:
             for queue in queues
         ]
         self._passed: dict[int, int] = {}
+        self._tickets: dict[int, list[int]] = {}
         self.alike: bool = workers < 2
         self._alone = workers > 0
         self.observed: bool = any(place.gate.observes for row in self._rows for place in row)
@@ -48,17 +48,26 @@ class MapGates:
             0 if all have let it in, else nanoseconds until the next one might.
         """
         first = self._passed.pop(slot, 0)
+        tickets = self._tickets.setdefault(slot, [])
+        if not first:
+            tickets.clear()
         for at in range(first, len(self._rows)):
-            wait = self._place(at, slot).enter(now)
-            if wait:
+            answer = self._place(at, slot).enter(now)
+            if answer > 0:
                 if at:
                     self._passed[slot] = at
-                return wait
+                return answer
+            tickets.append(-answer)
         return 0
 
-    def leave(self, slot: int, outcome: Any, entered: int) -> None:
+    def tickets(self, slot: int) -> list[int]:
+        """Return what the gates gave the attempt of a slot that they have just let in."""
+        return self._tickets.pop(slot)
+
+    def leave(self, slot: int, outcome: int, entered: int, tickets: list[int]) -> None:
         """Tell the gates that observe how an attempt of a slot has ended."""
-        self._leave(slot, outcome, entered, len(self._rows))
+        gates = tuple(self._place(at, slot).gate for at in range(len(tickets)))
+        leave_all(gates, self._clock.now(), outcome, entered, tickets)
 
     def pause(self, length: int) -> None:
         """Let no item in for some nanoseconds, at gates that belong to this map's slots alone."""
@@ -71,19 +80,12 @@ class MapGates:
     def withdraw(self) -> None:
         """Let others in: no item waits for a gate any more."""
         now = self._clock.now()
-        for slot, passed in self._passed.items():
-            self._leave(slot, WITHDRAWN, now, passed)
+        for slot in self._passed:
+            self.leave(slot, WITHDRAWN, now, self._tickets.pop(slot))
         self._passed.clear()
         for row in self._rows:
             for place in row:
                 place.withdraw()
-
-    def _leave(self, slot: int, outcome: Any, entered: int, passed: int) -> None:
-        now = self._clock.now()
-        for at in range(passed):
-            gate = self._place(at, slot).gate
-            if gate.observes:
-                gate.leave(now, outcome, entered)
 
     def _place(self, at: int, slot: int) -> Standby:
         row = self._rows[at]

@@ -22,8 +22,8 @@ from heapq import heappop, heappush
 from typing import Any, Final, cast
 
 from opero.core.clock import NEVER
-from opero.core.gate import WITHDRAWN
-from opero.core.outcomes import judge, misfits, pause_after, too_late
+from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED, WITHDRAWN
+from opero.core.outcomes import conclude, judge, misfits, outcome_of, pause_after, too_late
 from opero.exceptions import AttemptTimeout, NotRun, OperoError
 from opero.logs import warn
 from opero.once_only import error_of, is_once_only
@@ -92,7 +92,8 @@ class Job:
         invoked: Whether they are invocations.
         trial: The account of the one item, if it has failed before.
         deadline: When an attempt that can be cut must be over, in nanoseconds.
-        entered: Which slot passed the gates, and when, if a gate wants to know what comes of it.
+        entered: Which slot passed the gates, when, and with which tickets, if a gate wants to know
+            what comes of it; it is a single item then.
     """
 
     __slots__ = ("deadline", "entered", "invoked", "offsets", "span", "trial", "values")
@@ -104,7 +105,7 @@ class Job:
         self.trial: Trial | None = trial
         self.invoked: bool = False
         self.deadline: int = NEVER
-        self.entered: tuple[int, int] | None = None
+        self.entered: tuple[int, int, list[int]] | None = None
 
 
 class Scheduler:
@@ -443,7 +444,7 @@ class Scheduler:
                 self._queue.appendleft(_part(job, range(1, len(job.values))))
                 job = _part(job, range(1))
             if self.gates.observed:
-                job.entered = slot, now
+                job.entered = slot, now, self.gates.tickets(slot)
         if job.trial is not None:
             job.deadline = job.trial.deadline
         elif call.timeout:
@@ -504,8 +505,8 @@ class Scheduler:
         self.sizer.observe(len(job.values), elapsed)
         if self._rejects:
             failures = self._with_rejected(results, failures)
-        if job.entered is not None:
-            self._leave_gates(job, failures[0][1] if failures else None)
+        if job.entered is not None and not failures:
+            self._leave_gates(job, SUCCEEDED)
         self._take_in(job, results, failures)
 
     def crash(
@@ -528,9 +529,11 @@ class Scheduler:
         known = len(results)
         if self._rejects:
             failures = self._with_rejected(results, failures)
-        if job.entered is not None:  # it is a single item
-            failed = failures[0][1] if failures else None
-            self._leave_gates(job, failed if known else WITHDRAWN if at is None else error)
+        if job.entered is not None and not failures:
+            if known:
+                self._leave_gates(job, SUCCEEDED)
+            elif at is None:
+                self._leave_gates(job, WITHDRAWN)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
         unbegun = len(job.values) - first
@@ -542,15 +545,13 @@ class Scheduler:
         if again:
             self._queue.appendleft(_part(job, again))
 
-    def _leave_gates(self, job: Job, outcome: Any) -> None:
-        """Tell the gates what has come of an attempt."""
-        assert self.gates is not None
-        assert job.entered is not None
-        slot, entered = job.entered
-        job.entered = None
-        if isinstance(outcome, PredicateError):
-            outcome = None  # the attempt has not failed
-        self.gates.leave(slot, outcome, entered)
+    def _leave_gates(self, job: Job, outcome: int) -> None:
+        """Tell the gates how an attempt has ended, if they want to know and do not know yet."""
+        if job.entered is not None:
+            assert self.gates is not None
+            slot, entered, tickets = job.entered
+            job.entered = None
+            self.gates.leave(slot, outcome, entered, tickets)
 
     def _with_rejected(
         self, results: list[Any], failures: list[tuple[int, BaseException]]
@@ -593,6 +594,8 @@ class Scheduler:
             failure = without_top(broken)
             if failure is not error and failure.__context__ is None:
                 BaseException.__setattr__(failure, "__context__", error)  # it may be frozen
+        finally:
+            self._leave_gates(job, NEUTRAL)
         if failure is not None:
             self._settle(span, offset, failure, True)
 
@@ -619,8 +622,12 @@ class Scheduler:
             trial = Trial(call.policy.attempts(width), job.deadline)
             trial.attempts.index = span.first + offset
         if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
+            self._leave_gates(job, FAILED)
             return too_late(call, trial.attempts, "an attempt was still running then")
-        failure = judge(call, trial.attempts, error, trial.deadline)
+        verdict = judge(call, trial.attempts, error, trial.deadline)
+        if job.entered is not None:
+            self._leave_gates(job, outcome_of(trial.attempts, error))
+        failure = conclude(call, trial.attempts, error, verdict)
         if self.gates is not None:
             pause = pause_after(call, trial.attempts)
             if pause:
@@ -737,4 +744,5 @@ def _part(job: Job, places: Any) -> Job:
     )
     part.invoked = job.invoked
     part.deadline = job.deadline
+    part.entered = job.entered
     return part

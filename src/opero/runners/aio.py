@@ -232,6 +232,7 @@ async def run(
     flight: TaskFlight | Deadline | None = None,
     error: BaseException | None = None,
     passed: int = 0,
+    spare: bool = False,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -243,6 +244,8 @@ async def run(
             nobody waits elsewhere either.
         error: What the first attempt raised, if it has been made.
         passed: How many gates have let the first attempt in, if it has not.
+        spare: Whether a value stands ready that is served if the call fails: then it fails at once
+            where a gate refuses it.
 
     Returns:
         What the function returned.
@@ -251,15 +254,15 @@ async def run(
     try:
         if error is not None and _is_cancellation(error, flight):
             raise error
-        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, passed)
+        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, passed, 0, None, spare)
         error = None
         while True:
             todo = retrying.next()
             if todo == ATTEMPT:
                 try:
                     value = await call.func(*retrying.args, **retrying.kwargs)
-                except GeneratorExit as closed:
-                    retrying.abandoned(closed)
+                except GeneratorExit:
+                    retrying.abandoned()
                     raise
                 except BaseException as caught:  # noqa: BLE001 - judged in `next`
                     retrying.failed(caught)
@@ -268,6 +271,7 @@ async def run(
                         return value
                     continue
                 if _is_cancellation(retrying.error, flight):
+                    retrying.abandoned()
                     raise retrying.error
             elif todo == SLEEP:
                 running_loop(retrying.attempts.errors[-1])
@@ -275,8 +279,8 @@ async def run(
             elif todo == WAIT:
                 try:
                     waited = await drive(retrying.queue().steps(retrying.deadline, 1))
-                except BaseException as interrupt:
-                    retrying.abandoned(interrupt)
+                except BaseException:
+                    retrying.abandoned()
                     raise
                 retrying.waited(waited)
             else:
@@ -334,9 +338,9 @@ async def _done(effect: Any) -> Any:
         except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
             return Raised(error)
     if kind == RUN:
-        args, kwargs, _, flight = effect[2]
+        args, kwargs, _, flight, spare = effect[2]
         try:
-            return await run(effect[1], args, kwargs, flight)
+            return await run(effect[1], args, kwargs, flight, spare=spare)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - there it is known what to do instead

@@ -50,6 +50,9 @@ def run(
     deadline: int = NEVER,
     error: BaseException | None = None,
     passed: int = 0,
+    entered: int = 0,
+    tickets: list[int] | None = None,
+    spare: bool = False,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -60,11 +63,17 @@ def run(
         deadline: When the call must be over, in nanoseconds.
         error: What the first attempt raised, if it has been made.
         passed: How many gates the first attempt has passed, if it has not.
+        entered: When the first attempt asked the gates, in nanoseconds.
+        tickets: What those gave it that it has passed; None if none wants to know how it ends.
+        spare: Whether a value stands ready that is served if the call fails: then it fails at once
+            where a gate refuses it.
 
     Returns:
         What the function returned.
     """
-    retrying: Any = call.retrying(call, args, kwargs, deadline, None, error, passed)
+    retrying: Any = call.retrying(
+        call, args, kwargs, deadline, None, error, passed, entered, tickets, spare
+    )
     error = None
     try:
         while True:
@@ -82,8 +91,8 @@ def run(
             elif todo == WAIT:
                 try:
                     waited = drive(retrying.queue().steps(retrying.deadline, 1))
-                except BaseException as interrupt:
-                    retrying.abandoned(interrupt)
+                except BaseException:
+                    retrying.abandoned()
                     raise
                 retrying.waited(waited)
             else:
@@ -135,9 +144,9 @@ def _done(effect: Any) -> Any:
         except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
             return Raised(error)
     if kind == RUN:
-        args, kwargs, deadline, _ = effect[2]
+        args, kwargs, deadline, _, spare = effect[2]
         try:
-            return run(effect[1], args, kwargs, deadline)
+            return run(effect[1], args, kwargs, deadline, spare=spare)
         except BaseException as error:  # noqa: BLE001 - there it is known what to do instead
             return Raised(error)
     if kind == BELL:

@@ -308,7 +308,8 @@ class StoredCache:
             if claim.known:
                 return claim.value
             begun = monotonic()
-            outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight)
+            spare = claim.stale is not None
+            outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, spare)
             if type(outcome) is Raised:
                 stale = claim.stale
                 if stale is not None and self.serves_stale(call, stale, outcome.error):
