@@ -86,6 +86,13 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
         instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
     awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face)
+    if plan.attempt_timeout and not awaited:
+        raise ValueError(
+            f"attempt_timeout={plan.attempt_timeout / 1e9:g}: {name} is an ordinary function, and "
+            f"nothing can stop a thread that runs one; write it as a coroutine function, or map it "
+            f'in processes, which can be killed: opmap(mode="process", attempt_timeout='
+            f"{plan.attempt_timeout / 1e9:g})"
+        )
     runner: Any
     if awaited:
         from .runners import aio as runner
@@ -133,6 +140,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         fallback=_fallback(core, name, signature, plan.arg_fallback),
         queues=gates_of(plan),
         timeout=plan.timeout,
+        attempt_timeout=plan.attempt_timeout,
         binding=binding,
         cache_key=None if plan.cache is None else plan.cache.key_function,
         store=store,

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         jitter: bool
         burst: int
         timeout: Seconds | None
+        attempt_timeout: Seconds | None
         retry: RetryConfig | None
         retry_after: RetryAfter | None
         retry_on_result: RetryOnResult | None
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
         cache_maxsize: int | None
         chunk_size: int | None
         rate_limit_scope: Literal["worker", "total"]
-        attempt_timeout: Seconds | None
         start_method: Literal["forkserver", "spawn", "fork"] | None
         worker_init: Callable[[], object] | None
         max_items_per_worker: int | None
@@ -138,6 +138,7 @@ def opero(
     jitter: bool = True,
     burst: int = 1,
     timeout: Seconds | None = None,
+    attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
@@ -163,6 +164,7 @@ def opero(
     jitter: bool = True,
     burst: int = 1,
     timeout: Seconds | None = None,
+    attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
@@ -201,6 +203,9 @@ def opero(
         burst: How many attempts may start at once after a pause.
         timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
             begun; an awaited attempt is cut, a running ordinary one cannot be.
+        attempt_timeout: Seconds for one awaited attempt, waits before it not included: then it is
+            cancelled and has failed with `AttemptTimeout`. For coroutine functions only: nothing
+            stops a thread.
         retry: A `RetryConfig`, in place of the keywords for retries.
         retry_after: A function that returns, for an exception, how many seconds the server asks to
             wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
@@ -471,6 +476,7 @@ def opmap(
     jitter: bool = True,
     burst: int = 1,
     timeout: Seconds | None = None,
+    attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
@@ -481,7 +487,6 @@ def opmap(
     cache_maxsize: int | None = 1024,
     chunk_size: int | None = None,
     rate_limit_scope: Literal["worker", "total"] = _WORKER,
-    attempt_timeout: Seconds | None = None,
     start_method: Literal["forkserver", "spawn", "fork"] | None = None,
     worker_init: Callable[[], object] | None = None,
     max_items_per_worker: int | None = None,
@@ -527,6 +532,8 @@ def opmap(
         burst: How many attempts may start at once after a pause.
         timeout: Seconds for an item, from its first attempt on, waits included; it cuts an awaited
             attempt too.
+        attempt_timeout: Seconds for one attempt: then its process is killed, or its coroutine
+            cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.
         retry: A `RetryConfig`, in place of the keywords for retries.
         retry_after: A function that returns, for an exception, how many seconds the server asks to
             wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
@@ -546,8 +553,6 @@ def opmap(
             with a `rate_limit` or a `timeout`, which hand them out one by one.
         rate_limit_scope: Whether `rate_limit` counts for each worker or, "total", for the whole
             map. A `RateLimiter` counts for all who share it.
-        attempt_timeout: Seconds for one attempt: then its process is killed, or its coroutine
-            cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.
         start_method: How processes are started: "forkserver", "spawn" or "fork"; None for the first
             of these that there is.
         worker_init: A function without arguments that each worker calls before its first item: it

@@ -59,7 +59,7 @@ _CLASSES: Final = {
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
-    "deadline": ("Deadline", "DeadlineQueue"),
+    "deadline": ("Deadline", "DeadlineQueue", "TimeLimit"),
     "decompose": ("Decomposer",),
     "entry": ("Entry", "EntryQueue"),
     "events": ("Events",),
@@ -113,6 +113,7 @@ class Core:
     Clock: type[clocks.Clock]
     Deadline: type[deadline.Deadline]
     DeadlineQueue: type[deadline.DeadlineQueue]
+    TimeLimit: type[deadline.TimeLimit]
     Entry: type[entry.Entry]
     EntryQueue: type[entry.EntryQueue]
     Fallback: type[fallback.Fallback]

@@ -17,7 +17,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from . cimport counting, gil, readers
 from .binding cimport Binding
 from .clock cimport Clock, coarse_time
-from .deadline cimport Deadline
+from .deadline cimport Deadline, TimeLimit
 from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, entry_readers, follow, land, new_entry
 from .flight cimport Flight
 from .function cimport FunctionLike, MethodLike
@@ -429,6 +429,8 @@ cdef class Call(_Counting):
 cdef class AsyncCall(_Counting):
     """The state of a coroutine function."""
 
+    cdef readonly object attempted
+    cdef TimeLimit limit
     cdef object ready
     cdef object guard
     cdef object guard_one
@@ -443,6 +445,13 @@ cdef class AsyncCall(_Counting):
     def __init__(self, parts):
         _Counting.__init__(self, parts)
         named = self.runner.named
+        times = self.runner.loop_time
+        if self.timeout:
+            self.limit = TimeLimit(self.timeout, self.clock, times)
+        self.attempted = self.func
+        if self.attempt_timeout:
+            limit = TimeLimit(self.attempt_timeout, self.clock, times)
+            self.attempted = self.runner.limited(self.func, self.name, limit, Deadline)
         self.ready = named(self.runner.ready, self.name)
         self.guard = named(self.runner.guard, self.name)
         self.guard_one = named(self.runner.guard_one, self.name)
@@ -460,7 +469,7 @@ cdef class AsyncCall(_Counting):
     def begin(self, task):
         """Return the deadline of a call that begins now in a task."""
         cdef Deadline deadline = Deadline.__new__(Deadline)
-        deadline.begin(self, task)
+        deadline.begin(self.limit, task)
         return deadline
 
     def admit(self):
@@ -863,7 +872,7 @@ cdef PyObject *acall_uncached(
         guard = <PyObject *>(<AsyncCall>state).guard
         guard_one = <PyObject *>(<AsyncCall>state).guard_one
     given[0] = state
-    given[1] = <PyObject *>(<AsyncCall>state).func
+    given[1] = <PyObject *>(<AsyncCall>state).attempted
     if count == 1 and names is NULL:
         given[2] = args[0]
         return PyObject_Vectorcall(guard_one, given, 3, NULL)

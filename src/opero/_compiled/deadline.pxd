@@ -3,19 +3,24 @@
 cimport cython
 
 from .clock cimport Clock
-from .state cimport State
+
+cdef class TimeLimit:
+    cdef readonly long long length
+    cdef readonly Clock clock
+    cdef readonly object times
+    cdef public object queue
 
 
 cdef class Deadline:
-    cdef readonly State call
+    cdef readonly TimeLimit limit
     cdef readonly object task
     cdef readonly long long deadline
     cdef readonly Py_ssize_t cancelling
     cdef public object attempts
     cdef readonly bint stopping
     cdef readonly DeadlineQueue queue
-    cpdef begin(self, State call, object task)
-    @cython.locals(call=State)
+    cpdef begin(self, TimeLimit limit, object task)
+    @cython.locals(limit=TimeLimit)
     cpdef join(self)
     cpdef cut(self)
     @cython.locals(queue=DeadlineQueue)

@@ -35,6 +35,7 @@ cdef class State:
     cdef readonly bint guarded
     cdef readonly bint by_value
     cdef readonly long long timeout
+    cdef readonly long long attempt_timeout
     cdef readonly Binding binding
     cdef readonly Binding keying
     cdef readonly object cache_key
@@ -47,7 +48,6 @@ cdef class State:
     cdef readonly Py_ssize_t straight
     cdef readonly long long cleared_hits
     cdef readonly long long cleared_misses
-    cdef public object deadlines
     @cython.locals(keying=Binding)
     cdef _settle(self)
     cpdef tuple locate(self, tuple args, dict kwargs)

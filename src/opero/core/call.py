@@ -25,7 +25,7 @@ from opero.never_failures import is_never_failure
 from opero.tracebacks import shorten
 
 from .clock import NEVER
-from .deadline import Deadline
+from .deadline import Deadline, TimeLimit
 from .entry import UNDER_WAY, Entry, follow, land, new_entry
 from .function import FunctionLike, MethodLike
 from .gate import SUCCEEDED, enter_all, leave_all
@@ -202,6 +202,8 @@ class AsyncCall(_Counting):
     """The state of a coroutine function.
 
     Attributes:
+        attempted: What an attempt awaits: the function, or `runners.deadlines.limited` of it.
+        limit: How long a whole call may take; None for no bound.
         gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
         guard: `runners.aio.guard`.
         lead: `runners.task_flight.lead`, or `lead` of a stored cache.
@@ -211,11 +213,29 @@ class AsyncCall(_Counting):
         share: `runners.task_flight.share`.
     """
 
-    __slots__ = ("gated", "guard", "lead", "ready", "recall", "run_until", "share")
+    __slots__ = (
+        "attempted",
+        "gated",
+        "guard",
+        "lead",
+        "limit",
+        "ready",
+        "recall",
+        "run_until",
+        "share",
+    )
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         named = self.runner.named
+        times = self.runner.loop_time
+        self.limit: TimeLimit | None = None
+        if self.timeout:
+            self.limit = TimeLimit(self.timeout, self.clock, times)
+        self.attempted: Any = self.func
+        if self.attempt_timeout:
+            limit = TimeLimit(self.attempt_timeout, self.clock, times)
+            self.attempted = self.runner.limited(self.func, self.name, limit, Deadline)
         self.gated: Any = named(self.runner.gated, self.name)
         self.guard: Any = named(self.runner.guard, self.name)
         self.ready: Any = named(self.runner.ready, self.name)
@@ -229,7 +249,8 @@ class AsyncCall(_Counting):
     def begin(self, task: Any) -> Deadline:
         """Return the deadline of a call that begins now in a task."""
         deadline = Deadline()
-        deadline.begin(self, task)
+        assert self.limit is not None
+        deadline.begin(self.limit, task)
         return deadline
 
     def admit(self) -> int | None:
@@ -321,11 +342,11 @@ class AsyncFunction(FunctionLike):
             if call.stored_cache is not None:
                 return call.recall(call.stored_cache, call, args, kwargs)
             if call.timeout:
-                return call.run_until(call, call.func, args, kwargs)
+                return call.run_until(call, call.attempted, args, kwargs)
             if call.gates or call.indirect:
-                return call.gated(call, call.func, args, kwargs)
+                return call.gated(call, call.attempted, args, kwargs)
             call.add("attempts", 1)
-            return call.guard(call, call.func, args, kwargs)
+            return call.guard(call, call.attempted, args, kwargs)
         except BaseException as failure:
             shorten(failure)
             raise

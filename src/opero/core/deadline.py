@@ -1,11 +1,12 @@
-"""The deadlines of awaited calls that run in their caller's own task.
+"""The deadlines of what is awaited in its caller's own task: of calls, and of single attempts.
 
-    Deadline        of one call; it joins the queue when what the call awaits suspends
-    DeadlineQueue   those of one function in one loop, in order, with one timer for the first
+    TimeLimit       how long each call of one function may take, or each of its attempts
+    Deadline        of one of them; it joins the queue when what is awaited suspends
+    DeadlineQueue   those of one limit in one loop, in order, with one timer for the first
 
-A call that never suspends cannot be cut, and pays for no timer. One that does is cancelled when its
-deadline passes, as by `asyncio.timeout`; when it ends, the request to cancel its task is taken
-back. What comes of the call then is judged in `opero.runners.deadlines`.
+What never suspends cannot be cut, and pays for no timer. What does is cancelled when its deadline
+passes, as by `asyncio.timeout`; when it ends, the request to cancel its task is taken back. What
+comes of it then is judged in `opero.runners.deadlines`.
 """
 
 from __future__ import annotations
@@ -20,55 +21,74 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Deadline:
-    """The deadline of one call.
+class TimeLimit:
+    """How long something that is awaited again and again may take each time.
 
     Attributes:
-        call: The decorated function.
-        task: The task that the call runs in.
-        deadline: When the call must be over, in nanoseconds.
-        cancelling: How many requests to cancel the task were there before the call.
-        attempts: The state of its attempts, once one has failed.
-        stopping: Whether the deadline has passed, and the task was cancelled for that.
-        queue: Where it waits to pass; None before the call suspends, and after its end.
+        length: Nanoseconds.
+        clock: Tells the time.
+        times: The module `opero.runners.loop_time`.
+        queue: Refers weakly to the queue of its deadlines; None before the first.
     """
 
-    __slots__ = ("attempts", "call", "cancelling", "deadline", "queue", "stopping", "task")
+    __slots__ = ("clock", "length", "queue", "times")
 
-    def begin(self, call: Any, task: Any) -> None:
-        """Begin a call.
+    def __init__(self, length: int, clock: Any, times: Any) -> None:
+        self.length: int = length
+        self.clock: Any = clock
+        self.times: Any = times
+        self.queue: Any = None
+
+
+class Deadline:
+    """The deadline of one call, or of one attempt.
+
+    Attributes:
+        limit: The limit that it comes of.
+        task: The task in which something is awaited.
+        deadline: When that must be over, in nanoseconds.
+        cancelling: How many requests to cancel the task were there before it.
+        attempts: The state of the call's attempts, once one has failed.
+        stopping: Whether the deadline has passed, and the task was cancelled for that.
+        queue: Where it waits to pass; None before what is awaited suspends, and after its end.
+    """
+
+    __slots__ = ("attempts", "cancelling", "deadline", "limit", "queue", "stopping", "task")
+
+    def begin(self, limit: TimeLimit, task: Any) -> None:
+        """Begin a call or an attempt.
 
         Args:
-            call: The decorated function.
-            task: The task that the call runs in.
+            limit: How long it may take.
+            task: The task that it runs in.
         """
-        self.call: Any = call
+        self.limit: TimeLimit = limit
         self.task: Any = task
-        self.deadline: int = call.clock.now() + call.timeout
+        self.deadline: int = limit.clock.now() + limit.length
         self.cancelling: int = task.cancelling()
         self.attempts: Any = None
         self.stopping: bool = False
         self.queue: DeadlineQueue | None = None
 
     def join(self) -> None:
-        """Join the function's queue in the task's loop."""
-        call = self.call
+        """Join the limit's queue in the task's loop."""
+        limit = self.limit
         loop = self.task.get_loop()
-        queue: Any = None if call.deadlines is None else call.deadlines()
+        queue: Any = None if limit.queue is None else limit.queue()
         # a call that awaits itself may suspend after the inner one: then it comes out of order
         if queue is None or queue.loop is not loop or self.deadline < queue.latest:
-            queue = DeadlineQueue(call, loop)
-            call.deadlines = ref(queue)
+            queue = DeadlineQueue(limit, loop)
+            limit.queue = ref(queue)
         queue.add(self)
         self.queue = queue
 
     def cut(self) -> None:
-        """Cut the call: its deadline has passed."""
+        """Cut what is awaited: its deadline has passed."""
         self.stopping = True
         self.task.cancel()
 
     def leave(self) -> None:
-        """End the call: leave the queue, and take the request to cancel the task back."""
+        """End it: leave the queue, and take the request to cancel the task back."""
         queue = self.queue
         if queue is not None:
             self.queue = None
@@ -78,9 +98,9 @@ class Deadline:
 
 
 class DeadlineQueue:
-    """The deadlines of one function in one loop, the next one first.
+    """The deadlines of one limit in one loop, the next one first.
 
-    All are as far away as the function's `timeout=`, so they pass in the order in which they come.
+    All are equally far away, so they pass in the order in which they come.
 
     Attributes:
         loop: The event loop.
@@ -107,17 +127,17 @@ class DeadlineQueue:
         "waiting",
     )
 
-    def __init__(self, call: Any, loop: Any) -> None:
+    def __init__(self, limit: TimeLimit, loop: Any) -> None:
         """Make an empty queue.
 
         Args:
-            call: The decorated function.
+            limit: What the deadlines come of.
             loop: The event loop, which runs in this thread.
         """
         self.loop: Any = loop
         self.latest: int = 0
-        self.clock: Any = call.clock
-        self.times: Any = call.runner.loop_time
+        self.clock: Any = limit.clock
+        self.times: Any = limit.times
         self.thread: int = get_ident()
         self.timer: Any = None
         self.due: int = 0

@@ -86,6 +86,7 @@ class Parts:
         fallback: Which values an argument takes; None without.
         queues: Where to wait for its gates, in the order in which an attempt enters them.
         timeout: Nanoseconds for a whole call; 0 for no bound.
+        attempt_timeout: Nanoseconds for each awaited attempt; 0 for no bound.
         binding: Its signature; None if it has none.
         cache_key: The user's own way to make a cache key; None without.
         store: The cache in memory; None without.
@@ -94,6 +95,7 @@ class Parts:
     """
 
     __slots__ = (
+        "attempt_timeout",
         "awaited",
         "binding",
         "cache_key",
@@ -132,6 +134,7 @@ class Parts:
         fallback: Fallback | None = None,
         queues: tuple[GateQueue, ...] = (),
         timeout: int = 0,
+        attempt_timeout: int = 0,
         binding: Binding | None = None,
         cache_key: Any = None,
         store: MemoryStore | None = None,
@@ -152,6 +155,7 @@ class Parts:
         self.fallback: Fallback | None = fallback
         self.queues: tuple[GateQueue, ...] = queues
         self.timeout: int = timeout
+        self.attempt_timeout: int = attempt_timeout
         self.binding: Binding | None = binding
         self.cache_key: Any = cache_key
         self.store: MemoryStore | None = store
@@ -178,14 +182,13 @@ class State:
         cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
             it is set.
         cleared_misses: The misses before it.
-        deadlines: Refers weakly to the queue of the deadlines of awaited calls that are not cached;
-            None before the first.
 
     The others are those of `Parts`.
     """
 
     __slots__ = (
         "__weakref__",
+        "attempt_timeout",
         "awaited",
         "binding",
         "by_value",
@@ -193,7 +196,6 @@ class State:
         "cleared_hits",
         "cleared_misses",
         "clock",
-        "deadlines",
         "decorate",
         "events",
         "face",
@@ -242,6 +244,7 @@ class State:
             queue.by_value for queue in self.queues
         )
         self.timeout: int = parts.timeout
+        self.attempt_timeout: int = parts.attempt_timeout
         self.binding: Binding | None = parts.binding
         self.cache_key: Any = parts.cache_key
         self.store: MemoryStore | None = parts.store
@@ -262,7 +265,6 @@ class State:
         )
         self.cleared_hits: int = 0
         self.cleared_misses: int = 0
-        self.deadlines: Any = None
         self.straight: int = -1
         self._settle()
 

@@ -195,6 +195,21 @@ CALL_ROWS: tuple[Option, ...] = (
         "attempt too.",
     ),
     Option(
+        "attempt_timeout",
+        None,
+        "Seconds | None",
+        partial(optional, _timeout),
+        "Seconds for one awaited attempt, waits before it not included: then it is cancelled and "
+        "has failed with `AttemptTimeout`. For coroutine functions only: nothing stops a thread.",
+        CALLS,
+        also=(
+            *("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
+            *("try_timeout", "per_try_timeout", "call_timeout"),
+        ),
+        each="Seconds for one attempt: then its process is killed, or its coroutine cancelled "
+        "(`AttemptTimeout`). Not for threads, which cannot be stopped.",
+    ),
+    Option(
         "retry",
         None,
         "RetryConfig | None",

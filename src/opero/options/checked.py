@@ -82,6 +82,7 @@ class CallOptions:
         cache: How it is cached; None without.
         limit: Its rate limit, a `RateLimitConfig` or a `RateLimiter`; None without.
         timeout: Nanoseconds for a whole call; 0 for no bound.
+        attempt_timeout: Nanoseconds for each awaited attempt of it; 0 for no bound.
     """
 
     retry: RetryOptions
@@ -90,3 +91,4 @@ class CallOptions:
     cache: CacheOptions | None
     limit: RateLimitConfig | Any | None
     timeout: int
+    attempt_timeout: int

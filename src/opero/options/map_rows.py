@@ -179,16 +179,6 @@ MAP_ROWS: tuple[Option, ...] = (
         also=("scope", "limit_scope", "rate_scope"),
     ),
     Option(
-        "attempt_timeout",
-        None,
-        "Seconds | None",
-        partial(optional, checks.positive),
-        "Seconds for one attempt: then its process is killed, or its coroutine cancelled "
-        "(`AttemptTimeout`). Not for threads, which cannot be stopped.",
-        _MAP,
-        also=("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
-    ),
-    Option(
         "start_method",
         None,
         'Literal["forkserver", "spawn", "fork"] | None',

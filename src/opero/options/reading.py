@@ -218,6 +218,10 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     rate = reading.check("rate_limit")
     if limiter is None and rate is not None:
         limiter = RateLimitConfig(rate, reading.check("burst"))
+    timeout = _nanoseconds(reading.check("timeout"))
+    attempt_timeout = 0  # the attempts of a map are ended by the map
+    if function != "opmap":
+        attempt_timeout = _attempt_timeout(reading, timeout)
     reading.values["rate_limit"] = limiter
     reading.refuse_idle()
     reading.refuse_unread()
@@ -227,7 +231,8 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         fallback_on=reading.check("fallback_on"),
         cache=cache if reading.check("cache") else None,
         limit=limiter,
-        timeout=_nanoseconds(reading.check("timeout")),
+        timeout=timeout,
+        attempt_timeout=attempt_timeout,
     )
 
 
@@ -262,6 +267,19 @@ def _cache_options(reading: Reading) -> CacheOptions:
         version=reading.check("cache_version"),
         pickles=reading.check("cache_pickle"),
     )
+
+
+def _attempt_timeout(reading: Reading, timeout: int) -> int:
+    """Return how long an awaited attempt may take, in nanoseconds; 0 for no bound."""
+    length = _nanoseconds(reading.check("attempt_timeout"))
+    if 0 < timeout <= length:
+        attempt, whole = reading.values["attempt_timeout"], reading.values["timeout"]
+        raise ValueError(
+            f"attempt_timeout={checks.shown(attempt)} has no effect beside "
+            f"timeout={checks.shown(whole)}, which ends the whole call by then: give a shorter "
+            f"one, or leave one of them out"
+        )
+    return length
 
 
 def _retry_options(reading: Reading) -> RetryOptions:

@@ -20,7 +20,7 @@ from opero.core.clock import NEVER
 from opero.tracebacks import shorten
 
 from . import loop_time
-from .deadlines import judge, no_task, over
+from .deadlines import judge, limited, no_task, over
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
 from .task_flight import TaskFlight, lead, share
@@ -40,6 +40,7 @@ __all__ = [
     "guard",
     "guard_one",
     "lead",
+    "limited",
     "named",
     "ready",
     "run",
@@ -162,9 +163,9 @@ async def run_until(
         try:
             task = current_task()
         except RuntimeError as caught:
-            raise no_task(call.name, caught) from caught
+            raise no_task(call.name, "timeout", caught) from caught
         if task is None:
-            raise no_task(call.name)
+            raise no_task(call.name, "timeout")
         deadline = call.begin(task)
         try:
             passed = call.admit()
@@ -177,7 +178,7 @@ async def run_until(
                     error = caught
             return await over(deadline, run(call, args, kwargs, deadline, error, passed or 0))
         except asyncio.CancelledError as cancelled:
-            await judge(deadline, cancelled)
+            await judge(call, deadline, cancelled)
             raise
         finally:
             if deadline.queue is not None:
@@ -198,9 +199,9 @@ async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
         try:
             task = current_task()
         except RuntimeError as caught:
-            raise no_task(call.name, caught) from caught
+            raise no_task(call.name, "timeout", caught) from caught
         if task is None:
-            raise no_task(call.name)
+            raise no_task(call.name, "timeout")
         deadline = call.begin(task)
         try:
             passed = call.admit()
@@ -213,7 +214,7 @@ async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
                     error = caught
             return await over(deadline, run(call, (value,), {}, deadline, error, passed or 0))
         except asyncio.CancelledError as cancelled:
-            await judge(deadline, cancelled)
+            await judge(call, deadline, cancelled)
             raise
         finally:
             if deadline.queue is not None:
@@ -260,7 +261,7 @@ async def run(
             todo = retrying.next()
             if todo == ATTEMPT:
                 try:
-                    value = await call.func(*retrying.args, **retrying.kwargs)
+                    value = await call.attempted(*retrying.args, **retrying.kwargs)
                 except GeneratorExit:
                     retrying.abandoned()
                     raise

@@ -1,20 +1,21 @@
-"""Awaits under the deadline of a call that runs in its caller's own task (see `core.deadline`)."""
+"""Awaits under a deadline, of a call or of one attempt, in its own task (see `core.deadline`)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import CoroutineType, coroutine
 from typing import Any
 
 from opero.core.outcomes import too_late
-from opero.exceptions import OperoError
+from opero.exceptions import AttemptTimeout, OperoError, with_article
+from opero.tracebacks import without_top
 
 from .loops import running_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from opero.core.deadline import Deadline
+    from opero.core.deadline import Deadline, TimeLimit
 
 
 @coroutine
@@ -66,7 +67,7 @@ async def _coroutine(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-async def judge(deadline: Deadline, cancelled: asyncio.CancelledError) -> None:
+async def judge(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError) -> None:
     """Raise what comes of a call that was cancelled, unless that is the cancellation itself.
 
     Only if nobody else has asked the task to end, that is `DeadlineExceeded`. Scopes of anyio
@@ -81,23 +82,98 @@ async def judge(deadline: Deadline, cancelled: asyncio.CancelledError) -> None:
     if deadline.stopping:
         await asyncio.sleep(0)
         if deadline.task.cancelling() <= deadline.cancelling:
-            raise _exceeded(deadline, cancelled)
+            raise _exceeded(call, deadline, cancelled)
 
 
-def _exceeded(deadline: Deadline, cancelled: asyncio.CancelledError) -> BaseException:
+def _exceeded(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError) -> BaseException:
     """Make what a call raises whose deadline has passed."""
     what = "an attempt was still running then"
-    late = too_late(deadline.call, deadline.attempts, what)
+    late = too_late(call, deadline.attempts, what)
     if late.__cause__ is None:
         late.__cause__ = cancelled
     return late
 
 
-def no_task(name: str, error: RuntimeError | None = None) -> BaseException:
+def limited(
+    func: Callable[..., Awaitable[Any]], name: str, limit: TimeLimit, new: type[Deadline]
+) -> Callable[..., Awaitable[Any]]:
+    """Return a function that makes one attempt, and cancels it when it takes too long.
+
+    What comes of a cancelled attempt does not count, be it a value or an error: it has failed with
+    `AttemptTimeout`. A cancellation by others goes before it, and so does an exception that ends a
+    program.
+
+    Args:
+        func: The coroutine function.
+        name: Its name, for messages.
+        limit: How long an attempt may take.
+        new: The class of deadlines of the active half.
+    """
+
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        error: BaseException | None = None
+        value: Any = None
+        deadline: Any = new()
+        try:
+            deadline.begin(limit, task_of(name, "attempt_timeout"))
+            try:
+                value = await over(deadline, func(*args, **kwargs))
+                if not deadline.stopping:
+                    return value
+            except GeneratorExit:
+                raise
+            except BaseException as caught:
+                if not deadline.stopping:
+                    raise
+                error = without_top(caught)
+            finally:
+                if deadline.queue is not None:
+                    deadline.leave()
+            await asyncio.sleep(0)  # as in `judge`
+            if deadline.task.cancelling() <= deadline.cancelling and may_be_late(error):
+                raise AttemptTimeout(
+                    f"{name}: the attempt took longer than {limit.length / 1e9:g} s"
+                ) from error
+            if error is not None:
+                raise error
+            return value
+        finally:
+            deadline = error = value = None  # a traceback that holds this frame makes no cycle
+
+    return attempt
+
+
+def may_be_late(error: BaseException | None) -> bool:
+    """Return whether what a cancelled attempt has raised is replaced by `AttemptTimeout`."""
+    return error is None or isinstance(error, (Exception, asyncio.CancelledError))
+
+
+def task_of(name: str, option: str) -> asyncio.Task[Any]:
+    """Return the current task, which a deadline may cancel.
+
+    Args:
+        name: The name of the function.
+        option: The option that asks for the deadline.
+
+    Raises:
+        OperoError: If there is none.
+    """
+    task = None
+    try:
+        task = asyncio.current_task()
+    except RuntimeError as caught:
+        raise no_task(name, option, caught) from caught
+    if task is None:
+        raise no_task(name, option)
+    return task
+
+
+def no_task(name: str, option: str, error: RuntimeError | None = None) -> BaseException:
     """Make what a call raises that no task of asyncio runs: its deadline could cancel none.
 
     Args:
         name: The name of the function.
+        option: The option that asks for the deadline.
         error: What asyncio has raised, if it has no loop here.
 
     Raises:
@@ -106,6 +182,6 @@ def no_task(name: str, error: RuntimeError | None = None) -> BaseException:
     if error is not None:
         running_loop(error)
     return OperoError(
-        f"{name} has a timeout=, which cancels the task that awaits it, and no task does: run it "
-        f"by asyncio.run(), or asyncio.create_task()"
+        f"{name} has {with_article(option)}=, which cancels the task that awaits it, and no task "
+        f"does: run it by asyncio.run(), or asyncio.create_task()"
     )

@@ -506,7 +506,7 @@ async def lead(
         passed = call.admit()
         if passed is None:
             try:
-                value = await call.func(*args, **kwargs)
+                value = await call.attempted(*args, **kwargs)
             except GeneratorExit:
                 raise
             except BaseException as caught:  # noqa: BLE001 - judged in run
