@@ -34,6 +34,7 @@ LIBRARY = Extension(
         "src/opero/_compiled/shared_counters.pyx",
         "src/opero/core/state.py",
         "src/opero/core/store.py",
+        "src/opero/core/traced.py",
     ],
 )
 

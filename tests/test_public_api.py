@@ -19,6 +19,7 @@ pytestmark = pytest.mark.once
 NAMES = [
     "COMPILED",
     "AllFailedError",
+    "AttemptRecord",
     "AttemptTimeout",
     "CacheBackend",
     "CacheConfig",
@@ -179,7 +180,15 @@ def test_all_of_the_testing_module_is_exact() -> None:
         if not name.startswith("_") and getattr(thing, "__module__", None) == "opero.testing"
     }
     assert sorted(defined) == sorted(opero.testing.__all__)
-    assert sorted(opero.testing.__all__) == ["MovableClock", "manual_clock", "skip_waits"]
+    assert sorted(opero.testing.__all__) == [
+        "AttemptsRecord",
+        "MovableClock",
+        "disabled",
+        "enabled",
+        "manual_clock",
+        "record_attempts",
+        "skip_waits",
+    ]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, DeadlineExceeded, RateLimiter, hotpath, opero, testing
-from opero.testing import manual_clock, skip_waits
+from opero import AllFailedError, DeadlineExceeded, RateLimiter, hotpath, opero, opmap
+from opero.testing import manual_clock, record_attempts, skip_waits
 
 HOUR = 3600
 
@@ -33,12 +33,6 @@ def failing(**options: Any) -> Any:
         raise ValueError
 
     return function
-
-
-@pytest.mark.once
-def test_the_module_offers_three_names() -> None:
-    """Two ways to control time, and the type of what they give."""
-    assert sorted(testing.__all__) == ["MovableClock", "manual_clock", "skip_waits"]
 
 
 @pytest.mark.parametrize("context", [skip_waits, manual_clock])
@@ -186,3 +180,127 @@ def test_both_halves_are_not_moved_together(core: hotpath.Core) -> None:
     with manual_clock() as clock:
         clock.advance(HOUR)
     assert other is core or other.clock.offset == before
+
+
+# --- attempts -------------------------------------------------------------------------------------
+
+
+def flaky(failures: int, **options: Any) -> Any:
+    """Make a function that fails so often before it succeeds."""
+    left = [failures]
+
+    @opero(min_delay=1, backoff_factor=2, jitter=False, **options)
+    def fetch() -> str:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise TimeoutError(f"{left[0]} left")
+        return "value"
+
+    return fetch
+
+
+def test_attempts_are_recorded(core: hotpath.Core) -> None:
+    """How many, with which errors, how far apart; what came before does not count."""
+    fetch = flaky(2, retries=5)
+    other = opero(min_delay=0)(lambda: None)
+    with skip_waits(), record_attempts(fetch) as record:
+        assert record.attempts == 0
+        fetch()
+        other()
+        assert record.attempts == 3
+    assert (record.calls, record.attempts, record.retries) == (1, 3, 2)
+    assert (record.hits, record.fallbacks) == (0, 0)
+    assert record.delays == [1.0, 2.0]
+    assert [str(error) for error in record.errors] == ["1 left", "0 left"]
+    assert [event.kind for event in record.events] == ["retry", "retry"]
+    fetch()
+    assert record.attempts == 3
+
+
+def test_attempts_of_several_functions_are_recorded_together(core: hotpath.Core) -> None:
+    """Coroutine functions, methods and maps alike."""
+
+    @opero(retries=2, min_delay=0)
+    async def awaited() -> None:
+        raise ValueError
+
+    class Shop:
+        @opero(cache=True)
+        def price(self) -> int:
+            return 1
+
+    @opmap(mode="thread", workers=2, retries=3, min_delay=0)
+    def mapped(item: int) -> int:
+        return 1 // item
+
+    shop = Shop()
+    with record_attempts(awaited, shop.price, mapped) as record:
+        with pytest.raises(AllFailedError):
+            asyncio.run(awaited())
+        shop.price()
+        shop.price()
+        mapped([0, 1])
+    assert (record.calls, record.hits, record.attempts) == (5, 1, 2 + 1 + 4)
+    assert len(record.errors) == 5
+
+
+def test_an_assertion_on_attempts_holds(core: hotpath.Core) -> None:
+    """Errors are compared by type, or by type and text."""
+    fetch = flaky(2, retries=3)
+    with skip_waits(), record_attempts(fetch) as record:
+        fetch()
+    record.assert_attempts(3)
+    record.assert_attempts(3, errors=[TimeoutError, TimeoutError("0 left")], delays=[1, 2])
+    record.assert_attempts(3, errors=[OSError, Exception])
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"attempts": 2}, "2 attempts expected, 3 made"),
+        ({"attempts": 3, "errors": []}, "errors expected: none"),
+        ({"attempts": 3, "errors": [KeyError, OSError]}, "errors expected: KeyError, OSError"),
+        (
+            {"attempts": 3, "errors": [OSError, TimeoutError("1 left")]},
+            "errors expected: OSError, TimeoutError: 1 left",
+        ),
+        ({"attempts": 3, "delays": [1, 3]}, "delays expected: 1 s, 3 s"),
+    ],
+)
+def test_an_assertion_that_fails_tells_the_story(
+    core: hotpath.Core, expected: dict[str, Any], message: str
+) -> None:
+    """What was expected, and a line for each failed attempt."""
+    fetch = flaky(2, retries=3)
+    with skip_waits(), record_attempts(fetch) as record:
+        fetch()
+    with pytest.raises(AssertionError) as caught:
+        record.assert_attempts(**expected)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == message
+    assert lines[1].endswith("fetch: calls: 1, hits: 0, attempts: 3")
+    assert lines[2:] == [
+        "  attempt 1 of 3 failed with TimeoutError: 1 left; retrying in 1 s",
+        "  attempt 2 of 3 failed with TimeoutError: 0 left; retrying in 2 s",
+    ]
+
+
+def test_a_deadline_and_giving_up_are_in_the_story(core: hotpath.Core) -> None:
+    """The error that the deadline cut the next attempt of counts once."""
+    late = flaky(9, retries=5, timeout=2)
+    failing = flaky(9, retries=2)
+    with skip_waits(), record_attempts(late, failing) as record:
+        for function in (late, failing):
+            with pytest.raises((DeadlineExceeded, AllFailedError)):
+                function()
+    record.assert_attempts(4, errors=[TimeoutError] * 4, delays=[1, 1])
+    with pytest.raises(AssertionError, match=r"out of time: (.|\n)*; giving up"):
+        record.assert_attempts(0)
+
+
+def test_only_decorated_functions_are_recorded() -> None:
+    """At least one."""
+    with pytest.raises(TypeError, match=r"needs functions decorated by opero, and .* is none"):
+        record_attempts(new_object).__enter__()
+    with pytest.raises(TypeError, match="needs a decorated function"):
+        record_attempts().__enter__()

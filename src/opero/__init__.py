@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from opero.map.progress import Progress
     from opero.map.result import FailedItem, MapResult
 
-    from .event import Event
+    from .event import AttemptRecord, Event
     from .events import subscribe
     from .functions import CacheBackend, ParallelMode
     from .http_errors import retry_after, transient_error
@@ -46,6 +46,7 @@ __version__ = "3.0.0"
 __all__ = [
     "COMPILED",
     "AllFailedError",
+    "AttemptRecord",
     "AttemptTimeout",
     "BreakerOpenError",
     "CacheBackend",
@@ -83,6 +84,7 @@ __all__ = [
 ]
 
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
+    "AttemptRecord": "event",
     "CacheBackend": "functions",
     "CacheConfig": "options",
     "Event": "event",

@@ -10,7 +10,7 @@ import functools
 import sys
 from types import ModuleType
 
-from . import contexts, hotpath
+from . import contexts, hotpath, roster
 from .limits.gates import gates_of
 
 TYPE_CHECKING = False
@@ -152,6 +152,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         state.become_method()
     if plan.cache is not None:
         contexts.register(plan.cache.namespace, state)
+    roster.enlist(state)
     return state
 
 

@@ -5,6 +5,26 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class AttemptRecord(NamedTuple):
+    """One attempt of a call, in the history of a `call_end` event.
+
+    Attributes:
+        number: Which it was, counted from 1.
+        began: Seconds from the beginning of the call to that of the attempt.
+        seconds: How long it took.
+        waited: Seconds that it had to wait for permits before it.
+        delay: Seconds that the call slept before it.
+        error: What it raised, or what stands for a rejected result; None if it succeeded.
+    """
+
+    number: int
+    began: float
+    seconds: float
+    waited: float
+    delay: float
+    error: BaseException | None
+
+
 class Event(NamedTuple):
     """One thing that happened, as a listener gets it; a field that a kind does not use is None.
 
@@ -32,9 +52,10 @@ class Event(NamedTuple):
         workers: How many workers the map has.
         items: How many items the map has, or at its end had done; None if that is not known.
         failed: How many of them failed for good; how many operations of a store failed.
-        attempts: How many attempts a map has made.
+        attempts: How many attempts a map, or a call, has made.
         retried: How many of them it has made because another failed.
         index: The place in the input, counted from 0, of the map's item that has failed.
+        history: The attempts of a call that is over, in order.
     """
 
     kind: str
@@ -59,6 +80,7 @@ class Event(NamedTuple):
     attempts: int | None = None
     retried: int | None = None
     index: int | None = None  # type: ignore[assignment] # tuple.index, which nobody needs here
+    history: tuple[AttemptRecord, ...] | None = None
 
 
 class Origin(NamedTuple):
@@ -87,8 +109,12 @@ KINDS: tuple[str, ...] = (
     "breaker",
     "store_down",
     "store_up",
+    "call_end",
     "worker_crash",
     "map_start",
     "map_end",
 )
 """The kinds of events; "refresh" and "breaker" are reserved, and not emitted yet."""
+
+ON_REQUEST: tuple[str, ...] = ("call_end",)
+"""The kinds to be named by those who want them: what they sum up has been told one by one."""

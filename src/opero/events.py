@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import Any
 
-from . import forks, logs
-from .event import KINDS, NOWHERE, Event, Origin
+from . import forks, logs, roster
+from .event import KINDS, NOWHERE, ON_REQUEST, Event, Origin
 from .exceptions import describe
 from .locks import Lock
 
@@ -24,6 +24,7 @@ Listener = Callable[[Event], object]
 _listeners: dict[str, tuple[_Subscription, ...]] = {}
 """Who listens, by kind; a tuple is replaced and never changed, and there is no empty one."""
 
+_UNASKED = tuple(kind for kind in KINDS if kind not in ON_REQUEST)
 _halves: dict[str, Any] = {}
 _lock = Lock()
 _here = threading.local()
@@ -55,7 +56,8 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
 
     Args:
         listener: An ordinary function; it gets one `Event`.
-        *kinds: The kinds of events it wants (see `Event`); none means all.
+        *kinds: The kinds of events it wants (see `Event`). None means all but `call_end`, which
+            sums up what was told before; first attempts take longer while somebody wants that.
 
     Returns:
         A function that ends it. You may call it in the listener, and more than once.
@@ -76,7 +78,7 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
     for kind in kinds:
         _check_kind(kind)
     subscription = _Subscription(listener)
-    wanted = tuple(dict.fromkeys(kinds)) or KINDS
+    wanted = tuple(dict.fromkeys(kinds)) or _UNASKED
     with _lock:
         for kind in wanted:
             _listeners[kind] = (*_listeners.get(kind, ()), subscription)
@@ -120,6 +122,7 @@ def _forget() -> None:
     """Let both halves ask anew who heeds what happens."""
     for events in list(_halves.values()):
         events.forget()
+    roster.trace("call_end" in _listeners)
 
 
 logs.when_levels_change(_forget)

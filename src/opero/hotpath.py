@@ -25,6 +25,7 @@ from .locks import Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final, Literal
 
     from .core import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         shared_bucket,
         shared_counters,
         state,
+        traced,
     )
     from .core import clock as clocks
     from .core import store as stores
@@ -55,7 +57,7 @@ _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
     "bucket": ("TokenBucket", "WindowedBucket"),
-    "call": ("AsyncCall", "AsyncFunction", "Call", "Function", "Method"),
+    "call": ("AsyncCall", "AsyncFunction", "Call", "Function", "Method", "bypass"),
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
@@ -74,6 +76,7 @@ _CLASSES: Final = {
     "shared_counters": ("SharedCounters",),
     "state": ("Parts", "State"),
     "store": ("InstanceStores", "MemoryStore"),
+    "traced": ("TracedRetrying",),
 }
 
 MODULES: Final = tuple(_CLASSES)
@@ -103,6 +106,7 @@ class Core:
     Call: type[call.Call]
     Function: type[call.Function]
     Method: type[call.Method]
+    bypass: Callable[[bool], None]
     FunctionLike: type[function.FunctionLike]
     MethodLike: type[function.MethodLike]
     Parts: type[state.Parts]
@@ -127,6 +131,7 @@ class Core:
     SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]
     SharedCounters: type[shared_counters.SharedCounters]
+    TracedRetrying: type[traced.TracedRetrying]
 
     def __init__(self, name: Literal["plain", "compiled"], classes: dict[str, Any]) -> None:
         """Gather the classes of the half called `name`."""
@@ -190,6 +195,11 @@ def load(name: Literal["plain", "compiled"]) -> Core:
     if name == "compiled":
         _seal(modules)
     return _loaded.setdefault(name, Core(name, classes))
+
+
+def loaded() -> list[Core]:
+    """Return the halves that are loaded: one, unless `load` was asked for the other."""
+    return list(_loaded.values())
 
 
 def _find_library() -> None:

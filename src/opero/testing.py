@@ -1,4 +1,4 @@
-"""For test suites: decorated functions without delays, and time that a test moves.
+"""For test suites: no delays, time that a test moves, opero switched off, attempts to assert on.
 
     from .testing import manual_clock, skip_waits
 
@@ -20,18 +20,39 @@ after the test it runs on from where it was moved to. As a pytest fixture:
     def no_waiting():
         with skip_waits():
             yield
+
+    def test_parses():
+        with disabled():  # each call is one attempt, and nothing is cached
+            assert fetch() == "value"
+
+    def test_tries_again():
+        with skip_waits(), record_attempts(fetch) as record:
+            fetch()
+        record.assert_attempts(3, errors=[TimeoutError, TimeoutError])
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from . import hotpath
+from . import hotpath, off_switch, roster
+from .event import Event
+from .events import subscribe
+from .exceptions import describe
+from .stats import Stats
 
-__all__ = ["MovableClock", "manual_clock", "skip_waits"]
+__all__ = [
+    "AttemptsRecord",
+    "MovableClock",
+    "disabled",
+    "enabled",
+    "manual_clock",
+    "record_attempts",
+    "skip_waits",
+]
 
 
 class MovableClock:
@@ -96,3 +117,212 @@ def manual_clock() -> Iterator[MovableClock]:
         clock.skipping = skipping
         if not frozen:
             clock.thaw()
+
+
+# --- off and on -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Let every decorated function do what it would do undecorated.
+
+    There is no cache, retry, fallback, limit, breaker or deadline, and nothing is counted. This
+    holds for all threads and tasks, for functions of every kind, also those decorated meanwhile.
+    A map calls its function once for each item, one after the other, in the caller's thread.
+    """
+    with _switched(True):
+        yield
+
+
+@contextmanager
+def enabled() -> Iterator[None]:
+    """Undo `disabled`, for a test of retries where a fixture has switched opero off."""
+    with _switched(False):
+        yield
+
+
+@contextmanager
+def _switched(off: bool) -> Iterator[None]:
+    before = off_switch.is_off
+    _switch(off)
+    try:
+        yield
+    finally:
+        _switch(before)
+
+
+def _switch(off: bool) -> None:
+    off_switch.switch(off)
+    for core in hotpath.loaded():
+        core.bypass(off)
+
+
+# --- attempts -------------------------------------------------------------------------------------
+
+
+class AttemptsRecord:
+    """What some decorated functions did during a `with record_attempts(...)` block.
+
+    Attributes:
+        events: The failed attempts, as `retry`, `fallback`, `give_up` and `deadline` events.
+    """
+
+    def __init__(self, functions: Sequence[Any]) -> None:
+        self._states = [_state_of(function) for function in functions]
+        self._names = {roster.name_of(state.origin) for state in self._states}
+        self._before = [state.stats() for state in self._states]
+        self._after: list[Stats] | None = None
+        self.events: list[Event] = []
+
+    def _hear(self, event: Event) -> None:
+        if (event.module or "", event.function or "") in self._names:
+            self.events.append(event)
+
+    def _close(self) -> None:
+        self._after = [state.stats() for state in self._states]
+
+    def _count(self, counter: str) -> int:
+        now = self._after or [state.stats() for state in self._states]
+        return sum(
+            getattr(after, counter) - getattr(before, counter)
+            for after, before in zip(now, self._before, strict=True)
+        )
+
+    @property
+    def calls(self) -> int:
+        """How often the functions were called."""
+        return self._count("calls")
+
+    @property
+    def hits(self) -> int:
+        """How many calls were answered from the cache."""
+        return self._count("hits")
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made: how often the functions below the decorators ran."""
+        return self._count("attempts")
+
+    @property
+    def retries(self) -> int:
+        """How many attempts began another round."""
+        return self._count("retries")
+
+    @property
+    def fallbacks(self) -> int:
+        """How many attempts took the next fallback value."""
+        return self._count("fallbacks")
+
+    @property
+    def delays(self) -> list[float]:
+        """The delays between rounds, in seconds, in order."""
+        return [event.delay or 0.0 for event in self.events if event.kind == "retry"]
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What the failed attempts raised, in order.
+
+        It is not an error of theirs if `retry_on` does not match it, or if a function has one
+        attempt only: the call raises that itself.
+        """
+        errors: list[BaseException] = []
+        for event in self.events:
+            known = event.kind == "deadline" and errors and errors[-1] is event.error
+            if event.error is not None and not known:
+                errors.append(event.error)
+        return errors
+
+    def assert_attempts(
+        self,
+        attempts: int,
+        *,
+        errors: Sequence[type[BaseException] | BaseException] | None = None,
+        delays: Sequence[float] | None = None,
+    ) -> None:
+        """Assert how many attempts were made, and how they failed.
+
+        Args:
+            attempts: How many attempts of all functions together.
+            errors: What the failed ones raised, in order: exceptions, compared by type and text, or
+                types, which a subclass satisfies. None does not compare them.
+            delays: The delays between rounds, in seconds, to the millisecond. None does not compare
+                them.
+
+        Raises:
+            AssertionError: If it was otherwise; it says what happened.
+        """
+        wrong = []
+        if self.attempts != attempts:
+            wrong.append(f"{attempts} attempts expected, {self.attempts} made")
+        if errors is not None and not _alike(self.errors, errors, _is_like):
+            expected = ", ".join(
+                each.__name__ if isinstance(each, type) else describe(each) for each in errors
+            )
+            wrong.append(f"errors expected: {expected or 'none'}")
+        if delays is not None and not _alike(self.delays, delays, _is_near):
+            expected = ", ".join(f"{each:g} s" for each in delays)
+            wrong.append(f"delays expected: {expected or 'none'}")
+        if wrong:
+            raise AssertionError("; ".join(wrong) + self._story())
+
+    def _story(self) -> str:
+        """Return what happened, a line for each failed attempt."""
+        names = ", ".join(sorted(name for _, name in self._names))
+        lines = [f"{names}: calls: {self.calls}, hits: {self.hits}, attempts: {self.attempts}"]
+        for event in self.events:
+            what = {
+                "retry": f"retrying in {event.delay or 0.0:g} s",
+                "fallback": "trying the next fallback value",
+                "give_up": "giving up",
+                "deadline": f"out of time: {event.reason}",
+            }[event.kind]
+            error = "" if event.error is None else f" failed with {describe(event.error)}"
+            lines.append(f"attempt {event.attempt} of {event.of}{error}; {what}")
+        return "".join(f"\n  {line}" for line in lines)
+
+
+@contextmanager
+def record_attempts(*functions: Callable[..., Any]) -> Iterator[AttemptsRecord]:
+    """Record what attempts some decorated functions make.
+
+    Args:
+        *functions: Decorated functions, methods and maps. All calls count, in all threads; what is
+            recorded of failures goes by the functions' names.
+
+    Raises:
+        TypeError: If there is none, or one is not decorated by opero.
+    """
+    if not functions:
+        raise TypeError("record_attempts() needs a decorated function, or more than one")
+    record = AttemptsRecord(functions)
+    end = subscribe(record._hear, "retry", "fallback", "give_up", "deadline")
+    try:
+        yield record
+    finally:
+        end()
+        record._close()
+
+
+def _state_of(function: Any) -> Any:
+    held: Any = getattr(function, "__opero__", None)
+    if held is None:
+        raise TypeError(
+            f"record_attempts() needs functions decorated by opero, and {function!r} is none"
+        )
+    return getattr(held, "call", held)  # a map's is that of one item
+
+
+def _alike(
+    found: Sequence[Any], expected: Sequence[Any], is_like: Callable[[Any, Any], bool]
+) -> bool:
+    return len(found) == len(expected) and all(map(is_like, found, expected))
+
+
+def _is_like(error: BaseException, expected: type[BaseException] | BaseException) -> bool:
+    if isinstance(expected, type):
+        return isinstance(error, expected)
+    return type(error) is type(expected) and str(error) == str(expected)
+
+
+def _is_near(delay: float, expected: float) -> bool:
+    return abs(delay - expected) < 0.001

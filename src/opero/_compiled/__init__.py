@@ -39,6 +39,7 @@ MODULES: Final = (
     "state",
     "deadline",
     "retrying",
+    "traced",
     "call",
 )
 """The modules in the library, each behind those that it imports."""

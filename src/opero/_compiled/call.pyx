@@ -30,6 +30,7 @@ import sys
 
 from .binding import EMPTY as _EMPTY
 from .retrying import Retrying
+from .traced import TracedRetrying
 from opero.exceptions import CacheKeyError
 from opero.identity import identifier, is_of_threads
 from opero.never_failures import is_never_failure
@@ -124,6 +125,7 @@ cdef extern from "Python.h":
     unsigned long Py_TPFLAGS_METHOD_DESCRIPTOR
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     PyObject *PyVectorcall_Call(PyObject *, PyObject *, PyObject *)
+    PyObject *PyObject_Call(PyObject *, PyObject *, PyObject *) except NULL
     Py_ssize_t PyVectorcall_NARGS(size_t) noexcept
     PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) noexcept
     bint PyLong_CheckExact(object) noexcept
@@ -185,6 +187,12 @@ cdef class _Counting(State):
         return {
             name: counting.total(&self.counts, place) for place, name in enumerate(self.counters)
         }
+
+    def trace(self, on):
+        """Let calls be made so that their history is told at their end, or as usual."""
+        traced = on and not (self.single and self.gate is None)
+        self.retrying = TracedRetrying if traced else Retrying
+        self.leave_to_runner(traced)
 
 
 cdef inline object value_of(Entry entry):
@@ -950,6 +958,28 @@ cdef by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags):
     slots.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | flags
     slots.tp_call = <void *>PyVectorcall_Call
     PyType_Modified(slots)
+
+
+cdef PyObject *undecorated(PyObject *this, PyObject *args, PyObject *kwargs) except NULL:
+    """Call the function that was decorated."""
+    return PyObject_Call(<PyObject *>(<State>state_of(this)).func, args, kwargs)
+
+
+def bypass(bint on):
+    """Let all decorated functions do what they would do undecorated, or as usual again.
+
+    Who calls asks the type whether there is a function pointer in the instance.
+    """
+    cdef PyTypeObject *slots
+    for kind in (Function, AsyncFunction):
+        slots = <PyTypeObject *>kind
+        if on:
+            slots.tp_call = <void *>undecorated
+            slots.tp_flags &= ~Py_TPFLAGS_HAVE_VECTORCALL
+        else:
+            slots.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+            slots.tp_call = <void *>PyVectorcall_Call
+        PyType_Modified(slots)
 
 
 cdef with_dict(type kind):

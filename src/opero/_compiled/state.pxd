@@ -50,6 +50,7 @@ cdef class State:
     cdef readonly long long cleared_misses
     @cython.locals(keying=Binding)
     cdef _settle(self)
+    cpdef leave_to_runner(self, bint always)
     cpdef tuple locate(self, tuple args, dict kwargs)
     cpdef object lasting(self, object key)
     cpdef Entry reserve(self, MemoryStore store, object key)

@@ -32,6 +32,7 @@ from .gate import SUCCEEDED, enter_all, leave_all
 from .retrying import Retrying
 from .state import Parts, State, empty, take_all
 from .store import MemoryStore
+from .traced import TracedRetrying
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class _Counting(State):
     def counted(self) -> dict[str, int]:
         """Return the counts."""
         return self.counts
+
+    def trace(self, on: bool) -> None:
+        """Let calls be made so that their history is told at their end, or as usual."""
+        traced = on and not (self.single and self.gate is None)
+        self.retrying = TracedRetrying if traced else Retrying
+        self.leave_to_runner(traced)
 
     def after_fork(self) -> None:
         """Forget the runs that are under way: in a child process nobody will end them."""
@@ -372,3 +379,17 @@ class Method(MethodLike):
 Method.__module__ = property(  # type: ignore[assignment]  # that of the method, not this one
     lambda self: self.__func__.__module__
 )
+
+
+def _undecorated(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the function that was decorated."""
+    return self.__opero__.func(*args, **kwargs)
+
+
+_CALLS: dict[Any, Any] = {kind: kind.__call__ for kind in (Function, AsyncFunction)}
+
+
+def bypass(on: bool) -> None:
+    """Let all decorated functions do what they would do undecorated, or as usual again."""
+    for kind, usual in _CALLS.items():
+        kind.__call__ = _undecorated if on else usual

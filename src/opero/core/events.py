@@ -115,6 +115,38 @@ class Events:
         if self.is_wanted("stale"):
             self.tell("stale", call, seconds=age, error=error)
 
+    def call_end(
+        self,
+        call: Any,
+        attempts: Any,
+        history: list[Any],
+        seconds: float,
+        error: BaseException | None,
+    ) -> None:
+        """Tell that a call is over that was retried or had to wait.
+
+        Args:
+            call: The call.
+            attempts: The account of its failures; None if none has failed.
+            history: What an `AttemptRecord` is made of, for each attempt.
+            seconds: How long the call took.
+            error: What it raises.
+        """
+        if "call_end" in self.listeners:
+            from opero.event import AttemptRecord
+
+            self.tell(
+                "call_end",
+                call,
+                of=call.policy.rounds * (1 if attempts is None else attempts.width),
+                seconds=seconds,
+                error=error,
+                call=None if attempts is None else id(attempts),
+                attempts=len(history),
+                index=None if attempts is None else attempts.index,
+                history=tuple([AttemptRecord(*each) for each in history]),
+            )
+
     def warn(self, name: str, text: str) -> None:
         """Write a warning about a function that is no event: `text` holds no argument of a call."""
         if self.is_wanted(None):

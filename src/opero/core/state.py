@@ -7,6 +7,7 @@ handle, `__opero__`. Runners, stores and the map work with it and call it `call`
 
 from __future__ import annotations
 
+from opero import roster
 from opero.exceptions import CacheKeyError
 
 from .attempts import Policy
@@ -176,7 +177,8 @@ class State:
         method: Whether it is a method, that is, whether its first argument counts by identity.
         single: Whether there is one attempt, no fallback, and nobody learns from a failure.
         indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
-            it gets a copy of its fallback values, or those have gates of their own.
+            it gets a copy of its fallback values, those have gates of their own, or the history of
+            its calls is told.
         straight: How many arguments the cache key is made of, one by one; -1 if it is made in
             another way.
         cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
@@ -258,11 +260,8 @@ class State:
             and not self.policy.pauses
             and not self.observed
         )
-        self.indirect: bool = (
-            self.policy.rejects is not None
-            or self.by_value
-            or (self.fallback is not None and self.fallback.listed is None)
-        )
+        self.indirect: bool = False
+        self.leave_to_runner(False)
         self.cleared_hits: int = 0
         self.cleared_misses: int = 0
         self.straight: int = -1
@@ -274,6 +273,23 @@ class State:
         if keying is not None and self.cache_key is None and keying.plain:
             size = len(keying.names)
             self.straight = size if size <= _MOST_STRAIGHT else -1
+
+    def leave_to_runner(self, always: bool) -> None:
+        """Let the runner make first attempts, too: all of them, or only where it is needed."""
+        self.indirect = (
+            always
+            or self.policy.rejects is not None
+            or self.by_value
+            or (self.fallback is not None and self.fallback.listed is None)
+        )
+
+    def trace(self, on: bool) -> None:
+        """Let calls be made so that their history is told at their end, or as usual."""
+        raise NotImplementedError
+
+    def __del__(self) -> None:
+        if roster is not None and roster.keeping:  # modules may be gone at the end
+            roster.keep(self.origin, self.stats())
 
     @property
     def maps(self) -> bool:

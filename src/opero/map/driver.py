@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Generator
 from concurrent.futures import wait as wait_for
 from typing import Any, Final
 
+from opero import roster
 from opero.core.clock import NEVER, Clock
 from opero.events import tell
 from opero.exceptions import WorkerCrashedError
@@ -37,6 +38,7 @@ class MapLoop:
         cut: Whether a failure has ended the map, with items left.
         over: Whether there is nothing more to do.
         began: When the map began, in nanoseconds.
+        total: How many items there are; None if that is not known.
     """
 
     def __init__(
@@ -58,16 +60,19 @@ class MapLoop:
         self.began: int = clock.now()
         self._warned = False
         left = scheduler.sizer.left
+        self.total: int | None = None if left < 0 else left
+        roster.begin_map(self)
         tell(
             "map_start",
             call.origin,
-            items=None if left < 0 else left,
+            items=self.total,
             workers=scheduler.sizer.workers,
         )
 
     def end(self) -> None:
         """Leave nothing of the map's behind, and tell that it has ended."""
         scheduler, output = self.scheduler, self.scheduler.output
+        roster.end_map(self)
         scheduler.end()
         scheduler.elapsed = self.clock.now() - self.began
         reason = None if self.over and not self.cut else "it was ended before all were done"

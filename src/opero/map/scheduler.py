@@ -32,6 +32,7 @@ from opero.tracebacks import without_top
 from .error_limit import ErrorLimit
 from .gates import MapGates
 from .invocation import Arguments
+from .item_history import ItemHistory, history_of
 from .output import NOTHING, Output, Span
 from .sharing import SharedRun, SharedRuns
 
@@ -60,13 +61,20 @@ class Trial:
     Attributes:
         attempts: The account of its failures.
         deadline: When its last attempt must have begun, in nanoseconds.
+        history: What is told of it at its end; None if nobody listens.
     """
 
-    __slots__ = ("attempts", "deadline")
+    __slots__ = ("attempts", "deadline", "history")
 
-    def __init__(self, attempts: Any, deadline: int) -> None:
+    def __init__(self, attempts: Any, deadline: int, history: ItemHistory | None) -> None:
         self.attempts: Any = attempts
         self.deadline: int = deadline
+        self.history: ItemHistory | None = history
+
+    def over(self, error: BaseException | None) -> None:
+        """Tell that the item has its final result, or has failed for good."""
+        if self.history is not None:
+            self.history.end(self.attempts, error)
 
 
 class PredicateError(Exception):
@@ -94,9 +102,21 @@ class Job:
         deadline: When an attempt that can be cut must be over, in nanoseconds.
         entered: Which slot passed the gates, when, and with which tickets, if a gate wants to know
             what comes of it; it is a single item then.
+        began: When it was handed out, in nanoseconds.
+        waited: Nanoseconds that it had to wait at the gates.
     """
 
-    __slots__ = ("deadline", "entered", "invoked", "offsets", "span", "trial", "values")
+    __slots__ = (
+        "began",
+        "deadline",
+        "entered",
+        "invoked",
+        "offsets",
+        "span",
+        "trial",
+        "values",
+        "waited",
+    )
 
     def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
         self.span: Span = span
@@ -106,6 +126,8 @@ class Job:
         self.invoked: bool = False
         self.deadline: int = NEVER
         self.entered: tuple[int, int, list[int]] | None = None
+        self.began: int = 0
+        self.waited: int = 0
 
 
 class Scheduler:
@@ -443,12 +465,14 @@ class Scheduler:
             if len(job.values) > 1:  # the gates have let in one
                 self._queue.appendleft(_part(job, range(1, len(job.values))))
                 job = _part(job, range(1))
+            job.waited = waited
             if self.gates.observed:
                 job.entered = slot, now, self.gates.tickets(slot)
         if job.trial is not None:
             job.deadline = job.trial.deadline
         elif call.timeout:
             job.deadline = now + call.timeout
+        job.began = now
         call.add("attempts", len(job.values))
         self.attempts += len(job.values)
         return job
@@ -472,7 +496,9 @@ class Scheduler:
         if job.trial is None or then < job.trial.deadline:
             return False
         what = "no worker, or no rate-limit permit, was free in time"
-        self._settle(job.span, job.offsets[0], too_late(self.call, job.trial.attempts, what), True)
+        late = too_late(self.call, job.trial.attempts, what)
+        job.trial.over(late)
+        self._settle(job.span, job.offsets[0], late, True)
         return True
 
     def wake(self, now: int) -> int:
@@ -583,7 +609,15 @@ class Scheduler:
             if place in failed:
                 self._fail(job, span, offset, failed[place])
             else:
+                if job.trial is not None:
+                    self._note(job, job.trial, None)
+                    job.trial.over(None)
                 self._settle(span, offset, results[place], False)
+
+    def _note(self, job: Job, trial: Trial, error: BaseException | None) -> None:
+        """Note an attempt of an item whose history is wanted."""
+        if trial.history is not None:
+            trial.history.note(job.began, job.waited, trial.attempts.delay, error)
 
     def _fail(self, job: Job, span: Span, offset: int, error: BaseException) -> None:
         """Try an item again later, or settle its failure."""
@@ -597,6 +631,8 @@ class Scheduler:
         finally:
             self._leave_gates(job, NEUTRAL)
         if failure is not None:
+            if job.trial is not None:
+                job.trial.over(failure)
             self._settle(span, offset, failure, True)
 
     def _judge(
@@ -619,8 +655,10 @@ class Scheduler:
             return error
         trial = job.trial
         if trial is None:
-            trial = Trial(call.policy.attempts(width), job.deadline)
+            history = history_of(call, job.began)
+            trial = Trial(call.policy.attempts(width), job.deadline, history)
             trial.attempts.index = span.first + offset
+        self._note(job, trial, error)
         if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
             self._leave_gates(job, FAILED)
             return too_late(call, trial.attempts, "an attempt was still running then")
@@ -745,4 +783,6 @@ def _part(job: Job, places: Any) -> Job:
     part.invoked = job.invoked
     part.deadline = job.deadline
     part.entered = job.entered
+    part.began = job.began
+    part.waited = job.waited
     return part
