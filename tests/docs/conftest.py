@@ -1,0 +1,20 @@
+"""The examples of the pages run as they would with no more installed than they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def stamina_writes_to_logging() -> Iterator[None]:
+    """Stamina would print its retries by structlog, which the tests of integrations need."""
+    try:
+        from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
+    except ImportError:  # where only the installed package is tested
+        yield
+        return
+    set_on_retry_hooks([LoggingOnRetryHook])
+    yield
+    set_on_retry_hooks(None)
