@@ -37,6 +37,7 @@ cdef class Attempts:
     cdef readonly set dropped
     cdef readonly dict refusals
     cdef readonly long long opens
+    cdef readonly bint probing
     cdef readonly bint counts
     cdef readonly bint begins
     cdef readonly double asked
@@ -52,6 +53,7 @@ cdef class Attempts:
     @cython.locals(policy=Policy, asked="long long")
     cdef int next_round(self, long long now, long long deadline) except -1
     cdef int wait_for_probe(self) except -1
+    cpdef reconsider(self)
     cdef object drop(self)
     cdef Py_ssize_t left(self, Py_ssize_t value) except -1
     @cython.locals(seconds=double)

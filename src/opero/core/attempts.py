@@ -160,6 +160,7 @@ class Attempts:
         refusals: When the breaker of each value that was passed over in this round might let it in,
             in nanoseconds; None while there was none.
         opens: The earliest of these times, that of `value`, after `OPEN`.
+        probing: Whether only values are left in this round that were refused.
         counts: Whether the last failure is one that breakers and limits count.
         begins: Whether no attempt of the current round has failed yet.
         asked: The longest wait, in seconds, that a failure of the current round asks for.
@@ -183,6 +184,7 @@ class Attempts:
         "index",
         "opens",
         "policy",
+        "probing",
         "refusals",
         "round",
         "told",
@@ -203,6 +205,7 @@ class Attempts:
         self.dropped: set[int] | None = None
         self.refusals: dict[int, int] | None = None
         self.opens: int = 0
+        self.probing: bool = False
         self.counts: bool = False
         self.begins: bool = True
         self.asked: float = 0.0
@@ -245,7 +248,7 @@ class Attempts:
             self.drop()
         if self.refusals is not None:
             self.refusals.pop(self.value, None)
-        self.value = self.left(self.value + 1) if falls else self.width
+        self.value = self.left(self.value + 1) if falls and not self.probing else self.width
         if self.value >= self.width:
             if self.round < policy.rounds:
                 return self.next_round(now, deadline)
@@ -272,7 +275,7 @@ class Attempts:
         if self.refusals is None:
             self.refusals = {}
         self.refusals[self.value] = until
-        value = self.left(self.value + 1)
+        value = self.width if self.probing else self.left(self.value + 1)
         if value < self.width:
             self.value = value
             return 1
@@ -285,6 +288,7 @@ class Attempts:
         policy = self.policy
         if self.refusals is not None:
             self.refusals.clear()
+        self.probing = False
         self.value = self.left(0)
         if self.value >= self.width:
             return 2
@@ -306,9 +310,18 @@ class Attempts:
         """Choose, of the values that were refused, the one that might be let in first."""
         refusals = self.refusals
         assert refusals is not None
+        self.probing = True
         self.value = min(refusals, key=refusals.__getitem__)
         self.opens = refusals[self.value]
         return 6
+
+    def reconsider(self) -> None:
+        """Take note that the breakers of the values that were refused may let them in now."""
+        refusals = self.refusals
+        if refusals:
+            for value in list(refusals):
+                refusals[value] = 0
+            self.wait_for_probe()
 
     def drop(self) -> None:
         """Leave the current value alone in later rounds."""

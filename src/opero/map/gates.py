@@ -1,15 +1,39 @@
-"""The gates of a map: what each worker slot passes before it gets an item."""
+"""The gates of a map: what an item passes before it gets a worker slot.
+
+Gates of two kinds stand there. One that refuses, a breaker, is one for the whole map, or for each
+fallback value: the scheduler asks it first, and holds the item if it says no (`refused.py`). One
+that has a queue, a rate limit, is passed by the slot that is to have the item.
+"""
 
 from __future__ import annotations
 
-from opero.core.gate import WITHDRAWN, leave_all
+from typing import NamedTuple
+
+from opero.core.gate import WITHDRAWN, Gate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from opero.core.clock import Clock
     from opero.core.gate import GateQueue, Standby
+
+
+class Admission(NamedTuple):
+    """What those gates get back that want to know how an attempt ends.
+
+    Attributes:
+        entered: When it came in, in nanoseconds.
+        gates: The gates.
+        tickets: The tickets that they gave.
+        many: Whether as many may come in with it: no gate counts them, nor lets in one to try.
+    """
+
+    entered: int
+    gates: tuple[Gate, ...]
+    tickets: tuple[int, ...]
+    many: bool
 
 
 class MapGates:
@@ -18,6 +42,8 @@ class MapGates:
     Attributes:
         alike: Whether what one slot does not get, no other gets.
         observed: Whether a gate wants to know how attempts end.
+        counted: Whether a gate with a queue lets items in, each for itself.
+        breaker: Where those wait whom a gate refuses, before they ask it again; None without.
     """
 
     def __init__(self, queues: Sequence[GateQueue], workers: int, clock: Clock) -> None:
@@ -29,45 +55,62 @@ class MapGates:
             clock: Tells the time.
         """
         self._clock = clock
+        breakers = [queue for queue in queues if queue.gate.refuses]
+        self.breaker: Any = breakers[0] if breakers else None
+        queued = [queue for queue in queues if queue is not self.breaker]
         self._rows: list[list[Standby]] = [
             [queue.standby_alone() for _ in range(workers)] if workers else [queue.standby()]
-            for queue in queues
+            for queue in queued
         ]
-        self._passed: dict[int, int] = {}
-        self._tickets: dict[int, list[int]] = {}
-        self.alike: bool = workers < 2
+        self._passed: dict[int, list[int]] = {}
+        self.alike: bool = workers < 2 or not queued
         self._alone = workers > 0
-        self.observed: bool = any(place.gate.observes for row in self._rows for place in row)
+        self.observed: bool = any(queue.gate.observes for queue in queues)
+        self.counted: bool = bool(queued)
 
-    def enter(self, slot: int, now: int) -> int:
-        """Pass all gates for a slot.
+    def enter(self, slot: int, now: int) -> tuple[int, list[int]]:
+        """Pass all gates with a queue for a slot.
 
         A slot that is let in by some of them goes on at the next one when it asks again.
 
         Returns:
-            0 if all have let it in, else nanoseconds until the next one might.
+            Nanoseconds until the next one might let it in, 0 if all have; and the tickets of those
+            that have.
         """
-        first = self._passed.pop(slot, 0)
-        tickets = self._tickets.setdefault(slot, [])
-        if not first:
-            tickets.clear()
-        for at in range(first, len(self._rows)):
+        tickets = self._passed.pop(slot, [])
+        for at in range(len(tickets), len(self._rows)):
             answer = self._place(at, slot).enter(now)
             if answer > 0:
-                if at:
-                    self._passed[slot] = at
-                return answer
+                if tickets:
+                    self._passed[slot] = tickets
+                return answer, tickets
             tickets.append(-answer)
-        return 0
+        return 0, tickets
 
-    def tickets(self, slot: int) -> list[int]:
-        """Return what the gates gave the attempt of a slot that they have just let in."""
-        return self._tickets.pop(slot)
+    def admission(
+        self, slot: int, now: int, tickets: list[int], gate: Gate | None, ticket: int
+    ) -> Admission:
+        """Return what the gates get back that observe.
 
-    def leave(self, slot: int, outcome: int, entered: int, tickets: list[int]) -> None:
-        """Tell the gates that observe how an attempt of a slot has ended."""
-        gates = tuple(self._place(at, slot).gate for at in range(len(tickets)))
-        leave_all(gates, self._clock.now(), outcome, entered, tickets)
+        Args:
+            slot: Which slot has passed those with a queue.
+            now: The time in nanoseconds.
+            tickets: Their tickets.
+            gate: The one that might have refused; None without.
+            ticket: Its ticket.
+        """
+        passed: list[tuple[Gate, int]] = [] if gate is None else [(gate, ticket)]
+        passed += [(self._place(at, slot).gate, each) for at, each in enumerate(tickets)]
+        observing = [each for each in passed if each[0].observes]
+        gates, kept = tuple([gate for gate, _ in observing]), tuple([each for _, each in observing])
+        return Admission(now, gates, kept, not (self._rows or ticket))
+
+    def leave(self, admission: Admission, outcome: int, times: int = 1) -> None:
+        """Tell the gates that observe how so many attempts have ended."""
+        now = self._clock.now()
+        for gate, ticket in zip(admission.gates, admission.tickets, strict=True):
+            for _ in range(times):
+                gate.leave(now, outcome, admission.entered, ticket)
 
     def pause(self, length: int) -> None:
         """Let no item in for some nanoseconds, at gates that belong to this map's slots alone."""
@@ -80,8 +123,8 @@ class MapGates:
     def withdraw(self) -> None:
         """Let others in: no item waits for a gate any more."""
         now = self._clock.now()
-        for slot in self._passed:
-            self.leave(slot, WITHDRAWN, now, self._tickets.pop(slot))
+        for slot, tickets in self._passed.items():
+            self.leave(self.admission(slot, now, tickets, None, 0), WITHDRAWN)
         self._passed.clear()
         for row in self._rows:
             for place in row:

@@ -4,7 +4,8 @@
          -> queued -> assign -> (an engine runs it) -> report -> results
                                  ^                                | failed
                                  |                                v
-                                 '--- due --- waiting in a heap --'
+                    ^            '--- due --- waiting in a heap --'
+                    '-- refused by a breaker: held until that lets it in --'
 
 The driver pulls the input and keeps the time; engines run jobs and say what came of each. In
 between, everything that makes a map a map is decided here: how far the input is read ahead, which
@@ -21,24 +22,36 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import Any, Final, cast
 
+from opero.core.attempts import AGAIN, OPEN
 from opero.core.clock import NEVER
 from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED, WITHDRAWN
-from opero.core.outcomes import conclude, judge, misfits, outcome_of, pause_after, too_late
+from opero.core.outcomes import (
+    conclude,
+    judge,
+    misfits,
+    no_entry,
+    outcome_of,
+    pause_after,
+    too_late,
+)
 from opero.exceptions import AttemptTimeout, NotRun, OperoError
 from opero.logs import warn
 from opero.once_only import error_of, is_once_only
 from opero.tracebacks import without_top
 
 from .error_limit import ErrorLimit
-from .gates import MapGates
+from .gates import Admission, MapGates
 from .invocation import Arguments
-from .item_history import ItemHistory, history_of
+from .item_history import history_of
+from .jobs import Job, Trial, part_of
 from .output import NOTHING, Output, Span
+from .refused import RefusedJobs
 from .sharing import SharedRun, SharedRuns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.fallback import Fallback
+    from opero.core.gate import Gate, GateQueue
     from opero.core.state import State
     from opero.core.store import MemoryStore
     from opero.stores.stored_cache import StoredCache
@@ -54,27 +67,11 @@ LIMIT: Final = 64 << 20
 FOR_EVER: Final = 1 << 62
 """More bytes than there are."""
 
+HELD: Final = 10_000
+"""How many items that a breaker refuses are held before no more are read."""
 
-class Trial:
-    """An item that has failed and will be tried again.
-
-    Attributes:
-        attempts: The account of its failures.
-        deadline: When its last attempt must have begun, in nanoseconds.
-        history: What is told of it at its end; None if nobody listens.
-    """
-
-    __slots__ = ("attempts", "deadline", "history")
-
-    def __init__(self, attempts: Any, deadline: int, history: ItemHistory | None) -> None:
-        self.attempts: Any = attempts
-        self.deadline: int = deadline
-        self.history: ItemHistory | None = history
-
-    def over(self, error: BaseException | None) -> None:
-        """Tell that the item has its final result, or has failed for good."""
-        if self.history is not None:
-            self.history.end(self.attempts, error)
+HEAP, QUEUE = range(2)
+"""Where a job stands that is not held before a gate."""
 
 
 class PredicateError(Exception):
@@ -88,46 +85,6 @@ class PredicateError(Exception):
         """Carry `error`."""
         super().__init__(error)
         self.error = error
-
-
-class Job:
-    """Attempts for one worker to make, one after the other.
-
-    Attributes:
-        span: Where the items stand.
-        offsets: Their places in it.
-        values: What to call the function with: the items, or an `Invocation` for each.
-        invoked: Whether they are invocations.
-        trial: The account of the one item, if it has failed before.
-        deadline: When an attempt that can be cut must be over, in nanoseconds.
-        entered: Which slot passed the gates, when, and with which tickets, if a gate wants to know
-            what comes of it; it is a single item then.
-        began: When it was handed out, in nanoseconds.
-        waited: Nanoseconds that it had to wait at the gates.
-    """
-
-    __slots__ = (
-        "began",
-        "deadline",
-        "entered",
-        "invoked",
-        "offsets",
-        "span",
-        "trial",
-        "values",
-        "waited",
-    )
-
-    def __init__(self, span: Span, offsets: Any, values: list[Any], trial: Trial | None) -> None:
-        self.span: Span = span
-        self.offsets: Any = offsets
-        self.values: list[Any] = values
-        self.trial: Trial | None = trial
-        self.invoked: bool = False
-        self.deadline: int = NEVER
-        self.entered: tuple[int, int, list[int]] | None = None
-        self.began: int = 0
-        self.waited: int = 0
 
 
 class Scheduler:
@@ -197,6 +154,9 @@ class Scheduler:
         self._stored = call.stored_cache is not None
         cached = self._stored or call.store is not None
         self._plain = not cached and call.fallback is None
+        breaker = None if gates is None else gates.breaker
+        self._observed = gates is not None and gates.observed
+        self._valued = breaker is not None and breaker.by_value
         # an attempt gets a copy of the list that holds its fallback values: the item, or another
         fallback = call.fallback
         named = fallback is not None and fallback.listed is None
@@ -214,12 +174,15 @@ class Scheduler:
         self._stride = 1  # how many items to look up at once: more and more while all are known
         self._permits: dict[int, int] = {}
         self._refused: dict[int, int] = {}
+        self._held = RefusedJobs()
+        self._shut = 0  # until when the first of the queue is refused, and those behind it with it
+        self._admitted: dict[int, Job] = {}  # the jobs whose end a gate wants to know
 
     # --- the input ------------------------------------------------------------------------------
 
     def demand(self) -> int:
         """Return how many more items to feed now; 0 while there is work queued, or no room."""
-        if self.closed or self._queue:
+        if self.closed or self._queue or self._held.items > HELD:
             return 0
         size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
         if not self.window:
@@ -257,7 +220,7 @@ class Scheduler:
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
-        if self.gates is not None:
+        if self.gates is not None and (self.gates.counted or self._valued):
             return 1  # as each passes them
         size: int = self.sizer.size()
         if self.call.timeout:
@@ -361,7 +324,18 @@ class Scheduler:
         if self._runs is not None:
             self._runs.close()
         self._withdraw()
-        for held in (self._queue, self._heap, self._leaders, self.output):
+        for job in self._admitted.values():  # they do not come back
+            assert self.gates is not None
+            assert job.admission is not None
+            self.gates.leave(job.admission, NEUTRAL)
+        for held in (
+            self._queue,
+            self._heap,
+            self._held,
+            self._leaders,
+            self._admitted,
+            self.output,
+        ):
             held.clear()
 
     def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
@@ -437,54 +411,217 @@ class Scheduler:
         self._permits.pop(slot, None)
         if self._limit is not None and self._has_stopped(self._limit):
             return None
-        job = None
-        while job is None:
-            due = bool(self._heap) and self._heap[0][0] <= now
-            if not due and not self._queue:
+        gates = self.gates
+        while True:
+            place, job = self._next(now)
+            if job is None:
                 self._refused.pop(slot, None)
                 self._withdraw()
                 return None
-            job = self._heap[0][2] if due else self._queue[0]
-            wait = 0
-            if self.gates is not None and not (job.trial and now >= job.trial.deadline):
-                wait = self.gates.enter(slot, now)
-            late = self._is_too_late(job, now + wait)
-            if wait and not late:
+            if self._is_too_late(job, now):
+                self._take_out(place)
+                continue
+            if gates is None:
+                self._take_out(place)
+                break
+            admitted = self._admit(place, job, now)
+            if admitted is None:
+                continue
+            job, gate, ticket = admitted
+            wait, tickets = gates.enter(slot, now)
+            if not wait:
+                self._take_out(place)
+                job = self._pass(
+                    slot, now, job, place, gates.admission(slot, now, tickets, gate, ticket)
+                )
+                break
+            if gate is not None:
+                gate.leave(now, WITHDRAWN, now, ticket)
+            if not self._is_too_late(job, now + wait):
                 self._permits[slot] = now + wait
                 self._refused.setdefault(slot, now)
                 return None
-            self._take_out(due)
-            if late:
-                job = None
+            self._take_out(place)
         call = self.call
-        if self.gates is not None:
-            waited = now - self._refused.pop(slot, now)
-            call.add("permit_wait", waited)
-            if call.events.heeded:
-                call.events.permit(call, waited / 1e9)
-            if len(job.values) > 1:  # the gates have let in one
-                self._queue.appendleft(_part(job, range(1, len(job.values))))
-                job = _part(job, range(1))
-            job.waited = waited
-            if self.gates.observed:
-                job.entered = slot, now, self.gates.tickets(slot)
-        if job.trial is not None:
-            job.deadline = job.trial.deadline
+        trial = job.trial
+        if trial is not None and trial.deadline != NEVER:
+            job.deadline = trial.deadline
         elif call.timeout:
             job.deadline = now + call.timeout
+            if trial is not None:
+                trial.deadline = job.deadline
         job.began = now
         call.add("attempts", len(job.values))
         self.attempts += len(job.values)
         return job
 
-    def _take_out(self, due: bool) -> None:
-        """Take the first job out of the heap, or out of the queue."""
-        if due:
-            job = heappop(self._heap)[2]
-            assert job.trial is not None
-            self.call.add("backoff_wait", job.trial.attempts.delay)
+    def _next(self, now: int) -> tuple[Any, Job | None]:
+        """Return the job whose turn it is, and where it stands; None if there is none now."""
+        if self._held:
+            found = self._held.first(now)
+            if found is not None:
+                return found
+        if self._heap and self._heap[0][0] <= now:
+            return HEAP, self._heap[0][2]
+        if self._queue and self._shut <= now:
+            return QUEUE, self._queue[0]
+        return None, None
+
+    def _pass(self, slot: int, now: int, job: Job, place: Any, admission: Admission) -> Job:
+        """Return what a slot gets of a job that all gates have let in."""
+        gates, call = self.gates, self.call
+        assert gates is not None
+        waited = 0
+        if job.refused:
+            waited = now - job.refused
+            call.add("breaker_wait", waited)
+        if gates.counted:
+            queued = now - self._refused.pop(slot, now)
+            waited += queued
+            call.add("permit_wait", queued)
+            if call.events.heeded:
+                call.events.permit(call, queued / 1e9)
+        if len(job.values) > 1 and not admission.many:  # one was let in
+            rest = part_of(job, range(1, len(job.values)))
+            if place == QUEUE:
+                self._queue.appendleft(rest)
+            else:
+                self._held.hold(place, rest, first=True)
+            job = part_of(job, range(1))
+        job.refused = 0
+        job.waited = waited
+        if gates.observed:
+            job.admission = admission
+            self._admitted[id(job)] = job
+        return job
+
+    # --- breakers ---------------------------------------------------------------------------------
+
+    def _admit(self, place: Any, job: Job, now: int) -> tuple[Job, Gate | None, int] | None:
+        """Ask the breaker that a job has to pass; with fallback values, one after the other.
+
+        Args:
+            place: Where the job stands.
+            job: The job.
+            now: The time in nanoseconds.
+
+        Returns:
+            The job, with the value that is let in; the breaker, and its ticket. None if the job was
+            refused, and so is held, or has ended.
+        """
+        assert self.gates is not None
+        breaker = self.gates.breaker
+        if breaker is None:
+            return job, None, 0
+        if breaker.by_value:
+            return self._admit_value(place, job, now)
+        answer = breaker.gate.enter(now)
+        if answer <= 0:
+            return job, breaker.gate, -answer
+        self._hold(place, job, breaker, now, answer)
+        return None
+
+    def _admit_value(self, place: Any, job: Job, now: int) -> tuple[Job, Gate, int] | None:
+        """Find a fallback value of an item whose breaker lets it in."""
+        call, span, offset = self.call, job.span, job.offsets[0]
+        trial = job.trial or self._trial(span, offset, self._given(span, offset)[1], NEVER)
+        attempts = trial.attempts
+        queue, answer, verdict = self._ask_values(span, offset, trial, now)
+        if answer <= 0:
+            if attempts.value != job.number:
+                refused, job = job.refused, self._job_again(span, offset, trial)
+                job.refused = refused
+            return job, queue.gate, -answer
+        if verdict == OPEN:
+            job.trial = trial
+            self._hold(place, job, queue, now, attempts.opens - now)
+            return None
+        self._take_out(place)
+        failure = conclude(call, attempts, attempts.errors[-1], verdict)
+        if failure is None:
+            self._try_again(span, offset, trial)
         else:
+            trial.over(failure)
+            self._settle(span, offset, failure, True)
+        return None
+
+    def _ask_values(
+        self, span: Span, offset: int, trial: Trial, now: int
+    ) -> tuple[GateQueue, int, int]:
+        """Ask the breakers of an item's fallback values, from its present one on.
+
+        Returns:
+            Where attempts with the value wait that was let in, or that might be let in first; what
+            its gate answers; and what follows if that is a refusal, as `Attempts.refused` says it.
+        """
+        attempts = trial.attempts
+        given, _ = self._given(span, offset)
+        if attempts.refusals and attempts.value in attempts.refusals:
+            attempts.reconsider()
+        while True:
+            queue = self._breaker_of(given, attempts.value)
+            answer = queue.gate.enter(now)
+            if answer <= 0:
+                return queue, answer, AGAIN
+            before = attempts.round
+            verdict: int = attempts.refused(now + answer, now, trial.deadline)
+            if verdict == OPEN and attempts.opens > now:
+                return self._breaker_of(given, attempts.value), answer, OPEN
+            if verdict not in {AGAIN, OPEN} or attempts.round != before:
+                return queue, answer, verdict
+
+    def _breaker_of(self, given: Any, value: int) -> GateQueue:
+        """Return where attempts with a fallback value wait for its breaker."""
+        assert self.gates is not None
+        queue: GateQueue = self.gates.breaker.of(self._fallback.plain(given, value))
+        return queue
+
+    def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:
+        """Let a job wait for a breaker, unless a stale value stands ready, or it waits in vain."""
+        if not job.refused:
+            job.refused = now
+            self.call.add("refused", 1)
+        if place == QUEUE and self._plain:
+            self._shut = now + wait  # the others have the same breaker, and nothing but that
+            return
+        if place is not queue:
+            self._take_out(place)
+            if self._stored:
+                job = self._without_stale(job, queue, wait)
+            if job.values:
+                self._held.hold(queue, job, NEVER if job.trial is None else job.trial.deadline)
+        for late in self._held.put_off(queue, now + wait):
+            assert late.trial is not None
+            failure = no_entry(self.call, late.trial.attempts, queue.awaited, wait)
+            late.trial.over(failure)
+            self._settle(late.span, late.offsets[0], failure, True)
+
+    def _without_stale(self, job: Job, queue: GateQueue, wait: int) -> Job:
+        """Answer those items of a refused job for which a stale value stands ready."""
+        call, leaders, left = self.call, self._leaders, []
+        for place, offset in enumerate(job.offsets):
+            run = leaders[id(job.span), offset]
+            if run.stale is None or not self._values.is_usable(run.stale, call.clock):
+                left.append(place)
+                continue
+            trial = job.trial or self._trial(job.span, offset, 1, NEVER)
+            failure = no_entry(call, trial.attempts, queue.awaited, wait)
+            self._settle(job.span, offset, failure, True)
+        return job if len(left) == len(job.values) else part_of(job, left)
+
+    def _look_again(self) -> None:
+        """Ask breakers again: an attempt has ended, which may have closed one."""
+        self._shut = 0
+        self._held.look_again()
+
+    def _take_out(self, place: Any) -> None:
+        """Take out the first job of the heap or the queue, or of those before a gate."""
+        if place == HEAP:
+            self.call.add("backoff_wait", heappop(self._heap)[2].delay)
+        elif place == QUEUE:
             self._queue.popleft()
+        else:
+            self._held.take(place)
 
     def _withdraw(self) -> None:
         """Let others pass the gates at which nobody here waits any more."""
@@ -510,10 +647,14 @@ class Scheduler:
         Returns:
             Nanoseconds; `NEVER` if only a report or more input can change that.
         """
-        retry = self._heap[0][0] if self._heap else NEVER
-        if self._permits and (self._queue or retry <= now):
+        soonest = min(self._heap[0][0] if self._heap else NEVER, self._held.soonest())
+        if self._queue and self._shut > now:
+            soonest = min(soonest, self._shut)
+        elif self._queue and self._permits:
+            soonest = now
+        if self._permits and soonest <= now:
             return min(self._permits.values())
-        return retry
+        return soonest
 
     # --- outcomes in ------------------------------------------------------------------------------
 
@@ -531,9 +672,8 @@ class Scheduler:
         self.sizer.observe(len(job.values), elapsed)
         if self._rejects:
             failures = self._with_rejected(results, failures)
-        if job.entered is not None and not failures:
-            self._leave_gates(job, SUCCEEDED)
-        self._take_in(job, results, failures)
+        admission = self._is_back(job)
+        self._take_in(job, results, failures, admission)
 
     def crash(
         self,
@@ -555,29 +695,29 @@ class Scheduler:
         known = len(results)
         if self._rejects:
             failures = self._with_rejected(results, failures)
-        if job.entered is not None and not failures:
-            if known:
-                self._leave_gates(job, SUCCEEDED)
-            elif at is None:
-                self._leave_gates(job, WITHDRAWN)
+        admission = self._is_back(job)
+        if admission is not None and at is None and not known:
+            assert self.gates is not None
+            self.gates.leave(admission, WITHDRAWN)
         again = [place for place in range(known, len(job.values)) if place != at]
         first = known if at is None else at + 1
         unbegun = len(job.values) - first
         self.call.add("attempts", -unbegun)
         self.attempts -= unbegun
-        self._take_in(_part(job, range(known)), results, failures)
+        if known:
+            self._take_in(part_of(job, range(known)), results, failures, admission)
         if at is not None:
-            self._take_in(_part(job, [at]), [NOTHING], [(0, error)])
+            self._take_in(part_of(job, [at]), [NOTHING], [(0, error)], admission)
         if again:
-            self._queue.appendleft(_part(job, again))
+            self._queue.appendleft(part_of(job, again))
 
-    def _leave_gates(self, job: Job, outcome: int) -> None:
-        """Tell the gates how an attempt has ended, if they want to know and do not know yet."""
-        if job.entered is not None:
-            assert self.gates is not None
-            slot, entered, tickets = job.entered
-            job.entered = None
-            self.gates.leave(slot, outcome, entered, tickets)
+    def _is_back(self, job: Job) -> Admission | None:
+        """Take note that a job has ended; return how it passed the gates, if they want to know."""
+        admission, job.admission = job.admission, None
+        if admission is not None:
+            del self._admitted[id(job)]
+            self._look_again()
+        return admission
 
     def _with_rejected(
         self, results: list[Any], failures: list[tuple[int, BaseException]]
@@ -596,9 +736,16 @@ class Scheduler:
         return list(failed.items())
 
     def _take_in(
-        self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]]
+        self,
+        job: Job,
+        results: list[Any],
+        failures: list[tuple[int, BaseException]],
+        admission: Admission | None,
     ) -> None:
         span = job.span
+        if admission is not None and len(failures) < len(job.values):
+            assert self.gates is not None
+            self.gates.leave(admission, SUCCEEDED, len(job.values) - len(failures))
         if span.results is None and len(job.values) == len(span.values) and not failures:
             self.output.take(span, results)  # the way of nearly all items
             return
@@ -607,7 +754,7 @@ class Scheduler:
         failed = dict(failures)
         for place, offset in enumerate(job.offsets):
             if place in failed:
-                self._fail(job, span, offset, failed[place])
+                self._fail(job, span, offset, failed[place], admission)
             else:
                 if job.trial is not None:
                     self._note(job, job.trial, None)
@@ -617,19 +764,28 @@ class Scheduler:
     def _note(self, job: Job, trial: Trial, error: BaseException | None) -> None:
         """Note an attempt of an item whose history is wanted."""
         if trial.history is not None:
-            trial.history.note(job.began, job.waited, trial.attempts.delay, error)
+            trial.history.note(job.began, job.waited, job.delay, error)
 
-    def _fail(self, job: Job, span: Span, offset: int, error: BaseException) -> None:
+    def _fail(
+        self,
+        job: Job,
+        span: Span,
+        offset: int,
+        error: BaseException,
+        admission: Admission | None,
+    ) -> None:
         """Try an item again later, or settle its failure."""
         failure: BaseException | None
+        outcome = NEUTRAL
         try:
-            failure = self._judge(job, span, offset, error)
+            failure, outcome = self._judge(job, span, offset, error)
         except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
             failure = without_top(broken)
             if failure is not error and failure.__context__ is None:
                 BaseException.__setattr__(failure, "__context__", error)  # it may be frozen
-        finally:
-            self._leave_gates(job, NEUTRAL)
+        if admission is not None:
+            assert self.gates is not None
+            self.gates.leave(admission, outcome)
         if failure is not None:
             if job.trial is not None:
                 job.trial.over(failure)
@@ -637,51 +793,80 @@ class Scheduler:
 
     def _judge(
         self, job: Job, span: Span, offset: int, error: BaseException
-    ) -> BaseException | None:
-        """Put an item in the heap for another attempt, or return its final failure."""
+    ) -> tuple[BaseException | None, int]:
+        """Let an item wait for another attempt, or return its final failure.
+
+        Returns:
+            The failure, or None; and how the attempt ended, as gates learn it.
+        """
         call = self.call
         args, kwargs = self.arguments(span.values[offset])
         if misfits(call, error, args, kwargs):
-            return error
+            return error, NEUTRAL
         if isinstance(error, PredicateError):
-            return error.error
-        given: Any = None
-        width = 1
-        if call.fallback is not None:
-            given = call.fallback.given(args, kwargs)
-            width = call.fallback.check(given)
+            return error.error, NEUTRAL
+        _, width = self._given(span, offset)
         if vars(error).get("beyond_retry", False) and (width == 1 or isinstance(error, OperoError)):
             call.add("failures", 1)  # an item with another fallback value may do, an executor not
-            return error
-        trial = job.trial
-        if trial is None:
-            history = history_of(call, job.began)
-            trial = Trial(call.policy.attempts(width), job.deadline, history)
-            trial.attempts.index = span.first + offset
+            return error, NEUTRAL
+        trial = job.trial or self._trial(span, offset, width, job.deadline)
+        attempts = trial.attempts
+        if not attempts.errors:
+            trial.history = history_of(call, job.began)
         self._note(job, trial, error)
         if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
-            self._leave_gates(job, FAILED)
-            return too_late(call, trial.attempts, "an attempt was still running then")
-        verdict = judge(call, trial.attempts, error, trial.deadline)
-        if job.entered is not None:
-            self._leave_gates(job, outcome_of(trial.attempts, error))
-        failure = conclude(call, trial.attempts, error, verdict)
+            return too_late(call, attempts, "an attempt was still running then"), FAILED
+        verdict = judge(call, attempts, error, trial.deadline)
+        outcome = outcome_of(attempts, error) if self._observed else NEUTRAL
         if self.gates is not None:
-            pause = pause_after(call, trial.attempts)
+            pause = pause_after(call, attempts)
             if pause:
                 self.gates.pause(pause)
-        if failure is not None:
-            return failure
-        if call.fallback is None:
-            again = self._job(span, [offset], trial)
-        else:
-            value = call.fallback.choice(given, trial.attempts.value)
-            again = self._job_with(span, offset, value, trial)
-        self.retried += 1
+        failure = conclude(call, attempts, error, AGAIN if verdict == OPEN else verdict)
+        if failure is None:
+            self.retried += 1
+            if verdict == OPEN:
+                self._wait_for_probe(span, offset, trial)
+            else:
+                self._try_again(span, offset, trial)
+        return failure, outcome
+
+    def _given(self, span: Span, offset: int) -> tuple[Any, int]:
+        """Return an item's own fallback value, or what holds them all, and how many there are."""
+        fallback = self.call.fallback
+        if fallback is None:
+            return None, 1
+        given = fallback.given(*self.arguments(span.values[offset]))
+        return given, fallback.check(given)
+
+    def _trial(self, span: Span, offset: int, width: int, deadline: int) -> Trial:
+        """Begin the account of an item's attempts."""
+        trial = Trial(self.call.policy.attempts(width), deadline)
+        trial.attempts.index = span.first + offset
+        return trial
+
+    def _try_again(self, span: Span, offset: int, trial: Trial) -> None:
+        """Put an item in the heap for another attempt."""
         self._serial += 1
-        due = call.clock.now() + trial.attempts.delay
-        heappush(self._heap, (due, self._serial, again))
-        return None
+        job = self._job_again(span, offset, trial)
+        job.delay = trial.attempts.delay
+        heappush(self._heap, (self.call.clock.now() + job.delay, self._serial, job))
+
+    def _wait_for_probe(self, span: Span, offset: int, trial: Trial) -> None:
+        """Let an item wait for the breaker of the one value that is left."""
+        given, _ = self._given(span, offset)
+        queue = self._breaker_of(given, trial.attempts.value)
+        self._held.hold(queue, self._job_again(span, offset, trial), trial.deadline)
+
+    def _job_again(self, span: Span, offset: int, trial: Trial) -> Job:
+        """Return the job of an item's next attempt."""
+        if self.call.fallback is None:
+            return self._job(span, [offset], trial)
+        given, _ = self._given(span, offset)
+        number = trial.attempts.value
+        job = self._job_with(span, offset, self._fallback.choice(given, number), trial)
+        job.number = number
+        return job
 
     def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
         """Make an item's outcome final, and that of all that wait for it."""
@@ -717,15 +902,17 @@ class Scheduler:
     def _has_stopped(self, limit: ErrorLimit) -> bool:
         """Return whether nothing more is handed out; the items that wait are left out then."""
         if not self.stopped:
-            nothing_waits = self.closed and not (self._queue or self._heap)
+            nothing_waits = self.closed and not (self._queue or self._heap or self._held)
             if nothing_waits or not limit.is_reached():
                 return False
             self.stopped = True
             warn("%s: %s, which ends the map", self.call.name, limit.failed)
             if not (self.closed or self._finite):
                 self.closed = self.unread = True  # it may be endless
-        while self._queue or self._heap:
-            job = self._queue.popleft() if self._queue else heappop(self._heap)[2]
+        waiting = [*self._queue, *[job for _, _, job in sorted(self._heap)], *self._held.drain()]
+        self._queue.clear()
+        self._heap.clear()
+        for job in waiting:
             if job.span.results is None:
                 job.span.results = [NOTHING] * len(job.span.values)
             for offset in job.offsets:
@@ -741,7 +928,8 @@ class Scheduler:
             assert self._runs is not None
             self._runs.end(run)
         assert self._limit is not None
-        error = None if trial is None else trial.attempts.errors[-1]
+        errors = [] if trial is None else trial.attempts.errors
+        error = errors[-1] if errors else None
         for each, place in [(span, offset), *followers]:
             self.output.leave_out(each, place, self._limit.not_run(each.first + place, error))
 
@@ -770,19 +958,3 @@ class Scheduler:
     def over(self) -> bool:
         """Whether the input has ended and every item has its final result."""
         return self.closed and self.output.settled == self.read
-
-
-def _part(job: Job, places: Any) -> Job:
-    """Return a job of some of a job's items."""
-    part = Job(
-        job.span,
-        [job.offsets[place] for place in places],
-        [job.values[place] for place in places],
-        job.trial,
-    )
-    part.invoked = job.invoked
-    part.deadline = job.deadline
-    part.entered = job.entered
-    part.began = job.began
-    part.waited = job.waited
-    return part

@@ -13,8 +13,8 @@ from drive import run_map
 
 from opero.map.engines.processes import pool
 from opero.map.engines.processes.engine import ProcessEngine
+from opero.map.jobs import Job
 from opero.map.output import Span
-from opero.map.scheduler import Job
 
 pool.IDLE = 600.0  # a busy machine may take longer than usual to start the others
 method = sys.argv[1]

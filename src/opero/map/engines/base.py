@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from opero.map.scheduler import Job
+from opero.map.jobs import Job
 
 Failure = TypeVar("Failure", bound=BaseException)
 

@@ -40,8 +40,8 @@ from opero.logs import warn
 from opero.map.event_loops import SLOT, ended
 from opero.map.finished_frames import without_locals
 from opero.map.invocation import of_invocations, of_items
+from opero.map.jobs import Job
 from opero.map.output import NOTHING
-from opero.map.scheduler import Job
 from opero.real_time import perf_counter, perf_counter_ns
 from opero.runners import loop_time
 from opero.tracebacks import without_top

@@ -12,8 +12,8 @@ from opero.map.finished_frames import without_locals
 from opero.map.init_errors import init_failed
 from opero.map.interrupts import ctrl_c_later
 from opero.map.invocation import of_invocations, of_items
+from opero.map.jobs import Job
 from opero.map.output import NOTHING
-from opero.map.scheduler import Job
 from opero.real_time import perf_counter_ns
 from opero.tracebacks import without_top
 

@@ -16,8 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from opero.map.engines.base import Crash, Report
+from opero.map.jobs import Job
 from opero.map.loading import executed
-from opero.map.scheduler import Job
 from opero.map.serialization.function_payload import FunctionPayload
 from opero.map.serialization.loaded_modules import loaded_modules
 from opero.real_time import monotonic

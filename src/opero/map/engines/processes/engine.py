@@ -24,9 +24,9 @@ from opero.map import std_streams
 from opero.map.engines.base import Crash, Report, beyond_retry
 from opero.map.init_errors import init_ended_worker, init_failed, init_took_too_long
 from opero.map.interrupts import ctrl_c_later
+from opero.map.jobs import Job
 from opero.map.loading import executed
 from opero.map.output import NOTHING
-from opero.map.scheduler import Job
 from opero.map.serialization import handles
 from opero.map.serialization.arrivals import share_globals
 from opero.map.serialization.errors import unpack_error
