@@ -30,7 +30,8 @@ def decorate(function: Any, plan: CallOptions) -> Any:
     """Wrap `function` in the active implementation.
 
     Args:
-        function: A function, coroutine function, class method or static method.
+        function: A function, coroutine function or generator function, a class method or a static
+            method.
         plan: The checked options.
 
     Returns:
@@ -46,7 +47,9 @@ def decorate(function: Any, plan: CallOptions) -> Any:
         return _ClassMethod(decorate(function.__func__, plan))
     state = state_of(function, plan)
     core = hotpath.core
-    kind = core.AsyncFunction if state.awaited else core.Function
+    kind: Any = core.AsyncFunction if state.awaited else core.Function
+    if state.generate is not None:
+        kind = core.StreamFunction
     return kind(state)
 
 
@@ -54,7 +57,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     """Make the state of a decorated function, of the active implementation.
 
     Args:
-        function: A function or coroutine function.
+        function: A function, coroutine function or generator function.
         plan: The checked options.
 
     Returns:
@@ -75,6 +78,12 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     name = getattr(function, "__qualname__", None) or getattr(face, "__qualname__", repr(function))
     name = str(name)
     binding = None if signature is None else core.Binding(name, signature, core.Freezer())
+    yielding = _yields(function, face)
+    if plan.cache is not None and yielding:
+        raise TypeError(
+            f"cache=True: {name} is a generator function, and what it yields is used up by the "
+            f"first caller: leave the cache out, or decorate a function that returns a list"
+        )
     if plan.cache is not None and binding is None:
         raise ValueError(
             f"cache=True: {name} has no signature that tells its arguments apart: decorate a "
@@ -85,7 +94,11 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     if plan.cache is not None and plan.cache.backend == "memory":
         store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
         instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
-    awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(face)
+    awaited = (
+        yielding == "async"
+        or inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(face)
+    )
     if plan.attempt_timeout and not awaited:
         raise ValueError(
             f"attempt_timeout={plan.attempt_timeout / 1e9:g}: {name} is an ordinary function, and "
@@ -142,6 +155,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         timeout=plan.timeout,
         attempt_timeout=plan.attempt_timeout,
         binding=binding,
+        generate=_generate(name, yielding),
         cache_key=None if plan.cache is None else plan.cache.key_function,
         store=store,
         instances=instances,
@@ -180,6 +194,11 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
         return _ClassMethod(decorate_map(function.__func__, checked, plan))
     if isinstance(getattr(function, "__opero__", None), Map):
         raise TypeError(f"opmap maps functions of one item, and {function!r} is a map already")
+    if _yields(function, _face(function)):
+        raise TypeError(
+            f"opmap maps functions that return a result, and {function!r} is a generator function: "
+            f"map a function that returns a list of its items: return list(...)"
+        )
     call = state_of(function, checked)
     check_function(plan, call, _signature(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
@@ -257,8 +276,6 @@ def _face(function: Any) -> Any:
         )
     if not callable(function):
         raise TypeError(f"opero decorates functions, not {function!r}")
-    import inspect
-
     face = function
     while isinstance(face, functools.partial):
         face = face.func
@@ -267,19 +284,46 @@ def _face(function: Any) -> Any:
     returning = face
     while type(returning) is functools._lru_cache_wrapper:
         returning = returning.__wrapped__
-    if inspect.isgeneratorfunction(returning) or inspect.isasyncgenfunction(returning):
+    if returning is not face and _yields(returning):
         raise TypeError(
-            f"opero cannot decorate the generator function {returning.__qualname__}: a generator "
-            f"runs after the call has returned, so it can be neither retried nor cached"
+            f"opero cannot decorate the generator function {returning.__qualname__} above "
+            f"lru_cache, which returns the first call's generator again, used up: leave it out"
         )
     if getattr(returning, "__code__", None) in _codes_of_context_managers():
         raise TypeError(
             f"opero cannot decorate {returning.__qualname__}, a context manager made of a "
-            f"generator: it runs after the call has returned, in the with block, so it can be "
-            f"neither retried nor cached; put what comes before the yield into a function of its "
-            f"own, decorate that, and call it there, with @contextmanager on the outside"
+            f"generator: that begins in the with statement, when the call has returned. Decorate "
+            f"the generator function, and put @contextmanager above @opero: what comes before the "
+            f"yield is retried then"
         )
     return face
+
+
+def _yields(*functions: Any) -> str:
+    """Return whether one of these is a generator function: "sync", "async", or "" for no."""
+    import inspect
+
+    if any(inspect.isgeneratorfunction(function) for function in functions):
+        return "sync"
+    return "async" if any(inspect.isasyncgenfunction(function) for function in functions) else ""
+
+
+def _generate(name: str, yielding: str) -> Any:
+    """Return what makes the generators that callers get; None if there are none.
+
+    Args:
+        name: The function's name.
+        yielding: What `_yields` says of it.
+    """
+    if not yielding:
+        return None
+    from .runners.naming import named
+
+    if yielding == "async":
+        from .runners.async_streams import stream
+    else:
+        from .runners.streams import stream
+    return named(stream, name)
 
 
 def _codes_of_context_managers() -> tuple[Any, ...]:

@@ -176,7 +176,8 @@ def opero(
     """Make a function resilient: cache, retries with backoff, argument fallback, rate limit.
 
     Works with and without parentheses, on functions, coroutine functions, methods, class methods
-    and static methods. The order of operations is
+    and static methods; on generator functions until their first item is out. The order of
+    operations is
 
         deadline( cache + single flight( retry loop( fallback values( permit( attempt )))))
 
@@ -234,7 +235,7 @@ def opero(
 
     Raises:
         TypeError: If an option has the wrong type or no such option exists, or what is decorated
-            is no function (a generator function is refused too).
+            is no function, or a generator function that is cached.
         ValueError: If an option's value is not allowed, or `arg_fallback` names no parameter.
 
     A call raises:

@@ -18,8 +18,41 @@ from .exceptions import OperoError
 
 _FORWARD = """\
 def outer({handle}):
-    {kind} {name}({parameters}):
-        return {wait}{handle}.function({arguments})
+    def {name}({parameters}):
+        return {handle}.function({arguments})
+"""
+
+_FORWARD_AWAITED = """\
+def outer({handle}):
+    async def {name}({parameters}):
+        return await {handle}.function({arguments})
+"""
+
+
+_FORWARD_ITEMS = """\
+def outer({handle}):
+    def {name}({parameters}):
+        return (yield from {handle}.function({arguments}))
+"""
+
+_FORWARD_AWAITED_ITEMS = """\
+def outer({handle}):
+    async def {name}({parameters}):
+        {handle}_items = {handle}.function({arguments})
+        try:
+            {handle}_item = await {handle}_items.__anext__()
+            while True:
+                try:
+                    {handle}_sent = yield {handle}_item
+                except GeneratorExit:
+                    await {handle}_items.aclose()
+                    raise
+                except BaseException as {handle}_thrown:
+                    {handle}_item = await {handle}_items.athrow({handle}_thrown)
+                else:
+                    {handle}_item = await {handle}_items.asend({handle}_sent)
+        except StopAsyncIteration:
+            return
 """
 
 
@@ -49,13 +82,12 @@ def code_of(state: Any) -> CodeType:
     handle = HANDLE
     while handle in taken:
         handle += "_"
-    text = _FORWARD.format(
-        handle=handle,
-        kind="async def" if state.awaited else "def",
-        name="forward",
-        parameters=parameters,
-        wait="await " if state.awaited else "",
-        arguments=arguments,
+    if not state.maps and state.generate is not None:
+        template = _FORWARD_AWAITED_ITEMS if state.awaited else _FORWARD_ITEMS
+    else:
+        template = _FORWARD_AWAITED if state.awaited else _FORWARD
+    text = template.format(
+        handle=handle, name="forward", parameters=parameters, arguments=arguments
     )
     made = _inner(_inner(compile(text, "<opero>", "exec")))
     name = getattr(state.func, "__name__", None) or state.name.rpartition(".")[2]

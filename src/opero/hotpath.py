@@ -57,7 +57,15 @@ _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
     "bucket": ("TokenBucket", "WindowedBucket"),
-    "call": ("AsyncCall", "AsyncFunction", "Call", "Function", "Method", "bypass"),
+    "call": (
+        "AsyncCall",
+        "AsyncFunction",
+        "Call",
+        "Function",
+        "Method",
+        "StreamFunction",
+        "bypass",
+    ),
     "canonical": ("Canonical",),
     "chunk": ("ChunkRunner", "ChunkSizer"),
     "clock": ("Clock",),
@@ -106,6 +114,7 @@ class Core:
     Call: type[call.Call]
     Function: type[call.Function]
     Method: type[call.Method]
+    StreamFunction: type[call.StreamFunction]
     bypass: Callable[[bool], None]
     FunctionLike: type[function.FunctionLike]
     MethodLike: type[function.MethodLike]

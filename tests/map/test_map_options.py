@@ -510,8 +510,16 @@ class Mapping:
 
 
 NO_FUNCTIONS: list[tuple[str, Any, str]] = [
-    ("a generator function", generator, "cannot decorate the generator function generator"),
-    ("an async generator function", async_generator, "generator function async_generator"),
+    (
+        "a generator function",
+        generator,
+        "is a generator function: map a function that returns a list",
+    ),
+    (
+        "an async generator function",
+        async_generator,
+        "async_generator at .* is a generator function: map",
+    ),
     ("a class", Mapping, "opero decorates functions, and Mapping is a class: decorate its methods"),
     ("a builtin class", int, "and int is a class: .*: lambda x: int\\(x\\)"),
     ("a property", property(double), "put it below @property, not above"),

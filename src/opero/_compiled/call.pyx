@@ -456,10 +456,10 @@ cdef class AsyncCall(_Counting):
         times = self.runner.loop_time
         if self.timeout:
             self.limit = TimeLimit(self.timeout, self.clock, times)
-        self.attempted = self.func
+        self.attempted = self.func if self.generate is None else self.runner.first_item
         if self.attempt_timeout:
             limit = TimeLimit(self.attempt_timeout, self.clock, times)
-            self.attempted = self.runner.limited(self.func, self.name, limit, Deadline)
+            self.attempted = self.runner.limited(self.attempted, self.name, limit, Deadline)
         self.ready = named(self.runner.ready, self.name)
         self.guard = named(self.runner.guard, self.name)
         self.guard_one = named(self.runner.guard_one, self.name)
@@ -692,6 +692,21 @@ cdef class AsyncFunction(FunctionLike):
         return self if instance is None else Method(self, instance)
 
 
+@cython.final
+cdef class StreamFunction(FunctionLike):
+    """A decorated generator function, ordinary or asynchronous."""
+
+    cdef vectorcallfunc vectorcall
+
+    def __init__(self, _Counting call not None):
+        FunctionLike.__init__(self, call)
+        share(self, call)
+        self.vectorcall = call_stream
+
+    def __get__(self, instance, owner):
+        return self if instance is None else Method(self, instance)
+
+
 cdef share(FunctionLike function, State call):
     """Let threads call a function without counting references to it; not if it is nested."""
     code = getattr(call.face, "__code__", None)
@@ -891,6 +906,23 @@ cdef PyObject *acall_uncached(
     return PyObject_Vectorcall(guard, given, 4, NULL)
 
 
+cdef PyObject *call_stream(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    cdef _Counting call = <_Counting>state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef PyObject *made
+    counting.add(&call.counts, CALLS, 1)
+    # which refuses at once what does not fit
+    made = PyObject_Vectorcall(<PyObject *>call.func, args, argsf, names)
+    if made is NULL:
+        return NULL
+    first = taken(made)
+    return owned(
+        call.generate(call, opero_pack(args, count), opero_pack_named(args + count, names), first)
+    )
+
+
 @cython.final
 cdef class Method(MethodLike):
     """A decorated method together with its instance."""
@@ -971,7 +1003,7 @@ def bypass(bint on):
     Who calls asks the type whether there is a function pointer in the instance.
     """
     cdef PyTypeObject *slots
-    for kind in (Function, AsyncFunction):
+    for kind in (Function, AsyncFunction, StreamFunction):
         slots = <PyTypeObject *>kind
         if on:
             slots.tp_call = <void *>undecorated
@@ -1002,8 +1034,10 @@ def without_new(type kind):
 with_dict(FunctionLike)
 with_dict(Function)
 with_dict(AsyncFunction)
+with_dict(StreamFunction)
 cdef Function function = Function.__new__(Function)
 cdef AsyncFunction coroutine_function = AsyncFunction.__new__(AsyncFunction)
+cdef StreamFunction generator_function = StreamFunction.__new__(StreamFunction)
 cdef Method method = Method.__new__(Method)
 by_vectorcall(
     Function,
@@ -1015,5 +1049,10 @@ by_vectorcall(
     <char *>&coroutine_function.vectorcall - <char *><void *>coroutine_function,
     Py_TPFLAGS_METHOD_DESCRIPTOR,
 )
+by_vectorcall(
+    StreamFunction,
+    <char *>&generator_function.vectorcall - <char *><void *>generator_function,
+    Py_TPFLAGS_METHOD_DESCRIPTOR,
+)
 by_vectorcall(Method, <char *>&method.vectorcall - <char *><void *>method, 0)
-function = coroutine_function = method = None
+function = coroutine_function = generator_function = method = None

@@ -38,6 +38,7 @@ cdef class State:
     cdef readonly long long attempt_timeout
     cdef readonly Binding binding
     cdef readonly Binding keying
+    cdef readonly object generate
     cdef readonly object cache_key
     cdef readonly MemoryStore store
     cdef readonly InstanceStores instances

@@ -8,9 +8,9 @@
                           v       v          v
                         runner: follow, wait, judge, back off, fall back
 
-`Function`, `AsyncFunction` and `Method` are what the user holds; `Call` and `AsyncCall` are what
-they know, and what runners, stores and the map work with. `_compiled/call.pyx` is the compiled
-twin: there the arguments stay in the C array they come in. The two behave the same.
+`Function`, `AsyncFunction`, `StreamFunction` and `Method` are what the user holds; `Call` and
+`AsyncCall` are what they know, and what runners, stores and the map work with. `_compiled/call.pyx`
+is the compiled twin: there the arguments stay in the C array they come in. The two behave the same.
 """
 
 from __future__ import annotations
@@ -209,7 +209,8 @@ class AsyncCall(_Counting):
     """The state of a coroutine function.
 
     Attributes:
-        attempted: What an attempt awaits: the function, or `runners.deadlines.limited` of it.
+        attempted: What an attempt awaits: the function, or `runners.aio.first_item` of what a
+            generator function makes; with a time limit, `runners.deadlines.limited` of that.
         limit: How long a whole call may take; None for no bound.
         gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
         guard: `runners.aio.guard`.
@@ -239,10 +240,10 @@ class AsyncCall(_Counting):
         self.limit: TimeLimit | None = None
         if self.timeout:
             self.limit = TimeLimit(self.timeout, self.clock, times)
-        self.attempted: Any = self.func
+        self.attempted: Any = self.func if self.generate is None else self.runner.first_item
         if self.attempt_timeout:
             limit = TimeLimit(self.attempt_timeout, self.clock, times)
-            self.attempted = self.runner.limited(self.func, self.name, limit, Deadline)
+            self.attempted = self.runner.limited(self.attempted, self.name, limit, Deadline)
         self.gated: Any = named(self.runner.gated, self.name)
         self.guard: Any = named(self.runner.guard, self.name)
         self.ready: Any = named(self.runner.ready, self.name)
@@ -359,6 +360,25 @@ class AsyncFunction(FunctionLike):
             raise
 
 
+class StreamFunction(FunctionLike):
+    """A decorated generator function, ordinary or asynchronous."""
+
+    __slots__ = ()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else Method(self, instance)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
+        call: Any = self.__opero__
+        try:
+            call.add("calls", 1)
+            first = call.func(*args, **kwargs)  # which refuses at once what does not fit
+            return call.generate(call, args, kwargs, first)
+        except BaseException as failure:
+            shorten(failure)
+            raise
+
+
 class Method(MethodLike):
     """A decorated method together with its instance."""
 
@@ -386,7 +406,7 @@ def _undecorated(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     return self.__opero__.func(*args, **kwargs)
 
 
-_CALLS: dict[Any, Any] = {kind: kind.__call__ for kind in (Function, AsyncFunction)}
+_CALLS: dict[Any, Any] = {kind: kind.__call__ for kind in (Function, AsyncFunction, StreamFunction)}
 
 
 def bypass(on: bool) -> None:

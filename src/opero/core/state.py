@@ -78,7 +78,7 @@ class Parts:
         name: Its qualified name, for messages.
         options: The checked options that it was decorated with.
         decorate: What has decorated it: called with the function and the options it does so again.
-        awaited: Whether it is a coroutine function.
+        awaited: Whether it is a coroutine function, or an asynchronous generator function.
         runner: The module that waits for it.
         clock: Tells the time.
         events: Logs what happens, and tells those who listen.
@@ -89,6 +89,7 @@ class Parts:
         timeout: Nanoseconds for a whole call; 0 for no bound.
         attempt_timeout: Nanoseconds for each awaited attempt; 0 for no bound.
         binding: Its signature; None if it has none.
+        generate: What makes the generators that callers get; None if it is no generator function.
         cache_key: The user's own way to make a cache key; None without.
         store: The cache in memory; None without.
         instances: The caches of the instances, if it is a method; None without a cache in memory.
@@ -106,6 +107,7 @@ class Parts:
         "face",
         "fallback",
         "func",
+        "generate",
         "instances",
         "name",
         "options",
@@ -137,6 +139,7 @@ class Parts:
         timeout: int = 0,
         attempt_timeout: int = 0,
         binding: Binding | None = None,
+        generate: Any = None,
         cache_key: Any = None,
         store: MemoryStore | None = None,
         instances: InstanceStores | None = None,
@@ -158,6 +161,7 @@ class Parts:
         self.timeout: int = timeout
         self.attempt_timeout: int = attempt_timeout
         self.binding: Binding | None = binding
+        self.generate: Any = generate
         self.cache_key: Any = cache_key
         self.store: MemoryStore | None = store
         self.instances: InstanceStores | None = instances
@@ -205,6 +209,7 @@ class State:
         "func",
         "gate",
         "gates",
+        "generate",
         "guarded",
         "indirect",
         "instances",
@@ -248,6 +253,7 @@ class State:
         self.timeout: int = parts.timeout
         self.attempt_timeout: int = parts.attempt_timeout
         self.binding: Binding | None = parts.binding
+        self.generate: Any = parts.generate
         self.cache_key: Any = parts.cache_key
         self.store: MemoryStore | None = parts.store
         self.instances: InstanceStores | None = parts.instances

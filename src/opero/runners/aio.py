@@ -13,7 +13,6 @@ import asyncio
 import sys
 from asyncio import current_task
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 from opero.core.clock import NEVER
@@ -23,6 +22,7 @@ from . import loop_time
 from .deadlines import judge, limited, no_task, over
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
+from .naming import named
 from .task_flight import TaskFlight, lead, share
 
 TYPE_CHECKING = False
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TaskBell",
     "drive",
+    "first_item",
     "gated",
     "gated_one",
     "guard",
@@ -51,24 +52,22 @@ __all__ = [
 ]
 
 
-def named(function: Any, name: str) -> Any:
-    """Return a copy of a coroutine function that bears another name, as its coroutines do then.
+async def first_item(generator: Any) -> Any:
+    """Return the first item of an asynchronous generator that the event loop is not to know.
 
-    Warnings about a coroutine that was never awaited and `asyncio.all_tasks()` show that name.
+    When a loop ends, it closes all generators that it knows, at the same time. It knows the one
+    that the caller has (see `async_streams`), and that closes this one.
 
-    Args:
-        function: A function of this module, or a method of a stored cache.
-        name: The qualified name of a user's function.
+    Raises:
+        StopAsyncIteration: If the generator ends without one.
     """
-    made = FunctionType(
-        function.__code__,
-        function.__globals__,
-        name.rpartition(".")[2],
-        function.__defaults__,
-        function.__closure__,
-    )
-    made.__qualname__ = name
-    return made
+    first, final = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=None)
+    try:
+        item = generator.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(first, final)
+    return await item
 
 
 async def ready(value: Any) -> Any:
@@ -86,7 +85,7 @@ async def guard(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[
     except BaseException as caught:  # noqa: BLE001 - judged in run
         error = caught
     try:
-        return await run(call, args, kwargs, None, error)
+        return await run(call, args, kwargs, None, error, func=func)
     except BaseException as failure:
         shorten(failure)
         raise
@@ -124,7 +123,7 @@ async def gated(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         except BaseException as caught:  # noqa: BLE001 - judged in run
             error = caught
     try:
-        return await run(call, args, kwargs, None, error, passed or 0)
+        return await run(call, args, kwargs, None, error, passed or 0, func=func)
     except BaseException as failure:
         shorten(failure)
         raise
@@ -176,7 +175,9 @@ async def run_until(
                     raise
                 except BaseException as caught:  # noqa: BLE001 - judged in run
                     error = caught
-            return await over(deadline, run(call, args, kwargs, deadline, error, passed or 0))
+            return await over(
+                deadline, run(call, args, kwargs, deadline, error, passed or 0, func=func)
+            )
         except asyncio.CancelledError as cancelled:
             await judge(call, deadline, cancelled)
             raise
@@ -234,6 +235,7 @@ async def run(
     error: BaseException | None = None,
     passed: int = 0,
     spare: bool = False,
+    func: Any = None,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -247,11 +249,14 @@ async def run(
         passed: How many gates have let the first attempt in, if it has not.
         spare: Whether a value stands ready that is served if the call fails: then it fails at once
             where a gate refuses it.
+        func: What an attempt calls in place of the function (see `streams.Opening`).
 
     Returns:
         What the function returned.
     """
     retrying: Any = None
+    func = call.attempted if func is None else func
+    opening = None if func is call.attempted else func
     try:
         if error is not None and _is_cancellation(error, flight):
             raise error
@@ -261,7 +266,7 @@ async def run(
             todo = retrying.next()
             if todo == ATTEMPT:
                 try:
-                    value = await call.attempted(*retrying.args, **retrying.kwargs)
+                    value = await func(*retrying.args, **retrying.kwargs)
                 except GeneratorExit:
                     retrying.abandoned()
                     raise
@@ -270,6 +275,12 @@ async def run(
                 else:
                     if retrying.returned(value):
                         return value
+                    if opening is not None:
+                        try:
+                            await opening.reject()
+                        except BaseException:
+                            retrying.abandoned()
+                            raise
                     continue
                 if _is_cancellation(retrying.error, flight):
                     retrying.abandoned()
@@ -291,7 +302,7 @@ async def run(
         raise
     finally:
         # a traceback that holds this frame must not make a cycle
-        retrying = error = flight = None
+        retrying = error = flight = func = opening = None
 
 
 async def drive(steps: Steps) -> Any:

@@ -53,6 +53,7 @@ def run(
     entered: int = 0,
     tickets: list[int] | None = None,
     spare: bool = False,
+    func: Any = None,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -67,6 +68,7 @@ def run(
         tickets: What those gave it that it has passed; None if none wants to know how it ends.
         spare: Whether a value stands ready that is served if the call fails: then it fails at once
             where a gate refuses it.
+        func: What an attempt calls in place of the function (see `streams.Opening`).
 
     Returns:
         What the function returned.
@@ -75,17 +77,25 @@ def run(
         call, args, kwargs, deadline, None, error, passed, entered, tickets, spare
     )
     error = None
+    func = call.func if func is None else func
+    opening = None if func is call.func else func
     try:
         while True:
             todo = retrying.next()
             if todo == ATTEMPT:
                 try:
-                    value = call.func(*retrying.args, **retrying.kwargs)
+                    value = func(*retrying.args, **retrying.kwargs)
                 except BaseException as caught:  # noqa: BLE001 - judged in `next`
                     retrying.failed(caught)
                 else:
                     if retrying.returned(value):
                         return value
+                    if opening is not None:
+                        try:
+                            opening.reject()
+                        except BaseException:
+                            retrying.abandoned()
+                            raise
             elif todo == SLEEP:
                 retrying.slept(sleep(call.clock, retrying.delay))
             elif todo == WAIT:
@@ -98,7 +108,8 @@ def run(
             else:
                 raise retrying.error
     finally:
-        retrying = error = None  # a traceback that holds this frame must not make a cycle
+        # a traceback that holds this frame must not make a cycle
+        retrying = error = func = opening = None
 
 
 def drive(steps: Steps) -> Any:
