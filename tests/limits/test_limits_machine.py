@@ -43,13 +43,16 @@ def sharers() -> Iterator[Sharers]:
 @pytest.fixture
 def name() -> Iterator[str]:
     """A name that nobody else has, whose files are removed."""
-    from opero.limits import machine
+    from opero.limits import shared_file
 
     USED.clear()
     yield f"test-{uuid4().hex}"
     gc.collect()
     for used in USED:
-        for path in (machine.file_of(used), machine.file_of(used).with_suffix(".lock")):
+        for path in (
+            shared_file.file_of(used, "limit"),
+            shared_file.file_of(used, "limit").with_suffix(".lock"),
+        ):
             path.unlink(missing_ok=True)
 
 
@@ -365,14 +368,14 @@ def test_a_pickle_is_the_same_limit_under_the_same_name(core, name):
 
 def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
     """Nobody else can open them, whatever the umask is."""
-    from opero.limits import machine
+    from opero.limits import shared_file
 
     before = os.umask(0)
     try:
         limiter = RateLimiter(**limit(name, 5))
     finally:
         os.umask(before)
-    place = machine.directory()
+    place = shared_file.directory()
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     path = limiter._queue._file.path
     for each in (path, path.with_suffix(".limit")):
@@ -397,20 +400,20 @@ def test_a_file_that_others_can_open_or_a_link_is_refused(name, which):
 @pytest.mark.once
 def test_a_directory_that_others_can_open_is_refused(monkeypatch, tmp_path):
     """Where there is no /dev/shm, it is below the user's runtime directory."""
-    from opero.limits import machine
+    from opero.limits import shared_file
 
-    monkeypatch.setattr(machine, "_SHM", tmp_path / "none")
+    monkeypatch.setattr(shared_file, "_SHM", tmp_path / "none")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    place = machine.directory()
+    place = shared_file.directory()
     assert place.parent == tmp_path.resolve()
     place.chmod(0o750)
     with pytest.raises(UnsafePlaceError, match="open to others"):
-        machine.directory()
+        shared_file.directory()
     place.rmdir()
     (tmp_path / "real").mkdir(mode=0o700)
     place.symlink_to(tmp_path / "real")
     with pytest.raises(UnsafePlaceError, match="symbolic link"):
-        machine.directory()
+        shared_file.directory()
 
 
 @pytest.mark.once
@@ -432,10 +435,10 @@ def test_a_file_that_is_not_a_limit_is_replaced_unless_it_is_in_use(name):
 @pytest.mark.once
 def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, monkeypatch):
     """Their times count from another moment."""
-    from opero.limits import machine
+    from opero.limits import shared_file
 
     with monkeypatch.context() as patch:
-        patch.setattr(machine, "_boot", lambda: "0123")
+        patch.setattr(shared_file, "_boot", lambda: "0123")
         old = RateLimiter(**limit(name, 0.01))
         assert old.try_acquire()
         paths = [old._queue._file.path, old._queue._file.path.with_suffix(".limit")]
