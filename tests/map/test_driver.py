@@ -20,10 +20,11 @@ from opero import AllFailedError, opero
 from opero.core.chunk import ChunkSizer
 from opero.map.driver import drive
 from opero.map.engines.base import Crash, Report
+from opero.map.jobs import Job
 from opero.map.output import NOTHING
 from opero.map.progress import Silent
 from opero.map.reader import InPlace
-from opero.map.scheduler import Job, Scheduler
+from opero.map.scheduler import Scheduler
 from opero.map.task_driver import drive_async
 from opero.map.task_reader import TaskReader
 

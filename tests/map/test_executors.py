@@ -33,10 +33,11 @@ from opero.map.engines.base import Crash, Report
 from opero.map.engines.executors import envelope
 from opero.map.engines.executors.engine import ExecutorEngine, workers_of
 from opero.map.invocation import Invocation
+from opero.map.jobs import Job
 from opero.map.output import NOTHING, Span
 from opero.map.progress import Silent
 from opero.map.reader import InPlace
-from opero.map.scheduler import Job, Scheduler
+from opero.map.scheduler import Scheduler
 from opero.map.serialization import arrivals, function_payload
 
 pytestmark = pytest.mark.once

@@ -31,8 +31,8 @@ from opero.map.engines.base import Crash, Report  # noqa: E402
 from opero.map.engines.processes import pool, start, worker  # noqa: E402
 from opero.map.engines.processes.engine import ProcessEngine  # noqa: E402
 from opero.map.invocation import Invocation  # noqa: E402
+from opero.map.jobs import Job  # noqa: E402
 from opero.map.output import NOTHING, Span  # noqa: E402
-from opero.map.scheduler import Job  # noqa: E402
 from opero.map.serialization.names import whereabouts  # noqa: E402
 
 pytestmark = [

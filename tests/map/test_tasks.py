@@ -35,8 +35,9 @@ from opero.map.engines.base import Crash, Report
 from opero.map.engines.processes import worker_loop
 from opero.map.engines.tasks import TaskEngine
 from opero.map.invocation import Invocation
+from opero.map.jobs import Job
 from opero.map.output import NOTHING, Span
-from opero.map.scheduler import Job, Scheduler
+from opero.map.scheduler import Scheduler
 from opero.testing import manual_clock
 
 pytestmark = pytest.mark.once

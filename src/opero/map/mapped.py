@@ -8,7 +8,7 @@ from copy import copy
 from types import MethodType
 from typing import Any
 
-from opero import hotpath
+from opero import hotpath, off_switch
 from opero.core.function import FunctionLike, MethodLike
 from opero.exceptions import with_article
 
@@ -151,6 +151,7 @@ class Map:
         leading: What the function gets before the item: its instance, or its class.
         bound_to: What it gets there, if it was written in a class body: "instance" or "class".
         placed: Whether it is an attribute of a class.
+        inline: Whether the function is called where the map is.
     """
 
     awaited = False
@@ -175,12 +176,21 @@ class Map:
         self.leading: tuple[Any, ...] = ()
         self.bound_to: str = bound_to(call)
         self.placed: bool = False
+        self.inline: bool = False
 
     def of(self, receiver: Any) -> Map:
         """Return the map of one instance of a method, or of one class of a class method."""
         bound = copy(self)
         bound.leading = (receiver,)
         return bound
+
+    def undecorated(self) -> Map:
+        """Return a map that calls the function as it is, item by item, where it is called."""
+        bare = copy(self)
+        bare.inline = True
+        bare.call = self.decorate(self.func, self.options.undecorated(), self.plan).__opero__.call
+        bare.plan = self.plan.undecorated("async" if bare.call.awaited else "thread")
+        return bare
 
     def become_attribute(self) -> None:
         """Take note that the function is an attribute of a class, and so gets its instance."""
@@ -325,7 +335,7 @@ class Map:
 
         return drive_async(
             scheduler,
-            lambda: self._engine(shared, scheduler.sizer.workers),
+            lambda: self._engine(shared, scheduler.sizer.workers, True),
             source,
             self.call.clock,
             lambda: self._bar(scheduler),
@@ -419,12 +429,24 @@ class Map:
         total = self.plan.total if left < 0 else left
         return progress.open(self.plan.progress, total, self.name)
 
-    def _engine(self, shared: dict[str, Any], workers: int) -> Any:
-        """Make what runs the attempts of one map."""
+    def _engine(self, shared: dict[str, Any], workers: int, in_task: bool = False) -> Any:
+        """Make what runs the attempts of one map.
+
+        Args:
+            shared: Keyword arguments of every call.
+            workers: How many run at once.
+            in_task: Whether a task drives the map.
+        """
         from opero.map.loading import check_not_loading
 
         plan = self.plan
         function = MethodType(self.func, *self.leading) if self.leading else self.func
+        if self.inline:
+            from opero.map.engines.inline import InlineAsyncEngine, InlineEngine
+
+            if in_task:
+                return InlineAsyncEngine(function, shared, self.call.awaited)
+            return InlineEngine(function, shared)
         if plan.executor is not None:
             from opero.map.engines.executors.engine import ExecutorEngine, runs_threads
 
@@ -488,7 +510,7 @@ def _resolved(held: Any, form: str, args: tuple[Any, ...]) -> tuple[Map, Any]:
         raise TypeError(f"{name}() is missing the items: give an iterable of them")
     if len(args) > 1:
         raise TypeError(by_position(name, mapping.call, len(mapping.leading), args[1:]))
-    return mapping, args[0]
+    return mapping.undecorated() if off_switch.is_off else mapping, args[0]
 
 
 def _length(items: Any) -> int:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -66,6 +66,24 @@ class MapOptions:
     in_caller: bool
     read_ahead: int | None
     total: int | None
+
+    def undecorated(self, mode: str) -> MapOptions:
+        """Return the options of the same map without workers, and without a bound for attempts.
+
+        Args:
+            mode: Who calls the function: "thread", or "async" for one that is awaited.
+        """
+        return replace(
+            self,
+            mode=mode,
+            workers=1,
+            chunk_size=1,
+            attempt_timeout=None,
+            start_method=None,
+            executor=None,
+            setup=WorkerOptions(),
+            in_caller=True,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave behind what belongs to this process: an executor, and who is told of progress."""

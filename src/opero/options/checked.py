@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .configs import ArgFallback, RateLimitConfig, RetryAfter, RetryOn, RetryOnResult
@@ -92,3 +92,18 @@ class CallOptions:
     limit: RateLimitConfig | Any | None
     timeout: int
     attempt_timeout: int
+
+    def undecorated(self) -> CallOptions:
+        """Return options with which a function does what it would do undecorated."""
+        retry = replace(
+            self.retry, attempts=1, retry_after=None, retry_on_result=None, reraise=False
+        )
+        return replace(
+            self,
+            retry=retry,
+            arg_fallback=None,
+            cache=None,
+            limit=None,
+            timeout=0,
+            attempt_timeout=0,
+        )
