@@ -30,6 +30,7 @@ LEVELS: Final = {
     "give_up": logging.WARNING,
     "deadline": logging.WARNING,
     "stale": logging.WARNING,
+    "breaker": logging.WARNING,
     "store_down": logging.WARNING,
     "store_up": logging.INFO,
     "worker_crash": logging.WARNING,
@@ -60,6 +61,8 @@ FIELDS: Final = (
     "attempts",
     "retried",
     "index",
+    "breaker",
+    "state",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 
@@ -171,10 +174,12 @@ def _log(level: int, template: str, values: Sequence[Any], extra: dict[str, Any]
 def write(event: Event) -> None:
     """Write an event, of a kind that is logged, to the log."""
     level = LEVELS[event.kind]
+    if event.kind == "breaker" and event.state != "open":
+        level = logging.INFO
     if event.kind == "stale" and event.error is None:
         level = logging.DEBUG  # nothing is wrong: another process is at it
-        if not LOGGER.isEnabledFor(level):
-            return
+    if level != LEVELS[event.kind] and not LOGGER.isEnabledFor(level):
+        return
     template, values = _line_of(event)
     extra = {f"opero_{name}": getattr(event, name) for name in FIELDS}
     if event.error is not None:
@@ -248,6 +253,9 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "stale":
             template = "%s: the run failed with %s; the last value is served, outdated for %.1f s"
             return template, (name, error, event.seconds)
+        case "breaker":
+            template = "the circuit breaker %s is %s: %s"
+            return template, (event.breaker, (event.state or "").replace("_", "-"), why)
         case "store_down":
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":
