@@ -29,6 +29,7 @@ cdef class CircuitBreaker(Gate):
     @cython.locals(ticket=cython.longlong, answer=cython.longlong)
     cpdef long long enter(self, long long now) except? -1
     cpdef long long opens_in(self, long long now) except? -1
+    cpdef bint is_common(self, long long ticket) except -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
     cpdef trip(self, long long now, long long length, str reason)
     cpdef reset(self, str reason)

@@ -150,6 +150,10 @@ class CircuitBreaker(Gate):
         with self.lock:
             return self.lack(now)
 
+    def is_common(self, ticket: int) -> bool:
+        """Return whether all have this ticket, as the breaker is closed."""
+        return ticket == self.ticket
+
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
         """Take note of how an attempt has ended (see `Gate`)."""
         if self.lock is None:

@@ -184,6 +184,10 @@ class Gate:
         """
         return 0
 
+    def is_common(self, ticket: int) -> bool:
+        """Return whether any number of attempts may have this ticket, and need not ask for it."""
+        return ticket == 0
+
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt that came in has ended.
 
