@@ -41,7 +41,7 @@ REDIS = "redis://localhost:6379/0"
 """What the examples call a Redis; in the tests it is another one."""
 SCRIPT = 'if __name__ == "__main__":'
 """What a block has that only a process of its own can run."""
-LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json"}
+LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json", "promql"}
 """What may stand behind a fence; only the first is Python."""
 MARK = re.compile(
     r"continues|prints|with redis|on a cluster|acl|(?:before|after|file|command): .+", re.DOTALL

@@ -60,6 +60,7 @@ LAYERS = (
     ("assembly",),
     ("decorators",),
     ("opero",),
+    ("integrations",),
     ("self_test",),
     ("doctor",),
     ("__main__",),

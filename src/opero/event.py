@@ -45,8 +45,9 @@ class Event(NamedTuple):
         seconds: Seconds that it took; what exactly depends on the kind.
         error: The exception.
         reason: Why, in words.
-        call: A number that the events of one call share from its first failure on. Calls that run
-            at the same time have different ones; a later call may have it again.
+        call: A number that the events of one call share from its first failure on, or those of one
+            map's begin and end. What runs at the same time has different ones; a later call may
+            have it again.
         store: The store or the limiter's place that failed, in words.
         worker: The number of the map's worker, counted from 0.
         workers: How many workers the map has.
@@ -56,8 +57,6 @@ class Event(NamedTuple):
         retried: How many of them it has made because another failed.
         index: The place in the input, counted from 0, of the map's item that has failed.
         history: The attempts of a call that is over, in order.
-        breaker: The name of the circuit breaker.
-        state: Its new state: "open", "half_open" or "closed".
     """
 
     kind: str
@@ -83,8 +82,6 @@ class Event(NamedTuple):
     retried: int | None = None
     index: int | None = None  # type: ignore[assignment] # tuple.index, which nobody needs here
     history: tuple[AttemptRecord, ...] | None = None
-    breaker: str | None = None
-    state: str | None = None
 
 
 class Origin(NamedTuple):
@@ -118,7 +115,7 @@ KINDS: tuple[str, ...] = (
     "map_start",
     "map_end",
 )
-"""The kinds of events; "refresh" is reserved, and not emitted yet."""
+"""The kinds of events; "refresh" and "breaker" are reserved, and not emitted yet."""
 
 ON_REQUEST: tuple[str, ...] = ("call_end",)
 """The kinds to be named by those who want them: what they sum up has been told one by one."""

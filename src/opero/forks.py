@@ -26,10 +26,10 @@ ORDER: Final = (
     "flights",  # the lock of single flight, which all that follows may take
     "followers",  # who waits for which flight
     "limiters",  # their queues and lock files
-    "breakers",  # their queues, and the probes of the parent
     "leases",  # the renewer, before the stores that it renews in
     "stores",  # connections and locks of what is open
     "caches",  # the runs of decorated functions, on top of all that
+    "readers",  # who reads the figures of all those
 )
 """The ranks, from what others rely on to what relies on others."""
 

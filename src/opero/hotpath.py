@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .core import (
         attempts,
         binding,
-        breaker,
         bucket,
         call,
         canonical,
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
 _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
-    "breaker": ("CircuitBreaker",),
     "bucket": ("TokenBucket", "WindowedBucket"),
     "call": (
         "AsyncCall",
@@ -109,7 +107,6 @@ class Core:
     Attempts: type[attempts.Attempts]
     Policy: type[attempts.Policy]
     Binding: type[binding.Binding]
-    CircuitBreaker: type[breaker.CircuitBreaker]
     TokenBucket: type[bucket.TokenBucket]
     WindowedBucket: type[bucket.WindowedBucket]
     AsyncCall: type[call.AsyncCall]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,7 +30,6 @@ LEVELS: Final = {
     "give_up": logging.WARNING,
     "deadline": logging.WARNING,
     "stale": logging.WARNING,
-    "breaker": logging.WARNING,
     "store_down": logging.WARNING,
     "store_up": logging.INFO,
     "worker_crash": logging.WARNING,
@@ -61,13 +60,12 @@ FIELDS: Final = (
     "attempts",
     "retried",
     "index",
-    "breaker",
-    "state",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 
 _LONGEST: Final = 1000
 _watchers: list[Callable[[], object]] = []
+_diverted: list[str] = []
 
 
 class _Levels(dict[int, bool]):
@@ -97,7 +95,33 @@ def when_levels_change(watcher: Callable[[], object]) -> None:
 def is_logged(kind: str) -> bool:
     """Return whether events of this kind are logged, and their level is enabled."""
     level = LEVELS.get(kind)
-    return level is not None and LOGGER.isEnabledFor(level)
+    return level is not None and kind not in _diverted and LOGGER.isEnabledFor(level)
+
+
+def divert(kinds: Iterable[str]) -> Callable[[], None]:
+    """Write events of some kinds here no more: somebody else does.
+
+    Args:
+        kinds: The kinds.
+
+    Returns:
+        A function that ends it; it may be called more than once.
+    """
+    left = list(kinds)
+    _diverted.extend(left)
+
+    def resume() -> None:
+        while left:
+            _diverted.remove(left.pop())
+
+    return resume
+
+
+def level_of(event: Event) -> int:
+    """Return the level of an event, of a kind that is logged."""
+    if event.kind == "stale" and event.error is None:
+        return logging.DEBUG  # nothing is wrong: another process is at it
+    return LEVELS[event.kind]
 
 
 class Screen(Protocol):
@@ -173,12 +197,8 @@ def _log(level: int, template: str, values: Sequence[Any], extra: dict[str, Any]
 
 def write(event: Event) -> None:
     """Write an event, of a kind that is logged, to the log."""
-    level = LEVELS[event.kind]
-    if event.kind == "breaker" and event.state != "open":
-        level = logging.INFO
-    if event.kind == "stale" and event.error is None:
-        level = logging.DEBUG  # nothing is wrong: another process is at it
-    if level != LEVELS[event.kind] and not LOGGER.isEnabledFor(level):
+    level = level_of(event)
+    if not LOGGER.isEnabledFor(level):
         return
     template, values = _line_of(event)
     extra = {f"opero_{name}": getattr(event, name) for name in FIELDS}
@@ -253,9 +273,6 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "stale":
             template = "%s: the run failed with %s; the last value is served, outdated for %.1f s"
             return template, (name, error, event.seconds)
-        case "breaker":
-            template = "the circuit breaker %s is %s: %s"
-            return template, (event.breaker, (event.state or "").replace("_", "-"), why)
         case "store_down":
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":

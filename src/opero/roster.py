@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from sys import is_finalizing
 
 from . import forks
 
@@ -99,10 +100,13 @@ def read_figures() -> Callable[[], None]:
     return end
 
 
-def keep(origin: Origin, stats: Stats) -> None:
+def keep(state: Decorated) -> None:
     """Keep the figures of a function that is about to go; a finalizer calls this, anywhere."""
+    if is_finalizing():  # nothing can be imported any more, and nobody will read
+        return
+    stats = state.stats()
     if any(stats):
-        _loose.append((origin, stats))
+        _loose.append((state.origin, stats))
         if len(_loose) > _MOST_LOOSE:
             _add_up()
 
@@ -127,9 +131,10 @@ def _add_up() -> None:
 
 def figures() -> dict[tuple[str, str], Stats]:
     """Return what has been counted, by module and qualified name; functions may share these."""
+    states = living()  # first: what goes from now on has been seen here
     _add_up()
     sums = _gone.copy()
-    for state in living():
+    for state in states:
         name = name_of(state.origin)
         sums[name] = _sum(sums.get(name), state.stats())
     return sums

@@ -6,6 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from opero import roster
+
+
+@pytest.fixture(autouse=True)
+def functions_of_other_examples_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They bear the same names."""
+    monkeypatch.setattr(roster, "_living", {})
+
 
 @pytest.fixture(autouse=True)
 def stamina_writes_to_logging() -> Iterator[None]:

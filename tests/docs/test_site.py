@@ -45,6 +45,7 @@ def test_the_reference_has_every_public_name_once() -> None:
     assert {name.rpartition(".")[0] for name in names} == {
         *("opero", "opero.testing"),
         *("opero.functions", "opero.stats"),  # for annotations
+        *(f"opero.integrations.{name}" for name in ("opentelemetry", "prometheus", "structlog")),
     }
 
 

@@ -31,7 +31,6 @@ MODULES: Final = (
     "entry",
     "store",
     "bucket",
-    "breaker",
     "shared_counters",
     "shared_bucket",
     "canonical",

@@ -176,7 +176,6 @@ class State:
         gate: The first of them; None without.
         observed: Whether one of them wants to know how attempts end.
         guarded: Whether there is more to do than to enter the first.
-        permits: Whether one of the gates is a limit, whose permits events tell of.
         by_value: Whether each fallback value has a gate of its own.
         keying: The arguments that make the cache key; None without a cache in memory.
         method: Whether it is a method, that is, whether its first argument counts by identity.
@@ -220,7 +219,6 @@ class State:
         "observed",
         "options",
         "origin",
-        "permits",
         "policy",
         "queues",
         "runner",
@@ -249,7 +247,6 @@ class State:
         self.gate: Gate | None = self.gates[0] if self.gates else None
         self.observed: bool = any(gate.observes for gate in self.gates)
         self.guarded: bool = self.observed or len(self.gates) > 1
-        self.permits: bool = not all(gate.refuses for gate in self.gates)
         self.by_value: bool = parts.fallback is not None and any(
             queue.by_value for queue in self.queues
         )
@@ -298,7 +295,7 @@ class State:
 
     def __del__(self) -> None:
         if roster is not None and roster.keeping:  # modules may be gone at the end
-            roster.keep(self.origin, self.stats())
+            roster.keep(self)
 
     @property
     def maps(self) -> bool:

@@ -65,6 +65,7 @@ class MapLoop:
         tell(
             "map_start",
             call.origin,
+            call=id(self),
             items=self.total,
             workers=scheduler.sizer.workers,
         )
@@ -81,6 +82,7 @@ class MapLoop:
         tell(
             "map_end",
             scheduler.call.origin,
+            call=id(self),
             items=output.settled - output.not_run,
             failed=output.failed,
             workers=scheduler.sizer.workers,

@@ -17,7 +17,6 @@ from .cache_rows import BACKENDS, DEFAULT_NAMESPACES
 from .checked import CacheOptions, CallOptions, RetryOptions
 from .configs import (
     ArgFallback,
-    BreakerConfig,
     CacheConfig,
     CacheKey,
     FallbackConfig,
@@ -37,7 +36,6 @@ __all__ = [
     "OPTIONS",
     "POSITIONAL",
     "ArgFallback",
-    "BreakerConfig",
     "CacheConfig",
     "CacheKey",
     "CacheOptions",

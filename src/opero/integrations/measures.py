@@ -1,0 +1,391 @@
+"""The metrics of opero, and their values at one moment.
+
+What happens often, such as hits and attempts, is read from `stats()` of all functions when somebody
+collects: no call pays for it. What happens where something went wrong is counted by listening.
+
+Names, units and attributes follow the semantic conventions of OpenTelemetry
+(https://opentelemetry.io/docs/specs/semconv/general/metrics/): there are none for retries, limits
+and breakers, but for the attributes `code.function.name` and `error.type`. A label has few values:
+where there are too many, the further ones count as `OTHER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from opero import forks, roster
+from opero.event import Event
+from opero.events import subscribe
+from opero.locks import Lock
+
+FUNCTION: Final = "code.function.name"
+ERROR: Final = "error.type"
+OTHER: Final = "_OTHER"
+"""What stands for the values of a label beyond the first `MOST`, as `error.type` has it."""
+
+MOST: Final = 1000
+"""So many functions, stores, breakers and types of errors are told apart, of each."""
+
+BOUNDARIES: Final = tuple(0.01 * 2**power for power in range(15))
+"""The boundaries of histograms in seconds: as those of the GenAI conventions, for slow calls."""
+
+
+class Metric(NamedTuple):
+    """One metric.
+
+    Attributes:
+        name: Its name, as OpenTelemetry writes it.
+        unit: What it counts, in UCUM; in braces if that is no unit.
+        text: One line that says what it is.
+        labels: The names of its attributes.
+        gauge: Whether it may fall.
+    """
+
+    name: str
+    unit: str
+    text: str
+    labels: tuple[str, ...]
+    gauge: bool = False
+
+
+_OF_FUNCTIONS: Final = (FUNCTION,)
+
+COUNTED: Final = {
+    "calls": Metric("opero.calls", "{call}", "Calls of decorated functions", _OF_FUNCTIONS),
+    "hits": Metric("opero.cache.hits", "{call}", "Calls answered from the cache", _OF_FUNCTIONS),
+    "misses": Metric(
+        "opero.cache.misses", "{call}", "Calls that found no value in the cache", _OF_FUNCTIONS
+    ),
+    "attempts": Metric(
+        "opero.attempts", "{attempt}", "Times that a decorated function was started", _OF_FUNCTIONS
+    ),
+    "retries": Metric(
+        "opero.retries", "{attempt}", "Attempts that began another round", _OF_FUNCTIONS
+    ),
+    "fallbacks": Metric(
+        "opero.fallbacks", "{attempt}", "Attempts with the next fallback value", _OF_FUNCTIONS
+    ),
+    "failures": Metric(
+        "opero.failures", "{call}", "Runs that ended in an exception", _OF_FUNCTIONS
+    ),
+    "permit_wait": Metric(
+        "opero.permit.wait", "s", "Time that calls waited for permits", _OF_FUNCTIONS
+    ),
+    "backoff_wait": Metric(
+        "opero.backoff.wait", "s", "Time that calls waited between rounds", _OF_FUNCTIONS
+    ),
+    "stale": Metric(
+        "opero.cache.stale", "{call}", "Calls answered with an outdated value", _OF_FUNCTIONS
+    ),
+    "store_failures": Metric(
+        "opero.store.failures",
+        "{operation}",
+        "Times that a store could not be used and a call went on without",
+        _OF_FUNCTIONS,
+    ),
+    "rejected": Metric(
+        "opero.store.rejected", "{entry}", "Stored entries that were not taken", _OF_FUNCTIONS
+    ),
+    "refused": Metric(
+        "opero.breaker.refused",
+        "{attempt}",
+        "Attempts that a circuit breaker did not let begin",
+        _OF_FUNCTIONS,
+    ),
+    "breaker_wait": Metric(
+        "opero.breaker.wait", "s", "Time that calls waited for a circuit breaker", _OF_FUNCTIONS
+    ),
+}
+"""What is read from the counter of a function (see `opero.stats.Stats`)."""
+
+_TOGETHER: Final = (("calls", "attempts", "retries", "failures"), ("hits", "misses"))
+"""Counters that are told as 0, too, if one of them is not: a rate needs a value to begin with."""
+
+ERRORS: Final = Metric(
+    "opero.attempt.errors",
+    "{attempt}",
+    "Failed attempts that another one could have followed",
+    (FUNCTION, ERROR),
+)
+GIVE_UPS: Final = Metric(
+    "opero.give_ups", "{call}", "Calls that failed in their last attempt", (FUNCTION, ERROR)
+)
+DEADLINES: Final = Metric(
+    "opero.deadlines", "{call}", "Calls that ran out of their time", _OF_FUNCTIONS
+)
+REFRESHES: Final = Metric(
+    "opero.cache.refreshes", "{run}", "Values renewed before their end", (FUNCTION, ERROR)
+)
+CRASHES: Final = Metric(
+    "opero.worker.crashes", "{crash}", "Worker processes that died", _OF_FUNCTIONS
+)
+MAPS: Final = Metric("opero.maps", "{map}", "Maps that have ended", _OF_FUNCTIONS)
+MAPS_RUNNING: Final = Metric(
+    "opero.map.running", "{map}", "Maps that are under way", _OF_FUNCTIONS, gauge=True
+)
+ITEMS: Final = Metric(
+    "opero.map.items",
+    "{item}",
+    "Items of maps that have their final result",
+    (FUNCTION, "opero.outcome"),
+)
+ITEMS_LEFT: Final = Metric(
+    "opero.map.items_left",
+    "{item}",
+    "Items to come of the maps under way whose input has a length",
+    _OF_FUNCTIONS,
+    gauge=True,
+)
+STORE_UP: Final = Metric(
+    "opero.store.up",
+    "1",
+    "Whether a store works that was down once",
+    ("opero.store.name",),
+    gauge=True,
+)
+OUTAGES: Final = Metric(
+    "opero.store.outages",
+    "{outage}",
+    "Outages of a store or of a shared limit",
+    ("opero.store.name",),
+)
+BREAKER_STATE: Final = Metric(
+    "opero.breaker.state",
+    "1",
+    "Which state a circuit breaker is in that has ever opened",
+    ("opero.breaker.name", "opero.breaker.state"),
+    gauge=True,
+)
+TRANSITIONS: Final = Metric(
+    "opero.breaker.transitions",
+    "{transition}",
+    "Changes of a circuit breaker to a state",
+    ("opero.breaker.name", "opero.breaker.state"),
+)
+
+METRICS: Final = (
+    *COUNTED.values(),
+    ERRORS,
+    GIVE_UPS,
+    DEADLINES,
+    REFRESHES,
+    CRASHES,
+    MAPS,
+    MAPS_RUNNING,
+    ITEMS,
+    ITEMS_LEFT,
+    STORE_UP,
+    OUTAGES,
+    BREAKER_STATE,
+    TRANSITIONS,
+)
+"""All of them, but for the histograms."""
+
+STATES: Final = ("closed", "half_open", "open")
+_KINDS: Final = (
+    "retry",
+    "fallback",
+    "give_up",
+    "deadline",
+    "refresh",
+    "worker_crash",
+    "map_end",
+    "store_down",
+    "store_up",
+    "breaker",
+)
+
+Labels = tuple[str, ...]
+
+
+class Few:
+    """Lets the first `MOST` values of a label stand, and no further ones."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def of(self, value: str) -> str:
+        """Return a value of a label, or what stands for it."""
+        if value not in self._known:
+            if len(self._known) >= MOST:
+                return OTHER
+            self._known.add(value)
+        return value
+
+
+def function_name(module: str | None, name: str | None) -> str:
+    """Return the full name of a function, as `code.function.name` has it."""
+    return f"{module}.{name}" if module else name or ""
+
+
+def error_type(error: BaseException | None) -> str:
+    """Return what `error.type` says of an exception: its type's full name; "" for none."""
+    if error is None:
+        return ""
+    kind = type(error)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class Measures:
+    """Counts what happens, and reads what has been counted elsewhere."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._few: dict[str, Few] = {}
+        self._counts: dict[Metric, dict[Labels, float]] = {metric: {} for metric in METRICS}
+        self._seen: dict[int, tuple[str, int, int]] = {}
+        self._highest: dict[Metric, dict[Labels, float]] = {m: {} for m in COUNTED.values()}
+        self._lock: Any = Lock()
+        self._endings = [roster.read_figures(), subscribe(self._hear, *_KINDS)]
+        _all[id(self)] = self
+
+    def close(self) -> None:
+        """Count no more."""
+        _all.pop(id(self), None)
+        for end in self._endings:
+            end()
+
+    def after_fork(self) -> None:
+        """Make the lock anew, in a child process; the parent's maps do not run here."""
+        self._lock = Lock()
+        self._seen.clear()
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _hear(self, event: Event) -> None:
+        with self._lock:
+            self._count(event)
+
+    def _count(self, event: Event) -> None:
+        kind = event.kind
+        if kind in {"store_down", "store_up"}:
+            store = self._short("store", event.store or "")
+            self._counts[STORE_UP][(store,)] = 1.0 if kind == "store_up" else 0.0
+            if kind == "store_down":
+                self._add(OUTAGES, (store,))
+            return
+        if kind == "breaker":
+            self._change(event)
+            return
+        name = self.function(event.module, event.function)
+        if kind == "map_end":
+            self._end_map(event, name)
+            return
+        error = self.error(event.error)
+        match kind:
+            case "retry" | "fallback":
+                self._add(ERRORS, (name, error))
+            case "give_up":
+                self._add(ERRORS, (name, error))
+                self._add(GIVE_UPS, (name, error))
+            case "deadline":
+                self._add(DEADLINES, (name,))
+            case "refresh":
+                self._add(REFRESHES, (name, error))
+            case _:
+                self._add(CRASHES, (name,))
+
+    def _change(self, event: Any) -> None:
+        """Note the state that a breaker has now."""
+        breaker = self._short("breaker", str(event.breaker))
+        self._add(TRANSITIONS, (breaker, event.state))
+        for state in STATES:
+            self._counts[BREAKER_STATE][breaker, state] = 1.0 if state == event.state else 0.0
+
+    def _end_map(self, event: Event, name: str) -> None:
+        """Note a map that is over, in the place of what was seen of it while it was under way."""
+        self._seen.pop(event.call or 0, None)
+        failed = event.failed or 0
+        self._add(MAPS, (name,))
+        self._add(ITEMS, (name, "succeeded"), (event.items or 0) - failed)
+        self._add(ITEMS, (name, "failed"), failed)
+
+    def _add(self, metric: Metric, labels: Labels, amount: float = 1.0) -> None:
+        counts = self._counts[metric]
+        counts[labels] = counts.get(labels, 0.0) + amount
+
+    def function(self, module: str | None, name: str | None) -> str:
+        """Return the label of a function."""
+        return self._short("function", function_name(module, name))
+
+    def error(self, error: BaseException | None) -> str:
+        """Return the label of an exception."""
+        return self._short("error", error_type(error))
+
+    def _short(self, label: str, value: str) -> str:
+        return self._few.setdefault(label, Few()).of(value)
+
+    # --- at one moment --------------------------------------------------------------------------
+
+    def read(self) -> Iterator[tuple[Metric, dict[Labels, float]]]:
+        """Yield each metric with its values by its labels."""
+        counters = _of_functions(self.function)
+        maps = self._maps()
+        with self._lock:
+            for metric, values in counters.items():
+                self._rise(metric, values)
+            noted = {metric: counts.copy() for metric, counts in self._counts.items()}
+            for name, done, failed in self._seen.values():
+                for outcome, items in (("succeeded", done - failed), ("failed", failed)):
+                    labels = (name, outcome)
+                    noted[ITEMS][labels] = noted[ITEMS].get(labels, 0.0) + items
+        for metric in METRICS:
+            yield metric, counters.get(metric) or maps.get(metric) or noted[metric]
+
+    def _rise(self, metric: Metric, values: dict[Labels, float]) -> None:
+        """Let no value be less than it was: of a function that is going, nothing may be seen."""
+        highest = self._highest[metric]
+        for labels in highest.keys() | values.keys():
+            value = max(highest.get(labels, 0.0), values.get(labels, 0.0))
+            highest[labels] = values[labels] = value
+
+    def values(self, metric: Metric) -> dict[Labels, float]:
+        """Return the values of one metric by its labels."""
+        return next(values for each, values in self.read() if each is metric)
+
+    def _maps(self) -> dict[Metric, dict[Labels, float]]:
+        """Look at the maps that are under way."""
+        running: dict[Labels, float] = {}
+        left: dict[Labels, float] = {}
+        with self._lock:  # a map that ends waits with telling it
+            for loop in roster.maps():
+                scheduler, origin = loop.scheduler, loop.scheduler.call.origin
+                name = self.function(origin.module, origin.function)
+                done = scheduler.settled - scheduler.output.not_run
+                self._seen[id(loop)] = (name, done, scheduler.output.failed)
+                labels = (name,)
+                running[labels] = running.get(labels, 0.0) + 1
+                if loop.total is not None:
+                    left[labels] = left.get(labels, 0.0) + max(0, loop.total - done)
+        return {MAPS_RUNNING: running, ITEMS_LEFT: left}
+
+
+def _of_functions(
+    label: Callable[[str | None, str | None], str],
+) -> dict[Metric, dict[Labels, float]]:
+    """Return what the decorated functions have counted."""
+    found: dict[Metric, dict[Labels, float]] = {metric: {} for metric in COUNTED.values()}
+    for (module, name), stats in roster.figures().items():
+        labels = (label(module, name),)
+        told = {counter for counter in COUNTED if getattr(stats, counter)}
+        for group in _TOGETHER:
+            if not told.isdisjoint(group):
+                told.update(group)
+        for counter in told:
+            values = found[COUNTED[counter]]
+            values[labels] = values.get(labels, 0.0) + getattr(stats, counter)
+    return found
+
+
+_all: dict[int, Measures] = {}
+
+
+def _after_fork() -> None:
+    for measures in list(_all.values()):
+        measures.after_fork()
+
+
+forks.register("readers", after_in_child=_after_fork)

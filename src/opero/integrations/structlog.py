@@ -1,0 +1,75 @@
+"""What happens, as structured entries of structlog.
+
+    from opero.integrations import structlog
+
+    structlog.instrument()
+
+An entry is called `opero.retry`, say, and has the fields of its event (`opero.Event`) that say
+something. While this is on, these lines do not go to the logger `opero` as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from opero import logs
+from opero.event import Event
+from opero.events import subscribe
+from opero.exceptions import describe
+
+_NAMES: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
+
+
+def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[], None]:
+    """Write what happens to structlog, in the place of the logger `opero`.
+
+    Args:
+        logger: The logger of structlog; None means `structlog.get_logger("opero")`.
+        level: The lowest level to write. Below `logging.INFO` hits and permits are written, too,
+            and each of them pays for it.
+
+    Returns:
+        A function that ends it. You may call it more than once.
+
+    Raises:
+        ImportError: If structlog is not installed.
+    """
+    if logger is None:
+        try:
+            import structlog
+        except ImportError as error:
+            raise ImportError(
+                "opero's entries for structlog need it: pip install 'structlog>=24.1'",
+                name="structlog",
+            ) from error
+        logger = structlog.get_logger("opero")
+    kinds = [kind for kind, usual in logs.LEVELS.items() if usual >= level]
+
+    def write(event: Event) -> None:
+        at = logs.level_of(event)
+        if at >= level:
+            with logs.in_room():  # a bar makes room for it
+                getattr(logger, _NAMES[at])(f"opero.{event.kind}", **_fields_of(event))
+
+    unsubscribe = subscribe(write, *kinds)
+    resume = logs.divert(kinds)
+
+    def end() -> None:
+        unsubscribe()
+        resume()
+
+    return end
+
+
+def _fields_of(event: Event) -> dict[str, Any]:
+    """Return the fields of an event that say something; an error as text, as in the log."""
+    fields = {
+        name: value
+        for name in logs.FIELDS
+        if name not in {"kind", "error"} and (value := getattr(event, name)) is not None
+    }
+    if event.error is not None:
+        fields["error"] = logs.one_line(describe(event.error))
+    return fields
