@@ -100,11 +100,17 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         or inspect.iscoroutinefunction(face)
     )
     if plan.attempt_timeout and not awaited:
+        seconds = f"{plan.attempt_timeout / 1e9:g}"
+        instead = (
+            "write it as an asynchronous one (async def), or give its client a timeout"
+            if yielding
+            else "write it as a coroutine function, or map it in processes, which can be killed: "
+            f'opmap(mode="process", attempt_timeout={seconds})'
+        )
+        kind = "generator function" if yielding else "function"
         raise ValueError(
-            f"attempt_timeout={plan.attempt_timeout / 1e9:g}: {name} is an ordinary function, and "
-            f"nothing can stop a thread that runs one; write it as a coroutine function, or map it "
-            f'in processes, which can be killed: opmap(mode="process", attempt_timeout='
-            f"{plan.attempt_timeout / 1e9:g})"
+            f"attempt_timeout={seconds}: {name} is an ordinary {kind}, and nothing can stop a "
+            f"thread that runs one; {instead}"
         )
     runner: Any
     if awaited:
@@ -195,9 +201,10 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     if isinstance(getattr(function, "__opero__", None), Map):
         raise TypeError(f"opmap maps functions of one item, and {function!r} is a map already")
     if _yields(function, _face(function)):
+        name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
-            f"opmap maps functions that return a result, and {function!r} is a generator function: "
-            f"map a function that returns a list of its items: return list(...)"
+            f"opmap maps functions that return a result, and {name} is a generator function: map a "
+            f"function that returns a list of its items: return list({name}(...))"
         )
     call = state_of(function, checked)
     check_function(plan, call, _signature(function))

@@ -32,6 +32,23 @@ async def wait(x):
     await asyncio.get_running_loop().create_future()
 
 
+async def yield_some(x):
+    """Yield, after waits."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+        yield [x]
+
+
+async def yield_none(x):
+    """Raise, after a wait."""
+    yield await fail()
+
+
+async def exhaust(items):
+    """Take all items."""
+    return [item async for item in items]
+
+
 fast = {"min_delay": 0, "max_delay": 0}
 limiter = RateLimiter(1e6)
 plain = opero(retries=2)(give)
@@ -41,6 +58,10 @@ cached_failure = opero(retries=2, cache=True, **fast)(fail)
 limited = opero(retries=2, rate_limit=limiter)(give)
 timed = opero(retries=1, timeout=60)(give)
 timed_failure = opero(retries=2, timeout=60, **fast)(fail)
+streamed = opero(retries=2)(yield_some)
+timed_stream = opero(retries=2, timeout=90, attempt_timeout=60)(yield_some)
+stream_failure = opero(retries=2, timeout=60, **fast)(yield_none)
+picky_stream = opero(retries=2, retry_on_result=bool, **fast)(yield_some)
 late = opero(retries=2, min_delay=9, max_delay=9, timeout=1)(fail)
 cut = opero(retries=2, timeout=0.0001)(wait)
 cached_cut = opero(retries=2, cache=True, timeout=0.0001)(wait)
@@ -68,11 +89,19 @@ async def everything():
         timed(1),
         timed_failure(1),
         late(1),
+        exhaust(streamed(1)),
+        exhaust(timed_stream(1)),
+        exhaust(stream_failure(1)),
+        exhaust(picky_stream(1)),
+        anext(streamed(1)),
     ]
     calls += [cached(fresh())] * 1 + [cached(0) for _ in range(3)]
     calls += [cached_failure(0) for _ in range(3)]
     await asyncio.gather(*calls, return_exceptions=True)
     cached.cache_invalidate(0)
+    del calls
+    for _ in range(6):
+        await asyncio.sleep(0)  # the loop closes the stream that was left alone
 
 
 async def cutting():
@@ -102,6 +131,13 @@ async def closing():
         begun = call(fresh())
         begun.send(None)
         begun.close()
+    for stream in (streamed, timed_stream, stream_failure, picky_stream):
+        stream(1)
+        await stream(1).aclose()
+        exhaust(stream(1)).close()
+    begun = streamed(1)
+    await anext(begun)
+    await begun.aclose()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -513,12 +513,12 @@ NO_FUNCTIONS: list[tuple[str, Any, str]] = [
     (
         "a generator function",
         generator,
-        "is a generator function: map a function that returns a list",
+        r"and generator is a generator function: .*: return list\(generator\(\.\.\.\)\)$",
     ),
     (
         "an async generator function",
         async_generator,
-        "async_generator at .* is a generator function: map",
+        "and async_generator is a generator function: map a function that returns a list",
     ),
     ("a class", Mapping, "opero decorates functions, and Mapping is a class: decorate its methods"),
     ("a builtin class", int, "and int is a class: .*: lambda x: int\\(x\\)"),

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from documents import DOCS, blocks
+from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
 from language_model import LanguageModel, serving
 
 from opero import (
@@ -339,9 +341,6 @@ def test_a_route_streams_what_the_model_says(
 
 def test_a_route_may_return_the_stream_itself(core: hotpath.Core, server: LanguageModel) -> None:
     """It is an asynchronous generator to whoever asks, or an ordinary one."""
-    from fastapi import Depends, FastAPI
-    from fastapi.responses import StreamingResponse
-
     app = FastAPI()
     log: Log = []
 

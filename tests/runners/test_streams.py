@@ -32,7 +32,10 @@ from opero import (
     opero,
     subscribe,
 )
+from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED
 from opero.exceptions import ResultRejected
+from opero.limits import gates
+from opero.limits.waiting import PollingQueue
 from opero.testing import disabled, manual_clock, skip_waits
 
 AT_ONCE: dict[str, Any] = {"min_delay": 0.0, "max_delay": 0.0}
@@ -417,8 +420,100 @@ def test_an_attempt_may_have_a_time_limit_of_its_own(core: hotpath.Core) -> None
     for swallows in (False, True):
         asyncio.run(main(swallows))
         asyncio.run(main(swallows, timeout=60.0))
-    with pytest.raises(ValueError, match="attempt_timeout"):
+    with pytest.raises(ValueError, match=r"ordinary generator function.*as an asynchronous one"):
         opero(attempt_timeout=1.0)(Flaky().items)
+
+
+def test_a_gate_learns_how_the_way_to_the_first_item_has_ended(
+    core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the item is out, not at the end of the stream; and once for each attempt."""
+    outcomes: list[int] = []
+
+    class Observer(core.Gate):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            super().__init__(True)
+
+        def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
+            outcomes.append(outcome)
+
+    queue = PollingQueue(Observer(), "the observer", core.clock)
+    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda _: queue])
+
+    class Broken(Exception):
+        """Breaks an attempt."""
+
+    async def script_later(*steps: Any) -> AsyncIterator[Any]:
+        for step in steps:
+            await asyncio.sleep(0)
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+
+    def script(*steps: Any) -> Iterator[Any]:
+        for step in steps:
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+
+    def odd(item: object) -> bool:
+        if item == "raise":
+            raise ValueError
+        return item == 1
+
+    plans: list[tuple[tuple[Any, ...], list[int]]] = [
+        ((2, 4), [SUCCEEDED]),
+        ((), [SUCCEEDED]),
+        ((2, Broken()), [SUCCEEDED]),
+        ((Broken(),), [FAILED, FAILED]),
+        ((KeyError(),), [NEUTRAL]),
+        ((1,), [FAILED, FAILED]),
+        (("raise",), [NEUTRAL]),
+        ((asyncio.CancelledError(),), [NEUTRAL]),
+        ((KeyboardInterrupt(),), [NEUTRAL]),
+    ]
+    decorate = opero(retries=2, retry_on=Broken, retry_on_result=odd, **AT_ONCE)
+
+    async def first_two(items: AsyncIterator[Any]) -> None:
+        await anext(items)
+        assert outcomes == [SUCCEEDED]
+        await anext(items)
+
+    for steps, expected in plans:
+        outcomes.clear()
+        items = decorate(script)(*steps)
+        with contextlib.suppress(BaseException):
+            next(items)
+            assert outcomes == [SUCCEEDED]
+            next(items)
+        assert outcomes == expected
+        outcomes.clear()
+        with contextlib.suppress(BaseException):
+            asyncio.run(first_two(decorate(script_later)(*steps)))
+        assert outcomes == expected
+
+
+def test_events_tell_the_way_to_the_first_item(core: hotpath.Core) -> None:
+    """As of any call; what comes later is the caller's."""
+    told: list[Any] = []
+    end = subscribe(told.append, "retry", "fallback", "give_up", "permit_wait", "deadline")
+    try:
+        function = opero(retries=2, rate_limit=1e6, burst=9, **AT_ONCE)(Flaky(1).items)
+        list(function())
+        awaited = opero(retries=2, arg_fallback={"count": [2]}, **AT_ONCE)(Flaky(1).items_later)
+        asyncio.run(in_list(awaited(3)))
+        with pytest.raises(AllFailedError):
+            next(opero(retries=2, **AT_ONCE)(Flaky(9).items)())
+    finally:
+        end()
+    assert [(event.kind, event.function, event.mode) for event in told] == [
+        ("permit_wait", "Flaky.items", "sync"),
+        ("retry", "Flaky.items", "sync"),
+        ("permit_wait", "Flaky.items", "sync"),
+        ("fallback", "Flaky.items_later", "async"),
+        ("retry", "Flaky.items", "sync"),
+        ("give_up", "Flaky.items", "sync"),
+    ]
 
 
 def test_streams_are_switched_off_for_tests(core: hotpath.Core) -> None:

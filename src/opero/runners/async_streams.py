@@ -34,6 +34,8 @@ class AsyncOpening(Making):
         except StopAsyncIteration:
             self.take()
             return None
+        except GeneratorExit:
+            raise  # nothing can be awaited now
         except BaseException as error:
             without_top(error)
             await self.close()  # one that has swallowed the cancellation of a late attempt
@@ -70,9 +72,12 @@ async def stream(call: AsyncCall, args: Any, kwargs: Any, first: Any) -> AsyncGe
         first = None
         try:
             item = await (run_until if call.timeout else gated)(call, opening, args, kwargs)
-            generator = opening.take()
-        finally:
+        except GeneratorExit:
+            raise
+        except BaseException:
             await opening.close()  # a predicate may have raised
+            raise
+        generator = opening.take()
         opening = args = kwargs = None  # as in the function itself, they may go now
         if generator is None:
             return
