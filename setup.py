@@ -14,6 +14,7 @@ LIBRARY = Extension(
     [
         "src/opero/core/attempts.py",
         "src/opero/core/binding.py",
+        "src/opero/core/breaker.py",
         "src/opero/core/bucket.py",
         "src/opero/_compiled/call.pyx",
         "src/opero/core/canonical.py",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import opero as package
-from opero import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
+from opero import Breaker, BreakerConfig, CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
 from opero.map.options import map_options
 from opero.options import OPTIONS, POSITIONAL, Reading, call_options, read_by
 from opero.options.checked import RetryOptions
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent
 NEEDED: dict[str, Any] = {"rate_limit": 5.0, "arg_fallback": "values"}
 """What functions take that have no default for it."""
-CONFIGS = (CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig)
+CONFIGS = (BreakerConfig, CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig)
 
 
 @pytest.mark.checkout
@@ -78,6 +78,15 @@ def test_a_config_object_has_the_fields_and_defaults_of_the_table(config: Any) -
         if name in fields and fields[name].default is not dataclasses.MISSING:
             default = True if name == "enabled" else option.default
             assert fields[name].default == default
+
+
+def test_a_breaker_has_the_parameters_of_its_config_object() -> None:
+    """With the same defaults."""
+    parameters = inspect.signature(Breaker.__init__).parameters
+    fields = dataclasses.fields(BreakerConfig)
+    assert {name: each.default for name, each in parameters.items() if name != "self"} == {
+        each.name: each.default for each in fields
+    }
 
 
 def test_checked_options_have_the_fields_of_the_config_object() -> None:

@@ -19,6 +19,8 @@ import pytest
 import opero as package
 from opero import (
     AllFailedError,
+    Breaker,
+    BreakerConfig,
     CacheConfig,
     FallbackConfig,
     RateLimitConfig,
@@ -478,7 +480,7 @@ def test_a_misspelt_option_names_its_nearest_neighbour(
         ("verbose", r"did you mean 'progress', an option of opmap\(\)\?"),
         ("workrs", r"did you mean 'workers', an option of opmap\(\)\?"),
         ("workers", r"it is an option of opmap\(\)"),
-        ("circuit", "there are arg_fallback, "),
+        ("gossip", "there are arg_fallback, "),
         ("max_flux", "there are arg_fallback, "),
     ],
 )
@@ -590,6 +592,20 @@ def test_a_name_that_may_mean_two_options_names_both() -> None:
         (FallbackConfig, "arg_fallback", "'argument'"),
         (RateLimiter, "rate", "'rate_limit'"),
         (RateLimiter, "busrt", "'burst'"),
+        (Breaker, "fail_max", "'minimum'"),
+        (Breaker, "failure_threshold", "'minimum'"),
+        (Breaker, "recovery_timeout", "'open_for'"),
+        (Breaker, "reset_timeout", "'open_for'"),
+        (Breaker, "open_fro", "'open_for'"),
+        (Breaker, "success_threshold", "'probes'"),
+        (Breaker, "failure_rate_threshold", "'failure_ratio'"),
+        (BreakerConfig, "fail_max", "'minimum'"),
+        (BreakerConfig, "failure_threshold", "'minimum'"),
+        (BreakerConfig, "recovery_timeout", "'open_for'"),
+        (BreakerConfig, "reset_timeout", "'open_for'"),
+        (BreakerConfig, "open_fro", "'open_for'"),
+        (BreakerConfig, "success_threshold", "'probes'"),
+        (BreakerConfig, "failure_rate_threshold", "'failure_ratio'"),
     ],
 )
 @pytest.mark.once
@@ -950,6 +966,18 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
             },
         ),
         (RateLimitConfig, {"rate": None, "burst": 1}),
+        (
+            BreakerConfig,
+            {
+                "name": None,
+                "window": 30.0,
+                "failure_ratio": 0.5,
+                "minimum": 10,
+                "open_for": 30.0,
+                "probes": 1,
+                "scope": "process",
+            },
+        ),
     ],
 )
 def test_the_config_objects_have_the_fields_and_defaults_of_the_reference(

@@ -24,7 +24,7 @@ from .exceptions import (
     WorkerCrashedError,
 )
 from .hotpath import COMPILED
-from .limits import RateLimiter
+from .limits import Breaker, RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .functions import CacheBackend, ParallelMode
     from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
-    from .options import CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
+    from .options import BreakerConfig, CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
 
 __version__ = "3.0.0"
 """The version of opero."""
@@ -48,6 +48,8 @@ __all__ = [
     "AllFailedError",
     "AttemptRecord",
     "AttemptTimeout",
+    "Breaker",
+    "BreakerConfig",
     "BreakerOpenError",
     "CacheBackend",
     "CacheConfig",
@@ -86,6 +88,7 @@ __all__ = [
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
     "AttemptRecord": "event",
     "CacheBackend": "functions",
+    "BreakerConfig": "options",
     "CacheConfig": "options",
     "Event": "event",
     "FailedItem": "map.result",

@@ -124,6 +124,13 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     fallback_types, fallback_predicate = (
         (None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)
     )
+    origin = Origin(
+        name,
+        getattr(face, "__module__", None),
+        None if plan.cache is None else plan.cache.namespace,
+        None if plan.cache is None else plan.cache.backend,
+        "async" if awaited else "sync",
+    )
     parts = core.Parts(
         func=function,
         face=face,
@@ -134,13 +141,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         runner=runner,
         clock=core.clock,
         events=events,
-        origin=Origin(
-            name,
-            getattr(face, "__module__", None),
-            None if plan.cache is None else plan.cache.namespace,
-            None if plan.cache is None else plan.cache.backend,
-            "async" if awaited else "sync",
-        ),
+        origin=origin,
         policy=core.Policy(
             max(1, retry.attempts),
             retry.backoff_factor,
@@ -157,7 +158,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
             retry.retry_after is not None and plan.limit is not None and plan.arg_fallback is None,
         ),
         fallback=_fallback(core, name, signature, plan.arg_fallback),
-        queues=gates_of(plan),
+        queues=gates_of(plan, origin),
         timeout=plan.timeout,
         attempt_timeout=plan.attempt_timeout,
         binding=binding,

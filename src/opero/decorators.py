@@ -37,9 +37,10 @@ if TYPE_CHECKING:
         UnpackingMapDecorator,
         UnpackingPairMapDecorator,
     )
-    from .limits import RateLimiter
+    from .limits import Breaker, RateLimiter
     from .options import (
         ArgFallback,
+        BreakerConfig,
         CacheConfig,
         CacheKey,
         CallOptions,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         retry_after: RetryAfter | None
         retry_on_result: RetryOnResult | None
         fallback_on: RetryOn
+        breaker: Breaker | BreakerConfig | bool | None
         reraise: bool
         cache_key: CacheKey | None
         cache_backend: str
@@ -143,6 +145,7 @@ def opero(
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
     fallback_on: RetryOn = Exception,
+    breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_maxsize: int | None = 1024,
     **kwargs: Unpack[StoreOptions],
@@ -169,6 +172,7 @@ def opero(
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
     fallback_on: RetryOn = Exception,
+    breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_maxsize: int | None = 1024,
     **kwargs: Any,
@@ -215,6 +219,8 @@ def opero(
         retry_on_result: A predicate of the returned value; true means that this attempt has failed.
         fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
             tuple of types, or a predicate of the exception.
+        breaker: A circuit breaker: True for one of the function's own, or a `BreakerConfig`; or a
+            `Breaker`, which several functions may share. While it is open, no attempt begins.
         reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
@@ -482,6 +488,7 @@ def opmap(
     retry_after: RetryAfter | None = None,
     retry_on_result: RetryOnResult | None = None,
     fallback_on: RetryOn = Exception,
+    breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_key: CacheKey | None = None,
     cache_backend: str = "memory",
@@ -543,6 +550,8 @@ def opmap(
         retry_on_result: A predicate of the returned value; true means that this attempt has failed.
         fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
             tuple of types, or a predicate of the exception.
+        breaker: A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`,
+            which several functions may share. While it is open, items wait.
         reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         cache_key: A function that makes the key from the call's own arguments; None: all of them
             are it.

@@ -57,6 +57,8 @@ class Event(NamedTuple):
         retried: How many of them it has made because another failed.
         index: The place in the input, counted from 0, of the map's item that has failed.
         history: The attempts of a call that is over, in order.
+        breaker: The name of the circuit breaker.
+        state: Its new state: "open", "half_open" or "closed".
     """
 
     kind: str
@@ -82,6 +84,8 @@ class Event(NamedTuple):
     retried: int | None = None
     index: int | None = None  # type: ignore[assignment] # tuple.index, which nobody needs here
     history: tuple[AttemptRecord, ...] | None = None
+    breaker: str | None = None
+    state: str | None = None
 
 
 class Origin(NamedTuple):
@@ -115,7 +119,7 @@ KINDS: tuple[str, ...] = (
     "map_start",
     "map_end",
 )
-"""The kinds of events; "refresh" and "breaker" are reserved, and not emitted yet."""
+"""The kinds of events; "refresh" is reserved, and not emitted yet."""
 
 ON_REQUEST: tuple[str, ...] = ("call_end",)
 """The kinds to be named by those who want them: what they sum up has been told one by one."""

@@ -26,6 +26,7 @@ ORDER: Final = (
     "flights",  # the lock of single flight, which all that follows may take
     "followers",  # who waits for which flight
     "limiters",  # their queues and lock files
+    "breakers",  # their queues, and the probes of the parent
     "leases",  # the renewer, before the stores that it renews in
     "stores",  # connections and locks of what is open
     "caches",  # the runs of decorated functions, on top of all that

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .core import (
         attempts,
         binding,
+        breaker,
         bucket,
         call,
         canonical,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _CLASSES: Final = {
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
+    "breaker": ("CircuitBreaker",),
     "bucket": ("TokenBucket", "WindowedBucket"),
     "call": (
         "AsyncCall",
@@ -107,6 +109,7 @@ class Core:
     Attempts: type[attempts.Attempts]
     Policy: type[attempts.Policy]
     Binding: type[binding.Binding]
+    CircuitBreaker: type[breaker.CircuitBreaker]
     TokenBucket: type[bucket.TokenBucket]
     WindowedBucket: type[bucket.WindowedBucket]
     AsyncCall: type[call.AsyncCall]

@@ -30,6 +30,7 @@ LEVELS: Final = {
     "give_up": logging.WARNING,
     "deadline": logging.WARNING,
     "stale": logging.WARNING,
+    "breaker": logging.WARNING,
     "store_down": logging.WARNING,
     "store_up": logging.INFO,
     "worker_crash": logging.WARNING,
@@ -60,6 +61,8 @@ FIELDS: Final = (
     "attempts",
     "retried",
     "index",
+    "breaker",
+    "state",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 
@@ -121,6 +124,8 @@ def level_of(event: Event) -> int:
     """Return the level of an event, of a kind that is logged."""
     if event.kind == "stale" and event.error is None:
         return logging.DEBUG  # nothing is wrong: another process is at it
+    if event.kind == "breaker" and event.state != "open":
+        return logging.INFO
     return LEVELS[event.kind]
 
 
@@ -273,6 +278,9 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "stale":
             template = "%s: the run failed with %s; the last value is served, outdated for %.1f s"
             return template, (name, error, event.seconds)
+        case "breaker":
+            template = "the circuit breaker %s is %s: %s"
+            return template, (event.breaker, (event.state or "").replace("_", "-"), why)
         case "store_down":
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":

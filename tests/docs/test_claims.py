@@ -58,7 +58,7 @@ def test_the_table_of_the_maps_options_has_what_opero_does_not_have() -> None:
     every = dict(signature_of(opmap))
     also = dict(signature_of(opero))
     # they mean for an item what they do not mean for a call
-    others = {"attempt_timeout", "rate_limit", "timeout"}
+    others = {"attempt_timeout", "breaker", "rate_limit", "timeout"}
     assert told.keys() - others == every.keys() - also.keys()
     assert told == {name: every[name] for name in told}
     differing = {name for name in every.keys() & also.keys() if every[name] != also[name]}

@@ -59,7 +59,7 @@ def gate(core, monkeypatch, request):
     """Let every function that is decorated in a test have such a gate, behind its rate limit."""
     made = slow_gate(core, request.param)
     queue = PollingQueue(made, "its turn", core.clock)
-    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda _: queue])
+    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda *_: queue])
     return made
 
 
@@ -140,7 +140,7 @@ def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, as
     """The gates before it are told, once, that it was not made."""
     before, behind = slow_gate(core, True), slow_gate(core, True)
     queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
-    monkeypatch.setattr(gates, "ROWS", [lambda _, queue=queue: queue for queue in queues])
+    monkeypatch.setattr(gates, "ROWS", [lambda *_, queue=queue: queue for queue in queues])
     before.opens = 0  # it lets the first one in
     behind.opens = clocks.NEVER - 1
     function = opero(retries=1, timeout=60)(failing(0, asynchronous))
@@ -159,7 +159,7 @@ def test_a_gate_that_has_let_an_attempt_in_is_not_asked_again_after_a_later_one(
     """The attempt waits behind it, and enters each once."""
     before, behind = slow_gate(core, observes), slow_gate(core, observes)
     queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
-    monkeypatch.setattr(gates, "ROWS", [lambda _, queue=queue: queue for queue in queues])
+    monkeypatch.setattr(gates, "ROWS", [lambda *_, queue=queue: queue for queue in queues])
     before.opens = 0  # it lets the first one in
     function = opero(retries=1, timeout=timeout)(failing(0, asynchronous))
     assert outcome(function, "value") == "value"
@@ -181,7 +181,7 @@ def test_what_a_gate_raises_goes_up_and_is_no_failed_attempt(
             raise ZeroDivisionError
 
     queue = PollingQueue(Broken(observes), "it", core.clock)
-    monkeypatch.setattr(gates, "ROWS", [lambda _: queue])
+    monkeypatch.setattr(gates, "ROWS", [lambda *_: queue])
     function = opero(retries=3, timeout=timeout)(failing(0, asynchronous))
     with pytest.raises(ZeroDivisionError):
         outcome(function, "value")
@@ -273,7 +273,7 @@ def doorman(core: Any, monkeypatch: Any) -> Doorman:
                 book.opens = now + 10**9
 
     queue = PollingQueue(Refusing(), "the door", core.clock)
-    monkeypatch.setattr(gates, "ROWS", [lambda _: queue, *gates.ROWS])
+    monkeypatch.setattr(gates, "ROWS", [lambda *_: queue, *gates.ROWS])
     return book
 
 

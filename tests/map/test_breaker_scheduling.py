@@ -91,7 +91,7 @@ class ToyQueue:
         self.gate = toy_breaker(core, threshold)
         self.values: dict[Any, ToyQueue] = {}
 
-    def of(self, value: Any) -> ToyQueue:
+    def of(self, value: Any, number: int = 0) -> ToyQueue:
         """Return the queue of a value."""
         if not self.by_value:
             return self
@@ -103,7 +103,7 @@ class ToyQueue:
 def decorated(monkeypatch: Any, queue: Any, function: Any, **options: Any) -> Any:
     """Decorate a function that has a toy breaker before it."""
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "ROWS", [lambda _: queue, *rows.ROWS])
+        patch.setattr(rows, "ROWS", [lambda *_: queue, *rows.ROWS])
         return opero(**options)(function)
 
 

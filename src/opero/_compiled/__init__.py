@@ -31,6 +31,7 @@ MODULES: Final = (
     "entry",
     "store",
     "bucket",
+    "breaker",
     "shared_counters",
     "shared_bucket",
     "canonical",

@@ -414,7 +414,7 @@ cdef class Call(_Counting):
         cdef PyObject *result
         if passed < PyTuple_GET_SIZE(self.gates):
             return self.run(args, argsf, names, deadline, None, passed, entered, tickets)
-        if self.events.heeded:
+        if self.permits and self.events.heeded:
             self.events.permit(self, 0.0)
         counting.add(&self.counts, ATTEMPTS, 1)
         result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
@@ -494,7 +494,7 @@ cdef class AsyncCall(_Counting):
                 passed = enter_all(self.gates, now, 1, None)
                 if passed < PyTuple_GET_SIZE(self.gates):
                     return passed
-            if self.events.heeded:
+            if self.permits and self.events.heeded:
                 self.events.permit(self, 0.0)
         counting.add(&self.counts, ATTEMPTS, 1)
         return None

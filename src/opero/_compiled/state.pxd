@@ -33,6 +33,7 @@ cdef class State:
     cdef readonly Gate gate
     cdef readonly bint observed
     cdef readonly bint guarded
+    cdef readonly bint permits
     cdef readonly bint by_value
     cdef readonly long long timeout
     cdef readonly long long attempt_timeout

@@ -177,7 +177,7 @@ class Call(_Counting):
             passed = enter_all(self.gates, entered, 0, tickets)
             if passed < len(self.gates):
                 return self.runner.run(self, args, kwargs, deadline, None, passed, entered, tickets)
-            if self.events.heeded:
+            if self.permits and self.events.heeded:
                 self.events.permit(self, 0.0)
         self.add("attempts", 1)
         failed: BaseException | None
@@ -273,7 +273,7 @@ class AsyncCall(_Counting):
             passed = enter_all(self.gates, self.clock.now(), 0, None)
             if passed < len(self.gates):
                 return passed
-            if self.events.heeded:
+            if self.permits and self.events.heeded:
                 self.events.permit(self, 0.0)
         self.add("attempts", 1)
         return None

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
             gate: What a call asks before it waits.
             awaited: What one waits for, as a message names it.
             by_value: Whether each fallback value of a function has a gate of its own. Then
-                `of(value)` returns the queue before that.
+                `of(value, number)` returns the queue before the one of value `number`.
         """
 
         gate: Gate
@@ -140,9 +140,14 @@ def leave_all(
 
 
 class SharedGate:
-    """What several functions have in common if they are given the same one, as a `RateLimiter`."""
+    """What several functions have in common if they are given the same one, as a `RateLimiter`.
+
+    Attributes:
+        option: The option that takes it.
+    """
 
     __slots__ = ()
+    option = "rate_limit"
 
 
 class Gate:
@@ -178,6 +183,10 @@ class Gate:
             now: The time in nanoseconds.
         """
         return 0
+
+    def is_common(self, ticket: int) -> bool:
+        """Return whether any number of attempts may have this ticket, and need not ask for it."""
+        return ticket == 0
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt that came in has ended.

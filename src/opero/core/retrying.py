@@ -146,7 +146,7 @@ class Retrying:
         if call.by_value:
             found = call.fallback.plain(self.given, value)
             self.queues = tuple(
-                [queue.of(found) if queue.by_value else queue for queue in call.queues]
+                [queue.of(found, value) if queue.by_value else queue for queue in call.queues]
             )
             self.gates = tuple([queue.gate for queue in self.queues])
 
@@ -170,7 +170,7 @@ class Retrying:
                 todo = self.refused()
                 if todo >= 0:
                     return todo
-            elif self.call.events.heeded:
+            elif self.call.permits and self.call.events.heeded:
                 self.call.events.permit(self.call, 0.0)
         self.call.add("attempts", 1)
         return 0

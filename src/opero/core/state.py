@@ -176,6 +176,7 @@ class State:
         gate: The first of them; None without.
         observed: Whether one of them wants to know how attempts end.
         guarded: Whether there is more to do than to enter the first.
+        permits: Whether one of the gates is a limit, whose permits events tell of.
         by_value: Whether each fallback value has a gate of its own.
         keying: The arguments that make the cache key; None without a cache in memory.
         method: Whether it is a method, that is, whether its first argument counts by identity.
@@ -219,6 +220,7 @@ class State:
         "observed",
         "options",
         "origin",
+        "permits",
         "policy",
         "queues",
         "runner",
@@ -247,6 +249,7 @@ class State:
         self.gate: Gate | None = self.gates[0] if self.gates else None
         self.observed: bool = any(gate.observes for gate in self.gates)
         self.guarded: bool = self.observed or len(self.gates) > 1
+        self.permits: bool = not all(gate.refuses for gate in self.gates)
         self.by_value: bool = parts.fallback is not None and any(
             queue.by_value for queue in self.queues
         )

@@ -10,6 +10,7 @@ from opero import forks, hotpath
 from opero.core.clock import NEVER
 from opero.core.gate import SharedGate
 
+from .parameters import KnownParameters
 from .wait_queue import WaitQueue
 
 TYPE_CHECKING = False
@@ -23,26 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["RateLimiter"]
 
 
-class _Hints:
-    """Names the nearest parameter where a keyword is none."""
-
-    __slots__ = ()
-
-    if not TYPE_CHECKING:
-
-        def __new__(cls, *_: Any, **given: Any) -> Any:
-            """Refuse such a keyword before `__init__` does it in other words."""
-            code = cls.__init__.__code__
-            known = code.co_varnames[1 : 1 + code.co_argcount - 1 + code.co_kwonlyargcount]
-            for name in given:
-                if name not in known and cls is RateLimiter:  # others take what they like
-                    from opero.options.hints import no_parameter
-
-                    raise TypeError(no_parameter(cls.__name__, name, known))
-            return super().__new__(cls)
-
-
-class RateLimiter(SharedGate, _Hints):
+class RateLimiter(SharedGate, KnownParameters):
     """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
 
     Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of

@@ -103,7 +103,8 @@ class MapGates:
         passed += [(self._place(at, slot).gate, each) for at, each in enumerate(tickets)]
         observing = [each for each in passed if each[0].observes]
         gates, kept = tuple([gate for gate, _ in observing]), tuple([each for _, each in observing])
-        return Admission(now, gates, kept, not (self._rows or ticket))
+        many = not self._rows and (gate is None or gate.is_common(ticket))
+        return Admission(now, gates, kept, many)
 
     def leave(self, admission: Admission, outcome: int, times: int = 1) -> None:
         """Tell the gates that observe how so many attempts have ended."""

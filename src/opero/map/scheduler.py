@@ -573,7 +573,7 @@ class Scheduler:
     def _breaker_of(self, given: Any, value: int) -> GateQueue:
         """Return where attempts with a fallback value wait for its breaker."""
         assert self.gates is not None
-        queue: GateQueue = self.gates.breaker.of(self._fallback.plain(given, value))
+        queue: GateQueue = self.gates.breaker.of(self._fallback.plain(given, value), value)
         return queue
 
     def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:

@@ -17,6 +17,7 @@ from .cache_rows import BACKENDS, DEFAULT_NAMESPACES
 from .checked import CacheOptions, CallOptions, RetryOptions
 from .configs import (
     ArgFallback,
+    BreakerConfig,
     CacheConfig,
     CacheKey,
     FallbackConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "OPTIONS",
     "POSITIONAL",
     "ArgFallback",
+    "BreakerConfig",
     "CacheConfig",
     "CacheKey",
     "CacheOptions",

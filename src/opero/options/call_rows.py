@@ -5,8 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from opero.core.gate import SharedGate
+
 from . import checks
+from .breaker_rows import checked
 from .checks import optional, without_brackets
+from .configs import BreakerConfig
 from .option import CALLS, Option
 
 _RETRY = (*CALLS, "get_retry_decorator")
@@ -47,6 +51,28 @@ def _retry_after(name: str, value: Any) -> Any:
     if isinstance(value, type):
         checks.wrong(name, value, allowed, TypeError)
     return checks.function(name, value, allowed)
+
+
+def _breaker(name: str, value: Any) -> Any:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return checked(BreakerConfig())
+    if isinstance(value, BreakerConfig):
+        return checked(value)
+    if isinstance(value, SharedGate) and value.option == name:
+        return value
+    allowed = "True, a BreakerConfig or a Breaker"
+    hint = without_brackets(value)
+    if isinstance(value, str):
+        hint = f"a breaker of that name is Breaker({value!r})"
+    elif isinstance(value, type) and issubclass(value, (SharedGate, BreakerConfig)):
+        hint = f"write {value.__name__}(), with parentheses"
+    elif isinstance(value, SharedGate):
+        hint = f"give {type(value).__name__}(...) to {value.option}="
+    elif isinstance(value, (int, float)):
+        hint = "how many attempts it looks at is BreakerConfig(minimum=...)"
+    return checks.wrong(name, value, allowed, TypeError, hint)
 
 
 _PREDICATE = "an ordinary function of the returned value that tells whether it is a failure"
@@ -258,6 +284,19 @@ CALL_ROWS: tuple[Option, ...] = (
         needs=("arg_fallback",),
         also=("fallback_exceptions", "retry_on", "fallback_if"),
         written="Exception",
+    ),
+    Option(
+        "breaker",
+        None,
+        "Breaker | BreakerConfig | bool | None",
+        _breaker,
+        "A circuit breaker: True for one of the function's own, or a `BreakerConfig`; or a "
+        "`Breaker`, which several functions may share. While it is open, no attempt begins.",
+        CALLS,
+        also=("circuit_breaker", "circuit", "circuitbreaker", "cb", "use_circuit_breaker"),
+        more="See [circuit breakers](breaker.md).",
+        each="A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`, "
+        "which several functions may share. While it is open, items wait.",
     ),
     Option(
         "reraise",

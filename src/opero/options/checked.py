@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .configs import ArgFallback, RateLimitConfig, RetryAfter, RetryOn, RetryOnResult
+from .configs import ArgFallback, BreakerConfig, RateLimitConfig, RetryAfter, RetryOn, RetryOnResult
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class CallOptions:
         limit: Its rate limit, a `RateLimitConfig` or a `RateLimiter`; None without.
         timeout: Nanoseconds for a whole call; 0 for no bound.
         attempt_timeout: Nanoseconds for each awaited attempt of it; 0 for no bound.
+        breaker: Its circuit breaker, a checked `BreakerConfig` or a `Breaker`; None without.
     """
 
     retry: RetryOptions
@@ -92,6 +93,7 @@ class CallOptions:
     limit: RateLimitConfig | Any | None
     timeout: int
     attempt_timeout: int
+    breaker: BreakerConfig | Any | None
 
     def undecorated(self) -> CallOptions:
         """Return options with which a function does what it would do undecorated."""
@@ -106,4 +108,5 @@ class CallOptions:
             limit=None,
             timeout=0,
             attempt_timeout=0,
+            breaker=None,
         )

@@ -100,6 +100,31 @@ class FallbackConfig(Config):
 
 
 @dataclass
+class BreakerConfig(Config):
+    """When a function's circuit breaker opens, and for how long; for `breaker=`.
+
+    Each function that is decorated with it has a breaker of its own; several share a `Breaker`.
+
+    Attributes:
+        name: What events, log and messages call it; None for the name of the function.
+        window: Seconds that it looks back, or a `timedelta`.
+        failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
+        minimum: How many attempts there must have been in the window, 1 or more.
+        open_for: Seconds for which it stays open, or a `timedelta`.
+        probes: How many probes may be under way at once, and must succeed to close it.
+        scope: Who shares it: "process".
+    """
+
+    name: str | None = None
+    window: Seconds = 30.0
+    failure_ratio: float = 0.5
+    minimum: int = 10
+    open_for: Seconds = 30.0
+    probes: int = 1
+    scope: str = "process"
+
+
+@dataclass
 class RateLimitConfig(Config):
     """How often a function may start; for `rate_limit=`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import configs
-from .configs import CacheConfig
+from .configs import BreakerConfig, CacheConfig
 from .option import Option
 from .spelling import nearest
 from .table import OPTIONS, fields_of, read_by
@@ -35,6 +35,9 @@ def no_option(function: str, option: str) -> str:
     for name, each in OPTIONS.items():
         if word in each.also or nearest(option, [name], 0.9):
             return f"{said}; did you mean {name!r}, an option of {_readers(each)}?"
+    for field, each in fields_of(BreakerConfig).items():
+        if "breaker" in known and word.removeprefix("breaker_") in {field, *each.also}:
+            return f"{said}; did you mean breaker=BreakerConfig({field}=...)?"
     near = nearest(option, names, 0.78)
     if near is not None:
         return f"{said}; did you mean {names[near]!r}?"
@@ -71,10 +74,9 @@ def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
         name: The keyword that it was given.
         known: The parameters that it has.
     """
-    from .table import OPTIONS
-
     said = f"{kind}() has no parameter {name!r}"
-    meant = [each for each in known if each in OPTIONS and name.lower() in OPTIONS[each].also]
+    rows = fields_of(BreakerConfig) if kind == "Breaker" else OPTIONS
+    meant = [each for each in known if each in rows and name.lower() in rows[each].also]
     near = meant[0] if meant else nearest(name, known)
     return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
 

@@ -17,17 +17,27 @@ from opero.core.gate import SharedGate
 
 from . import checks, hints
 from .checked import CacheOptions, CallOptions, RetryOptions
-from .configs import CacheConfig, Config, FallbackConfig, RateLimitConfig, RetryConfig
+from .configs import (
+    BreakerConfig,
+    CacheConfig,
+    Config,
+    FallbackConfig,
+    RateLimitConfig,
+    RetryConfig,
+)
 from .option import Option
 from .table import OPTIONS, fields_of, read_by
 
 _HOLDERS = {
     "arg_fallback": FallbackConfig,
+    "breaker": BreakerConfig,
     "cache": CacheConfig,
     "rate_limit": RateLimitConfig,
     "retry": RetryConfig,
 }
 """The options that take a config object."""
+_WHOLE = frozenset({"breaker"})
+"""Those whose config object has fields that are no options."""
 _MISSED = {
     "arg_fallback": "without arg_fallback=: add it",
     "cache": "without cache=True: add it",
@@ -74,7 +84,7 @@ class Reading:
         self.called: dict[str, str] = {}
         self._checked: dict[str, Any] = {}
         holders = {**_HOLDERS, "retries": RetryConfig} if "retry" not in known else _HOLDERS
-        for name in self.given & holders.keys():
+        for name in (self.given & holders.keys()) - _WHOLE:
             if isinstance(given[name], holders[name]):
                 self._take_apart(name, given[name])
 
@@ -202,7 +212,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     """
     reading = Reading(function, given)
     limiter = reading.values["rate_limit"]
-    if isinstance(limiter, SharedGate):
+    if isinstance(limiter, SharedGate) and limiter.option == "rate_limit":
         reading.values["rate_limit"] = None
         if "burst" in reading.given:
             raise ValueError(
@@ -233,6 +243,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         limit=limiter,
         timeout=timeout,
         attempt_timeout=attempt_timeout,
+        breaker=reading.check("breaker"),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .breaker_rows import BREAKER_ROWS
 from .cache_rows import CACHE_ROWS
 from .call_rows import CALL_ROWS
 from .map_rows import MAP_ROWS
@@ -70,6 +71,6 @@ def fields_of(config: Any) -> dict[str, Option]:
 
 
 _FIELDS: dict[str, dict[str, Option]] = {}
-for _option in OPTIONS.values():
+for _option in (*OPTIONS.values(), *BREAKER_ROWS):
     if _option.config:
         _FIELDS.setdefault(_option.config, {})[_option.field] = _option

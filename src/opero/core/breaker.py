@@ -1,0 +1,346 @@
+"""A circuit breaker as a state machine: may an attempt begin, after how those before it ended?
+
+    closed ---- too large a share of the attempts of a window failed ----> open
+    open ------ after a time, with the next attempt: a probe -----------> half-open
+    half-open - all probes succeeded -----------------------------------> closed
+              - one failed ---------------------------------------------> open
+
+The window rolls in ten slices, so that what it knows is at most as old as it is long. While the
+breaker is half-open, no more attempts than `probes` are let in. Each is a lease: a probe that never
+reports loses its place to another one after a while, and one that counts as nothing gives it back.
+What reports with a ticket of an earlier period is not heard.
+Source: M. Nygard, "Release It!", Pragmatic Bookshelf, 2007; rolling window: Netflix, Hystrix, 2012.
+
+It decides and never waits, and nothing is held while an attempt runs.
+"""
+
+from __future__ import annotations
+
+from .gate import REJECTED, SUCCEEDED, Gate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CLOSED, OPEN, HALF_OPEN = range(3)
+
+SLICES = 10
+"""Into how many slices the window is divided."""
+GLANCE = 10**8
+"""Nanoseconds after which one who waits for the end of somebody else's probe asks again."""
+_MOST_LEASES = 256
+"""How many probes are remembered that have lost their places and have not reported."""
+
+
+class CircuitBreaker(Gate):
+    """The breaker of one dependency.
+
+    Attributes:
+        slice: Nanoseconds of a slice of the window.
+        ratio: The share of failures that opens it.
+        minimum: How many attempts the window must have seen for that.
+        open_for: Nanoseconds for which it stays open.
+        probes: How many probes may be under way at once, and must succeed to close it.
+        state: `CLOSED`, `OPEN` or `HALF_OPEN`.
+        ticket: The ticket of all attempts that are let in while it is closed; 0 while it is not.
+        serial: The latest ticket.
+        good: The successes in the current slice.
+        bad: The failures in it.
+        ends: When the current slice ends, in nanoseconds.
+        goods: The successes in each of the other slices.
+        bads: The failures in each.
+        place: Which of those is the latest.
+        until: When the first probe is let in, in nanoseconds, while it is open.
+        leases: When each probe that has not reported loses its place, by its ticket.
+        succeeded: How many probes have succeeded in this period.
+        lock: Makes a step atomic; None where the interpreter does so by itself.
+        watcher: Called with the new state and the reason, in words, when the state has changed; and
+            with the state and None when a probe has given its place back.
+        news: What the watcher has yet to be told; None for nothing.
+    """
+
+    __slots__ = (
+        "bad",
+        "bads",
+        "ends",
+        "good",
+        "goods",
+        "leases",
+        "lock",
+        "minimum",
+        "news",
+        "open_for",
+        "place",
+        "probes",
+        "ratio",
+        "serial",
+        "slice",
+        "state",
+        "succeeded",
+        "ticket",
+        "until",
+        "watcher",
+    )
+
+    def __init__(
+        self,
+        window: int,
+        ratio: float,
+        minimum: int,
+        open_for: int,
+        probes: int,
+        lock: Any = None,
+        watcher: Any = None,
+    ) -> None:
+        """Make a closed breaker that has seen nothing.
+
+        Args:
+            window: Nanoseconds that it looks back.
+            ratio: The share of failures that opens it.
+            minimum: How many attempts the window must have seen for that.
+            open_for: Nanoseconds for which it stays open.
+            probes: How many probes may be under way at once, and must succeed to close it.
+            lock: A mutex, or None.
+            watcher: Told of changes; None for nobody.
+        """
+        Gate.__init__(self, True, True)
+        self.slice: int = max(1, window // SLICES)
+        self.ratio: float = ratio
+        self.minimum: int = minimum
+        self.open_for: int = open_for
+        self.probes: int = probes
+        self.state: int = CLOSED
+        self.ticket: int = 1
+        self.serial: int = 1
+        self.good: int = 0
+        self.bad: int = 0
+        self.ends: int = 0
+        self.goods: list[int] = [0] * (SLICES - 1)
+        self.bads: list[int] = [0] * (SLICES - 1)
+        self.place: int = 0
+        self.until: int = 0
+        self.leases: dict[int, int] = {}
+        self.succeeded: int = 0
+        self.lock: Any = lock
+        self.watcher: Any = watcher
+        self.news: Any = None
+
+    # --- the gate -------------------------------------------------------------------------------
+
+    def enter(self, now: int) -> int:
+        """Let an attempt in (see `Gate`)."""
+        ticket = self.ticket
+        if ticket:
+            return -ticket
+        if self.lock is None:
+            answer = self.admit(now)
+        else:
+            with self.lock:
+                answer = self.admit(now)
+        if self.news is not None:
+            self.tell()
+        return answer
+
+    def opens_in(self, now: int) -> int:
+        """Return nanoseconds until it might let an attempt in."""
+        if self.ticket:
+            return 0
+        if self.lock is None:
+            return self.lack(now)
+        with self.lock:
+            return self.lack(now)
+
+    def is_common(self, ticket: int) -> bool:
+        """Return whether all have this ticket, as the breaker is closed."""
+        return ticket == self.ticket
+
+    def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
+        """Take note of how an attempt has ended (see `Gate`)."""
+        if self.lock is None:
+            self.note(now, outcome, ticket)
+        else:
+            with self.lock:
+                self.note(now, outcome, ticket)
+        if self.news is not None:
+            self.tell()
+
+    # --- by hand --------------------------------------------------------------------------------
+
+    def trip(self, now: int, length: int, reason: str) -> None:
+        """Open it for some nanoseconds, whatever its state is.
+
+        Args:
+            now: The time in nanoseconds.
+            length: Nanoseconds; 0 for as long as usual.
+            reason: Why, in words.
+        """
+        if self.lock is None:
+            self.open(now, length, reason)
+        else:
+            with self.lock:
+                self.open(now, length, reason)
+        self.tell()
+
+    def reset(self, reason: str) -> None:
+        """Close it and forget what it has seen; what is under way now does not count.
+
+        Args:
+            reason: Why, in words.
+        """
+        if self.lock is None:
+            self.close(reason)
+        else:
+            with self.lock:
+                self.close(reason)
+        self.tell()
+
+    def state_at(self, now: int) -> int:
+        """Return its state; one that would let a probe in is half-open.
+
+        Args:
+            now: The time in nanoseconds.
+        """
+        state = self.state
+        if state == OPEN and now >= self.until:
+            return HALF_OPEN
+        return state
+
+    def after_fork(self, lock: Any) -> None:
+        """Free the places of probes, in a child process: they report in the parent.
+
+        Args:
+            lock: A new mutex, or None.
+        """
+        self.lock = lock
+        self.leases.clear()
+
+    # --- one step each, with the lock held ------------------------------------------------------
+
+    def admit(self, now: int) -> int:
+        """Let a probe in if it is time for one and there is a place."""
+        if self.ticket:  # closed meanwhile
+            return -self.ticket
+        wait = self.lack(now)
+        if wait > 0:
+            return wait
+        begins = self.state == OPEN
+        if begins:
+            self.state = HALF_OPEN
+            self.succeeded = 0
+            self.leases.clear()
+        elif len(self.leases) >= _MOST_LEASES:
+            self.forget_oldest()
+        self.serial += 1
+        ticket = self.serial
+        self.leases[ticket] = now + self.open_for
+        if begins:
+            self.add_news("it lets a probe in")  # last: a finalizer may come in here
+        return -ticket
+
+    def lack(self, now: int) -> int:
+        """Return nanoseconds until an attempt might be let in; 0 or less if it might be now."""
+        if self.ticket:
+            return 0
+        if self.state == OPEN:
+            return self.until - now
+        busy = self.succeeded
+        wait = GLANCE
+        for expiry in self.leases.values():
+            left = expiry - now
+            if left > 0:
+                busy += 1
+                if left < wait:
+                    wait = left
+        return 0 if busy < self.probes else wait
+
+    def note(self, now: int, outcome: int, ticket: int) -> None:
+        """Count an attempt that was made while it is closed, or judge a probe."""
+        if ticket == self.ticket:
+            if outcome <= REJECTED:
+                if now >= self.ends:
+                    self.turn(now)
+                if outcome == SUCCEEDED:
+                    self.good += 1
+                else:
+                    self.bad += 1
+                    self.judge(now)
+        elif ticket in self.leases:
+            self.leases.pop(ticket, None)
+            if outcome == SUCCEEDED:
+                self.succeeded += 1
+                if self.succeeded >= self.probes:
+                    self.close(f"the probe{'' if self.probes == 1 else 's'} succeeded")
+            elif outcome <= REJECTED:
+                self.open(now, 0, "the probe failed" if self.probes == 1 else "a probe failed")
+            else:
+                self.add_news(None)
+
+    def turn(self, now: int) -> None:
+        """Begin the slice that the time is in."""
+        steps = (now - self.ends) // self.slice + 1
+        self.ends += steps * self.slice
+        good = self.good
+        bad = self.bad
+        self.good = 0
+        self.bad = 0
+        if steps >= SLICES:
+            steps = SLICES - 1
+            good = bad = 0
+        for _ in range(steps):
+            self.place = (self.place + 1) % (SLICES - 1)
+            self.goods[self.place] = good
+            self.bads[self.place] = bad
+            good = bad = 0
+
+    def judge(self, now: int) -> None:
+        """Open it after a failure, if the window has seen enough of them."""
+        failed = self.bad
+        count = self.bad + self.good
+        for at in range(SLICES - 1):
+            failed += self.bads[at]
+            count += self.bads[at] + self.goods[at]
+        if count >= self.minimum and failed / count >= self.ratio:
+            seconds = self.slice * SLICES / 1e9
+            self.open(now, 0, f"{failed} of {count} attempts failed within {seconds:g} s")
+
+    def open(self, now: int, length: int, reason: str) -> None:
+        """Let nobody in for some nanoseconds; 0 for as long as usual."""
+        self.ticket = 0
+        self.state = OPEN
+        self.until = now + (length or self.open_for)
+        self.leases.clear()
+        self.add_news(reason)
+
+    def close(self, reason: str) -> None:
+        """Let everybody in, and begin to count."""
+        self.leases.clear()
+        self.good = 0
+        self.bad = 0
+        for at in range(SLICES - 1):
+            self.goods[at] = 0
+            self.bads[at] = 0
+        self.serial += 1
+        self.state = CLOSED
+        self.ticket = self.serial
+        self.add_news(reason)
+
+    def forget_oldest(self) -> None:
+        """Forget the probe that has been under way for longest."""
+        for ticket in self.leases:
+            self.leases.pop(ticket)
+            return
+
+    def add_news(self, reason: str | None) -> None:
+        """Note what the watcher has to be told once the lock is free."""
+        if self.watcher is not None:
+            if self.news is None:
+                self.news = []
+            self.news.append((self.state, reason))
+
+    def tell(self) -> None:
+        """Tell the watcher what has changed."""
+        news = self.news
+        self.news = None
+        if news is not None:
+            for state, reason in news:
+                self.watcher(state, reason)

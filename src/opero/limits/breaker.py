@@ -1,0 +1,418 @@
+"""`Breaker`: what users hold in their hands of a circuit breaker, and those who wait for it."""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+from opero import forks, hotpath
+from opero.core.breaker import CLOSED, HALF_OPEN, OPEN
+from opero.core.gate import SharedGate
+from opero.events import tell
+from opero.locks import Lock
+from opero.runners.effects import BELL, REST
+
+from .parameters import KnownParameters
+from .waiting import Standby
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any, Literal
+
+    from opero.core.breaker import CircuitBreaker
+    from opero.core.clock import Clock
+    from opero.event import Origin
+    from opero.options import BreakerConfig
+    from opero.runners.effects import Steps
+
+__all__ = ["Breaker"]
+
+STATES = ("closed", "open", "half_open")
+"""What users call the states of `core/breaker.py`, by their numbers."""
+
+MOST_VALUES = 256
+"""How many fallback values have a breaker of their own; the oldest closed one makes room."""
+
+
+class Breaker(SharedGate, KnownParameters):
+    """Keeps calls from a dependency that fails: it opens when too many of their attempts do.
+
+    While it is open, no attempt begins: a call takes its next fallback value, or a stale cached
+    value, or waits if its `timeout` leaves the time, or raises `BreakerOpenError` at once. After
+    `open_for` seconds one attempt is let in as a probe. If it succeeds, the breaker closes, if it
+    fails, it opens again.
+
+    A failure is what `retry_on` of the function matches, what its `retry_on_result` rejects, an
+    attempt that took longer than `attempt_timeout`, and a crashed worker. Other exceptions and
+    cancellations count as nothing. Functions that are given the same object share it, ordinary
+    ones, coroutine functions and maps alike. If a function has `arg_fallback`, each of its values
+    has a breaker of its own within this one.
+
+    Attributes:
+        name: What events, log and messages call it.
+        window: Seconds that it looks back.
+        failure_ratio: The share of failed attempts that opens it.
+        minimum: How many attempts there must have been in that time.
+        open_for: Seconds for which it stays open.
+        probes: How many probes may be under way at once, and must succeed to close it.
+        scope: Who shares it: "process".
+
+    Example:
+        ```python
+        payments = Breaker("payments", open_for=10.0)
+
+        @opero(retries=3, breaker=payments)
+        def charge(order: str) -> str: ...
+
+        @opero(retries=3, breaker=payments)
+        async def refund(order: str) -> str: ...
+        ```
+    """
+
+    option = "breaker"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        window: float | timedelta = 30.0,
+        failure_ratio: float = 0.5,
+        minimum: int = 10,
+        open_for: float | timedelta = 30.0,
+        probes: int = 1,
+        scope: Literal["process"] = "process",
+    ) -> None:
+        """Make a closed breaker.
+
+        Args:
+            name: What events, log and messages call it; None for "breaker".
+            window: Seconds that it looks back, or a `timedelta`.
+            failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
+            minimum: How many attempts there must have been in that time, 1 or more.
+            open_for: Seconds for which it stays open, or a `timedelta`.
+            probes: How many probes may be under way at once, and must succeed to close it.
+            scope: Who shares it: "process" for everybody who is given this object.
+
+        Raises:
+            TypeError: If an argument is of a wrong type, or there is no such parameter.
+            ValueError: If one has a value that is not allowed.
+        """
+        from opero.options import BreakerConfig
+        from opero.options.breaker_rows import checked
+
+        config = BreakerConfig(name, window, failure_ratio, minimum, open_for, probes, scope)
+        self._set_up(checked(config))
+
+    def _set_up(self, config: BreakerConfig, origin: Origin | None = None) -> None:
+        """Make the breaker that a checked configuration describes.
+
+        Args:
+            config: What it describes, with all times in seconds.
+            origin: The function that it belongs to alone; None if several may share it.
+        """
+        own = None if origin is None else origin.function
+        self.name: str = config.name or own or "breaker"
+        self.window: float = float(config.window)  # type: ignore[arg-type]  # it is checked
+        self.failure_ratio: float = config.failure_ratio
+        self.minimum: int = config.minimum
+        self.open_for: float = float(config.open_for)  # type: ignore[arg-type]
+        self.probes: int = config.probes
+        self.scope: str = config.scope
+        self._named: bool = config.name is not None
+        self._origin = origin
+        self._core = hotpath.core
+        self._clock = hotpath.core.clock
+        self._queue: BreakerQueue = self._new_queue(self.name)
+        self._values: BreakersByValue = BreakersByValue(self._queue, self._new_queue, self._clock)
+
+    @classmethod
+    def _of(cls, config: BreakerConfig, origin: Origin) -> Breaker:
+        """Make the breaker that belongs to one function alone."""
+        breaker = cls.__new__(cls)
+        breaker._set_up(config, origin)
+        return breaker
+
+    def __repr__(self) -> str:
+        usual = {"window": 30.0, "failure_ratio": 0.5, "minimum": 10, "open_for": 30.0, "probes": 1}
+        parts = [repr(self.name)] if self._named else []
+        for name, default in usual.items():
+            if getattr(self, name) != default:
+                parts.append(f"{name}={getattr(self, name)!r}")
+        return f"Breaker({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = {
+            "window": self.window,
+            "failure_ratio": self.failure_ratio,
+            "minimum": self.minimum,
+            "open_for": self.open_for,
+            "probes": self.probes,
+            "scope": self.scope,
+        }
+        return _again, (type(self), self.name if self._named else None, settings)
+
+    @property
+    def state(self) -> str:
+        """Its state now: "closed", "open", or "half_open" from when it lets a probe in.
+
+        If it is used by functions with `arg_fallback` alone, that is the state of the value that is
+        best off.
+        """
+        now = self._clock.now()
+        states = [queue.gate.state_at(now) for queue in self._used()]
+        best = CLOSED if CLOSED in states else HALF_OPEN if HALF_OPEN in states else OPEN
+        return STATES[best]
+
+    def trip(self, seconds: float | timedelta | None = None) -> None:
+        """Open it now, for all fallback values too; what is under way does not count any more.
+
+        Args:
+            seconds: For how long, in seconds or as a `timedelta`; None for `open_for`.
+
+        Raises:
+            TypeError: If it is no time.
+            ValueError: If it is not above 0, or more than 31 years.
+        """
+        from opero.options import checks
+
+        length = 0
+        if seconds is not None:
+            length = math.ceil(checks.positive("seconds", seconds) * 1e9)
+        now = self._clock.now()
+        self._values.shut_until = now + (length or self._queue.gate.open_for)
+        for queue in self._all():
+            queue.gate.trip(now, length, "trip() was called")
+
+    def reset(self) -> None:
+        """Close it now, for all fallback values too; it begins to count anew."""
+        self._values.shut_until = 0
+        for queue in self._all():
+            queue.gate.reset("reset() was called")
+
+    def _all(self) -> list[BreakerQueue]:
+        return [self._queue, *self._values.known()]
+
+    def _used(self) -> list[BreakerQueue]:
+        own = self._queue.gate
+        values = self._values.known()
+        return self._all() if own.ends or own.state != CLOSED or not values else values
+
+    def _new_queue(self, name: str) -> BreakerQueue:
+        """Make a breaker for this process."""
+        core = self._core
+        gate = core.CircuitBreaker(
+            math.ceil(self.window * 1e9),
+            self.failure_ratio,
+            self.minimum,
+            math.ceil(self.open_for * 1e9),
+            self.probes,
+            core.new_lock(),
+        )
+        return BreakerQueue(gate, name, self._clock, core.new_lock, self._origin)
+
+
+class BreakerQueue:
+    """Those who wait until a breaker might let them in; they ask it then.
+
+    Nobody has a place in it: when the breaker closes, all may go on, and a probe is whoever asks
+    first.
+
+    Attributes:
+        gate: The breaker.
+        name: What users call it.
+        awaited: What one waits for, as a message names it.
+    """
+
+    by_value = False
+
+    def __init__(
+        self,
+        gate: CircuitBreaker,
+        name: str,
+        clock: Clock,
+        new_lock: Callable[[], Any],
+        origin: Origin | None,
+    ) -> None:
+        """Begin with nobody waiting, and tell what happens to the breaker from now on.
+
+        Args:
+            gate: The breaker.
+            name: What users call it.
+            clock: Tells the time.
+            new_lock: Makes a lock for the gate, or None, after a fork.
+            origin: The function that the breaker belongs to alone; None if several may share it.
+        """
+        self.gate: CircuitBreaker = gate
+        self.name: str = name
+        self.awaited: str = f"the circuit breaker {name!r}"
+        self._clock = clock
+        self._new_lock = new_lock
+        self._origin = origin
+        self._lock = Lock()
+        self._waiters: dict[int, Callable[[], bool]] = {}
+        gate.watcher = self._changed
+        _queues.add(self)
+
+    def steps(self, deadline: int, weight: int = 1) -> Steps:  # noqa: ARG002
+        """Wait until the breaker might let one in, unless that would be too late.
+
+        Args:
+            deadline: The latest time, in nanoseconds of opero's clock.
+            weight: Nothing: an attempt is an attempt.
+
+        Returns:
+            Nanoseconds waited, or -1 if it would be after `deadline`.
+        """
+        clock = self._clock
+        start = now = clock.now()
+        bell: Any = None
+        try:
+            while (wait := self.gate.opens_in(now)) > 0:
+                if now + wait > deadline:
+                    return -1
+                if bell is None:
+                    bell = yield BELL, bool
+                    with self._lock:
+                        self._waiters[id(bell)] = bell.ring
+                else:
+                    yield REST, clock, bell, now + wait
+                now = clock.now()
+        finally:
+            if bell is not None:
+                with self._lock:
+                    self._waiters.pop(id(bell), None)
+        return max(0, now - start)
+
+    def pause_soon(self, length: int) -> None:
+        """Nothing: it goes by how attempts end."""
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler."""
+        return Standby(self.gate)
+
+    def standby_alone(self) -> Standby:
+        """Return the same: a breaker is one for all workers of a map."""
+        return Standby(self.gate)
+
+    def after_fork(self) -> None:
+        """Forget those who wait, and the probes that are under way, in the parent."""
+        self._lock = Lock()
+        self._waiters.clear()
+        self.gate.after_fork(self._new_lock())
+
+    def _changed(self, state: int, reason: str | None) -> None:
+        """Let those who wait ask again, and tell what has happened."""
+        with self._lock:
+            bells = list(self._waiters.values())
+        for ring in bells:
+            ring()
+        if reason is not None:
+            told = {} if self._origin is None else {"origin": self._origin}
+            tell("breaker", breaker=self.name, state=STATES[state], reason=reason, **told)
+
+
+class BreakersByValue:
+    """The breakers of the fallback values of functions that share one `Breaker`.
+
+    Attributes:
+        gate: Stands for all of them, where one asks what kind of gate they are.
+        awaited: The same, in a message.
+        shut_until: Until when, in nanoseconds, a value that comes up is shut off, as all are.
+    """
+
+    by_value = True
+
+    def __init__(
+        self, shared: BreakerQueue, new_queue: Callable[[str], BreakerQueue], clock: Clock
+    ) -> None:
+        """Begin without any.
+
+        Args:
+            shared: What stands for all.
+            new_queue: Makes the breaker of a value, given its name.
+            clock: Tells the time.
+        """
+        self.gate: CircuitBreaker = shared.gate
+        self.awaited: str = shared.awaited
+        self._shared = shared
+        self._new_queue = new_queue
+        self._lock = Lock()
+        self._queues: dict[Any, BreakerQueue] = {}
+        self._clock = clock
+        self._made = 0
+        self.shut_until: int = 0
+
+    def of(self, value: Any, number: int) -> BreakerQueue:
+        """Return the breaker of a fallback value, and where one waits for it.
+
+        No name and no message shows the value: it may be a secret.
+
+        Args:
+            value: The value, which counts by its type and by equality; if it cannot be hashed, its
+                place among the values counts.
+            number: That place, counted from 0.
+        """
+        try:
+            key: Any = (type(value), value)
+            queue = self._queues.get(key)
+        except Exception:  # noqa: BLE001 - a user's __hash__ or __eq__ may raise anything
+            key = number
+            queue = self._queues.get(key)
+        if queue is not None:
+            return queue
+        with self._lock:
+            queue = self._queues.get(key)
+            if queue is None:
+                if len(self._queues) >= MOST_VALUES:
+                    self._make_room()
+                self._made += 1
+                queue = self._new_queue(f"{self._shared.name}[{self._made}]")
+                now = self._clock.now()
+                if now < self.shut_until:
+                    queue.gate.trip(now, self.shut_until - now, "trip() was called")
+                self._queues[key] = queue
+        return queue
+
+    def known(self) -> list[BreakerQueue]:
+        """Return the breakers that there are."""
+        with self._lock:
+            return list(self._queues.values())
+
+    def pause_soon(self, length: int) -> None:
+        """Nothing: they go by how attempts end."""
+
+    def standby(self) -> Standby:
+        """Return a place before the breaker that stands for all."""
+        return Standby(self.gate)
+
+    def standby_alone(self) -> Standby:
+        """Return the same."""
+        return Standby(self.gate)
+
+    def after_fork(self) -> None:
+        """Make the lock anew, in a child process."""
+        self._lock = Lock()
+
+    def _make_room(self) -> None:
+        """Forget the oldest breaker that is closed, or the oldest of all."""
+        closed = (key for key, queue in self._queues.items() if queue.gate.state == CLOSED)
+        self._queues.pop(next(closed, next(iter(self._queues))))
+
+
+def _again(kind: type[Breaker], name: str | None, settings: dict[str, Any]) -> Breaker:
+    """Make a breaker from a pickle: a closed one, as those who share the other are elsewhere."""
+    return kind(name, **settings)
+
+
+_queues: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Those of all breakers: decorated functions hold only them."""
+
+
+def _after_fork() -> None:
+    for queue in list(_queues):
+        queue.after_fork()
+
+
+forks.register("breakers", after_in_child=_after_fork)

@@ -1,0 +1,131 @@
+"""The rows of the fields of `BreakerConfig`, which are parameters of `Breaker`, and no options."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from . import checks
+from .checks import optional
+from .configs import BreakerConfig
+from .option import Option
+
+SCOPES = ("process",)
+"""Who may share a breaker."""
+
+
+def _ratio(name: str, value: Any) -> float:
+    ratio = checks.number(name, value)
+    if not 0 < ratio <= 1:
+        hint = f"{ratio:g} percent is {ratio / 100:g}" if 1 < ratio <= 100 else ""
+        checks.wrong(name, value, "a share above 0, up to 1", hint=hint)
+    return ratio
+
+
+def _field(
+    name: str, default: Any, kind: str, check: Any, doc: str, also: tuple[str, ...]
+) -> Option:
+    return Option(name, default, kind, check, doc, (), "BreakerConfig", name, also=also)
+
+
+def checked(config: BreakerConfig) -> BreakerConfig:
+    """Return a configuration with every field checked, and times in seconds.
+
+    Raises:
+        TypeError: If one is of a wrong type.
+        ValueError: If one has a value that is not allowed.
+    """
+    fields = {row.field: row.check(row.field, getattr(config, row.field)) for row in BREAKER_ROWS}
+    return BreakerConfig(**fields)
+
+
+BREAKER_ROWS: tuple[Option, ...] = (
+    _field(
+        "name",
+        None,
+        "str | None",
+        partial(optional, checks.name),
+        "What events, log and messages call it; None for the name of the function.",
+        ("circuit_name", "circuit_breaker_name", "key"),
+    ),
+    _field(
+        "window",
+        30.0,
+        "Seconds",
+        checks.positive,
+        "Seconds that it looks back.",
+        (
+            *("sampling_duration", "rolling_window", "interval", "sliding_window_size"),
+            *("sliding_window", "rolling_duration", "rolling_counting_timeout", "ttl", "period"),
+            "window_size",
+        ),
+    ),
+    _field(
+        "failure_ratio",
+        0.5,
+        "float",
+        _ratio,
+        "The share of failed attempts that opens it, above 0 and at most 1.",
+        (
+            *("failure_rate_threshold", "failure_rate", "ratio", "error_threshold_percentage"),
+            *(
+                "error_percentage",
+                "failure_percentage",
+                "error_rate",
+                "failure_threshold_percentage",
+            ),
+        ),
+    ),
+    _field(
+        "minimum",
+        10,
+        "int",
+        checks.count,
+        "How many attempts there must have been in the window, 1 or more.",
+        (
+            *("fail_max", "failure_threshold", "minimum_throughput", "minimum_number_of_calls"),
+            *("volume_threshold", "max_failures", "maxfail", "threshold", "min_calls"),
+            *("request_volume_threshold", "max_fails", "minimum_calls", "failures"),
+        ),
+    ),
+    _field(
+        "open_for",
+        30.0,
+        "Seconds",
+        checks.positive,
+        "Seconds for which it stays open.",
+        (
+            *("recovery_timeout", "reset_timeout", "break_duration", "wait_duration_in_open_state"),
+            *(
+                "timeout",
+                "timeout_duration",
+                "cooldown",
+                "sleep_window",
+                "cool_down",
+                "recovery_time",
+            ),
+            *("open_duration", "half_open_after", "duration_of_break", "open_timeout"),
+            "recovery_time",
+        ),
+    ),
+    _field(
+        "probes",
+        1,
+        "int",
+        checks.count,
+        "How many probes may be under way at once, and must succeed to close it.",
+        (
+            *("success_threshold", "half_open_max_calls", "half_open_requests", "half_open_max"),
+            *("permitted_number_of_calls_in_half_open_state", "max_requests", "trial_calls"),
+        ),
+    ),
+    _field(
+        "scope",
+        "process",
+        "str",
+        partial(checks.choice, choices=SCOPES),
+        'Who shares it: "process".',
+        ("storage", "state_storage"),
+    ),
+)
+"""A row for each field, in their order."""
