@@ -48,4 +48,5 @@ cdef class CircuitBreaker(Gate):
     cpdef close(self, str reason)
     cdef forget_oldest(self)
     cpdef add_news(self, str reason)
+    cdef take_news(self)
     cpdef tell(self)

@@ -234,7 +234,7 @@ class CircuitBreaker(Gate):
         ticket = self.serial
         self.leases[ticket] = now + self.open_for
         if begins:
-            self.add_news("it lets a probe in")  # last: a finalizer may come in here
+            self.add_news("it lets a probe in")
         return -ticket
 
     def lack(self, now: int) -> int:
@@ -333,14 +333,25 @@ class CircuitBreaker(Gate):
     def add_news(self, reason: str | None) -> None:
         """Note what the watcher has to be told once the lock is free."""
         if self.watcher is not None:
+            added = [(self.state, reason)]  # first: a finalizer may come in here
             if self.news is None:
-                self.news = []
-            self.news.append((self.state, reason))
+                self.news = added
+            else:
+                self.news.extend(added)
+
+    def take_news(self) -> Any:
+        """Return what the watcher has to be told, once."""
+        news = self.news
+        self.news = None
+        return news
 
     def tell(self) -> None:
         """Tell the watcher what has changed."""
-        news = self.news
-        self.news = None
+        if self.lock is None:
+            news = self.take_news()
+        else:
+            with self.lock:
+                news = self.take_news()
         if news is not None:
             for state, reason in news:
                 self.watcher(state, reason)
