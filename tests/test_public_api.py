@@ -129,6 +129,8 @@ MORE_OF_OPERO = {
     "breaker": None,
     "reraise": False,
     "cache_maxsize": 1024,
+    "cache_refresh": None,
+    "cache_stale": None,
 }
 """What `opero` takes by keyword only."""
 

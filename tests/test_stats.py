@@ -27,6 +27,7 @@ FIELDS = (
     "permit_wait",
     "backoff_wait",
     "stale",
+    "refreshes",
     "store_failures",
     "rejected",
     "refused",

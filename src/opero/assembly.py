@@ -92,8 +92,9 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     retry = plan.retry
     store = instances = stored_cache = None
     if plan.cache is not None and plan.cache.backend == "memory":
-        store = core.MemoryStore(core.clock, plan.cache.maxsize, plan.cache.ttl)
-        instances = core.InstanceStores(core.clock, plan.cache.maxsize, plan.cache.ttl)
+        bounds = (plan.cache.maxsize, plan.cache.ttl, plan.cache.refresh, plan.cache.stale)
+        store = core.MemoryStore(core.clock, *bounds)
+        instances = core.InstanceStores(core.clock, *bounds)
     awaited = (
         yielding == "async"
         or inspect.iscoroutinefunction(function)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     class _MoreForContext(StoreOptions, total=False):
         cache_ttl: Seconds | None
         cache_maxsize: int | None
+        cache_stale: Seconds | None
 
 
 _lock = Lock()
@@ -115,6 +116,9 @@ class _InMemory:
     def find(self, key: Any) -> Any:
         return self._store.find(self._freezer.freeze(key))
 
+    def find_stale(self, key: Any) -> Any:
+        return self._store.look_closer(self._freezer.freeze(key))
+
     def put(self, key: Any, value: Any) -> None:
         self._store.put(self._freezer.freeze(key), value)
 
@@ -150,9 +154,17 @@ class CacheContext:
     ) -> None:
         return None
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return the value of `key`, or `default` if there is none that still counts."""
+    def get(self, key: Any, default: Any = None, *, stale: bool = False) -> Any:
+        """Return the value of `key`, or `default` if there is none that still counts.
+
+        Args:
+            key: The key.
+            default: What is returned if there is no such value.
+            stale: Whether an outdated value does, too, within the seconds of `cache_stale`.
+        """
         entry = self._store.find(key)
+        if entry is None and stale:
+            entry = self._store.find_stale(key)
         return default if entry is None else entry.value
 
     def set(self, key: Any, value: Any) -> None:
@@ -187,13 +199,13 @@ def get_cache_context(
         cache_namespace: The name under which `clear_cache` finds the values.
         **options: `cache_ttl`: Seconds for which a value counts; None for ever. `cache_maxsize`
             (memory): The greatest number of cached values (of each instance, for a method); None
-            for no bound. `cache_secret` (disk, redis): What entries are signed with: a `str` or
-            `bytes` of 16 bytes or more, or several in a list, of which the first signs and all
-            verify; None for what the environment variable `OPERO_CACHE_SECRET` holds, else the
-            user's key file. `cache_stale` (disk, redis): Seconds after `cache_ttl` for which an
-            outdated value is served if the run fails. `cache_version` (disk, redis): A name;
-            entries of all other names are not found. `cache_pickle` (disk, redis): Whether values
-            may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
+            for no bound. `cache_stale` (memory, disk, redis): Seconds after `cache_ttl` for which
+            an outdated value is served if the run fails. `cache_secret` (disk, redis): What entries
+            are signed with: a `str` or `bytes` of 16 bytes or more, or several in a list, of which
+            the first signs and all verify; None for what the environment variable
+            `OPERO_CACHE_SECRET` holds, else the user's key file. `cache_version` (disk, redis): A
+            name; entries of all other names are not found. `cache_pickle` (disk, redis): Whether
+            values may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
             directory. `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None
             for no bound. `cache_url` (redis): Where the server is: `redis://`, `rediss://` or
             `unix://`.
@@ -220,11 +232,16 @@ def get_cache_context(
     with _lock:
         store = _opened.get((core.name, plan.namespace))
         if store is None:
-            store = core.MemoryStore(core.clock, plan.maxsize, plan.ttl)
+            store = core.MemoryStore(core.clock, plan.maxsize, plan.ttl, 0, plan.stale)
             _opened[core.name, plan.namespace] = store
-        elif options and (store.maxsize, store.ttl) != (plan.maxsize, plan.ttl):
+        elif options and (store.maxsize, store.ttl, store.late) != (
+            plan.maxsize,
+            plan.ttl,
+            plan.stale,
+        ):
             raise ValueError(
                 f"cache_namespace={plan.namespace!r} is open already with other options: "
-                f"cache_maxsize={store.maxsize or None}, cache_ttl={store.ttl / 1e9 or None}"
+                f"cache_maxsize={store.maxsize or None}, cache_ttl={store.ttl / 1e9 or None}, "
+                f"cache_stale={store.late / 1e9 or None}"
             )
     return CacheContext(plan.namespace, _InMemory(store, core.Freezer()))

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
         cache_key: CacheKey | None
         cache_backend: str
         cache_maxsize: int | None
+        cache_refresh: Seconds | None
+        cache_stale: Seconds | None
         chunk_size: int | None
         rate_limit_scope: Literal["worker", "total"]
         start_method: Literal["forkserver", "spawn", "fork"] | None
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
 
     class _MoreForCache(StoreOptions, total=False):
         cache_maxsize: int | None
+        cache_refresh: Seconds | None
+        cache_stale: Seconds | None
 
     class _MoreForRetry(TypedDict, total=False):
         jitter: bool
@@ -148,6 +152,8 @@ def opero(
     breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_maxsize: int | None = 1024,
+    cache_refresh: Seconds | None = None,
+    cache_stale: Seconds | None = None,
     **kwargs: Unpack[StoreOptions],
 ) -> Decorator: ...
 def opero(
@@ -175,6 +181,8 @@ def opero(
     breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_maxsize: int | None = 1024,
+    cache_refresh: Seconds | None = None,
+    cache_stale: Seconds | None = None,
     **kwargs: Any,
 ) -> Any:
     """Make a function resilient: cache, retries with backoff, argument fallback, rate limit.
@@ -224,16 +232,19 @@ def opero(
         reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
+        cache_refresh: Seconds before the end of `cache_ttl` from which a hit renews the value in
+            the background and is served at once.
+        cache_stale: Seconds after `cache_ttl` for which an outdated value is served if the run
+            fails.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
             `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16
             bytes or more, or several in a list, of which the first signs and all verify; None for
             what the environment variable `OPERO_CACHE_SECRET` holds, else the user's key file.
-            `cache_stale` (disk, redis): Seconds after `cache_ttl` for which an outdated value is
-            served if the run fails. `cache_version` (disk, redis): A name; entries of all other
-            names are not found. `cache_pickle` (disk, redis): Whether values may be pickled.
-            `cache_dir` (disk): The directory; None for the user's own cache directory.
-            `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None for no bound.
-            `cache_url` (redis): Where the server is: `redis://`, `rediss://` or `unix://`.
+            `cache_version` (disk, redis): A name; entries of all other names are not found.
+            `cache_pickle` (disk, redis): Whether values may be pickled. `cache_dir` (disk): The
+            directory; None for the user's own cache directory. `cache_size_limit` (disk): Bytes,
+            beyond which the oldest entries go; None for no bound. `cache_url` (redis): Where the
+            server is: `redis://`, `rediss://` or `unix://`.
 
     Returns:
         The decorated function, or a decorator. The decorated function keeps its signature and has
@@ -493,6 +504,8 @@ def opmap(
     cache_key: CacheKey | None = None,
     cache_backend: str = "memory",
     cache_maxsize: int | None = 1024,
+    cache_refresh: Seconds | None = None,
+    cache_stale: Seconds | None = None,
     chunk_size: int | None = None,
     rate_limit_scope: Literal["worker", "total"] = _WORKER,
     start_method: Literal["forkserver", "spawn", "fork"] | None = None,
@@ -559,6 +572,10 @@ def opmap(
             shared by those of this machine; or "redis", which hosts share too.
         cache_maxsize: The greatest number of cached values (of each instance, for a method); None
             for no bound.
+        cache_refresh: Seconds before the end of `cache_ttl` from which a hit renews the value in
+            the background and is served at once.
+        cache_stale: Seconds after `cache_ttl` for which an outdated value is served if the run
+            fails.
         chunk_size: How many items are handed to a worker at once; None to go by measured time. Not
             with a `rate_limit` or a `timeout`, which hand them out one by one.
         rate_limit_scope: Whether `rate_limit` counts for each worker or, "total", for the whole
@@ -593,12 +610,11 @@ def opmap(
             `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16
             bytes or more, or several in a list, of which the first signs and all verify; None for
             what the environment variable `OPERO_CACHE_SECRET` holds, else the user's key file.
-            `cache_stale` (disk, redis): Seconds after `cache_ttl` for which an outdated value is
-            served if the run fails. `cache_version` (disk, redis): A name; entries of all other
-            names are not found. `cache_pickle` (disk, redis): Whether values may be pickled.
-            `cache_dir` (disk): The directory; None for the user's own cache directory.
-            `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None for no bound.
-            `cache_url` (redis): Where the server is: `redis://`, `rediss://` or `unix://`.
+            `cache_version` (disk, redis): A name; entries of all other names are not found.
+            `cache_pickle` (disk, redis): Whether values may be pickled. `cache_dir` (disk): The
+            directory; None for the user's own cache directory. `cache_size_limit` (disk): Bytes,
+            beyond which the oldest entries go; None for no bound. `cache_url` (redis): Where the
+            server is: `redis://`, `rediss://` or `unix://`.
 
     Returns:
         The mapped function, or a decorator. It takes an iterable and keyword arguments for all
@@ -660,11 +676,13 @@ def get_cache_decorator(
         cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
             shared by those of this machine; or "redis", which hosts share too.
         **kwargs: `cache_maxsize` (memory): The greatest number of cached values (of each instance,
-            for a method); None for no bound. `cache_secret` (disk, redis): What entries are signed
-            with: a `str` or `bytes` of 16 bytes or more, or several in a list, of which the first
-            signs and all verify; None for what the environment variable `OPERO_CACHE_SECRET` holds,
-            else the user's key file. `cache_stale` (disk, redis): Seconds after `cache_ttl` for
-            which an outdated value is served if the run fails. `cache_version` (disk, redis): A
+            for a method); None for no bound. `cache_refresh` (memory, disk, redis): Seconds before
+            the end of `cache_ttl` from which a hit renews the value in the background and is served
+            at once. `cache_stale` (memory, disk, redis): Seconds after `cache_ttl` for which an
+            outdated value is served if the run fails. `cache_secret` (disk, redis): What entries
+            are signed with: a `str` or `bytes` of 16 bytes or more, or several in a list, of which
+            the first signs and all verify; None for what the environment variable
+            `OPERO_CACHE_SECRET` holds, else the user's key file. `cache_version` (disk, redis): A
             name; entries of all other names are not found. `cache_pickle` (disk, redis): Whether
             values may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
             directory. `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None

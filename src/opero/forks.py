@@ -28,6 +28,7 @@ ORDER: Final = (
     "limiters",  # their queues and lock files
     "breakers",  # their queues, and the probes of the parent
     "leases",  # the renewer, before the stores that it renews in
+    "refreshes",  # the threads that renew cached values
     "stores",  # connections and locks of what is open
     "caches",  # the runs of decorated functions, on top of all that
     "readers",  # who reads the figures of all those

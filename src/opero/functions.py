@@ -32,7 +32,6 @@ from typing import (
 )
 
 from .map.result import MapResult
-from .options import Seconds
 from .stats import CacheInfo, Stats
 
 P = ParamSpec("P")
@@ -50,7 +49,6 @@ class StoreOptions(TypedDict, total=False):
     """The options of the backends that keep values outside the process."""
 
     cache_secret: str | bytes | Sequence[str | bytes] | None
-    cache_stale: Seconds | None
     cache_version: str
     cache_pickle: bool
     cache_dir: str | PathLike[str] | None

@@ -31,6 +31,7 @@ LEVELS: Final = {
     "deadline": logging.WARNING,
     "stale": logging.WARNING,
     "breaker": logging.WARNING,
+    "refresh": logging.WARNING,
     "store_down": logging.WARNING,
     "store_up": logging.INFO,
     "worker_crash": logging.WARNING,
@@ -122,8 +123,8 @@ def divert(kinds: Iterable[str]) -> Callable[[], None]:
 
 def level_of(event: Event) -> int:
     """Return the level of an event, of a kind that is logged."""
-    if event.kind == "stale" and event.error is None:
-        return logging.DEBUG  # nothing is wrong: another process is at it
+    if event.error is None and event.kind in {"stale", "refresh"}:
+        return logging.DEBUG  # nothing is wrong
     if event.kind == "breaker" and event.state != "open":
         return logging.INFO
     return LEVELS[event.kind]
@@ -281,6 +282,11 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
         case "breaker":
             template = "the circuit breaker %s is %s: %s"
             return template, (event.breaker, (event.state or "").replace("_", "-"), why)
+        case "refresh" if error is None:
+            return "%s: a cached value was renewed in %.3f s", (name, event.seconds)
+        case "refresh":
+            template = "%s: renewing a cached value failed with %s, after %.3f s; it still counts"
+            return template, (name, error, event.seconds)
         case "store_down":
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":

@@ -40,6 +40,7 @@ class Stats(NamedTuple):
         permit_wait: Seconds spent waiting for rate-limit permits.
         backoff_wait: Seconds spent waiting between rounds.
         stale: Calls answered with an outdated value, as `cache_stale` allows.
+        refreshes: Runs in the background that began to renew a value, as `cache_refresh` asks.
         store_failures: Times the disk or Redis store could not be used, a call going on without.
         rejected: Stored entries that were not taken, as they were forged, damaged or another's.
         refused: Attempts that a circuit breaker did not let begin.
@@ -56,6 +57,7 @@ class Stats(NamedTuple):
     permit_wait: float = 0.0
     backoff_wait: float = 0.0
     stale: int = 0
+    refreshes: int = 0
     store_failures: int = 0
     rejected: int = 0
     refused: int = 0

@@ -447,6 +447,7 @@ cdef class AsyncCall(_Counting):
     cdef object run_until
     cdef object run_until_one
     cdef object share
+    cdef object linger
     cdef readonly object lead
     cdef object recall
 
@@ -468,6 +469,8 @@ cdef class AsyncCall(_Counting):
         self.run_until = named(self.runner.run_until, self.name)
         self.run_until_one = named(self.runner.run_until_one, self.name)
         self.share = named(self.runner.share, self.name)
+        if self.store is not None and self.store.lingers:
+            self.linger = named(self.runner.linger, self.name)
         lead = self.runner.lead
         if self.stored_cache is not None:
             self.recall = named(type(self.stored_cache).recall, self.name)
@@ -668,6 +671,8 @@ cdef class Function(FunctionLike):
         FunctionLike.__init__(self, call)
         share(self, call)
         self.vectorcall = call_uncached if call.store is None else call_cached
+        if call.store is not None and call.store.lingers:
+            self.vectorcall = call_lingering
         if call.stored_cache is not None:
             self.vectorcall = call_stored
 
@@ -685,6 +690,8 @@ cdef class AsyncFunction(FunctionLike):
         FunctionLike.__init__(self, call)
         share(self, call)
         self.vectorcall = acall_uncached if call.store is None else acall_cached
+        if call.store is not None and call.store.lingers:
+            self.vectorcall = acall_lingering
         if call.stored_cache is not None:
             self.vectorcall = acall_stored
 
@@ -792,6 +799,47 @@ cdef PyObject *call_searched(
     return call.missed(store, key, mark, args, argsf, names, deadline)
 
 
+cdef PyObject *call_lingering(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    """Call a function whose cached values are refreshed, or serve after their end."""
+    cdef PyObject *state = state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef PyObject *found
+    cdef Look look
+    counting.add(&(<Call>state).counts, CALLS, 1)
+    found = at_hand(state, args, count, names, &look)
+    if found is NULL:
+        return (<Unchecked>call_looked_closer)(<Call>state, args, argsf, names, &look)
+    counting.add(&(<Call>state).counts, HITS, 1)
+    if (<Call>state).events.heeded:
+        return owned(told_hit(<State>state, taken(found)))
+    return found
+
+
+cdef PyObject *call_looked_closer(
+    Call call, PyObject *const *args, size_t argsf, PyObject *names, Look *look
+) except NULL:
+    """Call such a function where the entry is not at hand, or a hit has to look closer."""
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef object store, key, failure
+    if search(call, args, count, names, look):
+        counting.add(&call.counts, HITS, 1)
+        return owned(told_hit(call, value_of(taken(look.entry))))
+    store = taken(look.missing_store)
+    key = taken(look.missing_key)
+    try:
+        return owned(
+            call.runner.linger(
+                call, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
+            )
+        )
+    except BaseException as error:
+        failure = shorten(error)
+    opero_raise_again(failure)
+    return NULL
+
+
 cdef object told_hit(State call, object value):
     """Return a value that was found, when those who listen have been told."""
     if call.events.heeded:
@@ -872,6 +920,36 @@ cdef PyObject *acall_cached(
         (<AsyncCall>state).events.hit(<State>state)
     found = <PyObject *>value
     return PyObject_Vectorcall(<PyObject *>(<AsyncCall>state).ready, &found, 1, NULL)
+
+
+cdef PyObject *acall_lingering(
+    PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
+) except NULL:
+    """Call a coroutine function whose cached values are refreshed, or serve after their end."""
+    cdef AsyncCall call = <AsyncCall>state_of(this)
+    cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
+    cdef PyObject *found
+    cdef object store, key, value
+    cdef Look look
+    counting.add(&call.counts, CALLS, 1)
+    found = at_hand(<PyObject *>call, args, count, names, &look)
+    if found is not NULL:
+        value = taken(found)
+    elif search(call, args, count, names, &look):
+        value = value_of(taken(look.entry))
+    else:
+        store = taken(look.missing_store)
+        key = call.binding.freezer.keep(taken(look.missing_key))
+        return owned(
+            call.linger(
+                call, store, key, opero_pack(args, count), opero_pack_named(args + count, names)
+            )
+        )
+    counting.add(&call.counts, HITS, 1)
+    if call.events.heeded:
+        call.events.hit(call)
+    found = <PyObject *>value
+    return PyObject_Vectorcall(<PyObject *>call.ready, &found, 1, NULL)
 
 
 cdef PyObject *acall_uncached(

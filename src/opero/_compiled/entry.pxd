@@ -31,6 +31,7 @@ cdef class Entry:
     cdef readonly object value
     cdef readonly Flight flight
     cdef readonly long long expires
+    cdef readonly long long fresh
     cdef PyObject *behind  # the next one in its queue
     cdef readonly int uses
     cdef readonly signed char state
@@ -43,6 +44,8 @@ cpdef Flight follow(Entry entry)
 cdef Readers *entry_readers() noexcept
 cdef int wake(Entry entry, object value, object error) except -1
 cpdef bint detach(Entry entry, Flight flight) except -1
+cpdef object value_of(Entry entry)
+cpdef Flight take_flight(Entry entry)
 
 
 cdef inline int land(Entry entry, object value, object error) except -1:
@@ -110,7 +113,13 @@ cdef class EntryStates:
 
     cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept
 
-    cdef inline int fill(self, Entry entry, object value, long long expires) except -1:
+    cdef bint postpone(self, Entry entry, long long expires, long long until) noexcept
+
+    cdef bint attach(self, Entry entry, long long expires, Flight flight) noexcept
+
+    cdef inline int fill(
+        self, Entry entry, object value, long long expires, long long fresh
+    ) except -1:
         """Let an entry be a value, unless it is dead; the old one waits for those that read it."""
         cdef object _old = value  # let go of when all is done
         with cython.critical_section(entry):
@@ -119,6 +128,7 @@ cdef class EntryStates:
                     gil.add(&self.held, 1)
                 _old = entry.value
                 entry.value = value
+                entry.fresh = fresh
                 gil.fence()
                 entry.expires = expires
                 gil.fence()
@@ -128,6 +138,8 @@ cdef class EntryStates:
         return 0
 
     cdef void stop(self, Entry entry) noexcept
+
+    cdef void restore(self, Entry entry) noexcept
 
     cdef inline void kill(self, Entry entry) noexcept:
         """Let an entry be dead."""

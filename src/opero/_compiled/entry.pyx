@@ -69,17 +69,31 @@ cpdef Flight follow(Entry entry):
             if entry.flight is None:
                 entry.flight = flight
             found = entry.flight
+        elif entry.state == IS_VALUE:  # it may have the flight of who renews it
+            found = entry.flight
     return found
+
+
+cpdef object value_of(Entry entry):
+    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    with cython.critical_section(entry):
+        return entry.value
 
 
 cdef int wake(Entry entry, object value, object error) except -1:
     """Make the outcome of a run known to those who follow."""
+    cdef Flight flight = take_flight(entry)
+    if flight is not None:
+        flight.land(value, error)
+
+
+cpdef Flight take_flight(Entry entry):
+    """Take the flight off its entry, and return it; None if nobody follows."""
     cdef Flight flight
     with cython.critical_section(entry):
         flight = entry.flight
         entry.flight = None
-    if flight is not None:
-        flight.land(value, error)
+    return flight
 
 
 cpdef bint detach(Entry entry, Flight flight) except -1:
@@ -140,14 +154,39 @@ cdef class EntryStates:
         """Begin; `entries` is for the plain half, which counts by it."""
 
     cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept:
-        """Let an entry be under way again, unless somebody was quicker."""
+        """Let an entry be under way again, unless somebody was quicker, or is renewing it."""
         cdef bint done = False
         with cython.critical_section(entry):
-            if entry.expires == expires and entry.state in (IS_VALUE, IS_RESERVED):
+            if entry.expires == expires and (
+                entry.state == IS_RESERVED
+                or (entry.state == IS_VALUE and entry.flight is None)
+            ):
                 entry.state = IS_UNDER_WAY
                 gil.fence()  # who sees the new time sees that it is no time
                 entry.expires = owner
                 gil.add(&self.held, -1)
+                done = True
+        return done
+
+    cdef bint postpone(self, Entry entry, long long expires, long long until) noexcept:
+        """Let hits on a value look closer at another time, unless somebody was quicker."""
+        cdef bint done = False
+        with cython.critical_section(entry):
+            if entry.state == IS_VALUE and entry.expires == expires:
+                entry.expires = until
+                done = True
+        return done
+
+    cdef bint attach(self, Entry entry, long long expires, Flight flight) noexcept:
+        """Leave the flight of a run that renews a value, unless the value has changed."""
+        cdef bint done = False
+        with cython.critical_section(entry):
+            if (
+                entry.state == IS_VALUE
+                and entry.expires == expires
+                and entry.flight is None
+            ):
+                entry.flight = flight
                 done = True
         return done
 
@@ -157,6 +196,15 @@ cdef class EntryStates:
             if entry.state == IS_UNDER_WAY:
                 gil.add(&self.held, 1)
                 entry.state = IS_RESERVED
+
+    cdef void restore(self, Entry entry) noexcept:
+        """Let an entry be the outdated value again that it was before it was under way."""
+        with cython.critical_section(entry):
+            if entry.state == IS_UNDER_WAY:
+                gil.add(&self.held, 1)
+                entry.expires = entry.fresh
+                gil.fence()
+                entry.state = IS_VALUE
 
     cdef void revive(self, Entry entry) noexcept:
         """Let a dead entry, which could not be taken out, be reserved."""

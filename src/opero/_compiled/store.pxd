@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 
 from . cimport gil
 from .clock cimport Clock
-from .entry cimport Entry, EntryQueue, EntryStates, Ghosts, detach, new_entry
+from .entry cimport Entry, EntryQueue, EntryStates, Ghosts, detach, follow, new_entry, take_flight, value_of
 from .flight cimport Flight
 
 
@@ -37,6 +37,9 @@ cdef class MemoryStore:
     cdef readonly Clock clock
     cdef readonly Py_ssize_t maxsize
     cdef readonly long long ttl
+    cdef readonly long long early
+    cdef readonly long long late
+    cdef readonly bint lingers
     cdef readonly bint sharp
     cdef readonly dict entries
     cdef readonly EntryStates states
@@ -54,7 +57,7 @@ cdef class MemoryStore:
     cpdef put(self, object key, object value)
     @cython.locals(entry=Entry, old=Entry)
     cpdef Entry reserve(self, object key)
-    @cython.locals(expires=cython.longlong)
+    @cython.locals(expires=cython.longlong, fresh=cython.longlong)
     cpdef int fill(self, Entry entry, object value) except -1
     @cython.locals(old=Entry)
     cpdef Entry begin(self, Entry entry)
@@ -65,6 +68,19 @@ cdef class MemoryStore:
     cpdef abandon(self, Entry entry, Flight flight)
     @cython.locals(entry=Entry)
     cpdef strand(self)
+    @cython.locals(entry=Entry)
+    cpdef Entry look_closer(self, object key)
+    cpdef bint is_fresh(self, Entry entry) except -1
+    cpdef bint serves(self, Entry entry) except -1
+    cpdef object value_of(self, Entry entry)
+    cpdef Entry new_run(self, object key, long long owner)
+    cpdef Flight follow(self, Entry entry)
+    cpdef bint postpone(self, Entry entry, long long expires, long long until) except -1
+    @cython.locals(flight=Flight)
+    cpdef Flight begin_refresh(self, Entry entry, long long owner)
+    cpdef end_refresh(self, Entry entry, Flight flight, object value, object error)
+    @cython.locals(flight=Flight)
+    cpdef land(self, Entry entry, object value, object error)
     @cython.locals(
         entry=Entry, gone=Entry, dropped=cython.bint, filled=cython.bint, missed=cython.int
     )
@@ -90,6 +106,8 @@ cdef class InstanceStores:
     cdef readonly Clock clock
     cdef readonly Py_ssize_t maxsize
     cdef readonly long long ttl
+    cdef readonly long long early
+    cdef readonly long long late
     cdef readonly dict stores
     cdef PyObject **places  # the stores that were looked up last
     @cython.locals(held=MemoryStore)

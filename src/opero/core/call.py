@@ -3,7 +3,7 @@
     __call__ -> key -> store.find -> hit
                           | miss
                           v
-                        lead -> permit -> first attempt -> store.put
+                runner.lead -> permit -> first attempt -> store.settle
                           |       |          | failed
                           v       v          v
                         runner: follow, wait, judge, back off, fall back
@@ -15,9 +15,6 @@ is the compiled twin: there the arguments stay in the C array they come in. The 
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from opero import once_only
 from opero.gil import FREE_THREADED
 from opero.identity import identifier
 from opero.locks import Lock
@@ -26,7 +23,6 @@ from opero.tracebacks import shorten
 
 from .clock import NEVER
 from .deadline import Deadline, TimeLimit
-from .entry import UNDER_WAY, Entry, follow, land, new_entry
 from .function import FunctionLike, MethodLike
 from .gate import SUCCEEDED, enter_all, leave_all
 from .retrying import Retrying
@@ -38,12 +34,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from .flight import Flight
-
-
-_FRAMES = 6
-"""How many calls deep a run ends: the store's, and those of a warning that it has no value."""
 
 
 def _counting_lock() -> Any:
@@ -108,63 +98,6 @@ class Call(_Counting):
 
     __slots__ = ()
 
-    def lead(
-        self,
-        store: MemoryStore,
-        key: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        deadline: int,
-    ) -> Any:
-        """Run a call whose value is missing and store it, or follow the run that is under way."""
-        _leave_room(_FRAMES)
-        me = self.identify()
-        led: Entry | None = None
-        mine: Entry | None
-        entry: Entry | None
-        other: Flight | None
-        try:
-            mine = new_entry(key, hash(key), UNDER_WAY, me)
-            while True:
-                entry = store.begin(mine)
-                if entry is mine or store.begin_again(entry, me):
-                    led = entry
-                    break
-                other = follow(entry)
-                if other is not None:
-                    value = self.runner.follow(self, other, args, kwargs, deadline)
-                    if value is self.runner.LOST:
-                        self._let_go(store.abandon, entry, other)
-                    elif value is not self.runner.AGAIN:
-                        return value
-                elif store.counts(entry):  # another thread has stored it since we looked
-                    return entry.value
-            value = self.attempt(args, kwargs, deadline)
-            once_only.check(self.name, value)
-            if not self._let_go(store.settle, led, value):
-                with suppress(Exception):  # it has been told
-                    store.release(led)
-            land(led, value, None)
-            return value
-        except BaseException as error:
-            if led is not None:
-                self._let_go(store.release, led)
-                land(led, None, error)
-            raise
-        finally:
-            led = mine = entry = other = (
-                None  # they hold the error, whose traceback holds this frame
-            )
-
-    def _let_go(self, step: Callable[..., Any], *given: Any) -> bool:
-        """Do the last step of a run with its entry; return whether keys could be compared."""
-        try:
-            step(*given)
-        except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
-            self.events.not_cached(self.name, error)
-            return False
-        return True
-
     def attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if all gates let it in at once; the runner goes on."""
         if self.indirect:
@@ -199,12 +132,6 @@ class Call(_Counting):
             failed = None
 
 
-def _leave_room(frames: int) -> None:
-    """Raise the `RecursionError` now if the stack has no room for ending a run that begins."""
-    if frames:
-        _leave_room(frames - 1)
-
-
 class AsyncCall(_Counting):
     """The state of a coroutine function.
 
@@ -214,6 +141,7 @@ class AsyncCall(_Counting):
         limit: How long a whole call may take; None for no bound.
         gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
         guard: `runners.aio.guard`.
+        linger: `runners.task_lingering.linger`; None if no value lingers.
         lead: `runners.task_flight.lead`, or `lead` of a stored cache.
         ready: `runners.aio.ready`.
         recall: `recall` of a stored cache; None without one.
@@ -227,6 +155,7 @@ class AsyncCall(_Counting):
         "guard",
         "lead",
         "limit",
+        "linger",
         "ready",
         "recall",
         "run_until",
@@ -246,6 +175,8 @@ class AsyncCall(_Counting):
             self.attempted = self.runner.limited(self.attempted, self.name, limit, Deadline)
         self.gated: Any = named(self.runner.gated, self.name)
         self.guard: Any = named(self.runner.guard, self.name)
+        lingers = self.store is not None and self.store.lingers
+        self.linger: Any = named(self.runner.linger, self.name) if lingers else None
         self.ready: Any = named(self.runner.ready, self.name)
         self.run_until: Any = named(self.runner.run_until, self.name)
         self.share: Any = named(self.runner.share, self.name)
@@ -312,12 +243,14 @@ class Function(FunctionLike):
                 if call.events.heeded:
                     call.events.hit(call)
                 return value
+            if store.lingers:
+                return call.runner.linger(call, store, key, args, kwargs)
             call.add("misses", 1)
             if call.events.heeded:
                 call.events.miss(call)
             key = call.lasting(key)
             deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-            return call.lead(store, key, args, kwargs, deadline)
+            return call.runner.lead(call, store, key, args, kwargs, deadline)
         except BaseException as failure:
             shorten(failure)
             raise
@@ -338,6 +271,8 @@ class AsyncFunction(FunctionLike):
             if call.store is not None:
                 store, key = call.locate(args, kwargs)
                 entry = store.find(key)
+                if entry is None and store.lingers:
+                    return call.linger(call, store, call.lasting(key), args, kwargs)
                 if entry is None:
                     call.add("misses", 1)
                     if call.events.heeded:

@@ -10,6 +10,9 @@ out. A value that is out of date is under way again, in its place, while it is r
 taken out of the store's dictionary is dead from then on. So a thread that computes a value sees
 whether it was invalidated meanwhile, by looking at the entry.
 
+A value that is renewed in the background, before its end, stays a value. Its flight says who renews
+it: a caller who comes after its end follows that.
+
 The compiled half (`_compiled/entry.pyx`) links the entries of a queue to each other.
 """
 
@@ -48,18 +51,21 @@ class Entry:
         flight: What followers wait for; None while there are none.
         expires: When the value stops counting, in nanoseconds; while it is under way, who computes
             it, as an identifier of the thread or greenlet.
+        fresh: In a store that `lingers`, when the value is outdated, and `expires` is when a hit
+            looks closer; 0 before the first value, and in other stores.
         uses: Hits since it was stored or moved, at most 3.
         state: What it is: see above.
         queued: Whether it is in a queue.
     """
 
-    __slots__ = ("expires", "flight", "key", "mark", "queued", "state", "uses", "value")
+    __slots__ = ("expires", "flight", "fresh", "key", "mark", "queued", "state", "uses", "value")
 
     key: Any
     mark: int
     value: Any
     flight: Flight | None
     expires: int
+    fresh: int
     uses: int
     state: int
     queued: bool
@@ -81,6 +87,7 @@ def new_entry(key: Any, mark: int, state: int, expires: int) -> Entry:
     entry.value = None
     entry.flight = None
     entry.expires = expires
+    entry.fresh = 0
     entry.uses = 0
     entry.state = state
     entry.queued = False
@@ -94,8 +101,8 @@ def follow(entry: Entry) -> Flight | None:
     before it looks for a flight. So one of the two sees the other.
     """
     owner = entry.expires
-    if entry.state != UNDER_WAY:
-        return None
+    if entry.state != UNDER_WAY:  # a value may have the flight of who renews it
+        return entry.flight if entry.state == VALUE else None
     with flights.joining:
         flight = entry.flight
         if flight is None:
@@ -105,6 +112,13 @@ def follow(entry: Entry) -> Flight | None:
 
 def land(entry: Entry, value: Any, error: BaseException | None) -> None:
     """Make the outcome of a run known to those who follow, if anybody does."""
+    flight = take_flight(entry)
+    if flight is not None:
+        flight.land(value, error)
+
+
+def take_flight(entry: Entry) -> Flight | None:
+    """Take the flight off its entry, and return it; None if nobody follows."""
     if FREE_THREADED:  # where what another thread has written may be seen late
         with flights.joining:
             flight, entry.flight = entry.flight, None
@@ -112,8 +126,7 @@ def land(entry: Entry, value: Any, error: BaseException | None) -> None:
         flight = entry.flight
         if flight is not None:
             entry.flight = None
-    if flight is not None:
-        flight.land(value, error)
+    return flight
 
 
 def detach(entry: Entry, flight: Flight) -> bool:
@@ -123,6 +136,11 @@ def detach(entry: Entry, flight: Flight) -> bool:
         if there:
             entry.flight = None
     return there
+
+
+def value_of(entry: Entry) -> Any:
+    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    return entry.value
 
 
 class EntryQueue:
@@ -196,7 +214,7 @@ class EntryStates:
                 self._claims.pop(entry, None)
 
     def claim(self, entry: Entry, expires: int, owner: int) -> bool:
-        """Let an entry be under way again, unless somebody was quicker.
+        """Let an entry be under way again, unless somebody was quicker, or is renewing it.
 
         Args:
             entry: One that is reserved, or a value that is out of date.
@@ -209,18 +227,63 @@ class EntryStates:
         claim = object()
         if self._claims.setdefault(entry, claim) is not claim:
             return False
-        if entry.state not in {VALUE, RESERVED} or entry.expires != expires:
+        if (
+            entry.state not in {VALUE, RESERVED}
+            or entry.expires != expires
+            or (entry.state == VALUE and entry.flight is not None)
+        ):
             self._claims.pop(entry, None)
             return False
         entry.state = UNDER_WAY
         entry.expires = owner
         return True
 
-    def fill(self, entry: Entry, value: Any, expires: int) -> None:
+    def postpone(self, entry: Entry, expires: int, until: int) -> bool:
+        """Let hits on a value look closer at another time, unless somebody was quicker.
+
+        Args:
+            entry: A value.
+            expires: When they were to do that, as it said when it was looked at.
+            until: When they are to do that.
+
+        Returns:
+            Whether that was done.
+        """
+        return self._with_value(entry, expires, until, None)
+
+    def attach(self, entry: Entry, expires: int, flight: Flight) -> bool:
+        """Leave the flight of a run that renews a value, unless the value has changed.
+
+        Args:
+            entry: The value.
+            expires: What it said when it was looked at.
+            flight: What to follow after the value's end.
+
+        Returns:
+            Whether that was done.
+        """
+        return self._with_value(entry, expires, expires, flight)
+
+    def _with_value(self, entry: Entry, expires: int, until: int, flight: Flight | None) -> bool:
+        claim = object()
+        if self._claims.setdefault(entry, claim) is not claim:
+            return False
+        done = entry.state == VALUE and entry.expires == expires
+        if done and flight is not None:
+            done = entry.flight is None
+            if done:
+                entry.flight = flight
+        elif done:
+            entry.expires = until
+        self._claims.pop(entry, None)
+        return done
+
+    def fill(self, entry: Entry, value: Any, expires: int, fresh: int) -> None:
         """Let an entry be a value, unless it is dead."""
         if entry.state == DEAD:
             return
         entry.value = value
+        entry.fresh = fresh
         entry.expires = expires
         entry.state = VALUE
         self._claims.pop(entry, None)
@@ -229,6 +292,13 @@ class EntryStates:
         """Let an entry be reserved, if it was under way."""
         if entry.state == UNDER_WAY:
             entry.state = RESERVED
+            self._claims.pop(entry, None)
+
+    def restore(self, entry: Entry) -> None:
+        """Let an entry be the outdated value again that it was before it was under way."""
+        if entry.state == UNDER_WAY:
+            entry.expires = entry.fresh
+            entry.state = VALUE
             self._claims.pop(entry, None)
 
     def kill(self, entry: Entry) -> None:

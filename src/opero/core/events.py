@@ -147,6 +147,17 @@ class Events:
                 history=tuple([AttemptRecord(*each) for each in history]),
             )
 
+    def refresh(self, call: Any, seconds: float, error: BaseException | None) -> None:
+        """Tell that a cached value was renewed in the background before its end.
+
+        Args:
+            call: The call.
+            seconds: How long that took.
+            error: What the run raised; None if there is a new value.
+        """
+        if self.is_wanted("refresh"):
+            self.tell("refresh", call, seconds=seconds, error=error)
+
     def warn(self, name: str, text: str) -> None:
         """Write a warning about a function that is no event: `text` holds no argument of a call."""
         if self.is_wanted(None):

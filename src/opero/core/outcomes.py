@@ -190,10 +190,16 @@ def too_late(call: Any, attempts: Any, what: str) -> BaseException:
 
 
 def _late(call: Any, attempts: Any, what: str) -> BaseException:
-    """Tell that a call runs out of time, and make what it raises."""
-    call.events.deadline(call, attempts, what)
+    """Tell that a call runs out of time, and make what it raises.
+
+    A call without a `timeout` has a deadline where it renews a cached value in the background.
+    """
     errors = [] if attempts is None else attempts.errors
-    message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
+    if call.timeout:
+        call.events.deadline(call, attempts, what)
+        message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
+    else:
+        message = f"{call.name} has until its cached value is outdated, and {what}"
     return _failed(DeadlineExceeded, call, message, errors)
 
 

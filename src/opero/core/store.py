@@ -26,6 +26,15 @@ dictionary meanwhile. It begins anew when it sees that, but it does not always s
 
 So nothing here takes one miss for the truth where more hangs on it than another run, and no
 dictionary of keys that anybody else looks at is emptied by `clear`.
+
+A store may linger: its values are renewed before their end, or serve after it. Then a hit looks at
+one time all the same, the first at which there is something to decide, and `find` finds nothing
+from then on. What follows is off the fast path (see `runners.lingering`).
+
+    stored -- hits --> expires -- a hit begins a refresh --> fresh -- may serve --> gone
+                       = ttl - early                         = ttl                  = ttl + late
+
+Whoever begins a refresh moves `expires` to the end, so the hits that follow are plain ones again.
 """
 
 from __future__ import annotations
@@ -45,14 +54,16 @@ from .entry import (
     EntryStates,
     Ghosts,
     detach,
+    follow,
     new_entry,
+    take_flight,
+    value_of,
 )
+from .flight import Flight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from .flight import Flight
 
 _MOST_USES = 3
 _TRIES = 20
@@ -67,8 +78,12 @@ class MemoryStore:
     Attributes:
         clock: Tells the time.
         maxsize: The greatest number of entries; 0 for no bound.
-        ttl: How long a value counts, in nanoseconds; 0 for ever.
-        sharp: Whether the exact clock measures that, since it is short.
+        ttl: How long a value counts, in nanoseconds; 0 for ever. If it lingers, for how long a hit
+            looks no closer.
+        early: How long after that a value is fresh.
+        late: How long after that it may serve if there is nothing better.
+        lingers: Whether there is either.
+        sharp: Whether the exact clock measures the `ttl`, since it is short.
         entries: The values, and the runs of an ordinary function that are under way.
         states: Changes what an entry is, and counts those that are not under way.
         flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
@@ -83,9 +98,12 @@ class MemoryStore:
     __slots__ = (
         "__weakref__",
         "clock",
+        "early",
         "entries",
         "flights",
         "ghosts",
+        "late",
+        "lingers",
         "main",
         "maxsize",
         "probation",
@@ -96,12 +114,24 @@ class MemoryStore:
         "whose",
     )
 
-    def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
+    def __init__(self, clock: Clock, maxsize: int, ttl: int, early: int = 0, late: int = 0) -> None:
+        """Begin without values.
+
+        Args:
+            clock: Tells the time.
+            maxsize: The greatest number of entries; 0 for no bound.
+            ttl: How long a value is fresh, in nanoseconds; 0 for ever.
+            early: How long before the end of that a hit begins to renew it, in nanoseconds.
+            late: How long after it the value may serve if there is nothing better.
+        """
         self.clock: Clock = clock
         self.maxsize: int = maxsize
-        self.ttl: int = ttl
+        self.ttl: int = ttl - early
+        self.early: int = early
+        self.late: int = late
+        self.lingers: bool = early > 0 or late > 0
         # a life shorter than 1 s is measured by the exact clock
-        self.sharp: bool = ttl < 1_000_000_000
+        self.sharp: bool = self.ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
         self.states: EntryStates = EntryStates(self.entries)
         self.flights: dict[Any, Any] = {}
@@ -158,9 +188,12 @@ class MemoryStore:
     def fill(self, entry: Entry, value: Any) -> None:
         """Put a value into an entry, unless it is dead."""
         expires = NEVER
+        fresh = 0
         if self.ttl:
             expires = self.ttl + (self.clock.now() if self.sharp else self.clock.coarse())
-        self.states.fill(entry, value, expires)
+            if self.lingers:
+                fresh = expires + self.early
+        self.states.fill(entry, value, expires, fresh)
 
     # --- a value that is computed only if it is missing -----------------------------------------
 
@@ -190,7 +223,7 @@ class MemoryStore:
         """
         expires = entry.expires
         if entry.state == VALUE or entry.state == RESERVED:
-            return not self.counts(entry) and self.states.claim(entry, expires, owner)
+            return not self.is_fresh(entry) and self.states.claim(entry, expires, owner)
         if entry.state == DEAD and gil.look_up(self.entries, entry.key) is entry:
             gone = self.entries.pop(entry.key, None)  # it could not be taken out when it died
             if gone is not None:
@@ -212,7 +245,10 @@ class MemoryStore:
         """Let go of an entry that is under way and gets no value."""
         if entry.state == UNDER_WAY:
             if entry.queued:
-                self.states.stop(entry)
+                if self.late and self.serves(entry):
+                    self.states.restore(entry)
+                else:
+                    self.states.stop(entry)
                 self.make_room(self.maxsize)  # the bound has not counted it meanwhile
             else:
                 self.forget(entry)
@@ -225,10 +261,83 @@ class MemoryStore:
     def strand(self) -> None:
         """Let go of all that is under way: in a child process nobody will end it."""
         for entry in list(self.entries.values()):
+            take_flight(entry)
+            if self.early:
+                self.postpone(entry, entry.fresh, entry.fresh - self.early)
             try:
                 self.release(entry)
             except Exception:  # noqa: BLE001 - keys that cannot be compared; it is reserved
                 continue
+
+    # --- values that linger ---------------------------------------------------------------------
+
+    def look_closer(self, key: Any) -> Entry | None:
+        """Return the entry of a value that is fresh or may still serve, where `find` finds none."""
+        entry = gil.look_up(self.entries, key) if gil.FREE_THREADED else self.entries.get(key)
+        if entry is None or not self.serves(entry):
+            return None
+        if entry.uses < _MOST_USES:
+            entry.uses += 1
+        return entry
+
+    def is_fresh(self, entry: Entry) -> bool:
+        """Return whether an entry is a value that is not outdated, though it may be renewed."""
+        if not self.lingers:
+            return self.counts(entry)
+        return entry.state == VALUE and entry.fresh > self.clock.now()
+
+    def serves(self, entry: Entry) -> bool:
+        """Return whether an entry has a value that is fresh, or may serve though it is outdated."""
+        if entry.state != VALUE and entry.state != UNDER_WAY:
+            return False
+        return entry.fresh != 0 and entry.fresh + self.late > self.clock.now()
+
+    def value_of(self, entry: Entry) -> Any:
+        """Return what an entry holds."""
+        return value_of(entry)
+
+    def new_run(self, key: Any, owner: int) -> Entry:
+        """Make an entry for `begin`.
+
+        Args:
+            key: Its key.
+            owner: The identifier of the thread or greenlet that computes the value.
+        """
+        return new_entry(key, hash(key), UNDER_WAY, owner)
+
+    def follow(self, entry: Entry) -> Flight | None:
+        """Return what tells when the run of an entry is over (see `entry.follow`)."""
+        return follow(entry)
+
+    def postpone(self, entry: Entry, expires: int, until: int) -> bool:
+        """Let hits on a value look closer at another time (see `EntryStates.postpone`)."""
+        return self.states.postpone(entry, expires, until)
+
+    def begin_refresh(self, entry: Entry, owner: int) -> Flight | None:
+        """Let a value be renewed by the thread or greenlet `owner`.
+
+        Args:
+            entry: A value whose hits look closer at its end only.
+            owner: The identifier of the thread or greenlet.
+
+        Returns:
+            What others follow, for `end_refresh`; None if the value has changed, or has died.
+        """
+        flight = Flight(owner)
+        return flight if self.states.attach(entry, entry.fresh, flight) else None
+
+    def end_refresh(
+        self, entry: Entry, flight: Flight, value: Any, error: BaseException | None
+    ) -> None:
+        """Take the flight off again, and wake those who follow it."""
+        if detach(entry, flight):
+            flight.land(value, error)
+
+    def land(self, entry: Entry, value: Any, error: BaseException | None) -> None:
+        """Make the outcome of a run known to those who follow (see `entry.land`)."""
+        flight = take_flight(entry)
+        if flight is not None:
+            flight.land(value, error)
 
     # --- forgetting -----------------------------------------------------------------------------
 
@@ -373,7 +482,7 @@ class MemoryStore:
                 break
             if entry.state == DEAD:
                 continue
-            if entry.state == UNDER_WAY or entry.expires > now:
+            if entry.state == UNDER_WAY or entry.expires + self.early + self.late > now:
                 self.small.append(entry)
             else:
                 self.forget(entry)
@@ -410,16 +519,20 @@ class InstanceStores:
     Attributes:
         clock: Handed to every store.
         maxsize: The greatest number of entries of each store; 0 for no bound.
-        ttl: Nanoseconds; 0 for ever.
+        ttl: Nanoseconds for which a value is fresh; 0 for ever.
+        early: How long before that a hit begins to renew it (see `MemoryStore`).
+        late: How long after that it may serve.
         stores: The store of each instance, by identity.
     """
 
-    __slots__ = ("__weakref__", "clock", "maxsize", "stores", "ttl")
+    __slots__ = ("__weakref__", "clock", "early", "late", "maxsize", "stores", "ttl")
 
-    def __init__(self, clock: Clock, maxsize: int, ttl: int) -> None:
+    def __init__(self, clock: Clock, maxsize: int, ttl: int, early: int = 0, late: int = 0) -> None:
         self.clock: Clock = clock
         self.maxsize: int = maxsize
         self.ttl: int = ttl
+        self.early: int = early
+        self.late: int = late
         self.stores: dict[int, MemoryStore] = {}
 
     def of(self, instance: Any) -> MemoryStore | None:
@@ -450,7 +563,7 @@ class InstanceStores:
         except TypeError:
             return None
         ref.ident = id(instance)
-        mine = MemoryStore(self.clock, self.maxsize, self.ttl)
+        mine = MemoryStore(self.clock, self.maxsize, self.ttl, self.early, self.late)
         mine.whose = ref
         held = stores.setdefault(ref.ident, mine)
         if held.whose() is not instance:  # the identity of a dead instance, used again

@@ -24,7 +24,8 @@ class CacheOptions:
         size_limit: Bytes on disk; None for no bound.
         url: Where Redis is.
         secret: What entries are signed with; None for what the environment or the key file says.
-        stale: Seconds for which an outdated value may be served.
+        refresh: Nanoseconds before the end of `ttl` from which a hit renews the value.
+        stale: Nanoseconds for which an outdated value may be served.
         version: What the user retires old values by.
         pickles: Whether values may be pickled.
     """
@@ -38,7 +39,8 @@ class CacheOptions:
     size_limit: int | None
     url: str = field(repr=False)
     secret: Any = field(repr=False)
-    stale: float
+    refresh: int
+    stale: int
     version: str
     pickles: bool
 

@@ -260,10 +260,19 @@ def _cache_options(reading: Reading) -> CacheOptions:
     backend = reading.check("cache_backend")
     ttl = reading.check("cache_ttl")
     stale = reading.check("cache_stale")
-    if stale and ttl is None:
-        name, needed = reading.name_of("cache_stale"), reading.name_of("cache_ttl")
-        shown = checks.shown(reading.values["cache_stale"])
-        raise ValueError(f"{name}={shown} needs {needed}=: without, nothing gets stale")
+    refresh = reading.check("cache_refresh")
+    for option, given, why in (
+        ("cache_stale", stale, "without, nothing gets stale"),
+        ("cache_refresh", refresh, "without, nothing has to be renewed"),
+    ):
+        if given and ttl is None:
+            name, needed = reading.name_of(option), reading.name_of("cache_ttl")
+            shown = checks.shown(reading.values[option])
+            raise ValueError(f"{name}={shown} needs {needed}=: {why}")
+    if refresh and refresh >= ttl:
+        name, than = reading.name_of("cache_refresh"), reading.name_of("cache_ttl")
+        longest = checks.shown(reading.values["cache_ttl"])
+        checks.wrong(name, reading.values["cache_refresh"], f"less than {than}, which is {longest}")
     return CacheOptions(
         ttl=_nanoseconds(ttl),
         maxsize=reading.check("cache_maxsize") or 0,
@@ -274,7 +283,8 @@ def _cache_options(reading: Reading) -> CacheOptions:
         size_limit=reading.check("cache_size_limit"),
         url=reading.check("cache_url"),
         secret=reading.check("cache_secret"),
-        stale=stale or 0.0,
+        refresh=_nanoseconds(refresh or None),
+        stale=_nanoseconds(stale or None),
         version=reading.check("cache_version"),
         pickles=reading.check("cache_pickle"),
     )

@@ -24,6 +24,7 @@ from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
 from .loops import running_loop
 from .naming import named
 from .task_flight import TaskFlight, lead, share
+from .task_lingering import linger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "guard_one",
     "lead",
     "limited",
+    "linger",
     "named",
     "ready",
     "run",

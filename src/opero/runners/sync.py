@@ -1,15 +1,17 @@
 """Runs ordinary functions, and drives policies, in the caller's thread.
 
-`run` makes the attempts of a call; `follow` waits for another thread's flight.
+`run` makes the attempts of a call; `lead` does so for a missing value, and stores it; `follow`
+waits for another thread's flight.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
-from opero import forks
+from opero import forks, once_only
 from opero.core.clock import NEVER
 from opero.core.outcomes import too_late
 from opero.exceptions import belongs_to_one
@@ -18,15 +20,23 @@ from opero.identity import frame_of
 from opero.real_time import monotonic_ns
 
 from .effects import ASK, ATTEMPT, BELL, RUN, SLEEP, WAIT, Raised
+from .lingering import linger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opero.core.call import Call
+    from opero.core.entry import Entry
+    from opero.core.flight import Flight
+    from opero.core.store import MemoryStore
 
     from .effects import Steps
 
+__all__ = ["AGAIN", "LOST", "ThreadBell", "drive", "follow", "lead", "linger", "run", "sleep"]
+
+_FRAMES = 6
+"""How many calls deep a run ends: the store's, and those of a warning that it has no value."""
 _GLANCE = 0.5
 """How often, in seconds, a thread that follows a flight looks whether it is still flown."""
 _PLAIN = "opero.core.flight"
@@ -110,6 +120,88 @@ def run(
     finally:
         # a traceback that holds this frame must not make a cycle
         retrying = error = func = opening = None
+
+
+def lead(
+    call: Call,
+    store: MemoryStore,
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    deadline: int,
+    spare: bool = False,
+) -> Any:
+    """Run a call whose value is missing and store it, or follow the run that is under way.
+
+    `fly` of `_compiled/call.pyx` does the same for a cache whose values do not linger.
+
+    Args:
+        call: The decorated function.
+        store: Where its value is missing.
+        key: The call's key.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        deadline: When the call must be over, in nanoseconds.
+        spare: Whether an outdated value stands ready if the run fails.
+
+    Returns:
+        What the function returned.
+    """
+    _leave_room(_FRAMES)
+    me = call.identify()
+    led: Entry | None = None
+    mine: Entry | None
+    entry: Entry | None
+    other: Flight | None
+    try:
+        mine = store.new_run(key, me)
+        while True:
+            entry = store.begin(mine)
+            if entry is mine or store.begin_again(entry, me):
+                led = entry
+                break
+            other = store.follow(entry)
+            if other is not None:
+                value = follow(call, other, args, kwargs, deadline)
+                if value is LOST:
+                    _let_go(call, store.abandon, entry, other)
+                elif value is not AGAIN:
+                    return value
+            elif store.is_fresh(entry):  # another thread has stored it since we looked
+                return store.value_of(entry)
+        if store.lingers:
+            value = run(call, args, kwargs, deadline, spare=spare)
+        else:
+            value = call.attempt(args, kwargs, deadline)
+        once_only.check(call.name, value)
+        if not _let_go(call, store.settle, led, value):
+            with suppress(Exception):  # it has been told
+                store.release(led)
+        store.land(led, value, None)
+        return value
+    except BaseException as error:
+        if led is not None:
+            _let_go(call, store.release, led)
+            store.land(led, None, error)
+        raise
+    finally:
+        led = mine = entry = other = None  # they hold the error, whose traceback holds this frame
+
+
+def _leave_room(frames: int) -> None:
+    """Raise the `RecursionError` now if the stack has no room for ending a run that begins."""
+    if frames:
+        _leave_room(frames - 1)
+
+
+def _let_go(call: Call, step: Callable[..., Any], *given: Any) -> bool:
+    """Do the last step of a run with its entry; return whether keys could be compared."""
+    try:
+        step(*given)
+    except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
+        call.events.not_cached(call.name, error)
+        return False
+    return True
 
 
 def drive(steps: Steps) -> Any:
@@ -264,7 +356,7 @@ def _is_flown(call: Any, flight: Any) -> bool:
         frame = frame_of(call.identify, flight.owner)
     except LookupError:  # a greenlet gives way only where it waits: it is still at it
         return True
-    if type(flight).__module__ != _PLAIN:
+    if type(flight).__module__ != _PLAIN and not (call.store and call.store.lingers):
         return frame is not None  # compiled code has no frame, and cannot be interrupted there
     if FREE_THREADED:
         return frame is not None  # nobody may look into the frame of a thread that runs on

@@ -131,10 +131,14 @@ class TaskFlight:
     def launch(self, run: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin the run in a task."""
         task = begin_task(self.loop, run, self.depth <= _NESTED)
-        if self.task is None and not self.over:  # its first step is to come
+        self.begun(task)
+        return task
+
+    def begun(self, task: asyncio.Task[Any]) -> None:
+        """Note the task of the run, unless its first step has done so."""
+        if self.task is None and not self.over:
             self.task = task
             task.add_done_callback(self._land_unbegun)
-        return task
 
     def enter(self) -> None:
         """Note, in the first step of the run, that all it does is inside this flight."""
@@ -370,6 +374,11 @@ def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
     )
 
 
+def begin_apart() -> None:
+    """Let what begins in this context be inside no flight."""
+    _lineage.set(None)
+
+
 def _enclosing() -> set[TaskFlight]:
     """Return the flights inside which the current task runs."""
     flights = set()
@@ -431,7 +440,7 @@ async def share(
                 listing[key] = flight = TaskFlight(call, flights, listing, loop, key, deadline)
                 if table is None:
                     if flights:
-                        _forget_closed_loops(flights)
+                        forget_closed_loops(flights)
                     flights[loop] = listing
                 try:
                     task = flight.launch(call.lead(shared, call, flight, args, kwargs, known))
@@ -481,7 +490,7 @@ async def share(
         flight = task = outer = attempts = None
 
 
-def _forget_closed_loops(flights: dict[Any, dict[Any, TaskFlight]]) -> None:
+def forget_closed_loops(flights: dict[Any, dict[Any, TaskFlight]]) -> None:
     """Leave out the tables of loops that are closed: their tasks died with them."""
     for loop in list(flights):
         if loop.is_closed():
@@ -494,11 +503,11 @@ async def lead(
     flight: TaskFlight,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    _known: None,
+    spare: bool | None,
 ) -> Any:
     """Run a call in a flight; store its value in memory, unless its key was invalidated meanwhile.
 
-    This is the coroutine of the flight's task.
+    This is the coroutine of the flight's task. `spare` says whether an outdated value stands ready.
     """
     error: BaseException | None = None
     try:
@@ -512,7 +521,9 @@ async def lead(
             except BaseException as caught:  # noqa: BLE001 - judged in run
                 error = caught
         if passed is not None or error is not None:
-            value = await call.runner.run(call, args, kwargs, flight, error, passed or 0)
+            value = await call.runner.run(
+                call, args, kwargs, flight, error, passed or 0, spare is True
+            )
         if type(value) not in once_only.ORDINARY:
             once_only.check(call.name, value)
         flight.keep(store, value)

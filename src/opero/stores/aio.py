@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from opero.core.clock import NEVER
-from opero.exceptions import DeadlineExceeded
-from opero.runners import aio, task_flight
+from opero.runners import aio, task_flight, task_lingering
 from opero.runners.loops import running_loop
 from opero.tracebacks import shorten
 
-from .stored_cache import Miss, StoredCache, Unavailable
+from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
+from .stored_refresh import StoredRefresh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,12 +46,16 @@ class AsyncStoredCache(StoredCache):
         except Unavailable:
             reachable = False
         if self.hits(call, found):
+            if self.is_early(found, call.clock):
+                with suppress(Exception):  # whatever it is, it is not the caller's concern
+                    refresh = TaskRefresh(self, call, key, found, args, kwargs)
+                    task_lingering.begin(refresh, self, key.full)
             return found.value
 
         miss = Miss(key, args, kwargs, found, reachable)
         try:
             return await task_flight.share(call, self, key.full, args, kwargs, miss)
-        except DeadlineExceeded as error:  # the flight was cut, and could not serve it itself
+        except Exception as error:  # of a refresh, or of a flight that was cut
             if self.serves_stale(call, found, error):
                 return found.value
             raise
@@ -95,3 +101,19 @@ class AsyncStoredCache(StoredCache):
                 flights.clear()
             else:
                 flights.pop(full, None)
+
+
+class TaskRefresh(StoredRefresh):
+    """One stored value that is to be renewed in a task."""
+
+    __slots__ = ()
+
+    async def make(self, flight: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, store what it returns, and return that."""
+        miss = self.miss(args, kwargs, NEVER)
+        renewal = self.cache.renew(self.call, miss, NEVER, flight, flight.is_listed)
+        value = await aio.drive(renewal)
+        if value is ELSEWHERE:
+            self.leave_alone()
+            raise asyncio.CancelledError
+        return value

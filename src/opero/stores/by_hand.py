@@ -35,10 +35,19 @@ class Stored:
 
     def find(self, key: Any) -> Any:
         """Return the entry of a key, if there is one that counts; None if not."""
+        found = self._look(key)
+        fresh = found is not None and self.stored_cache.is_fresh(found, self._clock)
+        return found if fresh else None
+
+    def find_stale(self, key: Any) -> Any:
+        """Return the entry of a key, also one that is outdated within `cache_stale`."""
+        found = self._look(key)
+        usable = found is not None and self.stored_cache.is_usable(found, self._clock)
+        return found if usable else None
+
+    def _look(self, key: Any) -> Any:
         (found,) = self.stored_cache.find_many([self.stored_cache.key_of((key,), ("the key",))])
-        return (
-            found if found is not None and self.stored_cache.is_fresh(found, self._clock) else None
-        )
+        return found
 
     def put(self, key: Any, value: Any) -> None:
         """Keep a value, if the store is in order."""

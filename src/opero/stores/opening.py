@@ -66,7 +66,7 @@ def open_stored_cache(
 
         kind = AsyncStoredCache
     made = kind(name, events, core.Canonical(), store, signer)
-    made.last(plan.ttl / 1e9 or None, plan.stale)
+    made.last(plan.ttl / 1e9 or None, plan.stale / 1e9, plan.refresh / 1e9)
     return made
 
 

@@ -53,6 +53,13 @@ _SKEW = 60.0
 """How far, in seconds, the clocks of hosts that share a store may be apart."""
 
 
+_MOST_RENEWALS = 1024
+"""From so many on, those that are over are left out."""
+
+ELSEWHERE = object()
+"""What a refresh returns where another process makes it, or the value is another one by now."""
+
+
 class Unavailable(Exception):
     """The store is out of order: the call goes on without it."""
 
@@ -101,6 +108,7 @@ class StoredCache:
     Attributes:
         flights: The runs of this process that are under way: by full key, or by event loop and key.
         counts: What it has counted, by the names in `opero.stats.Stats`.
+        renewals: Until when, in nanoseconds, no refresh of an entry begins here, by full key.
         prefix: What the names of all its entries begin with.
     """
 
@@ -129,6 +137,8 @@ class StoredCache:
         self.owner: tuple[str, str] = ("", "")
         self.ttl: float | None = None
         self.allowance: float = 0.0
+        self.early: float = 0.0
+        self.renewals: dict[bytes, int] = {}
         self._warned: set[str] = set()
         self._counting = Lock()
 
@@ -143,19 +153,21 @@ class StoredCache:
         self.namespace, self.owner, self.version = namespace, owner, version
         self.prefix = self.canonical.prefix(namespace, *owner)
 
-    def last(self, ttl: float | None, allowance: float) -> None:
+    def last(self, ttl: float | None, allowance: float, early: float = 0.0) -> None:
         """Say how long values count.
 
         Args:
             ttl: Seconds for which a value is fresh; None for ever.
             allowance: Seconds after that for which it may be served if a run fails.
+            early: Seconds before its end from which a hit renews it in the background.
         """
-        self.ttl, self.allowance = ttl, allowance
+        self.ttl, self.allowance, self.early = ttl, allowance, early
 
     def after_fork(self) -> None:
         """Forget, in a child process, the runs and the lock of the parent's threads."""
         self.ground(None)
         self.flights.clear()
+        self.renewals.clear()
         self._counting = Lock()
 
     def recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -265,14 +277,79 @@ class StoredCache:
     def is_due(self, found: Signed, clock: Clock) -> bool:
         """Return whether this caller shall renew an entry before it is outdated.
 
-        The nearer its end and the dearer its making, the likelier; with `cache_stale` only.
+        The nearer its end and the dearer its making, the likelier; with `cache_stale` only, and not
+        with `cache_refresh`, where nobody waits for it.
         Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
         VLDB 2015.
         """
-        if not self.allowance or self.ttl is None:
+        if not self.allowance or self.early or self.ttl is None:
             return False
         ahead = -found.made_in * math.log(1.0 - random.random())
         return bool(self.wall(clock) + ahead >= found.fresh_until)
+
+    # --- refreshes ------------------------------------------------------------------------------
+
+    def is_early(self, found: Signed, clock: Clock) -> bool:
+        """Return whether a hit on a fresh entry is to begin a refresh."""
+        return bool(self.early and self.wall(clock) >= found.fresh_until - self.early)
+
+    def claim(self, full: bytes, clock: Clock) -> bool:
+        """Let nobody else of this process refresh a value; return whether nobody was quicker."""
+        now = clock.now()
+        with self._counting:
+            if now < self.renewals.get(full, 0):
+                return False
+            if len(self.renewals) >= _MOST_RENEWALS:
+                for each, until in list(self.renewals.items()):
+                    if until <= now:
+                        del self.renewals[each]
+            self.renewals[full] = NEVER
+        return True
+
+    def give_back(self, full: bytes) -> None:
+        """Let the next hit refresh a value."""
+        self.renewals.pop(full, None)
+
+    def cool_down(self, full: bytes, until: int) -> None:
+        """Let no hit refresh a value until some time, in nanoseconds."""
+        self.renewals[full] = until
+
+    def renew(
+        self, call: State, miss: Miss, deadline: int, flight: Any, is_listed: Callable[[], bool]
+    ) -> Steps:
+        """Run a call whose value is to be renewed and store it, unless another process does.
+
+        The arguments are those of `run`.
+
+        Returns:
+            The value, `Raised`, or `ELSEWHERE`.
+        """
+        key = miss.key
+        token = token_hex(8)
+        try:
+            try:
+                claim = yield from self.begin(call, key, miss.found, deadline, token)
+                if claim.known:
+                    return ELSEWHERE
+                found = yield from self.look(key)  # another process may just have done it
+            except Unavailable:
+                return ELSEWHERE
+            if found is None or not self.is_early(found, call.clock):
+                return ELSEWHERE  # or it was invalidated since the hit
+            call.add("refreshes", 1)
+            begun = monotonic()
+            outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, True)
+            if type(outcome) is Raised:
+                return outcome
+            once_only.check(call.name, outcome)
+            if is_listed():
+                try:
+                    yield from self.finish(call, key, claim, outcome, monotonic() - begun)
+                except Unavailable:
+                    pass
+            return outcome
+        finally:
+            renewer.abandon(token)
 
     # --- steps ----------------------------------------------------------------------------------
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from opero.core.clock import NEVER
 from opero.core.flight import Flight
 from opero.runners import sync
+from opero.runners.background import background
 
-from .stored_cache import Miss, StoredCache, Unavailable
+from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
+from .stored_refresh import StoredRefresh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +37,17 @@ class SyncStoredCache(StoredCache):
         except Unavailable:
             reachable = False
         if self.hits(call, found):
+            if self.is_early(found, call.clock):
+                with suppress(Exception):  # no thread can be started: the next hit asks again
+                    background.offer(ThreadRefresh(self, call, key, found, args, kwargs))
             return found.value
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
-        return self.lead(call, Miss(key, args, kwargs, found, reachable), deadline)
+        try:
+            return self.lead(call, Miss(key, args, kwargs, found, reachable), deadline)
+        except Exception as error:  # of another thread's run, or of the wait for it
+            if self.serves_stale(call, found, error):
+                return found.value
+            raise
 
     def lead(self, call: Call, miss: Miss, deadline: int) -> Any:
         """Run a call whose value is missing, or follow another thread that does."""
@@ -62,15 +73,16 @@ class SyncStoredCache(StoredCache):
                 return self.flights.get(full) is flight
 
             value = sync.drive(self.run(call, miss, deadline, None, is_listed))
-            self._land(full, flight, value, None)
+            self.land(full, flight, value, None)
             return value
         except BaseException as error:
-            self._land(full, flight, None, error)
+            self.land(full, flight, None, error)
             raise
         finally:
             flight = other = None  # they hold the error, whose traceback holds this frame
 
-    def _land(self, full: bytes, flight: Flight, value: Any, error: BaseException | None) -> None:
+    def land(self, full: bytes, flight: Flight, value: Any, error: BaseException | None) -> None:
+        """End a flight: make its outcome known to those who follow."""
         try:
             if self.flights.get(full) is flight:
                 self.flights.pop(full, None)
@@ -83,3 +95,44 @@ class SyncStoredCache(StoredCache):
             self.flights.clear()
         else:
             self.flights.pop(full, None)
+
+
+class ThreadRefresh(StoredRefresh):
+    """One stored value that is to be renewed in a thread."""
+
+    __slots__ = ()
+
+    def lead(self) -> None:
+        """Run the call in this thread, and store what it returns; raise no `Exception`.
+
+        `sync.follow` looks for a frame of this name, and for its flight.
+        """
+        call, cache, full = self.call, self.cache, self.key.full
+        flight: Any = Flight(call.identify())
+        outcome: Any = ELSEWHERE
+        failed: BaseException | None = None
+
+        def is_listed() -> bool:
+            return cache.flights.get(full) is flight
+
+        try:
+            begun = self.begin()
+            if begun is not None and cache.flights.setdefault(full, flight) is flight:
+                miss = self.miss(*begun)
+                outcome = sync.drive(cache.renew(call, miss, begun.deadline, None, is_listed))
+        except BaseException as error:
+            failed = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.settle(flight, outcome, failed)
+            flight = outcome = failed = begun = miss = None
+
+    def settle(self, flight: Any, outcome: Any, failed: BaseException | None) -> None:
+        """Make the outcome known to those who follow, and tell how the refresh has ended."""
+        if outcome is ELSEWHERE and failed is None:  # those who follow run the call themselves
+            self.cache.land(self.key.full, flight, None, GeneratorExit())
+            self.leave_alone()
+        else:
+            self.cache.land(self.key.full, flight, None if failed else outcome, failed)
+            self.end(failed)

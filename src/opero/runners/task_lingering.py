@@ -1,0 +1,219 @@
+"""Calls of coroutine functions whose cached values are refreshed, or serve after their end.
+
+What `lingering` does for ordinary functions; a refresh is a task of its own in the caller's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import weakref
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from opero import once_only
+from opero.core.outcomes import too_late
+from opero.tracebacks import shorten
+
+from . import loop_time
+from .lingering import is_due, note_hit, note_miss, serves_stale
+from .refreshes import MemoryRefresh, Refresh
+from .task_flight import TaskFlight, begin_apart, forget_closed_loops, share
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.call import AsyncCall
+    from opero.core.store import MemoryStore
+
+MOST_TASKS = 128
+"""So many refreshes of coroutine functions are under way at the same time, at most."""
+
+_tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+"""Those that are."""
+
+
+async def linger(
+    call: AsyncCall, store: MemoryStore, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Answer a call for which there is no plain hit (see `lingering.linger`)."""
+    entry = store.look_closer(key)
+    value: Any = None
+    try:
+        if entry is not None:
+            value = store.value_of(entry)
+            if store.is_fresh(entry):
+                note_hit(call)
+                if is_due(store, entry):
+                    with suppress(Exception):  # whatever it is, it is not the caller's concern
+                        begin(TaskRefresh(call, store, entry, args, kwargs), store, key)
+                return value
+        note_miss(call)
+        try:
+            return await share(call, store, key, args, kwargs, entry is not None)
+        except Exception as error:
+            if entry is None or not serves_stale(call, store, entry, error):
+                raise
+            return value
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        entry = value = None  # the caller may keep a traceback
+
+
+class TaskRefresh(MemoryRefresh):
+    """One value in memory that is to be renewed in a task."""
+
+    __slots__ = ()
+
+    async def make(self, flight: TaskFlight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call, store what it returns, and return that."""
+        self.call.add("refreshes", 1)
+        value = await self.call.runner.run(self.call, args, kwargs, flight, spare=True)
+        once_only.check(self.call.name, value)
+        flight.keep(self.store, value)
+        return value
+
+
+def begin(refresh: Any, shared: Any, key: Any) -> None:
+    """Begin a refresh in a task of the running loop, unless there is no room for it.
+
+    Args:
+        refresh: What is to be renewed; a `Refresh` with `make`.
+        shared: Where it is; its `flights` are by loop, and then by key.
+        key: The key of the flight.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # of another framework, or none: nothing can run it
+        return
+    if len(_tasks) >= MOST_TASKS:
+        return
+    table = shared.flights.get(loop)
+    flight: TaskFlight | None = None if table is None else table.get(key)
+    if (flight is not None and flight.is_open()) or not refresh.claim():
+        return
+    run: Any = None
+    try:
+        refresh.context.run(begin_apart)
+        listing: dict[Any, TaskFlight] = {} if table is None else table
+        flight = refresh.context.run(
+            TaskFlight, refresh.call, shared.flights, listing, loop, key, refresh.until
+        )
+        flight.callers = 1  # so that a caller who follows and goes does not end it
+        listing[key] = flight
+        if table is None:
+            forget_closed_loops(shared.flights)
+            shared.flights[loop] = listing
+        run = _run(refresh, flight)
+        task = refresh.context.run(loop.create_task, run)
+    except BaseException:
+        if run is not None:
+            run.close()
+        if flight is not None:
+            flight.land()
+        refresh.give_back()
+        raise
+    with suppress(AttributeError):  # a loop may make tasks of its own
+        task._log_destroy_pending = False  # nobody waits for it: it may end with its loop
+    weakref.finalize(task, _close_unbegun, run)
+    flight.begun(task)
+    _tasks.add(task)
+    task.add_done_callback(partial(_over, refresh))
+
+
+def _close_unbegun(run: Any) -> None:
+    """Let Python not warn of a coroutine that was never awaited, as its loop was closed before."""
+    if inspect.getcoroutinestate(run) == inspect.CORO_CREATED:
+        run.close()
+
+
+def _over(refresh: Refresh, task: asyncio.Task[Any]) -> None:
+    """Tidy up behind a refresh; its error is looked at, so that nobody reports it."""
+    _tasks.discard(task)
+    if not task.cancelled():
+        task.exception()
+    elif not refresh.over:
+        refresh.give_back()
+
+
+async def _run(refresh: Any, flight: TaskFlight) -> Any:
+    """Run a refresh; this is the coroutine of its task.
+
+    Callers who come after the value's end wait for it. If nothing is to be done, it ends as if
+    it were cancelled: then they run the call themselves.
+    """
+    call = refresh.call
+    cut: _Cut | None = None
+    try:
+        flight.enter()
+        begun = refresh.begin()
+        if begun is None:
+            raise asyncio.CancelledError
+        args, kwargs, flight.deadline = begun
+        if call.timeout:
+            cut = _Cut(flight)
+        value = await refresh.make(flight, args, kwargs)
+        refresh.end(None)
+        return value
+    except GeneratorExit:
+        flight.abandon()
+        refresh.give_back()
+        raise
+    except asyncio.CancelledError:
+        if cut is None or not cut.done:
+            raise
+        late = too_late(call, flight.attempts, "an attempt was still running then")
+        refresh.end(late)
+        raise late from None
+    except KeyboardInterrupt:
+        flight.end_program()
+        raise
+    except SystemExit as error:  # it would end the loop
+        refresh.end(error)
+        raise asyncio.CancelledError from error
+    except BaseException as error:
+        refresh.end(error)
+        raise
+    finally:
+        if cut is not None:
+            cut.cancel()
+        flight.land()
+        del flight, refresh, cut
+
+
+class _Cut:
+    """Cancels a refresh at the deadline that the function's `timeout` sets.
+
+    Attributes:
+        done: Whether it has.
+    """
+
+    def __init__(self, flight: TaskFlight) -> None:
+        self.done: bool = False
+        self._flight = flight
+        self._timer: Any = None
+        clock = flight.call.clock
+        self._wait(clock.now() + flight.call.timeout)
+
+    def _wait(self, until: int) -> None:
+        left = until - self._flight.call.clock.now()
+        self._timer = loop_time.call_later(
+            self._flight.loop, max(0, left) / 1e9, partial(self._due, until, left)
+        )
+
+    def _due(self, until: int, left: int) -> None:
+        flight = self._flight
+        clock = flight.call.clock
+        loop_time.catch_up(clock, until, left)
+        if flight.callers > 1:  # others wait for it, perhaps for longer
+            until = max(until, flight.deadline)
+        if clock.now() < until:
+            self._wait(until)
+        elif flight.task is not None:
+            self.done = flight.stopping = True
+            flight.task.cancel()
+
+    def cancel(self) -> None:
+        self._timer.cancel()

@@ -1,0 +1,69 @@
+"""What threads and tasks need to know to renew a stored value in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opero.runners.refreshes import COOL_DOWN, Refresh
+
+from . import leases
+from .stored_cache import Miss, StoredCache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.core.canonical import StoredKey
+
+    from .signing import Signed
+
+
+class StoredRefresh(Refresh):
+    """One stored value that is to be renewed.
+
+    Attributes:
+        cache: Where it is.
+        key: Its key.
+        found: Its entry.
+    """
+
+    __slots__ = ("cache", "found", "key")
+
+    def __init__(
+        self,
+        cache: Any,
+        call: Any,
+        key: StoredKey,
+        found: Signed,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__(call, args, kwargs)
+        self.cache: Any = cache
+        self.key = key
+        self.found = found
+        now = call.clock.now()
+        self.until = now + int(1e9 * (found.fresh_until - cache.wall(call.clock)))
+
+    def miss(self, args: tuple[Any, ...], kwargs: dict[str, Any], _deadline: int) -> Miss:
+        """Return what `StoredCache.renew` takes, with arguments that are no longer weak."""
+        return Miss(self.key, args, kwargs, self.found, True)
+
+    def claim(self) -> bool:
+        """Keep others of this process from refreshing the value."""
+        return bool(self.cache.claim(self.key.full, self.call.clock))
+
+    def give_back(self) -> None:
+        """Let the next hit begin a refresh."""
+        self.cache.give_back(self.key.full)
+
+    def cool_down(self) -> None:
+        """Let no hit of this process begin a refresh for a while."""
+        self._rest(self.cache.early / COOL_DOWN)
+
+    def leave_alone(self) -> None:
+        """Let no hit begin a refresh for as long as another process may be at it."""
+        self.over = True
+        self._rest(min(leases.SECONDS, self.cache.early / COOL_DOWN))
+
+    def _rest(self, seconds: float) -> None:
+        cache: StoredCache = self.cache
+        cache.cool_down(self.key.full, self.call.clock.now() + int(1e9 * seconds))
