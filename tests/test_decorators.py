@@ -1,6 +1,6 @@
 """The decorated function: what one call does, step by step, and that it stays a function.
 
-deadline( cache + single flight( retry loop( fallback values( rate-limit permit( attempt )))))
+deadline( cache + single flight( retries( fallback values( breaker( permit( attempt )))))))
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def opero(
     and static methods; on generator functions until their first item is out. The order of
     operations is
 
-        deadline( cache + single flight( retry loop( fallback values( permit( attempt )))))
+        deadline( cache + single flight( retries( fallback values(
+            breaker( permit( attempt timeout( attempt )))))))
 
     Args:
         retries: The greatest number of attempts in all; 0 and 1 both mean one.
