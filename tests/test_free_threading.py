@@ -24,10 +24,11 @@ import pytest
 from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
-from opero import DeadlineExceeded, RateLimiter, get_cache_context, opero, opmap
+from opero import DeadlineExceeded, RateLimiter, get_cache_context, opero, opmap, subscribe
 from opero.gil import FREE_THREADED
 from opero.stats import COUNTERS
 from opero.stores import secret
+from opero.testing import disabled
 
 THREADS = 6
 
@@ -735,3 +736,42 @@ def test_chunks_are_sized_and_run_by_all_threads_at_once(core):
             assert failures[-1][0] == 1
 
     crowd(work)
+
+
+# --- telemetry and the off switch -----------------------------------------------------------------
+
+
+def test_calls_go_on_while_opero_is_switched_off_and_histories_are_asked_for(core):
+    """Each call is one or the other; every run counts, and every history is whole."""
+    runs, histories = deque(), deque()
+
+    def work(number):
+        if number == 0:
+            for _ in range(100):
+                with disabled():
+                    pass
+            return
+        if number == 1:
+            for _ in range(100):
+                subscribe(histories.append, "call_end")()
+            return
+        failed = set()
+
+        @opero(retries=2, min_delay=0, cache=number % 2 == 0)
+        def function(step):
+            runs.append(step)
+            if step not in failed:
+                failed.add(step)
+                raise ValueError(step)
+            return step
+
+        for step in range(150):
+            try:
+                assert function(step) == step
+            except ValueError:  # it was off
+                assert function(step) == step
+
+    crowd(work)
+    assert len(runs) == 2 * 150 * (THREADS - 2)
+    for event in histories:
+        assert [attempt.number for attempt in event.history] == [1, 2]

@@ -11,7 +11,7 @@ from documents import ROOT, blocks, table
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from opero import Event, hotpath, opero, opmap
+from opero import Breaker, Event, hotpath, opero, opmap
 from opero.integrations import prometheus
 from opero.integrations.measures import METRICS
 from opero.stores.outages import Outage
@@ -60,9 +60,10 @@ def exposed(core: hotpath.Core) -> dict[str, set[str]]:
         next(stream)
         Outage("the disk cache").failed(OSError())
         count(Event("worker_crash", 0.0, "parse", __name__))
+        count(Event("refresh", 0.0, "price", __name__, error=OSError()))
         price.__opero__.add("stale", 1)
         price.__opero__.add("store_failures", 1)
-        collector._measures._change(_Breaker())
+        Breaker("prices").trip()
         text = generate_latest(registry).decode()
         stream.close()
     end()
@@ -71,14 +72,6 @@ def exposed(core: hotpath.Core) -> dict[str, set[str]]:
         for sample in family.samples:
             found[sample.name] |= sample.labels.keys()
     return found
-
-
-class _Breaker:
-    """A breaker that has opened."""
-
-    kind = "breaker"
-    breaker = "prices"
-    state = "open"
 
 
 LABELS = {label.replace(".", "_") for metric in METRICS for label in metric.labels} - {

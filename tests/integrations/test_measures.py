@@ -10,12 +10,22 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, DeadlineExceeded, events, hotpath, opero, opmap, roster
+from opero import (
+    AllFailedError,
+    Breaker,
+    BreakerOpenError,
+    DeadlineExceeded,
+    events,
+    hotpath,
+    opero,
+    opmap,
+    roster,
+)
 from opero.integrations import measures as module
 from opero.integrations.measures import COUNTED, METRICS, MOST, OTHER, Measures, error_type
 from opero.stats import COUNTERS
 from opero.stores.outages import Outage
-from opero.testing import skip_waits
+from opero.testing import manual_clock, skip_waits
 
 NAME = "code.function.name"
 
@@ -134,15 +144,16 @@ def test_figures_outlive_their_functions(core: hotpath.Core, measures: Measures)
     assert told(measures, "opero.calls")["fetch"] == 8
 
 
-def test_figures_of_thousands_of_functions_that_are_gone_take_no_room(
-    core: hotpath.Core, measures: Measures
+def test_figures_of_many_functions_that_are_gone_take_no_room(
+    core: hotpath.Core, measures: Measures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are added up, though nobody collects."""
-    for _ in range(3000):
+    monkeypatch.setattr(roster, "_MOST_LOOSE", 50)
+    for _ in range(200):
         opero(retries=2)(abs)(1)
     gc.collect()
     assert len(roster._loose) <= roster._MOST_LOOSE
-    assert told(measures, "opero.calls", "builtins.abs")["abs"] == 3000
+    assert told(measures, "opero.calls", "builtins.abs")["abs"] == 200
 
 
 def test_nothing_is_kept_where_nobody_reads(core: hotpath.Core) -> None:
@@ -210,6 +221,55 @@ def test_an_outage_of_a_store_is_told(core: hotpath.Core, measures: Measures) ->
     outage.worked()
     assert told(measures, "opero.store.up", "test cache") == {"the test cache": 1}
     assert told(measures, "opero.store.outages", "test cache") == {"the test cache": 1}
+
+
+def test_a_circuit_breaker_is_told(core: hotpath.Core, measures: Measures) -> None:
+    """Its state, each change, and what it refuses and lets wait."""
+    breaker = Breaker("prices", minimum=2, open_for=10)
+    fetch = flaky(2, retries=1, breaker=breaker, timeout=60)
+    with manual_clock() as clock:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                fetch()
+        states = {"prices closed": 0, "prices half_open": 0, "prices open": 1}
+        assert told(measures, "opero.breaker.state", "prices") == states
+        with pytest.raises(BreakerOpenError):
+            flaky(0, breaker=breaker)()
+        clock.advance(1)
+        fetch()  # which waits for the rest of the time
+    states = {"prices closed": 1, "prices half_open": 0, "prices open": 0}
+    assert told(measures, "opero.breaker.state", "prices") == states
+    changes = {"prices closed": 1, "prices half_open": 1, "prices open": 1}
+    assert told(measures, "opero.breaker.transitions", "prices") == changes
+    assert told(measures, "opero.breaker.refused") == {"fetch": 2}
+    assert told(measures, "opero.breaker.wait") == {"fetch": 9}
+
+
+def test_a_renewal_in_the_background_is_told(core: hotpath.Core, measures: Measures) -> None:
+    """How often one began, and what it failed with."""
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    @opero(cache=True, cache_ttl=10, cache_refresh=5, retries=1)
+    def rate() -> int:
+        if errors:
+            done.set()
+            raise errors.pop()
+        return 1
+
+    end = events.subscribe(lambda event: done.set(), "refresh")
+    with manual_clock() as clock:
+        rate()
+        for error in (None, ConnectionError()):
+            if error is not None:
+                errors.append(error)
+            done.clear()
+            clock.advance(6)
+            rate()
+            assert done.wait(10)
+    end()
+    assert told(measures, "opero.cache.refreshes") == {"rate": 2}
+    assert told(measures, "opero.cache.refresh_errors") == {"rate ConnectionError": 1}
 
 
 def test_the_types_of_errors_have_their_full_names() -> None:

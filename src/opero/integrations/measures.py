@@ -78,6 +78,12 @@ COUNTED: Final = {
     "stale": Metric(
         "opero.cache.stale", "{call}", "Calls answered with an outdated value", _OF_FUNCTIONS
     ),
+    "refreshes": Metric(
+        "opero.cache.refreshes",
+        "{run}",
+        "Runs in the background that began to renew a value",
+        _OF_FUNCTIONS,
+    ),
     "store_failures": Metric(
         "opero.store.failures",
         "{operation}",
@@ -114,8 +120,11 @@ GIVE_UPS: Final = Metric(
 DEADLINES: Final = Metric(
     "opero.deadlines", "{call}", "Calls that ran out of their time", _OF_FUNCTIONS
 )
-REFRESHES: Final = Metric(
-    "opero.cache.refreshes", "{run}", "Values renewed before their end", (FUNCTION, ERROR)
+REFRESH_ERRORS: Final = Metric(
+    "opero.cache.refresh_errors",
+    "{run}",
+    "Runs in the background that failed to renew a value",
+    (FUNCTION, ERROR),
 )
 CRASHES: Final = Metric(
     "opero.worker.crashes", "{crash}", "Worker processes that died", _OF_FUNCTIONS
@@ -169,7 +178,7 @@ METRICS: Final = (
     ERRORS,
     GIVE_UPS,
     DEADLINES,
-    REFRESHES,
+    REFRESH_ERRORS,
     CRASHES,
     MAPS,
     MAPS_RUNNING,
@@ -284,14 +293,15 @@ class Measures:
             case "deadline":
                 self._add(DEADLINES, (name,))
             case "refresh":
-                self._add(REFRESHES, (name, error))
+                if event.error is not None:
+                    self._add(REFRESH_ERRORS, (name, error))
             case _:
                 self._add(CRASHES, (name,))
 
-    def _change(self, event: Any) -> None:
+    def _change(self, event: Event) -> None:
         """Note the state that a breaker has now."""
-        breaker = self._short("breaker", str(event.breaker))
-        self._add(TRANSITIONS, (breaker, event.state))
+        breaker = self._short("breaker", event.breaker or "")
+        self._add(TRANSITIONS, (breaker, event.state or ""))
         for state in STATES:
             self._counts[BREAKER_STATE][breaker, state] = 1.0 if state == event.state else 0.0
 

@@ -169,7 +169,7 @@ def _attributes_of(event: Event) -> dict[str, Any]:
     if event.error is not None:
         attributes[ERROR] = error_type(event.error)
     for field, name in _ATTRIBUTES.items():
-        value = getattr(event, field, None)
+        value = getattr(event, field)
         if value is not None:
             attributes[name] = value
     return attributes
