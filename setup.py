@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 LIBRARY = Extension(
     "opero._compiled.library",
     [
+        "src/opero/core/adaptive_bucket.py",
         "src/opero/core/attempts.py",
         "src/opero/core/binding.py",
         "src/opero/core/breaker.py",
@@ -30,6 +31,7 @@ LIBRARY = Extension(
         "src/opero/core/gate.py",
         "src/opero/core/keys.py",
         "src/opero/core/outcomes.py",
+        "src/opero/core/rate_control.py",
         "src/opero/core/retrying.py",
         "src/opero/core/shared_bucket.py",
         "src/opero/_compiled/shared_counters.pyx",

@@ -478,8 +478,8 @@ def test_a_misspelt_option_names_its_nearest_neighbour(
         ("verbose", r"did you mean 'progress', an option of opmap\(\)\?"),
         ("workrs", r"did you mean 'workers', an option of opmap\(\)\?"),
         ("workers", r"it is an option of opmap\(\)"),
-        ("gossip", "there are arg_fallback, "),
-        ("max_flux", "there are arg_fallback, "),
+        ("gossip", "there are adaptive, "),
+        ("max_flux", "there are adaptive, "),
     ],
 )
 @pytest.mark.once
@@ -502,7 +502,7 @@ def test_a_misspelt_backend_option_names_its_nearest_neighbour() -> None:
 @pytest.mark.once
 def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> None:
     """Then the list is the help."""
-    with pytest.raises(TypeError, match="has no option 'zzz'; there are arg_fallback, ") as caught:
+    with pytest.raises(TypeError, match="has no option 'zzz'; there are adaptive, ") as caught:
         opero(zzz=1)
     for option in ("retries", "cache_ttl", "timeout", "jitter", "rate_limit"):
         assert option in str(caught.value)
@@ -963,7 +963,7 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
                 "reraise": False,
             },
         ),
-        (RateLimitConfig, {"rate": None, "burst": 1}),
+        (RateLimitConfig, {"rate": None, "burst": 1, "adaptive": False, "floor": None}),
         (
             BreakerConfig,
             {

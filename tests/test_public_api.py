@@ -120,6 +120,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 MORE_OF_OPERO = {
     "jitter": True,
     "burst": 1,
+    "adaptive": False,
+    "rate_floor": None,
     "timeout": None,
     "attempt_timeout": None,
     "retry": None,

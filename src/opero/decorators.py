@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     class _MoreForMap(StoreOptions, total=False):
         jitter: bool
         burst: int
+        adaptive: bool
+        rate_floor: float | None
         timeout: Seconds | None
         attempt_timeout: Seconds | None
         retry: RetryConfig | None
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
 
     class _MoreForRateLimit(TypedDict, total=False):
         burst: int
+        adaptive: bool
+        rate_floor: float | None
 
     class _MoreForFallback(TypedDict, total=False):
         fallback_on: RetryOn
@@ -143,6 +147,8 @@ def opero(
     *,
     jitter: bool = True,
     burst: int = 1,
+    adaptive: bool = False,
+    rate_floor: float | None = None,
     timeout: Seconds | None = None,
     attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
@@ -172,6 +178,8 @@ def opero(
     *,
     jitter: bool = True,
     burst: int = 1,
+    adaptive: bool = False,
+    rate_floor: float | None = None,
     timeout: Seconds | None = None,
     attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
@@ -215,6 +223,10 @@ def opero(
             `RateLimiter`, which several functions may share.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
         burst: How many attempts may start at once after a pause.
+        adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
+            `rate_limit` while they succeed.
+        rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
+            hundredth of `rate_limit`.
         timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
             begun; an awaited attempt is cut, a running ordinary one cannot be.
         attempt_timeout: Seconds for one awaited attempt, waits before it not included: then it is
@@ -494,6 +506,8 @@ def opmap(
     *,
     jitter: bool = True,
     burst: int = 1,
+    adaptive: bool = False,
+    rate_floor: float | None = None,
     timeout: Seconds | None = None,
     attempt_timeout: Seconds | None = None,
     retry: RetryConfig | None = None,
@@ -552,6 +566,10 @@ def opmap(
             `RateLimitConfig`; or a `RateLimiter`, which is one for all that share it.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
         burst: How many attempts may start at once after a pause.
+        adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
+            `rate_limit` while they succeed.
+        rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
+            hundredth of `rate_limit`.
         timeout: Seconds for an item, from its first attempt on, waits included; it cuts an awaited
             attempt too.
         attempt_timeout: Seconds for one attempt: then its process is killed, or its coroutine
@@ -740,7 +758,10 @@ def get_rate_limit_decorator(
     Args:
         rate_limit: The greatest number of attempts started per second; or a `RateLimitConfig`; or a
             `RateLimiter`, which several functions may share.
-        **kwargs: `burst`: How many attempts may start at once after a pause.
+        **kwargs: `burst`: How many attempts may start at once after a pause. `adaptive`: Whether
+            the rate falls when the server rejects attempts, and rises again up to `rate_limit`
+            while they succeed. `rate_floor`: The lowest rate of an adaptive limit, in attempts per
+            second; None for a hundredth of `rate_limit`.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.

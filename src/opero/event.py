@@ -48,7 +48,7 @@ class Event(NamedTuple):
         call: A number that the events of one call share from its first failure on, or those of one
             map's begin and end. What runs at the same time has different ones; a later call may
             have it again.
-        store: The store or the limiter's place that failed, in words.
+        store: The store, or the place of a limiter, that failed; or the limit whose rate is cut.
         worker: The number of the map's worker, counted from 0.
         workers: How many workers the map has.
         items: How many items the map has, or at its end had done; None if that is not known.
@@ -59,6 +59,7 @@ class Event(NamedTuple):
         history: The attempts of a call that is over, in order.
         breaker: The name of the circuit breaker.
         state: Its new state: "open", "half_open" or "closed".
+        rate: The rate of an adaptive limit from now on, in permits per second.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class Event(NamedTuple):
     history: tuple[AttemptRecord, ...] | None = None
     breaker: str | None = None
     state: str | None = None
+    rate: float | None = None
 
 
 class Origin(NamedTuple):
@@ -108,6 +110,7 @@ KINDS: tuple[str, ...] = (
     "fallback",
     "give_up",
     "permit_wait",
+    "rate_cut",
     "deadline",
     "stale",
     "refresh",

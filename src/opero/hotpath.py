@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, Literal
 
     from .core import (
+        adaptive_bucket,
         attempts,
         binding,
         breaker,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         function,
         gate,
         keys,
+        rate_control,
         retrying,
         shared_bucket,
         shared_counters,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .core import store as stores
 
 _CLASSES: Final = {
+    "adaptive_bucket": ("AdaptiveBucket",),
     "attempts": ("Attempts", "Policy"),
     "binding": ("Binding",),
     "breaker": ("CircuitBreaker",),
@@ -81,6 +84,7 @@ _CLASSES: Final = {
     "gate": ("Gate",),
     "keys": ("Freezer",),
     "outcomes": (),
+    "rate_control": ("RateControl",),
     "retrying": ("Retrying",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
@@ -106,6 +110,7 @@ class Core:
 
     name: Literal["plain", "compiled"]
     clock: clocks.Clock
+    AdaptiveBucket: type[adaptive_bucket.AdaptiveBucket]
     Attempts: type[attempts.Attempts]
     Policy: type[attempts.Policy]
     Binding: type[binding.Binding]
@@ -139,6 +144,7 @@ class Core:
     Freezer: type[keys.Freezer]
     Decomposer: type[decompose.Decomposer]
     InstanceStores: type[stores.InstanceStores]
+    RateControl: type[rate_control.RateControl]
     Retrying: type[retrying.Retrying]
     SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]

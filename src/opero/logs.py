@@ -25,6 +25,7 @@ LOGGER.addHandler(logging.NullHandler())
 LEVELS: Final = {
     "hit": logging.DEBUG,
     "permit_wait": logging.DEBUG,
+    "rate_cut": logging.INFO,
     "retry": logging.WARNING,
     "fallback": logging.WARNING,
     "give_up": logging.WARNING,
@@ -64,6 +65,7 @@ FIELDS: Final = (
     "index",
     "breaker",
     "state",
+    "rate",
 )
 """The fields of an event that a record has too, behind `opero_`; a record has them all."""
 
@@ -260,6 +262,8 @@ def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
             return "%s: cache hit", (name,)
         case "permit_wait":
             return "%s: permit after %.3f s", (name, event.seconds)
+        case "rate_cut":
+            return "%s: the server rejects attempts; %.3g per second now", (event.store, event.rate)
         case "retry":
             return (
                 "%s: attempt %d of %d failed with %s; retrying in %.3f s%s",

@@ -32,6 +32,8 @@ MODULES: Final = (
     "store",
     "bucket",
     "breaker",
+    "rate_control",
+    "adaptive_bucket",
     "shared_counters",
     "shared_bucket",
     "canonical",

@@ -28,6 +28,7 @@ cdef class TokenBucket(Gate):
     cpdef long long due(self, long long now, long long weight, long long ahead) noexcept
     @cython.locals(floor=cython.longlong)
     cpdef pause(self, long long now, long long length)
+    cpdef pause_as_asked(self, long long now, long long length)
     cpdef receipt(self)
     @cython.locals(refund=cython.longlong)
     cpdef undo(self, receipt, long long weight=*)

@@ -3,7 +3,9 @@
 cimport cython
 
 from .gate cimport Gate, enter_all, leave_all
-from .outcomes cimport conclude, judge, misfits, no_entry, note_wait, outcome_of, too_late
+from .outcomes cimport (
+    conclude, judge, misfits, no_entry, note_wait, outcome_of, pause_after, pause_queues, too_late,
+)
 from .state cimport State
 
 

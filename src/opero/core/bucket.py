@@ -177,6 +177,15 @@ class TokenBucket(Gate):
                 self.refunded += self.arrival - self.latest
             self.arrival = floor
 
+    def pause_as_asked(self, now: int, length: int) -> None:
+        """Pause because a server has asked for it.
+
+        Args:
+            now: The time in nanoseconds.
+            length: Nanoseconds.
+        """
+        self.pause(now, length)
+
     def receipt(self) -> Any:
         """Return what gives back the permits that were taken last."""
         return self.arrival + self.refunded

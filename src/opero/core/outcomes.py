@@ -38,11 +38,21 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> int:
     verdict: int = attempts.failed(error, now, deadline)
     if attempts.trouble is not None:
         call.events.warn(call.name, f"retry_after is not heeded: {attempts.trouble}")
-    pause = pause_after(call, attempts)
-    if pause:
-        for queue in call.queues:
-            queue.pause_soon(pause)
     return verdict
+
+
+def pause_queues(call: Any, length: int) -> None:
+    """Pause the rate limit of a function, as a server has asked for it.
+
+    The gates know by then how the attempt has ended.
+
+    Args:
+        call: The decorated function.
+        length: Nanoseconds; 0 for not at all.
+    """
+    if length:
+        for queue in call.queues:
+            queue.pause_soon(length)
 
 
 def outcome_of(attempts: Any, error: BaseException) -> int:

@@ -15,7 +15,17 @@ from opero.never_failures import is_never_failure
 from .attempts import AGAIN, OPEN
 from .clock import NEVER
 from .gate import NEUTRAL, SUCCEEDED, WITHDRAWN, enter_all, leave_all
-from .outcomes import conclude, judge, misfits, no_entry, note_wait, outcome_of, too_late
+from .outcomes import (
+    conclude,
+    judge,
+    misfits,
+    no_entry,
+    note_wait,
+    outcome_of,
+    pause_after,
+    pause_queues,
+    too_late,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,6 +268,7 @@ class Retrying:
             self.leave(NEUTRAL)  # a predicate has failed, and nobody knows about the attempt
             raise
         self.leave(outcome)
+        pause_queues(call, pause_after(call, self.attempts))
         if verdict == OPEN:
             self.error = None
             if self.wait_for_probe() == 3:

@@ -41,7 +41,7 @@ def _rate_limit(plan: CallOptions, _: Origin) -> GateQueue | None:
         return None
     if not isinstance(limit, RateLimiter):
         assert limit.rate is not None
-        limit = RateLimiter(limit.rate, limit.burst)
+        limit = RateLimiter(limit.rate, limit.burst, adaptive=limit.adaptive, floor=limit.floor)
     queue: GateQueue = limit._queue
     return queue
 

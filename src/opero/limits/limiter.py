@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import weakref
+from contextvars import ContextVar
 from types import TracebackType
 
 from opero import forks, hotpath
 from opero.core.clock import NEVER
-from opero.core.gate import SharedGate
+from opero.core.gate import REJECTED, SUCCEEDED, SharedGate
+from opero.http_errors import asks_for_less, retry_after
 
 from .parameters import KnownParameters
 from .wait_queue import WaitQueue
@@ -41,12 +43,20 @@ class RateLimiter(SharedGate, KnownParameters):
 
     The last two go by real time, also where `opero.testing` moves the clock.
 
+    An adaptive limiter finds out what a server allows: `rate` falls when the server rejects
+    attempts, and rises again while they succeed, up to `rate_limit`. It learns how the attempts of
+    decorated functions end, and blocks of code in `with limiter:`. A rejection is an attempt that
+    failed and for which `retry_after=` answers, or whose error is an answer with the HTTP status
+    429 or 503. The algorithm is told in `opero.core.rate_control`.
+
     Attributes:
-        rate_limit: Permits per second.
+        rate_limit: Permits per second; of an adaptive limiter the most that it allows.
         burst: Permits that may be taken at once after a quiet time.
         scope: "process", "machine" or "redis".
         name: What the limit is called; None in scope "process".
         windows: Further limits that hold at the same time, each in permits and seconds.
+        adaptive: Whether the rate follows what the server allows.
+        floor: The lowest rate of an adaptive limiter, in permits per second; else None.
 
     Example:
         ```python
@@ -68,6 +78,8 @@ class RateLimiter(SharedGate, KnownParameters):
         name: str | None = None,
         url: str | None = None,
         windows: Sequence[tuple[int, float | timedelta]] = (),
+        adaptive: bool = False,
+        floor: float | None = None,
     ) -> None:
         """Make a limiter, with all of its burst free unless others share it.
 
@@ -80,12 +92,16 @@ class RateLimiter(SharedGate, KnownParameters):
             windows: Further limits: never more than so many permits in any so many seconds, each
                 as `(permits, seconds)`. A permit has to be free in all of them. The burst, or a
                 tenth of `permits` if that is more, may come at once; but not more than half.
+            adaptive: Whether the rate follows what the server allows.
+            floor: The lowest rate of an adaptive limiter, in permits per second; a hundredth of
+                `rate_limit` unless you say otherwise.
 
         Raises:
             TypeError: If an argument is of a wrong type.
-            ValueError: If the rate is not positive and finite, the burst is less than 1, a scope
-                lacks what it needs or is given what it does not read; or if the processes that
-                share a machine-wide limit have another rate for it.
+            ValueError: If the rate is not positive and finite, the burst is less than 1, the floor
+                is above the rate or given to a limiter that is not adaptive, a scope lacks what it
+                needs or is given what it does not read; or if the processes that share a
+                machine-wide limit have another rate for it.
             UnsafePlaceError: If the directory of the shared memory could be written to by others.
             ImportError: If the scope is "redis" and redis-py is not installed.
         """
@@ -100,6 +116,12 @@ class RateLimiter(SharedGate, KnownParameters):
         self.windows: tuple[tuple[int, float], ...] = (
             check_windows(windows) if windows != () else ()
         )
+        self.adaptive: bool = checks.flag("adaptive", adaptive)
+        self.floor: float | None = checks.lowest_rate(
+            "floor", floor, self.rate_limit, self.burst, self.adaptive
+        )
+        if self.adaptive and scope != "process":
+            raise ValueError(f"adaptive=True is not allowed with scope={scope!r}: use 'process'")
         self._url = _checked_url(url, scope)
         self._most = min([self.burst, *[burst_of(each, self.burst) for each, _ in self.windows]])
         limits = cells(self.windows, self.burst) if self.windows else ()
@@ -107,18 +129,20 @@ class RateLimiter(SharedGate, KnownParameters):
         self._clock = core.clock
         self._queue: Any
         if scope == "process":
-            self._queue = WaitQueue(_bucket(core, self.rate_limit, self.burst, limits), core.clock)
+            bucket = _bucket(core, self.rate_limit, self.burst, limits, self.floor)
+            self._queue = WaitQueue(bucket, core.clock)
+            self._queue.called = f"the rate limit of {self.rate_limit:g} per second"
         elif scope == "machine":
             from .machine import shared_queue
 
-            settings = _settings(self.rate_limit, self.burst, self.windows)
+            settings = _settings(self.rate_limit, self.burst, self.windows, self.floor)
             self._queue = shared_queue(
                 core, self.name or "", self.rate_limit, self.burst, limits, settings
             )
         else:
             from .redis import RedisWaitQueue
 
-            local = _bucket(core, self.rate_limit, self.burst, limits)
+            local = _bucket(core, self.rate_limit, self.burst, limits, self.floor)
             self._queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
         self._bucket: TokenBucket = self._queue.bucket
         _queues.add(self._queue)
@@ -129,6 +153,8 @@ class RateLimiter(SharedGate, KnownParameters):
             parts += [f"scope={self.scope!r}", f"name={self.name!r}"]
         if self.windows:
             parts.append(f"windows={self.windows!r}")
+        if self.adaptive:
+            parts.append(f"adaptive=True, floor={self.floor!r}")
         return f"RateLimiter({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,7 +166,14 @@ class RateLimiter(SharedGate, KnownParameters):
             self.name,
             self._url,
             self.windows,
+            self.adaptive,
+            self.floor,
         )
+
+    @property
+    def rate(self) -> float:
+        """The rate now, in permits per second: `rate_limit`, or less if the limiter is adaptive."""
+        return float(self._queue.rate()) if self.adaptive else self.rate_limit
 
     def try_acquire(self, weight: int = 1) -> bool:
         """Take a permit if one is free now and nobody waits for it; return whether one was.
@@ -226,6 +259,8 @@ class RateLimiter(SharedGate, KnownParameters):
 
     def __enter__(self) -> Self:
         self._wait_sync(NEVER)
+        if self.adaptive:
+            self._begin_block()
         return self
 
     def __exit__(
@@ -234,10 +269,13 @@ class RateLimiter(SharedGate, KnownParameters):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        return None
+        if self.adaptive:
+            self._end_block(error)
 
     async def __aenter__(self) -> Self:
         await self._wait(NEVER)
+        if self.adaptive:
+            self._begin_block()
         return self
 
     async def __aexit__(
@@ -246,7 +284,26 @@ class RateLimiter(SharedGate, KnownParameters):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        return None
+        if self.adaptive:
+            self._end_block(error)
+
+    def _begin_block(self) -> None:
+        """Note when a block begins that has its permit."""
+        _blocks.set((*_blocks.get(), (id(self), self._queue.clock.now())))
+
+    def _end_block(self, error: BaseException | None) -> None:
+        """Let the limit know how the innermost block of this task or thread has ended."""
+        blocks = list(_blocks.get())
+        entered = 0  # where it is not known: no rejection of such a block counts
+        for at in range(len(blocks) - 1, -1, -1):
+            if blocks[at][0] == id(self):
+                entered = blocks.pop(at)[1]
+                break
+        _blocks.set(tuple(blocks))
+        if error is None:
+            self._queue.report(SUCCEEDED, entered)
+        elif isinstance(error, Exception) and (retry_after(error) or asks_for_less(error)):
+            self._queue.report(REJECTED, entered)
 
     def _check_weight(self, weight: Any) -> None:
         """Refuse a weight that can never be had at once."""
@@ -266,18 +323,33 @@ class RateLimiter(SharedGate, KnownParameters):
             )
 
 
-def _bucket(core: Any, rate: float, burst: int, limits: tuple[tuple[int, int], ...]) -> Any:
-    """Make a bucket for the callers of this process."""
+def _bucket(
+    core: Any, rate: float, burst: int, limits: tuple[tuple[int, int], ...], floor: float | None
+) -> Any:
+    """Make a bucket for the callers of this process.
+
+    Args:
+        core: The active half of opero.
+        rate: Permits per second.
+        burst: Permits that may be taken at once.
+        limits: Interval and burst of further limits.
+        floor: The lowest rate of an adaptive limit; None if it is not.
+    """
     lock = core.new_lock()
+    if floor is not None:
+        return core.AdaptiveBucket(rate, burst, lock, limits, floor)
     if limits:
         return core.WindowedBucket(rate, burst, lock, limits)
     return core.TokenBucket(rate, burst, lock)
 
 
-def _settings(rate: float, burst: int, windows: tuple[tuple[int, float], ...]) -> str:
+def _settings(
+    rate: float, burst: int, windows: tuple[tuple[int, float], ...], floor: float | None
+) -> str:
     """Say what a limit is, for people and to compare."""
     further = "".join(f", {permits} in any {seconds!r} s" for permits, seconds in windows)
-    return f"{rate!r} per second with burst {burst}{further}"
+    adaptive = "" if floor is None else f", adaptive down to {floor!r}"
+    return f"{rate!r} per second with burst {burst}{further}{adaptive}"
 
 
 def _checked_name(name: Any, scope: str) -> str | None:
@@ -315,10 +387,16 @@ def _again(
     name: str | None,
     url: str | None,
     windows: tuple[tuple[int, float], ...],
+    adaptive: bool = False,
+    floor: float | None = None,
 ) -> RateLimiter:
     """Make a limiter from a pickle."""
-    return kind(rate, burst, scope=scope, name=name, url=url, windows=windows)
+    more = {"adaptive": True, "floor": floor} if adaptive else {}  # a subclass may not take them
+    return kind(rate, burst, scope=scope, name=name, url=url, windows=windows, **more)
 
+
+_blocks: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("opero_blocks", default=())
+"""The blocks of adaptive limiters that are under way here: whose, and since when."""
 
 _queues: weakref.WeakSet[Any] = weakref.WeakSet()
 """Those of all limiters: decorated functions hold only them."""

@@ -13,11 +13,13 @@ and every step looks at what it finds rather than trusting what the step before 
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
 from opero.core.clock import NEVER
+from opero.events import tell
 from opero.locks import Lock
 from opero.runners.effects import BELL, REST
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from opero.core.clock import Clock
     from opero.core.gate import Gate
     from opero.runners.effects import Steps
+
+_SECOND = 1_000_000_000
 
 _FAR = 64
 """How many places of the queue a waiter counts to tell when it is served."""
@@ -76,9 +80,11 @@ class WaitQueue:
         gate: The same, for those who know it as a gate.
         awaited: What one waits for, as a message names it.
         clock: Tells the time.
+        called: What the limit is, in words.
     """
 
     awaited = "its rate-limit permit"
+    called = "a rate limit"
     by_value = False
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
@@ -95,6 +101,9 @@ class WaitQueue:
         self._waiters: deque[_Waiter] = deque()
         self._extra = 0  # permits that those in the queue want beyond one each
         self._free = 0  # when the head might be served
+        self._said = -_SECOND  # when a cut of the rate was last told
+        if bucket.observes:
+            bucket.watcher = _weakly(self._adapt)
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -116,8 +125,35 @@ class WaitQueue:
             self.bucket.pause(self.clock.now(), length)
 
     def pause_soon(self, length: int) -> None:
-        """Do so."""
-        self.pause(length)
+        """Do so, as a server has asked for it."""
+        with self._lock:
+            self.bucket.pause_as_asked(self.clock.now(), length)
+
+    def rate(self) -> float:
+        """Return the rate of an adaptive limit, in permits per second."""
+        return float(self.bucket.rate())
+
+    def report(self, outcome: int, entered: int) -> None:
+        """Let an adaptive limit know how something has ended that had its permit.
+
+        Args:
+            outcome: One of those of `core.gate`.
+            entered: When it began, in nanoseconds of the queue's clock.
+        """
+        self.bucket.leave(self.clock.now(), outcome, entered, 0)
+
+    def _adapt(self, cut: bool) -> None:
+        """Take note that the rate has changed: tell of a cut, or let the head look at the time."""
+        if not cut:
+            if self.bucket.queued:
+                with self._lock:
+                    self._serve(self.clock.now())
+                    self._wake_head()
+            return
+        now = self.clock.now()
+        if now - self._said >= _SECOND:  # a server that slows down a lot makes many
+            self._said = now
+            tell("rate_cut", store=self.called, rate=self.rate())
 
     def standby(self) -> Standby:
         """Return a place in the queue that nobody has taken yet."""
@@ -341,3 +377,15 @@ class QueueStandby(Standby):
 
 def _always() -> bool:
     return True
+
+
+def _weakly(method: Callable[[bool], None]) -> Callable[[bool], None]:
+    """Return what calls a method while its object lives, and makes no cycle with it."""
+    found = weakref.WeakMethod(method)
+
+    def call(cut: bool) -> None:
+        known = found()
+        if known is not None:
+            known(cut)
+
+    return call

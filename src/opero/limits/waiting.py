@@ -37,13 +37,13 @@ class Standby:
         """Let others in: nobody here waits for the gate any more."""
 
     def pause(self, now: int, length: int) -> None:
-        """Let nobody in for some nanoseconds, if the gate can be paused.
+        """Let nobody in for some nanoseconds, as a server has asked, if the gate can be paused.
 
         Args:
             now: The time in nanoseconds.
             length: Nanoseconds.
         """
-        pause = getattr(self.gate, "pause", None)
+        pause = getattr(self.gate, "pause_as_asked", None)
         if pause is not None:
             pause(now, length)
 

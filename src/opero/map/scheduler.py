@@ -32,6 +32,7 @@ from opero.core.outcomes import (
     no_entry,
     outcome_of,
     pause_after,
+    pause_queues,
     too_late,
 )
 from opero.exceptions import AttemptTimeout, NotRun, OperoError
@@ -776,9 +777,9 @@ class Scheduler:
     ) -> None:
         """Try an item again later, or settle its failure."""
         failure: BaseException | None
-        outcome = NEUTRAL
+        outcome, pause = NEUTRAL, 0
         try:
-            failure, outcome = self._judge(job, span, offset, error)
+            failure, outcome, pause = self._judge(job, span, offset, error)
         except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
             failure = without_top(broken)
             if failure is not error and failure.__context__ is None:
@@ -786,6 +787,10 @@ class Scheduler:
         if admission is not None:
             assert self.gates is not None
             self.gates.leave(admission, outcome)
+        if pause:
+            pause_queues(self.call, pause)
+            if self.gates is not None:
+                self.gates.pause(pause)
         if failure is not None:
             if job.trial is not None:
                 job.trial.over(failure)
@@ -793,35 +798,32 @@ class Scheduler:
 
     def _judge(
         self, job: Job, span: Span, offset: int, error: BaseException
-    ) -> tuple[BaseException | None, int]:
+    ) -> tuple[BaseException | None, int, int]:
         """Let an item wait for another attempt, or return its final failure.
 
         Returns:
-            The failure, or None; and how the attempt ended, as gates learn it.
+            The failure, or None; how the attempt ended, as gates learn it; and for how many
+            nanoseconds the server asks that the rate limit be paused.
         """
         call = self.call
         args, kwargs = self.arguments(span.values[offset])
         if misfits(call, error, args, kwargs):
-            return error, NEUTRAL
+            return error, NEUTRAL, 0
         if isinstance(error, PredicateError):
-            return error.error, NEUTRAL
+            return error.error, NEUTRAL, 0
         _, width = self._given(span, offset)
         if vars(error).get("beyond_retry", False) and (width == 1 or isinstance(error, OperoError)):
             call.add("failures", 1)  # an item with another fallback value may do, an executor not
-            return error, NEUTRAL
+            return error, NEUTRAL, 0
         trial = job.trial or self._trial(span, offset, width, job.deadline)
         attempts = trial.attempts
         if not attempts.errors:
             trial.history = history_of(call, job.began)
         self._note(job, trial, error)
         if isinstance(error, AttemptTimeout) and call.clock.now() >= job.deadline:
-            return too_late(call, attempts, "an attempt was still running then"), FAILED
+            return too_late(call, attempts, "an attempt was still running then"), FAILED, 0
         verdict = judge(call, attempts, error, trial.deadline)
         outcome = outcome_of(attempts, error) if self._observed else NEUTRAL
-        if self.gates is not None:
-            pause = pause_after(call, attempts)
-            if pause:
-                self.gates.pause(pause)
         failure = conclude(call, attempts, error, AGAIN if verdict == OPEN else verdict)
         if failure is None:
             self.retried += 1
@@ -829,7 +831,7 @@ class Scheduler:
                 self._wait_for_probe(span, offset, trial)
             else:
                 self._try_again(span, offset, trial)
-        return failure, outcome
+        return failure, outcome, pause_after(call, attempts)
 
     def _given(self, span: Span, offset: int) -> tuple[Any, int]:
         """Return an item's own fallback value, or what holds them all, and how many there are."""

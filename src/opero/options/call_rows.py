@@ -202,6 +202,33 @@ CALL_ROWS: tuple[Option, ...] = (
         also=("capacity", "bucket_size", "max_burst", "time_period"),
     ),
     Option(
+        "adaptive",
+        False,
+        "bool",
+        checks.flag,
+        "Whether the rate falls when the server rejects attempts, and rises again up to "
+        "`rate_limit` while they succeed.",
+        _LIMIT,
+        config="RateLimitConfig",
+        field="adaptive",
+        needs=("rate_limit",),
+        also=("adaptive_rate", "auto_throttle", "autothrottle", "throttle_mode", "aimd"),
+        more="See [limits that adapt](limits.md#limits-that-adapt).",
+    ),
+    Option(
+        "rate_floor",
+        None,
+        "float | None",
+        partial(optional, checks.rate),
+        "The lowest rate of an adaptive limit, in attempts per second; None for a hundredth of "
+        "`rate_limit`.",
+        _LIMIT,
+        config="RateLimitConfig",
+        field="floor",
+        needs=("adaptive",),
+        also=("floor", "min_rate", "minimum_rate"),
+    ),
+    Option(
         "timeout",
         None,
         "Seconds | None",

@@ -145,6 +145,29 @@ def burst(option: str, value: Any) -> int:
     return int(value)
 
 
+def lowest_rate(option: str, value: Any, given: float, burst: int, adaptive: bool) -> float | None:
+    """Return the lowest rate of an adaptive limit; None if the limit is not adaptive.
+
+    Args:
+        option: What the caller called it.
+        value: What was given; None for a hundredth of the rate.
+        given: The rate, checked.
+        burst: The burst, checked.
+        adaptive: Whether the limit is adaptive.
+    """
+    if value is None:
+        return max(given / 100, min(given, burst / 9e8)) if adaptive else None
+    if not adaptive:
+        raise ValueError(
+            f"{option}={shown(value)} has no effect without adaptive=True: add it, or leave "
+            f"{option} out"
+        )
+    lowest = rate(option, value)
+    if lowest > given:
+        wrong(option, value, f"at most the rate, which is {given!r}")
+    return lowest
+
+
 # --- words and flags ------------------------------------------------------------------------------
 
 

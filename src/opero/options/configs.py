@@ -131,7 +131,13 @@ class RateLimitConfig(Config):
     Attributes:
         rate: Starts per second; None for no limit.
         burst: Starts that may follow each other at once after a pause.
+        adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
+            `rate` while they succeed.
+        floor: The lowest rate of an adaptive limit, in starts per second; None for a hundredth of
+            `rate`.
     """
 
     rate: float | None = None
     burst: int = 1
+    adaptive: bool = False
+    floor: float | None = None

@@ -42,6 +42,7 @@ _MISSED = {
     "arg_fallback": "without arg_fallback=: add it",
     "cache": "without cache=True: add it",
     "rate_limit": "without rate_limit=: add it",
+    "adaptive": "without adaptive=True: add it",
 }
 """What an option has no effect without, and what to do about it."""
 
@@ -192,7 +193,7 @@ class Reading:
         value = self.values[need]
         if need == "cache":
             return bool(value) or self.function not in {"opero", "opmap"}
-        return value is not None
+        return value is not None and value is not False
 
     def _shown(self, option: Option) -> str:
         value = "..." if option.secret else checks.shown(self.values[option.name])
@@ -214,11 +215,12 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     limiter = reading.values["rate_limit"]
     if isinstance(limiter, SharedGate) and limiter.option == "rate_limit":
         reading.values["rate_limit"] = None
-        if "burst" in reading.given:
-            raise ValueError(
-                f"burst={checks.shown(reading.values['burst'])} beside rate_limit=RateLimiter(...):"
-                f" give it to RateLimiter(...) instead"
-            )
+        for name in ("burst", "adaptive", "rate_floor"):
+            if name in reading.given:
+                raise ValueError(
+                    f"{name}={checks.shown(reading.values[name])} beside "
+                    f"rate_limit=RateLimiter(...): give it to RateLimiter(...) instead"
+                )
     else:
         limiter = None
     for option in read_by(function):
@@ -227,7 +229,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     retry = _retry_options(reading)
     rate = reading.check("rate_limit")
     if limiter is None and rate is not None:
-        limiter = RateLimitConfig(rate, reading.check("burst"))
+        limiter = _rate_limit(reading, rate)
     timeout = _nanoseconds(reading.check("timeout"))
     attempt_timeout = 0  # the attempts of a map are ended by the map
     if function != "opmap":
@@ -301,6 +303,13 @@ def _attempt_timeout(reading: Reading, timeout: int) -> int:
             f"one, or leave one of them out"
         )
     return length
+
+
+def _rate_limit(reading: Reading, rate: float) -> RateLimitConfig:
+    burst, adaptive = reading.check("burst"), reading.check("adaptive")
+    floor = reading.values["rate_floor"]
+    lowest = checks.lowest_rate(reading.name_of("rate_floor"), floor, rate, burst, adaptive)
+    return RateLimitConfig(rate, burst, adaptive, lowest)
 
 
 def _retry_options(reading: Reading) -> RetryOptions:
