@@ -298,7 +298,13 @@ def _face(function: Any) -> Any:
             f"opero cannot decorate the generator function {returning.__qualname__} above "
             f"lru_cache, which returns the first call's generator again, used up: leave it out"
         )
-    if getattr(returning, "__code__", None) in _codes_of_context_managers():
+    code = getattr(returning, "__code__", None)
+    if getattr(code, "co_flags", 0) & 0x0100:  # CO_ITERABLE_COROUTINE
+        raise TypeError(
+            f"opero cannot decorate {returning.__qualname__}, a generator that types.coroutine has "
+            f"made a coroutine of: write it as a coroutine function (async def)"
+        )
+    if code in _codes_of_context_managers():
         raise TypeError(
             f"opero cannot decorate {returning.__qualname__}, a context manager made of a "
             f"generator: that begins in the with statement, when the call has returned. Decorate "

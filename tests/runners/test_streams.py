@@ -26,6 +26,9 @@ from hypothesis import strategies as st
 from opero import (
     AllFailedError,
     AttemptTimeout,
+    Breaker,
+    BreakerConfig,
+    BreakerOpenError,
     DeadlineExceeded,
     RateLimiter,
     hotpath,
@@ -36,7 +39,7 @@ from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED
 from opero.exceptions import ResultRejected
 from opero.limits import gates
 from opero.limits.waiting import PollingQueue
-from opero.testing import disabled, manual_clock, skip_waits
+from opero.testing import disabled, manual_clock, record_attempts, skip_waits
 
 AT_ONCE: dict[str, Any] = {"min_delay": 0.0, "max_delay": 0.0}
 
@@ -438,7 +441,7 @@ def test_a_gate_learns_how_the_way_to_the_first_item_has_ended(
             outcomes.append(outcome)
 
     queue = PollingQueue(Observer(), "the observer", core.clock)
-    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda _: queue])
+    monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda *_: queue])
 
     class Broken(Exception):
         """Breaks an attempt."""
@@ -524,6 +527,90 @@ def test_streams_are_switched_off_for_tests(core: hotpath.Core) -> None:
             with pytest.raises(OSError, match="attempt 1"):
                 next(function()) if func.__name__ == "items" else asyncio.run(in_list(function()))
             assert function.stats().calls == 0
+
+
+def test_a_host_whose_breaker_is_open_is_passed_over(core: hotpath.Core) -> None:
+    """Each value has a breaker of its own, and opens it by failures before the first item."""
+    asked: list[str] = []
+
+    def stream_of(host: str) -> Iterator[str]:
+        asked.append(host)
+        if host == "main":
+            raise OSError(host)
+        yield host
+        raise OSError("in mid-stream")
+
+    async def later(host: str) -> AsyncIterator[str]:
+        for item in stream_of(host):
+            yield item
+
+    options: dict[str, Any] = {"retries": 1, "arg_fallback": {"host": ["backup"]}}
+    for func in (stream_of, later):
+        asked.clear()
+        function = opero(**options, breaker=BreakerConfig(minimum=2))(func)
+        for _ in range(4):
+            items = function("main")
+            with pytest.raises(OSError, match="in mid-stream"):
+                list(items) if func is stream_of else asyncio.run(in_list(items))
+        assert asked == ["main", "backup", "main", "backup", "backup", "backup"]
+        assert function.stats().refused == 2
+
+    shop = Breaker("shop", minimum=1)
+    for func in (stream_of, later):
+        shop.trip()
+        function = opero(retries=3, breaker=shop)(func)
+        items = function("backup")
+        with pytest.raises(BreakerOpenError):
+            next(items) if func is stream_of else asyncio.run(anext(items))
+        assert function.stats().attempts == 0
+
+
+def test_the_history_of_a_stream_is_told(core: hotpath.Core) -> None:
+    """Of one that was retried: it ends with the first item."""
+    told: list[Any] = []
+    end = subscribe(told.append, "call_end")
+    try:
+        items = opero(retries=3, **AT_ONCE)(Flaky(2).items)()
+        next(items)
+        assert len(told) == 1
+        asyncio.run(in_list(opero(retries=3, **AT_ONCE)(Flaky(1).items_later)()))
+        with pytest.raises(AllFailedError):
+            next(opero(retries=2, **AT_ONCE)(Flaky(2).items)())
+        assert list(opero(retries=2)(Flaky(0).items)()) == [0, 1, 2]
+    finally:
+        end()
+    errors = [[type(record.error) for record in event.history] for event in told]
+    assert errors == [[OSError, OSError, type(None)], [OSError, type(None)], [OSError, OSError]]
+    with record_attempts(function := opero(retries=3, **AT_ONCE)(Flaky(2).items)) as record:
+        list(function())
+    record.assert_attempts(3, errors=[OSError, OSError])
+
+
+def test_a_recursion_is_tried_as_often_as_the_options_say(core: hotpath.Core) -> None:
+    """Not that often at each of its levels."""
+    leaves: list[int] = []
+
+    @opero(retries=3, **AT_ONCE)
+    def down(depth: int) -> Iterator[int]:
+        if depth == 0:
+            leaves.append(1)
+            raise OSError("leaf")
+        yield from down(depth - 1)
+
+    @opero(retries=3, **AT_ONCE)
+    async def down_later(depth: int) -> AsyncIterator[int]:
+        if depth == 0:
+            leaves.append(1)
+            raise OSError("leaf")
+        async for item in down_later(depth - 1):
+            yield item
+
+    with pytest.raises(AllFailedError):
+        next(down(4))
+    assert len(leaves) == 3
+    with pytest.raises(AllFailedError):
+        asyncio.run(in_list(down_later(4)))
+    assert len(leaves) == 6
 
 
 # --- a generator like any other -------------------------------------------------------------------
@@ -1097,6 +1184,33 @@ def test_other_generators_go_on_with_it(core: hotpath.Core) -> None:
     assert later.log == ["begun", "closed", "begun", "closed"]
 
 
+FIXTURES: list[str] = []
+
+
+@pytest.fixture
+@opero(retries=3, **AT_ONCE)
+def service() -> Iterator[str]:
+    """A service that does not start at once."""
+    FIXTURES.append("starting")
+    if len(FIXTURES) < 3:
+        raise OSError
+    yield "service"
+    FIXTURES.append("stopped")
+
+
+@pytest.mark.once
+def test_a_fixture_is_retried(service: str) -> None:
+    """Until it yields."""
+    assert service == "service"
+    assert FIXTURES == ["starting"] * 3
+
+
+@pytest.mark.once
+def test_a_fixture_is_torn_down() -> None:
+    """Behind the test before this one; alone there is none."""
+    assert FIXTURES in ([], ["starting", "starting", "starting", "stopped"])
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -1133,3 +1247,11 @@ def test_a_context_manager_below_is_refused_with_the_order_that_works(core: hotp
                 opero(thing)
     with contextlib.suppress(StopIteration), contextmanager(opero(numbers.__wrapped__))(1) as item:
         assert item == 0
+
+
+def test_a_generator_made_a_coroutine_is_refused(core: hotpath.Core) -> None:
+    """It yields to the event loop, not to its caller."""
+    with pytest.raises(TypeError, match="write it as a coroutine function"):
+        opero(types.coroutine(numbers.__wrapped__))
+    with pytest.raises(TypeError, match="leave it out"):
+        opero(functools.lru_cache(numbers.__wrapped__))
