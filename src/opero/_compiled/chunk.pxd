@@ -28,5 +28,5 @@ cdef class ChunkSizer:
 @cython.final
 cdef class ChunkRunner:
     cdef memoryview _mark
-    @cython.locals(place=cython.longlong)
-    cpdef run(self, function, list values, list results, list failures)
+    @cython.locals(place=cython.longlong, begun=cython.longlong)
+    cpdef run(self, function, list values, list results, list failures, long long patience=*)

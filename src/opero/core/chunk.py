@@ -11,6 +11,7 @@ scheduling scheme for parallel supercomputers", IEEE Transactions on Computers C
 from __future__ import annotations
 
 from opero import marks
+from opero.real_time import monotonic_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class ChunkRunner:
         values: list[Any],
         results: list[Any],
         failures: list[tuple[int, BaseException]],
+        patience: int = 0,
     ) -> None:
         """Call `function` with each value, in order.
 
@@ -112,7 +114,9 @@ class ChunkRunner:
             values: What with.
             results: Gets what each call returned, None where it raised, as soon as it is known.
             failures: Gets what was raised, and the place of the value.
+            patience: After how many nanoseconds a failure ends it; 0 for never.
         """
+        begun = monotonic_ns() if patience else 0
         for place, value in enumerate(values):
             marks.put(self._mark, place)
             try:
@@ -120,3 +124,5 @@ class ChunkRunner:
             except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
                 failures.append((place, error))
                 results.append(None)
+                if patience and monotonic_ns() - begun > patience:
+                    return

@@ -41,6 +41,8 @@ class Job:
     Attributes:
         span: Where the items stand.
         offsets: Their places in it.
+        patience: After how many nanoseconds a failure ends the job, so that its gates learn of it
+            soon, and the rest goes back; 0 for never.
         values: What to call the function with: the items, or an `Invocation` for each.
         invoked: Whether they are invocations.
         trial: The account of the one item, if it has failed before.
@@ -61,6 +63,7 @@ class Job:
         "invoked",
         "number",
         "offsets",
+        "patience",
         "refused",
         "span",
         "trial",
@@ -79,6 +82,7 @@ class Job:
         self.began: int = 0
         self.delay: int = 0
         self.number: int = 0
+        self.patience: int = 0
         self.refused: int = 0
         self.waited: int = 0
 

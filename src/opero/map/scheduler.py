@@ -68,6 +68,9 @@ LIMIT: Final = 64 << 20
 FOR_EVER: Final = 1 << 62
 """More bytes than there are."""
 
+PATIENCE: Final = 20_000_000
+"""Nanoseconds after which a failure ends a chunk, if a gate wants to know how attempts end."""
+
 HELD: Final = 10_000
 """How many items that a breaker refuses are held before no more are read."""
 
@@ -493,6 +496,7 @@ class Scheduler:
         job.waited = waited
         if gates.observed:
             job.admission = admission
+            job.patience = PATIENCE if len(job.values) > 1 else 0
             self._admitted[id(job)] = job
         return job
 
@@ -666,14 +670,17 @@ class Scheduler:
 
         Args:
             job: The job.
-            results: What each attempt returned; anything where one failed.
+            results: What each attempt returned; anything where one failed. If these are fewer than
+            the job has items, a failure has ended it, and the rest goes to the next worker.
             failures: The failed ones: the place in the job, and what was raised.
             elapsed: How long the job ran, in nanoseconds.
         """
-        self.sizer.observe(len(job.values), elapsed)
+        self.sizer.observe(len(results), elapsed)
         if self._rejects:
             failures = self._with_rejected(results, failures)
         admission = self._is_back(job)
+        if len(results) < len(job.values):
+            job = self._give_back(job, len(results))
         self._take_in(job, results, failures, admission)
 
     def crash(
@@ -711,6 +718,14 @@ class Scheduler:
             self._take_in(part_of(job, [at]), [NOTHING], [(0, error)], admission)
         if again:
             self._queue.appendleft(part_of(job, again))
+
+    def _give_back(self, job: Job, known: int) -> Job:
+        """Queue the attempts of a job that were not made; return a job of those that were."""
+        unbegun = len(job.values) - known
+        self.call.add("attempts", -unbegun)
+        self.attempts -= unbegun
+        self._queue.appendleft(part_of(job, range(known, len(job.values))))
+        return part_of(job, range(known))
 
     def _is_back(self, job: Job) -> Admission | None:
         """Take note that a job has ended; return how it passed the gates, if they want to know."""

@@ -21,7 +21,8 @@ class Report(NamedTuple):
     Attributes:
         slot: Where.
         job: Which.
-        results: What each attempt returned; `NOTHING` where one failed.
+        results: What each attempt returned, `NOTHING` where one failed; fewer than the job has, if
+            a failure has ended it (see `Job.patience`).
         failures: The failed ones: the place in the job, and what was raised.
         elapsed: How long the job ran, in nanoseconds.
     """

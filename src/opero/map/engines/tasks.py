@@ -225,6 +225,7 @@ class TaskEngine:
         copy = self._context.copy
         limit = self._limit
         until = work.job.deadline
+        patience = work.job.patience
         clock = self._clock
         function = work.function
         closed = False
@@ -272,6 +273,14 @@ class TaskEngine:
                     self._note_timeout(slot, work, place)
                 if asked():
                     return False
+                if (
+                    patience
+                    and perf_counter_ns() - work.begun > patience
+                    and work.failures
+                    and work.failures[-1][0] == place
+                ):
+                    del results[place + 1 :]
+                    return True
                 if _references(slot) > known:
                     self._begin_task(slot)  # for what is left of the job
                     return False

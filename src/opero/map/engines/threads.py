@@ -22,12 +22,15 @@ from .base import Crash, Report
 _numbers = itertools.count(1)
 
 
-def attempt(function: Any, values: list[Any]) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+def attempt(
+    function: Any, values: list[Any], patience: int = 0
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job, one after the other.
 
     Args:
         function: What to call with an item alone.
         values: The items.
+        patience: After how many nanoseconds a failure ends it; 0 for never.
 
     Returns:
         What each attempt returned, `NOTHING` where one failed; and the failures, by place.
@@ -35,6 +38,7 @@ def attempt(function: Any, values: list[Any]) -> tuple[list[Any], list[tuple[int
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     append = results.append
+    begun = perf_counter_ns() if patience else 0
     try:
         for value in values:
             try:
@@ -42,6 +46,8 @@ def attempt(function: Any, values: list[Any]) -> tuple[list[Any], list[tuple[int
             except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
                 failures.append((len(results), without_locals(without_top(error))))
                 append(NOTHING)
+                if patience and perf_counter_ns() - begun > patience:
+                    break
         return results, failures
     finally:  # the frames of a failure keep this one
         function = values = value = results = failures = append = None  # type: ignore[assignment]
@@ -138,7 +144,7 @@ class ThreadEngine:
             slot, job = given
             begun = perf_counter_ns()
             function = self._invoke if job.invoked else self._function
-            results, failures = attempt(function, job.values)
+            results, failures = attempt(function, job.values, job.patience)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
             # for the next wait, and for as long as the frames of a failure keep this one
             given = job = function = results = failures = None  # type: ignore[assignment]

@@ -157,7 +157,9 @@ class ExecutorEngine:
         """Give the next items of an errand to the executor."""
         if self._lost is None:
             whole = errand.wanting or not self._arrived
-            envelope = Envelope(self._payload, errand.values(), errand.job.invoked, whole)
+            job = errand.job
+            values = errand.values()
+            envelope = Envelope(self._payload, values, job.invoked, whole, job.patience)
             try:
                 future = self._executor.submit(run, envelope)
             except BrokenExecutor as error:
@@ -184,7 +186,10 @@ class ExecutorEngine:
                 self._submit(errand)
                 self._go_on()
                 return
-            errand.add(*reply.open())
+            expected = len(errand.values())
+            results, failures, elapsed = reply.open()
+            errand.halted = len(results) < expected
+            errand.add(results, failures, elapsed)
         except CancelledError as error:
             errand.add(*all_failed(len(errand.values()), cancelled(error)))
         except Exception as error:  # noqa: BLE001 - it is the executor's, or the network's
@@ -232,9 +237,10 @@ class Errand:
         results: What is known of its items, from the first on.
         failures: The failed ones among them.
         elapsed: How long they ran, in nanoseconds.
+        halted: Whether a failure has ended the job.
     """
 
-    __slots__ = ("alone", "elapsed", "failures", "job", "results", "slot", "wanting")
+    __slots__ = ("alone", "elapsed", "failures", "halted", "job", "results", "slot", "wanting")
 
     def __init__(self, slot: int, job: Job) -> None:
         self.slot: int = slot
@@ -244,6 +250,7 @@ class Errand:
         self.results: list[Any] = []
         self.failures: Failures = []
         self.elapsed: int = 0
+        self.halted: bool = False
 
     def values(self) -> list[Any]:
         """Return the items to submit next."""
@@ -260,8 +267,8 @@ class Errand:
 
     @property
     def over(self) -> bool:
-        """Whether the outcome of every item is known."""
-        return len(self.results) == len(self.job.values)
+        """Whether the outcome of every item is known, or a failure has ended the job."""
+        return self.halted or len(self.results) == len(self.job.values)
 
     def report(self) -> Report:
         """Return the event of its end."""

@@ -26,17 +26,24 @@ class Envelope:
         values: The items.
         invoked: Whether they are invocations.
         whole: Whether the function has to go along, large as it may be.
+        patience: After how many nanoseconds a failure ends it; 0 for never.
     """
 
     _serials = itertools.count()
 
     def __init__(
-        self, payload: FunctionPayload, values: list[Any], invoked: bool, whole: bool
+        self,
+        payload: FunctionPayload,
+        values: list[Any],
+        invoked: bool,
+        whole: bool,
+        patience: int,
     ) -> None:
         self._payload = payload
         self._values = values
         self._invoked = invoked
         self._whole = whole
+        self._patience = patience
         self._serial = f"{os.getpid()}-{id(payload)}-{next(self._serials)}-{os.urandom(8).hex()}"
 
     def run(self) -> Reply:
@@ -46,13 +53,16 @@ class Envelope:
             return Reply([], [], 0)
         begun = perf_counter_ns()
         function = payload.invoke if self._invoked else payload.function
-        results, failures = payload.context.copy().run(attempt, function, self._values)
+        results, failures = payload.context.copy().run(
+            attempt, function, self._values, self._patience
+        )
         return Reply(results, failures, perf_counter_ns() - begun)
 
     def __reduce__(self) -> tuple[Any, ...]:
         name, payload = self._payload.pack(self._whole)
         packed = pack_all(self._values, "the item", apart=self._payload.apart)
-        return PackedEnvelope, (name, payload, len(self._values), packed, self._invoked)
+        count = len(self._values)
+        return PackedEnvelope, (name, payload, count, packed, self._invoked, self._patience)
 
     def __dask_tokenize__(self) -> str:
         """Let dask take no two envelopes for the same: it would run equal ones once only."""
@@ -68,20 +78,28 @@ class PackedEnvelope:
         count: How many items there are.
         packed: The items.
         invoked: Whether they are invocations.
+        patience: After how many nanoseconds a failure ends it; 0 for never.
     """
 
     def __init__(
-        self, name: bytes, payload: bytes | None, count: int, packed: Packed, invoked: bool
+        self,
+        name: bytes,
+        payload: bytes | None,
+        count: int,
+        packed: Packed,
+        invoked: bool,
+        patience: int,
     ) -> None:
         self._name = name
         self._payload = payload
         self._count = count
         self._packed_items = packed
         self._invoked = invoked
+        self._patience = patience
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self._name, self._payload, self._count, self._packed_items, self._invoked)
-        return PackedEnvelope, parts
+        known = (self._name, self._payload, self._count, self._packed_items, self._invoked)
+        return PackedEnvelope, (*known, self._patience)
 
     def run(self) -> Reply | Wanting:
         """Unpickle, and make the attempts."""
@@ -105,11 +123,13 @@ class PackedEnvelope:
         missing = {place for place, _ in failures}
         places = [place for place in range(self._count) if place not in missing]
         given = [values[place] for place in places] if missing else values
-        results, failed = attempt(function, given)
+        results, failed = attempt(function, given, self._patience)
         failures += [(places[place], error) for place, error in failed]
         if missing:
-            found = dict(zip(places, results, strict=True))
-            results = [found.get(place, NOTHING) for place in range(self._count)]
+            count = self._count if len(results) == len(given) else places[len(results) - 1] + 1
+            found = dict(zip(places, results, strict=False))
+            results = [found.get(place, NOTHING) for place in range(count)]
+            failures = [failure for failure in failures if failure[0] < count]
         failures.sort(key=_first)
         return Reply(results, failures, perf_counter_ns() - begun)
 

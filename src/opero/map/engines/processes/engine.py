@@ -350,7 +350,9 @@ class ProcessEngine:
         leased.cells[PLACE] = worker.UNREAD
         leased.items += count
         concurrency = 1 if run.careful else self._concurrency
-        self._post(slot, leased, ("job", run.careful, job.invoked, concurrency), parts)
+        self._post(
+            slot, leased, ("job", run.careful, job.invoked, concurrency, job.patience), parts
+        )
         if self._renewal.is_due(leased):
             self._begin_successor(slot)
 
@@ -568,8 +570,9 @@ class ProcessEngine:
         results = run.results or [NOTHING] * len(run.job.values)
         failures = run.failures
         if run.refused:
-            failures = sorted(failures + run.refused, key=_place)
-            for place, _ in run.refused:
+            refused = [each for each in run.refused if each[0] < len(results)]
+            failures = sorted(failures + refused, key=_place)
+            for place, _ in refused:
                 results[place] = NOTHING
         self._runs[slot] = None
         self._events.append(Report(slot, run.job, results, failures, elapsed))

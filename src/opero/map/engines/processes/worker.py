@@ -99,6 +99,14 @@ class WorkerRun:
         self.began: int = monotonic_ns()
         self.elapsed: int = 0
 
+    def is_halted(self, patience: int) -> bool:
+        """Return whether a failure ends the job now.
+
+        Args:
+            patience: After how many nanoseconds it does; 0 for never.
+        """
+        return patience > 0 and monotonic_ns() - self.began > patience
+
 
 class Session:
     """A worker's life.
@@ -169,7 +177,8 @@ class Session:
         elif kind == "job":
             self._group.begin()
             self.cells[PLACE] = READING
-            self._context.run(self._do, control[1], control[2], control[3], parts)
+            _, careful, invoked, concurrency, patience = control
+            self._context.run(self._do, careful, invoked, concurrency, patience, parts)
         elif kind == "prepare":
             self._group.begin()
             if self._context.run(self._is_ready):
@@ -193,13 +202,21 @@ class Session:
                 gc.collect()
             self._group.end_with_parent(False)
 
-    def _do(self, careful: bool, invoked: bool, concurrency: int, parts: list[bytearray]) -> None:
+    def _do(
+        self,
+        careful: bool,
+        invoked: bool,
+        concurrency: int,
+        patience: int,
+        parts: list[bytearray],
+    ) -> None:
         """Do a job and send the rest of its results.
 
         Args:
             careful: Whether each item has been packed for itself.
             invoked: Whether invocations come in place of the items.
             concurrency: How many coroutines may run at once.
+            patience: After how many nanoseconds a failure ends it; 0 for never.
             parts: The items.
         """
         assert self._map is not None
@@ -227,11 +244,11 @@ class Session:
             caller = of_invocations if invoked else of_items
             function = caller(self._function, self._shared)
             if careful:
-                _carefully(function, values, run, note)
+                _carefully(function, values, run, note, patience)
             elif self._map["timed"]:
-                _timed(function, values, run, note)
+                _timed(function, values, run, note, patience)
             else:
-                self._runner.run(function, values, run.results, run.failures)
+                self._runner.run(function, values, run.results, run.failures, patience)
         run.elapsed = monotonic_ns() - run.began
         self.cells[PLACE] = MADE
         if self._map["measured"]:
@@ -484,7 +501,13 @@ def _found(told: dict[str, Any], parts: list[Any]) -> Any:
 # --- the attempts ---------------------------------------------------------------------------------
 
 
-def _timed(function: Any, values: list[Any], run: WorkerRun, note: Callable[[int], None]) -> None:
+def _timed(
+    function: Any,
+    values: list[Any],
+    run: WorkerRun,
+    note: Callable[[int], None],
+    patience: int,
+) -> None:
     """Make the attempts of a job, and note when each began."""
     for place, value in enumerate(values):
         note(place)
@@ -493,10 +516,16 @@ def _timed(function: Any, values: list[Any], run: WorkerRun, note: Callable[[int
         except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
             run.failures.append((place, error))
             run.results.append(None)
+            if run.is_halted(patience):
+                return
 
 
 def _carefully(
-    function: Any, items: list[Any], run: WorkerRun, note: Callable[[int], None]
+    function: Any,
+    items: list[Any],
+    run: WorkerRun,
+    note: Callable[[int], None],
+    patience: int,
 ) -> None:
     """Unpack, try and pack each item for itself, so that it is known who does harm."""
     for place, parts in enumerate(items):
@@ -512,6 +541,8 @@ def _carefully(
         except BaseException as error:  # noqa: BLE001 - it is the outcome of this item
             run.failures.append((place, error))
         run.results.append(packed)
+        if packed is None and run.is_halted(patience):
+            return
 
 
 def _opened(

@@ -79,9 +79,11 @@ class Feed:
 
     Attributes:
         deadline: None of its own: each attempt has its time limit.
+        patience: None: it is for whole chunks.
     """
 
     deadline = NEVER
+    patience = 0
 
     def __init__(self, source: Iterator[tuple[int, Any]], note: Any) -> None:
         self._source = source
