@@ -98,3 +98,14 @@ def test_a_traceback_begins_with_the_runner_and_goes_on_in_the_function(core):
     _, [(_, error)], _ = run(core, function, [0])
     frames = traceback.extract_tb(error.__traceback__)
     assert [frame.name.rpartition(".")[2] for frame in frames] == ["run", "function"]
+
+
+@pytest.mark.parametrize(("patience", "known"), [(0, 4), (1, 2), (10**12, 4)])
+def test_a_failure_ends_a_chunk_whose_patience_is_over(core, patience, known):
+    """What comes behind it is not begun; without patience, or before its end, all is."""
+    results: list[Any] = []
+    failures: list[tuple[int, BaseException]] = []
+    runner = core.ChunkRunner(marked())
+    runner.run(lambda value: 1 // value, [1, 0, 1, 0], results, failures, patience)
+    assert len(results) == known
+    assert [place for place, _ in failures] == [1, 3][: known // 2]

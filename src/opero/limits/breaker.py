@@ -296,6 +296,20 @@ class BreakerQueue:
         """Return the same: a breaker is one for all workers of a map."""
         return Standby(self.gate)
 
+    def heed(self, ring: Callable[[], bool]) -> None:
+        """Ring whenever one might ask again: a map's scheduler does not wait here, but comes back.
+
+        Args:
+            ring: Called in any thread, and not for long.
+        """
+        with self._lock:
+            self._waiters[id(ring)] = ring
+
+    def ignore(self, ring: Callable[[], bool]) -> None:
+        """Ring no more."""
+        with self._lock:
+            self._waiters.pop(id(ring), None)
+
     def after_fork(self) -> None:
         """Forget those who wait, and the probes that are under way, in the parent."""
         self._lock = Lock()

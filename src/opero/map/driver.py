@@ -92,6 +92,16 @@ class MapLoop:
             reason=reason,
         )
 
+    def begin(self, wake: Callable[[], object]) -> None:
+        """Begin to read.
+
+        Args:
+            wake: Lets the waiting for the engine end; any thread may call it.
+        """
+        if self.scheduler.gates is not None:
+            self.scheduler.gates.bell = wake
+        self.input.begin(wake)
+
     def hand_out(self) -> None:
         """Give every idle slot something to do, as far as there is anything."""
         now = self.clock.now()
@@ -234,7 +244,7 @@ def drive(
     loop = MapLoop(scheduler, engine, source, clock)
     try:
         with make_bar() as bar:
-            loop.input.begin(engine.wake)
+            loop.begin(engine.wake)
             if stop is not None:
                 stop.wake = engine.wake
             while True:

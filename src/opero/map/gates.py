@@ -13,7 +13,7 @@ from opero.core.gate import WITHDRAWN, Gate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from opero.core.clock import Clock
@@ -44,6 +44,8 @@ class MapGates:
         observed: Whether a gate wants to know how attempts end.
         counted: Whether a gate with a queue lets items in, each for itself.
         breaker: Where those wait whom a gate refuses, before they ask it again; None without.
+        bell: Wakes the driver of the map; any thread may call it.
+        changed: Whether a breaker that has refused an item may let it in now.
     """
 
     def __init__(self, queues: Sequence[GateQueue], workers: int, clock: Clock) -> None:
@@ -63,10 +65,30 @@ class MapGates:
             for queue in queued
         ]
         self._passed: dict[int, list[int]] = {}
+        self._heeded: dict[int, Any] = {}
+        self._ring = self._changed
+        self.bell: Callable[[], object] = _nothing
+        self.changed: bool = False
         self.alike: bool = workers < 2 or not queued
         self._alone = workers > 0
         self.observed: bool = any(queue.gate.observes for queue in queues)
         self.counted: bool = bool(queued)
+
+    def heed(self, queue: Any) -> None:
+        """Wake the driver when the breaker of a queue may let in what it has refused."""
+        if id(queue) not in self._heeded and hasattr(queue, "heed"):
+            self._heeded[id(queue)] = queue
+            queue.heed(self._ring)
+
+    def ignore(self) -> None:
+        """Leave nothing with the breakers."""
+        while self._heeded:
+            self._heeded.popitem()[1].ignore(self._ring)
+
+    def _changed(self) -> bool:
+        self.changed = True
+        self.bell()
+        return True
 
     def enter(self, slot: int, now: int) -> tuple[int, list[int]]:
         """Pass all gates with a queue for a slot.
@@ -134,3 +156,7 @@ class MapGates:
     def _place(self, at: int, slot: int) -> Standby:
         row = self._rows[at]
         return row[slot % len(row)]
+
+
+def _nothing() -> None:
+    """Wake nobody."""

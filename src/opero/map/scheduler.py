@@ -69,7 +69,7 @@ FOR_EVER: Final = 1 << 62
 """More bytes than there are."""
 
 PATIENCE: Final = 20_000_000
-"""Nanoseconds after which a failure ends a chunk, if a gate wants to know how attempts end."""
+"""Nanoseconds after which a failure ends a chunk, if gates observe and the last did not count."""
 
 HELD: Final = 10_000
 """How many items that a breaker refuses are held before no more are read."""
@@ -180,6 +180,7 @@ class Scheduler:
         self._refused: dict[int, int] = {}
         self._held = RefusedJobs()
         self._shut = 0  # until when the first of the queue is refused, and those behind it with it
+        self._patience = 1  # nanoseconds after which a failure ends a chunk
         self._admitted: dict[int, Job] = {}  # the jobs whose end a gate wants to know
 
     # --- the input ------------------------------------------------------------------------------
@@ -332,6 +333,8 @@ class Scheduler:
             assert self.gates is not None
             assert job.admission is not None
             self.gates.leave(job.admission, NEUTRAL)
+        if self.gates is not None:
+            self.gates.ignore()
         for held in (
             self._queue,
             self._heap,
@@ -416,6 +419,9 @@ class Scheduler:
         if self._limit is not None and self._has_stopped(self._limit):
             return None
         gates = self.gates
+        if gates is not None and gates.changed:
+            gates.changed = False
+            self._look_again()
         while True:
             place, job = self._next(now)
             if job is None:
@@ -496,7 +502,7 @@ class Scheduler:
         job.waited = waited
         if gates.observed:
             job.admission = admission
-            job.patience = PATIENCE if len(job.values) > 1 else 0
+            job.patience = self._patience
             self._admitted[id(job)] = job
         return job
 
@@ -586,6 +592,8 @@ class Scheduler:
         if not job.refused:
             job.refused = now
             self.call.add("refused", 1)
+            assert self.gates is not None
+            self.gates.heed(queue)
         if place == QUEUE and self._plain:
             self._shut = now + wait  # the others have the same breaker, and nothing but that
             return
@@ -802,6 +810,7 @@ class Scheduler:
         if admission is not None:
             assert self.gates is not None
             self.gates.leave(admission, outcome)
+            self._patience = PATIENCE if outcome == NEUTRAL else 1
         if pause:
             pause_queues(self.call, pause)
             if self.gates is not None:

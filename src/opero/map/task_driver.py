@@ -39,7 +39,7 @@ async def drive_async(
     loop = MapLoop(scheduler, waiting.engine, source, clock)
     try:
         with make_bar() as bar:
-            loop.input.begin(waiting.wake)
+            loop.begin(waiting.wake)
             while True:
                 loop.hand_out()
                 while loop.idle and loop.read():

@@ -273,12 +273,7 @@ class TaskEngine:
                     self._note_timeout(slot, work, place)
                 if asked():
                     return False
-                if (
-                    patience
-                    and perf_counter_ns() - work.begun > patience
-                    and work.failures
-                    and work.failures[-1][0] == place
-                ):
+                if patience and work.failures and perf_counter_ns() - work.begun > patience:
                     del results[place + 1 :]
                     return True
                 if _references(slot) > known:

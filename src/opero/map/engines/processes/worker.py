@@ -239,7 +239,7 @@ class Session:
         self._running = True
         note = self._note()
         if self._map["runner"] == "loop":
-            self._in_loop(values, invoked, concurrency, note)
+            self._in_loop(values, invoked, concurrency, note, patience)
         else:
             caller = of_invocations if invoked else of_items
             function = caller(self._function, self._shared)
@@ -339,7 +339,12 @@ class Session:
         return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
-        self, values: list[Any], invoked: bool, concurrency: int, note: Callable[[int], None]
+        self,
+        values: list[Any],
+        invoked: bool,
+        concurrency: int,
+        note: Callable[[int], None],
+        patience: int,
     ) -> None:
         """Make a job's attempts as coroutines."""
         assert self._map is not None
@@ -354,11 +359,15 @@ class Session:
         results, failures = run_coroutines(
             self._function, self._shared, values, invoked, concurrency,
             lambda place: note(places[place]), self._map["timeout"], self._map["loop"],
+            patience,
         )  # fmt: skip
         run.failures += [(places[place], error) for place, error in failures]
         run.failures.sort(key=lambda failure: failure[0])
+        if len(results) < len(places):  # a failure has ended it
+            count = places[len(results)]
+            run.failures = [each for each in run.failures if each[0] < count]
         failed = {place for place, _ in run.failures}
-        found = dict(zip(places, results, strict=True))
+        found = dict(zip(places, results, strict=False))
         everything = [None if place in failed else found.get(place) for place in range(count)]
         if run.careful:
             packed, more = pack_each(everything, "the result", back=True)

@@ -14,6 +14,7 @@ from opero.map.engines.task_slots import Work
 from opero.map.engines.tasks import TaskEngine
 from opero.map.event_loops import close_loop, new_loop
 from opero.map.output import NOTHING
+from opero.real_time import monotonic_ns
 
 _own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
 """The loop of this worker process, and which one it was to be; and the process that made it, as a
@@ -29,6 +30,7 @@ def run_coroutines(
     note: Callable[[int], Any] | None,
     attempt_timeout: float | None,
     loop: str = "auto",
+    patience: int = 0,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job in this process, several at once.
 
@@ -43,9 +45,11 @@ def run_coroutines(
         note: Told the place of each attempt before it begins.
         attempt_timeout: Seconds that an attempt may take.
         loop: Which loop: "auto", "uvloop" or "asyncio".
+        patience: After how many nanoseconds no attempt begins after a failure; 0 for never.
 
     Returns:
-        What the attempts returned, `NOTHING` where one failed; and the failures, by place.
+        What the attempts returned that were made, `NOTHING` where one failed; and the failures, by
+        place.
     """
     from multiprocessing.util import Finalize
 
@@ -58,7 +62,7 @@ def run_coroutines(
     clock = hotpath.core.clock
     slots = min(concurrency, len(values))
     engine = TaskEngine(function, shared, slots, attempt_timeout, clock)
-    main = _own[1].create_task(_spread(engine, values, invoked, note))
+    main = _own[1].create_task(_spread(engine, values, invoked, note, patience))
     try:
         return _own[1].run_until_complete(main)
     except BaseException:
@@ -74,18 +78,57 @@ def close_worker_loop() -> None:
         close_loop(own[1])
 
 
+class Source:
+    """The items of a job.
+
+    Attributes:
+        begun: How many attempts have been begun.
+    """
+
+    def __init__(self, values: list[Any], patience: int) -> None:
+        """Take the items.
+
+        Args:
+            values: The items.
+            patience: After how many nanoseconds none is given out after a failure; 0 for never.
+        """
+        self.begun: int = 0
+        self._values = values
+        self._end = monotonic_ns() + patience if patience else 0
+        self._ended = False
+
+    def take(self, failed: bool) -> tuple[int, Any]:
+        """Return the next item and its place.
+
+        Args:
+            failed: Whether an attempt has failed where it is asked for.
+
+        Raises:
+            StopIteration: If there is none.
+        """
+        if failed and self._end and monotonic_ns() >= self._end:
+            self._ended = True
+        place = self.begun
+        if self._ended or place == len(self._values):
+            raise StopIteration
+        self.begun += 1
+        return place, self._values[place]
+
+
 class Feed:
     """The items that one slot takes out of what is there for all.
 
     Attributes:
         deadline: None of its own: each attempt has its time limit.
-        patience: None: it is for whole chunks.
+        patience: None of its own: the source has some.
+        failures: What has failed in the slot.
     """
 
     deadline = NEVER
     patience = 0
 
-    def __init__(self, source: Iterator[tuple[int, Any]], note: Any) -> None:
+    def __init__(self, source: Source, note: Any) -> None:
+        self.failures: list[tuple[int, BaseException]] = []
         self._source = source
         self._note = note
 
@@ -93,24 +136,24 @@ class Feed:
         return self
 
     def __next__(self) -> tuple[int, Any]:
-        place, value = next(self._source)
+        place, value = self._source.take(bool(self.failures))
         if self._note is not None:
             self._note(place)
         return place, value
 
 
 async def _spread(
-    engine: TaskEngine, values: list[Any], invoked: bool, note: Any
+    engine: TaskEngine, values: list[Any], invoked: bool, note: Any, patience: int
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """Let all slots of an engine take items until there are no more."""
+    """Let all slots of an engine take items until there are no more, or a failure ends it."""
     results = [NOTHING] * len(values)
     failures: list[tuple[int, BaseException]] = []
     function = engine.caller(invoked)
-    source = enumerate(values)
+    source = Source(values, patience)
 
     def begin(slot: int) -> None:
         feed = Feed(source, note)
-        engine.begin(slot, Work(feed, function, feed, results, []))
+        engine.begin(slot, Work(feed, function, feed, results, feed.failures))
 
     try:
         running = engine.slots
@@ -127,4 +170,4 @@ async def _spread(
                     running -= 1
     finally:
         await engine.close(abandon=True)
-    return results, sorted(failures, key=lambda failure: failure[0])
+    return results[: source.begun], sorted(failures, key=lambda failure: failure[0])

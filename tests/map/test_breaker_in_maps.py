@@ -1,0 +1,250 @@
+"""Maps over a service that dies in the middle and comes back, before a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opero import Breaker, BreakerConfig, BreakerOpenError, NotRun, get_logger, opero, opmap
+from opero.testing import skip_waits
+
+FIRST, LAST = 10, 22
+"""Of the attempts that reach the service, those from the one to the other fail."""
+
+MODES = ["thread", "process", "async", "async_process", "executor"]
+FORMS = ["call", "stream", "amap", "astream"]
+
+
+class Down(Exception):
+    """What the service answers while it is down."""
+
+
+def serve(item: int, log: str) -> int:
+    """Answer an item, in whatever process this is: each call leaves a byte in a file."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, b".")
+        number = os.lseek(file, 0, os.SEEK_CUR)
+    finally:
+        os.close(file)
+    if FIRST <= number < LAST:
+        raise Down(item)
+    return -item
+
+
+async def aserve(item: int, log: str) -> int:
+    """Do the same in a coroutine."""
+    await asyncio.sleep(0)
+    return serve(item, log)
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch):
+    """Write no log: these maps fail often."""
+    monkeypatch.setattr(get_logger(), "disabled", True)
+
+
+def mapping(mode: str, **options: Any) -> Any:
+    """Map the service."""
+    options = {"retries": 100, "min_delay": 0.0, "max_delay": 0.0, "progress": False, **options}
+    if mode == "executor":
+        return opmap(executor=ThreadPoolExecutor(3), workers=3, **options)(serve)
+    return opmap(mode=mode, workers=3, **options)(aserve if "async" in mode else serve)
+
+
+def run(mapped: Any, form: str, items: Any, log: Path) -> list[Any]:
+    """Map in one of the forms; return the results."""
+    if form == "call":
+        return list(mapped(items, log=str(log)))
+    if form == "stream":
+        return list(mapped.stream(items, log=str(log)))
+
+    async def main() -> list[Any]:
+        if form == "amap":
+            return list(await mapped.amap(items, log=str(log)))
+        return [result async for result in mapped.astream(items, log=str(log))]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_lost_and_probes_go_one_by_one(core, tmp_path, mode, form):
+    """All results come, in order; while the breaker is open one attempt at a time is made."""
+    breaker = Breaker(minimum=4, failure_ratio=0.2, open_for=60.0)
+    mapped = mapping(mode, breaker=breaker)
+    log = tmp_path / "log"
+    with skip_waits() as clock:
+        assert run(mapped, form, range(60), log) == [-item for item in range(60)]
+    stats = mapped.stats()
+    assert stats.attempts == log.stat().st_size == 60 + LAST - FIRST
+    assert breaker.state == "closed"
+    # some failures opened it, some were under way then; each other one was a probe, and one more
+    # probe found out that the service is back. In `async_process` many are under way.
+    least = 1 if mode == "async_process" else LAST - FIRST - 4 - 3
+    assert least <= clock.waited // 60 <= LAST - FIRST
+    assert stats.refused > 0
+    assert stats.breaker_wait > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_breaker_is_one_for_all_workers_and_for_single_calls(core, tmp_path, mode):
+    """What one of them learns holds for all."""
+    breaker = Breaker(open_for=1000.0)
+    log = tmp_path / "log"
+    single = opero(retries=1, breaker=breaker)(serve)
+    mapped = mapping(mode, breaker=breaker, timeout=5)
+    breaker.trip()
+    with pytest.raises(BreakerOpenError):
+        single(1, str(log))
+    with skip_waits() as clock:
+        assert run(mapped, "call", [1, 2, 3], log) == [-1, -2, -3]
+    assert clock.waited == pytest.approx(1000, abs=30)
+    assert single(4, str(log)) == -4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dead_fallback_value_is_passed_over(core, tmp_path, mode):
+    """Its items go on with the next value at once, and nobody waits."""
+
+    def fetch(item: int, host: str = "main") -> tuple[int, str]:
+        if host == "main":
+            raise Down(item)
+        return item, host
+
+    async def afetch(item: int, host: str = "main") -> tuple[int, str]:
+        return fetch(item, host)
+
+    options: dict[str, Any] = {
+        "retries": 1,
+        "arg_fallback": {"host": ["backup"]},
+        "breaker": BreakerConfig(minimum=3, open_for=1000.0),
+        "progress": False,
+    }
+    if mode == "executor":
+        mapped = opmap(executor=ThreadPoolExecutor(2), workers=2, **options)(fetch)
+    else:
+        mapped = opmap(mode=mode, workers=2, **options)(afetch if "async" in mode else fetch)
+    with skip_waits() as clock:
+        assert mapped(range(40)) == [(item, "backup") for item in range(40)]
+    assert clock.waited < 100
+    assert mapped.stats().attempts <= 40 + 3 + 2
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async"])
+def test_an_item_without_time_for_the_probe_fails_and_leaves_the_rest(core, tmp_path, mode):
+    """Those that had been tried have a deadline; the others have not begun, and wait."""
+    mapped = mapping(mode, breaker=BreakerConfig(minimum=4, open_for=60.0), timeout=5)
+    with skip_waits():
+        results = run(mapped, "call", range(60), tmp_path / "log")
+    failed = [(item, each) for item, each in enumerate(results) if isinstance(each, Exception)]
+    assert failed
+    for item, error in failed:
+        assert isinstance(error, BreakerOpenError)
+        assert error.index == item
+        assert error.retry_after > 5
+        assert all(isinstance(each, Down) for each in error.errors)
+        assert len(error.errors) >= 1
+    assert [each for each in results if isinstance(each, int)] == [
+        -item for item, each in enumerate(results) if isinstance(each, int)
+    ]
+    assert len(failed) <= LAST - FIRST
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async"])
+def test_too_many_errors_end_a_map_that_waits(core, tmp_path, mode):
+    """Probes that fail for good are errors; what waits then did not run."""
+    mapped = mapping(
+        mode, breaker=BreakerConfig(minimum=4, open_for=60.0), retries=1, max_errors=8, chunk_size=1
+    )
+    with skip_waits():
+        results = mapped(range(60), log=str(tmp_path / "log"))
+    kinds = [type(each) for each in results]
+    assert 8 <= kinds.count(Down) <= 8 + 2
+    assert kinds.count(NotRun) > 20
+    assert not results.complete
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_is_cached_is_answered_while_the_breaker_is_open(core, tmp_path, ordered):
+    """Only items without a value wait."""
+    breaker = Breaker(open_for=1000.0)
+    mapped = mapping("thread", breaker=breaker, cache=True, ordered=ordered)
+    log = str(tmp_path / "log")
+    assert sorted(mapped([1, 2, 3], log=log)) == [-3, -2, -1]
+    breaker.trip()
+    with skip_waits() as clock:
+        waited: list[bool] = []
+        results = []
+        for result in mapped.stream([9, 1, 2, 3], log=log):
+            results.append(result)
+            waited.append(clock.waited > 900)
+    if ordered:
+        assert results == [-9, -1, -2, -3]
+    else:
+        assert results == [-1, -2, -3, -9]
+        assert waited == [False, False, False, True]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_reset_wakes_a_map_that_waits(core, tmp_path, mode):
+    """And so does anybody else's probe that closes it."""
+    breaker = Breaker(open_for=1000.0)
+    mapped = mapping(mode, breaker=breaker)
+    breaker.trip()
+    refused = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield from range(5)
+        refused.set()
+
+    def reset() -> None:
+        refused.wait()
+        while not mapped.stats().refused:
+            pass
+        breaker.reset()
+
+    thread = threading.Thread(target=reset)
+    thread.start()
+    try:
+        results = run(mapped, "call", items(), tmp_path / "log")
+    finally:
+        thread.join()
+    assert results == [0, -1, -2, -3, -4]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_closing_a_stream_that_waits_ends_it_at_once(core, tmp_path, mode):
+    """Nobody works meanwhile, so there is nothing to wait for."""
+    breaker = Breaker(open_for=1000.0)
+    mapped = mapping(mode, breaker=breaker, read_ahead=4)
+    stream = mapped.stream(range(100), log=str(tmp_path / "log"))
+    assert next(stream) == 0
+    breaker.trip()
+    stream.close()
+    assert (tmp_path / "log").stat().st_size <= 5
+
+    async def main() -> None:
+        breaker.reset()
+        stream = mapped.astream(range(100), log=str(tmp_path / "log"))
+        assert await anext(stream) == 0
+        breaker.trip()
+        waiting = asyncio.ensure_future(_rest(stream))
+        while not mapped.stats().refused:
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+
+
+async def _rest(stream: Any) -> list[Any]:
+    return [each async for each in stream]
