@@ -122,7 +122,7 @@ KINDS: tuple[str, ...] = (
     "map_start",
     "map_end",
 )
-"""The kinds of events; "refresh" is reserved, and not emitted yet."""
+"""The kinds of events."""
 
 ON_REQUEST: tuple[str, ...] = ("call_end",)
 """The kinds to be named by those who want them: what they sum up has been told one by one."""

@@ -906,3 +906,122 @@ def test_threads_that_meet_at_a_new_instance_share_its_store(core: hotpath.Core)
         for thread in threads:
             thread.join()
         assert {id(store) for store in found} == {id(stores.of(instance))}
+
+
+# --- values that linger ---------------------------------------------------------------------------
+
+
+def lingering(core: hotpath.Core, maxsize: int = 100, early: int = 20, late: int = 50) -> Any:
+    """Make a store whose values are fresh for 100 seconds."""
+    times = (100 * SECOND, early * SECOND, late * SECOND)
+    return core.MemoryStore(still_clock(core), maxsize, *times)
+
+
+def test_a_lingering_value_is_a_plain_hit_then_looked_at_closer_then_gone(
+    core: hotpath.Core,
+) -> None:
+    """At its three times."""
+    store = lingering(core)
+    store.put("key", "value")
+    for seconds, plain, fresh, serves in (
+        *[(79, True, True, True), (1, False, True, True), (19, False, True, True)],
+        *[(1, False, False, True), (49, False, False, True), (1, False, False, False)],
+    ):
+        store.clock.advance(seconds * SECOND)
+        assert (store.find("key") is not None) == plain
+        entry = store.look_closer("key")
+        assert (entry is not None) == serves
+        assert entry is None or store.is_fresh(entry) == fresh
+
+
+def test_one_of_many_postpones_a_lingering_value(core: hotpath.Core) -> None:
+    """Plain hits go on until its end."""
+    store = lingering(core)
+    store.put("key", "value")
+    store.clock.advance(80 * SECOND)
+    entry = store.look_closer("key")
+    expires = entry.expires
+    assert [store.postpone(entry, expires, entry.fresh) for _ in range(3)] == [True, False, False]
+    assert store.find("key") is entry
+    store.clock.advance(20 * SECOND)
+    assert store.find("key") is None
+
+
+def test_a_value_that_is_renewed_is_followed_after_its_end(core: hotpath.Core) -> None:
+    """Nobody begins a run beside it, until it is over."""
+    store = lingering(core)
+    store.put("key", "value")
+    entry = store.look_closer("key")
+    store.postpone(entry, entry.expires, entry.fresh)
+    flight = store.begin_refresh(entry, 7)
+    assert store.begin_refresh(entry, 8) is None
+    store.clock.advance(101 * SECOND)
+    mine = store.new_run("key", 9)
+    assert store.begin(mine) is entry
+    assert not store.begin_again(entry, 9)
+    assert store.follow(entry) is flight
+    store.end_refresh(entry, flight, None, ValueError())
+    assert flight.done
+    assert store.follow(entry) is None
+    assert store.begin_again(entry, 9)
+    assert (store.follow(entry).owner, len(store)) == (9, 0)
+    store.settle(entry, "new")
+    assert (store.find("key").value, len(store)) == ("new", 1)
+
+
+def test_a_run_that_fails_leaves_the_outdated_value(core: hotpath.Core) -> None:
+    """As long as it may serve."""
+    store = lingering(core)
+    store.put("key", "value")
+    entry = store.look_closer("key")
+    for seconds, left in ((101, "value"), (48, "value"), (2, None)):
+        store.clock.advance(seconds * SECOND)
+        assert store.begin_again(entry, 7)
+        assert len(store) == 0
+        store.release(entry)
+        assert len(store) == 1
+        found = store.look_closer("key")
+        assert (None if found is None else found.value) == left
+        assert store.find("key") is None
+
+
+@pytest.mark.parametrize("forget", ["drop", "clear"])
+def test_a_value_that_dies_while_it_is_renewed_stays_dead(core: hotpath.Core, forget: str) -> None:
+    """A late value is filled into what nobody finds."""
+    store = lingering(core)
+    store.put("key", "value")
+    entry = store.look_closer("key")
+    store.postpone(entry, entry.expires, entry.fresh)
+    flight = store.begin_refresh(entry, 7)
+    if forget == "drop":
+        store.drop("key")
+    else:
+        store.clear()
+    store.fill(entry, "late")
+    store.end_refresh(entry, flight, "late", None)
+    assert (store.find("key"), store.look_closer("key"), len(store)) == (None, None, 0)
+    assert store.begin_refresh(entry, 7) is None
+
+
+def test_a_store_without_a_bound_keeps_a_value_as_long_as_it_may_serve(core: hotpath.Core) -> None:
+    """And not longer."""
+    store = lingering(core, maxsize=0)
+    store.put("old", 1)
+    for seconds, there in ((90, True), (40, True), (30, False)):
+        store.clock.advance(seconds * SECOND)
+        for number in range(3):
+            store.put((seconds, number), number)
+        assert ("old" in [entry.key for entry in store.entries.values()]) == there
+
+
+def test_after_a_fork_a_lingering_value_is_renewed_anew(core: hotpath.Core) -> None:
+    """Those who were at it are in the parent."""
+    store = lingering(core)
+    store.put("key", "value")
+    store.clock.advance(81 * SECOND)
+    entry = store.look_closer("key")
+    expires = entry.expires
+    store.postpone(entry, expires, entry.fresh)
+    store.begin_refresh(entry, 7)
+    store.strand()
+    assert (entry.expires, entry.flight) == (expires, None)

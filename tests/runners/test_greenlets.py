@@ -84,9 +84,36 @@ assert 1 in ticks and 2 in ticks, ticks  # others run while one waits
 """
 
 
+REFRESHES = """
+from opero.runners.background import background
+from opero.testing import manual_clock
+runs = []
+
+@opero(cache=True, retries=1, cache_ttl=100, cache_refresh=20, **more)
+def fetch(key):
+    runs.append(key)
+    gevent.sleep(0.02 if len(runs) > 3 else 0)
+    return runs.count(key)
+
+with manual_clock() as clock:
+    assert [fetch(key) for key in range(3)] == [1] * 3
+    clock.advance(85)
+    begun = time.monotonic()
+    assert outcomes([gevent.spawn(fetch, key % 3) for key in range(9)]) == [1] * 9
+    deadline = time.monotonic() + 10
+    while background._waiting or background._running:
+        assert time.monotonic() < deadline
+        gevent.sleep(0.001)
+    assert [fetch(key) for key in range(3)] == [2] * 3
+    assert sorted(runs) == [0, 0, 1, 1, 2, 2], runs
+"""
+
+
 @pytest.mark.parametrize("store", ["memory", "disk"])
 @pytest.mark.parametrize(
-    "program", [LONG, RECURSION, RINGS], ids=["long run", "recursion", "rings"]
+    "program",
+    [LONG, RECURSION, RINGS, REFRESHES],
+    ids=["long run", "recursion", "rings", "refreshes"],
 )
 def test_greenlets_share_runs_and_never_wait_for_themselves(core, tmp_path, program, store):
     """As threads do, although all of them are in one."""

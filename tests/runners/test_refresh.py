@@ -20,6 +20,8 @@ from redis_server import RedisServer
 
 from opero import (
     AllFailedError,
+    Breaker,
+    BreakerOpenError,
     DeadlineExceeded,
     Event,
     RateLimiter,
@@ -545,6 +547,61 @@ def test_a_refresh_of_a_coroutine_function_is_cut_at_its_timeout(store, heard):
         function.close()
     error = next(event.error for event in heard if event.kind == "refresh")
     assert isinstance(error, DeadlineExceeded)
+
+
+def test_a_refresh_that_an_open_breaker_refuses_makes_no_attempt(subject, store, heard):
+    """And waits for no probe; the value counts on."""
+    breaker = Breaker("of refreshes")
+    function = subject(**store, breaker=breaker, timeout=90)
+    with manual_clock() as clock:
+        function(1)
+        breaker.trip()
+        clock.advance(81)
+        breaker.trip()
+        assert function(1) == [1, 1]
+        function.settle()
+        assert function.runs == [1]
+        breaker.reset()
+        clock.advance(3)
+        assert function(1) == [1, 1]
+        function.settle()
+        assert function(1) == [1, 2]
+    errors = [event.error for event in heard if event.kind == "refresh"]
+    assert [type(error) for error in errors] == [BreakerOpenError, type(None)]
+
+
+def test_refreshes_that_fail_open_the_breaker(subject):
+    """They count as any attempt does."""
+    breaker = Breaker("of failing refreshes", minimum=3)
+    function = subject(breaker=breaker)
+    with manual_clock() as clock:
+        for key in range(3):
+            function(key)
+        function.fails = ConnectionError("down")
+        clock.advance(85)
+        for key in range(3):
+            function(key)
+            function.settle()
+        assert breaker.state == "open"
+
+
+def test_an_open_breaker_is_not_waited_for_where_an_outdated_value_is_there(subject, store, heard):
+    """The value is served at once, though the `timeout` would leave time for a probe."""
+    breaker = Breaker("of outdated values", open_for=5)
+    function = subject(**store, cache_refresh=None, cache_stale=50, breaker=breaker, timeout=60)
+    with manual_clock() as clock:
+        function(1)
+        clock.advance(110)
+        breaker.trip()
+        begun = clock.now()
+        assert function(1) == [1, 1]
+        assert clock.now() == begun
+        assert function.runs == [1]
+        stale = next(event for event in heard if event.kind == "stale")
+        assert isinstance(stale.error, BreakerOpenError)
+        function.settle()
+        assert function(2) == [2, 1]  # there is none of this key: the probe is waited for
+        assert clock.now() >= begun + 5
 
 
 # --- room -----------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ What `lingering` does for ordinary functions; a refresh is a task of its own in 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import weakref
+from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -94,7 +94,6 @@ def begin(refresh: Any, shared: Any, key: Any) -> None:
     flight: TaskFlight | None = None if table is None else table.get(key)
     if (flight is not None and flight.is_open()) or not refresh.claim():
         return
-    run: Any = None
     try:
         refresh.context.run(begin_apart)
         listing: dict[Any, TaskFlight] = {} if table is None else table
@@ -106,27 +105,57 @@ def begin(refresh: Any, shared: Any, key: Any) -> None:
         if table is None:
             forget_closed_loops(shared.flights)
             shared.flights[loop] = listing
-        run = _run(refresh, flight)
-        task = refresh.context.run(loop.create_task, run)
+        task = refresh.context.run(loop.create_task, _Begins(refresh, flight))
     except BaseException:
-        if run is not None:
-            run.close()
         if flight is not None:
             flight.land()
         refresh.give_back()
         raise
     with suppress(AttributeError):  # a loop may make tasks of its own
         task._log_destroy_pending = False  # nobody waits for it: it may end with its loop
-    weakref.finalize(task, _close_unbegun, run)
     flight.begun(task)
     _tasks.add(task)
     task.add_done_callback(partial(_over, refresh))
 
 
-def _close_unbegun(run: Any) -> None:
-    """Let Python not warn of a coroutine that was never awaited, as its loop was closed before."""
-    if inspect.getcoroutinestate(run) == inspect.CORO_CREATED:
-        run.close()
+class _Begins(Coroutine[Any, Any, Any]):
+    """What the task of a refresh runs: it makes the coroutine in its first step.
+
+    So Python has none to warn of that was never awaited if the loop is closed before.
+    """
+
+    def __init__(self, refresh: Any, flight: TaskFlight) -> None:
+        self._refresh: Any = refresh
+        self._flight: TaskFlight | None = flight
+        self._run: Coroutine[Any, Any, Any] | None = None
+        self.__name__ = self.__qualname__ = refresh.call.name
+
+    def send(self, value: Any) -> Any:
+        """Make a step."""
+        if self._run is None:
+            assert self._flight is not None
+            self._run = _run(self._refresh, self._flight)
+            self._refresh = self._flight = None
+        return self._run.send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """Raise something where it waits."""
+        error = kind() if isinstance(kind, type) and value is None else value or kind
+        if self._run is None:
+            raise error
+        return self._run.throw(error if traceback is None else error.with_traceback(traceback))
+
+    def close(self) -> None:
+        """End it."""
+        if self._run is not None:
+            self._run.close()
+
+    def __await__(self) -> Any:
+        raise TypeError("a refresh is the business of its task")
+
+    def __del__(self) -> None:
+        if self._refresh is not None:  # it has never begun
+            self._refresh.give_back()
 
 
 def _over(refresh: Refresh, task: asyncio.Task[Any]) -> None:

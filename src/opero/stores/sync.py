@@ -118,15 +118,15 @@ class ThreadRefresh(StoredRefresh):
         try:
             begun = self.begin()
             if begun is not None and cache.flights.setdefault(full, flight) is flight:
-                miss = self.miss(*begun)
-                outcome = sync.drive(cache.renew(call, miss, begun.deadline, None, is_listed))
+                renewal = cache.renew(call, self.miss(*begun), begun.deadline, None, is_listed)
+                outcome = sync.drive(renewal)
         except BaseException as error:
             failed = error
             if not isinstance(error, Exception):
                 raise
         finally:
             self.settle(flight, outcome, failed)
-            flight = outcome = failed = begun = miss = None
+            flight = outcome = failed = begun = renewal = None
 
     def settle(self, flight: Any, outcome: Any, failed: BaseException | None) -> None:
         """Make the outcome known to those who follow, and tell how the refresh has ended."""
