@@ -58,7 +58,7 @@ LAYERS = (
     ("functions",),
     ("contexts",),
     ("assembly",),
-    ("decorators",),
+    ("blocks", "decorators"),
     ("opero",),
     ("integrations",),
     ("self_test",),

@@ -642,7 +642,7 @@ def test_a_subclass_of_a_config_object_takes_what_it_likes() -> None:
         (lambda: opero(retries=CacheConfig()), "write cache=CacheConfig(...)"),
         (
             lambda: get_cache_decorator(RetryConfig()),
-            "give it to opero(), opmap() or get_retry_decorator()",
+            "give it to opero(), opmap(), attempts() or get_retry_decorator()",
         ),
         (lambda: opero(retry_on=[ValueError]), "write a tuple, in parentheses"),
         (lambda: opero(retry_on="ValueError"), "write the type itself, without quotes"),

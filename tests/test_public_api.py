@@ -19,6 +19,8 @@ pytestmark = pytest.mark.once
 NAMES = [
     "COMPILED",
     "AllFailedError",
+    "Attempt",
+    "AttemptLoops",
     "AttemptRecord",
     "AttemptTimeout",
     "Breaker",
@@ -42,6 +44,7 @@ NAMES = [
     "RetryConfig",
     "WorkerCrashedError",
     "__version__",
+    "attempts",
     "clear_cache",
     "configure_logging",
     "get_cache_context",
@@ -95,6 +98,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "cache_key": None,
         "cache_namespace": "opero",
         "cache_backend": "memory",
+    },
+    "attempts": {
+        "retries": 3,
+        "backoff_factor": 1.5,
+        "min_delay": 0.1,
+        "max_delay": 30.0,
+        "retry_on": (Exception,),
     },
     "get_retry_decorator": {
         "retries": 3,

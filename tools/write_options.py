@@ -22,7 +22,7 @@ from opero.options.cache_rows import STORED
 from opero.options.option import Option
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("decorators.py", "contexts.py", "functions.py")
+SOURCES = ("decorators.py", "contexts.py", "functions.py", "blocks/policy.py")
 PAGES = ("docs/opero.md", "docs/opmap.md")
 TYPED_DICTS = {
     "StoreOptions": "opero",
@@ -34,11 +34,15 @@ TYPED_DICTS = {
     "_MoreForContext": "get_cache_context",
 }
 """The typed dicts, and whose options they have that are no parameters."""
-EXPLICIT = ("opero", "opmap")
+EXPLICIT = ("opero", "opmap", "attempts")
 """The functions whose keyword-only options are parameters."""
 REQUIRED = {"get_rate_limit_decorator": "rate_limit", "get_fallback_decorator": "arg_fallback"}
 """Options without a default."""
-TYPES = {("get_retry_decorator", "retries"): "int | RetryConfig"}
+TYPES = {
+    ("get_retry_decorator", "retries"): "int | RetryConfig",
+    ("attempts", "rate_limit"): "RateLimiter | None",
+    ("attempts", "breaker"): "Breaker | None",
+}
 DEFAULTS = {("opmap", "rate_limit_scope"): "_WORKER"}
 """The default of who does not say `"worker"`, told apart from `"worker"`."""
 DISTINGUISHED = {"opero": ("retries",), "opmap": ("mode", "on_error", "unpack", "with_items")}
@@ -105,14 +109,15 @@ def arguments(name: str, more: str) -> list[str]:
     """
     entries, others = [], []
     for option in read_by(name):
-        text = option.each if name == "opmap" and option.each else option.doc
+        text = option.doc_of(name)
         if option.name in POSITIONAL[name] or (name in EXPLICIT and not is_stored(option)):
             entries.append(f"{option.name}: {text}")
         else:
             backends = f" ({', '.join(option.backends)})" if option.backends else ""
             others.append(f"`{option.name}`{backends}: {text}")
     which = "Options of the stored backends, an error beside one that does not read them."
-    others = [which, *others] if name in EXPLICIT else others
+    if name in EXPLICIT:
+        others = [which, *others] if others else ["None; an error says how to spell an option."]
     entries.append(f"**{more}: {' '.join(others)}")
     lines = []
     for entry in entries:

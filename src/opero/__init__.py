@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opero.map.progress import Progress
     from opero.map.result import FailedItem, MapResult
 
+    from .blocks import Attempt, AttemptLoops, attempts
     from .event import AttemptRecord, Event
     from .events import subscribe
     from .functions import CacheBackend, ParallelMode
@@ -46,6 +47,8 @@ __version__ = "3.0.0"
 __all__ = [
     "COMPILED",
     "AllFailedError",
+    "Attempt",
+    "AttemptLoops",
     "AttemptRecord",
     "AttemptTimeout",
     "Breaker",
@@ -69,6 +72,7 @@ __all__ = [
     "RetryConfig",
     "WorkerCrashedError",
     "__version__",
+    "attempts",
     "clear_cache",
     "configure_logging",
     "get_cache_context",
@@ -86,6 +90,9 @@ __all__ = [
 ]
 
 _LATER = {  # their modules import what `import opero` does without, such as `typing`
+    "Attempt": "blocks",
+    "AttemptLoops": "blocks",
+    "attempts": "blocks",
     "AttemptRecord": "event",
     "CacheBackend": "functions",
     "BreakerConfig": "options",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opero.map.options import MapOptions
     from opero.stores.stored_cache import StoredCache
 
+    from .core.attempts import Policy
     from .core.call import AsyncCall, Call
     from .core.events import Events
     from .options import ArgFallback, CacheOptions, CallOptions
@@ -89,7 +90,6 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
             f"cache=True: {name} has no signature that tells its arguments apart: decorate a "
             f"function of your own that calls it"
         )
-    retry = plan.retry
     store = instances = stored_cache = None
     if plan.cache is not None and plan.cache.backend == "memory":
         bounds = (plan.cache.maxsize, plan.cache.ttl, plan.cache.refresh, plan.cache.stale)
@@ -121,10 +121,6 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     events = of_half(core)
     if plan.cache is not None and plan.cache.backend != "memory":
         stored_cache = _stored_cache(function, name, plan.cache, awaited, events)
-    types, predicate = _condition(retry.retry_on)
-    fallback_types, fallback_predicate = (
-        (None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)
-    )
     origin = Origin(
         name,
         getattr(face, "__module__", None),
@@ -143,21 +139,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         clock=core.clock,
         events=events,
         origin=origin,
-        policy=core.Policy(
-            max(1, retry.attempts),
-            retry.backoff_factor,
-            retry.min_delay,
-            retry.max_delay,
-            retry.jitter,
-            types,
-            predicate,
-            retry.retry_after,
-            fallback_types,
-            fallback_predicate,
-            retry.retry_on_result,
-            retry.reraise,
-            retry.retry_after is not None and plan.limit is not None and plan.arg_fallback is None,
-        ),
+        policy=policy_of(core, plan),
         fallback=_fallback(core, name, signature, plan.arg_fallback),
         queues=gates_of(plan, origin),
         timeout=plan.timeout,
@@ -212,6 +194,30 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     check_function(plan, call, _signature(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
     return MappedFunction(Map(call, plan, decorate_map))
+
+
+def policy_of(core: hotpath.Core, plan: CallOptions) -> Policy:
+    """Make the policy that checked options ask for."""
+    retry = plan.retry
+    types, predicate = _condition(retry.retry_on)
+    fallback_types, fallback_predicate = (
+        (None, None) if plan.arg_fallback is None else _condition(plan.fallback_on)
+    )
+    return core.Policy(
+        max(1, retry.attempts),
+        retry.backoff_factor,
+        retry.min_delay,
+        retry.max_delay,
+        retry.jitter,
+        types,
+        predicate,
+        retry.retry_after,
+        fallback_types,
+        fallback_predicate,
+        retry.retry_on_result,
+        retry.reraise,
+        retry.retry_after is not None and plan.limit is not None and plan.arg_fallback is None,
+    )
 
 
 def _condition(errors: Any) -> tuple[Any, Any]:

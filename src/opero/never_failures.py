@@ -56,6 +56,7 @@ _SIGNALS_OF_LIBRARIES = (
     ("unittest.case", ("SkipTest",)),
     ("_pytest.outcomes", ("OutcomeException",)),
     ("gevent.timeout", ("Timeout",)),
+    ("opero.blocks.loop", ("MisusedLoopError",)),
     ("celery.exceptions", ("Retry", "Ignore", "Reject")),
     ("click.exceptions", ("Exit", "Abort")),
     ("django.http.response", ("Http404",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .exceptions import OperoError
 
 _OURS = (
+    "opero.blocks.",
     "opero.core.",
     "opero._compiled.",
     "opero.runners.",

@@ -20,6 +20,7 @@ cdef class Deadline:
     cdef readonly bint stopping
     cdef readonly DeadlineQueue queue
     cpdef begin(self, TimeLimit limit, object task)
+    cpdef move_to(self, long long deadline)
     @cython.locals(limit=TimeLimit)
     cpdef join(self)
     cpdef cut(self)

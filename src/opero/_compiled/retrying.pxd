@@ -50,3 +50,5 @@ cdef class Retrying:
     @cython.locals(tickets=list)
     cdef leave(self, int outcome)
     cpdef abandoned(self)
+    cpdef withdrawn(self)
+    cpdef fail(self, object error)

@@ -342,3 +342,13 @@ class Retrying:
     def abandoned(self) -> None:
         """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""
         self.leave(NEUTRAL if self.passed == len(self.gates) else WITHDRAWN)
+
+    def withdrawn(self) -> None:
+        """Let the gates know that the attempt that they have let in is not made."""
+        self.leave(WITHDRAWN)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the call fail with an error that is not for the policy to judge."""
+        self.leave(NEUTRAL)
+        self.error = error
+        self.over = True

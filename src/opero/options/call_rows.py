@@ -13,7 +13,9 @@ from .checks import optional, without_brackets
 from .configs import BreakerConfig
 from .option import CALLS, Option
 
-_RETRY = (*CALLS, "get_retry_decorator")
+_BLOCKS = (*CALLS, "attempts")
+_RETRY = (*_BLOCKS, "get_retry_decorator")
+_FUNCTIONS = (*CALLS, "get_retry_decorator")
 _FALLBACK = (*CALLS, "get_fallback_decorator")
 _LIMIT = (*CALLS, "get_rate_limit_decorator")
 
@@ -167,7 +169,7 @@ CALL_ROWS: tuple[Option, ...] = (
         partial(optional, checks.rate),
         "The greatest number of attempts started per second; or a `RateLimitConfig`; or a "
         "`RateLimiter`, which several functions may share.",
-        _LIMIT,
+        (*_LIMIT, "attempts"),
         config="RateLimitConfig",
         field="rate",
         also=(
@@ -176,6 +178,7 @@ CALL_ROWS: tuple[Option, ...] = (
         ),
         each="The greatest number of attempts started per second, by each worker; or a "
         "`RateLimitConfig`; or a `RateLimiter`, which is one for all that share it.",
+        block="A `RateLimiter`, whose permits the attempts of all loops pay that are given it.",
     ),
     # --- by keyword only --------------------------------------------------------------------------
     Option(
@@ -235,7 +238,7 @@ CALL_ROWS: tuple[Option, ...] = (
         partial(optional, _timeout),
         "Seconds for a whole call, waits included. A wait that would not end in time is not begun; "
         "an awaited attempt is cut, a running ordinary one cannot be.",
-        CALLS,
+        _BLOCKS,
         also=(
             "timeout_seconds",
             "deadline",
@@ -246,6 +249,8 @@ CALL_ROWS: tuple[Option, ...] = (
         ),
         each="Seconds for an item, from its first attempt on, waits included; it cuts an awaited "
         "attempt too.",
+        block="Seconds for all attempts, waits included. A wait that would not end in time is not "
+        "begun; what the block of an `async for` awaits is cut.",
     ),
     Option(
         "attempt_timeout",
@@ -254,13 +259,15 @@ CALL_ROWS: tuple[Option, ...] = (
         partial(optional, _timeout),
         "Seconds for one awaited attempt, waits before it not included: then it is cancelled and "
         "has failed with `AttemptTimeout`. For coroutine functions only: nothing stops a thread.",
-        CALLS,
+        _BLOCKS,
         also=(
             *("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
             *("try_timeout", "per_try_timeout", "call_timeout"),
         ),
         each="Seconds for one attempt: then its process is killed, or its coroutine cancelled "
         "(`AttemptTimeout`). Not for threads, which cannot be stopped.",
+        block="Seconds for one attempt, waits before it not included: then what it awaits is "
+        "cancelled, and it has failed with `AttemptTimeout`. For `async for` only.",
     ),
     Option(
         "retry",
@@ -268,7 +275,7 @@ CALL_ROWS: tuple[Option, ...] = (
         "RetryConfig | None",
         _retry,
         "A `RetryConfig`, in place of the keywords for retries.",
-        CALLS,
+        _BLOCKS,
         also=("retry_config", "retry_policy", "policy"),
     ),
     Option(
@@ -293,7 +300,7 @@ CALL_ROWS: tuple[Option, ...] = (
         "RetryOnResult | None",
         partial(optional, lambda name, value: checks.function(name, value, _PREDICATE)),
         "A predicate of the returned value; true means that this attempt has failed.",
-        _RETRY,
+        _FUNCTIONS,
         config="RetryConfig",
         field="retry_on_result",
         also=("retry_if_result", "result_predicate", "on_predicate", "retry_if_not_result"),
@@ -319,11 +326,13 @@ CALL_ROWS: tuple[Option, ...] = (
         _breaker,
         "A circuit breaker: True for one of the function's own, or a `BreakerConfig`; or a "
         "`Breaker`, which several functions may share. While it is open, no attempt begins.",
-        CALLS,
+        _BLOCKS,
         also=("circuit_breaker", "circuit", "circuitbreaker", "cb", "use_circuit_breaker"),
         more="See [circuit breakers](breaker.md).",
         each="A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`, "
         "which several functions may share. While it is open, items wait.",
+        block="A `Breaker`, which counts the attempts of all loops that are given it. While it is "
+        "open, no attempt begins.",
     ),
     Option(
         "reraise",

@@ -31,6 +31,7 @@ class Option:
         written: The default, as signatures and tables write it, where `repr` writes it otherwise.
         more: What the page on the option adds to `doc`, in Markdown.
         each: What it means for an item of a map, if that reads otherwise.
+        block: What it means for a block of code, if that reads otherwise.
         secret: Whether no message may show its value.
     """
 
@@ -49,7 +50,13 @@ class Option:
     written: str = ""
     more: str = ""
     each: str = ""
+    block: str = ""
     secret: bool = False
+
+    def doc_of(self, function: str) -> str:
+        """Return what the option means for a function that takes it."""
+        texts = {"opmap": self.each, "attempts": self.block}
+        return texts.get(function) or self.doc
 
     def default_of(self, function: str) -> Any:
         """Return the default that the option has in a function."""

@@ -225,6 +225,8 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         limiter = None
     for option in read_by(function):
         reading.check(option.name)
+    if function == "attempts":
+        _refuse_for_blocks(reading)
     cache = _cache_options(reading)
     retry = _retry_options(reading)
     rate = reading.check("rate_limit")
@@ -290,6 +292,25 @@ def _cache_options(reading: Reading) -> CacheOptions:
         version=reading.check("cache_version"),
         pickles=reading.check("cache_pickle"),
     )
+
+
+def _refuse_for_blocks(reading: Reading) -> None:
+    """Refuse what has no effect on a block of code."""
+    if reading.values["retry_on_result"] is not None:
+        name = reading.name_of("retry_on_result")
+        raise ValueError(
+            f"{name}=... has no effect on a block of code, which returns nothing: leave it out"
+        )
+    for name, what in {"rate_limit": "RateLimiter", "breaker": "Breaker"}.items():
+        value = reading.values[name]
+        if value is None or value is False or isinstance(value, SharedGate):
+            continue
+        of = checks.shown(value) if isinstance(value, (int, float)) and value is not True else "..."
+        of = "" if value is True else of
+        raise ValueError(
+            f"{name}={checks.shown(value)} would be one for each loop by itself: make one for all, "
+            f"SHARED = {what}({of}), outside the function, and write {name}=SHARED"
+        )
 
 
 def _attempt_timeout(reading: Reading, timeout: int) -> int:

@@ -34,6 +34,7 @@ POSITIONAL: dict[str, tuple[str, ...]] = {
     "get_retry_decorator": ("retries", "backoff_factor", "min_delay", "max_delay", "retry_on"),
     "get_rate_limit_decorator": ("rate_limit",),
     "get_fallback_decorator": ("arg_fallback",),
+    "attempts": ("retries", "backoff_factor", "min_delay", "max_delay", "retry_on"),
     "get_cache_context": ("cache_backend", "cache_namespace"),
 }
 """What each function takes by position, in the order of the reference, which stays as it is."""

@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TaskBell",
+    "comes_of_cancellation",
     "drive",
     "first_item",
     "gated",
     "gated_one",
     "guard",
     "guard_one",
+    "is_asked_to_end",
     "lead",
     "limited",
     "linger",
@@ -419,20 +421,35 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None)
     It was if its task has been asked to end and the error arose while a `CancelledError` was being
     handled; one that the caller of the decorated function is handling does not count.
     """
-    if flight is None or not flight.stopping:
-        try:
-            task = current_task()
-        except RuntimeError:  # another framework's loop
-            return False
-        if task is None or not task.cancelling():
-            return False
-    outer = sys.exc_info()[1]
+    if (flight is None or not flight.stopping) and not is_asked_to_end():
+        return False
+    if comes_of_cancellation(error, sys.exc_info()[1]):
+        return True
+    return flight is not None and flight.stopping
+
+
+def is_asked_to_end() -> bool:
+    """Return whether somebody has asked for the end of the current task."""
+    try:
+        task = current_task()
+    except RuntimeError:  # another framework's loop
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+def comes_of_cancellation(error: BaseException, outer: BaseException | None) -> bool:
+    """Return whether an error arose while a `CancelledError` was being handled.
+
+    Args:
+        error: The error.
+        outer: What was being handled before; neither that nor what it comes of counts.
+    """
     context = error.__context__
     while context is not None and context is not outer:
         if isinstance(context, asyncio.CancelledError):
             return True
         context = context.__context__
-    return flight is not None and flight.stopping
+    return False
 
 
 async def sleep(clock: Any, delay: int) -> int:

@@ -82,13 +82,19 @@ async def judge(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError
     if deadline.stopping:
         await asyncio.sleep(0)
         if deadline.task.cancelling() <= deadline.cancelling:
-            raise _exceeded(call, deadline, cancelled)
+            raise exceeded(call, deadline.attempts, cancelled)
 
 
-def _exceeded(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError) -> BaseException:
-    """Make what a call raises whose deadline has passed."""
+def exceeded(call: Any, attempts: Any, cancelled: BaseException) -> BaseException:
+    """Make what a call raises whose deadline has passed.
+
+    Args:
+        call: The decorated function.
+        attempts: The account of its attempts; None if none has failed.
+        cancelled: What the attempt has raised that was under way.
+    """
     what = "an attempt was still running then"
-    late = too_late(call, deadline.attempts, what)
+    late = too_late(call, attempts, what)
     if late.__cause__ is None:
         late.__cause__ = cancelled
     return late
@@ -131,9 +137,7 @@ def limited(
                     deadline.leave()
             await asyncio.sleep(0)  # as in `judge`
             if deadline.task.cancelling() <= deadline.cancelling and may_be_late(error):
-                raise AttemptTimeout(
-                    f"{name}: the attempt took longer than {limit.length / 1e9:g} s"
-                ) from error
+                raise late_attempt(name, limit) from error
             if error is not None:
                 raise error
             return value
@@ -141,6 +145,11 @@ def limited(
             deadline = error = value = None  # a traceback that holds this frame makes no cycle
 
     return attempt
+
+
+def late_attempt(name: str, limit: TimeLimit) -> AttemptTimeout:
+    """Make what an attempt has failed with that took too long."""
+    return AttemptTimeout(f"{name}: the attempt took longer than {limit.length / 1e9:g} s")
 
 
 def may_be_late(error: BaseException | None) -> bool:

@@ -1,0 +1,264 @@
+"""`attempts(...)`: a policy for blocks of code, and the loops over it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
+from types import FrameType, FunctionType
+from typing import Any, NoReturn
+
+from opero import assembly, hotpath, off_switch, roster
+from opero.event import Origin
+from opero.events import of_half
+from opero.limits.gates import gates_of
+from opero.options import call_options
+from opero.runners import sync
+from opero.stats import Stats, stats_of
+
+from .loop import Attempt, BareLoop, Loop, MisusedLoopError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    from opero.limits import Breaker, RateLimiter
+    from opero.options import CallOptions, RetryAfter, RetryConfig, RetryOn, Seconds
+
+    class _NoOthers(TypedDict):
+        pass
+
+
+_MOST_PLANS = 128
+"""How many checked combinations of options are kept; a loop that is written out asks each time."""
+
+_plans: dict[tuple[Any, ...], CallOptions] = {}
+
+_AWAITS = 0x0080 | 0x0200
+"""The flags of the code of coroutines and of asynchronous generators."""
+
+
+def attempts(
+    retries: int = 3,
+    backoff_factor: float = 1.5,
+    min_delay: Seconds = 0.1,
+    max_delay: Seconds = 30.0,
+    retry_on: RetryOn = (Exception,),
+    *,
+    rate_limit: RateLimiter | None = None,
+    jitter: bool = True,
+    timeout: Seconds | None = None,
+    attempt_timeout: Seconds | None = None,
+    retry: RetryConfig | None = None,
+    retry_after: RetryAfter | None = None,
+    breaker: Breaker | None = None,
+    reraise: bool = False,
+    **kwargs: Unpack[_NoOthers],
+) -> AttemptLoops:
+    """Make a block of code resilient, where a function for it would be in the way.
+
+    Write a loop over what this returns, and the block in a `with` inside it. A block that ends
+    without an exception ends the loop; one that fails is run again, after a delay:
+
+        deadline( retries( breaker( permit( attempt timeout( block )))))
+
+    In a coroutine write `async for`. You can keep what this returns and use it for many loops.
+
+    Args:
+        retries: The greatest number of attempts in all; 0 and 1 both mean one.
+        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        min_delay: The shortest delay between attempts, in seconds.
+        max_delay: The longest delay between attempts, in seconds.
+        retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
+            predicate of the exception. Any other goes up at once, unchanged.
+        rate_limit: A `RateLimiter`, whose permits the attempts of all loops pay that are given it.
+        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
+        timeout: Seconds for all attempts, waits included. A wait that would not end in time is not
+            begun; what the block of an `async for` awaits is cut.
+        attempt_timeout: Seconds for one attempt, waits before it not included: then what it awaits
+            is cancelled, and it has failed with `AttemptTimeout`. For `async for` only.
+        retry: A `RetryConfig`, in place of the keywords for retries.
+        retry_after: A function that returns, for an exception, how many seconds the server asks to
+            wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
+            that long at least, up to `max_delay`, or up to the deadline with a `timeout`; for
+            longer waits the call gives up at once.
+        breaker: A `Breaker`, which counts the attempts of all loops that are given it. While it is
+            open, no attempt begins.
+        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
+        **kwargs: None; an error says how to spell an option.
+
+    Returns:
+        What to loop over; each loop makes its own attempts.
+
+    Raises:
+        TypeError: If an option has the wrong type or there is no such option.
+        ValueError: If an option's value is not allowed, or has no effect in a block.
+
+    The loop raises:
+        AllFailedError: If every attempt has failed. With one attempt, or with `reraise`, that is
+            the block's own exception.
+        DeadlineExceeded: If `timeout` passed, or would pass in a wait.
+        OperoError: If the loop is not written as it should be; it says how.
+
+    Example:
+        ```python
+        for attempt in opero.attempts(retries=3, retry_on=ConnectionError):
+            with attempt:
+                rows = connect().query("select 1")
+        ```
+    """
+    given = {**locals()}
+    given.update(given.pop("kwargs"))
+    return AttemptLoops(_plan(given))
+
+
+def _plan(given: Mapping[str, Any]) -> CallOptions:
+    """Check the options, once for each combination of values that say all by themselves."""
+    key = tuple([(name, type(value), value) for name, value in given.items()])
+    if not all(map(_is_plain, given.values())):
+        return call_options("attempts", given)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = call_options("attempts", given)
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value may be kept: one that belongs to a call of a function may not."""
+    if value is None or type(value) in {bool, int, float, timedelta}:
+        return True
+    if isinstance(value, type) or type(value) is FunctionType:
+        return "<" not in value.__qualname__
+    return type(value) is tuple and all(map(_is_plain, value))
+
+
+class AttemptLoops:
+    """What `attempts` returns: a policy for blocks of code, to loop over as often as you like."""
+
+    def __init__(self, plan: CallOptions) -> None:
+        self._plan = plan
+        self._states: dict[tuple[str, str, str], Any] = {}
+        self._limits: Any = None
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """Begin a loop in an ordinary function.
+
+        Raises:
+            MisusedLoopError: If the loop is in a coroutine, whose event loop it would block.
+            ValueError: If there is an `attempt_timeout`, which nothing could keep.
+        """
+        frame = sys._getframe(1)
+        if frame.f_code.co_flags & _AWAITS:
+            raise MisusedLoopError(
+                f"{_where(frame)[1]} is a coroutine, and a `for` loop over attempts() would block "
+                f"its event loop between the attempts: write `async for`"
+            )
+        length = self._plan.attempt_timeout
+        if length:
+            raise ValueError(
+                f"attempt_timeout={length / 1e9:g}: nothing can stop a thread that runs the block "
+                f"of a `for` loop; write `async for` in a coroutine, or leave it out"
+            )
+        if off_switch.is_off:
+            return BareLoop(_name(frame))
+        return Loop(self._state(frame, "sync"))
+
+    def __aiter__(self) -> AsyncIterator[Attempt]:
+        """Begin a loop in a coroutine."""
+        frame = sys._getframe(1)
+        if off_switch.is_off:
+            return BareLoop(_name(frame))
+        from .async_loop import AsyncLoop, limits_of
+
+        if self._limits is None:
+            self._limits = limits_of(self._plan.timeout, self._plan.attempt_timeout)
+        return AsyncLoop(self._state(frame, "async"), self._limits)
+
+    def stats(self) -> Stats:
+        """Return what has happened in all loops over this; `calls` counts the loops."""
+        total: dict[str, int] = {}
+        for state in list(self._states.values()):
+            for name, count in state.counted().items():
+                total[name] = total.get(name, 0) + count
+        return stats_of(total)
+
+    def _state(self, frame: FrameType, mode: str) -> Any:
+        """Return the state of the loops in one function, which events name as their source."""
+        module, function = _where(frame)
+        key = (module, function, mode)
+        state = self._states.get(key)
+        if state is None:
+            state = self._states.setdefault(key, self._new_state(*key))
+        return state
+
+    def _new_state(self, module: str, function: str, mode: str) -> Any:
+        core = hotpath.core
+        origin = Origin(function, module, None, None, mode)
+        state = core.Call(
+            core.Parts(
+                func=None,
+                face=None,
+                name=_block_in(function),
+                options=self._plan,
+                decorate=assembly.decorate,
+                awaited=False,
+                runner=sync,
+                clock=core.clock,
+                events=of_half(core),
+                origin=origin,
+                policy=assembly.policy_of(core, self._plan),
+                queues=gates_of(self._plan, origin),
+                timeout=self._plan.timeout,
+                attempt_timeout=self._plan.attempt_timeout,
+            )
+        )
+        roster.enlist(state)
+        return state
+
+    def __repr__(self) -> str:
+        return f"attempts(retries={self._plan.retry.attempts})"
+
+    # --- what they are not ----------------------------------------------------------------------
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(
+            "attempts() is there to loop over: write `for attempt in attempts(...):` and, in it, "
+            "`with attempt:`"
+        )
+
+    def __exit__(self, *_: object) -> None: ...
+
+    __aenter__ = __enter__
+    __aexit__ = __exit__
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse to decorate a function.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "attempts() is for blocks of code: decorate a function with @opero(...), which takes "
+            "the same options"
+        )
+
+
+def _block_in(function: str) -> str:
+    return f"the block in {function}"
+
+
+def _name(frame: FrameType) -> str:
+    """Return what messages call the block in the function that a frame belongs to."""
+    return _block_in(_where(frame)[1])
+
+
+def _where(frame: FrameType) -> tuple[str, str]:
+    """Return the module and the name of the function that a frame belongs to."""
+    module = str(frame.f_globals.get("__name__") or "?")
+    function = frame.f_code.co_qualname
+    return module, module if function == "<module>" else function
