@@ -47,7 +47,7 @@ LAYERS = (
     ),
     ("copies", "library_values", "logs", "signatures", "stats", "switches", "tracebacks"),
     ("roster",),
-    ("events", "forwarding"),
+    ("callables", "events", "forwarding"),
     ("core", "_compiled"),
     ("hotpath",),
     ("options", "testing"),

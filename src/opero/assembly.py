@@ -6,11 +6,10 @@ CallOptions, MapOptions -> decorate_map -> Parts -> the state -> the Map -> a fu
 
 from __future__ import annotations
 
-import functools
-import sys
 from types import ModuleType
 
 from . import contexts, hotpath, roster
+from .callables import bare_of, face_of, is_method, signature_or_none, yields
 from .limits.gates import gates_of
 
 TYPE_CHECKING = False
@@ -73,13 +72,13 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     from .event import Origin
     from .events import of_half
 
-    face = _face(function)
+    face = face_of(function)
     core = hotpath.core
-    signature = _signature(function)
+    signature = signature_or_none(function)
     name = getattr(function, "__qualname__", None) or getattr(face, "__qualname__", repr(function))
     name = str(name)
     binding = None if signature is None else core.Binding(name, signature, core.Freezer())
-    yielding = _yields(function, face)
+    yielding = yields(function, face)
     if plan.cache is not None and yielding:
         raise TypeError(
             f"cache=True: {name} is a generator function, and what it yields is used up by the "
@@ -152,7 +151,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
         stored_cache=stored_cache,
     )
     state = core.AsyncCall(parts) if awaited else core.Call(parts)
-    if _is_method(signature):
+    if is_method(signature):
         state.become_method()
     if plan.cache is not None:
         contexts.register(plan.cache.namespace, state)
@@ -184,14 +183,14 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
         return _ClassMethod(decorate_map(function.__func__, checked, plan))
     if isinstance(getattr(function, "__opero__", None), Map):
         raise TypeError(f"opmap maps functions of one item, and {function!r} is a map already")
-    if _yields(function, _face(function)):
+    if yields(function, face_of(function)):
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
             f"opmap maps functions that return a result, and {name} is a generator function: map a "
             f"function that returns a list of its items: return list({name}(...))"
         )
     call = state_of(function, checked)
-    check_function(plan, call, _signature(function))
+    check_function(plan, call, signature_or_none(function))
     call.origin = call.origin._replace(mode=plan.mode if plan.executor is None else "executor")
     return MappedFunction(Map(call, plan, decorate_map))
 
@@ -237,8 +236,8 @@ def _stored_cache(
 
     from .options import DEFAULT_NAMESPACES
 
-    bare = _bare(function)
-    face = _face(bare)
+    bare = bare_of(function)
+    face = face_of(bare)
     made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
     canonical = made.canonical
     told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
@@ -258,18 +257,6 @@ def _stored_cache(
     return made
 
 
-def _bare(function: Any) -> Any:
-    """Return what a function is below decorators of opero's and `functools.lru_cache`."""
-    while not hasattr(function, "__self__"):
-        if type(function) is functools._lru_cache_wrapper:
-            function = function.__wrapped__
-        elif hasattr(function, "__opero__"):
-            function = function.__opero__.func
-        else:
-            break
-    return function
-
-
 class _ClassMethod(classmethod):  # type: ignore[type-arg]
     """A class method whose bound form has the decorated function's attributes."""
 
@@ -280,61 +267,12 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
         return _ClassMethod, (self.__func__,)
 
 
-def _face(function: Any) -> Any:
-    """Return the plain function behind a callable, and refuse what opero cannot wrap."""
-    if isinstance(function, (property, functools.cached_property)):
-        raise TypeError("opero decorates functions: put it below @property, not above")
-    if isinstance(function, type):
-        raise TypeError(
-            f"opero decorates functions, and {function.__qualname__} is a class: decorate its "
-            f"methods, or a function that makes an instance: lambda x: {function.__name__}(x)"
-        )
-    if not callable(function):
-        raise TypeError(f"opero decorates functions, not {function!r}")
-    face = function
-    while isinstance(face, functools.partial):
-        face = face.func
-    if not hasattr(face, "__qualname__"):
-        face = type(face).__call__  # an instance that is called
-    returning = face
-    while type(returning) is functools._lru_cache_wrapper:
-        returning = returning.__wrapped__
-    if returning is not face and _yields(returning):
-        raise TypeError(
-            f"opero cannot decorate the generator function {returning.__qualname__} above "
-            f"lru_cache, which returns the first call's generator again, used up: leave it out"
-        )
-    code = getattr(returning, "__code__", None)
-    if getattr(code, "co_flags", 0) & 0x0100:  # CO_ITERABLE_COROUTINE
-        raise TypeError(
-            f"opero cannot decorate {returning.__qualname__}, a generator that types.coroutine has "
-            f"made a coroutine of: write it as a coroutine function (async def)"
-        )
-    if code in _codes_of_context_managers():
-        raise TypeError(
-            f"opero cannot decorate {returning.__qualname__}, a context manager made of a "
-            f"generator: that begins in the with statement, when the call has returned. Decorate "
-            f"the generator function, and put @contextmanager above @opero: what comes before the "
-            f"yield is retried then"
-        )
-    return face
-
-
-def _yields(*functions: Any) -> str:
-    """Return whether one of these is a generator function: "sync", "async", or "" for no."""
-    import inspect
-
-    if any(inspect.isgeneratorfunction(function) for function in functions):
-        return "sync"
-    return "async" if any(inspect.isasyncgenfunction(function) for function in functions) else ""
-
-
 def _generate(name: str, yielding: str) -> Any:
     """Return what makes the generators that callers get; None if there are none.
 
     Args:
         name: The function's name.
-        yielding: What `_yields` says of it.
+        yielding: What `callables.yields` says of it.
     """
     if not yielding:
         return None
@@ -345,34 +283,6 @@ def _generate(name: str, yielding: str) -> Any:
     else:
         from .runners.streams import stream
     return named(stream, name)
-
-
-def _codes_of_context_managers() -> tuple[Any, ...]:
-    """Return the code that every function below `@contextmanager`, or the awaited one, becomes."""
-    contextlib = sys.modules.get("contextlib")
-    if contextlib is None:
-        return ()
-    makers = (contextlib.contextmanager, contextlib.asynccontextmanager)
-    return tuple(made(_codes_of_context_managers).__code__ for made in makers)
-
-
-def _is_method(signature: inspect.Signature | None) -> bool:
-    """Return whether a function takes `self`, wherever it is written.
-
-    A class tells the functions in its body that they are its methods, by `__set_name__`, but not
-    those below `@property`, nor those that are assigned to it later.
-    """
-    first = None if signature is None else next(iter(signature.parameters.values()), None)
-    return first is not None and first.name == "self" and first.kind <= first.POSITIONAL_OR_KEYWORD
-
-
-def _signature(function: Any) -> inspect.Signature | None:
-    from .signatures import signature_of
-
-    try:
-        return signature_of(function)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return None
 
 
 def _fallback(
