@@ -47,7 +47,9 @@ if TYPE_CHECKING:
         gate,
         keys,
         rate_control,
+        remote_breaker,
         retrying,
+        shared_breaker,
         shared_bucket,
         shared_counters,
         state,
@@ -85,7 +87,9 @@ _CLASSES: Final = {
     "keys": ("Freezer",),
     "outcomes": (),
     "rate_control": ("RateControl",),
+    "remote_breaker": ("RemoteBreaker",),
     "retrying": ("Retrying",),
+    "shared_breaker": ("SharedBreaker",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
     "state": ("Parts", "State"),
@@ -146,6 +150,8 @@ class Core:
     InstanceStores: type[stores.InstanceStores]
     RateControl: type[rate_control.RateControl]
     Retrying: type[retrying.Retrying]
+    RemoteBreaker: type[remote_breaker.RemoteBreaker]
+    SharedBreaker: type[shared_breaker.SharedBreaker]
     SharedBucket: type[shared_bucket.SharedBucket]
     MemoryStore: type[stores.MemoryStore]
     SharedCounters: type[shared_counters.SharedCounters]

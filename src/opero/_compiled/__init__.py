@@ -35,6 +35,8 @@ MODULES: Final = (
     "rate_control",
     "adaptive_bucket",
     "shared_counters",
+    "shared_breaker",
+    "remote_breaker",
     "shared_bucket",
     "canonical",
     "chunk",

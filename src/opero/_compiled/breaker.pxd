@@ -33,6 +33,7 @@ cdef class CircuitBreaker(Gate):
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
     cpdef trip(self, long long now, long long length, str reason)
     cpdef reset(self, str reason)
+    cpdef bint is_used(self)
     cpdef int state_at(self, long long now)
     @cython.locals(wait=cython.longlong, ticket=cython.longlong, begins=bint)
     cpdef long long admit(self, long long now) except? -1

@@ -205,6 +205,10 @@ class CircuitBreaker(Gate):
             return HALF_OPEN
         return state
 
+    def is_used(self) -> bool:
+        """Return whether it has counted an attempt."""
+        return self.ends != 0
+
     def after_fork(self, lock: Any) -> None:
         """Free the places of probes, in a child process: they report in the parent.
 

@@ -188,6 +188,17 @@ class Gate:
         """Return whether any number of attempts may have this ticket, and need not ask for it."""
         return ticket == 0
 
+    def consults(self, now: int) -> bool:  # noqa: ARG002
+        """Return whether an attempt that was not let in should look into the gate's queue first.
+
+        A gate that `refuses` does not want callers to queue. One whose state is elsewhere may want
+        one of them to ask there, by the `steps` of its queue, and then to enter again.
+
+        Args:
+            now: The time in nanoseconds.
+        """
+        return False
+
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt that came in has ended.
 

@@ -175,7 +175,7 @@ class Retrying:
             if self.passed < len(self.gates):
                 self.look_at_deadline()
                 gate = self.gates[self.passed]
-                if not gate.refuses:
+                if not gate.refuses or gate.consults(self.entered):
                     return 2
                 todo = self.refused()
                 if todo >= 0:

@@ -55,13 +55,16 @@ class SharedCounters:
             memory: The mapped file, writable.
             first: Where the flag stands in it: a multiple of 8.
             count: How many words there are.
-            lock: The descriptor of the file whose lock it is.
+            lock: The descriptor of the file whose lock it is; -1 if the memory is this process's
+                alone.
         """
         self._memory = memory
         whole = memoryview(memory)[first : first + (count + 1) * STRIDE].cast("q")
         self._numbers = whole[STRIDE // 8 :]
         self._lock = lock
         self._depth = 0
+        if lock < 0:
+            return
         if not whole[0] & 1:
             whole[0] = 1
             time.sleep(_STEP)
@@ -82,6 +85,8 @@ class SharedCounters:
 
     def begin(self) -> bool:
         """Begin a step; return whether the file lock was to be had. `end` has to follow anyway."""
+        if self._lock < 0:
+            return True
         if self._depth:  # a finalizer or a signal handler, in the middle of a step
             self._depth += 1
             return True
@@ -97,6 +102,8 @@ class SharedCounters:
 
     def end(self) -> None:
         """End a step."""
+        if self._lock < 0:
+            return
         if self._depth > 1:
             self._depth -= 1
         else:

@@ -14,12 +14,17 @@ import stat
 import struct
 import sys
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from opero.core.shared_counters import STRIDE, lock_file, unlock_file
 from opero.exceptions import UnsafePlaceError
 from opero.real_time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST = 64
 """Where the flag and the words behind it begin."""
@@ -56,6 +61,13 @@ class LockFile:
         os.dup2(fresh, self.descriptor, inheritable=False)
         os.close(fresh)
 
+    def is_there(self) -> bool:
+        """Return whether it still is what its path leads to: it is removed with what it is for."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
+
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
@@ -83,12 +95,55 @@ def join(
         OSError: If the file cannot be made.
     """
     path = file_of(name, kind)
-    file = LockFile(path.with_suffix(".lock"))
-    _lock(file.descriptor, path)
+    while True:
+        file = LockFile(path.with_suffix(".lock"))
+        _lock(file.descriptor, path)
+        try:
+            if file.is_there():
+                return _memory(path, what, count, empty, settings), file
+        finally:
+            unlock_file(file.descriptor)
+
+
+def remove_unused(kind: str, is_idle: Callable[[list[int], str], bool], most: int) -> None:
+    """Remove files that nobody uses, if there are many.
+
+    Args:
+        kind: What their names end in.
+        is_idle: Called with the words and the settings of a file that nobody uses; says whether it
+            might as well be made anew.
+        most: How many there may be without a look at them.
+    """
+    paths = list(directory().glob(f"{_boot()}-*.{kind}"))
+    if len(paths) <= most:
+        return
+    for path in paths:
+        with suppress(OSError, UnsafePlaceError):
+            file = LockFile(path.with_suffix(".lock"))
+            if not lock_file(file.descriptor):
+                continue
+            try:
+                if file.is_there() and _may_go(path, is_idle):
+                    path.unlink()
+                    file.path.unlink()
+            finally:
+                unlock_file(file.descriptor)
+
+
+def _may_go(path: Path, is_idle: Callable[[list[int], str], bool]) -> bool:
+    """Return whether nobody uses a file, and it is idle."""
+    descriptor = _open(path, 0)
     try:
-        return _memory(path, what, count, empty, settings), file
+        found = _content(descriptor)
+        if found is None or not _is_unused(descriptor):
+            return False
+        count, settings = found
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        data = os.read(descriptor, FIRST + STRIDE * (count + 1))
     finally:
-        unlock_file(file.descriptor)
+        os.close(descriptor)
+    places = range(FIRST + STRIDE, FIRST + STRIDE * (count + 1), STRIDE)
+    return is_idle([struct.unpack_from("=q", data, at)[0] >> 1 for at in places], settings)
 
 
 def file_of(name: str, kind: str) -> Path:

@@ -1,0 +1,420 @@
+"""The breaker that hosts share: what one process knows of it, and what it has not yet told.
+
+    enter, leave     decide by the state that this process heard of last; count; never wait
+    consults         whether the caller may ask the server now for the lease of a probe
+    parcel, adopt    what an exchange with the server takes along, and what it brings
+    go_alone         the server cannot be asked: from now on `local` decides
+
+While the server answers, it alone opens and closes the breaker, by what all processes count. What
+one process hears is late by one exchange, except for what its own probes have found: it goes by
+that at once, and the server confirms or corrects it.
+
+Each change of what is known begins another epoch. A ticket holds its epoch, so that reports of
+attempts from before a change do not count. A ticket that is odd is one of `local`.
+"""
+
+from __future__ import annotations
+
+from .breaker import CLOSED, HALF_OPEN, OPEN
+from .clock import Clock
+from .gate import REJECTED, SUCCEEDED, WITHDRAWN, Gate
+from .shared_breaker import GLANCE, SharedBreaker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PERIOD = 1_000_000_000
+"""Nanoseconds after which what is known is old: the next attempt sees to an exchange."""
+
+_GLANCE = GLANCE
+_PERIOD = PERIOD
+_ASK_GAP = 20_000_000
+"""Nanoseconds between two questions of a process for the lease of a probe."""
+_EPOCH = (1 << 32) - 1
+_SUCCEEDED = SUCCEEDED
+_REJECTED = REJECTED
+_WITHDRAWN = WITHDRAWN
+
+
+class RemoteBreaker(Gate):
+    """Lets attempts in unless too many have failed, in all processes that share a server's record.
+
+    Attributes:
+        local: Decides while the server cannot be asked.
+        lock: A mutex for the threads of this process, or None.
+        clock: The clock of callers, which tests move.
+        real: The machine's clock.
+        open_for: Nanoseconds for which it stays open.
+        summon: Called when an exchange is due; it must not wait.
+        order: Called to have the server do "trip" or "reset"; it may wait.
+        watcher: Called with the new state and the reason, in words; and with the state and None
+            when a probe has given its place back. None: nobody is told.
+        alone: Whether the server cannot be asked.
+        opened: Whether it is open, as far as is known.
+        until: Until when, in nanoseconds of the machine's clock.
+        generation: The state's number at the server, as far as is known; 0: nothing is.
+        confirmed: The number that the server has confirmed.
+        epoch: The number of what is known.
+        heard: When the server was heard last, in nanoseconds.
+        due: Whether an exchange is due.
+        attempts: How many attempts are not yet reported.
+        failures: How many of them have failed.
+        reports: What probes have found, not yet reported: pairs of lease and outcome.
+        leases: Leases that were granted and that no attempt has taken yet, and when they are over.
+        held: The leases of probes that are under way, by ticket.
+        serial: The number of the latest probe.
+        claimed: Whether somebody was told to ask for a lease, and has not begun to.
+        used: Whether it has counted an attempt.
+        asked: When the server was last asked for a lease, in nanoseconds.
+    """
+
+    __slots__ = (
+        "alone",
+        "asked",
+        "attempts",
+        "claimed",
+        "clock",
+        "confirmed",
+        "due",
+        "epoch",
+        "failures",
+        "generation",
+        "heard",
+        "held",
+        "leases",
+        "local",
+        "lock",
+        "open_for",
+        "opened",
+        "order",
+        "real",
+        "reports",
+        "serial",
+        "summon",
+        "until",
+        "used",
+        "watcher",
+    )
+
+    def __init__(self, local: SharedBreaker, lock: Any, summon: Any) -> None:
+        """Know nothing yet, and let attempts in.
+
+        Args:
+            local: A breaker of the same settings on words of this process alone.
+            lock: A mutex for the threads of this process, or None.
+            summon: Called when an exchange is due.
+        """
+        self.observes: bool = True
+        self.refuses: bool = True
+        self.local: SharedBreaker = local
+        self.lock: Any = lock
+        self.clock: Clock = local.clock
+        self.real: Clock = local.real
+        self.open_for: int = local.open_for
+        self.summon: Any = summon
+        self.order: Any = None
+        self.watcher: Any = None
+        self.alone: bool = False
+        self.opened: bool = False
+        self.until: int = 0
+        self.generation: int = 0
+        self.confirmed: int = 0
+        self.epoch: int = 0
+        self.heard: int = -_PERIOD
+        self.due: bool = False
+        self.attempts: int = 0
+        self.failures: int = 0
+        self.reports: list[tuple[str, int]] = []
+        self.leases: list[tuple[str, int]] = []
+        self.held: dict[int, str] = {}
+        self.serial: int = 0
+        self.asked: int = 0
+        self.claimed: bool = False
+        self.used: bool = False
+
+    # --- the gate -------------------------------------------------------------------------------
+
+    def enter(self, now: int) -> int:
+        """Let an attempt in, or say when to ask again (see `Gate`)."""
+        now = self.machine_time(now)
+        if now - self.heard > _PERIOD and not self.due:
+            self.call_for()
+        if self.alone:
+            answer = self.local.enter(now)
+            return answer if answer > 0 else answer * 2 - 1
+        if not self.opened:
+            return -(self.epoch << 1)
+        if now < self.until:
+            return self.until - now
+        if self.lock is None:
+            return self._probe(now)
+        with self.lock:
+            return self._probe(now)
+
+    def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
+        """Take note of how an attempt has ended (see `Gate`)."""
+        if ticket & 1:
+            self.local.leave(self.machine_time(now), outcome, entered, ticket >> 1)
+        elif ticket >> 33:
+            self.report(self.machine_time(now), outcome, ticket)
+        elif outcome <= _REJECTED:
+            if self.lock is None:
+                self._count(ticket, outcome)
+            else:
+                with self.lock:
+                    self._count(ticket, outcome)
+            if self.failures and not self.due:
+                self.call_for()
+
+    def is_common(self, ticket: int) -> bool:
+        """Return whether all have this ticket, as the breaker is closed."""
+        return self.local.is_common(ticket >> 1) if ticket & 1 else ticket >> 33 == 0
+
+    def _count(self, ticket: int, outcome: int) -> None:
+        if ticket >> 1 == self.epoch and not self.opened:
+            self.used = True
+            self.attempts += 1
+            if outcome != _SUCCEEDED:
+                self.failures += 1
+
+    def _probe(self, now: int) -> int:
+        """Take a lease, if one was granted."""
+        while self.leases and not self.alone:
+            lease, over = self.leases.pop()
+            if now < over:
+                self.serial += 1
+                ticket = self.serial << 33 | self.epoch << 1
+                self.held[ticket] = lease
+                return -ticket
+        return _GLANCE
+
+    def report(self, now: int, outcome: int, ticket: int) -> None:
+        """Go by what a probe has found, and let the server know."""
+        if self.lock is None:
+            state = self._report(now, outcome, ticket)
+        else:
+            with self.lock:
+                state = self._report(now, outcome, ticket)
+        if state < 0:
+            return
+        self.call_for()
+        if self.watcher is None:
+            return
+        if state == OPEN:
+            self.watcher(OPEN, "the probe failed" if self.local.probes == 1 else "a probe failed")
+        elif state == CLOSED:
+            self.watcher(CLOSED, "the probe succeeded")
+        else:
+            self.watcher(HALF_OPEN, None)
+
+    def _report(self, now: int, outcome: int, ticket: int) -> int:
+        """Do so; return the new state, or -1 if the server need not know."""
+        lease = self.held.pop(ticket, None)
+        if lease is None or self.alone:
+            return -1
+        self.reports.append((lease, outcome))
+        if outcome == _SUCCEEDED and self.local.probes == 1:
+            self._change(False, 0, self.generation + 1)
+            return CLOSED
+        if outcome != _SUCCEEDED and outcome <= _REJECTED:
+            self._change(True, now + self.open_for, self.generation + 1)
+            return OPEN
+        return HALF_OPEN
+
+    def _change(self, opened: bool, until: int, generation: int) -> None:
+        """Begin another epoch."""
+        self.opened = opened
+        self.until = until
+        self.generation = generation
+        self.epoch = (self.epoch + 1) & _EPOCH
+        self.attempts = 0
+        self.failures = 0
+        self.leases.clear()
+        self.held.clear()
+
+    # --- exchanges ------------------------------------------------------------------------------
+
+    def consults(self, now: int) -> bool:
+        """Return whether the caller, who was not let in, should ask for the lease of a probe."""
+        now = self.machine_time(now)
+        if self.alone or not self.opened or now < self.until or now - self.asked < _ASK_GAP:
+            return False
+        self.asked = now
+        self.claimed = True
+        return True
+
+    def claim(self) -> bool:
+        """Return whether the caller should ask: once after `consults` has said so."""
+        claimed = self.claimed
+        self.claimed = False
+        return claimed
+
+    def opens_in(self, now: int) -> int:
+        """Return nanoseconds until it might let an attempt in."""
+        now = self.machine_time(now)
+        if now - self.heard > _PERIOD and not self.due:
+            self.call_for()
+        if self.alone:
+            return self.local.opens_in(now)
+        if not self.opened:
+            return 0
+        return max(self.until - now, _GLANCE if self.held else 0)
+
+    def call_for(self) -> None:
+        """See to it that an exchange takes place soon."""
+        self.due = True
+        self.summon()
+
+    def parcel(self, now: int) -> tuple[Any, ...]:
+        """Take what is to be reported.
+
+        Args:
+            now: The time in nanoseconds of the machine's clock.
+
+        Returns:
+            The generation whose attempts these are, the attempts, the failures among them, what
+            probes have found, and for how many nanoseconds more the server has said that it is
+            open: 0 if it has said that it is closed, below 0 if it has not confirmed the state.
+        """
+        if self.lock is None:
+            return self._parcel(now)
+        with self.lock:
+            return self._parcel(now)
+
+    def _parcel(self, now: int) -> tuple[Any, ...]:
+        self.due = False
+        left = -1
+        if self.confirmed and self.confirmed == self.generation and not self.alone:
+            left = max(0, self.until - now) if self.opened else 0
+        found = self.generation, self.attempts, self.failures, self.reports, left
+        self.attempts = 0
+        self.failures = 0
+        self.reports = []
+        return found
+
+    def adopt(
+        self, now: int, generation: int, opened: bool, left: int, reason: str, lease: str
+    ) -> None:
+        """Take note of what the server has said.
+
+        Args:
+            now: The time in nanoseconds of the machine's clock.
+            generation: The state's number.
+            opened: Whether it is open.
+            left: For how many nanoseconds more.
+            reason: Why, if this exchange has opened it.
+            lease: The lease that was granted; "" for none.
+        """
+        if self.lock is None:
+            state = self._adopt(now, generation, opened, left, lease)
+        else:
+            with self.lock:
+                state = self._adopt(now, generation, opened, left, lease)
+        if self.watcher is None:
+            return
+        if state >= 0:
+            self.watcher(state, reason or "another process has said so")
+        if lease:
+            self.watcher(HALF_OPEN, "it has been open for long enough")
+
+    def _adopt(self, now: int, generation: int, opened: bool, left: int, lease: str) -> int:
+        """Do so; return the state if that is another one than before, -1 if not."""
+        before = self.opened
+        if self.alone:
+            before = self.local.state_at(now) != CLOSED
+        self.heard = now
+        if self.reports:  # they are newer than what the server has said
+            if lease:
+                self.reports.append((lease, _WITHDRAWN))
+            return -1
+        self.confirmed = generation
+        if self.generation == 0 and not opened and not self.opened and not self.alone:
+            self.generation = generation
+        elif generation != self.generation or opened != self.opened or self.alone:
+            self._change(opened, now + left, generation)
+        elif opened:
+            self.until = now + left
+        self.alone = False
+        if lease:
+            self.leases.append((lease, now + self.local.lease))
+        if before == opened:
+            return -1
+        return OPEN if opened else CLOSED
+
+    def go_alone(self, now: int) -> None:
+        """Go on without the server: what is known so far is where `local` begins."""
+        if self.lock is None:
+            self._go_alone(now)
+        else:
+            with self.lock:
+                self._go_alone(now)
+
+    def _go_alone(self, now: int) -> None:
+        self.heard = now
+        if self.alone:
+            return
+        self.alone = True
+        self.local.seen = self.local.move(self.until if self.opened else now, self.opened)
+        self._change(self.opened, self.until, self.generation)
+        self.reports = []
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    def trip(self, now: int, length: int, reason: str) -> None:  # noqa: ARG002
+        """Open it for everybody; while the server cannot be asked, for this process.
+
+        Args:
+            now: The time in nanoseconds.
+            length: For how many nanoseconds; 0 for `open_for`.
+            reason: Why, in words.
+        """
+        if not self.order("trip", length, reason):
+            self.local.trip(self.real.now(), length, reason)
+
+    def reset(self, reason: str) -> None:
+        """Close it for everybody; while the server cannot be asked, for this process.
+
+        Args:
+            reason: Why, in words.
+        """
+        if not self.order("reset", 0, reason):
+            self.local.reset(reason)
+
+    def state_at(self, now: int) -> int:
+        """Return its state, as far as this process knows; where it would probe, it is half-open.
+
+        Args:
+            now: The time in nanoseconds.
+        """
+        now = self.machine_time(now)
+        if self.alone:
+            return self.local.state_at(now)
+        if not self.opened:
+            return CLOSED
+        return OPEN if now < self.until else HALF_OPEN
+
+    def is_used(self) -> bool:
+        """Return whether it has counted an attempt."""
+        return self.used
+
+    def machine_time(self, now: int) -> int:
+        """Return the time by the machine's clock, for a time by the clock of callers."""
+        if self.clock.offset or self.clock.frozen:
+            return self.real.now()
+        return now
+
+    def after_fork(self, lock: Any) -> None:
+        """Leave what the parent has to report, and its leases, to the parent, in a child process.
+
+        Args:
+            lock: A mutex for the threads of the child, or None.
+        """
+        self.lock = lock
+        self.local.after_fork(lock)
+        self.due = False
+        self.attempts = 0
+        self.failures = 0
+        self.reports = []
+        self.leases = []
+        self.held = {}
