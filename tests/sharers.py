@@ -200,7 +200,97 @@ def forked(limit: dict[str, Any], start: float, tries: int) -> Any:
     return [got, other]
 
 
-WORK = {work.__name__: work for work in (acquire, poll, grab, greed, struggle, call, pause, forked)}
+def breaker_of(options: dict[str, Any]) -> Any:
+    from opero import Breaker
+
+    return Breaker(**options)
+
+
+def knock(breaker: dict[str, Any], start: float, seconds: float) -> Any:
+    """Ask again and again to be let in; return how often that was so, and report nothing."""
+    gate = breaker_of(breaker)._queue.gate
+    wait_until(start)
+    end = time.monotonic() + seconds
+    let_in = 0
+    while time.monotonic() < end:
+        let_in += gate.enter(time.monotonic_ns()) <= 0
+    return let_in
+
+
+def fail(breaker: dict[str, Any], start: float, times: int) -> Any:
+    """Make attempts that fail; return how many there were, and how many were refused."""
+    from opero import BreakerOpenError, opero
+
+    made = refused = 0
+
+    @opero(breaker=breaker_of(breaker), retries=1)
+    def attempt() -> None:
+        nonlocal made
+        made += 1
+        raise ConnectionError
+
+    wait_until(start)
+    for _ in range(times):
+        try:
+            attempt()
+        except BreakerOpenError:
+            refused += 1
+        except ConnectionError:
+            pass
+    return [made, refused]
+
+
+def juggle(breaker: dict[str, Any]) -> Any:
+    """Enter, leave, trip and reset, until killed."""
+    shared = breaker_of(breaker)
+    gate = shared._queue.gate
+    while True:
+        now = time.monotonic_ns()
+        answer = gate.enter(now)
+        if answer <= 0 and random.random() < 0.9:
+            gate.leave(now, random.choice((0, 0, 1, 2, 3, 4)), now, -answer)
+        if random.random() < 0.01:
+            shared.reset()
+
+
+def probe(breaker: dict[str, Any]) -> Any:
+    """Wait until it is let in as a probe, and hang in it until killed."""
+    gate = breaker_of(breaker)._queue.gate
+    while gate.enter(time.monotonic_ns()) > 0:
+        time.sleep(0.001)
+    time.sleep(PATIENCE)
+
+
+def fork_in_probe(breaker: dict[str, Any]) -> Any:
+    """Fork in the middle of a probe; the child reports a failure first, the parent a success."""
+    from opero import opero
+
+    shared = breaker_of(breaker)
+    child = -1
+
+    @opero(breaker=shared, retries=1)
+    def attempt() -> None:
+        nonlocal child
+        child = os.fork()
+        if child == 0:
+            raise ConnectionError
+        os.waitpid(child, 0)
+
+    while shared.state != "half_open":
+        time.sleep(0.001)
+    try:
+        attempt()
+    finally:
+        if child == 0:
+            os._exit(0)
+    return shared.state
+
+
+WORKS = (
+    *(acquire, poll, grab, greed, struggle, call, pause, forked),
+    *(knock, fail, juggle, probe, fork_in_probe),
+)
+WORK = {work.__name__: work for work in WORKS}
 
 
 def child(request: dict[str, Any], half: str) -> Any:
@@ -213,11 +303,13 @@ def child(request: dict[str, Any], half: str) -> Any:
 
 def main() -> None:
     """Serve requests until there are no more."""
-    import opero.limits.machine  # so that the processes need not, one by one
+    import opero.limits.machine
+    import opero.limits.machine_breaker  # so that the processes need not, one by one
     from opero import hotpath
 
     try:
-        import opero.limits.redis  # noqa: F401
+        import opero.limits.redis
+        import opero.limits.redis_breaker  # noqa: F401
     except ImportError:  # without redis-py
         pass
 

@@ -974,6 +974,7 @@ def test_what_numpy_has_besides_numbers_is_none(option: str) -> None:
                 "open_for": 30.0,
                 "probes": 1,
                 "scope": "process",
+                "url": None,
             },
         ),
     ],

@@ -1,17 +1,15 @@
-"""`Breaker`: what users hold in their hands of a circuit breaker, and those who wait for it."""
+"""`Breaker`: what users hold in their hands of a circuit breaker, whoever shares it."""
 
 from __future__ import annotations
 
 import math
-import weakref
 
-from opero import forks, hotpath
+from opero import hotpath
 from opero.core.breaker import CLOSED, HALF_OPEN, OPEN
 from opero.core.gate import SharedGate
-from opero.events import tell
 from opero.locks import Lock
-from opero.runners.effects import BELL, REST
 
+from .breaker_queue import STATES, BreakerQueue
 from .parameters import KnownParameters
 from .waiting import Standby
 
@@ -21,16 +19,13 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, Literal
 
-    from opero.core.breaker import CircuitBreaker
     from opero.core.clock import Clock
     from opero.event import Origin
     from opero.options import BreakerConfig
-    from opero.runners.effects import Steps
+
+    from .shared_breakers import Settings
 
 __all__ = ["Breaker"]
-
-STATES = ("closed", "open", "half_open")
-"""What users call the states of `core/breaker.py`, by their numbers."""
 
 MOST_VALUES = 256
 """How many fallback values have a breaker of their own; the oldest closed one makes room."""
@@ -57,7 +52,17 @@ class Breaker(SharedGate, KnownParameters):
         minimum: How many attempts there must have been in that time.
         open_for: Seconds for which it stays open.
         probes: How many probes may be under way at once, and must succeed to close it.
-        scope: Who shares it: "process".
+        scope: Who shares it: "process", "machine" or "redis".
+
+    Scopes:
+        process: Everybody who is given this object.
+        machine: All processes of this user on this machine that name it alike, by shared memory.
+        redis: All processes that name it alike at this Redis. They decide by what they know, and
+            exchange that with the server beside their attempts. While the server is gone, each
+            decides by itself.
+
+    The last two go by real time, also where `opero.testing` moves the clock. There the settings are
+    a part of the name: breakers of other settings are other breakers.
 
     Example:
         ```python
@@ -82,27 +87,34 @@ class Breaker(SharedGate, KnownParameters):
         minimum: int = 10,
         open_for: float | timedelta = 30.0,
         probes: int = 1,
-        scope: Literal["process"] = "process",
+        scope: Literal["process", "machine", "redis"] = "process",
+        url: str | None = None,
     ) -> None:
         """Make a closed breaker.
 
         Args:
-            name: What events, log and messages call it; None for "breaker".
+            name: What events, log and messages call it; None for "breaker". For "machine" and
+                "redis" it is what those who share it know it by.
             window: Seconds that it looks back, or a `timedelta`.
             failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
             minimum: How many attempts there must have been in that time, 1 or more.
             open_for: Seconds for which it stays open, or a `timedelta`.
             probes: How many probes may be under way at once, and must succeed to close it.
-            scope: Who shares it: "process" for everybody who is given this object.
+            scope: Who shares it: "process" for everybody who is given this object, "machine" or
+                "redis".
+            url: Where the server is, as "redis://host:port/0"; for "redis".
 
         Raises:
             TypeError: If an argument is of a wrong type, or there is no such parameter.
-            ValueError: If one has a value that is not allowed.
+            ValueError: If one has a value that is not allowed, or a scope lacks what it needs or is
+                given what it does not read.
+            UnsafePlaceError: If the directory of the shared memory could be written to by others.
+            ImportError: If the scope is "redis" and redis-py is not installed.
         """
         from opero.options import BreakerConfig
         from opero.options.breaker_rows import checked
 
-        config = BreakerConfig(name, window, failure_ratio, minimum, open_for, probes, scope)
+        config = BreakerConfig(name, window, failure_ratio, minimum, open_for, probes, scope, url)
         self._set_up(checked(config))
 
     def _set_up(self, config: BreakerConfig, origin: Origin | None = None) -> None:
@@ -120,11 +132,19 @@ class Breaker(SharedGate, KnownParameters):
         self.open_for: float = float(config.open_for)  # type: ignore[arg-type]
         self.probes: int = config.probes
         self.scope: str = config.scope
+        self._url: str | None = config.url
         self._named: bool = config.name is not None
+        self._settings: Settings = (
+            math.ceil(self.window * 1e9),
+            self.failure_ratio,
+            self.minimum,
+            math.ceil(self.open_for * 1e9),
+            self.probes,
+        )
         self._origin = origin
         self._core = hotpath.core
         self._clock = hotpath.core.clock
-        self._queue: BreakerQueue = self._new_queue(self.name)
+        self._queue: BreakerQueue = self._new_queue(self.name, None, 0)
         self._values: BreakersByValue = BreakersByValue(self._queue, self._new_queue, self._clock)
 
     @classmethod
@@ -140,6 +160,8 @@ class Breaker(SharedGate, KnownParameters):
         for name, default in usual.items():
             if getattr(self, name) != default:
                 parts.append(f"{name}={getattr(self, name)!r}")
+        if self.scope != "process":
+            parts.append(f"scope={self.scope!r}")
         return f"Breaker({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -150,6 +172,7 @@ class Breaker(SharedGate, KnownParameters):
             "open_for": self.open_for,
             "probes": self.probes,
             "scope": self.scope,
+            "url": self._url,
         }
         return _again, (type(self), self.name if self._named else None, settings)
 
@@ -158,15 +181,22 @@ class Breaker(SharedGate, KnownParameters):
         """Its state now: "closed", "open", or "half_open" from when it lets a probe in.
 
         If it is used by functions with `arg_fallback` alone, that is the state of the value that is
-        best off.
+        best off. In scope "redis" it is what this process has heard within the last second; if
+        that is nothing, the server is asked, which takes a second at most.
         """
+        used = self._used()
+        for queue in used:
+            queue.look()
         now = self._clock.now()
-        states = [queue.gate.state_at(now) for queue in self._used()]
+        states = [queue.gate.state_at(now) for queue in used]
         best = CLOSED if CLOSED in states else HALF_OPEN if HALF_OPEN in states else OPEN
         return STATES[best]
 
     def trip(self, seconds: float | timedelta | None = None) -> None:
         """Open it now, for all fallback values too; what is under way does not count any more.
+
+        Others who share it heed that, but for fallback values that this process has not used. In
+        scope "redis" this asks the server, which takes a second at most.
 
         Args:
             seconds: For how long, in seconds or as a `timedelta`; None for `open_for`.
@@ -186,7 +216,10 @@ class Breaker(SharedGate, KnownParameters):
             queue.gate.trip(now, length, "trip() was called")
 
     def reset(self) -> None:
-        """Close it now, for all fallback values too; it begins to count anew."""
+        """Close it now, for all fallback values too; it begins to count anew.
+
+        Others who share it heed that, as with `trip`.
+        """
         self._values.shut_until = 0
         for queue in self._all():
             queue.gate.reset("reset() was called")
@@ -195,136 +228,34 @@ class Breaker(SharedGate, KnownParameters):
         return [self._queue, *self._values.known()]
 
     def _used(self) -> list[BreakerQueue]:
-        own = self._queue.gate
+        own, now = self._queue.gate, self._clock.now()
         values = self._values.known()
-        return self._all() if own.ends or own.state != CLOSED or not values else values
+        if own.is_used() or own.state_at(now) != CLOSED or not values:
+            return self._all()
+        return values
 
-    def _new_queue(self, name: str) -> BreakerQueue:
-        """Make a breaker for this process."""
-        core = self._core
-        gate = core.CircuitBreaker(
-            math.ceil(self.window * 1e9),
-            self.failure_ratio,
-            self.minimum,
-            math.ceil(self.open_for * 1e9),
-            self.probes,
-            core.new_lock(),
-        )
-        return BreakerQueue(gate, name, self._clock, core.new_lock, self._origin)
-
-
-class BreakerQueue:
-    """Those who wait until a breaker might let them in; they ask it then.
-
-    Nobody has a place in it: when the breaker closes, all may go on, and a probe is whoever asks
-    first.
-
-    Attributes:
-        gate: The breaker.
-        name: What users call it.
-        awaited: What one waits for, as a message names it.
-    """
-
-    by_value = False
-
-    def __init__(
-        self,
-        gate: CircuitBreaker,
-        name: str,
-        clock: Clock,
-        new_lock: Callable[[], Any],
-        origin: Origin | None,
-    ) -> None:
-        """Begin with nobody waiting, and tell what happens to the breaker from now on.
+    def _new_queue(self, name: str, value: Any, number: int) -> BreakerQueue:
+        """Make a breaker, and where one waits for it.
 
         Args:
-            gate: The breaker.
-            name: What users call it.
-            clock: Tells the time.
-            new_lock: Makes a lock for the gate, or None, after a fork.
-            origin: The function that the breaker belongs to alone; None if several may share it.
+            name: What it is called in events and messages.
+            value: The fallback value that it is for.
+            number: The place of that among the values, counted from 0.
         """
-        self.gate: CircuitBreaker = gate
-        self.name: str = name
-        self.awaited: str = f"the circuit breaker {name!r}"
-        self._clock = clock
-        self._new_lock = new_lock
-        self._origin = origin
-        self._lock = Lock()
-        self._waiters: dict[int, Callable[[], bool]] = {}
-        gate.watcher = self._changed
-        _queues.add(self)
+        core, origin, settings = self._core, self._origin, self._settings
+        if self.scope == "process":
+            gate = core.CircuitBreaker(*settings, core.new_lock())
+            return BreakerQueue(gate, name, self._clock, core.new_lock, origin)
+        from .shared_breakers import identity
 
-    def steps(self, deadline: int, weight: int = 1) -> Steps:  # noqa: ARG002
-        """Wait until the breaker might let one in, unless that would be too late.
+        known_as = identity(self.name, settings, value, number, name != self.name)
+        if self.scope == "machine":
+            from .machine_breaker import machine_queue
 
-        Args:
-            deadline: The latest time, in nanoseconds of opero's clock.
-            weight: Nothing: an attempt is an attempt.
+            return machine_queue(core, name, known_as, settings, origin)
+        from .redis_breaker import redis_queue
 
-        Returns:
-            Nanoseconds waited, or -1 if it would be after `deadline`.
-        """
-        clock = self._clock
-        start = now = clock.now()
-        bell: Any = None
-        try:
-            while (wait := self.gate.opens_in(now)) > 0:
-                if now + wait > deadline:
-                    return -1
-                if bell is None:
-                    bell = yield BELL, bool
-                    with self._lock:
-                        self._waiters[id(bell)] = bell.ring
-                else:
-                    yield REST, clock, bell, now + wait
-                now = clock.now()
-        finally:
-            if bell is not None:
-                with self._lock:
-                    self._waiters.pop(id(bell), None)
-        return max(0, now - start)
-
-    def pause_soon(self, length: int) -> None:
-        """Nothing: it goes by how attempts end."""
-
-    def standby(self) -> Standby:
-        """Return a place for a scheduler."""
-        return Standby(self.gate)
-
-    def standby_alone(self) -> Standby:
-        """Return the same: a breaker is one for all workers of a map."""
-        return Standby(self.gate)
-
-    def heed(self, ring: Callable[[], bool]) -> None:
-        """Ring whenever one might ask again: a map's scheduler does not wait here, but comes back.
-
-        Args:
-            ring: Called in any thread, and not for long.
-        """
-        with self._lock:
-            self._waiters[id(ring)] = ring
-
-    def ignore(self, ring: Callable[[], bool]) -> None:
-        """Ring no more."""
-        with self._lock:
-            self._waiters.pop(id(ring), None)
-
-    def after_fork(self) -> None:
-        """Forget those who wait, and the probes that are under way, in the parent."""
-        self._lock = Lock()
-        self._waiters.clear()
-        self.gate.after_fork(self._new_lock())
-
-    def _changed(self, state: int, reason: str | None) -> None:
-        """Let those who wait ask again, and tell what has happened."""
-        with self._lock:
-            bells = list(self._waiters.values())
-        for ring in bells:
-            ring()
-        if reason is not None:
-            told = {} if self._origin is None else {"origin": self._origin}
-            tell("breaker", breaker=self.name, state=STATES[state], reason=reason, **told)
+        return redis_queue(core, name, known_as, settings, origin, self._url or "")
 
 
 class BreakersByValue:
@@ -339,16 +270,16 @@ class BreakersByValue:
     by_value = True
 
     def __init__(
-        self, shared: BreakerQueue, new_queue: Callable[[str], BreakerQueue], clock: Clock
+        self, shared: BreakerQueue, new_queue: Callable[[str, Any, int], BreakerQueue], clock: Clock
     ) -> None:
         """Begin without any.
 
         Args:
             shared: What stands for all.
-            new_queue: Makes the breaker of a value, given its name.
+            new_queue: Makes the breaker of a value, given a name, the value and its place.
             clock: Tells the time.
         """
-        self.gate: CircuitBreaker = shared.gate
+        self.gate: Any = shared.gate
         self.awaited: str = shared.awaited
         self._shared = shared
         self._new_queue = new_queue
@@ -382,7 +313,7 @@ class BreakersByValue:
                 if len(self._queues) >= MOST_VALUES:
                     self._make_room()
                 self._made += 1
-                queue = self._new_queue(f"{self._shared.name}[{self._made}]")
+                queue = self._new_queue(f"{self._shared.name}[{self._made}]", value, number)
                 now = self._clock.now()
                 if now < self.shut_until:
                     queue.gate.trip(now, self.shut_until - now, "trip() was called")
@@ -411,22 +342,11 @@ class BreakersByValue:
 
     def _make_room(self) -> None:
         """Forget the oldest breaker that is closed, or the oldest of all."""
-        closed = (key for key, queue in self._queues.items() if queue.gate.state == CLOSED)
+        now = self._clock.now()
+        closed = (key for key, queue in self._queues.items() if queue.gate.state_at(now) == CLOSED)
         self._queues.pop(next(closed, next(iter(self._queues))))
 
 
 def _again(kind: type[Breaker], name: str | None, settings: dict[str, Any]) -> Breaker:
-    """Make a breaker from a pickle: a closed one, as those who share the other are elsewhere."""
+    """Make a breaker from a pickle: one that knows nothing of the other, unless they are shared."""
     return kind(name, **settings)
-
-
-_queues: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those of all breakers: decorated functions hold only them."""
-
-
-def _after_fork() -> None:
-    for queue in list(_queues):
-        queue.after_fork()
-
-
-forks.register("breakers", after_in_child=_after_fork)

@@ -10,7 +10,7 @@ from .checks import optional
 from .configs import BreakerConfig
 from .option import Option
 
-SCOPES = ("process",)
+SCOPES = ("process", "machine", "redis")
 """Who may share a breaker."""
 
 
@@ -23,9 +23,24 @@ def _ratio(name: str, value: Any) -> float:
 
 
 def _field(
-    name: str, default: Any, kind: str, check: Any, doc: str, also: tuple[str, ...]
+    name: str,
+    default: Any,
+    kind: str,
+    check: Any,
+    doc: str,
+    also: tuple[str, ...],
+    secret: bool = False,
 ) -> Option:
-    return Option(name, default, kind, check, doc, (), "BreakerConfig", name, also=also)
+    return Option(
+        name, default, kind, check, doc, (), "BreakerConfig", name, also=also, secret=secret
+    )
+
+
+def _url(name: str, value: Any) -> str | None:
+    """Check that a value is a string, and do not show it: there may be a password in it."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}= must be a string, not {type(value).__name__}")
+    return value
 
 
 def checked(config: BreakerConfig) -> BreakerConfig:
@@ -33,9 +48,17 @@ def checked(config: BreakerConfig) -> BreakerConfig:
 
     Raises:
         TypeError: If one is of a wrong type.
-        ValueError: If one has a value that is not allowed.
+        ValueError: If one has a value that is not allowed, or its scope lacks what it needs or is
+            given what it does not read.
     """
     fields = {row.field: row.check(row.field, getattr(config, row.field)) for row in BREAKER_ROWS}
+    scope = fields["scope"]
+    if scope != "process" and fields["name"] is None:
+        raise ValueError(f"scope={scope!r} needs name=, by which others know the breaker")
+    if scope == "redis" and fields["url"] is None:
+        raise ValueError("scope='redis' needs url=, such as 'redis://localhost:6379/0'")
+    if scope != "redis" and fields["url"] is not None:
+        raise ValueError(f"url= is not read by scope={scope!r}")
     return BreakerConfig(**fields)
 
 
@@ -124,8 +147,17 @@ BREAKER_ROWS: tuple[Option, ...] = (
         "process",
         "str",
         partial(checks.choice, choices=SCOPES),
-        'Who shares it: "process".',
+        'Who shares it: "process", or by its name "machine" or "redis".',
         ("storage", "state_storage"),
+    ),
+    _field(
+        "url",
+        None,
+        "str | None",
+        _url,
+        'Where the server is, as "redis://host:port/0"; for "redis".',
+        ("redis_url", "redis", "dsn"),
+        secret=True,
     ),
 )
 """A row for each field, in their order."""

@@ -112,7 +112,8 @@ class BreakerConfig(Config):
         minimum: How many attempts there must have been in the window, 1 or more.
         open_for: Seconds for which it stays open, or a `timedelta`.
         probes: How many probes may be under way at once, and must succeed to close it.
-        scope: Who shares it: "process".
+        scope: Who shares it: "process", or by its name "machine" or "redis".
+        url: Where the server is, as "redis://host:port/0"; for "redis".
     """
 
     name: str | None = None
@@ -122,6 +123,7 @@ class BreakerConfig(Config):
     open_for: Seconds = 30.0
     probes: int = 1
     scope: str = "process"
+    url: str | None = field(default=None, repr=False)
 
 
 @dataclass

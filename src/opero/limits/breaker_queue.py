@@ -1,0 +1,156 @@
+"""Those who wait for a circuit breaker, and who is told what happens to it."""
+
+from __future__ import annotations
+
+import weakref
+
+from opero import forks
+from opero.core.clock import NEVER
+from opero.events import tell
+from opero.locks import Lock
+from opero.runners.effects import BELL, REST
+
+from .waiting import Standby
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from opero.core.clock import Clock
+    from opero.event import Origin
+    from opero.runners.effects import Steps
+
+STATES = ("closed", "open", "half_open")
+"""What users call the states of `core/breaker.py`, by their numbers."""
+
+
+class BreakerQueue:
+    """Those who wait until a breaker might let them in; they ask it then.
+
+    Nobody has a place in it: when the breaker closes, all may go on, and a probe is whoever asks
+    first.
+
+    Attributes:
+        gate: The breaker: a `CircuitBreaker`, or one that looks the same and is shared.
+        name: What users call it.
+        awaited: What one waits for, as a message names it.
+    """
+
+    by_value = False
+    glance = NEVER
+    """After how many nanoseconds those who wait look again, whatever the breaker has said."""
+
+    def __init__(
+        self,
+        gate: Any,
+        name: str,
+        clock: Clock,
+        new_lock: Callable[[], Any],
+        origin: Origin | None,
+    ) -> None:
+        """Begin with nobody waiting, and tell what happens to the breaker from now on.
+
+        Args:
+            gate: The breaker.
+            name: What users call it.
+            clock: Tells the time.
+            new_lock: Makes a lock for the gate, or None, after a fork.
+            origin: The function that the breaker belongs to alone; None if several may share it.
+        """
+        self.gate: Any = gate
+        self.name: str = name
+        self.awaited: str = f"the circuit breaker {name!r}"
+        self._clock = clock
+        self._new_lock = new_lock
+        self._origin = origin
+        self._lock = Lock()
+        self._waiters: dict[int, Callable[[], bool]] = {}
+        gate.watcher = self._changed
+        _queues.add(self)
+
+    def steps(self, deadline: int, weight: int = 1) -> Steps:  # noqa: ARG002
+        """Wait until the breaker might let one in, unless that would be too late.
+
+        Args:
+            deadline: The latest time, in nanoseconds of opero's clock.
+            weight: Nothing: an attempt is an attempt.
+
+        Returns:
+            Nanoseconds waited, or -1 if it would be after `deadline`.
+        """
+        clock = self._clock
+        start = now = clock.now()
+        bell: Any = None
+        try:
+            while (wait := self.gate.opens_in(now)) > 0:
+                if now + wait > deadline:
+                    return -1
+                if bell is None:
+                    bell = yield BELL, bool
+                    with self._lock:
+                        self._waiters[id(bell)] = bell.ring
+                else:
+                    yield REST, clock, bell, now + min(wait, self.glance)
+                now = clock.now()
+        finally:
+            if bell is not None:
+                with self._lock:
+                    self._waiters.pop(id(bell), None)
+        return max(0, now - start)
+
+    def look(self) -> None:
+        """See to it that the breaker knows how it stands; that may take a while."""
+
+    def pause_soon(self, length: int) -> None:
+        """Nothing: it goes by how attempts end."""
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler."""
+        return Standby(self.gate)
+
+    def standby_alone(self) -> Standby:
+        """Return the same: a breaker is one for all workers of a map."""
+        return Standby(self.gate)
+
+    def heed(self, ring: Callable[[], bool]) -> None:
+        """Ring whenever one might ask again: a map's scheduler does not wait here, but comes back.
+
+        Args:
+            ring: Called in any thread, and not for long.
+        """
+        with self._lock:
+            self._waiters[id(ring)] = ring
+
+    def ignore(self, ring: Callable[[], bool]) -> None:
+        """Ring no more."""
+        with self._lock:
+            self._waiters.pop(id(ring), None)
+
+    def after_fork(self) -> None:
+        """Forget those who wait, and the probes that are under way, in the parent."""
+        self._lock = Lock()
+        self._waiters.clear()
+        self.gate.after_fork(self._new_lock())
+
+    def _changed(self, state: int, reason: str | None) -> None:
+        """Let those who wait ask again, and tell what has happened."""
+        with self._lock:
+            bells = list(self._waiters.values())
+        for ring in bells:
+            ring()
+        if reason is not None:
+            told = {} if self._origin is None else {"origin": self._origin}
+            tell("breaker", breaker=self.name, state=STATES[state], reason=reason, **told)
+
+
+_queues: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Those of all breakers: decorated functions hold only them."""
+
+
+def _after_fork() -> None:
+    for queue in list(_queues):
+        queue.after_fork()
+
+
+forks.register("breakers", after_in_child=_after_fork)

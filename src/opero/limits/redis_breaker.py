@@ -1,0 +1,506 @@
+"""Breakers of hosts with one Redis: the record there, and what exchanges it with processes.
+
+    attempts ─▶ RemoteBreaker ─▶ courier, a thread ─▶ script ─▶ record
+                     ▲                                   │
+                     └────────── state, durations ◀──────┘
+
+Attempts decide by what their process knows and never wait for the server. What they find goes to
+it beside them: failures at once, successes every second while there are attempts. One script takes
+them, moves the state and answers with it. So a process hears of a change with its next failure, or
+a second after its last exchange.
+
+Only the lease of a probe is asked for on the path of an attempt, by one attempt of a process: two
+must not get it. That takes a round trip; the others are refused meanwhile.
+
+All times in the record are the server's, and all times in requests and replies are durations, so
+the clocks of hosts do not matter. The record expires. When it is gone, by that, by a flush or with
+a server that has lost it, a process that knows of a later state than the server puts that back.
+
+While the server is gone, each process decides by itself (see `stores.outages`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+from opero import forks
+from opero.core.gate import REJECTED, SUCCEEDED, WITHDRAWN
+from opero.core.remote_breaker import PERIOD
+from opero.runners.effects import ASK
+from opero.stores.outages import Outage
+from opero.stores.redis_clients import LIMIT, Script, async_client, client
+
+from .breaker_queue import BreakerQueue
+from .machine_breaker import private_words, shared_breaker
+from .waiting import Standby
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from opero.event import Origin
+    from opero.runners.effects import Steps
+
+    from .shared_breakers import Identity, Settings
+
+GAP: Final = 0.01
+"""Seconds from one round of exchanges to the next: many failures make few of them."""
+
+_SOON: Final = 5_000_000
+"""Nanoseconds after which a scheduler looks whether the lease of a probe has come."""
+
+_LINGER: Final = 2.0
+"""Seconds for which the thread stays when there is nothing to do."""
+
+_SCRIPT = Script("""
+local time = redis.call('TIME')
+local now = (time[1] - 1700000000) * 1000000 + time[2]
+local key = KEYS[1]
+local tenth, ratio, minimum = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local open_for, lease, probes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local known, known_left = tonumber(ARGV[7]), tonumber(ARGV[8])
+local attempts, failures, token = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local wish, wish_for, wish_why = ARGV[12], tonumber(ARGV[13]), ARGV[14]
+local function text(number) return string.format('%.0f', number) end
+
+local generation = tonumber(redis.call('HGET', key, 'generation') or '0')
+local good = tonumber(redis.call('HGET', key, 'good') or '0')  -- probes that have succeeded
+local till = tonumber(redis.call('HGET', key, 'until') or '0')  -- 0: it is closed
+local reason, granted = '', 0
+
+local longest = tonumber(redis.call('HGET', key, 'longest') or '0')
+
+local function move(open_until, why, number)
+  generation, till, reason, good = number or generation + 1, open_until, why, 0
+  longest = math.max(till - now, 0)
+  redis.call('DEL', key)
+end
+-- a time that this server cannot have written: its clock has gone back, or it is another's
+if till > now + longest + 1000000 then till = now end
+if known_left >= 0 and known > generation then
+  move(known_left > 0 and now + known_left or 0, '', known)
+elseif generation == 0 then
+  generation = now
+end
+
+for at = 15, #ARGV, 2 do
+  for slot = 1, probes do
+    if till > 0 and redis.call('HGET', key, 'token' .. slot) == ARGV[at] then
+      redis.call('HDEL', key, 'token' .. slot, 'over' .. slot)
+      if ARGV[at + 1] == 'good' then
+        good = good + 1
+        if good >= probes then
+          move(0, probes == 1 and 'the probe succeeded' or 'the probes succeeded')
+        end
+      elseif ARGV[at + 1] == 'bad' then
+        move(now + open_for, probes == 1 and 'the probe failed' or 'a probe failed')
+      end
+    end
+  end
+end
+
+if wish == 'trip' then move(now + wish_for, wish_why) end
+if wish == 'reset' then move(0, wish_why) end
+
+if attempts > 0 and till == 0 and (known == generation or known == 0) then
+  local index = math.floor(now / tenth)
+  local field = 'tenth' .. index % 10
+  local function read(name)
+    local which, all, bad = string.match(redis.call('HGET', key, name) or '', '(%d+) (%d+) (%d+)')
+    if which and tonumber(which) > index - 10 and tonumber(which) <= index then
+      return tonumber(which), tonumber(all), tonumber(bad)
+    end
+    return -1, 0, 0
+  end
+  local which, all, bad = read(field)
+  if which ~= index then all, bad = 0, 0 end
+  redis.call('HSET', key, field, text(index) .. ' ' .. text(all + attempts) .. ' '
+    .. text(bad + failures))
+  if failures > 0 then
+    all, bad = 0, 0
+    for number = 0, 9 do
+      local _, some, wrong = read('tenth' .. number)
+      all, bad = all + some, bad + wrong
+    end
+    if all >= minimum and bad / all >= ratio then
+      move(now + open_for, string.format('%d of %d attempts failed within %g s', bad, all,
+        tenth / 100000))
+    end
+  end
+end
+
+if token ~= '' and till > 0 and till <= now then
+  for slot = 1, probes - good do
+    local over = tonumber(redis.call('HGET', key, 'over' .. slot) or '0')
+    if granted == 0 and (over <= now or over > now + lease) then
+      redis.call('HSET', key, 'token' .. slot, token, 'over' .. slot, text(now + lease))
+      granted = 1
+    end
+  end
+end
+
+redis.call('HSET', key, 'generation', text(generation), 'until', text(till), 'good', good,
+  'longest', text(longest))
+local life = 2 * tenth * 10 + 60000000
+if till > 0 then life = math.max(till - now, 0) + lease + 10 * open_for + 3600000000 end
+redis.call('PEXPIRE', key, math.ceil(life / 1000))
+return {text(generation), till > 0 and 1 or 0, text(math.max(till - now, 0)), granted, reason}
+""")
+"""Its arguments: the settings, in microseconds; the generation that the process knows, and for how
+long more it is open; its attempts and failures; the lease that it wants; "trip", "reset" or "", for
+how long, and why; and of each probe that has ended its lease and "good", "bad" or "free"."""
+
+
+class RedisRecord:
+    """What this process has to do with one record: a `RemoteBreaker`, and the way to the server.
+
+    Attributes:
+        gate: The breaker.
+    """
+
+    def __init__(self, gate: Any, url: str, name: str, key: str) -> None:
+        """Ask nothing yet.
+
+        Args:
+            gate: The `RemoteBreaker`; what it summons is this.
+            url: Where the server is.
+            name: What the breaker is called in the log.
+            key: What the record is called at the server.
+
+        Raises:
+            ValueError: If the URL is not one of Redis.
+        """
+        self.gate: Any = gate
+        self._url = url
+        self._name = name
+        self._keys = (key,)
+        local = gate.local
+        self._settings: list[Any] = [
+            local.tenth // 1000 or 1,
+            local.failure_ratio,
+            local.minimum,
+            local.open_for // 1000,
+            local.lease // 1000,
+            local.probes,
+        ]
+        self._where = client(url).where
+        self._outage = self._new_outage()
+        self._wanted = False
+        gate.summon = self.summon
+        gate.order = self.exchange
+
+    # --- the courier's work -----------------------------------------------------------------------
+
+    def want_lease(self) -> None:
+        """Have the courier ask for the lease of a probe, soon."""
+        self._wanted = True
+        self.summon()
+
+    def summon(self) -> None:
+        """Have the courier exchange what there is, soon."""
+        _courier.post(self)
+
+    def exchange(self, wish: str = "", length: int = 0, reason: str = "") -> bool:
+        """Report what there is, and hear how things stand; return whether that has worked.
+
+        Args:
+            wish: "trip" or "reset", to have that done too.
+            length: For how many nanoseconds to trip it; 0 for as long as usual.
+            reason: Why, in words.
+        """
+        lease = self.new_lease() if self._wanted else ""
+        self._wanted = False
+        request = self.request(lease, wish, length, reason)
+        if request is None:
+            return False
+        return self.heard(self.ask("script", *request), lease)
+
+    def request(
+        self, lease: str = "", wish: str = "", length: int = 0, reason: str = ""
+    ) -> tuple[Any, ...] | None:
+        """Return what `ask` takes for an exchange; None if the server is to be left alone now.
+
+        Args:
+            lease: The lease of a probe that is wanted; "" for none.
+            wish: As in `exchange`, and so are those that follow.
+            length: The same.
+            reason: The same.
+        """
+        gate = self.gate
+        now = gate.real.now()
+        generation, attempts, failures, reports, left = gate.parcel(now)
+        if self._outage.blocks(writing=True):
+            gate.go_alone(now)
+            return None
+        ended: list[Any] = []
+        for each, outcome in reports:
+            ended.append(each)
+            if outcome == SUCCEEDED:
+                ended.append("good")
+            else:
+                ended.append("bad" if outcome <= REJECTED else "free")
+        left = -1 if left < 0 else math.ceil(left / 1000)
+        return (
+            _SCRIPT,
+            self._keys,
+            [
+                *self._settings,
+                generation,
+                left,
+                attempts,
+                failures,
+                lease,
+                wish,
+                math.ceil((length or gate.local.open_for) / 1000),
+                reason,
+                *ended,
+            ],
+        )
+
+    def heard(self, reply: Any, lease: str) -> bool:
+        """Take note of the server's reply, None if there was none; return whether there was.
+
+        Args:
+            reply: The reply.
+            lease: The lease that was asked for.
+        """
+        gate = self.gate
+        now = gate.real.now()
+        if reply is None:
+            gate.go_alone(now)
+            return False
+        generation, opened, left, granted, reason = reply
+        gate.adopt(
+            now,
+            int(generation),
+            bool(opened),
+            int(left) * 1000,
+            reason.decode(),
+            lease if granted else "",
+        )
+        return True
+
+    def new_lease(self) -> str:
+        """Return a name for a lease that nobody else has."""
+        return os.urandom(9).hex()
+
+    def give_back(self, lease: str) -> None:
+        """Let another have a lease that was asked for, should it have been granted."""
+        self.gate.reports.append((lease, WITHDRAWN))
+        self.gate.call_for()
+
+    def hear(self) -> None:
+        """Exchange now if what is known is old, and wait for it."""
+        if self.gate.real.now() - self.gate.heard > PERIOD:
+            self.exchange()
+
+    # --- the server -------------------------------------------------------------------------------
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Have the server do something; None if that fails.
+
+        Args:
+            operation: "script".
+            arguments: What that takes.
+        """
+        try:
+            reply = getattr(client(self._url), operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the breaker goes on
+            self._outage.failed(error, writing=True)
+            return None
+        self._outage.worked(writing=True)
+        return reply
+
+    async def ask_async(self, operation: str, *arguments: Any) -> Any:
+        """Do the same in a task."""
+        try:
+            reply = await getattr(async_client(self._url), operation)(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the breaker goes on
+            self._outage.failed(error, writing=True)
+            return None
+        self._outage.worked(writing=True)
+        return reply
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process, but with what the parent knew."""
+        self._outage = self._new_outage()
+
+    def _new_outage(self) -> Outage:
+        return Outage(
+            f"the breaker {self._name!r} in Redis at {self._where}",
+            instead="each process decides by itself",
+        )
+
+
+class RedisBreakerQueue(BreakerQueue):
+    """Those of this process who wait for a breaker in Redis, or ask there for a probe's lease."""
+
+    glance = PERIOD
+
+    def __init__(self, record: RedisRecord, name: str, core: Any, origin: Origin | None) -> None:
+        """Begin with nobody waiting (see `BreakerQueue`).
+
+        Args:
+            record: The breaker, and the way to the server.
+            name: What users call it.
+            core: The half of opero that it belongs to.
+            origin: The function that the breaker belongs to alone; None if several may share it.
+        """
+        super().__init__(record.gate, name, core.clock, core.new_lock, origin)
+        record.gate.local.watcher = self._changed
+        self.record: RedisRecord = record
+
+    def steps(self, deadline: int, weight: int = 1) -> Steps:
+        """Ask for the lease of a probe, or wait until the breaker might let one in."""
+        if not self.gate.claim():
+            return (yield from super().steps(deadline, weight))
+        record, clock = self.record, self._clock
+        start = clock.now()
+        lease = record.new_lease()
+        request = record.request(lease)
+        if request is not None:
+            try:
+                reply = yield ASK, record, "script", request
+            except BaseException:
+                record.give_back(lease)
+                raise
+            record.heard(reply, lease)
+        return max(0, clock.now() - start)
+
+    def look(self) -> None:
+        """Ask the server how the breaker stands, if it has not been heard for a second."""
+        self.record.hear()
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler."""
+        return RedisBreakerStandby(self)
+
+    def standby_alone(self) -> Standby:
+        """Return the same: a breaker is one for all workers of a map."""
+        return RedisBreakerStandby(self)
+
+    def after_fork(self) -> None:
+        """Forget those who wait, and what the parent has to do with the server."""
+        super().after_fork()
+        self.record.after_fork()
+
+
+class RedisBreakerStandby(Standby):
+    """A place for somebody who does not wait: the courier asks for the lease meanwhile."""
+
+    def __init__(self, queue: RedisBreakerQueue) -> None:
+        super().__init__(queue.gate)
+        self._record = queue.record
+
+    def enter(self, now: int) -> int:
+        """Enter the breaker; return what `Gate.enter` does."""
+        answer = self.gate.enter(now)
+        if answer > 0 and self.gate.consults(now):
+            self.gate.claim()  # type: ignore[attr-defined]  # it is a `RemoteBreaker`
+            self._record.want_lease()
+            return min(answer, _SOON)
+        return answer
+
+
+def redis_queue(
+    core: Any,
+    name: str,
+    known_as: Identity,
+    settings: Settings,
+    origin: Origin | None,
+    url: str,
+) -> RedisBreakerQueue:
+    """Join those who share a breaker; nothing is asked yet.
+
+    Args:
+        core: The active half of opero.
+        name: What users call it.
+        known_as: What it is known as by those who share it.
+        settings: Its settings.
+        origin: The function that it belongs to alone; None if several may share it.
+        url: Where the server is.
+
+    Raises:
+        ValueError: If the URL is not one of Redis.
+    """
+    words = private_words(core, settings[-1])
+    gate = core.RemoteBreaker(shared_breaker(core, words, settings), core.new_lock(), None)
+    user_name = quote(known_as.name, safe="", errors="surrogatepass")
+    key = f"opero:breaker:{{{user_name}}}:{known_as.digest}"
+    return RedisBreakerQueue(RedisRecord(gate, url, name, key), name, core, origin)
+
+
+class _Courier:
+    """The thread that exchanges what breakers and servers have to tell each other.
+
+    It is there only while there is something to do, and ends by itself a little later.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[int, RedisRecord] = {}
+        self._running = False
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def post(self, record: RedisRecord) -> None:
+        """Have a record exchanged soon."""
+        with self._changed:
+            self._waiting[id(record)] = record
+            if self._running:
+                self._changed.notify()
+                return
+            self._running = True
+            thread = threading.Thread(target=self._work, name="opero-breakers", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # there are too many, or the interpreter is about to end
+                self._running = False
+                self._waiting.clear()
+                record.gate.due = False
+
+    def end(self) -> None:
+        """Report what there is before the interpreter ends."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(LIMIT)
+
+    def after_fork(self) -> None:
+        """Forget everything in a child process: the thread has not come along."""
+        self._changed = threading.Condition()
+        self._waiting = {}
+        self._running = False
+        self._thread = None
+
+    def _work(self) -> None:
+        changed = self._changed
+        while True:
+            with changed:
+                if not (self._waiting or self._ending):
+                    changed.wait(_LINGER)
+                if not self._waiting:
+                    self._running = False
+                    self._thread = None
+                    return
+                waiting, self._waiting = self._waiting, {}
+            for record in waiting.values():
+                with suppress(Exception):  # it is told, and the breaker goes on
+                    record.exchange()
+            waiting = record = None  # type: ignore[assignment]  # breakers may go meanwhile
+            if not self._ending:
+                time.sleep(GAP)
+
+
+_courier = _Courier()
+atexit.register(_courier.end)
+
+forks.register("breakers", after_in_child=_courier.after_fork)

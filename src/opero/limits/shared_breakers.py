@@ -1,0 +1,52 @@
+"""What a breaker is known as by those who share it: no name and no key shows a fallback value.
+
+A fallback value may be an API key. So what is known is a digest, by which those who have the same
+value find each other. It is also of the breaker's settings: processes that disagree on them, as old
+and new ones do during a deployment, have breakers of their own instead of resetting each other's.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from opero import hotpath
+from opero.exceptions import CacheKeyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+Settings = tuple[int, float, int, int, int]
+"""Window in nanoseconds, failure ratio, minimum, nanoseconds for which it is open, probes."""
+
+
+class Identity(NamedTuple):
+    """What a breaker is known as.
+
+    Attributes:
+        name: What the user calls it.
+        digest: Of its settings and of the fallback value that it is for, in hexadecimal.
+    """
+
+    name: str
+    digest: str
+
+
+def identity(name: str, settings: Settings, value: Any, number: int, by_value: bool) -> Identity:
+    """Return what a breaker is known as.
+
+    Args:
+        name: What the user calls it.
+        settings: Its settings.
+        value: The fallback value that it is for.
+        number: The place of that among the values, which counts if the value has no faithful key.
+        by_value: Whether it is for one.
+    """
+    digest = sha256(repr((name, settings)).encode("utf-8", "surrogatepass"))
+    if by_value:
+        try:
+            digest.update(b"value" + hotpath.core.Canonical().encode(value))
+        except CacheKeyError:
+            digest.update(b"place%d" % number)
+    return Identity(name, digest.hexdigest()[:32])
