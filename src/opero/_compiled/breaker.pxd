@@ -37,6 +37,7 @@ cdef class CircuitBreaker(Gate):
     cpdef int state_at(self, long long now)
     @cython.locals(wait=cython.longlong, ticket=cython.longlong, begins=bint)
     cpdef long long admit(self, long long now) except? -1
+    cdef bint is_within(self) except -1
     @cython.locals(busy=Py_ssize_t, wait=cython.longlong, left=cython.longlong, expiry=cython.longlong)
     cpdef long long lack(self, long long now) except? -1
     cpdef note(self, long long now, int outcome, long long ticket)

@@ -16,6 +16,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from . cimport counting, gil, readers
 from .binding cimport Binding
+from .breaker cimport CircuitBreaker
 from .clock cimport Clock, coarse_time
 from .deadline cimport Deadline, TimeLimit
 from .entry cimport IS_UNDER_WAY, IS_VALUE, Entry, entry_readers, follow, land, new_entry
@@ -432,6 +433,41 @@ cdef class Call(_Counting):
                 raise
         return result
 
+    cdef PyObject *watched_attempt(
+        self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+    ) except NULL:
+        """Make the first attempt behind a breaker that is closed."""
+        cdef long long ticket = self.breaker.ticket
+        cdef long long now = 0
+        cdef PyObject *result
+        if self.behind is not None:
+            now = self.clock.now()
+            if self.behind.enter(now) > 0:
+                return self.run(args, argsf, names, deadline, None, 1, now, [ticket])
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
+        counting.add(&self.counts, ATTEMPTS, 1)
+        result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
+        if result is NULL:
+            tickets = [ticket] if self.behind is None else [ticket, 0]
+            return self.run(args, argsf, names, deadline, opero_take_error(), 0, now, tickets)
+        try:
+            succeeded(self.breaker, self.clock, ticket)
+        except BaseException:
+            Py_DECREF(<object>result)
+            raise
+        return result
+
+
+cdef inline int succeeded(CircuitBreaker breaker, Clock clock, long long ticket) except -1:
+    """Tell a breaker that an attempt succeeded which it had let in while it was closed."""
+    cdef long long now = coarse_time(<PyObject *>clock)
+    if ticket == breaker.ticket and now < breaker.ends and breaker.lock is None:
+        breaker.good += 1
+    else:
+        breaker.leave(now, SUCCEEDED, now, ticket)
+    return 0
+
 
 @cython.final
 cdef class AsyncCall(_Counting):
@@ -444,6 +480,8 @@ cdef class AsyncCall(_Counting):
     cdef object guard_one
     cdef object gated
     cdef object gated_one
+    cdef object watched
+    cdef object watched_one
     cdef object run_until
     cdef object run_until_one
     cdef object share
@@ -466,6 +504,8 @@ cdef class AsyncCall(_Counting):
         self.guard_one = named(self.runner.guard_one, self.name)
         self.gated = named(self.runner.gated, self.name)
         self.gated_one = named(self.runner.gated_one, self.name)
+        self.watched = named(self.runner.watched, self.name)
+        self.watched_one = named(self.runner.watched_one, self.name)
         self.run_until = named(self.runner.run_until, self.name)
         self.run_until_one = named(self.runner.run_until_one, self.name)
         self.share = named(self.runner.share, self.name)
@@ -502,6 +542,27 @@ cdef class AsyncCall(_Counting):
         counting.add(&self.counts, ATTEMPTS, 1)
         return None
 
+    def come_in(self):
+        """Let a first attempt begin behind a closed breaker, if no other gate says no.
+
+        Returns:
+            The ticket for `go_out`, or 0: then the runner asks all gates.
+        """
+        cdef long long ticket = 0 if self.breaker is None else self.breaker.ticket
+        if not ticket:
+            return 0
+        if self.behind is not None:
+            if self.behind.enter(self.clock.now()) > 0:
+                return 0
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
+        counting.add(&self.counts, ATTEMPTS, 1)
+        return ticket
+
+    def go_out(self, long long ticket):
+        """Take note that such an attempt succeeded."""
+        succeeded(self.breaker, self.clock, ticket)
+
     def _ground(self, store, key):
         for flights in list(store.flights.values()):  # one table for each event loop
             take_all(flights, key)
@@ -524,6 +585,8 @@ cdef PyObject *first_attempt(
     cdef PyObject *result
     cdef long long now, answer
     if call.indirect:
+        if call.breaker is not None and call.breaker.ticket:
+            return call.watched_attempt(args, argsf, names, deadline)
         return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.gate is not None:
         now = call.clock.now()
@@ -965,6 +1028,9 @@ cdef PyObject *acall_uncached(
     if (<AsyncCall>state).timeout:
         guard = <PyObject *>(<AsyncCall>state).run_until
         guard_one = <PyObject *>(<AsyncCall>state).run_until_one
+    elif (<AsyncCall>state).breaker is not None:
+        guard = <PyObject *>(<AsyncCall>state).watched
+        guard_one = <PyObject *>(<AsyncCall>state).watched_one
     elif (<AsyncCall>state).gate is not None or (<AsyncCall>state).indirect:
         guard = <PyObject *>(<AsyncCall>state).gated
         guard_one = <PyObject *>(<AsyncCall>state).gated_one

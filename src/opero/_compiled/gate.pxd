@@ -13,6 +13,9 @@ cdef class Gate:
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
 
 
+@cython.locals(gate=Gate, ticket=cython.longlong)
+cpdef tuple probed(tuple gates, list tickets)
+
 @cython.locals(at=Py_ssize_t, answer=cython.longlong, gate=Gate)
 cpdef Py_ssize_t enter_all(tuple gates, long long now, Py_ssize_t first, list tickets) except? -1
 

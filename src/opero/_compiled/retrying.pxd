@@ -2,7 +2,7 @@
 
 cimport cython
 
-from .gate cimport Gate, enter_all, leave_all
+from .gate cimport Gate, enter_all, leave_all, probed
 from .outcomes cimport (
     conclude, judge, misfits, no_entry, note_wait, outcome_of, pause_after, pause_queues, too_late,
 )
@@ -24,13 +24,14 @@ cdef class Retrying:
     cdef readonly list tickets
     cdef readonly long long entered
     cdef readonly bint spare
+    cdef object probing
     cdef readonly bint over
     cdef readonly object given
     cdef readonly Py_ssize_t width
     cdef readonly tuple own_args
     cdef readonly dict own_kwargs
     cdef begin(self, Py_ssize_t value, Py_ssize_t passed=*)
-    @cython.locals(gate=Gate, todo=int)
+    @cython.locals(call=State, gate=Gate, todo=int)
     cpdef int next(self) except -1
     @cython.locals(gate=Gate, until=cython.longlong, verdict=int, before=Py_ssize_t)
     cdef int refused(self) except -2

@@ -4,6 +4,7 @@ cimport cython
 
 from .attempts cimport Policy
 from .binding cimport Binding
+from .breaker cimport CircuitBreaker
 from .clock cimport Clock
 from .entry cimport Entry
 from .events cimport Events
@@ -34,6 +35,9 @@ cdef class State:
     cdef readonly bint observed
     cdef readonly bint guarded
     cdef readonly bint permits
+    cdef readonly bint refusing
+    cdef readonly CircuitBreaker breaker
+    cdef readonly Gate behind
     cdef readonly bint by_value
     cdef readonly long long timeout
     cdef readonly long long attempt_timeout

@@ -8,7 +8,8 @@
 The window rolls in ten slices, so that what it knows is at most as old as it is long. While the
 breaker is half-open, no more attempts than `probes` are let in. Each is a lease: a probe that never
 reports loses its place to another one after a while, and one that counts as nothing gives it back.
-What reports with a ticket of an earlier period is not heard.
+What reports with a ticket of an earlier period is not heard. What a probe itself calls, behind the
+same breaker, is let in as a part of it.
 Source: M. Nygard, "Release It!", Pragmatic Bookshelf, 2007; rolling window: Netflix, Hystrix, 2012.
 
 It decides and never waits, and nothing is held while an attempt runs.
@@ -16,7 +17,7 @@ It decides and never waits, and nothing is held while an attempt runs.
 
 from __future__ import annotations
 
-from .gate import REJECTED, SUCCEEDED, Gate
+from .gate import PROBES, REJECTED, SUCCEEDED, Gate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,7 +227,10 @@ class CircuitBreaker(Gate):
             return -self.ticket
         wait = self.lack(now)
         if wait > 0:
-            return wait
+            if self.state != HALF_OPEN or not self.is_within():
+                return wait
+            self.serial += 1  # no probe has that number: how it ends tells nothing
+            return -self.serial
         begins = self.state == OPEN
         if begins:
             self.state = HALF_OPEN
@@ -240,6 +244,13 @@ class CircuitBreaker(Gate):
         if begins:
             self.add_news("it lets a probe in")
         return -ticket
+
+    def is_within(self) -> bool:
+        """Return whether this context runs inside a probe, and what it asks is part of that."""
+        for gate in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
+            if gate is self:
+                return True
+        return False
 
     def lack(self, now: int) -> int:
         """Return nanoseconds until an attempt might be let in; 0 or less if it might be now."""

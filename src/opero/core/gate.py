@@ -15,6 +15,8 @@ tests hold still lets in many at the same one.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,6 +99,22 @@ SUCCEEDED, FAILED, REJECTED, NEUTRAL, WITHDRAWN = range(5)
     NEUTRAL     it raised something else, was cancelled, or a predicate of the user's raised
     WITHDRAWN   it was not made: it came in, and the call ended at a later gate
 """
+
+
+PROBES: ContextVar[tuple[Any, ...]] = ContextVar("PROBES", default=())
+"""The gates that have let an attempt in to try, by which this context runs: what it calls may pass
+them too."""
+
+
+def probed(gates: tuple[Gate, ...], tickets: list[int]) -> tuple[Any, ...]:
+    """Return those gates that have let an attempt in to try, by the tickets that they gave it."""
+    return tuple(
+        [
+            gate
+            for gate, ticket in zip(gates, tickets, strict=True)
+            if gate.refuses and not gate.is_common(ticket)
+        ]
+    )
 
 
 def enter_all(gates: tuple[Gate, ...], now: int, first: int, tickets: list[int] | None) -> int:

@@ -10,11 +10,13 @@ A runner does so, by sleeping or by awaiting. If it is interrupted meanwhile, it
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from opero.never_failures import is_never_failure
 
 from .attempts import AGAIN, OPEN
 from .clock import NEVER
-from .gate import NEUTRAL, SUCCEEDED, WITHDRAWN, enter_all, leave_all
+from .gate import NEUTRAL, PROBES, SUCCEEDED, WITHDRAWN, enter_all, leave_all, probed
 from .outcomes import (
     conclude,
     judge,
@@ -55,6 +57,7 @@ class Retrying:
         tickets: What those that have let it in gave it; None if none wants to know how it ends.
         entered: When the attempt entered the gates, in nanoseconds.
         spare: Whether a value stands ready that is served if the call fails.
+        probing: What takes back that the attempt is a probe; None if it is none.
         over: Whether the call has failed.
         given: The argument that holds fallback values, or the first of them.
         width: How many values each round tries.
@@ -78,6 +81,7 @@ class Retrying:
         "own_args",
         "own_kwargs",
         "passed",
+        "probing",
         "queues",
         "spare",
         "tickets",
@@ -127,6 +131,7 @@ class Retrying:
         self.entered: int = entered
         self.tickets: list[int] | None = tickets
         self.spare: bool = spare
+        self.probing: Any = None
         self.over: bool = False
         self.given: Any = None
         self.width: int = 1
@@ -182,7 +187,12 @@ class Retrying:
                     return todo
             elif self.call.permits and self.call.events.heeded:
                 self.call.events.permit(self.call, 0.0)
-        self.call.add("attempts", 1)
+        call = self.call
+        call.add("attempts", 1)
+        if call.refusing:
+            gates = probed(self.gates, self.tickets)
+            if gates:
+                self.probing = PROBES.set((*PROBES.get(), *gates))
         return 0
 
     def refused(self) -> int:
@@ -306,6 +316,10 @@ class Retrying:
     def leave(self, outcome: int) -> None:
         """Tell the gates that have let the attempt in how it has ended; once."""
         tickets = self.tickets
+        if self.probing is not None:
+            probing, self.probing = self.probing, None
+            with suppress(ValueError):  # a coroutine may be closed in another context
+                PROBES.reset(probing)
         if tickets:
             self.tickets = None
             leave_all(self.gates, self.call.clock.now(), outcome, self.entered, tickets)

@@ -12,6 +12,7 @@ from opero.exceptions import CacheKeyError
 
 from .attempts import Policy
 from .binding import Binding
+from .breaker import CircuitBreaker
 from .clock import Clock
 from .entry import Entry
 from .events import Events
@@ -182,8 +183,12 @@ class State:
         method: Whether it is a method, that is, whether its first argument counts by identity.
         single: Whether there is one attempt, no fallback, and nobody learns from a failure.
         indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
-            it gets a copy of its fallback values, those have gates of their own, or the history of
-            its calls is told.
+            it gets a copy of its fallback values, those have gates of their own, it may be a probe,
+            or all calls are traced.
+        refusing: Whether one of the gates refuses.
+        breaker: A breaker before a function that is `indirect` because of it alone: while it is
+            closed, first attempts need no runner. None without.
+        behind: The only other gate, if there is a breaker; None without.
         straight: How many arguments the cache key is made of, one by one; -1 if it is made in
             another way.
         cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
@@ -197,7 +202,9 @@ class State:
         "__weakref__",
         "attempt_timeout",
         "awaited",
+        "behind",
         "binding",
+        "breaker",
         "by_value",
         "cache_key",
         "cleared_hits",
@@ -223,6 +230,7 @@ class State:
         "permits",
         "policy",
         "queues",
+        "refusing",
         "runner",
         "single",
         "store",
@@ -250,6 +258,7 @@ class State:
         self.observed: bool = any(gate.observes for gate in self.gates)
         self.guarded: bool = self.observed or len(self.gates) > 1
         self.permits: bool = not all(gate.refuses for gate in self.gates)
+        self.refusing: bool = any(gate.refuses for gate in self.gates)
         self.by_value: bool = parts.fallback is not None and any(
             queue.by_value for queue in self.queues
         )
@@ -270,6 +279,8 @@ class State:
             and not self.observed
         )
         self.indirect: bool = False
+        self.breaker: CircuitBreaker | None = None
+        self.behind: Gate | None = None
         self.leave_to_runner(False)
         self.cleared_hits: int = 0
         self.cleared_misses: int = 0
@@ -291,6 +302,10 @@ class State:
             or self.by_value
             or (self.fallback is not None and self.fallback.listed is None)
         )
+        self.breaker = self.behind = None
+        if not self.indirect and self.refusing:
+            self.indirect = True
+            self.breaker, self.behind = _watching(self.gates)
 
     def trace(self, on: bool) -> None:
         """Let calls be made so that their history is told at their end, or as usual."""
@@ -501,6 +516,21 @@ class State:
             return self.binding.freezer.probe(key)
         except CacheKeyError as error:
             raise CacheKeyError(f"{self.name}(): the result of cache_key: {error}") from error
+
+
+def _watching(gates: tuple[Gate, ...]) -> tuple[CircuitBreaker | None, Gate | None]:
+    """Return the breaker that is the first gate, and the other gate, if there are no more.
+
+    The other one is None if there is none. Both are if a gate is of another kind, or more than the
+    breaker want to know how attempts end.
+    """
+    first = gates[0]
+    if len(gates) > 2 or type(first) is not CircuitBreaker:
+        return None, None
+    if len(gates) == 1:
+        return first, None
+    behind = gates[1]
+    return (None, None) if behind.observes or behind.refuses else (first, behind)
 
 
 def take_all(flights: dict[Any, Any], key: Any) -> None:

@@ -53,6 +53,8 @@ __all__ = [
     "run_until_one",
     "share",
     "sleep",
+    "watched",
+    "watched_one",
 ]
 
 
@@ -155,6 +157,56 @@ async def gated_one(call: AsyncCall, func: Any, value: Any) -> Any:
         error = None
 
 
+async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what `gated` does for a call behind a breaker, which is quick while that is closed."""
+    error: BaseException | None = None
+    tickets: list[int] | None = None
+    ticket = call.come_in()
+    if ticket:
+        try:
+            value = await func(*args, **kwargs)
+        except GeneratorExit:
+            raise
+        except BaseException as caught:  # noqa: BLE001 - judged in run
+            error = caught
+        else:
+            call.go_out(ticket)
+            return value
+        tickets = [ticket] if call.behind is None else [ticket, 0]
+    try:
+        return await run(call, args, kwargs, None, error, 0, func=func, tickets=tickets)
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        error = None
+
+
+async def watched_one(call: Any, func: Any, value: Any) -> Any:
+    """Do what `watched` does for a call with one argument, by position."""
+    error: BaseException | None = None
+    tickets: list[int] | None = None
+    ticket = call.come_in()
+    if ticket:
+        try:
+            value_of = await func(value)
+        except GeneratorExit:
+            raise
+        except BaseException as caught:  # noqa: BLE001 - judged in run
+            error = caught
+        else:
+            call.go_out(ticket)
+            return value_of
+        tickets = [ticket] if call.behind is None else [ticket, 0]
+    try:
+        return await run(call, (value,), {}, None, error, 0, tickets=tickets)
+    except BaseException as failure:
+        shorten(failure)
+        raise
+    finally:
+        error = None
+
+
 async def run_until(
     call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -240,6 +292,7 @@ async def run(
     passed: int = 0,
     spare: bool = False,
     func: Any = None,
+    tickets: list[int] | None = None,
 ) -> Any:
     """Attempt a call until it succeeds or the core gives up (see `core.retrying`).
 
@@ -254,6 +307,8 @@ async def run(
         spare: Whether a value stands ready that is served if the call fails: then it fails at once
             where a gate refuses it.
         func: What an attempt calls in place of the function (see `streams.Opening`).
+        tickets: What the gates gave the first attempt, if it has been made and one wants to know
+            how it ends.
 
     Returns:
         What the function returned.
@@ -264,7 +319,9 @@ async def run(
     try:
         if error is not None and _is_cancellation(error, flight):
             raise error
-        retrying = call.retrying(call, args, kwargs, NEVER, flight, error, passed, 0, None, spare)
+        retrying = call.retrying(
+            call, args, kwargs, NEVER, flight, error, passed, 0, tickets, spare
+        )
         error = None
         while True:
             todo = retrying.next()
