@@ -163,8 +163,8 @@ def test_a_call_with_the_time_waits_for_the_probe(asynchronous):
     client = service.client(asynchronous, breaker=opened(), timeout=60)
     with skip_waits() as clock:
         assert result(client, 1) == 1
-        assert 9 < clock.waited <= 10
-    assert 9 < client.stats().breaker_wait <= 10
+        assert 9 < clock.waited < 11
+    assert 9 < client.stats().breaker_wait < 11
     assert service.asked == [1]
 
 
@@ -176,7 +176,7 @@ def test_a_call_waits_through_a_failed_probe_as_long_as_it_has_time(asynchronous
     with skip_waits() as clock:
         with pytest.raises(BreakerOpenError) as caught:
             result(client, 1)
-        assert 19 < clock.waited <= 25
+        assert 19 < clock.waited < 26
     assert len(service.asked) == len(caught.value.errors) == 2
 
 
@@ -559,7 +559,7 @@ def test_a_call_with_the_time_waits_for_the_value_that_may_go_first(asynchronous
     service.down = ()
     with skip_waits() as clock:
         assert result(client, "a") == "b"
-        assert 0 < clock.waited <= 10
+        assert 0 < clock.waited < 11
 
 
 @kinds
