@@ -12,6 +12,7 @@ for good, and what those threads were doing never ends: handlers make new locks 
 from __future__ import annotations
 
 import os
+import threading  # noqa: F401 - its own handler goes first then: ours may start a thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -232,7 +232,7 @@ print(generate_latest(registry).decode())
 def run(code: str, directory: Path) -> str:
     """Run a program in the multi-process mode of prometheus_client; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
         capture_output=True,
         text=True,
