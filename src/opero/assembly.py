@@ -278,6 +278,7 @@ def _generate(name: str, yielding: str) -> Any:
         return None
     from .runners.naming import named
 
+    stream: Any
     if yielding == "async":
         from .runners.async_streams import stream
     else:

@@ -20,7 +20,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opero import (
@@ -1074,6 +1074,111 @@ def test_what_is_thrown_before_the_first_item_finds_nothing_to_do(core: hotpath.
 
     asyncio.run(main())
     assert flaky.log == []
+
+
+class Book(Flaky):
+    """Keeps account of streams that are cancelled, fail and are rejected at any moment."""
+
+    def __init__(self, core: hotpath.Core) -> None:
+        super().__init__()
+        self.entered: list[int] = []
+        self.left: list[int] = []
+        self.open = 0
+        self.begun = 0
+        book = self
+
+        class Observer(core.Gate):  # type: ignore[name-defined]
+            def __init__(self) -> None:
+                super().__init__(True)
+
+            def enter(self, now: int) -> int:
+                book.entered.append(len(book.entered) + 1)
+                return -len(book.entered)
+
+            def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
+                book.left.append(ticket)
+
+        self.queue = PollingQueue(Observer(), "the observer", core.clock)
+
+    async def stream(self, plan: list[tuple[int, str]]) -> AsyncIterator[str]:
+        """Do the next step of a plan in each attempt: wait, then say or raise something."""
+        self.begun += 1
+        self.open += 1
+        try:
+            waits, what = plan.pop(0) if plan else (0, "good")
+            for _ in range(waits):
+                await asyncio.sleep(0)
+            if what == "raises":
+                raise OSError
+            if what == "ends":
+                return
+            yield what
+            for _ in range(waits):
+                await asyncio.sleep(0)
+            yield "more"
+        finally:
+            self.open -= 1
+            await asyncio.sleep(0)
+
+
+@given(
+    plans=st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(
+                    st.integers(0, 3), st.sampled_from(["raises", "ends", "bad", "good", "good"])
+                ),
+                max_size=4,
+            ),
+            st.integers(0, 12),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(max_examples=60)
+def test_every_attempt_that_begins_ends_once(core: hotpath.Core, plans: list[Any]) -> None:
+    """For its generator, and for the gates; whenever its task is cancelled."""
+    book = Book(core)
+    rows = gates.ROWS
+    gates.ROWS = [*rows, lambda *_: book.queue]
+    try:
+        functions = [
+            opero(retries=3, retry_on_result=lambda item: item == "bad", **AT_ONCE, **options)(
+                book.stream
+            )
+            for options in ({}, {"timeout": 60.0, "attempt_timeout": 30.0})
+        ]
+    finally:
+        gates.ROWS = rows
+
+    async def read(function: Any, plan: list[tuple[int, str]]) -> None:
+        async with aclosing(function(plan)) as items:
+            async for _ in items:
+                pass
+
+    async def main() -> None:
+        tasks = []
+        for plan, patience, timed in plans:
+            task = asyncio.ensure_future(read(functions[timed], plan.copy()))
+            tasks.append((task, patience))
+        for turn in range(13):
+            for task, patience in tasks:
+                if patience == turn:
+                    task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task for task, _ in tasks], timeout=20)
+        for task, _ in tasks:
+            assert task.done()
+            assert task.cancelled() or isinstance(task.exception(), (AllFailedError, type(None)))
+            assert task.cancelling() <= 1
+
+    asyncio.run(main())
+    assert book.open == 0
+    assert sorted(book.left) == book.entered
+    assert len(book.entered) >= book.begun
+    assert book.begun == sum(function.stats().attempts for function in functions)
 
 
 # --- with what people put above -------------------------------------------------------------------
