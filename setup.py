@@ -34,6 +34,7 @@ LIBRARY = Extension(
         "src/opero/core/rate_control.py",
         "src/opero/core/remote_breaker.py",
         "src/opero/core/retrying.py",
+        "src/opero/core/shared_adaptive_bucket.py",
         "src/opero/core/shared_breaker.py",
         "src/opero/core/shared_bucket.py",
         "src/opero/_compiled/shared_counters.pyx",

@@ -131,6 +131,28 @@ def greed(limit: dict[str, Any], start: float, seconds: float) -> Any:
     return taken
 
 
+class Busy(Exception):
+    """What a client raises for an answer with the status 429."""
+
+    status = 429
+
+
+def learn(limit: dict[str, Any], server: dict[str, Any], start: float, seconds: float) -> Any:
+    """Ask a server, which another limit stands for; return what it served and rejected, and the rate."""
+    limiter, serves = limiter_of(limit), limiter_of(server)
+    wait_until(start)
+    served = rejected = 0
+    while time.monotonic() < start + seconds:
+        try:
+            with limiter:
+                if not serves.try_acquire():
+                    raise Busy
+            served += 1
+        except Busy:
+            rejected += 1
+    return served, rejected, limiter.rate
+
+
 def struggle(limit: dict[str, Any]) -> Any:
     """Take permits, now by one way, now by another, until killed."""
     limiter = limiter_of(limit)
@@ -287,7 +309,7 @@ def fork_in_probe(breaker: dict[str, Any]) -> Any:
 
 
 WORKS = (
-    *(acquire, poll, grab, greed, struggle, call, pause, forked),
+    *(acquire, poll, grab, greed, learn, struggle, call, pause, forked),
     *(knock, fail, juggle, probe, fork_in_probe),
 )
 WORK = {work.__name__: work for work in WORKS}

@@ -679,6 +679,22 @@ def test_permits_of_one_machine_are_granted_once_to_all_threads():
     assert sum(granted) == 300
 
 
+@pytest.mark.parametrize("scope", ["process", "machine"])
+def test_a_rate_adapts_to_what_all_threads_report(scope):
+    """It stays in its bounds, is the same for all, and those who wait are served."""
+    shared = {"scope": scope, "name": f"crowd-{uuid4()}"} if scope == "machine" else {}
+    limiter = RateLimiter(1e5, adaptive=True, floor=1e4, **shared)
+
+    def work(number: int) -> None:
+        for step in range(100):
+            limiter.acquire_sync()
+            limiter._queue.report(2 if step % 29 == number else 0, limiter._queue.clock.now())
+            assert 1e4 <= limiter.rate <= 1e5
+
+    crowd(work)
+    assert limiter._bucket.queued == 0
+
+
 def test_a_limiter_has_nobody_in_line_after_all_have_been_served():
     """Waiters of all threads, first come, first served."""
     limiter = RateLimiter(50_000, burst=2)

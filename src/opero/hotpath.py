@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         rate_control,
         remote_breaker,
         retrying,
+        shared_adaptive_bucket,
         shared_breaker,
         shared_bucket,
         shared_counters,
@@ -89,6 +90,7 @@ _CLASSES: Final = {
     "rate_control": ("RateControl",),
     "remote_breaker": ("RemoteBreaker",),
     "retrying": ("Retrying",),
+    "shared_adaptive_bucket": ("SharedAdaptiveBucket",),
     "shared_breaker": ("SharedBreaker",),
     "shared_bucket": ("SharedBucket",),
     "shared_counters": ("SharedCounters",),
@@ -150,6 +152,7 @@ class Core:
     InstanceStores: type[stores.InstanceStores]
     RateControl: type[rate_control.RateControl]
     Retrying: type[retrying.Retrying]
+    SharedAdaptiveBucket: type[shared_adaptive_bucket.SharedAdaptiveBucket]
     RemoteBreaker: type[remote_breaker.RemoteBreaker]
     SharedBreaker: type[shared_breaker.SharedBreaker]
     SharedBucket: type[shared_bucket.SharedBucket]

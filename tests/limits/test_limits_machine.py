@@ -550,3 +550,53 @@ def open_files():
     """Count the open files, where the system tells."""
     place = Path("/proc/self/fd")
     return len(list(place.iterdir())) if place.exists() else 0
+
+
+# --- a rate that adapts ---------------------------------------------------------------------------------
+
+
+def test_processes_find_out_together_what_a_server_allows(core, sharers, name):
+    """Compiled and plain ones: they have one rate, and together use what there is."""
+    adaptive = limit(name, 500, adaptive=True, floor=10)
+    server = limit(f"{name}-server", 100, 5)
+    halves = mixed(4)
+    found = sharers.run("learn", halves, limit=adaptive, server=server, start=soon(4), seconds=4.0)
+    served, rejected, rates = zip(*found, strict=True)
+    assert sum(served) > 100
+    assert sum(rejected) < sum(served) / 4
+    assert min(served) > 10
+    assert max(rates) < 250  # the last one asked at another moment than the first
+    assert RateLimiter(**adaptive).rate < 500  # a newcomer resets nothing
+
+
+def test_a_machine_wide_limit_adapts_with_the_same_settings_only(name):
+    """Another floor is another limit."""
+    shared = limit(name, 50, adaptive=True)
+    limiter = RateLimiter(**shared)
+    assert (limiter.rate, limiter.floor) == (50, 0.5)
+    with pytest.raises(ValueError, match=r"adaptive down to 0\.5 for the processes that use it"):
+        RateLimiter(**limit(name, 50))
+    with pytest.raises(ValueError, match=r"it cannot be 50\.0 per second .* adaptive down to 5\.0"):
+        RateLimiter(**limit(name, 50, adaptive=True, floor=5))
+
+
+def test_a_function_tells_a_machine_wide_limit_of_rejections(core, name):
+    """Also where the clock of decorated functions is moved."""
+    limiter = RateLimiter(**limit(name, 50, adaptive=True))
+
+    class Busy(Exception):
+        status = 429
+
+    @opero(retries=1, rate_limit=limiter)
+    def fetch() -> None:
+        raise Busy
+
+    with pytest.raises(Busy):
+        fetch()
+    rate = limiter.rate
+    assert rate < 50
+    with skip_waits(), manual_clock() as clock:
+        clock.advance(60)
+        with pytest.raises(Busy):
+            fetch()
+    assert pickle.loads(pickle.dumps(limiter)).rate == limiter.rate <= rate

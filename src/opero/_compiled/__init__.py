@@ -38,6 +38,7 @@ MODULES: Final = (
     "shared_breaker",
     "remote_breaker",
     "shared_bucket",
+    "shared_adaptive_bucket",
     "canonical",
     "chunk",
     "function",

@@ -120,7 +120,7 @@ class RateLimiter(SharedGate, KnownParameters):
         self.floor: float | None = checks.lowest_rate(
             "floor", floor, self.rate_limit, self.burst, self.adaptive
         )
-        if self.adaptive and scope != "process":
+        if self.adaptive and scope == "redis":
             raise ValueError(f"adaptive=True is not allowed with scope={scope!r}: use 'process'")
         self._url = _checked_url(url, scope)
         self._most = min([self.burst, *[burst_of(each, self.burst) for each, _ in self.windows]])
@@ -137,8 +137,9 @@ class RateLimiter(SharedGate, KnownParameters):
 
             settings = _settings(self.rate_limit, self.burst, self.windows, self.floor)
             self._queue = shared_queue(
-                core, self.name or "", self.rate_limit, self.burst, limits, settings
+                core, self.name or "", self.rate_limit, self.burst, limits, settings, self.floor
             )
+            self._queue.called = f"the machine-wide rate limit {self.name!r}"
         else:
             from .redis import RedisWaitQueue
 

@@ -10,6 +10,7 @@ from random import random
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.core.shared_adaptive_bucket import WORDS
 
 from .shared_file import FIRST, join
 from .wait_queue import WaitQueue
@@ -30,6 +31,8 @@ _MEMORY = 8
 _LEAST_MEMORY = 20_000_000
 _MOST_MEMORY = 1_000_000_000
 """... and between which bounds, in nanoseconds."""
+_GLANCE = 100_000_000
+"""How often the head looks whether other processes have raised the rate of an adaptive limit."""
 _SHARE = 4
 """Who waits for a permit that others want too comes late by a random part of a quarter of it."""
 _LEAST_SHARE = 50_000
@@ -76,9 +79,13 @@ class MachineWaitQueue(WaitQueue):
         interval = bucket.interval
         memory = min(max(_MEMORY * interval, _LEAST_MEMORY), _MOST_MEMORY)
         if now - bucket.wanted() > memory:
-            return due
+            return self._seen(now, due)
         share = min(interval // _SHARE + _LEAST_SHARE, _MOST_SHARE)
-        return due + int(random() * share / (1 + head.overtaken))
+        return self._seen(now, due + int(random() * share / (1 + head.overtaken)))
+
+    def _seen(self, now: int, due: int) -> int:
+        """Return when the head looks again, soon enough to see that others have raised the rate."""
+        return min(due, now + _GLANCE) if self.bucket.observes else due
 
     def _leave(self, waiter: Any) -> None:
         super()._leave(waiter)
@@ -101,6 +108,7 @@ def shared_queue(
     burst: int,
     limits: tuple[tuple[int, int], ...],
     settings: str,
+    floor: float | None = None,
 ) -> MachineWaitQueue:
     """Join those who share a limit.
 
@@ -111,17 +119,19 @@ def shared_queue(
         burst: Permits that may be taken at once.
         limits: Interval and burst of further limits.
         settings: All of this in words, the same for all who share it.
+        floor: The lowest rate of an adaptive limit; None if it is not.
 
     Raises:
         ValueError: If those who share it have other settings.
         UnsafePlaceError: If others could open the file.
         OSError: If the file cannot be made.
     """
-    count = len(limits) + 3
+    count = len(limits) + 3 + (0 if floor is None else WORDS)
     core.TokenBucket(rate, burst)  # it refuses what it cannot count
     memory, file = join(name, "limit", f"rate limit {name!r}", count, _EMPTY, settings)
     words = core.SharedCounters(memory, FIRST, count, file.descriptor)
-    bucket = core.SharedBucket(
-        rate, burst, core.new_lock(), limits, words, core.clock, core.Clock()
+    given = rate, burst, core.new_lock(), limits, words, core.clock, core.Clock()
+    bucket = (
+        core.SharedBucket(*given) if floor is None else core.SharedAdaptiveBucket(*given, floor)
     )
     return MachineWaitQueue(bucket, core.clock, file)

@@ -1,0 +1,1 @@
+"""Maps that find out what a server allows; see `__main__`."""
