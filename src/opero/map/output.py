@@ -23,7 +23,10 @@ class Span:
         results: What came of each, `NOTHING` where that is not known; None before any is.
         missing: How many results are not known.
         weight: How many bytes the items take up.
+        renewal: What is renewed by the run of the item; None if somebody wants its result.
     """
+
+    renewal: Any = None
 
     __slots__ = ("first", "missing", "results", "values", "weight")
 

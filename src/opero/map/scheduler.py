@@ -38,6 +38,9 @@ from opero.core.outcomes import (
 from opero.exceptions import AttemptTimeout, NotRun, OperoError
 from opero.logs import warn
 from opero.once_only import error_of, is_once_only
+from opero.runners.lingering import is_due
+from opero.runners.refreshes import MemoryRefresh
+from opero.stores.stored_refresh import StoredRefresh
 from opero.tracebacks import without_top
 
 from .error_limit import ErrorLimit
@@ -47,7 +50,9 @@ from .item_history import history_of
 from .jobs import Job, Trial, part_of
 from .output import NOTHING, Output, Span
 from .refused import RefusedJobs
+from .renewals import Renewals, RenewedItem
 from .sharing import SharedRun, SharedRuns
+from .spares import MemorySpare, StoredSpare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,8 +79,8 @@ PATIENCE: Final = 20_000_000
 HELD: Final = 10_000
 """How many items that a breaker refuses are held before no more are read."""
 
-HEAP, QUEUE = range(2)
-"""Where a job stands that is not held before a gate."""
+HEAP, QUEUE, LATER = range(3)
+"""Where a job stands that is not held before a gate: `LATER` is what renews a value."""
 
 
 class PredicateError(Exception):
@@ -179,6 +184,7 @@ class Scheduler:
         self._permits: dict[int, int] = {}
         self._refused: dict[int, int] = {}
         self._held = RefusedJobs()
+        self._renewals = Renewals()
         self._shut = 0  # until when the first of the queue is refused, and those behind it with it
         self._patience = 1  # nanoseconds after which a failure ends a chunk
         self._admitted: dict[int, Job] = {}  # the jobs whose end a gate wants to know
@@ -336,6 +342,7 @@ class Scheduler:
         if self.gates is not None:
             self.gates.ignore()
         for held in (
+            self._renewals,
             self._queue,
             self._heap,
             self._held,
@@ -374,11 +381,16 @@ class Scheduler:
             store, key = call.locate(args, kwargs)
             entry = store.find(key)
             fresh = entry is not None
+            if not fresh and store.lingers:
+                entry = store.look_closer(key)
+                fresh = entry is not None and store.is_fresh(entry)
         if fresh:
             call.add("hits", 1)
             if call.events.heeded:
                 call.events.hit(call)
-            self._settle(span, offset, entry.value, False)
+            value = entry.value
+            self._renew(span, offset, store, key, stored, entry)
+            self._settle(span, offset, value, False)
             return False
         run = self._runs.find(key) if self._stored else None
         if run is not None and run.landed:  # the look was too early to find it
@@ -396,8 +408,44 @@ class Scheduler:
         if run is not None:
             run.followers.append((span, offset))
             return False
-        self._leaders[id(span), offset] = self._runs.begin(store, key, stored, entry)
+        spare: Any = None
+        if entry is not None and self._stored:
+            spare = StoredSpare(call, self._values, entry)
+        elif entry is not None:
+            spare = MemorySpare(call, cast("MemoryStore", store), entry)
+        self._leaders[id(span), offset] = self._runs.begin(store, key, stored, spare)
         return True
+
+    def _renew(
+        self, span: Span, offset: int, store: Any, key: Any, stored: Any, entry: Any
+    ) -> None:
+        """Let an item run once more, later, if its value is near its end."""
+        call = self.call
+        if self._stored:
+            if not store.is_early(entry, call.clock):
+                return
+        elif not (store.lingers and is_due(store, entry)):
+            return
+        assert self._runs is not None
+        key = key if self._stored else call.lasting(key)
+        if self.stopped or self._runs.find(key) is not None:
+            return
+        args, kwargs = self.arguments(span.values[offset])
+        renewal: Any
+        if self._stored:
+            renewal = StoredRefresh(store, call, stored, entry, args, kwargs)
+        else:
+            renewal = MemoryRefresh(call, store, entry, args, kwargs)
+        if not self._renewals.claim(renewal):
+            return
+        item = RenewedItem(span.values[offset], span.first + offset, renewal)
+        try:
+            job = self._first_job(item, 0)
+            self._leaders[id(item), 0] = self._runs.begin(store, key, stored)
+        except BaseException:
+            self._renewals.drop(renewal)
+            raise
+        self._renewals.waiting.append(job)
 
     def to_store(self) -> list[tuple[Any, Any]]:
         """Return the stored keys and values that have come up since this was asked last."""
@@ -431,6 +479,10 @@ class Scheduler:
             if self._is_too_late(job, now):
                 self._take_out(place)
                 continue
+            if place == LATER and job.span.renewal.begin() is None:
+                self._take_out(place)
+                self._let_go(job.span)
+                continue
             if gates is None:
                 self._take_out(place)
                 break
@@ -453,6 +505,8 @@ class Scheduler:
                 return None
             self._take_out(place)
         call = self.call
+        if place == LATER:
+            call.add("refreshes", 1)
         trial = job.trial
         if trial is not None and trial.deadline != NEVER:
             job.deadline = trial.deadline
@@ -475,7 +529,31 @@ class Scheduler:
             return HEAP, self._heap[0][2]
         if self._queue and self._shut <= now:
             return QUEUE, self._queue[0]
+        if self._renewals.waiting:
+            return LATER, self._renewals.waiting[0]
         return None, None
+
+    def _let_go(self, item: Span) -> None:
+        """Drop the renewal of a value."""
+        assert self._runs is not None
+        run = self._leaders.pop((id(item), 0), None)
+        if run is not None:
+            self._runs.end(run)
+            if run.followers:  # their value has ended meanwhile
+                (span, offset), *others = run.followers
+                leader = self._runs.begin(run.store, run.key, run.stored)
+                leader.followers = others
+                self._leaders[id(span), offset] = leader
+                self._queue.append(self._first_job(span, offset))
+        self._renewals.drop(item.renewal)
+
+    def _first_job(self, span: Span, offset: int) -> Job:
+        """Return the job of an item's first attempt."""
+        if self.call.fallback is None:
+            return self._job(span, [offset])
+        given, _ = self._given(span, offset)
+        first = self._fallback.choice(given, 0)
+        return self._job(span, [offset]) if first is given else self._job_with(span, offset, first)
 
     def _pass(self, slot: int, now: int, job: Job, place: Any, admission: Admission) -> Job:
         """Return what a slot gets of a job that all gates have let in."""
@@ -594,12 +672,18 @@ class Scheduler:
             self.call.add("refused", 1)
             assert self.gates is not None
             self.gates.heed(queue)
+        if job.span.renewal is not None:
+            self._take_out(place)
+            trial = job.trial or self._trial(job.span, 0, 1, NEVER)
+            failure = no_entry(self.call, trial.attempts, queue.awaited, wait)
+            self._settle(job.span, 0, failure, True)
+            return
         if place == QUEUE and self._plain:
             self._shut = now + wait  # the others have the same breaker, and nothing but that
             return
         if place is not queue:
             self._take_out(place)
-            if self._stored:
+            if self._runs is not None:
                 job = self._without_stale(job, queue, wait)
             if job.values:
                 self._held.hold(queue, job, NEVER if job.trial is None else job.trial.deadline)
@@ -614,7 +698,7 @@ class Scheduler:
         call, leaders, left = self.call, self._leaders, []
         for place, offset in enumerate(job.offsets):
             run = leaders[id(job.span), offset]
-            if run.stale is None or not self._values.is_usable(run.stale, call.clock):
+            if run.stale is None or not run.stale.is_usable():
                 left.append(place)
                 continue
             trial = job.trial or self._trial(job.span, offset, 1, NEVER)
@@ -633,6 +717,8 @@ class Scheduler:
             self.call.add("backoff_wait", heappop(self._heap)[2].delay)
         elif place == QUEUE:
             self._queue.popleft()
+        elif place == LATER:
+            self._renewals.waiting.popleft()
         else:
             self._held.take(place)
 
@@ -663,7 +749,7 @@ class Scheduler:
         soonest = min(self._heap[0][0] if self._heap else NEVER, self._held.soonest())
         if self._queue and self._shut > now:
             soonest = min(soonest, self._shut)
-        elif self._queue and self._permits:
+        elif (self._queue or self._renewals.waiting) and self._permits:
             soonest = now
         if self._permits and soonest <= now:
             return min(self._permits.values())
@@ -899,13 +985,15 @@ class Scheduler:
         run = self._leaders.pop((id(span), offset), None)
         served = False
         if failed and run is not None and run.stale is not None:
-            served = self._values.serves_stale(self.call, run.stale, outcome)
+            served = run.stale.serves(outcome)
             if served:
                 outcome, failed = run.stale.value, False
         if run is not None and not failed and is_once_only(outcome):
             outcome, failed = error_of(self.call.name, outcome), True
         equal = 0 if run is None else len(run.followers)
-        if failed:
+        if span.renewal is not None:
+            self._renewals.end(span.renewal, outcome if failed else None)
+        elif failed:
             self.output.fail(span, offset, outcome, equal)
         else:
             self.output.place(span, offset, outcome)
@@ -938,6 +1026,8 @@ class Scheduler:
         waiting = [*self._queue, *[job for _, _, job in sorted(self._heap)], *self._held.drain()]
         self._queue.clear()
         self._heap.clear()
+        waiting += self._renewals.waiting
+        self._renewals.waiting.clear()
         for job in waiting:
             if job.span.results is None:
                 job.span.results = [NOTHING] * len(job.span.values)
@@ -956,7 +1046,11 @@ class Scheduler:
         assert self._limit is not None
         errors = [] if trial is None else trial.attempts.errors
         error = errors[-1] if errors else None
-        for each, place in [(span, offset), *followers]:
+        places = [(span, offset), *followers]
+        if span.renewal is not None:
+            self._renewals.drop(span.renewal)
+            places = followers
+        for each, place in places:
             self.output.leave_out(each, place, self._limit.not_run(each.first + place, error))
 
     def rest(self) -> NotRun:
@@ -983,4 +1077,4 @@ class Scheduler:
     @property
     def over(self) -> bool:
         """Whether the input has ended and every item has its final result."""
-        return self.closed and self.output.settled == self.read
+        return self.closed and self.output.settled == self.read and not self._renewals
