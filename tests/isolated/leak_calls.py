@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import common
 
-from opero import RateLimiter, get_logger, opero
+from opero import RateLimiter, attempts, get_logger, opero
 from opero.testing import manual_clock
 
 get_logger().setLevel("CRITICAL")
@@ -120,6 +120,27 @@ def everything():
     opero(retries=2, cache=True, rate_limit=5)(lambda x: x)(1)
 
 
+shared_policy = attempts(retries=2, min_delay=0)
+
+
+def block(policy, work):
+    """Run something in a block."""
+    for attempt in policy:
+        with attempt:
+            return work(fresh())
+    raise AssertionError
+
+
+def blocks():
+    """Let blocks succeed, fail and be left."""
+    for policy in (shared_policy, attempts(retries=2, min_delay=0, retry_on=Failure)):
+        block(policy, lambda x: [x])
+        expected(block, policy, lambda x: [][x])
+        for _ in policy:
+            break
+        expected(list, policy)
+
+
 def expiry():
     """Let values run out, over and over."""
     with manual_clock() as clock:
@@ -130,6 +151,7 @@ def expiry():
 
 common.check_growth("calls", everything)
 expiring.cache_clear()
+common.check_growth("blocks", blocks)
 common.check_growth("expiry", expiry)
 common.check_growth("clearing", lambda: (cached(fresh()), cached.cache_clear()))
 

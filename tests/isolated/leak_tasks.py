@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import common
 
-from opero import RateLimiter, get_logger, opero
+from opero import OperoError, RateLimiter, attempts, get_logger, opero
 
 get_logger().setLevel("CRITICAL")
 
@@ -143,6 +144,40 @@ async def closing():
     await asyncio.sleep(0)
 
 
+shared_policy = attempts(retries=2, min_delay=0, attempt_timeout=0.001, timeout=5)
+hasty = opero(retries=2, min_delay=0, attempt_timeout=0.001)(wait)
+cached_hasty = opero(retries=2, min_delay=0, attempt_timeout=0.001, cache=True)(wait)
+
+
+async def block(policy, work):
+    """Run something in a block."""
+    async for attempt in policy:
+        with attempt:
+            return await work(fresh())
+    raise AssertionError
+
+
+async def blocks():
+    """Cut attempts of functions and of blocks, let them fail, cancel and leave them."""
+    for policy in (shared_policy, attempts(retries=2, min_delay=0, attempt_timeout=0.001)):
+        for work in (give, fail, wait):
+            with suppress(OperoError):
+                await block(policy, work)
+        async for _ in policy:
+            break
+        begun = block(policy, give)
+        begun.send(None)
+        begun.close()
+        task = asyncio.ensure_future(block(policy, wait))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    for call in (hasty, cached_hasty):
+        with suppress(OperoError):
+            await call(fresh())
+    await asyncio.sleep(0)
+
+
 async def lining_up():
     """Wait in line, and leave it."""
     slow = RateLimiter(100)
@@ -159,6 +194,7 @@ common.check_tasks("calls", everything)
 common.check_tasks("deadlines", cutting, rounds=30)
 common.check_tasks("cancellations", cancelling)
 common.check_tasks("closing", closing)
+common.check_tasks("blocks", blocks, rounds=20)
 common.check_tasks("line", lining_up, rounds=50)
 
 

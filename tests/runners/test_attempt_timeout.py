@@ -348,6 +348,27 @@ def test_both_may_pass_at_one_moment(cache):
     run(main())
 
 
+@pytest.mark.parametrize("timeout", [2.25, 4.75])
+def test_a_run_whose_last_caller_goes_while_a_cut_attempt_tidies_up_is_too_late(core, timeout):
+    """The caller gets `DeadlineExceeded`, not what the attempt has failed with."""
+
+    @opero(retries=9, min_delay=0, max_delay=0, attempt_timeout=2, timeout=timeout, cache=True)
+    async def work():
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.5)
+
+    async def main():
+        with pytest.raises(DeadlineExceeded):
+            await work()
+        assert asyncio.get_running_loop().time() == pytest.approx(timeout + 0.25, abs=0.1)
+        assert len(asyncio.all_tasks()) == 1
+        assert work.__opero__.store.flights == {}
+
+    in_virtual_time(core, main)
+
+
 def test_a_cleanup_that_runs_into_the_deadline_is_cut_by_it(core):
     """As with two timeouts of asyncio, one in the other."""
     log = []

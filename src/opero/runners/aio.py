@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.exceptions import AttemptTimeout
 from opero.tracebacks import shorten
 
 from . import loop_time
@@ -318,7 +319,7 @@ async def run(
     opening = None if func is call.attempted else func
     try:
         if error is not None and _is_cancellation(error, flight):
-            raise error
+            raise _end_by(error)
         retrying = call.retrying(
             call, args, kwargs, NEVER, flight, error, passed, 0, tickets, spare
         )
@@ -345,7 +346,7 @@ async def run(
                     continue
                 if _is_cancellation(retrying.error, flight):
                     retrying.abandoned()
-                    raise retrying.error
+                    raise _end_by(retrying.error)
             elif todo == SLEEP:
                 running_loop(retrying.attempts.errors[-1])
                 retrying.slept(await sleep(call.clock, retrying.delay))
@@ -483,6 +484,11 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None)
     if comes_of_cancellation(error, sys.exc_info()[1]):
         return True
     return flight is not None and flight.stopping
+
+
+def _end_by(error: BaseException) -> BaseException:
+    """Return what a run ends with that was to end: one whose attempt was cut then was cancelled."""
+    return asyncio.CancelledError() if type(error) is AttemptTimeout else error
 
 
 def is_asked_to_end() -> bool:
