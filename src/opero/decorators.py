@@ -230,7 +230,7 @@ def opero(
         timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
             begun; an awaited attempt is cut, a running ordinary one cannot be.
         attempt_timeout: Seconds for one awaited attempt, waits before it not included: then it is
-            cancelled and has failed with `AttemptTimeout`. For coroutine functions only: nothing
+            cancelled and has failed with `AttemptTimeout`. Not for ordinary functions: nothing
             stops a thread.
         retry: A `RetryConfig`, in place of the keywords for retries.
         retry_after: A function that returns, for an exception, how many seconds the server asks to

@@ -258,7 +258,7 @@ CALL_ROWS: tuple[Option, ...] = (
         "Seconds | None",
         partial(optional, _timeout),
         "Seconds for one awaited attempt, waits before it not included: then it is cancelled and "
-        "has failed with `AttemptTimeout`. For coroutine functions only: nothing stops a thread.",
+        "has failed with `AttemptTimeout`. Not for ordinary functions: nothing stops a thread.",
         _BLOCKS,
         also=(
             *("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
