@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import assert_type
 
 import opero as package
 from opero import (
     AllFailedError,
+    AttemptRecord,
     AttemptTimeout,
     CacheBackend,
     CacheConfig,
@@ -39,8 +41,17 @@ from opero import (
     transient_error,
 )
 from opero.contexts import CacheContext
+from opero.integrations import opentelemetry, prometheus, structlog
 from opero.stats import CacheInfo, Stats
-from opero.testing import MovableClock, manual_clock, skip_waits
+from opero.testing import (
+    AttemptsRecord,
+    MovableClock,
+    disabled,
+    enabled,
+    manual_clock,
+    record_attempts,
+    skip_waits,
+)
 
 assert_type(package.COMPILED, bool)
 assert_type(package.__version__, str)
@@ -115,6 +126,25 @@ assert [each.value for each in rejected if isinstance(each, ResultRejected)] == 
 unsubscribe()
 assert [event.kind for event in heard] == ["retry", "give_up"]
 assert_type(transient_error(OSError()), bool)
+
+histories: list[tuple[AttemptRecord, ...] | None] = []
+unsubscribe = subscribe(lambda event: histories.append(event.history), "call_end")
+with skip_waits(), record_attempts(rejecting) as record:
+    try:
+        rejecting()
+    except AllFailedError:
+        assert_type(record, AttemptsRecord)
+unsubscribe()
+record.assert_attempts(2, errors=[ResultRejected, ResultRejected])
+assert_type(record.delays, list[float])
+assert [[attempt.number for attempt in each or ()] for each in histories] == [[1, 2]]
+with disabled():
+    assert rejecting() == "no"
+    with enabled(), skip_waits():
+        assert_type(rejecting.stats().attempts, int)
+for instrument in (opentelemetry.instrument, prometheus.instrument, structlog.instrument):
+    end: Callable[[], None] = instrument()
+    end()
 
 MINUTE = timedelta(minutes=1)
 
