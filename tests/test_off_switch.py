@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from typing import Any
 
 import pytest
 
-from opero import AllFailedError, hotpath, off_switch, opero, roster
+from opero import AllFailedError, attempts, hotpath, off_switch, opero, opmap, roster
 from opero.testing import disabled, enabled, manual_clock, skip_waits
 
 EVERYTHING: dict[str, Any] = {
@@ -129,6 +130,70 @@ def test_fallback_values_are_passed_as_they_are(core: hotpath.Core) -> None:
     with disabled():
         assert of_list(keys) is keys
         assert of_value("large") == "large"
+
+
+def test_generator_functions_are_what_they_are(core: hotpath.Core) -> None:
+    """Ordinary and asynchronous ones."""
+
+    @opero(retries=3)
+    def numbers(fail: bool) -> Any:
+        if fail:
+            raise ValueError("at once")
+        yield 1
+
+    @opero(retries=3)
+    async def awaited(fail: bool) -> Any:
+        if fail:
+            raise ValueError("at once")
+        yield 1
+
+    async def all_of(fail: bool) -> list[int]:
+        return [each async for each in awaited(fail)]
+
+    with disabled():
+        assert inspect.isgenerator(numbers(False))
+        assert list(numbers(False)) == asyncio.run(all_of(False)) == [1]
+        for run in (lambda: list(numbers(True)), lambda: asyncio.run(all_of(True))):
+            with pytest.raises(ValueError, match="at once"):
+                run()
+    assert not any(numbers.stats())
+    assert not any(awaited.stats())
+
+
+def test_blocks_are_run_once(core: hotpath.Core) -> None:
+    """With their own error."""
+    numbers = []
+
+    def block() -> None:
+        for attempt in attempts(retries=3):
+            with attempt:
+                numbers.append(attempt.number)
+                raise ValueError("at once")
+
+    with disabled(), pytest.raises(ValueError, match="at once"):
+        block()
+    assert numbers == [1]
+
+
+@pytest.mark.parametrize("mode", ["thread", "process", "async"])
+def test_maps_are_loops(core: hotpath.Core, mode: str) -> None:
+    """In the caller's thread, without retries; what fails stands in its place."""
+    ran = []
+
+    def work(item: int) -> int:
+        ran.append((item, threading.get_ident()))
+        return 1 // item
+
+    async def awaited(item: int) -> int:
+        return work(item)
+
+    mapped = opmap(mode=mode, workers=2, retries=3)(awaited if mode == "async" else work)
+    with disabled():
+        results = mapped([1, 0, 1])
+    assert [results[0], type(results[1]), results[2]] == [1, ZeroDivisionError, 1]
+    assert [item for item, _ in ran] == [1, 0, 1]
+    if mode != "async":
+        assert {thread for _, thread in ran} == {threading.get_ident()}
 
 
 def test_functions_that_are_decorated_meanwhile_are_off_too(core: hotpath.Core) -> None:

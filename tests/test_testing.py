@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opero import AllFailedError, DeadlineExceeded, RateLimiter, hotpath, opero, opmap
+from opero import AllFailedError, DeadlineExceeded, RateLimiter, attempts, hotpath, opero, opmap
 from opero.testing import manual_clock, record_attempts, skip_waits
 
 HOUR = 3600
@@ -298,9 +298,37 @@ def test_a_deadline_and_giving_up_are_in_the_story(core: hotpath.Core) -> None:
         record.assert_attempts(0)
 
 
-def test_only_decorated_functions_are_recorded() -> None:
+def block(failures: int) -> int:
+    """Try a block that fails so often."""
+    for attempt in attempts(retries=3, min_delay=2, jitter=False):
+        with attempt:
+            if attempt.number <= failures:
+                raise TimeoutError
+    return attempt.number
+
+
+async def awaited_block(failures: int) -> int:
+    """Do the same in a coroutine."""
+    async for attempt in attempts(retries=3, min_delay=2, jitter=False):
+        with attempt:
+            if attempt.number <= failures:
+                raise TimeoutError
+    return attempt.number
+
+
+def test_blocks_are_recorded_by_the_function_that_they_are_in(core: hotpath.Core) -> None:
+    """Though nothing is left of them when it returns."""
+    with skip_waits(), record_attempts(block) as record:
+        assert (block(1), block(0)) == (2, 1)
+    record.assert_attempts(3, errors=[TimeoutError], delays=[2])
+    with skip_waits(), record_attempts(awaited_block) as record, pytest.raises(AllFailedError):
+        asyncio.run(awaited_block(3))
+    record.assert_attempts(3, errors=[TimeoutError] * 3, delays=[2, 3])
+
+
+def test_only_functions_are_recorded() -> None:
     """At least one."""
-    with pytest.raises(TypeError, match=r"needs functions decorated by opero, and .* is none"):
-        record_attempts(new_object).__enter__()
+    with pytest.raises(TypeError, match=r"needs functions, and 3 is none"):
+        record_attempts(3).__enter__()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs a decorated function"):
         record_attempts().__enter__()

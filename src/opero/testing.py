@@ -168,9 +168,9 @@ class AttemptsRecord:
     """
 
     def __init__(self, functions: Sequence[Any]) -> None:
-        self._states = [_state_of(function) for function in functions]
-        self._names = {roster.name_of(state.origin) for state in self._states}
-        self._before = [state.stats() for state in self._states]
+        self._sources = [_source_of(function) for function in functions]
+        self._names = {name for name, _ in self._sources}
+        self._before = self._read()
         self._after: list[Stats] | None = None
         self.events: list[Event] = []
 
@@ -178,11 +178,18 @@ class AttemptsRecord:
         if (event.module or "", event.function or "") in self._names:
             self.events.append(event)
 
+    def _read(self) -> list[Stats]:
+        sums = roster.figures()
+        return [
+            sums.get(name, Stats()) if state is None else state.stats()
+            for name, state in self._sources
+        ]
+
     def _close(self) -> None:
-        self._after = [state.stats() for state in self._states]
+        self._after = self._read()
 
     def _count(self, counter: str) -> int:
-        now = self._after or [state.stats() for state in self._states]
+        now = self._after or self._read()
         return sum(
             getattr(after, counter) - getattr(before, counter)
             for after, before in zip(now, self._before, strict=True)
@@ -286,30 +293,37 @@ def record_attempts(*functions: Callable[..., Any]) -> Iterator[AttemptsRecord]:
     """Record what attempts some decorated functions make.
 
     Args:
-        *functions: Decorated functions, methods and maps. All calls count, in all threads; what is
-            recorded of failures goes by the functions' names.
+        *functions: Decorated functions, methods and maps, and functions in which there are blocks
+            of `opero.attempts`. All calls count, in all threads; what is recorded of failures, and
+            of blocks, goes by the functions' names.
 
     Raises:
-        TypeError: If there is none, or one is not decorated by opero.
+        TypeError: If there is none, or one is no function.
     """
     if not functions:
         raise TypeError("record_attempts() needs a decorated function, or more than one")
-    record = AttemptsRecord(functions)
-    end = subscribe(record._hear, "retry", "fallback", "give_up", "deadline")
+    stop = roster.read_figures()
     try:
-        yield record
+        record = AttemptsRecord(functions)
+        end = subscribe(record._hear, "retry", "fallback", "give_up", "deadline")
+        try:
+            yield record
+        finally:
+            end()
+            record._close()
     finally:
-        end()
-        record._close()
+        stop()
 
 
-def _state_of(function: Any) -> Any:
+def _source_of(function: Any) -> tuple[tuple[str, str], Any]:
+    """Return what a function is called in events, and what counts for it if it is decorated."""
     held: Any = getattr(function, "__opero__", None)
-    if held is None:
-        raise TypeError(
-            f"record_attempts() needs functions decorated by opero, and {function!r} is none"
-        )
-    return getattr(held, "call", held)  # a map's is that of one item
+    if held is not None:
+        state = getattr(held, "call", held)  # a map's is that of one item
+        return roster.name_of(state.origin), state
+    if not hasattr(function, "__code__"):
+        raise TypeError(f"record_attempts() needs functions, and {function!r} is none")
+    return (function.__module__ or "", function.__qualname__), None
 
 
 def _alike(
