@@ -244,8 +244,9 @@ def fail(breaker: dict[str, Any], start: float, times: int) -> Any:
     from opero import BreakerOpenError, opero
 
     made = refused = 0
+    shared = breaker_of(breaker)
 
-    @opero(breaker=breaker_of(breaker), retries=1)
+    @opero(breaker=shared, retries=1)
     def attempt() -> None:
         nonlocal made
         made += 1
@@ -259,6 +260,8 @@ def fail(breaker: dict[str, Any], start: float, times: int) -> Any:
             refused += 1
         except ConnectionError:
             pass
+    if shared.scope == "redis":
+        shared._queue.record.exchange()  # this process ends without further ado
     return [made, refused]
 
 
@@ -277,10 +280,21 @@ def juggle(breaker: dict[str, Any]) -> Any:
 
 def probe(breaker: dict[str, Any]) -> Any:
     """Wait until it is let in as a probe, and hang in it until killed."""
-    gate = breaker_of(breaker)._queue.gate
-    while gate.enter(time.monotonic_ns()) > 0:
+    from opero import BreakerOpenError, opero
+
+    shared = breaker_of(breaker)
+
+    @opero(breaker=shared, retries=1)
+    def hang() -> None:
+        time.sleep(PATIENCE)
+
+    while shared.state == "closed":  # a newcomer that has not heard yet lets attempts in
         time.sleep(0.001)
-    time.sleep(PATIENCE)
+    while True:
+        try:
+            hang()
+        except BreakerOpenError:
+            time.sleep(0.001)
 
 
 def fork_in_probe(breaker: dict[str, Any]) -> Any:

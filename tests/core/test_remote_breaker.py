@@ -43,7 +43,7 @@ def breaker(core, summons) -> Any:
 
 def hear(breaker: Any, now: int, generation: int, left: int = 0, lease: str = "") -> None:
     """Let the breaker hear of a state: open for so long, or closed."""
-    breaker.adopt(now, generation, left > 0, left, "", lease)
+    breaker.adopt(now, now, generation, left > 0, left, "", lease)
 
 
 def attempt(breaker: Any, now: int, outcome: int = SUCCEEDED) -> int:
@@ -113,7 +113,7 @@ def granted(breaker: Any) -> tuple[int, int]:
     """Let it be half open, with a probe under way; return when, and the ticket."""
     hear(breaker, START, 8, 100 * MS)
     then = START + 100 * MS
-    breaker.adopt(then, 8, True, 0, "", "lease")
+    breaker.adopt(then, then, 8, True, 0, "", "lease")
     ticket = -breaker.enter(then)
     assert ticket > 0
     assert breaker.enter(then) == GLANCE
@@ -157,9 +157,18 @@ def test_a_reply_that_is_older_than_what_a_probe_has_found_is_not_heeded(breaker
     then, ticket = granted(breaker)
     breaker.parcel(then)
     breaker.leave(then, SUCCEEDED, then, ticket)
-    breaker.adopt(then, 8, True, 0, "", "another")
+    breaker.adopt(then, then, 8, True, 0, "", "another")
     assert breaker.state_at(then) == CLOSED
     assert breaker.parcel(then)[3] == [("lease", SUCCEEDED), ("another", WITHDRAWN)]
+
+
+def test_a_reply_that_another_has_overtaken_is_not_heeded(breaker):
+    """Unless it was asked for later, and the server has lost what it knew."""
+    hear(breaker, START, 9, 100 * MS)
+    breaker.adopt(START + 2, START - 1, 8, False, 0, "", "")
+    assert breaker.state_at(START + 2) == OPEN
+    breaker.adopt(START + 2, START + 1, 8, False, 0, "", "")
+    assert breaker.state_at(START + 2) == CLOSED
 
 
 @pytest.mark.parametrize("outcome", [NEUTRAL, WITHDRAWN])
@@ -185,7 +194,7 @@ def test_a_lease_that_nobody_has_taken_in_time_is_not_taken(breaker):
     """Somebody else has it by then."""
     hear(breaker, START, 8, 100 * MS)
     then = START + 100 * MS
-    breaker.adopt(then, 8, True, 0, "", "lease")
+    breaker.adopt(then, then, 8, True, 0, "", "lease")
     assert breaker.enter(then + 300 * MS) == GLANCE
 
 
@@ -243,17 +252,17 @@ def test_each_state_is_told_once(core, summons, breaker):
     told: list[Any] = []
     breaker.watcher = lambda *what: told.append(what)
     breaker.local.watcher = breaker.watcher
-    breaker.adopt(START, 7, False, 0, "", "")
-    breaker.adopt(START, 8, True, 100 * MS, "4 of 4 attempts failed within 1 s", "")
-    breaker.adopt(START, 8, True, 100 * MS, "", "")
+    breaker.adopt(START, START, 7, False, 0, "", "")
+    breaker.adopt(START, START, 8, True, 100 * MS, "4 of 4 attempts failed within 1 s", "")
+    breaker.adopt(START, START, 8, True, 100 * MS, "", "")
     then = START + 100 * MS
-    breaker.adopt(then, 8, True, 0, "", "lease")
+    breaker.adopt(then, then, 8, True, 0, "", "lease")
     breaker.leave(then, SUCCEEDED, then, -breaker.enter(then))
     breaker.parcel(then)
-    breaker.adopt(then, 9, False, 0, "the probe succeeded", "")
-    breaker.adopt(then, 10, True, 100 * MS, "", "")
+    breaker.adopt(then, then, 9, False, 0, "the probe succeeded", "")
+    breaker.adopt(then, then, 10, True, 100 * MS, "", "")
     breaker.go_alone(then)
-    breaker.adopt(then, 11, False, 0, "", "")
+    breaker.adopt(then, then, 11, False, 0, "", "")
     assert told == [
         (OPEN, "4 of 4 attempts failed within 1 s"),
         (HALF_OPEN, "it has been open for long enough"),

@@ -30,6 +30,7 @@ cdef class RemoteBreaker(Gate):
     cdef public long long generation
     cdef public long long confirmed
     cdef public long long epoch
+    cdef public long long changed
     cdef public long long heard
     cdef public bint due
     cdef public long long attempts
@@ -51,7 +52,7 @@ cdef class RemoteBreaker(Gate):
     @cython.locals(state=cython.int)
     cpdef report(self, long long now, int outcome, long long ticket)
     cdef int _report(self, long long now, int outcome, long long ticket) except -2
-    cdef _change(self, bint opened, long long until, long long generation)
+    cdef _change(self, long long now, bint opened, long long until, long long generation)
     cpdef bint consults(self, long long now) except -1
     @cython.locals(claimed=cython.bint)
     cpdef bint claim(self) except -1
@@ -62,12 +63,13 @@ cdef class RemoteBreaker(Gate):
     cdef tuple _parcel(self, long long now)
     @cython.locals(state=cython.int)
     cpdef adopt(
-        self, long long now, long long generation, bint opened, long long left, str reason,
-        str lease
+        self, long long now, long long since, long long generation, bint opened, long long left,
+        str reason, str lease
     )
     @cython.locals(before=cython.bint)
     cdef int _adopt(
-        self, long long now, long long generation, bint opened, long long left, str lease
+        self, long long now, long long since, long long generation, bint opened, long long left,
+        str lease
     ) except -2
     cpdef go_alone(self, long long now)
     cdef _go_alone(self, long long now)

@@ -56,6 +56,7 @@ class RemoteBreaker(Gate):
         generation: The state's number at the server, as far as is known; 0: nothing is.
         confirmed: The number that the server has confirmed.
         epoch: The number of what is known.
+        changed: When what is known has changed last, in nanoseconds.
         heard: When the server was heard last, in nanoseconds.
         due: Whether an exchange is due.
         attempts: How many attempts are not yet reported.
@@ -73,6 +74,7 @@ class RemoteBreaker(Gate):
         "alone",
         "asked",
         "attempts",
+        "changed",
         "claimed",
         "clock",
         "confirmed",
@@ -121,6 +123,7 @@ class RemoteBreaker(Gate):
         self.generation: int = 0
         self.confirmed: int = 0
         self.epoch: int = 0
+        self.changed: int = 0
         self.heard: int = -_PERIOD
         self.due: bool = False
         self.attempts: int = 0
@@ -215,15 +218,16 @@ class RemoteBreaker(Gate):
             return -1
         self.reports.append((lease, outcome))
         if outcome == _SUCCEEDED and self.local.probes == 1:
-            self._change(False, 0, self.generation + 1)
+            self._change(now, False, 0, self.generation + 1)
             return CLOSED
         if outcome != _SUCCEEDED and outcome <= _REJECTED:
-            self._change(True, now + self.open_for, self.generation + 1)
+            self._change(now, True, now + self.open_for, self.generation + 1)
             return OPEN
         return HALF_OPEN
 
-    def _change(self, opened: bool, until: int, generation: int) -> None:
+    def _change(self, now: int, opened: bool, until: int, generation: int) -> None:
         """Begin another epoch."""
+        self.changed = now
         self.opened = opened
         self.until = until
         self.generation = generation
@@ -294,12 +298,20 @@ class RemoteBreaker(Gate):
         return found
 
     def adopt(
-        self, now: int, generation: int, opened: bool, left: int, reason: str, lease: str
+        self,
+        now: int,
+        since: int,
+        generation: int,
+        opened: bool,
+        left: int,
+        reason: str,
+        lease: str,
     ) -> None:
         """Take note of what the server has said.
 
         Args:
             now: The time in nanoseconds of the machine's clock.
+            since: When it was asked.
             generation: The state's number.
             opened: Whether it is open.
             left: For how many nanoseconds more.
@@ -307,10 +319,10 @@ class RemoteBreaker(Gate):
             lease: The lease that was granted; "" for none.
         """
         if self.lock is None:
-            state = self._adopt(now, generation, opened, left, lease)
+            state = self._adopt(now, since, generation, opened, left, lease)
         else:
             with self.lock:
-                state = self._adopt(now, generation, opened, left, lease)
+                state = self._adopt(now, since, generation, opened, left, lease)
         if self.watcher is None:
             return
         if state >= 0:
@@ -318,7 +330,9 @@ class RemoteBreaker(Gate):
         if lease:
             self.watcher(HALF_OPEN, "it has been open for long enough")
 
-    def _adopt(self, now: int, generation: int, opened: bool, left: int, lease: str) -> int:
+    def _adopt(
+        self, now: int, since: int, generation: int, opened: bool, left: int, lease: str
+    ) -> int:
         """Do so; return the state if that is another one than before, -1 if not."""
         before = self.opened
         if self.alone:
@@ -328,11 +342,13 @@ class RemoteBreaker(Gate):
             if lease:
                 self.reports.append((lease, _WITHDRAWN))
             return -1
+        if generation < self.generation and since < self.changed and not self.alone:
+            return -1  # this reply has been overtaken by another
         self.confirmed = generation
         if self.generation == 0 and not opened and not self.opened and not self.alone:
             self.generation = generation
         elif generation != self.generation or opened != self.opened or self.alone:
-            self._change(opened, now + left, generation)
+            self._change(now, opened, now + left, generation)
         elif opened:
             self.until = now + left
         self.alone = False
@@ -356,7 +372,7 @@ class RemoteBreaker(Gate):
             return
         self.alone = True
         self.local.seen = self.local.move(self.until if self.opened else now, self.opened)
-        self._change(self.opened, self.until, self.generation)
+        self._change(now, self.opened, self.until, self.generation)
         self.reports = []
 
     # --- the rest -------------------------------------------------------------------------------

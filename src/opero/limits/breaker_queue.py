@@ -99,6 +99,9 @@ class BreakerQueue:
                     self._waiters.pop(id(bell), None)
         return max(0, now - start)
 
+    def inquire(self) -> None:
+        """Ask where the breaker's state is, soon, on behalf of somebody who does not wait."""
+
     def look(self) -> None:
         """See to it that the breaker knows how it stands; that may take a while."""
 

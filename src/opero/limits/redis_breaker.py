@@ -39,7 +39,6 @@ from opero.stores.redis_clients import LIMIT, Script, async_client, client
 
 from .breaker_queue import BreakerQueue
 from .machine_breaker import private_words, shared_breaker
-from .waiting import Standby
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
 
 GAP: Final = 0.01
 """Seconds from one round of exchanges to the next: many failures make few of them."""
-
-_SOON: Final = 5_000_000
-"""Nanoseconds after which a scheduler looks whether the lease of a probe has come."""
 
 _LINGER: Final = 2.0
 """Seconds for which the thread stays when there is nothing to do."""
@@ -215,10 +211,11 @@ class RedisRecord:
         """
         lease = self.new_lease() if self._wanted else ""
         self._wanted = False
+        since = self.gate.real.now()
         request = self.request(lease, wish, length, reason)
         if request is None:
             return False
-        return self.heard(self.ask("script", *request), lease)
+        return self.heard(since, self.ask("script", *request), lease)
 
     def request(
         self, lease: str = "", wish: str = "", length: int = 0, reason: str = ""
@@ -262,10 +259,11 @@ class RedisRecord:
             ],
         )
 
-    def heard(self, reply: Any, lease: str) -> bool:
+    def heard(self, since: int, reply: Any, lease: str) -> bool:
         """Take note of the server's reply, None if there was none; return whether there was.
 
         Args:
+            since: When it was asked, in nanoseconds of the machine's clock.
             reply: The reply.
             lease: The lease that was asked for.
         """
@@ -277,6 +275,7 @@ class RedisRecord:
         generation, opened, left, granted, reason = reply
         gate.adopt(
             now,
+            since,
             int(generation),
             bool(opened),
             int(left) * 1000,
@@ -361,7 +360,7 @@ class RedisBreakerQueue(BreakerQueue):
             return (yield from super().steps(deadline, weight))
         record, clock = self.record, self._clock
         start = clock.now()
-        lease = record.new_lease()
+        lease, since = record.new_lease(), self.gate.real.now()
         request = record.request(lease)
         if request is not None:
             try:
@@ -369,42 +368,22 @@ class RedisBreakerQueue(BreakerQueue):
             except BaseException:
                 record.give_back(lease)
                 raise
-            record.heard(reply, lease)
+            record.heard(since, reply, lease)
         return max(0, clock.now() - start)
 
     def look(self) -> None:
         """Ask the server how the breaker stands, if it has not been heard for a second."""
         self.record.hear()
 
-    def standby(self) -> Standby:
-        """Return a place for a scheduler."""
-        return RedisBreakerStandby(self)
-
-    def standby_alone(self) -> Standby:
-        """Return the same: a breaker is one for all workers of a map."""
-        return RedisBreakerStandby(self)
+    def inquire(self) -> None:
+        """Have the courier ask for the lease of a probe."""
+        self.gate.claim()
+        self.record.want_lease()
 
     def after_fork(self) -> None:
         """Forget those who wait, and what the parent has to do with the server."""
         super().after_fork()
         self.record.after_fork()
-
-
-class RedisBreakerStandby(Standby):
-    """A place for somebody who does not wait: the courier asks for the lease meanwhile."""
-
-    def __init__(self, queue: RedisBreakerQueue) -> None:
-        super().__init__(queue.gate)
-        self._record = queue.record
-
-    def enter(self, now: int) -> int:
-        """Enter the breaker; return what `Gate.enter` does."""
-        answer = self.gate.enter(now)
-        if answer > 0 and self.gate.consults(now):
-            self.gate.claim()  # type: ignore[attr-defined]  # it is a `RemoteBreaker`
-            self._record.want_lease()
-            return min(answer, _SOON)
-        return answer
 
 
 def redis_queue(

@@ -667,6 +667,9 @@ class Scheduler:
 
     def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:
         """Let a job wait for a breaker, unless a stale value stands ready, or it waits in vain."""
+        breaker: Any = queue
+        if breaker.gate.consults(now):
+            breaker.inquire()
         if not job.refused:
             job.refused = now
             self.call.add("refused", 1)
