@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from opero import Breaker, BreakerConfig, BreakerOpenError, NotRun, get_logger, opero, opmap
+from opero import (
+    Breaker,
+    BreakerConfig,
+    BreakerOpenError,
+    NotRun,
+    get_logger,
+    opero,
+    opmap,
+    subscribe,
+)
+from opero.map.reader import stops
 from opero.testing import skip_waits
 
 FIRST, LAST = 10, 22
@@ -26,7 +37,7 @@ class Down(Exception):
     """What the service answers while it is down."""
 
 
-def serve(item: int, log: str) -> int:
+def serve(item: int, log: str, last: int = LAST) -> int:
     """Answer an item, in whatever process this is: each call leaves a byte in a file."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -34,7 +45,7 @@ def serve(item: int, log: str) -> int:
         number = os.lseek(file, 0, os.SEEK_CUR)
     finally:
         os.close(file)
-    if FIRST <= number < LAST:
+    if FIRST <= number < last:
         raise Down(item)
     return -item
 
@@ -248,3 +259,105 @@ def test_closing_a_stream_that_waits_ends_it_at_once(core, tmp_path, mode):
 
 async def _rest(stream: Any) -> list[Any]:
     return [each async for each in stream]
+
+
+def die(item: int, log: str) -> int:
+    """Kill the worker process while the service is down, where it is not the parent."""
+    try:
+        return serve(item, log, FIRST + 4)
+    except Down:
+        os._exit(3)
+
+
+def hang(item: int, log: str) -> int:
+    """Take too long while the service is down."""
+    try:
+        return serve(item, log, FIRST + 4)
+    except Down:
+        threading.Event().wait(60)
+        raise
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("function", [die, hang])
+def test_a_probe_that_dies_or_hangs_is_a_failure_and_frees_its_place(core, tmp_path, function):
+    """The breaker opens again, and the next probe goes out."""
+    breaker = Breaker(minimum=4, failure_ratio=0.1, open_for=60.0)
+    options = {"attempt_timeout": 0.2} if function is hang else {}
+    mapped = opmap(
+        mode="process", workers=2, retries=100, min_delay=0, max_delay=0, chunk_size=1,
+        breaker=breaker, progress=False, **options,
+    )(function)  # fmt: skip
+    log = tmp_path / "log"
+    changes: list[str] = []
+    end = subscribe(lambda event: changes.append(event.state), "breaker")
+    try:
+        with skip_waits():
+            assert mapped(range(20), log=str(log)) == [-item for item in range(20)]
+    finally:
+        end()
+    assert log.stat().st_size == mapped.stats().attempts == 20 + 4
+    assert changes[-2:] == ["half_open", "closed"]
+    assert changes.count("open") >= 2
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("end", ["close", "raise", "Ctrl-C"])
+def test_a_map_that_ends_during_a_probe_gives_its_place_back(core, tmp_path, end):
+    """The next caller is the probe then: what was broken off says nothing."""
+    at_work, going = threading.Event(), threading.Event()
+    breaker = Breaker(open_for=0.001)
+
+    def work(item: int) -> int:
+        if item == 1:
+            raise KeyError(item)
+        at_work.set()
+        assert going.wait(20)
+        return item
+
+    mapped = opmap(
+        mode="thread", workers=1, retries=1, retry_on=OSError, breaker=breaker, on_error="raise",
+        progress=False,
+    )(work)  # fmt: skip
+    breaker.trip()
+    stream = mapped.stream([0] if end != "raise" else [1, 0])
+    thread = threading.Thread(target=lambda: next(stream, None))
+    try:
+        if end == "raise":
+            with pytest.raises(KeyError):
+                next(stream)
+        elif end == "close":
+            thread.start()
+            assert at_work.wait(20)
+            stops[stream]()
+            thread.join(20)
+        else:
+            me = threading.get_ident()
+            timer = threading.Thread(
+                target=lambda: at_work.wait(20) and signal.pthread_kill(me, signal.SIGINT)
+            )
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                next(stream)
+            timer.join()
+        going.set()
+        assert breaker.state == "half_open"
+        single = opero(retries=1, breaker=breaker)(lambda item: str(item))
+        assert single(7) == "7"
+        assert breaker.state == "closed"
+    finally:
+        going.set()
+
+
+@pytest.mark.parametrize("mode", ["thread", "async", "process"])
+def test_items_pass_the_breaker_of_a_machine(core, tmp_path, mode, monkeypatch):
+    """The scopes differ in who shares it, and in nothing else."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    breaker = Breaker(f"map-{mode}-{os.getpid()}-{tmp_path.name}", open_for=0.05, minimum=4,
+                      failure_ratio=0.2, scope="machine")  # fmt: skip
+    mapped = mapping(mode, breaker=breaker)
+    log = tmp_path / "log"
+    assert run(mapped, "call", range(60), log) == [-item for item in range(60)]
+    assert mapped.stats().attempts == log.stat().st_size == 60 + LAST - FIRST
+    assert mapped.stats().refused > 0
