@@ -50,7 +50,7 @@ OPTIONS = st.fixed_dictionaries(
         ),
         "retry_after": st.sampled_from([None, asked]),
         "reraise": st.booleans(),
-        "timeout": st.sampled_from([None, 1, 6, 30]),
+        "timeout": st.sampled_from([None, 1.03, 6.03, 30.03]),
         "rate": st.sampled_from([None, 0.25, 2, 100]),
         "breaker": st.booleans(),
     }
@@ -160,7 +160,7 @@ ASYNC_OUTCOMES = st.lists(
 
 @given(
     options=OPTIONS,
-    limit=st.sampled_from([None, 0.75, 2.5]),
+    limit=st.sampled_from([None, 0.77, 2.52]),
     outcomes=ASYNC_OUTCOMES,
     times=TIMES,
     cancel=st.sampled_from([None, None, 1.1, 4.6]),

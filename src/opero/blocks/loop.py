@@ -67,7 +67,11 @@ class Attempt:
         failure: BaseException | None = None
         try:
             loop.stage = OVER
-            loop.leave(error)
+            try:
+                loop.leave(error)
+            except BaseException:
+                loop.end()
+                raise
             if loop.stage == WAITING:
                 return True
             failure = loop.end()
