@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         def trace(self, on: bool) -> None:
             """Let the history of its calls be told, or not."""
 
-        def stats(self) -> Stats:
-            """Return what it has counted."""
+        def totals(self) -> dict[str, int]:
+            """Return what it has counted, by the names in `Stats`, waits in nanoseconds."""
 
 
 _MOST_LOOSE = 1000
@@ -47,8 +47,8 @@ tracing: bool = False
 """Whether somebody wants the history of calls (see `core.traced`)."""
 
 _living: dict[weakref.ref[Decorated], None] = {}
-_loose: deque[tuple[Origin, Stats]] = deque()
-_gone: dict[tuple[str, str], Stats] = {}
+_loose: deque[tuple[Origin, dict[str, int]]] = deque()
+_gone: dict[tuple[str, str], dict[str, int]] = {}
 _adding = False
 _maps: dict[int, weakref.ref[Any]] = {}
 
@@ -104,9 +104,9 @@ def keep(state: Decorated) -> None:
     """Keep the figures of a function that is about to go; a finalizer calls this, anywhere."""
     if is_finalizing():  # nothing can be imported any more, and nobody will read
         return
-    stats = state.stats()
-    if any(stats):
-        _loose.append((state.origin, stats))
+    counts = state.totals()
+    if any(counts.values()):
+        _loose.append((state.origin, counts))
         if len(_loose) > _MOST_LOOSE:
             _add_up()
 
@@ -120,11 +120,10 @@ def _add_up() -> None:
     try:
         while _loose:
             try:
-                origin, stats = _loose.popleft()
+                origin, counts = _loose.popleft()
             except IndexError:  # a reader has ended meanwhile
                 break
-            name = name_of(origin)
-            _gone[name] = _sum(_gone.get(name), stats)
+            _add(_gone, origin, counts)
     finally:
         _adding = False
 
@@ -133,11 +132,12 @@ def figures() -> dict[tuple[str, str], Stats]:
     """Return what has been counted, by module and qualified name; functions may share these."""
     states = living()  # first: what goes from now on has been seen here
     _add_up()
-    sums = _gone.copy()
+    sums = {name: counts.copy() for name, counts in _gone.copy().items()}
     for state in states:
-        name = name_of(state.origin)
-        sums[name] = _sum(sums.get(name), state.stats())
-    return sums
+        _add(sums, state.origin, state.totals())
+    from .stats import stats_of
+
+    return {name: stats_of(counts) for name, counts in sums.items()}
 
 
 def name_of(origin: Origin) -> tuple[str, str]:
@@ -145,11 +145,18 @@ def name_of(origin: Origin) -> tuple[str, str]:
     return origin.module or "", origin.function or ""
 
 
-def _sum(one: Stats | None, other: Stats) -> Stats:
-    if one is None:
-        return other
-    sums: Any = [a + b for a, b in zip(one, other, strict=True)]
-    return type(one)(*sums)
+def _add(
+    sums: dict[tuple[str, str], dict[str, int]], origin: Origin, counts: dict[str, int]
+) -> None:
+    """Add the counts of a function to those of its name."""
+    name = name_of(origin)
+    known = sums.get(name)
+    if known is None:
+        sums[name] = counts.copy()
+    else:
+        for counter, count in counts.items():
+            if count:
+                known[counter] += count
 
 
 # --- maps that are under way ----------------------------------------------------------------------

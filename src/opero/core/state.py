@@ -349,8 +349,13 @@ class State:
         """Return what has happened since the function was decorated."""
         from opero.stats import stats_of
 
-        stored = {} if self.stored_cache is None else self.stored_cache.counts
-        return stats_of({**self.counted(), **stored})
+        return stats_of(self.totals())
+
+    def totals(self) -> dict[str, int]:
+        """Return all counts by their names, also those of its stored values."""
+        if self.stored_cache is None:
+            return self.counted()
+        return {**self.counted(), **self.stored_cache.counts}
 
     def cache_info(self) -> CacheInfo:
         """Return hits and misses since the last `cache_clear`, and the size of the cache.
