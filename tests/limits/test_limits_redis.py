@@ -458,3 +458,141 @@ def test_a_wrong_url_is_refused_without_its_password():
     with pytest.raises(ValueError, match="Redis URL") as caught:
         RateLimiter(5, scope="redis", name="x", url="http://:secret@nowhere")
     assert "secret" not in str(caught.value)
+
+
+# --- a rate that adapts -----------------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """What a client raises for an answer with the status 429."""
+
+    status = 429
+
+
+def reject(limiter: RateLimiter) -> None:
+    """Let a block fail as the server rejects it, and wait until Redis has been told."""
+    with pytest.raises(Busy), limiter:
+        raise Busy
+    until(lambda: not any(each.name == "opero-limit" for each in threading.enumerate()))
+
+
+def test_a_cut_is_one_for_all_who_share_the_limit(redis_server):
+    """Another one hears of it with its next permit, and a newcomer resets nothing."""
+    shared = limit(redis_server, 200, adaptive=True)
+    one, other = RateLimiter(**shared), RateLimiter(**shared)
+    assert (one.rate, other.rate, one.floor) == (200, 200, 2)
+    reject(one)
+    assert 100 < one.rate < 130
+    other.acquire_sync()
+    assert other.rate == one.rate
+    newcomer = RateLimiter(**shared)
+    newcomer.acquire_sync()
+    assert newcomer.rate == one.rate
+
+
+def test_permits_come_at_the_rate_of_that_moment(redis_server):
+    """After four events, a second apart, at a ninth."""
+    shared = limit(redis_server, 200, adaptive=True)
+    one, other = RateLimiter(**shared), RateLimiter(**shared)
+    for _ in range(4):
+        reject(one)
+        time.sleep(0.05)
+    other.acquire_sync()
+    assert other.rate < 30
+    assert took(lambda: [other.acquire_sync() for _ in range(6)]) > 5 / 30 - SLACK
+
+
+def test_rejections_of_attempts_from_before_a_cut_do_not_count(redis_server):
+    """Of this process, and of one that has heard of the cut meanwhile."""
+    shared = limit(redis_server, 200, burst=5, adaptive=True)
+    one, other = RateLimiter(**shared), RateLimiter(**shared)
+    began = one._queue.clock.now()
+    reject(one)
+    rate = one.rate
+    one._queue.report(2, began)
+    other.acquire_sync()
+    other._queue.report(2, began)
+    assert not any(each.name == "opero-limit" for each in threading.enumerate())
+    one.acquire_sync()
+    assert one.rate == rate
+
+
+def test_successes_of_all_raise_the_rate_of_all(redis_server):
+    """Within seconds, to what was given."""
+    shared = limit(redis_server, 400, burst=4, adaptive=True)
+    limiters = [RateLimiter(**shared) for _ in range(2)]
+    reject(limiters[0])
+    limiters[1].acquire_sync()
+    assert limiters[1].rate < 400
+    end = time.monotonic() + 20
+    while limiters[1].rate < 400 and time.monotonic() < end:
+        for limiter in limiters:
+            with limiter:
+                pass
+    limiters[0].acquire_sync()
+    assert [limiter.rate for limiter in limiters] == pytest.approx([400, 400], rel=0.05)
+
+
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_processes_find_out_together_what_a_server_in_front_of_redis_allows(
+    core, sharers, redis_server, how
+):
+    """Together they use what there is, and are rarely rejected."""
+    if how == "tasks":  # functions of both kinds learn by the same way
+        shared = limit(redis_server, 50, adaptive=True)
+        limiter = RateLimiter(**shared)
+
+        @opero(retries=1, rate_limit=limiter)
+        async def fetch() -> None:
+            raise Busy
+
+        with pytest.raises(Busy):
+            run(fetch())
+        until(lambda: limiter.rate < 50)
+        return
+    adaptive = limit(redis_server, 500, adaptive=True, floor=10)
+    server = limit(redis_server, 100, 5)
+    found = sharers.run(
+        "learn", [core.name] * 2, limit=adaptive, server=server, start=soon(2), seconds=3.0
+    )
+    served, rejected, rates = zip(*found, strict=True)
+    assert sum(served) > 60
+    assert sum(rejected) < sum(served) / 2
+    assert max(rates) < 300
+
+
+def test_a_short_pause_that_a_server_asks_for_is_heeded_where_a_lower_rate_does_not_do(
+    redis_server,
+):
+    """And a user's own is in any case."""
+    limiter = RateLimiter(**limit(redis_server, 200, burst=5, adaptive=True))
+    reject(limiter)
+    limiter._queue.pause_soon(500 * MS)
+    assert took(limiter.acquire_sync) < 0.3
+    time.sleep(0.05)
+    reject(limiter)
+    limiter._queue.pause_soon(500 * MS)
+    assert took(limiter.acquire_sync) > 0.4
+    limiter.pause(0.3)
+    assert took(limiter.acquire_sync) > 0.25
+
+
+def test_without_the_server_the_limit_adapts_in_each_process_for_itself(own_server, caplog):
+    """By what this process has learned all the time."""
+    limiter = RateLimiter(**limit(own_server, 200, adaptive=True))
+    limiter.acquire_sync()
+    own_server.stop()
+    with caplog.at_level(logging.WARNING, "opero"):
+        limiter.acquire_sync()
+    reject(limiter)
+    assert limiter.rate < 130
+
+
+def test_it_is_pickled_with_its_settings_and_has_the_rate_of_all(redis_server):
+    """As soon as it has asked."""
+    limiter = RateLimiter(**limit(redis_server, 200, adaptive=True, floor=7))
+    reject(limiter)
+    again = pickle.loads(pickle.dumps(limiter))
+    assert (again.floor, again.adaptive) == (7, True)
+    again.acquire_sync()
+    assert again.rate == limiter.rate

@@ -8,7 +8,6 @@ from .rate_control cimport RateControl
 cdef int _SUCCEEDED
 cdef int _REJECTED
 cdef long long _NEWS
-cdef long long _PROMPT
 
 
 cdef class AdaptiveBucket(WindowedBucket):

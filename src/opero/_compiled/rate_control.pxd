@@ -40,7 +40,7 @@ cdef class RateControl:
         gap=cython.double, left=cython.double, beyond=cython.double, rate=cython.double,
         before=cython.double,
     )
-    cpdef bint succeeded(self, long long now, long long entered) except -1
+    cpdef bint succeeded(self, long long now, long long entered, Py_ssize_t count=*) except -1
     @cython.locals(served=cython.double, earning=cython.double)
     cpdef bint rejected(self, long long now, long long entered) except -1
     @cython.locals(gap=cython.double)

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from .adaptive_bucket cimport AdaptiveBucket
 from .bucket cimport TokenBucket
 from .clock cimport Clock
 from .rate_control cimport RateControl
@@ -27,7 +28,6 @@ cdef double _UNIT
 cdef long long _LONGEST_LEASE
 cdef long long _SERIES
 cdef long long _NEWS
-cdef long long _PROMPT
 
 
 cdef class SharedAdaptiveBucket(SharedBucket):

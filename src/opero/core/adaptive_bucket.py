@@ -22,7 +22,7 @@ _SUCCEEDED, _REJECTED = 0, 2
 _NEWS = 16
 """Waiters are told when the interval has fallen by a sixteenth since they were last told."""
 
-_PROMPT = 2_000_000_000
+PROMPT = 2_000_000_000
 """A longer pause is heeded at the first rejection, in nanoseconds."""
 
 
@@ -142,5 +142,5 @@ class AdaptiveBucket(WindowedBucket):
         ones only. So the first rejection of a series lowers the rate, and those that follow at once
         are heeded; a long wait always is.
         """
-        if length > _PROMPT or self.control.series:
+        if length > PROMPT or self.control.series:
             self.pause(now, length)

@@ -122,22 +122,23 @@ class RateControl:
         self.since: int = _AT_ONCE
         self.series: bool = False
 
-    def succeeded(self, now: int, entered: int) -> bool:
+    def succeeded(self, now: int, entered: int, count: int = 1) -> bool:
         """Take note that the server has served an attempt; return whether the rate has changed.
 
         Args:
             now: The time in nanoseconds.
             entered: When the attempt began, in nanoseconds.
+            count: How many there are of the kind.
         """
         gap = self._hear(now)
-        self.served += 1 / _MEMORY
-        self.credit = min(self.credit + _EARNED, _SAVINGS)
+        self.served += count / _MEMORY
+        self.credit = min(self.credit + count * _EARNED, _SAVINGS)
         if entered <= self.cut:
             return False
-        self.since = min(self.since + 1, _AT_ONCE)
+        self.since = min(self.since + count, _AT_ONCE)
         if self.rate >= self.given:
             return False
-        self.clean += min(1 / self.rate, gap)
+        self.clean += min(count / self.rate, gap)
         if self.clean < self.hold:
             left = 1 - self.clean / self.hold
             rate = self.top * exp(_DEPTH * left * left * left)

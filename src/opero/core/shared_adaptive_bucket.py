@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from .adaptive_bucket import PROMPT, AdaptiveBucket
 from .bucket import TokenBucket
 from .clock import Clock
 from .rate_control import RateControl
@@ -44,9 +45,6 @@ _SERIES = 1 << 20
 
 _NEWS = 16
 """Waiters are told when the interval has fallen by a sixteenth since they were last told."""
-
-_PROMPT = 2_000_000_000
-"""A longer pause is heeded at the first rejection, in nanoseconds."""
 
 
 class SharedAdaptiveBucket(SharedBucket):
@@ -128,7 +126,7 @@ class SharedAdaptiveBucket(SharedBucket):
 
     def pause_as_asked(self, now: int, length: int) -> None:
         """Pause because a server has asked for it, unless a lower rate may do."""
-        if length > _PROMPT or self.words.load(self.first + _SINCE) >= _SERIES:
+        if length > PROMPT or self.words.load(self.first + _SINCE) >= _SERIES:
             self.pause(now, length)
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
@@ -247,7 +245,5 @@ class SharedAdaptiveBucket(SharedBucket):
 
     def fresh(self, lock: Any) -> TokenBucket:
         """Return a full bucket of the same settings, which nobody shares."""
-        from .adaptive_bucket import AdaptiveBucket
-
         control = self.control
         return AdaptiveBucket(control.given, self.burst, lock, (), control.floor)

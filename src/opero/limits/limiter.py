@@ -120,8 +120,6 @@ class RateLimiter(SharedGate, KnownParameters):
         self.floor: float | None = checks.lowest_rate(
             "floor", floor, self.rate_limit, self.burst, self.adaptive
         )
-        if self.adaptive and scope == "redis":
-            raise ValueError(f"adaptive=True is not allowed with scope={scope!r}: use 'process'")
         self._url = _checked_url(url, scope)
         self._most = min([self.burst, *[burst_of(each, self.burst) for each, _ in self.windows]])
         limits = cells(self.windows, self.burst) if self.windows else ()
@@ -145,6 +143,7 @@ class RateLimiter(SharedGate, KnownParameters):
 
             local = _bucket(core, self.rate_limit, self.burst, limits, self.floor)
             self._queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
+            self._queue.called = f"the rate limit {self.name!r} in Redis"
         self._bucket: TokenBucket = self._queue.bucket
         _queues.add(self._queue)
 

@@ -28,12 +28,14 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
+from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
 from opero.locks import Lock
 from opero.runners.effects import ASK, BELL, REST, SLEEP
 from opero.stores.outages import Outage
 from opero.stores.redis_clients import Script, async_client, client
 
+from .redis_rate import ADAPT, SharedRate, listening
 from .wait_queue import WaitQueue
 from .waiting import Standby
 from .windows import Windows
@@ -53,6 +55,8 @@ _LONG = 50_000_000
 """Who has slept for longer, in nanoseconds, looks once more for a pause."""
 _GLANCE = 2_000_000_000
 """How often those who wait for the semaphore look whether a holder has fallen silent."""
+_TRIES = 10
+"""How often a rejection is told anew, if others are faster."""
 _NAP = 10_000_000
 """The shortest sleep before asking again, in nanoseconds."""
 
@@ -64,9 +68,8 @@ local function text(number) return string.format('%.3f', number) end
 """
 """Microseconds since a moment of late 2023, so that a double holds eighths of them."""
 
-_ASK = Script(
-    _TIME
-    + """
+_RESERVE = """
+local function reserve(ARGV)
 local weight, horizon, furthest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local due, arrivals = now + pause, {}
 for at = 4, #ARGV, 3 do
@@ -90,6 +93,19 @@ for at = 4, #ARGV, 3 do
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((last - now) / 1000) + 1000)
 return reply
+end
+"""
+_ASK = Script(_TIME + _RESERVE + "return reserve(ARGV)")
+_LEARN = Script(_TIME + ADAPT + "return {state, text(now), applied}")
+_ASK_ADAPTED = Script(
+    _TIME
+    + ADAPT
+    + _RESERVE
+    + """
+local asked = {}
+for at = 5, #ARGV do asked[#asked + 1] = ARGV[at] end
+asked[5], asked[6] = interval, interval * burst
+return {reserve(asked), state, text(now), applied}
 """
 )
 _RETURN = Script("""
@@ -143,10 +159,12 @@ class RedisWaitQueue:
         bucket: Never hands anything out: it sends every caller into the queue.
         gate: The same.
         awaited: What one waits for, as a message names it.
+        called: What the limit is, in words.
     """
 
     awaited = "its rate-limit permit"
     by_value = False
+    called = "a rate limit in Redis"
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
         """Ask nothing yet.
@@ -174,12 +192,21 @@ class RedisWaitQueue:
             interval = _eighths(limit.interval)
             burst = limit.tolerance // limit.interval
             self._limits += [field, interval, interval * burst]
-        self.bucket: Any = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
+        self._rate: SharedRate | None = None
+        self.bucket: Any
+        if local.observes:
+            control = local.control
+            self._keys = (*self._keys, f"{key}:rate")
+            self._rate = SharedRate(core, control.given, control.floor, local.burst, core.Clock())
+            self.bucket = listening(core, control.given, self._learn)
+        else:
+            self.bucket = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
         self.bucket.queued = 1
         self.gate: Gate = self.bucket
         self._caller = core.clock
         self._clock = core.Clock()
         self._local = WaitQueue(local, self._clock)
+        self._local.tells = False
         self._semaphore = _Semaphore()
         self._told = 0
         self._paused_until = 0
@@ -205,21 +232,19 @@ class RedisWaitQueue:
 
         Many who are refused at once need to say so once.
         """
+        if self._rate is not None and not self._rate.series and length <= PROMPT:
+            return  # a lower rate may do
         self._local.pause(length)
         until = self._clock.now() + length
         if until - length // 10 <= self._paused_until:
             return
         self._paused_until = until
-        thread = threading.Thread(
-            target=self._pause_elsewhere, args=(length,), name="opero-pause", daemon=True
-        )
-        with suppress(RuntimeError):  # there are too many, or the interpreter is about to end
-            thread.start()
+        self._aside(self._pause_elsewhere, length)
 
     def _pause_elsewhere(self, length: int) -> None:
         if not self.blocks():
             arguments = [math.ceil(length / 1e6), *self._limits[:3]]
-            self.ask("script", _PAUSE, self._keys, arguments)
+            self.ask("script", _PAUSE, self._keys[:2], arguments)
 
     def standby(self) -> Standby:
         """Return a place that nobody has taken yet."""
@@ -283,12 +308,71 @@ class RedisWaitQueue:
 
     def request(self, weight: int, horizon: int) -> tuple[Any, ...]:
         """Return what `ask` takes to ask for a reservation."""
-        return _ASK, self._keys, [weight, horizon / 1000, HORIZON / 1000, *self._limits]
+        arguments = [weight, horizon / 1000, HORIZON / 1000, *self._limits]
+        if self._rate is not None:
+            return _ASK_ADAPTED, self._keys, [*self._rate.proposal(), *arguments]
+        return _ASK, self._keys, arguments
+
+    def reservation(self, request: tuple[Any, ...], reply: list[Any]) -> _Reservation:
+        """Return what the server has answered to a request."""
+        if self._rate is not None:
+            self._hear(reply[1:], request[2])
+            reply = reply[0]
+        return _Reservation(self._clock.now(), reply)
+
+    # --- a rate that adapts ---------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Any:
+        """The machine's clock."""
+        return self._clock
+
+    def rate(self) -> float:
+        """Return the rate, as this process last heard of it."""
+        assert self._rate is not None
+        return float(self._local.rate()) if self.blocks() else self._rate.rate
+
+    def report(self, outcome: int, entered: int) -> None:
+        """Let an adaptive limit know how something has ended that had its permit."""
+        assert self._rate is not None
+        self._local.bucket.leave(self._clock.now(), outcome, entered, 0)
+        if self._rate.learn(outcome, entered) and not self.blocks():
+            self._aside(self._tell)
+
+    def _learn(self, now: int, outcome: int, entered: int) -> None:
+        """Do so, by the clock of callers."""
+        self.report(outcome, self._clock.now() - (now - entered))
+
+    def _tell(self) -> None:
+        """Tell the server of a rejection, again if others have told it something meanwhile."""
+        assert self._rate is not None
+        for _ in range(_TRIES):
+            proposal = self._rate.proposal()
+            if not proposal[1]:
+                return
+            reply = self.ask("script", _LEARN, self._keys, proposal)
+            if reply is None:
+                return
+            self._hear(reply, proposal)
+
+    def _hear(self, heard: list[Any], proposal: list[Any]) -> None:
+        assert self._rate is not None
+        state, time, applied = heard
+        if self._rate.heard(state, float(time), applied, proposal):
+            self._local.tell_cut(self.called, self._rate.rate)
+
+    @staticmethod
+    def _aside(work: Callable[..., None], *arguments: Any) -> None:
+        """Do something in a thread of its own."""
+        thread = threading.Thread(target=work, args=arguments, name="opero-limit", daemon=True)
+        with suppress(RuntimeError):  # there are too many, or the interpreter is about to end
+            thread.start()
 
     def reserve(self, weight: int, horizon: int) -> _Reservation | None:
         """Ask for a reservation; None if the server does not answer."""
-        reply = self.ask("script", *self.request(weight, horizon))
-        return None if reply is None else _Reservation(self._clock.now(), reply)
+        request = self.request(weight, horizon)
+        reply = self.ask("script", *request)
+        return None if reply is None else self.reservation(request, reply)
 
     def look(self) -> int | None:
         """Return for how many milliseconds there is a pause, below 0 without; None if it fails."""
@@ -372,10 +456,11 @@ class _Wait:
             if left < 0:
                 return -1
             holder.until = now() + 2 * _GLANCE
-            reply = yield ASK, queue, "script", queue.request(self._weight, min(HORIZON, left))
+            request = queue.request(self._weight, min(HORIZON, left))
+            reply = yield ASK, queue, "script", request
             if reply is None:
                 return _LOCAL
-            reservation = _Reservation(now(), reply)
+            reservation = queue.reservation(request, reply)
             if reservation.receipt is None:
                 queue._told = reservation.due
                 if reservation.due > deadline:

@@ -81,10 +81,12 @@ class WaitQueue:
         awaited: What one waits for, as a message names it.
         clock: Tells the time.
         called: What the limit is, in words.
+        tells: Whether it tells when its rate is cut.
     """
 
     awaited = "its rate-limit permit"
     called = "a rate limit"
+    tells = True
     by_value = False
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
@@ -150,10 +152,20 @@ class WaitQueue:
                     self._serve(self.clock.now())
                     self._wake_head()
             return
+        if self.tells:
+            self.tell_cut(self.called, self.rate())
+
+    def tell_cut(self, called: str, rate: float) -> None:
+        """Tell that the rate was cut, once a second at most, as a busy server makes many.
+
+        Args:
+            called: What the limit is, in words.
+            rate: The rate now.
+        """
         now = self.clock.now()
-        if now - self._said >= _SECOND:  # a server that slows down a lot makes many
+        if now - self._said >= _SECOND:
             self._said = now
-            tell("rate_cut", store=self.called, rate=self.rate())
+            tell("rate_cut", store=called, rate=rate)
 
     def standby(self) -> Standby:
         """Return a place in the queue that nobody has taken yet."""

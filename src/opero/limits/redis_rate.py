@@ -1,0 +1,194 @@
+"""The rate of an adaptive limit in Redis: one for all who share it.
+
+    outcomes of this process -> proposal -> goes along with the next question to the server
+                                              | the state there is the one it was made from
+                                              v
+                                            the state of all -> reply -> rate
+
+What `RateControl` knows is one text in Redis. Whoever has learned something proposes the next text,
+beside the question for a permit that it asks anyway, and the server takes it if nobody else was
+faster; then it is made anew from what the others have put there. A rejection does not wait for the
+next question. Times in the text are the server's.
+
+Which attempts began after the last cut each process tells by its own clock: the cut counts from
+when the process has heard of it.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+from opero.core.gate import REJECTED, SUCCEEDED
+from opero.locks import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opero.core.clock import Clock
+
+_OFTEN = 50_000_000
+"""How often successes are told, in nanoseconds; there are many."""
+
+ADAPT = """
+local state = redis.call('GET', KEYS[3]) or ''
+local interval, burst, applied = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+local known = string.match(state, '^%S+')
+if known then interval = tonumber(known) end
+if ARGV[2] ~= '' and ARGV[1] == state then
+  state, applied = ARGV[2], 1
+  local before = interval
+  interval = tonumber(string.match(state, '^%S+'))
+  local arrival = tonumber(redis.call('HGET', KEYS[1], 'rate') or '0')
+  local since, owed = now + pause, arrival
+  if arrival > since then owed = since + (arrival - since) * interval / before end
+  if interval > before then owed = math.max(owed, now + interval * burst) end
+  if owed > now and owed ~= arrival then
+    redis.call('HSET', KEYS[1], 'rate', text(owed))
+    local left = math.ceil((owed - now) / 1000) + 1000
+    if redis.call('PTTL', KEYS[1]) < left then redis.call('PEXPIRE', KEYS[1], left) end
+  end
+end
+if state ~= '' then redis.call('SET', KEYS[3], state, 'PX', 86400000) end
+"""
+"""Takes a proposal, if it fits; its arguments are those of `proposal`. What is owed stays owed."""
+
+
+class SharedRate:
+    """What this process knows of a rate that it shares.
+
+    Attributes:
+        rate: The rate, as last heard, in permits per second.
+        series: Whether the last cut followed another at once.
+    """
+
+    def __init__(self, core: Any, rate: float, floor: float, burst: int, clock: Clock) -> None:
+        """Begin with the given rate, until the server is heard.
+
+        Args:
+            core: The active half of opero.
+            rate: The highest rate, in permits per second.
+            floor: The lowest.
+            burst: How many permits may be taken at once.
+            clock: The machine's.
+        """
+        self.rate: float = rate
+        self.series: bool = False
+        self._made = lambda: core.RateControl(rate, floor)
+        self._burst = burst
+        self._clock = clock
+        self._lock = Lock()
+        self._state = ""  # what stands in the server, as last heard
+        self._cuts = 0  # how many there have been, as last heard
+        self._cut = -(10**18)  # when the last one was heard of
+        self._ahead = 0  # the server's clock, less this one
+        self._successes = 0
+        self._rejected = 0  # when the attempt began whose rejection is to be told; 0 for none
+        self._told = 0  # when successes were last told
+
+    def learn(self, outcome: int, entered: int) -> bool:
+        """Take note of how an attempt has ended; return whether to tell the server at once.
+
+        Args:
+            outcome: One of those of `core.gate`.
+            entered: When it began, in nanoseconds of the machine's clock.
+        """
+        with self._lock:
+            if outcome == SUCCEEDED and entered > self._cut:
+                self._successes += 1
+            elif outcome == REJECTED and entered > self._cut and not self._rejected:
+                self._rejected = entered
+                return True
+        return False
+
+    def proposal(self) -> list[Any]:
+        """Return what was heard and what to put in its place, "" for nothing; and more."""
+        with self._lock:
+            new = ""
+            now = self._clock.now()
+            known = self._state and self._successes and now - self._told >= _OFTEN
+            if self._rejected or known:
+                new = self._next(now)
+            first = self._made()
+            return [self._state, new, _micro(first.given), self._burst - 1]
+
+    def _next(self, now: int) -> str:
+        control, cuts = self._read()
+        if self._successes:
+            control.succeeded(now, now, self._successes)
+        if self._rejected and control.rejected(now, self._rejected):
+            cuts += 1
+        numbers = [
+            *(control.top, control.base, control.hold, control.clean, control.credit),
+            control.served,
+        ]
+        texts = [f"{_micro(control.rate)}", f"{cuts}", *map("{:.9g}".format, numbers)]
+        whole = ((control.heard + self._ahead) // 1000, control.since, int(control.series))
+        return " ".join([*texts, *map(str, whole)])
+
+    def _read(self) -> tuple[Any, int]:
+        """Return what stands in the server, as a `RateControl`, and how many cuts there were."""
+        control = self._made()
+        if not self._state:
+            return control, 0
+        interval, cuts, *numbers, heard, since, series = self._state.split()
+        control.rate = max(control.floor, min(control.given, 1e6 / float(interval)))
+        control.top, control.base, control.hold, control.clean, control.credit, control.served = (
+            map(float, numbers)
+        )
+        control.heard = int(heard) * 1000 - self._ahead
+        control.cut = self._cut
+        control.since, control.series = int(since), series == "1"
+        return control, int(cuts)
+
+    def heard(self, state: bytes | str, server: float, applied: int, sent: list[Any]) -> bool:
+        """Take over what the server has answered; return whether the rate has been cut.
+
+        Args:
+            state: What stands there now.
+            server: Its time, in microseconds.
+            applied: Whether that is the proposal.
+            sent: The proposal.
+        """
+        text = state.decode() if isinstance(state, bytes) else state
+        with self._lock:
+            now = self._clock.now()
+            self._ahead = round(server * 1000) - now
+            if applied and self._state == sent[0]:
+                self._successes = self._rejected = 0
+                self._told = now
+            self._state = text
+            control, cuts = self._read()
+            self.rate, self.series = control.rate, control.series
+            cut = cuts != self._cuts
+            if cut:
+                self._cuts, self._cut = cuts, now
+                self._rejected = self._successes = 0
+            return cut
+
+
+def listening(core: Any, rate: float, tell: Callable[[int, int, int], None]) -> Any:
+    """Return a bucket that hands out nothing, and passes on how attempts have ended.
+
+    Args:
+        core: The active half of opero.
+        rate: Permits per second.
+        tell: Called with the time, the outcome, and when the attempt began.
+    """
+
+    class Listening(core.TokenBucket):  # type: ignore[misc]  # it is chosen at run time
+        __slots__ = ()
+
+        def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
+            """Pass it on."""
+            tell(now, outcome, entered)
+
+    bucket = Listening(rate, 1, core.new_lock())
+    bucket.observes = True
+    return bucket
+
+
+def _micro(rate: float) -> float:
+    """Return the interval between permits in microseconds, rounded up to an eighth."""
+    return ceil(8e6 / rate) / 8
