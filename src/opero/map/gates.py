@@ -109,6 +109,11 @@ class MapGates:
             tickets.append(-answer)
         return 0, tickets
 
+    def keep(self, slot: int, tickets: list[int]) -> None:
+        """Let a slot that has passed all gates with a queue need no more of them next time."""
+        if tickets:
+            self._passed[slot] = tickets
+
     def admission(
         self, slot: int, now: int, tickets: list[int], gate: Gate | None, ticket: int
     ) -> Admission:

@@ -57,7 +57,7 @@ from .spares import MemorySpare, StoredSpare
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.fallback import Fallback
-    from opero.core.gate import Gate, GateQueue
+    from opero.core.gate import GateQueue
     from opero.core.state import State
     from opero.core.store import MemoryStore
     from opero.stores.stored_cache import StoredCache
@@ -489,21 +489,25 @@ class Scheduler:
             admitted = self._admit(place, job, now)
             if admitted is None:
                 continue
-            job, gate, ticket = admitted
+            job, queue = admitted
             wait, tickets = gates.enter(slot, now)
-            if not wait:
+            if wait:
+                if not self._is_too_late(job, now + wait):
+                    self._permits[slot] = now + wait
+                    self._refused.setdefault(slot, now)
+                    return None
                 self._take_out(place)
-                job = self._pass(
-                    slot, now, job, place, gates.admission(slot, now, tickets, gate, ticket)
-                )
+                continue
+            # a breaker comes last, so that no probe waits for a permit and nobody for that probe
+            answer = 0 if queue is None else queue.gate.enter(now)
+            if queue is None or answer <= 0:
+                self._take_out(place)
+                gate = None if queue is None else queue.gate
+                admission = gates.admission(slot, now, tickets, gate, -answer)
+                job = self._pass(slot, now, job, place, admission)
                 break
-            if gate is not None:
-                gate.leave(now, WITHDRAWN, now, ticket)
-            if not self._is_too_late(job, now + wait):
-                self._permits[slot] = now + wait
-                self._refused.setdefault(slot, now)
-                return None
-            self._take_out(place)
+            gates.keep(slot, tickets)  # somebody else was quicker
+            self._hold(place, job, queue, now, answer)
         call = self.call
         if place == LATER:
             call.add("refreshes", 1)
@@ -586,8 +590,8 @@ class Scheduler:
 
     # --- breakers ---------------------------------------------------------------------------------
 
-    def _admit(self, place: Any, job: Job, now: int) -> tuple[Job, Gate | None, int] | None:
-        """Ask the breaker that a job has to pass; with fallback values, one after the other.
+    def _admit(self, place: Any, job: Job, now: int) -> tuple[Job, GateQueue | None] | None:
+        """Ask the breaker before a job; with fallback values, that of one after the other.
 
         Args:
             place: Where the job stands.
@@ -595,32 +599,32 @@ class Scheduler:
             now: The time in nanoseconds.
 
         Returns:
-            The job, with the value that is let in; the breaker, and its ticket. None if the job was
-            refused, and so is held, or has ended.
+            The job, with the value that may come in, and where one waits for its breaker. None if
+            the job is refused, and so is held, or has ended.
         """
         assert self.gates is not None
         breaker = self.gates.breaker
         if breaker is None:
-            return job, None, 0
+            return job, None
         if breaker.by_value:
             return self._admit_value(place, job, now)
-        answer = breaker.gate.enter(now)
-        if answer <= 0:
-            return job, breaker.gate, -answer
-        self._hold(place, job, breaker, now, answer)
+        wait = breaker.gate.opens_in(now)
+        if wait <= 0:
+            return job, breaker
+        self._hold(place, job, breaker, now, wait)
         return None
 
-    def _admit_value(self, place: Any, job: Job, now: int) -> tuple[Job, Gate, int] | None:
+    def _admit_value(self, place: Any, job: Job, now: int) -> tuple[Job, GateQueue] | None:
         """Find a fallback value of an item whose breaker lets it in."""
         call, span, offset = self.call, job.span, job.offsets[0]
         trial = job.trial or self._trial(span, offset, self._given(span, offset)[1], NEVER)
         attempts = trial.attempts
-        queue, answer, verdict = self._ask_values(span, offset, trial, now)
-        if answer <= 0:
+        queue, wait, verdict = self._ask_values(span, offset, trial, now)
+        if wait <= 0:
             if attempts.value != job.number:
                 refused, job = job.refused, self._job_again(span, offset, trial)
                 job.refused = refused
-            return job, queue.gate, -answer
+            return job, queue
         if verdict == OPEN:
             job.trial = trial
             self._hold(place, job, queue, now, attempts.opens - now)
@@ -640,8 +644,8 @@ class Scheduler:
         """Ask the breakers of an item's fallback values, from its present one on.
 
         Returns:
-            Where attempts with the value wait that was let in, or that might be let in first; what
-            its gate answers; and what follows if that is a refusal, as `Attempts.refused` says it.
+            Where attempts with the value wait that may come in, or might first; for how many
+            nanoseconds; and what follows if that is above 0, as `Attempts.refused` says it.
         """
         attempts = trial.attempts
         given, _ = self._given(span, offset)
@@ -649,15 +653,15 @@ class Scheduler:
             attempts.reconsider()
         while True:
             queue = self._breaker_of(given, attempts.value)
-            answer = queue.gate.enter(now)
-            if answer <= 0:
-                return queue, answer, AGAIN
+            wait = queue.gate.opens_in(now)
+            if wait <= 0:
+                return queue, wait, AGAIN
             before = attempts.round
-            verdict: int = attempts.refused(now + answer, now, trial.deadline)
+            verdict: int = attempts.refused(now + wait, now, trial.deadline)
             if verdict == OPEN and attempts.opens > now:
-                return self._breaker_of(given, attempts.value), answer, OPEN
+                return self._breaker_of(given, attempts.value), wait, OPEN
             if verdict not in {AGAIN, OPEN} or attempts.round != before:
-                return queue, answer, verdict
+                return queue, wait, verdict
 
     def _breaker_of(self, given: Any, value: int) -> GateQueue:
         """Return where attempts with a fallback value wait for its breaker."""
