@@ -433,40 +433,24 @@ cdef class Call(_Counting):
                 raise
         return result
 
-    cdef PyObject *watched_attempt(
-        self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
-    ) except NULL:
-        """Make the first attempt behind a breaker that is closed."""
-        cdef long long ticket = self.breaker.ticket
-        cdef long long now = 0
-        cdef PyObject *result
-        if self.behind is not None:
-            now = self.clock.now()
-            if self.behind.enter(now) > 0:
-                return self.run(args, argsf, names, deadline, None, 1, now, [ticket])
-            if self.events.heeded:
-                self.events.permit(self, 0.0)
-        counting.add(&self.counts, ATTEMPTS, 1)
-        result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
-        if result is NULL:
-            tickets = [ticket] if self.behind is None else [ticket, 0]
-            return self.run(args, argsf, names, deadline, opero_take_error(), 0, now, tickets)
-        try:
-            succeeded(self.breaker, self.clock, ticket)
-        except BaseException:
-            Py_DECREF(<object>result)
-            raise
-        return result
 
-
-cdef inline int succeeded(CircuitBreaker breaker, Clock clock, long long ticket) except -1:
-    """Tell a breaker that an attempt succeeded which it had let in while it was closed."""
-    cdef long long now = coarse_time(<PyObject *>clock)
-    if ticket == breaker.ticket and now < breaker.ends and breaker.lock is None:
-        breaker.good += 1
-    else:
-        breaker.leave(now, SUCCEEDED, now, ticket)
+cdef int report(CircuitBreaker breaker, Clock clock, long long ticket) except -1:
+    """Tell a breaker that an attempt succeeded, where counting it takes more than an addition."""
+    cdef long long now = clock.now()
+    breaker.leave(now, SUCCEEDED, now, ticket)
     return 0
+
+
+ctypedef int (*Reporting)(CircuitBreaker, Clock, long long) noexcept
+
+
+cdef inline bint counted(PyObject *breaker, PyObject *clock, long long ticket) noexcept:
+    """Count a success of an attempt that a breaker let in while it was closed, if that is simple."""
+    if not gil.FREE_THREADED and ticket == (<CircuitBreaker>breaker).ticket:
+        if coarse_time(clock) < (<CircuitBreaker>breaker).ends:
+            (<CircuitBreaker>breaker).good += 1
+            return True
+    return False
 
 
 @cython.final
@@ -561,7 +545,9 @@ cdef class AsyncCall(_Counting):
 
     def go_out(self, long long ticket):
         """Take note that such an attempt succeeded."""
-        succeeded(self.breaker, self.clock, ticket)
+        cdef PyObject *breaker = <PyObject *>self.gate  # `breaker` may not be set any more
+        if not counted(breaker, <PyObject *>self.clock, ticket):
+            report(<CircuitBreaker>breaker, self.clock, ticket)
 
     def _ground(self, store, key):
         for flights in list(store.flights.values()):  # one table for each event loop
@@ -585,8 +571,8 @@ cdef PyObject *first_attempt(
     cdef PyObject *result
     cdef long long now, answer
     if call.indirect:
-        if call.breaker is not None and call.breaker.ticket:
-            return call.watched_attempt(args, argsf, names, deadline)
+        if call.breaker is not None:
+            return watched_attempt(call, args, argsf, names, deadline)
         return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.gate is not None:
         now = call.clock.now()
@@ -607,6 +593,34 @@ cdef PyObject *first_attempt(
         raise_again(call, opero_take_error())
         return NULL
     return call.run(args, argsf, names, deadline, opero_take_error(), 0, 0, None)
+
+
+cdef PyObject *watched_attempt(
+    Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+) except NULL:
+    """Make the first attempt, if a breaker is closed before it; the runner goes on."""
+    cdef PyObject *breaker = <PyObject *>call.breaker
+    cdef long long ticket = (<CircuitBreaker>breaker).ticket
+    cdef long long now = 0
+    cdef PyObject *result
+    if not ticket:
+        return call.run(args, argsf, names, deadline, None, 0, 0, None)
+    if call.behind is not None:
+        now = call.clock.now()
+        if call.behind.enter(now) > 0:
+            return call.run(args, argsf, names, deadline, None, 1, now, [ticket])
+        if call.events.heeded:
+            call.events.permit(call, 0.0)
+    counting.add(&call.counts, ATTEMPTS, 1)
+    result = PyObject_Vectorcall(<PyObject *>call.func, args, argsf, names)
+    if result is NULL:
+        tickets = [ticket] if PyTuple_GET_SIZE(call.gates) == 1 else [ticket, 0]
+        return call.run(args, argsf, names, deadline, opero_take_error(), 0, now, tickets)
+    if not counted(breaker, <PyObject *>call.clock, ticket):
+        if (<Reporting>report)(<CircuitBreaker>breaker, call.clock, ticket) < 0:
+            Py_DECREF(<object>result)
+            return NULL
+    return result
 
 
 cdef PyObject *held_attempt(

@@ -101,6 +101,8 @@ class Call(_Counting):
     def attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
         """Make the first attempt, if all gates let it in at once; the runner goes on."""
         if self.indirect:
+            if self.breaker is not None:
+                return self.watched_attempt(args, kwargs, deadline)
             return self.runner.run(self, args, kwargs, deadline)
         entered = 0
         tickets: list[int] | None = None
@@ -125,6 +127,34 @@ class Call(_Counting):
         else:
             if tickets is not None:
                 leave_all(self.gates, self.clock.now(), SUCCEEDED, entered, tickets)
+            return value
+        try:
+            return self.runner.run(self, args, kwargs, deadline, failed, 0, entered, tickets)
+        finally:
+            failed = None
+
+    def watched_attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
+        """Make the first attempt, if a breaker is closed before it; the runner goes on."""
+        breaker, behind = self.breaker, self.behind
+        assert breaker is not None
+        tickets = [breaker.ticket]
+        if not tickets[0]:
+            return self.runner.run(self, args, kwargs, deadline)
+        entered = self.clock.now()
+        if behind is not None:
+            if behind.enter(entered) > 0:
+                return self.runner.run(self, args, kwargs, deadline, None, 1, entered, tickets)
+            tickets.append(0)
+            if self.events.heeded:
+                self.events.permit(self, 0.0)
+        self.add("attempts", 1)
+        failed: BaseException | None
+        try:
+            value = self.func(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - judged in the runner
+            failed = error
+        else:
+            breaker.leave(self.clock.now(), SUCCEEDED, entered, tickets[0])
             return value
         try:
             return self.runner.run(self, args, kwargs, deadline, failed, 0, entered, tickets)

@@ -173,7 +173,7 @@ async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         else:
             call.go_out(ticket)
             return value
-        tickets = [ticket] if call.behind is None else [ticket, 0]
+        tickets = [ticket] if len(call.gates) == 1 else [ticket, 0]
     try:
         return await run(call, args, kwargs, None, error, 0, func=func, tickets=tickets)
     except BaseException as failure:
@@ -198,7 +198,7 @@ async def watched_one(call: Any, func: Any, value: Any) -> Any:
         else:
             call.go_out(ticket)
             return value_of
-        tickets = [ticket] if call.behind is None else [ticket, 0]
+        tickets = [ticket] if len(call.gates) == 1 else [ticket, 0]
     try:
         return await run(call, (value,), {}, None, error, 0, tickets=tickets)
     except BaseException as failure:
