@@ -105,9 +105,11 @@ def test_the_table_of_backends_options_is_what_each_of_them_reads() -> None:
     """The others are an error that names the option and the backend."""
     rows = {quoted(name): readers for name, readers, _, _ in table(*BACKENDS_OPTIONS)}
     assert set(rows) == {
-        option.name for option in read_by("opero") if option.backends not in {(), ("memory",)}
+        option.name
+        for option in read_by("opero")
+        if option.backends and "memory" not in option.backends
     }
-    values = {"cache_stale": 1, "cache_pickle": False, "cache_size_limit": 1}
+    values = {"cache_pickle": False, "cache_size_limit": 1}
     for option, readers in rows.items():
         given = {option.removeprefix("cache_"): values.get(option, "x")}
         for backend in BACKENDS:
@@ -127,7 +129,6 @@ def test_the_defaults_of_the_backends_options_are_true() -> None:
     redis = cached(CacheConfig(backend="redis"))
     assert defaults == {
         "cache_secret": f"`{on_disk.secret}`",
-        "cache_stale": "`None`" if on_disk.stale == 0 else on_disk.stale,
         "cache_version": f'`"{on_disk.version}"`',
         "cache_pickle": f"`{on_disk.pickles}`",
         "cache_dir": f"`{on_disk.directory}`",

@@ -72,6 +72,7 @@ def stored() -> None:
         cache_url="redis://localhost:6379/0",
         cache_secret=["a secret of 16 or more", b"an older one, of bytes"],
         cache_ttl=60,
+        cache_refresh=10,
         cache_stale=60,
         cache_version="2",
         cache_pickle=False,
@@ -158,6 +159,7 @@ MINUTE = timedelta(minutes=1)
     cache_backend="disk",
     cache_key=len,
     cache_ttl=MINUTE,
+    cache_refresh=MINUTE / 2,
     cache_stale=MINUTE,
     retry_on_result=lambda value: value is None,
     reraise=True,
@@ -211,7 +213,7 @@ with get_cache_context("memory", "surface", cache_ttl=10, cache_maxsize=None) as
     assert_type(cache, CacheContext)
     assert_type(cache.namespace, str)
     cache.set("key", 1)
-    assert cache.get("key") == cache.get("no key", 1) == 1
+    assert cache.get("key") == cache.get("no key", 1, stale=True) == 1
     assert "key" in cache
     assert_type(len(cache), int)
     assert_type(cache.delete("key"), bool)
@@ -238,7 +240,7 @@ assert_type(info.maxsize, int | None)
 stats: Stats = double.stats()
 assert_type((stats.calls, stats.hits, stats.misses), tuple[int, int, int])
 assert_type((stats.attempts, stats.retries, stats.fallbacks), tuple[int, int, int])
-assert_type((stats.failures, stats.stale), tuple[int, int])
+assert_type((stats.failures, stats.stale, stats.refreshes), tuple[int, int, int])
 assert_type((stats.store_failures, stats.rejected), tuple[int, int])
 assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
 

@@ -161,7 +161,7 @@ class Background:
                 self._running.pop(refresh.call, None)
 
 
-background = Background()
+background: Background = Background()
 """That of this process."""
 
 forks.register("refreshes", after_in_child=background.after_fork)

@@ -58,7 +58,7 @@ class Refresh:
             kwargs: The keyword arguments.
         """
         self.call: Any = call
-        self.context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.copy_context()
         self.until: int = NEVER
         self.over: bool = False
         self._instance: Any = None
@@ -137,9 +137,9 @@ class MemoryRefresh(Refresh):
         kwargs: dict[str, Any],
     ) -> None:
         super().__init__(call, args, kwargs)
-        self.store = store
-        self.entry = entry
-        self.until = entry.fresh
+        self.store: MemoryStore = store
+        self.entry: Entry = entry
+        self.until: int = entry.fresh
         self._expires = entry.expires
 
     def claim(self) -> bool:

@@ -38,10 +38,10 @@ class StoredRefresh(Refresh):
     ) -> None:
         super().__init__(call, args, kwargs)
         self.cache: Any = cache
-        self.key = key
-        self.found = found
+        self.key: StoredKey = key
+        self.found: Signed = found
         now = call.clock.now()
-        self.until = now + int(1e9 * (found.fresh_until - cache.wall(call.clock)))
+        self.until: int = now + int(1e9 * (found.fresh_until - cache.wall(call.clock)))
 
     def miss(self, args: tuple[Any, ...], kwargs: dict[str, Any], _deadline: int) -> Miss:
         """Return what `StoredCache.renew` takes, with arguments that are no longer weak."""
