@@ -60,6 +60,7 @@ def with_effect(options: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in options.items()
         if (not name.startswith("cache_") or options["cache"])
+        and (name != "cache_stale" or "cache_ttl" in options)
         and (name != "burst" or "rate_limit" in options)
         and (name != "fallback_on" or "arg_fallback" in options)
     }
@@ -80,6 +81,7 @@ OPTIONS = st.fixed_dictionaries(
         "retry_on_result": st.just(is_early),
         "reraise": st.booleans(),
         "cache_ttl": st.sampled_from([0.5, 3]),
+        "cache_stale": st.sampled_from([2, 30]),
         "cache_maxsize": st.sampled_from([1, 2, 30, None]),
         "cache_key": st.just(key_of_everything),
         "rate_limit": st.sampled_from([0.5, 4.0]),
