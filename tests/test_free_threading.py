@@ -26,6 +26,7 @@ from crowd import Job, flights_of, hurried_switching, run, together
 import opero as package
 from opero import DeadlineExceeded, RateLimiter, get_cache_context, opero, opmap, subscribe
 from opero.gil import FREE_THREADED
+from opero.runners import background
 from opero.stats import COUNTERS
 from opero.stores import secret
 from opero.testing import disabled
@@ -134,6 +135,53 @@ def test_instances_that_are_born_and_die_in_all_threads_have_caches_of_their_own
 
     crowd(work)
     assert stores.all() == []
+
+
+def test_no_thread_gets_a_value_from_before_its_invalidation_though_values_are_refreshed():
+    """Values end, are renewed, fail, are evicted and forgotten all the time."""
+    begun = iter(range(1, 10**9))
+    latest = [0]
+    taking = threading.Lock()
+
+    @opero(
+        retries=1,
+        cache=True,
+        cache_ttl=0.01,
+        cache_refresh=0.0099,
+        cache_stale=0.002,
+        cache_maxsize=6,
+    )
+    def function(key):
+        with taking:
+            latest[0] = number = next(begun)
+        if number % 7 == 0:
+            raise ConnectionError
+        return number
+
+    def work(number):
+        for step in range(800):
+            key = (number // 2 + step // 40) % 8
+            before = 0
+            if step % 4 == 3:
+                time.sleep(0.0002)
+            if step % 20 == 0:
+                before = latest[0]
+                function.cache_invalidate(key)
+            with suppress(ConnectionError):
+                assert function(key) > before
+            assert function.cache_info().currsize <= 6 + THREADS
+
+    crowd(work)
+    at_work = background.background
+    end = time.monotonic() + 10
+    while at_work._waiting or at_work._running:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    store = function.__opero__.store
+    assert function.cache_info().currsize <= 6
+    assert store.under_way == 0
+    assert [entry for entry in store.entries.values() if entry.flight is not None] == []
+    assert function.stats().refreshes > 0
 
 
 # --- keys -----------------------------------------------------------------------------------------
