@@ -1,6 +1,6 @@
 """Maps with an adaptive rate limit against a real HTTP server whose limit falls and rises.
 
-    python examples/adaptive [--seconds 90] [--seed 1] [--mode thread] [--profile "goes in steps"]
+    python examples/adaptive [--seconds 90] [--settled 10] [--seed 1] [--mode thread] [...]
 
 The server listens on a free loopback port and answers 429 to what is too much, by a token bucket
 whose rate follows a profile. It counts what it served and rejected, and knows what it would have
@@ -8,7 +8,7 @@ served; the map knows nothing but a rate that is more than the server ever allow
 `--profile` or `--asks` all are run, at the same time, each in a process of its own.
 
 It exits with 0 only if each map used more than 85 % of what the server allowed, with less than 2 %
-of its requests rejected, after ten seconds.
+of its requests rejected, after `--settled` seconds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ MOST: Final = 120.0
 
 BURST: Final = 10
 """Requests that the server serves at once after a rest."""
-
-SETTLED: Final = 10.0
-"""Seconds after which the map is judged."""
 
 LATENCY: Final = 0.02
 """Seconds that the server takes for an answer, about."""
@@ -80,13 +77,14 @@ class Server:
     """
 
     def __init__(
-        self, limit: Callable[[float], float], seconds: float, asks: bool, seed: int
+        self, limit: Callable[[float], float], seconds: float, settled: float, asks: bool, seed: int
     ) -> None:
         self.port = 0
         self.served = self.rejected = 0
         self.allowed = 0.0
         self._limit = limit
         self._seconds = seconds
+        self._settled = settled
         self._asks = asks
         self._chance = random.Random(seed)
         self._level = float(BURST)
@@ -140,9 +138,9 @@ class Server:
         passed = now - self._last
         self._last = now
         self._level = min(BURST, self._level + rate * passed)
-        settled = SETTLED <= now - self._start < self._seconds
+        settled = self._settled <= now - self._start < self._seconds
         if settled:
-            self.allowed += rate * min(passed, now - self._start - SETTLED)
+            self.allowed += rate * min(passed, now - self._start - self._settled)
         if self._level < 1:
             self.rejected += settled
             return (1 - self._level) / rate
@@ -189,9 +187,11 @@ def fetch_by_task(port: int) -> Callable[[int], Any]:
     return fetch
 
 
-def measure(mode: str, profile: str, asks: bool, seconds: float, seed: int) -> tuple[float, float]:
+def measure(
+    mode: str, profile: str, asks: bool, seconds: float, settled: float, seed: int
+) -> tuple[float, float]:
     """Run one map; return its share of what the server allowed, and that of what was rejected."""
-    with Server(PROFILES[profile], seconds, asks, seed) as server:
+    with Server(PROFILES[profile], seconds, settled, asks, seed) as server:
 
         def items() -> Iterator[int]:
             item = 0
@@ -220,6 +220,7 @@ def main() -> int:
     """Run what was asked for, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--settled", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", choices=("thread", "async"))
     parser.add_argument("--profile", choices=tuple(PROFILES))
@@ -230,7 +231,9 @@ def main() -> int:
     kept = True
     if given.mode and given.profile and given.asks:
         asks = given.asks != "never"
-        share, rejected = measure(given.mode, given.profile, asks, given.seconds, given.seed)
+        share, rejected = measure(
+            given.mode, given.profile, asks, given.seconds, given.settled, given.seed
+        )
         kept = share > SHARE and rejected < REJECTED
         print(
             f"| {given.mode} | {given.profile} | {given.asks} | {given.seed} | {share:.1%} "
@@ -243,6 +246,7 @@ def main() -> int:
         subprocess.Popen(
             [
                 *(sys.executable, str(Path(__file__).parent), "--seconds", str(given.seconds)),
+                *("--settled", str(given.settled)),
                 *("--seed", str(given.seed), "--mode", mode, "--profile", profile, "--asks", asks),
             ]
         )

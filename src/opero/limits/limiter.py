@@ -391,7 +391,9 @@ def _again(
     floor: float | None = None,
 ) -> RateLimiter:
     """Make a limiter from a pickle."""
-    more = {"adaptive": True, "floor": floor} if adaptive else {}  # a subclass may not take them
+    more: dict[str, Any] = {}
+    if adaptive:  # a subclass may not take them
+        more = {"adaptive": True, "floor": floor}
     return kind(rate, burst, scope=scope, name=name, url=url, windows=windows, **more)
 
 

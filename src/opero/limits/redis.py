@@ -183,7 +183,7 @@ class RedisWaitQueue:
         self._url = url
         self._name = name
         key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"
-        self._keys = (key, f"{key}:pause")
+        self._keys: tuple[str, ...] = (key, f"{key}:pause")
         limits = [local, *getattr(local, "others", ())]
         self._limits: list[Any] = []
         for limit, field in zip(
@@ -257,6 +257,8 @@ class RedisWaitQueue:
     def after_fork(self) -> None:
         """Forget those who wait: they did not come along into the child process."""
         self._local.after_fork()
+        if self._rate is not None:
+            self._rate.after_fork()
         self._semaphore = _Semaphore()
         self._outage = self._new_outage()
         if self.bucket.lock is not None:

@@ -75,7 +75,7 @@ class SharedRate:
         """
         self.rate: float = rate
         self.series: bool = False
-        self._made = lambda: core.RateControl(rate, floor)
+        self._made: Callable[[], Any] = lambda: core.RateControl(rate, floor)
         self._burst = burst
         self._clock = clock
         self._lock = Lock()
@@ -86,6 +86,10 @@ class SharedRate:
         self._successes = 0
         self._rejected = 0  # when the attempt began whose rejection is to be told; 0 for none
         self._told = 0  # when successes were last told
+
+    def after_fork(self) -> None:
+        """Have a lock of its own in a child process: another thread may have held it."""
+        self._lock = Lock()
 
     def learn(self, outcome: int, entered: int) -> bool:
         """Take note of how an attempt has ended; return whether to tell the server at once.
