@@ -235,17 +235,17 @@ def test_an_attempt_that_stalls_before_its_first_token_is_cut(
 ) -> None:
     """By `attempt_timeout=`, shorter than the client's own; or by the deadline of all attempts."""
     server.script = ["stalls", "5 tokens"]
-    story = Story("awaited httpx", server.url, attempt_timeout=0.1)
+    story = Story("awaited httpx", server.url, attempt_timeout=SHORT, retries=20)
     assert story.read() == TOKENS
     assert server.closed.acquire(timeout=5)
-    assert story.log == ["closed"] * 2
+    assert len(story.log) == story.function.stats().attempts >= 2
 
     server.script = ["stalls"]
     story = Story("awaited httpx", server.url, attempt_timeout=0.05, retries=2)
     with pytest.raises(AllFailedError) as raised:
         story.read()
     assert [type(error) for error in raised.value.errors] == [AttemptTimeout] * 2
-    story = Story("awaited httpx", server.url, timeout=0.1)
+    story = Story("awaited httpx", server.url, timeout=SHORT)
     with pytest.raises(DeadlineExceeded):
         story.read()
     assert story.log == ["closed"]
@@ -261,7 +261,8 @@ def test_a_stream_that_breaks_later_is_the_callers(
 ) -> None:
     """The client's own error, behind the tokens that came; there is no second attempt."""
     server.script = [f"3 and {end}"]  # and again, if the machine is too busy for the first token
-    story = Story(client, server.url, read=20.0 if end == "dies" else SHORT, timeout=60.0)
+    read = 20.0 if end == "dies" else SHORT
+    story = Story(client, server.url, read=read, timeout=60.0, retries=20)
     with pytest.raises(
         (httpx.HTTPError, ConnectionError, TimeoutError, http.client.HTTPException)
     ) as raised:
