@@ -34,7 +34,8 @@ class Event(NamedTuple):
     Attributes:
         kind: What happened: one of `KINDS`.
         time: The time of day, in seconds since 1970.
-        function: The qualified name of the decorated function.
+        function: The qualified name of the decorated function, or of the one that has the loop, for
+            a block of code below `attempts`.
         module: The function's module.
         namespace: The namespace of its cache.
         backend: Where its cache is: "memory", "disk" or "redis".

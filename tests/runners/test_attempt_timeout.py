@@ -33,6 +33,7 @@ from opero import (
     subscribe,
     transient_error,
 )
+from opero.testing import disabled
 
 SHORT = 0.02
 LONG = 60
@@ -516,6 +517,85 @@ def test_the_last_caller_who_goes_ends_the_run_whatever_the_attempt_does(core, w
         assert work.__opero__.store.flights == {}
 
     in_virtual_time(core, main)
+
+
+def test_attempts_behind_a_stored_cache_are_cut_too(tmp_path):
+    """And what the next one returns is stored."""
+    attempts = []
+
+    @opero(
+        retries=2,
+        min_delay=0,
+        max_delay=0,
+        attempt_timeout=SHORT,
+        cache=True,
+        cache_backend="disk",
+        cache_dir=tmp_path,
+        cache_secret="a secret of sixteen bytes",
+        cache_key=lambda x: x,
+    )
+    async def work(x):
+        attempts.append(x)
+        await (forever() if len(attempts) == 1 else asyncio.sleep(0))
+        return f"value {x}"
+
+    async def main():
+        with left_as_found():
+            assert await asyncio.gather(work("x"), work("x")) == ["value x"] * 2
+            assert await work("x") == "value x"
+
+    run(main())
+    assert attempts == ["x", "x"]
+    assert work.stats().hits == 1
+
+
+def test_a_method_has_a_limit_for_each_attempt():
+    """Of whichever instance."""
+
+    class Shop:
+        @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT)
+        async def price(self, item):
+            self.asked = [*getattr(self, "asked", ()), item]
+            await (forever() if len(self.asked) == 1 else asyncio.sleep(0))
+            return item
+
+    async def main():
+        shops = [Shop(), Shop()]
+        assert await asyncio.gather(*[shop.price("tea") for shop in shops]) == ["tea", "tea"]
+        assert [shop.asked for shop in shops] == [["tea", "tea"]] * 2
+
+    run(main())
+
+
+def test_a_function_with_a_limit_goes_when_nobody_holds_it():
+    """Without the garbage collector, also after it was called."""
+    gc.collect()
+    gc.disable()
+    try:
+        work = opero(retries=1, attempt_timeout=LONG)(_suspends)
+        run(work())
+        gone = weakref.ref(work.__opero__)
+        del work
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def _suspends() -> None:
+    await asyncio.sleep(0)
+
+
+@WAYS
+def test_switched_off_it_cuts_nothing(options):
+    """As undecorated."""
+
+    @opero(retries=3, attempt_timeout=1e-9, **options)
+    async def work():
+        await asyncio.sleep(0.001)
+        return "value"
+
+    with disabled():
+        assert run(work()) == "value"
 
 
 # --- cancelled by others --------------------------------------------------------------------------
