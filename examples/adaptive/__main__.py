@@ -199,7 +199,7 @@ def measure(
                 yield item
                 item += 1
 
-        limiter = RateLimiter(MOST, adaptive=True)
+        limiter = RateLimiter(MOST, burst=4, adaptive=True)  # a late thread catches up
         fetch = (fetch_by_thread if mode == "thread" else fetch_by_task)(server.port)
         mapped = opmap(
             mode=mode,  # type: ignore[call-overload]
