@@ -267,6 +267,21 @@ def test_a_child_that_was_forked_in_a_probe_does_not_report_it(core, sharers, op
     assert sharers.run("fork_in_probe", [core.name], breaker=options) == ["closed"]
 
 
+def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, options):
+    """It would refuse itself otherwise, and stay open for good."""
+    breaker = Breaker(**options)
+
+    @opero(breaker=breaker, retries=1)
+    def outer() -> str:
+        assert breaker.state == "half_open"
+        return succeed(breaker)
+
+    breaker.trip()
+    wait_for(lambda: breaker.state == "half_open")
+    assert outer() == "done"
+    assert breaker.state == "closed"
+
+
 # --- fallback values ----------------------------------------------------------------------------------
 
 

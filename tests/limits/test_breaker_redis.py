@@ -421,6 +421,24 @@ def test_a_map_over_an_open_breaker_waits_and_loses_nothing(core, redis_server, 
     assert breaker.state == "closed"
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, own_server, alone):
+    """It would refuse itself otherwise, and stay open for good."""
+    breaker = Breaker(**options_for(own_server))
+    if alone:
+        own_server.stop()
+
+    @opero(breaker=breaker, retries=1)
+    def outer() -> str:
+        assert breaker.state == "half_open"
+        return succeed(breaker)
+
+    breaker.trip()
+    wait_for(lambda: breaker.state == "half_open")
+    assert outer() == "done"
+    assert breaker.state == "closed"
+
+
 # --- those who die and fork --------------------------------------------------------------------------
 
 

@@ -433,6 +433,28 @@ cdef class Call(_Counting):
                 raise
         return result
 
+    cdef PyObject *shared_attempt(
+        self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
+    ) except NULL:
+        """Make the first attempt behind a breaker that processes share."""
+        cdef long long now = self.clock.now()
+        cdef long long ticket = -self.shared.enter(now)
+        cdef PyObject *result
+        if ticket < 0:
+            return self.run(args, argsf, names, deadline, None, 0, 0, None)
+        if not self.shared.is_common(ticket):
+            return self.run(args, argsf, names, deadline, None, 1, now, [ticket])
+        counting.add(&self.counts, ATTEMPTS, 1)
+        result = PyObject_Vectorcall(<PyObject *>self.func, args, argsf, names)
+        if result is NULL:
+            return self.run(args, argsf, names, deadline, opero_take_error(), 0, now, [ticket])
+        try:
+            self.shared.leave(self.clock.now(), SUCCEEDED, now, ticket)
+        except BaseException:
+            Py_DECREF(<object>result)
+            raise
+        return result
+
 
 cdef int report(CircuitBreaker breaker, Clock clock, long long ticket) except -1:
     """Tell a breaker that an attempt succeeded, where counting it takes more than an addition."""
@@ -573,6 +595,8 @@ cdef PyObject *first_attempt(
     if call.indirect:
         if call.breaker is not None:
             return watched_attempt(call, args, argsf, names, deadline)
+        if call.shared is not None:
+            return call.shared_attempt(args, argsf, names, deadline)
         return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.gate is not None:
         now = call.clock.now()

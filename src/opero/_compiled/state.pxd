@@ -38,6 +38,7 @@ cdef class State:
     cdef readonly bint refusing
     cdef readonly CircuitBreaker breaker
     cdef readonly Gate behind
+    cdef readonly Gate shared
     cdef readonly bint by_value
     cdef readonly long long timeout
     cdef readonly long long attempt_timeout

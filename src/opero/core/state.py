@@ -189,6 +189,8 @@ class State:
         breaker: A breaker before a function that is `indirect` because of it alone: while it is
             closed, first attempts need no runner. None without.
         behind: The only other gate, if there is a breaker; None without.
+        shared: The only gate of a function that is `indirect` because of it alone, and that is
+            asked each time: a breaker that processes share; None without.
         straight: How many arguments the cache key is made of, one by one; -1 if it is made in
             another way.
         cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
@@ -232,6 +234,7 @@ class State:
         "queues",
         "refusing",
         "runner",
+        "shared",
         "single",
         "store",
         "stored_cache",
@@ -281,6 +284,7 @@ class State:
         self.indirect: bool = False
         self.breaker: CircuitBreaker | None = None
         self.behind: Gate | None = None
+        self.shared: Gate | None = None
         self.leave_to_runner(False)
         self.cleared_hits: int = 0
         self.cleared_misses: int = 0
@@ -302,10 +306,12 @@ class State:
             or self.by_value
             or (self.fallback is not None and self.fallback.listed is None)
         )
-        self.breaker = self.behind = None
+        self.breaker = self.behind = self.shared = None
         if not self.indirect and self.refusing:
             self.indirect = True
             self.breaker, self.behind = _watching(self.gates)
+            if self.breaker is None and len(self.gates) == 1:
+                self.shared = self.gates[0]
 
     def trace(self, on: bool) -> None:
         """Let calls be made so that their history is told at their end, or as usual."""
