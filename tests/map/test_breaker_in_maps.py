@@ -147,6 +147,8 @@ def test_a_dead_fallback_value_is_passed_over(core, tmp_path, mode):
         assert mapped(range(40)) == [(item, "backup") for item in range(40)]
     assert clock.waited < 100
     assert mapped.stats().attempts <= 40 + 3 + 2
+    if mode == "thread":
+        assert mapped(range(9), host="third") == [(item, "third") for item in range(9)]
 
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async"])

@@ -165,12 +165,14 @@ class Scheduler:
         self._plain = not cached and call.fallback is None
         breaker = None if gates is None else gates.breaker
         self._observed = gates is not None and gates.observed
-        self._valued = breaker is not None and breaker.by_value
         # an attempt gets a copy of the list that holds its fallback values: the item, or another
         fallback = call.fallback
         named = fallback is not None and fallback.listed is None
         placed = fallback is not None and fallback.position == len(leading)
         self._copies = named and placed and not unpack
+        # all items have the same first value, unless it is the item, or a part of it
+        same = fallback is not None and fallback.listed is not None and not (placed or unpack)
+        self._apart = breaker is not None and breaker.by_value and not same
         self._fallback = cast("Fallback", fallback)  # looked at only if there is one
         self._values = cast("StoredCache", call.stored_cache)  # as this is
         self._lends = named and not self._copies
@@ -231,7 +233,7 @@ class Scheduler:
 
     def _chunk(self) -> int:
         """Return how many items to hand out at once."""
-        if self.gates is not None and (self.gates.counted or self._valued):
+        if self.gates is not None and (self.gates.counted or self._apart):
             return 1  # as each passes them
         size: int = self.sizer.size()
         if self.call.timeout:
@@ -617,6 +619,14 @@ class Scheduler:
     def _admit_value(self, place: Any, job: Job, now: int) -> tuple[Job, GateQueue] | None:
         """Find a fallback value of an item whose breaker lets it in."""
         call, span, offset = self.call, job.span, job.offsets[0]
+        if len(job.values) > 1:
+            first = self._breaker_of(self._given(span, offset)[0], 0)
+            if first.gate.opens_in(now) <= 0:
+                return job, first
+            self._take_out(place)
+            self._queue.appendleft(part_of(job, range(1, len(job.values))))
+            self._queue.appendleft(part_of(job, range(1)))
+            return None
         trial = job.trial or self._trial(span, offset, self._given(span, offset)[1], NEVER)
         attempts = trial.attempts
         queue, wait, verdict = self._ask_values(span, offset, trial, now)
