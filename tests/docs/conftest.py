@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from opero import roster
+from opero import events, roster
+
+
+@pytest.fixture(autouse=True)
+def listeners_of_an_example_go_with_it() -> Iterator[None]:
+    """A program that is as short as an example need not end them."""
+    before = dict(events._listeners)
+    yield
+    events._listeners.clear()
+    events._listeners.update(before)
+    events._forget()
 
 
 @pytest.fixture(autouse=True)
