@@ -4,6 +4,7 @@ cimport cython
 
 from .gate cimport Gate
 
+cdef int REJECTED, SUCCEEDED
 
 cdef class CircuitBreaker(Gate):
     cdef readonly long long slice

@@ -2,11 +2,16 @@
 
 cimport cython
 
+from .attempts cimport Attempts
 from .gate cimport Gate, enter_all, leave_all, probed
 from .outcomes cimport (
     conclude, judge, misfits, no_entry, note_wait, outcome_of, pause_after, pause_queues, too_late,
 )
 from .state cimport State
+
+cdef int AGAIN, OPEN
+cdef int NEUTRAL, SUCCEEDED, WITHDRAWN
+cdef long long NEVER
 
 
 cdef class Retrying:
@@ -15,7 +20,7 @@ cdef class Retrying:
     cdef readonly dict kwargs
     cdef readonly long long deadline
     cdef readonly object flight
-    cdef readonly object attempts
+    cdef readonly Attempts attempts
     cdef readonly object error
     cdef readonly long long delay
     cdef readonly Py_ssize_t passed
