@@ -1183,6 +1183,18 @@ def test_wrong_options_say_what_is_allowed(options, error, words):
         opero(**{"cache": True, **options})
 
 
+def test_a_run_that_its_thread_has_left_at_a_bad_moment_is_made_by_others():
+    """An interrupt may come before the thread can tidy up."""
+    function = Subject("sync")
+    store = function.decorated.__opero__.store
+    store.begin(store.new_run(1, threading.get_ident()))
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(function(1)))
+    thread.start()
+    thread.join(10)
+    assert got == [[1, 1]]
+
+
 # --- any schedule ---------------------------------------------------------------------------------
 
 

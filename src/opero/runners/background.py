@@ -52,23 +52,27 @@ class Background:
             Whether it has been taken.
         """
         with self._lock:
-            if self._closed or len(self._waiting) >= MOST_WAITING or not refresh.claim():
+            if self._closed or len(self._waiting) >= MOST_WAITING:
                 return False
-            self._waiting.append(refresh)
-            if self._idle:
-                self._idle -= 1
-                self._bell.put(None)
-                return True
-            if len(self._threads) >= MOST_THREADS:
-                return True
             try:
-                self._start()
-            except BaseException:
-                if not self._threads and refresh in self._waiting:
+                if not refresh.claim():
+                    return False
+                self._waiting.append(refresh)
+                self._wake()
+            except BaseException:  # interrupted, or no thread can be started
+                if refresh in self._waiting:
                     self._waiting.remove(refresh)
-                    refresh.give_back()
+                refresh.give_back()
                 raise
         return True
+
+    def _wake(self) -> None:
+        """See to it that a thread looks for what waits."""
+        if self._idle:
+            self._bell.put(None)
+            self._idle -= 1
+        elif len(self._threads) < MOST_THREADS:
+            self._start()
 
     def close(self) -> None:
         """Begin nothing more, and let the threads end; what runs is left alone."""

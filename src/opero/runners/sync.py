@@ -356,7 +356,8 @@ def _is_flown(call: Any, flight: Any) -> bool:
         frame = frame_of(call.identify, flight.owner)
     except LookupError:  # a greenlet gives way only where it waits: it is still at it
         return True
-    if type(flight).__module__ != _PLAIN and not (call.store and call.store.lingers):
+    lingers = call.store is not None and call.store.lingers  # then `lead` is Python on both halves
+    if type(flight).__module__ != _PLAIN and not lingers:
         return frame is not None  # compiled code has no frame, and cannot be interrupted there
     if FREE_THREADED:
         return frame is not None  # nobody may look into the frame of a thread that runs on
