@@ -5,6 +5,7 @@
     library.py  the standard library's files, and what worker processes do with them
     stage.py    what every scene plays on
     scenes.py   decorates, drives, checks: single calls
+    outages.py  the same while a service is down, its limit changes, or an attempt stalls
     maps.py     the same for maps, against a serial run
     report.py   the table, the promises, the exit code
 
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from . import maps, scenes
+from . import maps, outages, scenes
 from .report import Report, Scene
 from .server import DemoServer, Limit
 from .stage import Stage
@@ -35,7 +36,11 @@ LONGEST: Final = 20.0
 SHARE: Final = 2.0
 """How much longer a map may take than the serial run that it is compared with, on one busy core."""
 
-SCENES: Final[dict[str, Callable[[Stage], Scene]]] = {**scenes.SCENES, **maps.SCENES}
+SCENES: Final[dict[str, Callable[[Stage], Scene]]] = {
+    **scenes.SCENES,
+    **outages.SCENES,
+    **maps.SCENES,
+}
 """Every scene, by the name that the command line gives it, in the order they are played."""
 
 

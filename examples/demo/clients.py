@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -70,6 +71,74 @@ def fetch(address: str, path: str, key: str = "", by: str = "", timeout: float =
     if response.status != HTTPStatus.OK:
         raise BadStatus(response.status, path)
     return body.decode()
+
+
+def lines(address: str, path: str, key: str, by: str = "", timeout: float = 5.0) -> Iterator[str]:
+    """Ask the server once, from a thread, and yield each line of its answer as it comes.
+
+    Args:
+        address: `host:port`.
+        path: The path without its query.
+        key: What to ask for.
+        by: Who asks.
+        timeout: Seconds that each wait on the socket may take.
+
+    Raises:
+        BadStatus: The answer was another than 200.
+        http.client.IncompleteRead: The server went away in the middle of it.
+        OSError: The server could not be reached, or went away before it had answered.
+    """
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+    try:
+        connection.request("GET", _target(path, key, by), headers={"Connection": "close"})
+        response = connection.getresponse()
+        if response.status != HTTPStatus.OK:
+            raise BadStatus(response.status, path)
+        while line := response.readline():
+            yield line.decode().rstrip()
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+    finally:
+        connection.close()
+
+
+async def lines_async(
+    address: str, path: str, key: str, by: str = "", timeout: float = 5.0
+) -> AsyncIterator[str]:
+    """Do what `lines` does, from a task.
+
+    Args:
+        address: `host:port`.
+        path: The path without its query.
+        key: What to ask for.
+        by: Who asks.
+        timeout: Seconds that the head of the answer may take.
+
+    Raises:
+        ConnectionError: The server could not be reached, or went away.
+    """
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        target = _target(path, key, by)
+        head = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("ascii"))
+        try:
+            told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout)
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError("the server went away before it had answered") from error
+        left = int(told.decode("latin-1").lower().partition("content-length: ")[2].split()[0])
+        while left:
+            line = await reader.readline()
+            if not line:
+                raise ConnectionError(f"the server went away {left} bytes before the end")
+            left -= len(line)
+            yield line.decode().rstrip()
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def fetch_async(

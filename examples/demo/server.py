@@ -15,6 +15,10 @@ it reads them.
     /slow      answers 200 after `SLOW` seconds
     /stall     says nothing for `STALL` seconds, or until the client hangs up
     /limited   answers 429 to whoever comes faster than the limit it was told to keep
+    /changing  the same, for a limit that `allow` changes at any time
+    /service   answers 200, but 503 while `down` is set
+    /stream    hangs up on the first `DEAF` requests for a key, then sends `TOKENS` line by line; a
+               key that begins with "cut" is sent half of them
     anything else answers 404
 """
 
@@ -46,6 +50,15 @@ one who is really faster than the rate can stay within."""
 
 START: Final = 10.0
 """Seconds that the server's thread may take to start listening, or to end."""
+
+DEAF: Final = 2
+"""Requests for a key on which `/stream` hangs up before it has sent anything."""
+
+TOKENS: Final = ("Once", "upon", "a", "time", "there", "was")
+"""What `/stream` sends, a line each."""
+
+BEAT: Final = 0.02
+"""Seconds between two tokens of `/stream`."""
 
 MOST_TROUBLES: Final = 3
 
@@ -212,6 +225,7 @@ class DemoServer:
         seed: What decides its troubles.
         limit: What `/limited` allows.
         address: `host:port` while it listens.
+        down: Whether `/service` is out of order.
     """
 
     def __init__(self, seed: int, limit: Limit) -> None:
@@ -224,7 +238,9 @@ class DemoServer:
         self.seed = seed
         self.limit = limit
         self.address: str = ""
+        self.down = False
         self._gate = Gate(limit)
+        self._changing = Gate(limit)
         self._log: list[Arrival] = []
         self._counts: dict[tuple[str, str, str], int] = {}
         self._open: set[asyncio.Task[None]] = set()
@@ -248,6 +264,10 @@ class DemoServer:
             with suppress(RuntimeError):  # the loop has closed: it is over already
                 loop.call_soon_threadsafe(stopping.set)
         self._thread.join(START)
+
+    def allow(self, limit: Limit) -> None:
+        """Change the limit of `/changing`, from now on."""
+        self._changing = Gate(limit)
 
     def seen(self, path: str, key: str | None = None, by: str | None = None) -> list[Arrival]:
         """The requests for a path so far, in the order they arrived.
@@ -348,6 +368,9 @@ class DemoServer:
         if arrival.dropped:
             return
         arrival.status = status
+        if arrival.path == "/stream":
+            await self._send_tokens(arrival.key, writer)
+            return
         text = answer(self.seed, arrival.path, arrival.key) if status == HTTPStatus.OK else ""
         writer.write(_response(status, text))
         await writer.drain()
@@ -380,6 +403,14 @@ class DemoServer:
         if arrival.path == "/limited":
             admitted = self._gate.admits(arrival.at)
             return (HTTPStatus.OK if admitted else HTTPStatus.TOO_MANY_REQUESTS), 0.0
+        if arrival.path == "/changing":
+            admitted = self._changing.admits(arrival.at)
+            return (HTTPStatus.OK if admitted else HTTPStatus.TOO_MANY_REQUESTS), 0.0
+        if arrival.path == "/service":
+            return (HTTPStatus.SERVICE_UNAVAILABLE if self.down else HTTPStatus.OK), 0.0
+        if arrival.path == "/stream":
+            arrival.dropped = arrival.nth < DEAF
+            return HTTPStatus.OK, 0.0
         if arrival.path == "/stall":
             arrival.stalled = True
             return HTTPStatus.OK, STALL
@@ -390,6 +421,17 @@ class DemoServer:
         if arrival.path in ("/item", "/backup"):
             return HTTPStatus.OK, 0.0
         return HTTPStatus.NOT_FOUND, 0.0
+
+    async def _send_tokens(self, key: str, writer: asyncio.StreamWriter) -> None:
+        """Send the tokens line by line, or half of them."""
+        tokens = TOKENS[: len(TOKENS) // 2] if key.startswith("cut") else TOKENS
+        length = sum(len(token) + 1 for token in TOKENS)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("ascii"))
+        for token in tokens:
+            writer.write(f"{token}\n".encode("ascii"))
+            await writer.drain()
+            await asyncio.sleep(BEAT)
 
     async def _hold_back(self, seconds: float, reader: asyncio.StreamReader) -> bool:
         """Wait before an answer; return early when the client leaves or the server stops.
