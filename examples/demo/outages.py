@@ -298,8 +298,7 @@ def attempted(stage: Stage) -> Scene:
 
     def extend() -> BaseException | None:
         try:
-            for line in tell("cut-b"):
-                got.append(line)
+            got.extend(tell("cut-b"))
         except Exception as error:  # noqa: BLE001 - that is what is looked at
             return error
         return None
