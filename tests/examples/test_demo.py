@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 import demo
 import pytest
-from demo import clients, library, maps, play, scenes, stage
+from demo import clients, library, maps, outages, play, scenes, stage
 from demo import server as demo_server
 from demo.__main__ import main
 from demo.report import Promise, Report, Scene
@@ -36,7 +37,7 @@ from demo.server import (
     troubles,
 )
 
-from opero import RateLimiter, hotpath, opero, opmap
+from opero import RateLimiter, attempts, hotpath, opero, opmap
 from opero.map.engines.processes import pool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,16 @@ def changed(**changes: Any) -> Decorate:
         return opero(**{name: value for name, value in options.items() if value is not None})
 
     return sabotaged
+
+
+def _fixed(rate: float, **_: Any) -> RateLimiter:
+    """A limiter that does not adapt."""
+    return RateLimiter(rate)
+
+
+def _once(**options: Any) -> Any:
+    """Attempts that are not made again."""
+    return attempts(**{**options, "retries": 1})
 
 
 def racing(**options: Any) -> Any:
@@ -221,6 +232,41 @@ def test_an_opero_that_does_less_breaks_its_promise(
     """Whatever mechanism is taken away, the scene that is about it says so."""
     monkeypatch.setattr(scenes, "opero", sabotage)
     report = play(3, [scene], hot_calls=200)
+    assert report.exit_code == 1
+    for claim in claims:
+        assert claim in broken_claims(report)
+
+
+@pytest.mark.parametrize(
+    ("scene", "name", "sabotage", "claims"),
+    [
+        ("outage", "opero", changed(breaker=None), ["refused without a request", "backup answers"]),
+        ("outage", "opero", changed(cache_stale=None), ["played to its end"]),
+        ("renewal", "opero", changed(cache_refresh=None), ["only the first reader waits"]),
+        ("changing", "RateLimiter", _fixed, ["after a rejection the limit is lower"]),
+        ("attempts", "opero", changed(attempt_timeout=None), ["stalls is cut", "client hang up"]),
+        ("attempts", "opero", changed(retries=1), ["before its first item is begun again"]),
+        ("attempts", "attempts", _once, ["run again until it succeeds"]),
+        ("off", "disabled", contextlib.nullcontext, ["raises its own error"]),
+    ],
+    ids=[
+        "no-breaker",
+        "nothing-stale",
+        "no-refresh",
+        "fixed-limit",
+        "no-attempt-timeout",
+        "one-attempt",
+        "block-once",
+        "not-off",
+    ],
+)
+def test_an_outage_is_noticed_without_what_copes_with_it(
+    scene: str, name: str, sabotage: Any, claims: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever mechanism is taken away, the scene that is about it says so."""
+    monkeypatch.setattr(demo_server, "STALL", 0.6)
+    monkeypatch.setattr(outages, name, sabotage)
+    report = play(3, [scene])
     assert report.exit_code == 1
     for claim in claims:
         assert claim in broken_claims(report)
