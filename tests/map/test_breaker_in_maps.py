@@ -105,6 +105,23 @@ def test_nothing_is_lost_and_probes_go_one_by_one(core, tmp_path, mode, form):
     assert stats.breaker_wait > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"cache": True}, {"ordered": False}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_no_item_is_used_up_by_probes_while_others_have_not_been_tried(
+    core, tmp_path, mode, options
+):
+    """An outage of more probes than an item has attempts costs no item."""
+    breaker = Breaker(open_for=60.0)
+    breaker.trip()
+    mapped = mapping(mode, breaker=breaker, retries=2, **options)
+    log = tmp_path / "log"
+    log.write_bytes(b"." * (FIRST - 1))
+    with skip_waits():
+        results = run(mapped, "call", range(40), log)
+    assert sorted(results) == sorted(-item for item in range(40))
+    assert mapped.stats().attempts == 40 + LAST - FIRST
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_breaker_is_one_for_all_workers_and_for_single_calls(core, tmp_path, mode):
     """What one of them learns holds for all."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_scheduler import MILLISECOND, Crash, Flop, new_scheduler
 
 from opero import AllFailedError, get_logger, opero
+from opero.core.breaker import CLOSED, OPEN
 from opero.core.clock import NEVER
 from opero.core.gate import FAILED, NEUTRAL, REJECTED, SUCCEEDED, WITHDRAWN
 from opero.limits import gates as rows
@@ -67,6 +68,9 @@ def toy_breaker(core: Any, threshold: int = 2) -> Any:
             if now < self.opens:
                 return self.opens - now
             return 0 if self.probe is None else OPEN_FOR
+
+        def state_at(self, now: int) -> int:
+            return CLOSED if self.opens is None else OPEN
 
         def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
             assert now >= entered

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from opero.core.breaker import CLOSED
 from opero.core.gate import WITHDRAWN, Gate
 
 TYPE_CHECKING = False
@@ -73,6 +74,10 @@ class MapGates:
         self._alone = workers > 0
         self.observed: bool = any(queue.gate.observes for queue in queues)
         self.counted: bool = bool(queued)
+
+    def is_probing(self, now: int) -> bool:
+        """Return whether what the breaker lets in next is a probe, where all items have one."""
+        return self.breaker is not None and self.breaker.gate.state_at(now) != CLOSED
 
     def heed(self, queue: Any) -> None:
         """Wake the driver when the breaker of a queue may let in what it has refused."""

@@ -526,14 +526,21 @@ class Scheduler:
         return job
 
     def _next(self, now: int) -> tuple[Any, Job | None]:
-        """Return the job whose turn it is, and where it stands; None if there is none now."""
+        """Return the job whose turn it is, and where it stands; None if there is none now.
+
+        Items that have failed go before new ones, but not as probes: an item that is sent into an
+        open breaker again and again would use up its attempts, where another has not been tried.
+        """
+        fresh = self._queue and self._shut <= now
+        if fresh and self._plain and self.gates is not None and self.gates.is_probing(now):
+            return QUEUE, self._queue[0]
         if self._held:
             found = self._held.first(now)
             if found is not None:
                 return found
         if self._heap and self._heap[0][0] <= now:
             return HEAP, self._heap[0][2]
-        if self._queue and self._shut <= now:
+        if fresh:
             return QUEUE, self._queue[0]
         if self._renewals.waiting:
             return LATER, self._renewals.waiting[0]
