@@ -349,14 +349,14 @@ def test_a_busy_tenth_counts_by_halves_and_keeps_the_ratio(core, memory):
     assert failures == (attempts + 1) // 2  # about as many as it would have taken of them all
 
 
-def test_a_lease_that_no_clock_of_ours_has_made_holds_nobody_up(core, memory):
-    """The same for the places of probes."""
-    breaker = memory.join(core)
-    open_it(breaker, START)
+def test_one_who_has_waited_for_the_lock_takes_no_lease_of_a_later_moment(core, memory):
+    """By the time that it brings along, the other's lease is longer than leases are."""
+    late, other = memory.join(core), memory.join(core)
+    open_it(other, START)
     then = until_of(START)
-    breaker.words.swap(11, 0, breaker.words.load(0) >> 41 << 40 | (then // MS + 10**6))
-    assert breaker.opens_in(then) == 0
-    assert breaker.enter(then) <= 0
+    assert other.enter(then + 50 * MS) <= 0
+    assert late.opens_in(then) > 0
+    assert late.enter(then) > 0
 
 
 def test_probes_that_have_all_succeeded_close_it_though_the_last_one_has_died(core, lock_file):

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from crowd import together
 from sharers import Sharers
 
 from opero import Breaker, BreakerConfig, BreakerOpenError, hotpath, opero, opmap, subscribe
@@ -191,6 +192,32 @@ def test_one_process_of_many_probes(core, sharers, options):
     breaker.trip(0.1)
     assert sum(sharers.join()) == 1
     assert breaker.state == "half_open"
+
+
+def test_threads_count_exactly_and_one_of_them_probes(core, options):
+    """Of each process, too."""
+    options = {**options, "minimum": 10**6, "open_for": 20}
+    breakers = [Breaker(**options) for _ in range(2)]
+    gates = [each._queue.gate for each in breakers]
+
+    def work(number: int) -> None:
+        gate = gates[number % 2]
+        for attempt in range(400):
+            now = time.monotonic_ns()
+            gate.leave(now, int(attempt % 4 == 0), now, -gate.enter(now))
+
+    for job in together(6, work):
+        job.result()
+    words = [gates[0].words.load(at) for at in range(1, 11)]
+    assert sum(word >> 16 & 0xFFFF for word in words) == 2400
+    assert sum(word & 0xFFFF for word in words) == 600
+    breakers[0].trip(0.05)
+    wait_for(lambda: breakers[0].state == "half_open")
+
+    def knock(number: int) -> int:
+        return sum(gates[number % 2].enter(time.monotonic_ns()) <= 0 for _ in range(200))
+
+    assert sum(job.result() for job in together(6, knock)) == 1
 
 
 # --- those who die, stop, fork ----------------------------------------------------------------------

@@ -34,6 +34,8 @@ cdef class SharedBreaker(Gate):
     cdef public long long probed
     cdef public dict held
     cdef public long long serial
+    cdef readonly long long taken
+    cdef readonly Py_ssize_t place
     cdef public object watcher
     cdef public long long deaf_until
     cdef public str why
@@ -44,13 +46,16 @@ cdef class SharedBreaker(Gate):
     cpdef long long machine_time(self, long long now) noexcept
     @cython.locals(answer=cython.longlong)
     cpdef long long knock(self, long long now) except? -1
-    @cython.locals(answer=cython.longlong)
+    @cython.locals(
+        answer=cython.longlong, mine=cython.longlong, place=cython.Py_ssize_t,
+        ticket=cython.longlong,
+    )
     cdef long long _knock(self, long long now) except? -1
     @cython.locals(
         words=SharedCounters, word=cython.longlong, generation=cython.longlong,
         wait=cython.longlong, moment=cython.longlong, length=cython.longlong,
         at=cython.Py_ssize_t, before=cython.longlong, left=cython.longlong,
-        mine=cython.longlong, ticket=cython.longlong, good=cython.Py_ssize_t,
+        mine=cython.longlong, good=cython.Py_ssize_t,
     )
     cdef long long _take(self, long long now) except? -1
     @cython.locals(ticket=cython.longlong)
@@ -92,8 +97,8 @@ cdef class SharedBreaker(Gate):
     @cython.locals(word=cython.longlong, wait=cython.longlong)
     cpdef long long opens_in(self, long long now) except? -1
     @cython.locals(
-        moment=cython.longlong, length=cython.longlong, wait=cython.longlong,
-        at=cython.Py_ssize_t, before=cython.longlong, left=cython.longlong,
+        moment=cython.longlong, wait=cython.longlong, at=cython.Py_ssize_t,
+        before=cython.longlong, left=cython.longlong,
     )
     cdef long long _busy(self, long long now, long long generation) noexcept
     @cython.locals(word=cython.longlong)

@@ -66,6 +66,9 @@ class SharedBreaker(Gate):
         probed: The state's word in which this process has probed last.
         held: The leases of this process, by the tickets of their probes.
         serial: The number of this process's latest probe.
+        taken: The lease that was taken last, 0 if none was in this step; nothing is made of it
+            before the step is over, as that might let other threads in.
+        place: Where that lease stands.
         watcher: Called with the new state and the reason, in words; and with the state and None
             when a probe has given its place back. None: nobody is told.
         deaf_until: Until when nothing is counted, in nanoseconds.
@@ -81,11 +84,13 @@ class SharedBreaker(Gate):
         "lock",
         "minimum",
         "open_for",
+        "place",
         "probed",
         "probes",
         "real",
         "seen",
         "serial",
+        "taken",
         "tenth",
         "watcher",
         "why",
@@ -135,6 +140,8 @@ class SharedBreaker(Gate):
         self.probed: int = 0
         self.held: dict[int, tuple[int, int]] = {}
         self.serial: int = 0
+        self.taken: int = 0
+        self.place: int = 0
         self.watcher: Any = None
         self.deaf_until: int = 0
         self.why: str = ""
@@ -204,11 +211,20 @@ class SharedBreaker(Gate):
     def _knock(self, now: int) -> int:
         answer = _AGAIN
         while answer == _AGAIN:
+            self.taken = 0
             try:
                 answer = self._take(now) if self.words.begin() else _GLANCE
             finally:
                 self.words.end()
-        return answer
+        if self.taken == 0:
+            return answer
+        mine = self.taken
+        place = self.place
+        self.serial += 1
+        ticket = self.serial << 20 | mine >> 40
+        self._forget(mine >> 40)
+        self.held[ticket] = (place, mine)
+        return -ticket
 
     def _take(self, now: int) -> int:
         """Take a lease; return what `enter` does, or `_AGAIN`."""
@@ -231,7 +247,9 @@ class SharedBreaker(Gate):
                     good += 1
                     continue
                 left = (before & _TIME) - moment
-                if 0 < left <= length:
+                if (
+                    left > 0
+                ):  # it may be longer than a lease is, for one who had to wait for the lock
                     wait = min(wait, left * _MS)
                     continue
             mine = generation << 40 | ((moment + length) & _TIME)
@@ -239,11 +257,9 @@ class SharedBreaker(Gate):
                 return _AGAIN
             if words.load(0) != word:  # it has another state since; the lease is void
                 return _AGAIN
-            self.serial += 1
-            ticket = self.serial << 20 | generation
-            self._forget(generation)
-            self.held[ticket] = (at, mine)
-            return -ticket
+            self.taken = mine
+            self.place = at
+            return 0
         if good == self.probes:  # whoever had the last one has died before it closed the breaker
             words.swap(0, word, self._next(word, now, 0))
             return _AGAIN
@@ -466,7 +482,6 @@ class SharedBreaker(Gate):
     def _busy(self, now: int, generation: int) -> int:
         """Return nanoseconds until there might be a place for a probe; 0 if there is one."""
         moment = now // _MS
-        length = self.lease // _MS + 1
         wait = _GLANCE
         for at in range(TENTHS + 1, TENTHS + 1 + self.probes):
             before = self.words.load(at)
@@ -475,7 +490,7 @@ class SharedBreaker(Gate):
                 return 0
             if before & _TIME == _TIME:
                 continue
-            if left <= 0 or left > length:
+            if left <= 0:
                 return 0
             wait = min(wait, left * _MS)
         return wait

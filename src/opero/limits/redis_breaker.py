@@ -133,7 +133,7 @@ end
 if token ~= '' and till > 0 and till <= now then
   for slot = 1, probes - good do
     local over = tonumber(redis.call('HGET', key, 'over' .. slot) or '0')
-    if granted == 0 and (over <= now or over > now + lease) then
+    if granted == 0 and (over <= now or over > now + lease + 1000000) then
       redis.call('HSET', key, 'token' .. slot, token, 'over' .. slot, text(now + lease))
       granted = 1
     end
