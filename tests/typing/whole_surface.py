@@ -12,6 +12,8 @@ from opero import (
     AllFailedError,
     AttemptRecord,
     AttemptTimeout,
+    BreakerConfig,
+    BreakerOpenError,
     CacheBackend,
     CacheConfig,
     CacheKeyError,
@@ -222,6 +224,7 @@ clear_cache()
 clear_cache("surface")
 
 limiter = RateLimiter(1e9, 2)
+assert_type(limiter.option, str)
 adaptive = RateLimiter(1e9, 2, adaptive=True, floor=1e3)
 assert_type(adaptive.rate, float)
 assert_type(adaptive.floor, float | None)
@@ -241,8 +244,25 @@ stats: Stats = double.stats()
 assert_type((stats.calls, stats.hits, stats.misses), tuple[int, int, int])
 assert_type((stats.attempts, stats.retries, stats.fallbacks), tuple[int, int, int])
 assert_type((stats.failures, stats.stale, stats.refreshes), tuple[int, int, int])
-assert_type((stats.store_failures, stats.rejected), tuple[int, int])
+assert_type((stats.store_failures, stats.rejected, stats.refused), tuple[int, int, int])
 assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
+assert_type(stats.breaker_wait, float)
+
+
+@opero(rate_limit=1e9, adaptive=True, rate_floor=1e3, breaker=BreakerConfig("surface", minimum=2))
+def guarded(a: int) -> int:
+    return a
+
+
+@opmap(rate_limit=1e9, adaptive=True, rate_floor=1e3, mode="thread", workers=1)
+def guarded_items(a: int) -> int:
+    return a
+
+
+assert_type(guarded(1), int)
+assert guarded_items([1]) == [1]
+assert_type(BreakerConfig().name, str | None)
+assert_type(BreakerOpenError("open", []).retry_after, float)
 
 assert_type(RetryConfig().attempts, int)
 assert_type(RetryConfig(retry_after=retry_after).jitter, bool)

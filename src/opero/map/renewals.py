@@ -40,7 +40,7 @@ class RenewedItem(Span):
             renewal: What is to be renewed.
         """
         super().__init__([item], index)
-        self.results = [NOTHING]
+        self.results: list[Any] | None = [NOTHING]
         self.renewal: Refresh = renewal
 
 
