@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from signatures import bound_by_python, calls, function_of, signatures, told_apart
 
-from opero import OperoError, RateLimiter, hotpath, opero
+from opero import BreakerConfig, OperoError, RateLimiter, hotpath, opero
 from opero.testing import manual_clock
 
 pytestmark = pytest.mark.once
@@ -88,6 +88,9 @@ OPTIONS = st.fixed_dictionaries(
         "burst": st.sampled_from([1, 2]),
         "timeout": st.sampled_from([0.1, 1, 6]),
         "retry_after": st.sampled_from([waits, "soon".index]),
+        "breaker": st.sampled_from(
+            [True, BreakerConfig(minimum=1, open_for=2), BreakerConfig(minimum=2, probes=2)]
+        ),
     },
 ).map(with_effect)
 VALUES = st.sampled_from([1, 1, 1, 2, True, "a", None, ["s", "t"], ("s", "t", "u"), [], {"k": [1]}])

@@ -25,6 +25,8 @@ from crowd import Job, flights_of, hurried_switching, run, together
 
 import opero as package
 from opero import DeadlineExceeded, RateLimiter, get_cache_context, opero, opmap, subscribe
+from opero.core.breaker import HALF_OPEN, OPEN
+from opero.core.gate import FAILED, SUCCEEDED
 from opero.gil import FREE_THREADED
 from opero.runners import background
 from opero.stats import COUNTERS
@@ -698,6 +700,39 @@ def test_the_journal_is_told_of_a_new_level_by_any_thread(caplog):
     finally:
         logger.setLevel("NOTSET")
     assert fetch.stats().calls == THREADS * 300
+
+
+# --- breakers -------------------------------------------------------------------------------------
+
+
+def test_a_crowd_before_a_breaker_counts_every_end(core):
+    """None is lost, so it opens with the attempt that makes the number full."""
+    for _ in range(5):
+        breaker = core.CircuitBreaker(10**12, 0.5, 100 * THREADS, 10**9, 1, core.new_lock())
+
+        def work(number, breaker=breaker):
+            for step in range(100):
+                answer = breaker.enter(0)
+                assert answer < 0
+                breaker.leave(0, FAILED if (number + step) % 2 else SUCCEEDED, 0, -answer)
+
+        crowd(work)
+        counted = [breaker.good, breaker.bad]
+        assert counted == [50 * THREADS] * 2 or breaker.state == OPEN
+
+
+def test_a_crowd_at_the_moment_of_half_open_gets_the_probes_that_there_are(core):
+    """No more, and no fewer; and who reports twice at once is heard once."""
+    breaker = core.CircuitBreaker(10**12, 0.5, 1, 10**9, 3, core.new_lock())
+    for turn in range(20):
+        now = turn * 10**12
+        breaker.trip(now, 10**9, "again")
+        now += 10**9
+        answers = crowd(lambda _, now=now: [breaker.enter(now) for _ in range(50)])
+        tickets = [-answer for each in answers for answer in each if answer <= 0]
+        assert len(tickets) == len({*tickets}) == 3
+        crowd(lambda _, now=now: [breaker.leave(now, SUCCEEDED, now, tickets[0]) for _ in "ab"])
+        assert (breaker.state, breaker.succeeded) == (HALF_OPEN, 1)
 
 
 # --- buckets and limiters -------------------------------------------------------------------------

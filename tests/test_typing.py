@@ -136,6 +136,9 @@ def test_what_checkers_accept_runs(path: Path) -> None:
 
 OFFERED = [
     opero.AllFailedError,
+    opero.Breaker,
+    opero.BreakerConfig,
+    opero.BreakerOpenError,
     opero.CacheConfig,
     opero.DeadlineExceeded,
     opero.Progress,

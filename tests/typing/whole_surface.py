@@ -12,6 +12,7 @@ from opero import (
     AllFailedError,
     AttemptRecord,
     AttemptTimeout,
+    Breaker,
     BreakerConfig,
     BreakerOpenError,
     CacheBackend,
@@ -224,7 +225,6 @@ clear_cache()
 clear_cache("surface")
 
 limiter = RateLimiter(1e9, 2)
-assert_type(limiter.option, str)
 adaptive = RateLimiter(1e9, 2, adaptive=True, floor=1e3)
 assert_type(adaptive.rate, float)
 assert_type(adaptive.floor, float | None)
@@ -244,31 +244,24 @@ stats: Stats = double.stats()
 assert_type((stats.calls, stats.hits, stats.misses), tuple[int, int, int])
 assert_type((stats.attempts, stats.retries, stats.fallbacks), tuple[int, int, int])
 assert_type((stats.failures, stats.stale, stats.refreshes), tuple[int, int, int])
-assert_type((stats.store_failures, stats.rejected, stats.refused), tuple[int, int, int])
+assert_type((stats.store_failures, stats.rejected), tuple[int, int])
 assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
-assert_type(stats.breaker_wait, float)
-
-
-@opero(rate_limit=1e9, adaptive=True, rate_floor=1e3, breaker=BreakerConfig("surface", minimum=2))
-def guarded(a: int) -> int:
-    return a
-
-
-@opmap(rate_limit=1e9, adaptive=True, rate_floor=1e3, mode="thread", workers=1)
-def guarded_items(a: int) -> int:
-    return a
-
-
-assert_type(guarded(1), int)
-assert guarded_items([1]) == [1]
-assert_type(BreakerConfig().name, str | None)
-assert_type(BreakerOpenError("open", []).retry_after, float)
+assert_type((stats.refused, stats.breaker_wait), tuple[int, float])
 
 assert_type(RetryConfig().attempts, int)
 assert_type(RetryConfig(retry_after=retry_after).jitter, bool)
 assert_type(RetryConfig(retry_on_result=bool, reraise=True).reraise, bool)
 assert FallbackConfig("hosts", fallback_on=(OSError,)).argument == "hosts"
 assert_type(retry_after(ValueError("no")), float | None)
+breaker = Breaker("shop", window=timedelta(seconds=5), failure_ratio=0.2, minimum=3, probes=2)
+assert_type(breaker.state, str)
+assert_type((breaker.name, breaker.scope), tuple[str, str])
+assert_type((breaker.window, breaker.open_for, breaker.failure_ratio), tuple[float, float, float])
+assert_type((breaker.minimum, breaker.probes), tuple[int, int])
+breaker.trip(timedelta(seconds=1))
+breaker.reset()
+assert_type(BreakerConfig(open_for=5).minimum, int)
+assert_type(BreakerOpenError("open").retry_after, float)
 assert_type(RateLimitConfig(rate=1.0).rate, float | None)
 assert_type(RateLimitConfig(rate=1.0).burst, int)
 config = CacheConfig(enabled=True, backend="memory", namespace="surface", key_function=len)

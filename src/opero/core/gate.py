@@ -158,14 +158,10 @@ def leave_all(
 
 
 class SharedGate:
-    """What several functions have in common if they are given the same one, as a `RateLimiter`.
-
-    Attributes:
-        option: The option that takes it.
-    """
+    """What several functions have in common if they are given the same one, as a `RateLimiter`."""
 
     __slots__ = ()
-    option = "rate_limit"
+    _option = "rate_limit"  # the option that takes it
 
 
 class Gate:

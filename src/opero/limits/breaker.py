@@ -76,7 +76,7 @@ class Breaker(SharedGate, KnownParameters):
         ```
     """
 
-    option = "breaker"
+    _option = "breaker"
 
     def __init__(
         self,

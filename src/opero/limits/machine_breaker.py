@@ -6,11 +6,12 @@ process alone, and says so once.
 
 from __future__ import annotations
 
+import time
+
 from opero.core.shared_breaker import word_count
 from opero.core.shared_counters import STRIDE
 from opero.events import tell
 from opero.exceptions import UnsafePlaceError
-from opero.real_time import monotonic_ns
 
 from .breaker_queue import BreakerQueue
 from .shared_file import FIRST, join, remove_unused
@@ -128,7 +129,7 @@ def _is_idle(words: list[int], settings: str) -> bool:
         words: Its words.
         settings: Its window, in nanoseconds.
     """
-    now = monotonic_ns()
+    now = time.monotonic_ns()
     moment = words[0] >> 1 & ((1 << 40) - 1)
     if words[0] & 1:
         return moment + _KEPT < now // 1_000_000

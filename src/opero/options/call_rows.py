@@ -62,7 +62,7 @@ def _breaker(name: str, value: Any) -> Any:
         return checked(BreakerConfig())
     if isinstance(value, BreakerConfig):
         return checked(value)
-    if isinstance(value, SharedGate) and value.option == name:
+    if isinstance(value, SharedGate) and value._option == name:
         return value
     allowed = "True, a BreakerConfig or a Breaker"
     hint = without_brackets(value)
@@ -71,7 +71,7 @@ def _breaker(name: str, value: Any) -> Any:
     elif isinstance(value, type) and issubclass(value, (SharedGate, BreakerConfig)):
         hint = f"write {value.__name__}(), with parentheses"
     elif isinstance(value, SharedGate):
-        hint = f"give {type(value).__name__}(...) to {value.option}="
+        hint = f"give {type(value).__name__}(...) to {value._option}="
     elif isinstance(value, (int, float)):
         hint = "how many attempts it looks at is BreakerConfig(minimum=...)"
     return checks.wrong(name, value, allowed, TypeError, hint)

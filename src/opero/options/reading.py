@@ -213,7 +213,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     """
     reading = Reading(function, given)
     limiter = reading.values["rate_limit"]
-    if isinstance(limiter, SharedGate) and limiter.option == "rate_limit":
+    if isinstance(limiter, SharedGate) and limiter._option == "rate_limit":
         reading.values["rate_limit"] = None
         for name in ("burst", "adaptive", "rate_floor"):
             if name in reading.given:
