@@ -845,3 +845,104 @@ def test_threads_and_loops_share_a_breaker_while_it_is_tripped_and_reset():
     assert count[0] > 30
     breaker.reset()
     assert call(1) == 1
+
+
+# --- behind a queue for permits -----------------------------------------------------------------------
+
+
+def outcomes(function: Any, count: int, asynchronous: bool) -> list[str]:
+    """Call a function so often at once; return what came of it, sorted."""
+    if asynchronous:
+
+        async def all_at_once() -> list[Any]:
+            return await asyncio.gather(
+                *[function(1) for _ in range(count)], return_exceptions=True
+            )
+
+        found = asyncio.run(all_at_once())
+    else:
+        with ThreadPoolExecutor(count) as threads:
+            runs = [threads.submit(function, 1) for _ in range(count)]
+        found = [run.exception() or run.result() for run in runs]
+    return sorted(type(each).__name__ for each in found)
+
+
+@kinds
+def test_those_who_wait_for_a_permit_are_refused_if_it_opens_meanwhile(core, asynchronous):
+    service = Service()
+    client = service.client(asynchronous, breaker=Breaker(minimum=1), rate_limit=50.0)
+    assert outcomes(client, 6, asynchronous) == ["BreakerOpenError"] * 5 + ["ConnectionError"]
+    assert len(service.asked) == 1
+    assert client.stats().attempts == 1
+
+
+@kinds
+def test_those_who_wait_for_a_permit_go_on_if_it_is_closed_again(core, asynchronous):
+    service = Service()
+    service.down = False
+    breaker = Breaker(minimum=4)
+    client = service.client(asynchronous, breaker=breaker, rate_limit=50.0)
+
+    def blink() -> None:
+        service.during = None
+        service.down = True
+        breaker.trip()
+        breaker.reset()
+
+    service.during = blink
+    assert outcomes(client, 5, asynchronous) == ["ConnectionError"] * 5
+    assert client.stats().refused == 0
+    assert breaker.state == "open"  # as the four that began after that count
+
+
+@kinds
+def test_those_who_wait_for_a_permit_fall_back_if_it_opens_meanwhile(core, asynchronous):
+    service = Service()
+    service.down = {"main"}
+    ask = service.ask_async if asynchronous else service.ask
+
+    def call(number: int, host: str = "main") -> Any:
+        return ask(host)
+
+    async def acall(number: int, host: str = "main") -> Any:
+        return await ask(host)
+
+    client = opero(
+        retries=1,
+        arg_fallback={"host": ["backup"]},
+        breaker=Breaker(minimum=1),
+        rate_limit=50.0,
+    )(acall if asynchronous else call)
+    assert outcomes(client, 4, asynchronous) == ["str"] * 4
+    assert service.asked.count("main") == 1
+
+
+@kinds
+def test_a_probe_that_waits_for_its_permit_keeps_its_place(core, asynchronous):
+    service = Service()
+    service.down = False
+    breaker = Breaker(open_for=10.0)
+    limiter = RateLimiter(0.5)
+    client = service.client(asynchronous, breaker=breaker, rate_limit=limiter)
+    with skip_waits() as clock:
+        breaker.trip()
+        clock.advance(10)
+        assert limiter.try_acquire()
+        assert result(client, 1) == 1
+        assert breaker.state == "closed"
+        assert client.stats().refused == 0
+
+
+@kinds
+def test_a_probe_whose_permit_comes_after_its_lease_takes_another_one(core, asynchronous):
+    service = Service()
+    service.down = False
+    breaker = Breaker(open_for=1.0)
+    limiter = RateLimiter(0.1)
+    client = service.client(asynchronous, breaker=breaker, rate_limit=limiter)
+    with skip_waits() as clock:
+        breaker.trip()
+        clock.advance(1)
+        assert limiter.try_acquire()
+        assert result(client, 1) == 1
+        assert breaker.state == "closed"

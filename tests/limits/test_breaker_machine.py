@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +21,16 @@ import pytest
 from crowd import together
 from sharers import Sharers
 
-from opero import Breaker, BreakerConfig, BreakerOpenError, hotpath, opero, opmap, subscribe
+from opero import (
+    Breaker,
+    BreakerConfig,
+    BreakerOpenError,
+    RateLimiter,
+    hotpath,
+    opero,
+    opmap,
+    subscribe,
+)
 from opero.exceptions import UnsafePlaceError
 from opero.limits import machine_breaker, shared_file
 from opero.limits.shared_breakers import identity
@@ -530,3 +540,37 @@ def test_wrong_options_are_refused():
         Breaker("x", scope="machine", url="redis://localhost")
     with pytest.raises(ValueError, match="scope='cluster'"):
         Breaker("x", scope="cluster")  # type: ignore[arg-type]
+
+
+def test_those_who_wait_for_a_permit_are_refused_if_it_opens_meanwhile(core, options):
+    options["open_for"] = 30.0
+    breaker = Breaker(**options)
+    asked = []
+
+    @opero(breaker=breaker, rate_limit=50.0, retries=1)
+    def work() -> None:
+        asked.append(1)
+        Breaker(**options).trip()
+
+    with ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(work) for _ in range(4)]
+    found = [type(run.exception()) for run in runs]
+    assert sorted(map(str, found)) == sorted(map(str, [type(None)] + [BreakerOpenError] * 3))
+    assert len(asked) == 1
+
+
+def test_a_probe_that_waits_for_its_permit_keeps_its_place(core, options):
+    options["open_for"] = 30.0
+    breaker = Breaker(**options)
+    limiter = RateLimiter(20.0)
+
+    @opero(breaker=breaker, rate_limit=limiter, retries=1)
+    def work() -> str:
+        return "done"
+
+    breaker.trip(0.05)
+    wait_for(lambda: breaker.state == "half_open")
+    assert limiter.try_acquire()
+    assert work() == "done"
+    assert breaker.state == "closed"
+    assert work.stats().refused == 0

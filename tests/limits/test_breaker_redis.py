@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ import pytest
 from redis_server import RedisServer
 from sharers import Sharers
 
-from opero import Breaker, BreakerOpenError, hotpath, opero, opmap, subscribe
+from opero import Breaker, BreakerOpenError, RateLimiter, hotpath, opero, opmap, subscribe
 from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED
 from opero.limits import redis_breaker
 
@@ -608,3 +609,36 @@ def test_nothing_is_asked_before_the_first_attempt(core):
     assert succeed(breaker) == "done"
     assert time.monotonic() - begun < 10
     assert hotpath.core is core
+
+
+def test_those_who_wait_for_a_permit_are_refused_if_it_opens_meanwhile(core, redis_server):
+    options = options_for(redis_server, open_for=30.0)
+    breaker = Breaker(**options)
+    asked = []
+
+    @opero(breaker=breaker, rate_limit=50.0, retries=1)
+    def work() -> None:
+        asked.append(1)
+        breaker.trip()
+
+    with ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(work) for _ in range(4)]
+    found = [type(run.exception()) for run in runs]
+    assert sorted(map(str, found)) == sorted(map(str, [type(None)] + [BreakerOpenError] * 3))
+    assert len(asked) == 1
+
+
+def test_a_probe_that_waits_for_its_permit_keeps_its_place(core, redis_server):
+    options = options_for(redis_server, open_for=30.0)
+    breaker = Breaker(**options)
+    limiter = RateLimiter(20.0)
+
+    @opero(breaker=breaker, rate_limit=limiter, retries=1)
+    def work() -> str:
+        return "done"
+
+    breaker.trip(0.05)
+    wait_for(lambda: breaker.state == "half_open")
+    assert limiter.try_acquire()
+    assert work() == "done"
+    assert breaker.state == "closed"

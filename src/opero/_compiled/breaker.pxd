@@ -31,6 +31,7 @@ cdef class CircuitBreaker(Gate):
     cpdef long long enter(self, long long now) except? -1
     cpdef long long opens_in(self, long long now) except? -1
     cpdef bint is_common(self, long long ticket) except -1
+    cpdef bint holds(self, long long now, long long ticket) except -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
     cpdef trip(self, long long now, long long length, str reason)
     cpdef reset(self, str reason)

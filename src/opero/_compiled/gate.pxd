@@ -9,6 +9,7 @@ cdef class Gate:
     cpdef long long enter(self, long long now) except? -1
     cpdef long long opens_in(self, long long now) except? -1
     cpdef bint is_common(self, long long ticket) except -1
+    cpdef bint holds(self, long long now, long long ticket) except -1
     cpdef bint consults(self, long long now) except -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
 

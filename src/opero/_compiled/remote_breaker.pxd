@@ -46,6 +46,7 @@ cdef class RemoteBreaker(Gate):
     cpdef long long enter(self, long long now) except? -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
     cpdef bint is_common(self, long long ticket) except -1
+    cpdef bint holds(self, long long now, long long ticket) except -1
     cdef _count(self, long long ticket, int outcome)
     @cython.locals(over=cython.longlong, ticket=cython.longlong)
     cdef long long _probe(self, long long now) except? -1

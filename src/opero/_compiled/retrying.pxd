@@ -53,6 +53,10 @@ cdef class Retrying:
     cpdef slept(self, long long nanoseconds)
     cpdef queue(self)
     cpdef waited(self, long long nanoseconds)
+    @cython.locals(
+        now=cython.longlong, at=Py_ssize_t, gate=Gate, answer=cython.longlong,
+    )
+    cdef look_back(self)
     @cython.locals(tickets=list)
     cdef leave(self, int outcome)
     cpdef abandoned(self)

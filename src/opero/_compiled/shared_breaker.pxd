@@ -43,6 +43,8 @@ cdef class SharedBreaker(Gate):
     cpdef long long enter(self, long long now) except? -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
     cpdef bint is_common(self, long long ticket) except -1
+    @cython.locals(word=cython.longlong)
+    cpdef bint holds(self, long long now, long long ticket) except -1
     cpdef long long machine_time(self, long long now) noexcept
     @cython.locals(answer=cython.longlong)
     cpdef long long knock(self, long long now) except? -1

@@ -155,6 +155,13 @@ class CircuitBreaker(Gate):
         """Return whether all have this ticket, as the breaker is closed."""
         return ticket == self.ticket
 
+    def holds(self, now: int, ticket: int) -> bool:
+        """Return whether it has been closed since then, or has kept the place of the probe."""
+        if ticket == self.ticket:
+            return True
+        expiry = self.leases.get(ticket)
+        return expiry is not None and expiry > now
+
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
         """Take note of how an attempt has ended (see `Gate`)."""
         if self.lock is None:

@@ -202,6 +202,15 @@ class Gate:
         """Return whether any number of attempts may have this ticket, and need not ask for it."""
         return ticket == 0
 
+    def holds(self, now: int, ticket: int) -> bool:  # noqa: ARG002
+        """Return whether an attempt that was let in a while ago, and has waited since, may begin.
+
+        Args:
+            now: The time in nanoseconds.
+            ticket: Its ticket.
+        """
+        return True
+
     def consults(self, now: int) -> bool:  # noqa: ARG002
         """Return whether an attempt that was not let in should look into the gate's queue first.
 

@@ -178,6 +178,14 @@ class RemoteBreaker(Gate):
         """Return whether all have this ticket, as the breaker is closed."""
         return self.local.is_common(ticket >> 1) if ticket & 1 else ticket >> 33 == 0
 
+    def holds(self, now: int, ticket: int) -> bool:
+        """Return whether it has been closed since then, or has kept the place of the probe."""
+        if ticket & 1:
+            return self.alone and self.local.holds(now, ticket >> 1)
+        if ticket >> 33:
+            return ticket in self.held
+        return ticket >> 1 == self.epoch and not self.opened
+
     def _count(self, ticket: int, outcome: int) -> None:
         if ticket >> 1 == self.epoch and not self.opened:
             self.used = True

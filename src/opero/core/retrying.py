@@ -352,6 +352,26 @@ class Retrying:
             self.entered = self.call.clock.now()
             if self.tickets is not None:
                 self.tickets.append(0)
+            if nanoseconds and self.call.refusing:
+                self.look_back()
+
+    def look_back(self) -> None:
+        """Ask the gates again that may refuse the attempt by now, as it has waited at a later one.
+
+        A permit that it has waited for is spent, if it is refused.
+        """
+        now = self.entered
+        for at in range(self.passed):
+            gate = self.gates[at]
+            if not gate.refuses or gate.holds(now, self.tickets[at]):
+                continue
+            gate.leave(now, WITHDRAWN, now, self.tickets[at])  # a lease that is over goes back
+            answer = gate.enter(now)
+            if answer > 0:
+                self.leave(WITHDRAWN)
+                self.begin(0 if self.attempts is None else self.attempts.value)
+                return
+            self.tickets[at] = -answer
 
     def abandoned(self) -> None:
         """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""

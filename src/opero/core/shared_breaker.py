@@ -184,6 +184,14 @@ class SharedBreaker(Gate):
         """Return whether all have this ticket, as the breaker is closed."""
         return ticket <= _GENERATION
 
+    def holds(self, now: int, ticket: int) -> bool:  # noqa: ARG002
+        """Return whether it has been closed since then, or has kept the place of the probe."""
+        if ticket <= _GENERATION:
+            word = self.words.load(0)
+            return word & 1 == 0 and word >> 41 == ticket
+        lease = self.held.get(ticket)
+        return lease is not None and self.words.load(lease[0]) == lease[1]
+
     def machine_time(self, now: int) -> int:
         """Return the time by the machine's clock, for a time by the clock of callers."""
         if self.clock.offset or self.clock.frozen:
