@@ -199,7 +199,7 @@ class EntryStates:
             entries: The dictionary of the store.
         """
         self._entries = entries
-        self._claims: dict[Entry, object] = {}
+        self._claims: dict[Entry, Entry] = {}
 
     @property
     def held(self) -> int:
@@ -224,18 +224,16 @@ class EntryStates:
         Returns:
             Whether that was done.
         """
-        claim = object()
-        if self._claims.setdefault(entry, claim) is not claim:
-            return False
-        if (
-            entry.state not in {VALUE, RESERVED}
-            or entry.expires != expires
-            or (entry.state == VALUE and entry.flight is not None)
-        ):
-            self._claims.pop(entry, None)
-            return False
-        entry.state = UNDER_WAY
-        entry.expires = owner
+        with flights.joining:
+            if (
+                entry.state not in {VALUE, RESERVED}
+                or entry.expires != expires
+                or (entry.state == VALUE and entry.flight is not None)
+            ):
+                return False
+            entry.state = UNDER_WAY  # nothing between the look and this lets anybody interrupt
+            entry.expires = owner
+            self._claims[entry] = entry
         return True
 
     def postpone(self, entry: Entry, expires: int, until: int) -> bool:
@@ -265,18 +263,16 @@ class EntryStates:
         return self._with_value(entry, expires, expires, flight)
 
     def _with_value(self, entry: Entry, expires: int, until: int, flight: Flight | None) -> bool:
-        claim = object()
-        if self._claims.setdefault(entry, claim) is not claim:
-            return False
-        done = entry.state == VALUE and entry.expires == expires
-        if done and flight is not None:
-            done = entry.flight is None
-            if done:
+        with flights.joining:
+            if entry.state != VALUE or entry.expires != expires:
+                return False
+            if flight is None:
+                entry.expires = until
+            elif entry.flight is None:
                 entry.flight = flight
-        elif done:
-            entry.expires = until
-        self._claims.pop(entry, None)
-        return done
+            else:
+                return False
+        return True
 
     def fill(self, entry: Entry, value: Any, expires: int, fresh: int) -> None:
         """Let an entry be a value, unless it is dead."""
