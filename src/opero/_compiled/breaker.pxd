@@ -40,7 +40,9 @@ cdef class CircuitBreaker(Gate):
     @cython.locals(wait=cython.longlong, ticket=cython.longlong, begins=bint)
     cpdef long long admit(self, long long now) except? -1
     cdef bint is_within(self) except -1
-    @cython.locals(busy=Py_ssize_t, wait=cython.longlong, left=cython.longlong, expiry=cython.longlong)
+    @cython.locals(
+        busy=Py_ssize_t, wait=cython.longlong, left=cython.longlong, expiry=cython.longlong
+    )
     cpdef long long lack(self, long long now) except? -1
     cpdef note(self, long long now, int outcome, long long ticket)
     @cython.locals(steps=cython.longlong, good=cython.longlong, bad=cython.longlong)

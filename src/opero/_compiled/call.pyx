@@ -467,7 +467,7 @@ ctypedef int (*Reporting)(CircuitBreaker, Clock, long long) noexcept
 
 
 cdef inline bint counted(PyObject *breaker, PyObject *clock, long long ticket) noexcept:
-    """Count a success of an attempt that a breaker let in while it was closed, if that is simple."""
+    """Count a success of an attempt that a closed breaker has let in, if that is simple."""
     if not gil.FREE_THREADED and ticket == (<CircuitBreaker>breaker).ticket:
         if coarse_time(clock) < (<CircuitBreaker>breaker).ends:
             (<CircuitBreaker>breaker).good += 1

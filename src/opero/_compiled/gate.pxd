@@ -17,8 +17,10 @@ cdef class Gate:
 @cython.locals(gate=Gate, ticket=cython.longlong)
 cpdef tuple probed(tuple gates, list tickets)
 
+
 @cython.locals(at=Py_ssize_t, answer=cython.longlong, gate=Gate)
 cpdef Py_ssize_t enter_all(tuple gates, long long now, Py_ssize_t first, list tickets) except? -1
+
 
 @cython.locals(at=Py_ssize_t, gate=Gate)
 cpdef leave_all(tuple gates, long long now, int outcome, long long entered, list tickets)

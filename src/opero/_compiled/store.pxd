@@ -5,7 +5,9 @@ from cpython.object cimport PyObject
 
 from . cimport gil
 from .clock cimport Clock
-from .entry cimport Entry, EntryQueue, EntryStates, Ghosts, detach, follow, new_entry, take_flight, value_of
+from .entry cimport (
+    Entry, EntryQueue, EntryStates, Ghosts, detach, follow, new_entry, take_flight, value_of,
+)
 from .flight cimport Flight
 
 

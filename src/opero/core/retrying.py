@@ -189,7 +189,7 @@ class Retrying:
                 self.call.events.permit(self.call, 0.0)
         call = self.call
         call.add("attempts", 1)
-        if call.refusing:
+        if call.refusing and self.tickets is not None:
             gates = probed(self.gates, self.tickets)
             if gates:
                 self.probing = PROBES.set((*PROBES.get(), *gates))
