@@ -9,7 +9,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cloudpickle
@@ -946,3 +946,98 @@ def test_a_probe_whose_permit_comes_after_its_lease_takes_another_one(core, asyn
         assert limiter.try_acquire()
         assert result(client, 1) == 1
         assert breaker.state == "closed"
+
+
+# --- what runs on after its probe ---------------------------------------------------------------------
+
+
+def test_a_task_that_a_probe_has_started_is_a_part_of_it_only_while_it_runs(core):
+    breaker = Breaker(open_for=30.0)
+    found: list[Any] = []
+
+    @opero(breaker=breaker, retries=1)
+    async def other(seconds: float = 0.0) -> str:
+        await asyncio.sleep(seconds)
+        return "done"
+
+    async def follow(over: asyncio.Event, again: asyncio.Event) -> None:
+        found.append(await other())  # the probe that has started this is under way
+        over.set()
+        await again.wait()
+        with suppress(BreakerOpenError):
+            found.append(await other())
+
+    async def main() -> None:
+        over, again = asyncio.Event(), asyncio.Event()
+
+        @opero(breaker=breaker, retries=1)
+        async def connect() -> asyncio.Task[None]:
+            task = asyncio.ensure_future(follow(over, again))
+            await over.wait()
+            return task
+
+        breaker.trip()
+        clock.advance(30)
+        task = await connect()
+        assert breaker.state == "closed"
+        breaker.trip()
+        clock.advance(30)
+        probe = asyncio.ensure_future(other(0.05))
+        await asyncio.sleep(0)
+        again.set()
+        await task
+        assert found == ["done"]
+        await probe
+        assert breaker.state == "closed"
+
+    with manual_clock() as clock:
+        asyncio.run(main())
+
+
+@kinds
+def test_a_block_that_is_not_entered_leaves_nobody_inside_its_probe(core, asynchronous):
+    breaker = Breaker(open_for=30.0)
+    loop = package.attempts(retries=3, breaker=breaker)
+
+    @opero(breaker=breaker, retries=1)
+    def work() -> str:
+        return "done"
+
+    async def leave() -> None:
+        async for _ in loop:
+            break
+        use()
+
+    def use() -> None:
+        breaker.trip()
+        clock.advance(30)
+        with ThreadPoolExecutor(1) as threads, release():
+            probe = threads.submit(slow)
+            begun.wait(20)
+            with pytest.raises(BreakerOpenError):
+                work()
+        assert probe.result() is None
+        assert work() == "done"
+
+    @opero(breaker=breaker, retries=1)
+    def slow() -> None:
+        begun.set()
+        end.wait(20)
+
+    @contextmanager
+    def release() -> Any:
+        try:
+            yield
+        finally:
+            end.set()
+
+    begun, end = threading.Event(), threading.Event()
+    with manual_clock() as clock:
+        breaker.trip()
+        clock.advance(30)
+        if asynchronous:
+            asyncio.run(leave())
+        else:
+            for _ in loop:
+                break
+            use()

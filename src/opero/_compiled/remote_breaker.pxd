@@ -52,6 +52,7 @@ cdef class RemoteBreaker(Gate):
     cdef long long _probe(self, long long now) except? -1
     cdef long long unheard(self) noexcept
     cdef bint is_within(self) except -1
+    cdef bint is_under_way(self, long long ticket) except -1
     @cython.locals(state=cython.int)
     cpdef report(self, long long now, int outcome, long long ticket)
     cdef int _report(self, long long now, int outcome, long long ticket) except -2

@@ -254,8 +254,8 @@ class CircuitBreaker(Gate):
 
     def is_within(self) -> bool:
         """Return whether this context runs inside a probe, and what it asks is part of that."""
-        for gate in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
-            if gate is self:
+        for gate, ticket in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
+            if gate is self and ticket in self.leases:
                 return True
         return False
 

@@ -102,15 +102,16 @@ SUCCEEDED, FAILED, REJECTED, NEUTRAL, WITHDRAWN = range(5)
 
 
 PROBES: ContextVar[tuple[Any, ...]] = ContextVar("PROBES", default=())
-"""The gates that have let an attempt in to try, by which this context runs: what it calls may pass
-them too."""
+"""The gates that have let an attempt in to try, by which this context runs, and the tickets of
+those attempts: while one is under way, what it calls may pass its gate too. A task that it has
+started keeps the context for longer."""
 
 
 def probed(gates: tuple[Gate, ...], tickets: list[int]) -> tuple[Any, ...]:
-    """Return those gates that have let an attempt in to try, by the tickets that they gave it."""
+    """Return those gates that have let an attempt in to try, each with the ticket that it gave."""
     return tuple(
         [
-            gate
+            (gate, ticket)
             for gate, ticket in zip(gates, tickets, strict=True)
             if gate.refuses and not gate.is_common(ticket)
         ]

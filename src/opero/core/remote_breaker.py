@@ -211,10 +211,16 @@ class RemoteBreaker(Gate):
 
     def is_within(self) -> bool:
         """Return whether this context runs inside a probe, and what it asks is part of that."""
-        for gate in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
-            if gate is self:
+        for gate, ticket in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
+            if gate is self and self.is_under_way(ticket):
                 return True
         return False
+
+    def is_under_way(self, ticket: int) -> bool:
+        """Return whether a probe has not reported yet that has this ticket."""
+        if ticket & 1:
+            return ticket >> 1 in self.local.held
+        return ticket in self.held
 
     def report(self, now: int, outcome: int, ticket: int) -> None:
         """Go by what a probe has found, and let the server know."""
