@@ -234,6 +234,29 @@ def test_it_is_nested_and_undone_in_order(core: hotpath.Core) -> None:
     assert attempts() == 2
 
 
+@pytest.mark.parametrize("first", [disabled, enabled])
+@pytest.mark.parametrize("second", [disabled, enabled])
+def test_blocks_that_overlap_end_in_any_order(core: hotpath.Core, first: Any, second: Any) -> None:
+    """As those of two threads or tasks do: the latest of those under way holds."""
+    counter = Counter()
+    function = opero(cache=True)(counter.function)
+    function("A")
+
+    def is_off() -> bool:
+        before = counter.runs
+        function("A")
+        return counter.runs > before
+
+    one, other = first(), second()
+    one.__enter__()
+    other.__enter__()
+    assert is_off() == off_switch.is_off == (second is disabled)
+    one.__exit__(None, None, None)
+    assert is_off() == off_switch.is_off == (second is disabled)
+    other.__exit__(None, None, None)
+    assert not is_off()
+
+
 def test_it_holds_in_all_threads(core: hotpath.Core) -> None:
     """Also in those that were started before."""
     counter = Counter()

@@ -149,6 +149,19 @@ def test_the_two_can_be_nested(core: hotpath.Core, outer: Any, inner: Any) -> No
     assert (core.clock.frozen, core.clock.skipping) == (False, False)
 
 
+@pytest.mark.parametrize("first", [skip_waits, manual_clock])
+@pytest.mark.parametrize("second", [skip_waits, manual_clock])
+def test_the_two_may_overlap(core: hotpath.Core, first: Any, second: Any) -> None:
+    """As in two threads or tasks: the one that goes on has what it asked for."""
+    one, other = first(), second()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert (core.clock.frozen, core.clock.skipping) == (second is manual_clock, True)
+    other.__exit__(None, None, None)
+    assert (core.clock.frozen, core.clock.skipping) == (False, False)
+
+
 def test_waits_are_real_outside(core: hotpath.Core) -> None:
     """A short one is waited for."""
     function = opero(retries=2, min_delay=0.005, jitter=False)(lambda: 1 / 0)

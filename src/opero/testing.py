@@ -42,6 +42,7 @@ from . import hotpath, off_switch, roster
 from .event import Event
 from .events import subscribe
 from .exceptions import describe
+from .locks import Lock
 from .stats import Stats
 
 __all__ = [
@@ -53,6 +54,10 @@ __all__ = [
     "record_attempts",
     "skip_waits",
 ]
+
+
+_switching = Lock()
+"""Held while something is changed for the whole process."""
 
 
 class MovableClock:
@@ -94,29 +99,63 @@ class MovableClock:
 @contextmanager
 def skip_waits() -> Iterator[MovableClock]:
     """Let every wait be over at once: time moves to its end instead."""
-    clock = hotpath.core.clock
-    before = clock.skipping
-    clock.skipping = True
-    try:
-        yield MovableClock(clock)
-    finally:
-        clock.skipping = before
+    with _moved(False) as clock:
+        yield clock
 
 
 @contextmanager
 def manual_clock() -> Iterator[MovableClock]:
     """Stop time: only the test moves it, and waits, which are over at once."""
-    clock = hotpath.core.clock
-    frozen, skipping = clock.frozen, clock.skipping
-    if not frozen:
-        clock.freeze()
-    clock.skipping = True
+    with _moved(True) as clock:
+        yield clock
+
+
+class _Use:
+    """What one `with` does to a clock.
+
+    Attributes:
+        clock: The clock.
+        freezes: Whether it stops it.
+        frozen: Whether the clock stood still before.
+        skipping: Whether waits were skipped before.
+    """
+
+    def __init__(self, clock: Any, freezes: bool) -> None:
+        self.clock = clock
+        self.freezes = freezes
+        self.frozen: bool = clock.frozen
+        self.skipping: bool = clock.skipping
+
+
+_uses: list[_Use] = []
+"""Those of all `with` blocks that are under way.
+
+In threads and tasks they overlap, and do not end in the order in which they began.
+"""
+
+
+@contextmanager
+def _moved(freezes: bool) -> Iterator[MovableClock]:
+    use = _Use(hotpath.core.clock, freezes)
     try:
-        yield MovableClock(clock)
+        with _switching:
+            for other in _uses:
+                if other.clock is use.clock:  # as it was before the first of them
+                    use.frozen, use.skipping = other.frozen, other.skipping
+            _uses.append(use)
+            if freezes and not use.clock.frozen:
+                use.clock.freeze()
+            use.clock.skipping = True
+        yield MovableClock(use.clock)
     finally:
-        clock.skipping = skipping
-        if not frozen:
-            clock.thaw()
+        with _switching:
+            if use in _uses:
+                _uses.remove(use)
+            left = [other for other in _uses if other.clock is use.clock]
+            if not left:
+                use.clock.skipping = use.skipping
+            if not use.frozen and not any(other.freezes for other in left):
+                use.clock.thaw()
 
 
 # --- off and on -----------------------------------------------------------------------------------
@@ -141,17 +180,38 @@ def enabled() -> Iterator[None]:
         yield
 
 
+class _Wish:
+    """What one `with` asks for: that opero is off, or on."""
+
+    def __init__(self, off: bool) -> None:
+        self.off = off
+
+
+_wishes: list[_Wish] = []
+"""Those of all `with` blocks that are under way; the latest holds.
+
+In threads and tasks they overlap, and do not end in the order in which they began.
+"""
+
+
 @contextmanager
 def _switched(off: bool) -> Iterator[None]:
-    before = off_switch.is_off
-    _switch(off)
+    wish = _Wish(off)
     try:
+        with _switching:
+            _wishes.append(wish)
+            _switch()
         yield
     finally:
-        _switch(before)
+        with _switching:
+            if wish in _wishes:
+                _wishes.remove(wish)
+            _switch()
 
 
-def _switch(off: bool) -> None:
+def _switch() -> None:
+    """Do what the latest wish asks for."""
+    off = bool(_wishes) and _wishes[-1].off
     off_switch.switch(off)
     for core in hotpath.loaded():
         core.bypass(off)
