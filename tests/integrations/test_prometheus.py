@@ -135,7 +135,7 @@ def test_nothing_is_left_when_it_ends(
 ) -> None:
     """It can be ended twice, and begun again."""
     end = instrumented(durations=True)
-    with pytest.raises(ValueError, match="Duplicated timeseries"):
+    with pytest.raises(ValueError, match="metrics already"):
         prometheus.instrument(registry)
     assert roster.keeping == 1
     end()
@@ -296,3 +296,24 @@ def test_a_child_process_adds_only_its_own(tmp_path: Path) -> None:
     run(code, tmp_path)
     found = values(run(READ, tmp_path))
     assert found["opero_calls_total"] == 3 + 4 + 4 + 1
+
+
+@pytest.mark.once
+def test_what_is_written_is_not_written_again(tmp_path: Path) -> None:
+    """Switched off and on, it goes on where it was; two at once would write over each other."""
+    code = PROCESS + (
+        "end(); end = prometheus.instrument(interval=60)\n"
+        "try:\n"
+        "    prometheus.instrument()\n"
+        "except ValueError as error:\n"
+        "    assert 'already' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
+        "left[0] = 1; call(2); end()\n"
+        "end = prometheus.instrument(interval=60); end()\n"
+    )
+    run(code, tmp_path)
+    found = values(run(READ, tmp_path))
+    assert found["opero_calls_total"] == 3 + 2
+    assert found["opero_retries_total"] == 2 + 1
+    assert found["opero_attempt_errors_total"] == 2 + 1

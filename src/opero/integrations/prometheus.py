@@ -83,11 +83,16 @@ def instrument(
     if not interval > 0:
         raise ValueError(f"interval={interval!r} is not allowed: use a number of seconds above 0")
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if _publishers:
+            raise ValueError(f"this process has {_TWICE}")
         return _Publisher(client, durations, interval).close
     chosen = client.REGISTRY if registry is None else registry
     collector = _Collector(durations)
     try:
         chosen.register(collector)
+    except ValueError as error:
+        collector.close()
+        raise ValueError(f"the registry has {_TWICE}") from error
     except BaseException:
         collector.close()
         raise
@@ -97,6 +102,12 @@ def instrument(
             chosen.unregister(collector)
 
     return end
+
+
+_TWICE: Final = (
+    "opero's metrics already: call instrument() once, or end the earlier one by the function "
+    "that it has returned"
+)
 
 
 def prometheus_name(metric: Metric) -> str:
@@ -237,7 +248,7 @@ class _Publisher:
                 name, text, labels, registry=None, buckets=BOUNDARIES
             )
         self._durations = _Durations(self._measures, self._observe) if durations else None
-        self._written: dict[Metric, dict[Labels, float]] = {}
+        self._written: dict[Metric, dict[Labels, float]] = self._go_on()
         self._lock: Any = Lock()
         self._over = threading.Event()
         self._start()
@@ -246,6 +257,18 @@ class _Publisher:
 
     def _observe(self, metric: Metric, labels: Labels, value: float) -> None:
         self._metrics[metric].labels(*labels).observe(value)
+
+    def _go_on(self) -> dict[Metric, dict[Labels, float]]:
+        """Return what an earlier one has written of the counts of functions: it is in the files."""
+        return {
+            metric: {
+                labels: min(value, _left[metric][labels])
+                for labels, value in values.items()
+                if labels in _left[metric]
+            }
+            for metric, values in self._measures.read()
+            if metric in _left
+        }
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="opero-prometheus", daemon=True)
@@ -286,6 +309,7 @@ class _Publisher:
         atexit.unregister(self.publish)
         self._thread.join()
         self.publish()
+        _left.update({m: written for m, written in self._written.items() if not m.gauge})
         if self._durations is not None:
             self._durations.close()
         self._measures.close()
@@ -310,6 +334,8 @@ class _Publisher:
 
 _publishers: dict[int, _Publisher] = {}
 
+_left: dict[Metric, dict[Labels, float]] = {}
+"""What the publishers that have ended had written."""
 
 _held: list[_Publisher] = []
 
