@@ -57,6 +57,7 @@ _SIGNALS_OF_LIBRARIES = (
     ("_pytest.outcomes", ("OutcomeException",)),
     ("gevent.timeout", ("Timeout",)),
     ("opero.blocks.loop", ("MisusedLoopError",)),
+    ("opero.runners.loops", ("NoTaskError",)),
     ("celery.exceptions", ("Retry", "Ignore", "Reject")),
     ("click.exceptions", ("Exit", "Abort")),
     ("django.http.response", ("Http404",)),

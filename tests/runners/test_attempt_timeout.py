@@ -24,6 +24,7 @@ from timeout_plans import PLAN, VirtualLoop, balance, play
 from opero import (
     AllFailedError,
     AttemptTimeout,
+    BreakerConfig,
     DeadlineExceeded,
     OperoError,
     RateLimiter,
@@ -934,14 +935,24 @@ def test_it_is_the_same_in_several_loops_at_once():
         job.result()
 
 
-@pytest.mark.parametrize("options", [{}, {"rate_limit": 1e6}], ids=["plain", "rate_limit"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": 1},
+        {"retries": 1, "rate_limit": 1e6},
+        {"retries": 3, "retry_on": Exception},
+        {"arg_fallback": {"key": ["a", "b"]}},
+        {"breaker": BreakerConfig(minimum=1)},
+    ],
+    ids=["once", "rate_limit", "retries", "fallback", "breaker"],
+)
 def test_without_a_task_it_says_what_it_needs(options):
-    """There would be nothing to cancel; the function is not begun."""
+    """There would be nothing to cancel; the function is not begun, and no attempt has failed."""
     begun = []
 
-    @opero(retries=1, attempt_timeout=SHORT, **options)
-    async def work():
-        begun.append(1)
+    @opero(attempt_timeout=SHORT, **options)
+    async def work(key="a"):
+        begun.append(key)
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -961,6 +972,9 @@ def test_without_a_task_it_says_what_it_needs(options):
     with pytest.raises(OperoError, match="opero waits by asyncio, and trio runs this coroutine"):
         trio.run(work)
     assert begun == []
+    assert (work.stats().retries, work.stats().fallbacks, work.stats().refused) == (0, 0, 0)
+    run(work())
+    assert begun == ["a"]
 
 
 @pytest.mark.parametrize("kind", ["cut", "in time", "fails"])

@@ -8,10 +8,10 @@ from types import CoroutineType, coroutine
 from typing import Any
 
 from opero.core.outcomes import too_late
-from opero.exceptions import AttemptTimeout, OperoError, with_article
+from opero.exceptions import AttemptTimeout, with_article
 from opero.tracebacks import without_top
 
-from .loops import running_loop
+from .loops import NoTaskError, running_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def task_of(name: str, option: str) -> asyncio.Task[Any]:
         option: The option that asks for the deadline.
 
     Raises:
-        OperoError: If there is none.
+        NoTaskError: If there is none.
     """
     task = None
     try:
@@ -186,11 +186,11 @@ def no_task(name: str, option: str, error: RuntimeError | None = None) -> BaseEx
         error: What asyncio has raised, if it has no loop here.
 
     Raises:
-        OperoError: If there is none.
+        NoTaskError: If there is none.
     """
     if error is not None:
         running_loop(error)
-    return OperoError(
+    return NoTaskError(
         f"{name} has {with_article(option)}=, which cancels the task that awaits it, and no task "
         f"does: run it by asyncio.run(), or asyncio.create_task()"
     )

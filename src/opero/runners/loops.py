@@ -10,6 +10,10 @@ from typing import Any
 from opero.exceptions import OperoError
 
 
+class NoTaskError(OperoError):
+    """There is no event loop or no task where one is needed; no attempt is made again for that."""
+
+
 def running_loop(cause: BaseException | None = None) -> asyncio.AbstractEventLoop:
     """Return the event loop that runs this coroutine.
 
@@ -17,14 +21,14 @@ def running_loop(cause: BaseException | None = None) -> asyncio.AbstractEventLoo
         cause: What has failed, if it is for that reason that a loop is needed.
 
     Raises:
-        OperoError: If it is not one of asyncio's.
+        NoTaskError: If it is not one of asyncio's.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         trio = sys.modules.get("trio")
         other = "trio runs this coroutine" if trio is not None else "no loop of it runs here"
-        raise OperoError(
+        raise NoTaskError(
             f"opero waits by asyncio, and {other}: run it by asyncio.run(), or by anyio with its "
             f"asyncio backend"
         ) from cause
