@@ -584,6 +584,63 @@ def test_breakers_of_values_are_bounded():
     assert len(breaker._values.known()) <= 256
 
 
+class Looking:
+    """A value that compares itself with others only after a thread has done something."""
+
+    def __init__(self, work: Any) -> None:
+        self.work = work
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        self.work()
+        return self is other
+
+
+def elsewhere(work: Any) -> None:
+    """Do something in a thread, and wait for that."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_values_are_compared_without_a_lock():
+    """What comparing them does may need the breaker, in another thread."""
+    breaker = Breaker()
+    values = [Looking(lambda: elsewhere(lambda: breaker.state)) for _ in range(3)]
+    queues = [breaker._values.of(value, 0) for value in values]
+    assert breaker._values.known() == queues
+    assert [breaker._values.of(value, 0) for value in values] == queues
+
+
+def test_listeners_hear_without_a_lock_that_a_new_value_is_shut_off():
+    """They may ask for the breaker's state, in another thread."""
+    breaker = Breaker()
+    breaker._values.of("a", 0)
+    heard: list[str | None] = []
+    end = subscribe(
+        lambda event: elsewhere(lambda: heard.append(f"{event.breaker} {breaker.state}")), "breaker"
+    )
+    try:
+        breaker.trip(60)
+        breaker._values.of("b", 0)
+    finally:
+        end()
+    assert heard[-1] == "breaker[2] open"
+
+
+def test_threads_that_bring_a_new_value_at_once_get_one_breaker_for_it():
+    """Also where the first has not yet put its own down."""
+    breaker = Breaker()
+    with ThreadPoolExecutor(8) as pool:
+        for value in range(100):
+            found = list(pool.map(lambda _, value=value: breaker._values.of(value, 0), range(8)))
+            assert len({id(each) for each in found}) == 1
+    assert len(breaker._values.known()) == 100
+
+
 def test_a_tripped_breaker_is_open_for_values_that_come_up_later():
     """Until its time is over."""
     service, breaker = Service(), opened()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 
 from opero import hotpath
 from opero.core.breaker import CLOSED, HALF_OPEN, OPEN
 from opero.core.gate import SharedGate
-from opero.locks import Lock
 
 from .breaker_queue import STATES, BreakerQueue
 from .parameters import KnownParameters
@@ -155,13 +155,14 @@ class Breaker(SharedGate, KnownParameters):
         return breaker
 
     def __repr__(self) -> str:
-        usual = {"window": 30.0, "failure_ratio": 0.5, "minimum": 10, "open_for": 30.0, "probes": 1}
+        from opero.options import BreakerConfig
+
         parts = [repr(self.name)] if self._named else []
-        for name, default in usual.items():
-            if getattr(self, name) != default:
-                parts.append(f"{name}={getattr(self, name)!r}")
-        if self.scope != "process":
-            parts.append(f"scope={self.scope!r}")
+        fields = ("window", "failure_ratio", "minimum", "open_for", "probes", "scope")
+        values = ((field, getattr(self, field)) for field in fields)
+        parts += [
+            f"{name}={value!r}" for name, value in values if value != getattr(BreakerConfig, name)
+        ]
         return f"Breaker({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -261,6 +262,8 @@ class Breaker(SharedGate, KnownParameters):
 class BreakersByValue:
     """The breakers of the fallback values of functions that share one `Breaker`.
 
+    No lock: a user's values are compared here, and listeners told.
+
     Attributes:
         gate: Stands for all of them, where one asks what kind of gate they are.
         awaited: The same, in a message.
@@ -283,10 +286,9 @@ class BreakersByValue:
         self.awaited: str = shared.awaited
         self._shared = shared
         self._new_queue = new_queue
-        self._lock = Lock()
         self._queues: dict[Any, BreakerQueue] = {}
         self._clock = clock
-        self._made = 0
+        self._numbers = count(1)
         self.shut_until: int = 0
 
     def of(self, value: Any, number: int) -> BreakerQueue:
@@ -307,23 +309,19 @@ class BreakersByValue:
             queue = self._queues.get(key)
         if queue is not None:
             return queue
-        with self._lock:
-            queue = self._queues.get(key)
-            if queue is None:
-                if len(self._queues) >= MOST_VALUES:
-                    self._make_room()
-                self._made += 1
-                queue = self._new_queue(f"{self._shared.name}[{self._made}]", value, number)
-                now = self._clock.now()
-                if now < self.shut_until:
-                    queue.gate.trip(now, self.shut_until - now, "trip() was called")
-                self._queues[key] = queue
+        while len(self._queues) >= MOST_VALUES:
+            self._make_room()
+        name = f"{self._shared.name}[{next(self._numbers)}]"
+        made = self._new_queue(name, value, number)
+        queue = self._queues.setdefault(key, made)  # a thread may have been quicker
+        now = self._clock.now()
+        if queue is made and now < self.shut_until:
+            queue.gate.trip(now, self.shut_until - now, "trip() was called")
         return queue
 
     def known(self) -> list[BreakerQueue]:
         """Return the breakers that there are."""
-        with self._lock:
-            return list(self._queues.values())
+        return list(self._queues.copy().values())
 
     def pause_soon(self, length: int) -> None:
         """Nothing: they go by how attempts end."""
@@ -337,14 +335,14 @@ class BreakersByValue:
         return Standby(self.gate)
 
     def after_fork(self) -> None:
-        """Make the lock anew, in a child process."""
-        self._lock = Lock()
+        """Nothing: each breaker is told by itself, and there is no lock here."""
 
     def _make_room(self) -> None:
         """Forget the oldest breaker that is closed, or the oldest of all."""
         now = self._clock.now()
-        closed = (key for key, queue in self._queues.items() if queue.gate.state_at(now) == CLOSED)
-        self._queues.pop(next(closed, next(iter(self._queues))))
+        queues = self._queues.copy()
+        closed = (key for key, queue in queues.items() if queue.gate.state_at(now) == CLOSED)
+        self._queues.pop(next(closed, next(iter(queues), None)), None)
 
 
 def _again(kind: type[Breaker], name: str | None, settings: dict[str, Any]) -> Breaker:
