@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from .event import Origin
+    from .event import Event, Origin
     from .stats import Stats
 
     class Decorated(Protocol):
@@ -140,7 +140,7 @@ def figures() -> dict[tuple[str, str], Stats]:
     return {name: stats_of(counts) for name, counts in sums.items()}
 
 
-def name_of(origin: Origin) -> tuple[str, str]:
+def name_of(origin: Origin | Event) -> tuple[str, str]:
     """Return the module and the qualified name that an event's, or a function's, origin tells."""
     return origin.module or "", origin.function or ""
 

@@ -1,6 +1,6 @@
 """For test suites: no delays, time that a test moves, opero switched off, attempts to assert on.
 
-    from .testing import manual_clock, skip_waits
+    from opero.testing import disabled, manual_clock, record_attempts, skip_waits
 
     def test_recovers():
         with skip_waits() as clock:  # backoff and rate limits pass at once
@@ -235,7 +235,7 @@ class AttemptsRecord:
         self.events: list[Event] = []
 
     def _hear(self, event: Event) -> None:
-        if (event.module or "", event.function or "") in self._names:
+        if roster.name_of(event) in self._names:
             self.events.append(event)
 
     def _read(self) -> list[Stats]:

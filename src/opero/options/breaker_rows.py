@@ -91,12 +91,8 @@ BREAKER_ROWS: tuple[Option, ...] = (
         "The share of failed attempts that opens it, above 0 and at most 1.",
         (
             *("failure_rate_threshold", "failure_rate", "ratio", "error_threshold_percentage"),
-            *(
-                "error_percentage",
-                "failure_percentage",
-                "error_rate",
-                "failure_threshold_percentage",
-            ),
+            *("error_percentage", "failure_percentage", "error_rate"),
+            "failure_threshold_percentage",
         ),
     ),
     _field(
@@ -119,14 +115,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         "Seconds for which it stays open.",
         (
             *("recovery_timeout", "reset_timeout", "break_duration", "wait_duration_in_open_state"),
-            *(
-                "timeout",
-                "timeout_duration",
-                "cooldown",
-                "sleep_window",
-                "cool_down",
-                "recovery_time",
-            ),
+            *("timeout", "timeout_duration", "cooldown", "sleep_window", "cool_down"),
             *("open_duration", "half_open_after", "duration_of_break", "open_timeout"),
             "recovery_time",
         ),
