@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -263,13 +264,19 @@ def test_the_batch_that_is_killed_goes_on_where_it_was(
     assert re.search(pattern, text_of(name_of(block.path)))
 
 
+class TooMany(Exception):
+    """What a server says that is asked too often."""
+
+    retry_after = 0.01
+
+
 @pytest.mark.once
 @pytest.mark.redis
 def test_a_user_of_redis_who_may_no_more_than_the_text_says_is_enough(
     at_home: dict[str, str],
 ) -> None:
-    """A cache, a map and a limit never ask for what that user may not."""
-    from opero import RateLimiter, opmap
+    """A cache, a map, limits and a breaker never ask for what that user may not."""
+    from opero import Breaker, RateLimiter, opmap
 
     word, name, *rules = marked("acl").text.split()
     assert word == "user"
@@ -298,4 +305,27 @@ def test_a_user_of_redis_who_may_no_more_than_the_text_says_is_enough(
             limiter.acquire_sync(2)
         limiter.pause(0.01)
         limiter.acquire_sync()
+        adaptive = RateLimiter(1000.0, adaptive=True, scope="redis", name="acl", url=url)
+        with pytest.raises(TooMany), adaptive:
+            raise TooMany
+        adaptive.acquire_sync()
+        breaker = Breaker("acl", minimum=1, open_for=0.05, scope="redis", url=url)
+        answers = iter([OSError("down"), OSError("down"), 1, 1])
+
+        @opero(retries=1, timeout=60, breaker=breaker)
+        def guarded() -> int:
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        for _ in range(2):  # the second one is a probe
+            with pytest.raises(OSError, match="down"):
+                guarded()
+            while breaker.state == "closed":  # the server is asked beside the attempts
+                time.sleep(0.001)
+        assert (guarded(), guarded(), breaker.state) == (1, 1, "closed")
+        breaker.trip()
+        breaker.reset()
+        assert breaker.state == "closed"
         assert server.command("ACL", "LOG") == []
