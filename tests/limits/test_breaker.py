@@ -824,7 +824,10 @@ def test_a_refusal_survives_a_pickle():
         ({"breaker": 5}, r"breaker=5 is not allowed: use True, .*BreakerConfig\(minimum=...\)"),
         ({"breaker": Breaker}, r"write Breaker\(\), with parentheses"),
         ({"breaker": RateLimiter(1)}, r"give RateLimiter\(...\) to rate_limit="),
-        ({"rate_limit": Breaker()}, r"rate_limit=Breaker\(\) is not allowed"),
+        (
+            {"rate_limit": Breaker()},
+            r"rate_limit=Breaker\(\) is not allowed: .*; give Breaker\(...\) to breaker=",
+        ),
         ({"rate_limit": BreakerConfig()}, r"write breaker=BreakerConfig\(...\)"),
         ({"breaker": BreakerConfig(failure_ratio=50)}, r"failure_ratio=50 .*50 percent is 0.5"),
         ({"breaker": BreakerConfig(failure_ratio=0)}, r"failure_ratio=0 is not allowed"),

@@ -1,4 +1,4 @@
-"""`Breaker`: what users hold in their hands of a circuit breaker, whoever shares it."""
+"""`Breaker`: a circuit breaker as users hold it, in every scope."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ class BreakersByValue:
         return Standby(self.gate)
 
     def after_fork(self) -> None:
-        """Nothing: each breaker is told by itself, and there is no lock here."""
+        """Do nothing: each breaker sees to itself, and there is no lock here."""
 
     def _make_room(self) -> None:
         """Forget the oldest breaker that is closed, or the oldest of all."""

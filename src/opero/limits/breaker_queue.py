@@ -28,8 +28,8 @@ STATES = ("closed", "open", "half_open")
 class BreakerQueue:
     """Those who wait until a breaker might let them in; they ask it then.
 
-    Nobody has a place in it: when the breaker closes, all may go on, and a probe is whoever asks
-    first.
+    Nobody has a place in it: when the breaker closes, all may go on, and the first who asks is a
+    probe.
 
     Attributes:
         gate: The breaker: a `CircuitBreaker`, or one that looks the same and is shared.

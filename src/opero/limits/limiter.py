@@ -90,7 +90,7 @@ class RateLimiter(SharedGate, KnownParameters):
             name: What it is called by those who share it; for "machine" and "redis".
             url: Where the server is, as "redis://host:port/0"; for "redis".
             windows: Further limits: never more than so many permits in any so many seconds, each
-                as `(permits, seconds)`. A permit has to be free in all of them. The burst, or a
+                as `(permits, seconds)`. A permit must be free in all of them. The burst, or a
                 tenth of `permits` if that is more, may come at once; but not more than half.
             adaptive: Whether the rate follows what the server allows.
             floor: The lowest rate of an adaptive limiter, in permits per second; a hundredth of

@@ -71,10 +71,23 @@ def _breaker(name: str, value: Any) -> Any:
     elif isinstance(value, type) and issubclass(value, (SharedGate, BreakerConfig)):
         hint = f"write {value.__name__}(), with parentheses"
     elif isinstance(value, SharedGate):
-        hint = f"give {type(value).__name__}(...) to {value._option}="
+        hint = _belongs(value)
     elif isinstance(value, (int, float)):
         hint = "how many attempts it looks at is BreakerConfig(minimum=...)"
     return checks.wrong(name, value, allowed, TypeError, hint)
+
+
+def _rate(name: str, value: Any) -> float:
+    """Check a rate; what is for another option is refused with the name of that."""
+    if isinstance(value, SharedGate):
+        allowed = "a number of permits per second, a RateLimitConfig or a RateLimiter"
+        checks.wrong(name, value, allowed, TypeError, _belongs(value))
+    return checks.rate(name, value)
+
+
+def _belongs(value: SharedGate) -> str:
+    """Say which option takes a value."""
+    return f"give {type(value).__name__}(...) to {value._option}="
 
 
 _PREDICATE = "an ordinary function of the returned value that tells whether it is a failure"
@@ -166,7 +179,7 @@ CALL_ROWS: tuple[Option, ...] = (
         "rate_limit",
         None,
         "float | RateLimitConfig | RateLimiter | None",
-        partial(optional, checks.rate),
+        partial(optional, _rate),
         "The greatest number of attempts started per second; or a `RateLimitConfig`; or a "
         "`RateLimiter`, which several functions may share.",
         (*_LIMIT, "attempts"),

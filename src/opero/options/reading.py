@@ -267,7 +267,7 @@ def _cache_options(reading: Reading) -> CacheOptions:
     refresh = reading.check("cache_refresh")
     for option, given, why in (
         ("cache_stale", stale, "without, nothing gets stale"),
-        ("cache_refresh", refresh, "without, nothing has to be renewed"),
+        ("cache_refresh", refresh, "without, no value ends, and none is renewed"),
     ):
         if given and ttl is None:
             name, needed = reading.name_of(option), reading.name_of("cache_ttl")
@@ -305,8 +305,9 @@ def _refuse_for_blocks(reading: Reading) -> None:
         value = reading.values[name]
         if value is None or value is False or isinstance(value, SharedGate):
             continue
-        of = checks.shown(value) if isinstance(value, (int, float)) and value is not True else "..."
-        of = "" if value is True else of
+        of = "..."
+        if isinstance(value, (int, float)):
+            of = "" if value is True else checks.shown(value)
         raise ValueError(
             f"{name}={checks.shown(value)} would be one for each loop by itself: make one for all, "
             f"SHARED = {what}({of}), outside the function, and write {name}=SHARED"
