@@ -661,6 +661,10 @@ def test_a_subclass_of_a_config_object_takes_what_it_likes() -> None:
         (lambda: get_cache_decorator(print), "write the decorator with parentheses"),
         (lambda: get_rate_limit_decorator(print), "write the decorator with parentheses"),
         (lambda: get_fallback_decorator(print), "write the decorator with parentheses"),
+        (
+            lambda: opero(rate_limit=RateLimiter),
+            "write RateLimiter(5), with its rate in parentheses",
+        ),
         (lambda: opmap(mode="processes"), "did you mean 'process'?"),
         (lambda: opmap(workers=0), "None means the CPUs of this process"),
         (lambda: package.clear_cache(print), "cache_clear() clears its cache"),

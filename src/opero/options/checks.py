@@ -132,6 +132,8 @@ def rate(option: str, value: Any) -> float:
     """Check a rate in permits per second."""
     allowed = "a number of permits per second between 1e-9 and 1e9"
     hint = without_brackets(value) or "5 means 5 per second, 5 / 60 means 5 per minute"
+    if isinstance(value, type):
+        hint = f"write {value.__name__}(5), with its rate in parentheses"
     found = number(option, value, "a number of permits per second", hint)
     if not 1 / LONGEST <= found <= 1e9:
         wrong(option, value, allowed, hint="" if found else "None means no limit")
