@@ -267,6 +267,6 @@ def test_each_state_is_told_once(core, summons, breaker):
         (OPEN, "4 of 4 attempts failed within 1 s"),
         (HALF_OPEN, "it has been open for long enough"),
         (CLOSED, "the probe succeeded"),
-        (OPEN, "another process has said so"),
-        (CLOSED, "another process has said so"),
+        (OPEN, "the record at the server says so"),
+        (CLOSED, "the record at the server says so"),
     ]

@@ -356,7 +356,7 @@ class RemoteBreaker(Gate):
         if self.watcher is None:
             return
         if state >= 0:
-            self.watcher(state, reason or "another process has said so")
+            self.watcher(state, reason or "the record at the server says so")
         if lease:
             self.watcher(HALF_OPEN, "it has been open for long enough")
 
