@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -319,6 +320,28 @@ def test_processes_count_together(core, sharers, redis_server):
     found = sharers.run("fail", [core.name] * 3, breaker=options, start=soon(3), times=10)
     assert all(made + refused == 10 for made, refused in found)
     wait_for(lambda: Breaker(**options).state == "open", 5)
+
+
+def test_a_listener_that_would_end_its_thread_ends_no_exchanges(core, redis_server):
+    """The thread serves all breakers."""
+
+    def listen(_: object) -> None:
+        heard.append(True)
+        raise SystemExit
+
+    heard: list[bool] = []
+    end = subscribe(listen, "breaker")
+    try:
+        for _ in range(2):
+            breaker = Breaker(**options_for(redis_server, open_for=30))
+            _, fail = calls(breaker)
+            for _ in range(4):
+                with suppress(Exception):
+                    fail()
+            wait_for(lambda breaker=breaker: gate(breaker).opened)
+        wait_for(lambda: len(heard) == 2)
+    finally:
+        end()
 
 
 @pytest.mark.once

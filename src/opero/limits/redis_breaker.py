@@ -472,7 +472,7 @@ class _Courier:
                     return
                 waiting, self._waiting = self._waiting, {}
             for record in waiting.values():
-                with suppress(Exception):  # it is told, and the breaker goes on
+                with suppress(BaseException):  # a listener may raise SystemExit; others go on
                     record.exchange()
             waiting = record = None  # type: ignore[assignment]  # breakers may go meanwhile
             if not self._ending:
