@@ -160,8 +160,8 @@ async def gated_one(call: AsyncCall, func: Any, value: Any) -> Any:
 
 async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what `gated` does for a call behind a breaker, which is quick while that is closed."""
-    error: BaseException | None = None
-    tickets: list[int] | None = None
+    error: BaseException | None
+    tickets: list[int] | None
     ticket = call.come_in()
     if ticket:
         try:
@@ -174,6 +174,8 @@ async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str,
             call.go_out(ticket)
             return value
         tickets = [ticket] if len(call.gates) == 1 else [ticket, 0]
+    else:
+        error = tickets = None
     try:
         return await run(call, args, kwargs, None, error, 0, func=func, tickets=tickets)
     except BaseException as failure:
@@ -185,8 +187,8 @@ async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 async def watched_one(call: Any, func: Any, value: Any) -> Any:
     """Do what `watched` does for a call with one argument, by position."""
-    error: BaseException | None = None
-    tickets: list[int] | None = None
+    error: BaseException | None
+    tickets: list[int] | None
     ticket = call.come_in()
     if ticket:
         try:
@@ -199,6 +201,8 @@ async def watched_one(call: Any, func: Any, value: Any) -> Any:
             call.go_out(ticket)
             return value_of
         tickets = [ticket] if len(call.gates) == 1 else [ticket, 0]
+    else:
+        error = tickets = None
     try:
         return await run(call, (value,), {}, None, error, 0, tickets=tickets)
     except BaseException as failure:
