@@ -9,3 +9,6 @@ cdef class Events:
     cpdef hit(self, object call)
     cpdef miss(self, object call)
     cpdef permit(self, object call, double waited)
+    cpdef retry(self, object call, object attempts, object error)
+    cpdef fallback(self, object call, object attempts, object error)
+    cpdef bint is_wanted(self, str kind) except -1

@@ -35,17 +35,19 @@ cdef class Retrying:
     cdef readonly Py_ssize_t width
     cdef readonly tuple own_args
     cdef readonly dict own_kwargs
+    @cython.locals(call=State)
     cdef begin(self, Py_ssize_t value, Py_ssize_t passed=*)
     @cython.locals(call=State, gate=Gate, todo=int)
     cpdef int next(self) except -1
-    @cython.locals(gate=Gate, until=cython.longlong, verdict=int, before=Py_ssize_t)
+    @cython.locals(call=State, gate=Gate, until=cython.longlong, verdict=int, before=Py_ssize_t)
     cdef int refused(self) except -2
-    @cython.locals(now=cython.longlong)
+    @cython.locals(call=State, now=cython.longlong)
     cdef int wait_for_probe(self) except -2
     @cython.locals(gate=Gate, wait=cython.longlong)
     cdef int refuse(self, long long now) except -2
+    @cython.locals(call=State)
     cdef take_value(self)
-    @cython.locals(verdict=int, outcome=int)
+    @cython.locals(call=State, verdict=int, outcome=int)
     cpdef judge(self)
     cpdef look_at_deadline(self)
     cpdef bint returned(self, object value) except -1

@@ -126,8 +126,8 @@ class Retrying:
         self.error: BaseException | None = error
         self.delay: int = 0
         self.passed: int = passed
-        self.gates: tuple[Gate, ...] = call.gates
-        self.queues: tuple[GateQueue, ...] = call.queues
+        self.gates: tuple[Gate, ...] = self.call.gates
+        self.queues: tuple[GateQueue, ...] = self.call.queues
         self.entered: int = entered
         self.tickets: list[int] | None = tickets
         self.spare: bool = spare
@@ -135,7 +135,7 @@ class Retrying:
         self.over: bool = False
         self.given: Any = None
         self.width: int = 1
-        fallback = call.fallback
+        fallback = self.call.fallback
         if fallback is not None:
             given = fallback.given(args, kwargs)
             self.width = fallback.check(given)

@@ -87,8 +87,9 @@ def run(
         call, args, kwargs, deadline, None, error, passed, entered, tickets, spare
     )
     error = None
-    func = call.func if func is None else func
-    opening = None if func is call.func else func
+    opening = func
+    if func is None:
+        func = call.func
     try:
         while True:
             todo = retrying.next()
