@@ -589,15 +589,12 @@ cdef PyObject *owned(object value) noexcept:
 cdef PyObject *first_attempt(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt, if all gates let it in at once; the runner goes on."""
+    """Make the first attempt of a call that is not `indirect`; the runner goes on.
+
+    It needs no gate, or all its gates let it in at once.
+    """
     cdef PyObject *result
     cdef long long now, answer
-    if call.indirect:
-        if call.breaker is not None:
-            return watched_attempt(call, args, argsf, names, deadline)
-        if call.shared is not None:
-            return call.shared_attempt(args, argsf, names, deadline)
-        return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.gate is not None:
         now = call.clock.now()
         answer = call.gate.enter(now)
@@ -619,14 +616,19 @@ cdef PyObject *first_attempt(
     return call.run(args, argsf, names, deadline, opero_take_error(), 0, 0, None)
 
 
-cdef PyObject *watched_attempt(
+cdef PyObject *indirect_attempt(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt, if a breaker is closed before it; the runner goes on."""
+    """Make the first attempt, if a breaker is closed before it; else the runner makes it."""
     cdef PyObject *breaker = <PyObject *>call.breaker
-    cdef long long ticket = (<CircuitBreaker>breaker).ticket
+    cdef long long ticket
     cdef long long now = 0
     cdef PyObject *result
+    if <object>breaker is None:
+        if call.shared is not None:
+            return call.shared_attempt(args, argsf, names, deadline)
+        return call.run(args, argsf, names, deadline, None, 0, 0, None)
+    ticket = (<CircuitBreaker>breaker).ticket
     if not ticket:
         return call.run(args, argsf, names, deadline, None, 0, 0, None)
     if call.behind is not None:
@@ -660,6 +662,8 @@ cdef PyObject *held_attempt(
     cdef object held = opero_pack(
         args, count if names is NULL else count + PyTuple_GET_SIZE(keys)
     )
+    if call.indirect:
+        return indirect_attempt(call, opero_items(held), count, names, deadline)
     return first_attempt(call, opero_items(held), count, names, deadline)
 
 
@@ -702,9 +706,12 @@ cdef PyObject *fly(
         if led is NULL:
             return value
         entry = taken(led)
-    value = (<Attempting>(held_attempt if call.lent else first_attempt))(
-        call, args, argsf, names, deadline
-    )
+    if call.lent:
+        value = (<Attempting>held_attempt)(call, args, argsf, names, deadline)
+    elif call.indirect:
+        value = (<Attempting>indirect_attempt)(call, args, argsf, names, deadline)
+    else:
+        value = (<Attempting>first_attempt)(call, args, argsf, names, deadline)
     if value is NULL:
         return call.lost(store, entry)
     if opero_may_be_once_only(<object>value) and (<Checking>check_value)(call, value) < 0:
@@ -837,6 +844,8 @@ cdef PyObject *call_uncached(
         deadline = (<Call>state).clock.now() + (<Call>state).timeout
     if (<Call>state).lent:
         return held_attempt(<Call>state, args, argsf, names, deadline)
+    if (<Call>state).indirect:
+        return indirect_attempt(<Call>state, args, argsf, names, deadline)
     return first_attempt(<Call>state, args, argsf, names, deadline)
 
 
