@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import threading
@@ -93,6 +94,38 @@ def on(telemetry: Telemetry) -> Iterator[Telemetry]:
     assert events._listeners == {}
     assert not roster.keeping
     assert not roster.tracing
+
+
+def test_who_switches_on_twice_gets_each_span_once(
+    core: hotpath.Core, telemetry: Telemetry
+) -> None:
+    """Until the last has ended it; another tracer provider gets spans of its own."""
+    exporter = InMemorySpanExporter()
+    other = TracerProvider(shutdown_on_exit=False)
+    other.add_span_processor(SimpleSpanProcessor(exporter))
+    first, second = telemetry.instrument(), telemetry.instrument()
+    third = opentelemetry.instrument(tracer_provider=other, metrics=False)
+    attempts = itertools.count()
+
+    @opero(retries=2, min_delay=0)
+    def fetch() -> None:
+        if next(attempts) % 2 == 0:
+            raise OSError
+
+    fetch()
+    assert len(telemetry.spans()) == len(exporter.get_finished_spans()) == 1
+    (duration,) = telemetry.points()["opero.call.duration"].values()
+    assert duration.count == 1
+    first()
+    first()
+    fetch()
+    assert len(telemetry.spans()) == 2
+    second()
+    fetch()
+    assert len(telemetry.spans()) == 2
+    third()
+    assert events._listeners == {}
+    other.shutdown()
 
 
 def flaky(*errors: BaseException, **options: Any) -> Any:

@@ -42,6 +42,9 @@ def instrument(
 ) -> Callable[[], None]:
     """Give OpenTelemetry spans and metrics of opero's.
 
+    You may call it more than once: each provider gets each span and each metric once, until the
+    last of the functions that it has returned is called.
+
     Args:
         tracer_provider: Where spans go; None means the global one.
         meter_provider: Where metrics go; None means the global one.
@@ -74,8 +77,7 @@ def instrument(
         endings.append(instruments.switch_on())
     if spans:
         tracers = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
-        spanner = _Spans(tracers.get_tracer("opero", __version__), instruments)
-        endings.append(events.subscribe(spanner.hear, *_SPANS))
+        endings.append(_spans_of(tracers, __version__).switch_on(instruments))
 
     def end() -> None:
         while endings:
@@ -88,11 +90,30 @@ def instrument(
 
 
 class _Spans:
-    """Makes a span of each event that is the end of something."""
+    """Makes a span of each event that is the end of something, once for each provider."""
 
-    def __init__(self, tracer: Any, instruments: _Instruments | None) -> None:
+    def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
-        self._instruments = instruments
+        self._users: list[_Instruments | None] = []
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def switch_on(self, instruments: _Instruments | None) -> Callable[[], None]:
+        """Make spans from now on, until the function that this returns is called.
+
+        Args:
+            instruments: What is told how long the calls took, too.
+        """
+        self._users.append(instruments)
+        if self._unsubscribe is None:
+            self._unsubscribe = events.subscribe(self.hear, *_SPANS)
+
+        def end() -> None:
+            self._users.remove(instruments)
+            if not self._users and self._unsubscribe is not None:
+                unsubscribe, self._unsubscribe = self._unsubscribe, None
+                unsubscribe()
+
+        return end
 
     def hear(self, event: Event) -> None:
         """Make a span, or an event of the current one."""
@@ -103,8 +124,9 @@ class _Spans:
         match event.kind:
             case "call_end":
                 self._call(event)
-                if self._instruments is not None:
-                    self._instruments.observe(event)
+                for instruments in dict.fromkeys(self._users):
+                    if instruments is not None:
+                        instruments.observe(event)
             case "map_end":
                 self._map(event)
             case _:
@@ -159,6 +181,17 @@ class _Spans:
         if event.error is not None:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end_time=end)
+
+
+_spans: WeakKeyDictionary[Any, _Spans] = WeakKeyDictionary()
+
+
+def _spans_of(provider: Any, version: str) -> _Spans:
+    """Return what makes the spans of a provider: two of them would make each span twice."""
+    found = _spans.get(provider)
+    if found is None:
+        found = _spans[provider] = _Spans(provider.get_tracer("opero", version))
+    return found
 
 
 def _attributes_of(event: Event) -> dict[str, Any]:
