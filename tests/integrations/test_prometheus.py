@@ -317,3 +317,22 @@ def test_what_is_written_is_not_written_again(tmp_path: Path) -> None:
     assert found["opero_calls_total"] == 3 + 2
     assert found["opero_retries_total"] == 2 + 1
     assert found["opero_attempt_errors_total"] == 2 + 1
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_children_of_multiprocessing_write_at_their_end(tmp_path: Path) -> None:
+    """They run no `atexit`, and may be over before the interval is."""
+    code = PROCESS.replace("0.02", "60") + (
+        "import multiprocessing\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "children = [context.Process(target=call, args=(2,)) for _ in range(2)]\n"
+        "for child in children: child.start()\n"
+        "for child in children: child.join()\n"
+        "assert [child.exitcode for child in children] == [0, 0]\n"
+        "end()\n"
+        "child = context.Process(target=call, args=(2,))\n"
+        "child.start(); child.join()\n"
+    )
+    run(code, tmp_path)
+    assert values(run(READ, tmp_path))["opero_calls_total"] == 3 + 2 * 2

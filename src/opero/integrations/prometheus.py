@@ -251,8 +251,11 @@ class _Publisher:
         self._written: dict[Metric, dict[Labels, float]] = self._go_on()
         self._lock: Any = Lock()
         self._over = threading.Event()
+        from multiprocessing import util
+
         self._start()
         atexit.register(self.publish)
+        util.register_after_fork(self, _Publisher._at_end_of_child)
         _publishers[id(self)] = self
 
     def _observe(self, metric: Metric, labels: Labels, value: float) -> None:
@@ -299,6 +302,16 @@ class _Publisher:
             held.set(value)
         else:
             held.inc(max(0.0, value - before))
+
+    def _at_end_of_child(self) -> None:
+        """Write a last time in a child of multiprocessing, too, which runs no `atexit`."""
+        from multiprocessing import util
+
+        util.Finalize(self, self._publish_last, exitpriority=0)
+
+    def _publish_last(self) -> None:
+        if not self._over.is_set():
+            self.publish()
 
     def close(self) -> None:
         """Write a last time, and end it."""
