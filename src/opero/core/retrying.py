@@ -361,17 +361,19 @@ class Retrying:
         A permit that it has waited for is spent, if it is refused.
         """
         now = self.entered
+        tickets = self.tickets
+        assert tickets is not None  # a gate that refuses observes, too
         for at in range(self.passed):
             gate = self.gates[at]
-            if not gate.refuses or gate.holds(now, self.tickets[at]):
+            if not gate.refuses or gate.holds(now, tickets[at]):
                 continue
-            gate.leave(now, WITHDRAWN, now, self.tickets[at])  # a lease that is over goes back
+            gate.leave(now, WITHDRAWN, now, tickets[at])  # a lease that is over goes back
             answer = gate.enter(now)
             if answer > 0:
                 self.leave(WITHDRAWN)
                 self.begin(0 if self.attempts is None else self.attempts.value)
                 return
-            self.tickets[at] = -answer
+            tickets[at] = -answer
 
     def abandoned(self) -> None:
         """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""
