@@ -16,6 +16,7 @@ from .calls import (
     limited,
     retried,
     stored,
+    watched,
 )
 from .measure import awaited_argument, awaited_in_timeout, awaited_new_argument
 from .rows import BARE, CallRow, Function, Side, Target
@@ -134,5 +135,14 @@ ROWS: tuple[CallRow, ...] = (
         (_around(), *peers.async_timeouts()),
         check=all_first_attempts,
         yardstick=TIMEOUT,
+    ),
+    CallRow(
+        "awaited, breaker closed",
+        awaited_argument("abc"),
+        identity,
+        watched,
+        peers.async_breakers(),
+        check=all_first_attempts,
+        yardstick=BARE,
     ),
 )

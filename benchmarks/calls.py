@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from opero import opero
+from opero import opero, subscribe
 
 from . import peers
 from .measure import method, new_argument, one_argument, three_arguments
@@ -87,6 +90,16 @@ def limited(function: Function) -> Function:
     return opero(retries=1, rate_limit=peers.PLENTY)(function)
 
 
+def watched(function: Function) -> Function:
+    """`@opero` with a breaker alone, which stays closed."""
+    return opero(retries=1, breaker=True)(function)
+
+
+def refreshed(function: Function) -> Function:
+    """`@opero` with a cache whose values are made anew before their time is over."""
+    return opero(cache=True, cache_ttl=peers.TTL, cache_refresh=peers.TTL / 10)(function)
+
+
 def everything(function: Function) -> Function:
     """`@opero` with cache, time to live, retries and rate limit at once."""
     return opero(
@@ -106,6 +119,20 @@ def _by_hand(function: Function) -> Function:
             return function(argument)
 
     return by_hand
+
+
+@contextmanager
+def listening(*kinds: str) -> Iterator[None]:
+    """Have one listener of some kinds of events meanwhile."""
+
+    def listener(event: object) -> None:
+        pass
+
+    unsubscribe = subscribe(listener, *kinds)
+    try:
+        yield
+    finally:
+        unsubscribe()
 
 
 def all_hits(decorated: Any) -> None:
@@ -240,5 +267,47 @@ ROWS: tuple[CallRow, ...] = (
         with_bare=False,
         check=all_second_attempts,
         yardstick=BY_HAND,
+    ),
+    CallRow(
+        "breaker closed: added",
+        one_argument("abc"),
+        identity,
+        watched,
+        (peers.lru_hit(), *peers.breakers()),
+        (Target(peers.LRU, 0.6),),
+        added=True,
+        check=all_first_attempts,
+    ),
+    CallRow(
+        "hit, one str argument, TTL and refresh set",
+        one_argument("abc"),
+        identity,
+        refreshed,
+        (peers.lru_hit(),),
+        (Target(peers.LRU, 0.8),),
+        with_bare=False,
+        check=all_hits,
+    ),
+    CallRow(
+        "retry, first attempt succeeds, a listener to failures: added",
+        one_argument("abc"),
+        identity,
+        retried,
+        (peers.lru_hit(),),
+        (Target(peers.LRU, 0.6),),
+        added=True,
+        check=all_first_attempts,
+        during=partial(listening, "retry", "fallback", "give_up"),
+    ),
+    CallRow(
+        "hit, one str argument, TTL set, a listener to hits",
+        one_argument("abc"),
+        identity,
+        cached_with_ttl,
+        (peers.lru_hit(),),
+        with_bare=False,
+        check=all_hits,
+        during=partial(listening, "hit"),
+        yardstick=peers.LRU,
     ),
 )

@@ -60,14 +60,15 @@ def run_loops(rows: Iterable[CallRow]) -> list[list[str]]:
     with event_loop(), quiet():
         for row in rows:
             callables, _missing = row.sides()
-            for side, loop in row.loops(callables).items():
-                loop(_WARM_UP)
-                mark()
-                loop(_CALLS)
-                mark()
-                loop(2 * _CALLS)
-                mark()
-                order.append([row.name, side])
+            with row.during():
+                for side, loop in row.loops(callables).items():
+                    loop(_WARM_UP)
+                    mark()
+                    loop(_CALLS)
+                    mark()
+                    loop(2 * _CALLS)
+                    mark()
+                    order.append([row.name, side])
     return order
 
 

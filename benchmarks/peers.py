@@ -232,6 +232,49 @@ def async_limiters() -> tuple[Side, ...]:
     )
 
 
+def _circuitbreaker(function: Function) -> Any:
+    breaker = import_module("circuitbreaker").CircuitBreaker(name="benchmark")
+    return breaker(function)
+
+
+def _pybreaker(function: Function) -> Any:
+    return import_module("pybreaker").CircuitBreaker()(function)
+
+
+def _nopanic(function: Function) -> Any:
+    return import_module("nopanic").circuit_breaker()(function)
+
+
+def _interlock(function: Function) -> Any:
+    return import_module("interlock").CircuitBreaker(name="benchmark")(function)
+
+
+def _pyresilience_breaker(function: Function) -> Any:
+    resilience = import_module("pyresilience")
+    window = resilience.CircuitBreakerConfig(sliding_window_size=100)
+    return resilience.resilient(circuit_breaker=window)(function)
+
+
+def breakers() -> tuple[Side, ...]:
+    """Circuit breakers that stay closed, each with its own defaults but for pyresilience's window.
+
+    nopanic, interlock-cb and pyresilience keep a window of outcomes, as opero does; circuitbreaker
+    and pybreaker count failures in a row.
+    """
+    return (
+        Side("circuitbreaker", _circuitbreaker),
+        Side("pybreaker", _pybreaker),
+        Side("nopanic", _nopanic),
+        Side("interlock-cb", _interlock),
+        Side("pyresilience", _pyresilience_breaker),
+    )
+
+
+def async_breakers() -> tuple[Side, ...]:
+    """The same, for coroutine functions; pybreaker counts none of their failures."""
+    return tuple(side for side in breakers() if side.name != "pybreaker")
+
+
 def _wait_for(function: Function) -> Function:
     asyncio = import_module("asyncio")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -136,6 +137,7 @@ class CallRow:
             not measure what the row says.
         implementations: The halves of opero that take part.
         yardstick: The side that its instructions are divided by; "" for that of the first target.
+        during: Makes a context in which the loops run, such as one that listens to events.
     """
 
     name: str
@@ -150,6 +152,7 @@ class CallRow:
     implementations: tuple[Implementation, ...] = NAMES
     unit: str = "ns"
     yardstick: str = ""
+    during: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def decorated(self, implementation: Implementation) -> Function:
         """The row's function under `@opero`.
@@ -277,7 +280,8 @@ class CallRow:
     def measure(self, effort: Effort) -> Measured:
         """Takes the figures of every side in turns."""
         callables, missing = self.sides()
-        figures = interleaved(self.loops(callables), effort)
+        with self.during():
+            figures = interleaved(self.loops(callables), effort)
         if self.check is not None:
             for name in OPERO.keys() & callables.keys():
                 self.check(callables[name])
