@@ -6,7 +6,6 @@ import weakref
 
 from opero import forks
 from opero.core.clock import NEVER
-from opero.events import tell
 from opero.locks import Lock
 from opero.runners.effects import BELL, REST
 
@@ -143,6 +142,8 @@ class BreakerQueue:
         for ring in bells:
             ring()
         if reason is not None:
+            from opero.events import tell
+
             told = {} if self._origin is None else {"origin": self._origin}
             tell("breaker", breaker=self.name, state=STATES[state], reason=reason, **told)
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from opero import forks, hotpath
 from opero.core.clock import NEVER
 from opero.core.gate import REJECTED, SUCCEEDED, SharedGate
-from opero.http_errors import asks_for_less, retry_after
 
 from .parameters import KnownParameters
 from .wait_queue import WaitQueue
@@ -302,8 +301,11 @@ class RateLimiter(SharedGate, KnownParameters):
         _blocks.set(tuple(blocks))
         if error is None:
             self._queue.report(SUCCEEDED, entered)
-        elif isinstance(error, Exception) and (retry_after(error) or asks_for_less(error)):
-            self._queue.report(REJECTED, entered)
+        elif isinstance(error, Exception):
+            from opero.http_errors import asks_for_less, retry_after
+
+            if retry_after(error) or asks_for_less(error):
+                self._queue.report(REJECTED, entered)
 
     def _check_weight(self, weight: Any) -> None:
         """Refuse a weight that can never be had at once."""

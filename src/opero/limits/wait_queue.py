@@ -19,7 +19,6 @@ from collections.abc import Callable
 from itertools import islice
 
 from opero.core.clock import NEVER
-from opero.events import tell
 from opero.locks import Lock
 from opero.runners.effects import BELL, REST
 
@@ -164,6 +163,8 @@ class WaitQueue:
         """
         now = self.clock.now()
         if now - self._said >= _SECOND:
+            from opero.events import tell
+
             self._said = now
             tell("rate_cut", store=called, rate=rate)
 
