@@ -608,7 +608,7 @@ def test_whoever_cancels_at_the_moment_it_passes_goes_before_it(options, order):
     """The task is cancelled, as its owner wants, and nothing is tried again."""
     attempts = []
 
-    @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=SHORT, **options)
+    @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=0.25, **options)
     async def work():
         attempts.append(1)
         await forever()
@@ -621,7 +621,7 @@ def test_whoever_cancels_at_the_moment_it_passes_goes_before_it(options, order):
         (timer,) = [each for each in timers() if each.when() < loop.time() + 1]
         when = timer.when() + (0.0001 if order == "timeout first" else -0.0001)
         loop.call_at(when, task.cancel)
-        blocked(SHORT + 0.01)  # both are due when the loop looks again
+        blocked(0.26)  # both are due when the loop looks again
         await asyncio.wait([task])
         assert task.cancelled()
         assert task.cancelling() == 1
