@@ -248,6 +248,20 @@ assert_type((stats.store_failures, stats.rejected), tuple[int, int])
 assert_type((stats.permit_wait, stats.backoff_wait), tuple[float, float])
 assert_type((stats.refused, stats.breaker_wait), tuple[int, float])
 
+
+@opero(rate_limit=1e9, adaptive=True, rate_floor=1e3, breaker=BreakerConfig("surface", minimum=2))
+def guarded(a: int) -> int:
+    return a
+
+
+@opmap(rate_limit=1e9, adaptive=True, rate_floor=1e3, mode="thread", workers=1)
+def guarded_items(a: int) -> int:
+    return a
+
+
+assert_type(guarded(1), int)
+assert guarded_items([1]) == [1]
+
 assert_type(RetryConfig().attempts, int)
 assert_type(RetryConfig(retry_after=retry_after).jitter, bool)
 assert_type(RetryConfig(retry_on_result=bool, reraise=True).reraise, bool)

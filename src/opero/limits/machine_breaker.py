@@ -6,12 +6,11 @@ process alone, and says so once.
 
 from __future__ import annotations
 
-import time
-
 from opero.core.shared_breaker import word_count
 from opero.core.shared_counters import STRIDE
 from opero.events import tell
 from opero.exceptions import UnsafePlaceError
+from opero.real_time import monotonic_ns
 
 from .breaker_queue import BreakerQueue
 from .shared_file import FIRST, join, remove_unused
@@ -129,7 +128,7 @@ def _is_idle(words: list[int], settings: str) -> bool:
         words: Its words.
         settings: Its window, in nanoseconds.
     """
-    now = time.monotonic_ns()
+    now = monotonic_ns()
     moment = words[0] >> 1 & ((1 << 40) - 1)
     if words[0] & 1:
         return moment + _KEPT < now // 1_000_000
