@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import random
 import threading
 import time
 import weakref
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer
@@ -33,6 +35,7 @@ from opero import (
 )
 from opero.gil import FREE_THREADED
 from opero.runners import background, task_lingering
+from opero.runners.refreshes import Refresh
 from opero.stores import renewer, secret
 from opero.stores.leases import lease_of
 from opero.testing import manual_clock
@@ -1260,3 +1263,31 @@ def test_any_schedule_serves_what_the_rules_say(steps):
                     assert function(what) == [what, expected]
                 function.settle()
                 assert function.runs.count(what) == runs[what]
+
+
+class _Nothing(Refresh):
+    """A refresh that does next to nothing."""
+
+    __slots__ = ()
+
+    def claim(self) -> bool:
+        return True
+
+    def lead(self) -> None:
+        time.sleep(random.choice([0.0, 0.0002, 0.001]))
+
+
+def test_no_thread_stays_that_was_about_to_end_when_work_came(core, monkeypatch):
+    """Whoever is woken goes on or ends, also where the wake-up comes at the last moment."""
+    monkeypatch.setattr(background, "_LINGER", 0.0005)
+    threads = background.Background()
+    call = opero(lambda: None).__opero__
+
+    def offer(_: int) -> None:
+        for _ in range(200):
+            threads.offer(_Nothing(call, (), {}))
+            time.sleep(random.choice([0.0, 0.0003, 0.0005, 0.0006, 0.001]))
+
+    for _ in range(4):
+        together(4, offer)
+        until(lambda: not threads._threads)

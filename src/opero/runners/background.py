@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import queue
 import sys
 import threading
 from collections import deque
@@ -41,8 +40,7 @@ class Background:
         self._waiting: deque[Refresh] = deque()
         self._running: dict[Any, int] = {}
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
-        self._bell: Any = None
+        self._idle: list[Any] = []  # a bell for each thread that waits: a lock that is held
         self._closed = False
 
     def offer(self, refresh: Refresh) -> bool:
@@ -69,8 +67,7 @@ class Background:
     def _wake(self) -> None:
         """See to it that a thread looks for what waits."""
         if self._idle:
-            self._bell.put(None)
-            self._idle -= 1
+            self._idle.pop().release()
         elif len(self._threads) < MOST_THREADS:
             self._start()
 
@@ -79,9 +76,8 @@ class Background:
         with self._lock:
             self._closed = True
             self._waiting.clear()
-            for _ in range(self._idle):
-                self._bell.put(None)
-            self._idle = 0
+            while self._idle:
+                self._idle.pop().release()
 
     def after_fork(self) -> None:
         """Forget, in a child process, what the parent's threads are at."""
@@ -90,8 +86,6 @@ class Background:
         self._closed = closed
 
     def _start(self) -> None:
-        if self._bell is None:
-            self._bell = queue.SimpleQueue()  # that of gevent, where it has put its own there
         options: dict[str, Any] = {}
         if sys.version_info >= (3, 14):  # a refresh brings its context along
             options["context"] = contextvars.Context()
@@ -129,18 +123,16 @@ class Background:
                 found = self._take()
                 if found is not None or self._closed:
                     return found
-                self._idle += 1
-                bell = self._bell
-            try:
-                bell.get(timeout=_LINGER)
+                bell = threading.Lock()  # that of gevent, where it has put its own there
+                bell.acquire()
+                self._idle.append(bell)
+            if bell.acquire(timeout=_LINGER):
                 continue
-            except queue.Empty:
-                pass
             with self._lock:
-                if not self._idle:  # this one has been rung for at the last moment
-                    bell.get()
+                try:
+                    self._idle.remove(bell)
+                except ValueError:  # it has been rung at the last moment
                     continue
-                self._idle -= 1
                 found = self._take()
                 if found is None:
                     self._threads.discard(threading.current_thread())
