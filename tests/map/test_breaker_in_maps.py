@@ -89,7 +89,7 @@ def run(mapped: Any, form: str, items: Any, log: Path) -> list[Any]:
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_lost_and_probes_go_one_by_one(core, tmp_path, mode, form):
     """All results come, in order; while the breaker is open one attempt at a time is made."""
-    breaker = Breaker(minimum=4, failure_ratio=0.2, open_for=60.0)
+    breaker = Breaker(minimum=4, failure_ratio=0.05, open_for=60.0)
     mapped = mapping(mode, breaker=breaker)
     log = tmp_path / "log"
     with skip_waits() as clock:
