@@ -156,6 +156,9 @@ def modules(tmp_path, monkeypatch) -> Iterator[Modules]:
     """Return an empty folder on the path; what is imported from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    # files are looked at each time, however many modules the tests before have loaded
+    monkeypatch.setattr("opero.map.serialization.loaded_modules._PAUSE", 0.0)
+    monkeypatch.setattr(loaded_modules, "_due", 0.0)
     made = Modules(tmp_path)
     yield made
     for name in made.names:
