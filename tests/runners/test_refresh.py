@@ -7,15 +7,17 @@ import contextvars
 import gc
 import logging
 import random
+import shutil
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crowd import together
+from crowd import Job, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer
@@ -1041,16 +1043,168 @@ def test_an_outdated_value_is_served_while_the_function_fails_within_its_bound(
     assert stale[1].error is None or isinstance(stale[1].error, ConnectionError)
 
 
-def test_a_value_is_not_served_after_it_was_forgotten(subject):
-    """Not even by a call that began before."""
-    function = subject(cache_refresh=None, cache_stale=50)
+FORGETTING: dict[str, Callable[[Any], object]] = {
+    "invalidate": lambda decorated: decorated.cache_invalidate(1),
+    "clear": lambda decorated: decorated.cache_clear(),
+    "namespace": lambda _: clear_cache("subjects"),
+}
+
+
+def amid(function: Subject, what: Callable[[], object]) -> Any:
+    """Return what a call returns or raises in whose run something happens."""
+    function.hold()
+    if function.loop is None:
+        job = Job(function, 1)
+        function.await_held()
+        what()
+        function.goes_on.set()
+        job.wait()
+        return job.value if job.error is None else job.error
+
+    async def call() -> list[Any]:
+        waiting = asyncio.ensure_future(function.decorated(1))
+        while not function.held:
+            await asyncio.sleep(0.001)
+        what()
+        function.goes_on.set()
+        return await asyncio.gather(waiting, return_exceptions=True)
+
+    return function.loop.run_until_complete(call())[0]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_value_is_not_served_after_it_was_forgotten(subject, store, forget, elsewhere):
+    """Not even by a call whose run had begun before, whichever process forgets it."""
+    function = subject(**store, cache_refresh=None, cache_stale=50)
+    other = function.decorate() if elsewhere and store else function.decorated
     with manual_clock() as clock:
         function(1)
         clock.advance(110)
         function.fails = ConnectionError("down")
-        function.decorated.cache_invalidate(1)
+        assert function(1) == [1, 1]
+        function.settle()
+        answer = amid(function, lambda: forget(other))
+        assert isinstance(answer, ConnectionError)
         with pytest.raises(ConnectionError):
             function(1)
+    assert function.decorated.stats().stale == 1
+
+
+@pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
+def test_a_value_that_was_forgotten_is_not_served_where_the_deadline_ends(store, forget):
+    """The last one who waits cuts the run, and has something to answer with until then."""
+    function = Subject("async", **store, cache_refresh=None, cache_stale=50, timeout=0.2)
+    other = function.decorate()
+    assert function.loop is not None
+    function(1)
+
+    async def call() -> list[Any]:
+        waiting = asyncio.ensure_future(function.decorated(1))
+        while not function.held:
+            await asyncio.sleep(0.001)
+        forget(other if store else function.decorated)
+        return await asyncio.gather(waiting, return_exceptions=True)
+
+    with manual_clock() as clock:
+        clock.advance(110)
+        function.hold()
+        assert isinstance(function.loop.run_until_complete(call())[0], DeadlineExceeded)
+        function.close()
+    assert function.decorated.stats().stale == 0
+
+
+def test_what_was_stored_after_a_value_was_forgotten_is_served_in_its_place(subject, store):
+    """The forgotten one never comes back."""
+    if not store:
+        return
+    function = subject(**store, cache_refresh=None, cache_stale=50)
+    other = Subject("sync", **store, cache_refresh=None, cache_stale=50)
+    other.runs += [1] * 6
+
+    def renew() -> None:
+        other.decorated.cache_invalidate(1)
+        assert other(1) == [1, 7]
+
+    with manual_clock() as clock:
+        function(1)
+        clock.advance(110)
+        function.fails = ConnectionError("down")
+        assert amid(function, renew) == [1, 7]
+
+
+def test_threads_that_follow_a_run_get_no_value_that_was_forgotten(store):
+    """Each of them had found it."""
+    function = Subject("sync", **store, cache_refresh=None, cache_stale=50)
+    with manual_clock() as clock:
+        function(1)
+        clock.advance(110)
+        function.fails = ConnectionError("down")
+        function.hold()
+        jobs = [Job(function, 1) for _ in range(4)]
+        until(lambda: function.decorated.stats().misses == 5)
+        function.await_held()
+        time.sleep(0.02)
+        function.decorate().cache_clear() if store else function.decorated.cache_clear()
+        function.goes_on.set()
+        assert [type(job.wait().error) for job in jobs] == [ConnectionError] * 4
+    assert function.decorated.stats().stale == 0
+
+
+@pytest.mark.parametrize("backend", ["disk", pytest.param("redis", marks=pytest.mark.redis)])
+def test_an_outdated_value_is_served_if_the_store_fails_during_the_run(
+    subject, backend, tmp_path, caplog
+):
+    """Nobody can say that it was forgotten."""
+    place = tmp_path / "cache"
+    with ExitStack() as exits:
+        if backend == "disk":
+            store = {"cache_backend": "disk", "cache_dir": str(place)}
+        else:
+            server = exits.enter_context(RedisServer())
+            store = {"cache_backend": "redis", "cache_url": server.url}
+        function = subject(**store, cache_refresh=None, cache_stale=50)
+
+        def fail() -> None:
+            if backend == "redis":
+                server.stop()
+            else:
+                shutil.rmtree(place)
+                place.write_bytes(b"in its way")
+
+        with manual_clock() as clock:
+            function(1)
+            clock.advance(110)
+            function.fails = ConnectionError("down")
+            assert amid(function, fail) == [1, 1]
+        assert function.decorated.stats().stale == 1
+        function.runs.clear()  # nobody can say whether their leases are on their way back
+
+
+@pytest.mark.redis
+def test_a_redis_that_freezes_during_a_run_costs_its_call_a_second_and_others_nothing(subject):
+    """The store is asked again as always: within bounds, and not while it is known to be down."""
+    with RedisServer() as server:
+        store = {"cache_backend": "redis", "cache_url": server.url}
+        function = subject(**store, cache_refresh=None, cache_stale=50)
+        with manual_clock() as clock:
+            function(1)
+            clock.advance(110)
+            function.fails = ConnectionError("down")
+            try:
+                begun = time.monotonic()
+                assert amid(function, server.freeze) == [1, 1]
+                assert time.monotonic() - begun < 8, "1 s, and more for a busy machine"
+                took = []
+                for _ in range(3):
+                    begun = time.monotonic()
+                    with pytest.raises(ConnectionError):
+                        function(1)  # it cannot know that there is anything
+                    took.append(time.monotonic() - begun)
+                assert min(took) < 0.9, "it would take a second to ask"
+            finally:
+                server.thaw()
+        function.runs.clear()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), RecursionError()])

@@ -60,4 +60,7 @@ class StoredSpare:
 
     def serves(self, error: BaseException) -> bool:
         """Return whether it is served for a failed run; count and tell that."""
-        return self._values.serves_stale(self._call, self._entry, error)
+        if not self._values.stands_in(self._call, self._entry, error):
+            return False
+        self._values.served_stale(self._call, self._entry, error)
+        return True

@@ -56,9 +56,10 @@ class AsyncStoredCache(StoredCache):
         try:
             return await task_flight.share(call, self, key.full, args, kwargs, miss)
         except Exception as error:  # of a refresh, or of a flight that was cut
-            if self.serves_stale(call, found, error):
-                return found.value
-            raise
+            stale = await aio.drive(self.serve_stale(call, key, found, error))
+            if stale is None:
+                raise
+            return stale.value
 
     def find(self, _full: bytes) -> None:
         """Return what another flight has stored meanwhile: nobody knows without asking again."""

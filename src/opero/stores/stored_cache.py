@@ -388,10 +388,8 @@ class StoredCache:
             spare = claim.stale is not None
             outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, spare)
             if type(outcome) is Raised:
-                stale = claim.stale
-                if stale is not None and self.serves_stale(call, stale, outcome.error):
-                    return stale.value
-                return outcome
+                stale = yield from self.serve_stale(call, key, claim.stale, outcome.error)
+                return outcome if stale is None else stale.value
             once_only.check(call.name, outcome)
             if claim.token is not None and is_listed():
                 try:
@@ -477,16 +475,41 @@ class StoredCache:
         mark = renewer.let_go(claim.token)
         answer_of((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
 
-    def serves_stale(self, call: State, stale: Signed | None, error: BaseException) -> bool:
-        """Return whether an outdated value is served for a failed run, and say so in the log."""
-        if stale is None or not isinstance(error, Exception) or is_never_failure(error):
+    def serve_stale(
+        self, call: State, key: StoredKey, held: Signed | None, error: BaseException
+    ) -> Steps:
+        """Return the entry that is served for a failed run, and say so; None if there is none.
+
+        The store is asked again, as the value may have been forgotten since the run began, by any
+        process. If it cannot answer, what it had then is served, as in any outage.
+
+        Args:
+            call: The decorated function.
+            key: The key of the missing value.
+            held: What the store had when the run began; None if that was nothing.
+            error: What the run raised.
+        """
+        if held is None or not self.stands_in(call, held, error):
+            return None
+        try:
+            stale = yield from self.look(key)
+        except Unavailable:
+            stale = held
+        if stale is None or not self.stands_in(call, stale, error):
+            return None
+        self.served_stale(call, stale, error)
+        return stale
+
+    def stands_in(self, call: State, stale: Signed, error: BaseException) -> bool:
+        """Return whether an outdated value may be served for a failed run."""
+        if not isinstance(error, Exception) or is_never_failure(error):
             return False
-        if not self.is_usable(stale, call.clock):
-            return False
-        age = self.wall(call.clock) - stale.fresh_until
+        return self.is_usable(stale, call.clock)
+
+    def served_stale(self, call: State, stale: Signed, error: BaseException | None) -> None:
+        """Count an outdated value that is served, and tell of it."""
         self._count("stale")
-        call.events.stale(call, max(0.0, age), error)
-        return True
+        call.events.stale(call, max(0.0, self.wall(call.clock) - stale.fresh_until), error)
 
     # --- asking, in a thread --------------------------------------------------------------------
 

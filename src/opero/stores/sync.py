@@ -45,9 +45,10 @@ class SyncStoredCache(StoredCache):
         try:
             return self.lead(call, Miss(key, args, kwargs, found, reachable), deadline)
         except Exception as error:  # of another thread's run, or of the wait for it
-            if self.serves_stale(call, found, error):
-                return found.value
-            raise
+            stale = sync.drive(self.serve_stale(call, key, found, error))
+            if stale is None:
+                raise
+            return stale.value
 
     def lead(self, call: Call, miss: Miss, deadline: int) -> Any:
         """Run a call whose value is missing, or follow another thread that does."""
