@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from opero.testing import manual_clock
 VERSION = [1]
 DOWN: list[int] = []
 RUNS: list[Any] = []
+DURING: list[Callable[[], object]] = []
+"""What happens in the next run, before it ends."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +26,15 @@ def anew(monkeypatch):
     VERSION[0] = 1
     DOWN.clear()
     RUNS.clear()
+    DURING.clear()
     monkeypatch.setattr(get_logger(), "disabled", True)
 
 
 def look(item: int) -> tuple[int, int]:
     """Return an item and the version of its value."""
     RUNS.append(item)
+    while DURING:
+        DURING.pop()()
     if item in DOWN:
         raise OSError(item)
     return item, VERSION[0]
@@ -49,6 +56,7 @@ def cached(request, tmp_path):
         given: dict[str, Any] = {"workers": 2, "retries": 1, "progress": False, "cache": True}
         return opmap(mode=mode, **{**given, **options})(alook if mode == "async" else look)
 
+    make.stored = request.param != "memory"
     return make
 
 
@@ -174,6 +182,46 @@ def test_outdated_values_are_served_for_items_that_fail(core, cached, mode):
         assert mapped.stats().stale in {1, 2}  # equal items may come one after the other
         clock.advance(1000)
         assert isinstance(mapped([1])[0], OSError)
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+def test_an_outdated_value_that_was_forgotten_is_not_served_for_an_item_that_fails(
+    core, cached, mode
+):
+    """Though the item had been looked up before; the others get theirs."""
+    mapped = cached(mode, cache_ttl=60, cache_stale=600, workers=1)
+    other = cached(mode, cache_ttl=60, cache_stale=600)
+    with manual_clock() as clock:
+        for forget in (mapped, other if cached.stored else mapped):
+            mapped([1, 2, 3])
+            clock.advance(120)
+            DOWN[:] = [1, 2, 3]
+            DURING.append(lambda forget=forget: forget.cache_invalidate(2))
+            results = mapped([1, 1, 2, 2, 3])
+            assert [*results[:2], results[4]] == [(1, 1), (1, 1), (3, 1)]
+            assert [failure.index for failure in results.failures] == [2, 3]
+            DOWN.clear()
+
+
+@pytest.mark.parametrize("mode", ["thread", "async"])
+def test_outdated_values_are_served_for_items_that_fail_while_the_store_is_gone(
+    core, cached, mode, tmp_path
+):
+    """Nobody can say that they were forgotten."""
+    if not cached.stored:
+        return
+    mapped = cached(mode, cache_ttl=60, cache_stale=600, cache_dir=tmp_path / "gone")
+
+    def fail() -> None:
+        shutil.rmtree(tmp_path / "gone")
+        (tmp_path / "gone").write_bytes(b"in its way")
+
+    with manual_clock() as clock:
+        mapped([1, 2])
+        clock.advance(120)
+        DOWN[:] = [1, 2]
+        DURING.append(fail)
+        assert mapped([1, 2])[0] == (1, 1)
 
 
 @pytest.mark.parametrize("mode", ["thread", "async"])

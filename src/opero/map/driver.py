@@ -147,6 +147,14 @@ class MapLoop:
             LIMIT >> 20,
         )
 
+    def confirm(self) -> bool:
+        """Ask the store again before outdated values are served; return whether any stood ready."""
+        held = self.scheduler.in_doubt()
+        if held:
+            assert self.stored is not None
+            self.scheduler.confirm(self.stored.look_again(held))
+        return bool(held)
+
     def keep(self) -> None:
         """Store what there is to store, before anybody gets it."""
         pairs = self.scheduler.to_store()
@@ -253,6 +261,8 @@ def drive(
                 loop.hand_out()
                 while loop.idle and loop.read():
                     loop.hand_out()
+                if loop.confirm():
+                    continue
                 loop.keep()
                 ready = loop.results(bar)
                 if loop.over:

@@ -179,6 +179,7 @@ class Scheduler:
         self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
         self._leaders: dict[tuple[int, int], SharedRun] = {}
+        self._doubted: list[tuple[Span, int, Any]] = []  # have failed, and may have a stale value
         self._queue: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
@@ -349,6 +350,7 @@ class Scheduler:
             self._heap,
             self._held,
             self._leaders,
+            self._doubted,
             self._admitted,
             self.output,
         ):
@@ -455,6 +457,26 @@ class Scheduler:
             return []
         kept, self._runs.kept = self._runs.kept, []
         return kept
+
+    def in_doubt(self) -> list[tuple[Any, Any]]:
+        """Return the stored keys, and the stale entries, of items that have failed.
+
+        They are settled by `confirm`, which is to be told what the store has now.
+        """
+        runs = [self._leaders[id(span), offset] for span, offset, _ in self._doubted]
+        return [(run.stored, run.stale.entry) for run in runs]
+
+    def confirm(self, entries: list[Any]) -> None:
+        """Settle the items that were in doubt.
+
+        Args:
+            entries: The entry of each that may be served; None where it was forgotten.
+        """
+        doubted, self._doubted = self._doubted, []
+        for (span, offset, failure), entry in zip(doubted, entries, strict=True):
+            run = self._leaders[id(span), offset]
+            run.stale = entry and StoredSpare(self.call, self._values, entry, in_doubt=False)
+            self._settle(span, offset, failure, True)
 
     # --- work out ---------------------------------------------------------------------------------
 
@@ -1009,6 +1031,10 @@ class Scheduler:
         run = self._leaders.pop((id(span), offset), None)
         served = False
         if failed and run is not None and run.stale is not None:
+            if run.stale.in_doubt and run.stale.stands_in(outcome):
+                self._leaders[id(span), offset] = run
+                self._doubted.append((span, offset, outcome))
+                return
             served = run.stale.serves(outcome)
             if served:
                 outcome, failed = run.stale.value, False

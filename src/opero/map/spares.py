@@ -20,9 +20,11 @@ class MemorySpare:
 
     Attributes:
         value: The value.
+        in_doubt: Whether its store is to be asked again before it is served: memory is not.
     """
 
     __slots__ = ("_call", "_entry", "_store", "value")
+    in_doubt = False
 
     def __init__(self, call: State, store: MemoryStore, entry: Entry) -> None:
         self.value: Any = store.value_of(entry)
@@ -44,23 +46,32 @@ class StoredSpare:
 
     Attributes:
         value: The value.
+        entry: Its entry.
+        in_doubt: Whether its store is to be asked again before it is served.
     """
 
-    __slots__ = ("_call", "_entry", "_values", "value")
+    __slots__ = ("_call", "_values", "entry", "in_doubt", "value")
 
-    def __init__(self, call: State, values: StoredCache, entry: Signed) -> None:
+    def __init__(
+        self, call: State, values: StoredCache, entry: Signed, in_doubt: bool = True
+    ) -> None:
         self.value: Any = entry.value
+        self.entry: Signed = entry
+        self.in_doubt: bool = in_doubt
         self._call = call
         self._values = values
-        self._entry = entry
 
     def is_usable(self) -> bool:
         """Return whether it may be served now."""
-        return self._values.is_usable(self._entry, self._call.clock)
+        return self._values.is_usable(self.entry, self._call.clock)
+
+    def stands_in(self, error: BaseException) -> bool:
+        """Return whether it may be served for a failed run, as far as that is known here."""
+        return self._values.stands_in(self._call, self.entry, error)
 
     def serves(self, error: BaseException) -> bool:
         """Return whether it is served for a failed run; count and tell that."""
-        if not self._values.stands_in(self._call, self._entry, error):
+        if not self.stands_in(error):
             return False
-        self._values.served_stale(self._call, self._entry, error)
+        self._values.served_stale(self._call, self.entry, error)
         return True

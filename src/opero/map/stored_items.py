@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StoredItems:
-    """What a map asks of the store; `look` and `keep` wait for it, for a bounded time.
+    """What a map asks of the store; all but `keys` waits for it, for a bounded time.
 
     Attributes:
         landed: How many values of the map have been stored.
@@ -55,6 +55,14 @@ class StoredItems:
         good = [key for key in keys if not isinstance(key, Exception)]
         found = iter(self._values.find_many(good) if good else ())
         return [(key, None if isinstance(key, Exception) else next(found)) for key in keys]
+
+    def look_again(self, held: list[tuple[Any, Any]]) -> list[Any]:
+        """Return the entry of each key that may be served for a failed run; None without one.
+
+        Args:
+            held: Keys, and what the store had when it was asked first.
+        """
+        return self._values.find_again(held)
 
     def keep(self, pairs: list[tuple[Any, Any]]) -> None:
         """Store values under their keys."""

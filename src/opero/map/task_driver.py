@@ -44,6 +44,8 @@ async def drive_async(
                 loop.hand_out()
                 while loop.idle and loop.read():
                     loop.hand_out()
+                if await _confirm(loop):
+                    continue
                 await _keep(loop)
                 ready = loop.results(bar)
                 if loop.over:
@@ -93,6 +95,15 @@ async def _done(threads: list[Future[None]]) -> None:
         bell = loop.create_future()
         thread.add_done_callback(partial(tell, bell))
         await loop_time.wait({bell}, max(0, end - monotonic()))
+
+
+async def _confirm(loop: MapLoop) -> bool:
+    """Ask the store again, as `MapLoop.confirm` does."""
+    held = loop.scheduler.in_doubt()
+    if held:
+        assert loop.stored is not None
+        loop.scheduler.confirm(await _in_thread(loop.stored.look_again, held))
+    return bool(held)
 
 
 async def _keep(loop: MapLoop) -> None:

@@ -564,6 +564,18 @@ class StoredCache:
             return [None] * len(keys)
         return [self.open_signed(key, data) for key, data in zip(keys, found, strict=True)]
 
+    def find_again(self, held: list[tuple[StoredKey, Signed]]) -> list[Signed | None]:
+        """Return for many failed runs at once the entry that may be served (see `serve_stale`).
+
+        Args:
+            held: Keys, and what the store had for each when its run began.
+        """
+        try:
+            found = self.ask("get_many", [key.name for key, _ in held])
+        except Unavailable:
+            return [entry for _, entry in held]
+        return [self.open_signed(key, data) for (key, _), data in zip(held, found, strict=True)]
+
     def put_many(self, pairs: list[tuple[StoredKey, Any]], clock: Clock) -> None:
         """Store many values at once, as far as they can be stored.
 
