@@ -804,6 +804,18 @@ def test_a_function_with_a_breaker_travels_by_value(asynchronous):
     assert breaker.state == "closed"
 
 
+def test_settings_can_be_read_and_not_be_changed():
+    """What is counted goes by those that it was made with."""
+    breaker = Breaker("fixed", window=20.0, minimum=3)
+    names = ["name", "window", "failure_ratio", "minimum", "open_for", "probes", "scope"]
+    before = [getattr(breaker, name) for name in names]
+    assert before == ["fixed", 20.0, 0.5, 3, 30.0, 1, "process"]
+    for name in names:
+        with pytest.raises(AttributeError):
+            setattr(breaker, name, 1)
+    assert [getattr(breaker, name) for name in names] == before
+
+
 def test_a_refusal_survives_a_pickle():
     """With all that it says."""
     service = Service()

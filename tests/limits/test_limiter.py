@@ -434,3 +434,15 @@ def test_collecting_abandoned_waiters_in_the_middle_of_serving_does_not_hang(cor
 
     Job(work).result()
     assert limiter._bucket.queued == 0
+
+
+def test_settings_can_be_read_and_not_be_changed():
+    """What is handed out goes by those that it was made with."""
+    limiter = RateLimiter(5, 2, windows=[(100, 60)], adaptive=True, floor=1)
+    names = ["rate_limit", "burst", "scope", "name", "windows", "adaptive", "floor"]
+    before = [getattr(limiter, name) for name in names]
+    assert before == [5.0, 2, "process", None, ((100, 60.0),), True, 1.0]
+    for name in names:
+        with pytest.raises(AttributeError):
+            setattr(limiter, name, 7)
+    assert [getattr(limiter, name) for name in names] == before

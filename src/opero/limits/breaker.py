@@ -45,15 +45,6 @@ class Breaker(SharedGate, KnownParameters):
     ones, coroutine functions and maps alike. If a function has `arg_fallback`, each of its values
     has a breaker of its own within this one.
 
-    Attributes:
-        name: What events, log and messages call it.
-        window: Seconds that it looks back.
-        failure_ratio: The share of failed attempts that opens it.
-        minimum: How many attempts there must have been in that time.
-        open_for: Seconds for which it stays open.
-        probes: How many probes may be under way at once, and must succeed to close it.
-        scope: Who shares it: "process", "machine" or "redis".
-
     Scopes:
         process: Everybody who is given this object.
         machine: All processes of this user on this machine that name it alike, by shared memory.
@@ -125,13 +116,13 @@ class Breaker(SharedGate, KnownParameters):
             origin: The function that it belongs to alone; None if several may share it.
         """
         own = None if origin is None else origin.function
-        self.name: str = config.name or own or "breaker"
-        self.window: float = float(config.window)  # type: ignore[arg-type]  # it is checked
-        self.failure_ratio: float = config.failure_ratio
-        self.minimum: int = config.minimum
-        self.open_for: float = float(config.open_for)  # type: ignore[arg-type]
-        self.probes: int = config.probes
-        self.scope: str = config.scope
+        self._name: str = config.name or own or "breaker"
+        self._window: float = float(config.window)  # type: ignore[arg-type]  # it is checked
+        self._failure_ratio: float = config.failure_ratio
+        self._minimum: int = config.minimum
+        self._open_for: float = float(config.open_for)  # type: ignore[arg-type]
+        self._probes: int = config.probes
+        self._scope: str = config.scope
         self._url: str | None = config.url
         self._named: bool = config.name is not None
         self._settings: Settings = (
@@ -176,6 +167,41 @@ class Breaker(SharedGate, KnownParameters):
             "url": self._url,
         }
         return _again, (type(self), self.name if self._named else None, settings)
+
+    @property
+    def name(self) -> str:
+        """What events, log and messages call it."""
+        return self._name
+
+    @property
+    def window(self) -> float:
+        """Seconds that it looks back."""
+        return self._window
+
+    @property
+    def failure_ratio(self) -> float:
+        """The share of failed attempts that opens it."""
+        return self._failure_ratio
+
+    @property
+    def minimum(self) -> int:
+        """How many attempts there must have been in that time."""
+        return self._minimum
+
+    @property
+    def open_for(self) -> float:
+        """Seconds for which it stays open."""
+        return self._open_for
+
+    @property
+    def probes(self) -> int:
+        """How many probes may be under way at once, and must succeed to close it."""
+        return self._probes
+
+    @property
+    def scope(self) -> str:
+        """Who shares it: "process", "machine" or "redis"."""
+        return self._scope
 
     @property
     def state(self) -> str:

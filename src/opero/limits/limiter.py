@@ -48,15 +48,6 @@ class RateLimiter(SharedGate, KnownParameters):
     failed and for which `retry_after=` answers, or whose error is an answer with the HTTP status
     429 or 503. The algorithm is told in `opero.core.rate_control`.
 
-    Attributes:
-        rate_limit: Permits per second; of an adaptive limiter the most that it allows.
-        burst: Permits that may be taken at once after a quiet time.
-        scope: "process", "machine" or "redis".
-        name: What the limit is called; None in scope "process".
-        windows: Further limits that hold at the same time, each in permits and seconds.
-        adaptive: Whether the rate follows what the server allows.
-        floor: The lowest rate of an adaptive limiter, in permits per second; else None.
-
     Example:
         ```python
         limiter = RateLimiter(5.0)
@@ -108,15 +99,15 @@ class RateLimiter(SharedGate, KnownParameters):
 
         from .windows import burst_of, cells, check_windows
 
-        self.rate_limit: float = checks.rate("rate_limit", rate_limit)
-        self.burst: int = checks.burst("burst", burst)
-        self.scope: str = checks.choice("scope", scope, ("process", "machine", "redis"))
-        self.name: str | None = _checked_name(name, scope)
-        self.windows: tuple[tuple[int, float], ...] = (
+        self._rate_limit: float = checks.rate("rate_limit", rate_limit)
+        self._burst: int = checks.burst("burst", burst)
+        self._scope: str = checks.choice("scope", scope, ("process", "machine", "redis"))
+        self._name: str | None = _checked_name(name, scope)
+        self._windows: tuple[tuple[int, float], ...] = (
             check_windows(windows) if windows != () else ()
         )
-        self.adaptive: bool = checks.flag("adaptive", adaptive)
-        self.floor: float | None = checks.lowest_rate(
+        self._adaptive: bool = checks.flag("adaptive", adaptive)
+        self._floor: float | None = checks.lowest_rate(
             "floor", floor, self.rate_limit, self.burst, self.adaptive
         )
         self._url = _checked_url(url, scope)
@@ -168,6 +159,41 @@ class RateLimiter(SharedGate, KnownParameters):
             self.adaptive,
             self.floor,
         )
+
+    @property
+    def rate_limit(self) -> float:
+        """Permits per second; of an adaptive limiter the most that it allows."""
+        return self._rate_limit
+
+    @property
+    def burst(self) -> int:
+        """Permits that may be taken at once after a quiet time."""
+        return self._burst
+
+    @property
+    def scope(self) -> str:
+        """Who shares the limit: "process", "machine" or "redis"."""
+        return self._scope
+
+    @property
+    def name(self) -> str | None:
+        """What the limit is called; None in scope "process"."""
+        return self._name
+
+    @property
+    def windows(self) -> tuple[tuple[int, float], ...]:
+        """Further limits that hold at the same time, each in permits and seconds."""
+        return self._windows
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the rate follows what the server allows."""
+        return self._adaptive
+
+    @property
+    def floor(self) -> float | None:
+        """The lowest rate of an adaptive limiter, in permits per second; else None."""
+        return self._floor
 
     @property
     def rate(self) -> float:
