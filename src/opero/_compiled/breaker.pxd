@@ -39,7 +39,7 @@ cdef class CircuitBreaker(Gate):
     cpdef int state_at(self, long long now)
     @cython.locals(wait=cython.longlong, ticket=cython.longlong, begins=bint)
     cpdef long long admit(self, long long now) except? -1
-    cdef bint is_within(self) except -1
+    cdef bint is_under_way(self, long long ticket) except -1
     @cython.locals(
         busy=Py_ssize_t, wait=cython.longlong, left=cython.longlong, expiry=cython.longlong
     )

@@ -11,6 +11,9 @@ cdef class Gate:
     cpdef bint is_common(self, long long ticket) except -1
     cpdef bint holds(self, long long now, long long ticket) except -1
     cpdef bint consults(self, long long now) except -1
+    @cython.locals(ticket=cython.longlong)
+    cdef bint is_within(self) except -1
+    cdef bint is_under_way(self, long long ticket) except -1
     cpdef leave(self, long long now, int outcome, long long entered, long long ticket)
 
 

@@ -18,7 +18,6 @@ cdef int _WITHDRAWN
 cdef class RemoteBreaker(Gate):
     cdef readonly SharedBreaker local
     cdef public object lock
-    cdef readonly Clock clock
     cdef readonly Clock real
     cdef readonly long long open_for
     cdef public object summon
@@ -51,7 +50,6 @@ cdef class RemoteBreaker(Gate):
     @cython.locals(over=cython.longlong, ticket=cython.longlong)
     cdef long long _probe(self, long long now) except? -1
     cdef long long unheard(self) noexcept
-    cdef bint is_within(self) except -1
     cdef bint is_under_way(self, long long ticket) except -1
     @cython.locals(state=cython.int)
     cpdef report(self, long long now, int outcome, long long ticket)
@@ -81,5 +79,4 @@ cdef class RemoteBreaker(Gate):
     cpdef reset(self, str reason)
     cpdef bint is_used(self)
     cpdef int state_at(self, long long now) except -1
-    cpdef long long machine_time(self, long long now) noexcept
     cpdef after_fork(self, lock)

@@ -60,8 +60,7 @@ cdef class SharedBreaker(Gate):
         mine=cython.longlong, good=cython.Py_ssize_t,
     )
     cdef long long _take(self, long long now) except? -1
-    @cython.locals(ticket=cython.longlong)
-    cdef bint is_within(self) except -1
+    cdef bint is_under_way(self, long long ticket) except -1
     cdef _forget(self, long long generation)
     @cython.locals(good=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _count_good(self, long long generation) noexcept

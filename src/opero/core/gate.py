@@ -223,6 +223,17 @@ class Gate:
         """
         return False
 
+    def is_within(self) -> bool:
+        """Return whether this context runs inside a probe, and what it asks is part of that."""
+        for gate, ticket in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
+            if gate is self and self.is_under_way(ticket):
+                return True
+        return False
+
+    def is_under_way(self, ticket: int) -> bool:  # noqa: ARG002
+        """Return whether a probe has not reported yet that has this ticket."""
+        return False
+
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt that came in has ended.
 

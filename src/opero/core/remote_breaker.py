@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .clock import Clock
-from .gate import PROBES, REJECTED, SUCCEEDED, WITHDRAWN, Gate
+from .gate import REJECTED, SUCCEEDED, WITHDRAWN, Gate
 from .shared_breaker import GLANCE, SharedBreaker
 
 TYPE_CHECKING = False
@@ -43,7 +43,6 @@ class RemoteBreaker(Gate):
     Attributes:
         local: Decides while the server cannot be asked.
         lock: A mutex for the threads of this process, or None.
-        clock: The clock of callers, which tests move.
         real: The machine's clock.
         open_for: Nanoseconds for which it stays open.
         summon: Called when an exchange is due; it must not wait.
@@ -76,7 +75,6 @@ class RemoteBreaker(Gate):
         "attempts",
         "changed",
         "claimed",
-        "clock",
         "confirmed",
         "due",
         "epoch",
@@ -111,7 +109,6 @@ class RemoteBreaker(Gate):
         self.refuses: bool = True
         self.local: SharedBreaker = local
         self.lock: Any = lock
-        self.clock: Clock = local.clock
         self.real: Clock = local.real
         self.open_for: int = local.open_for
         self.summon: Any = summon
@@ -140,7 +137,7 @@ class RemoteBreaker(Gate):
 
     def enter(self, now: int) -> int:
         """Let an attempt in, or say when to ask again (see `Gate`)."""
-        now = self.machine_time(now)
+        now = self.local.machine_time(now)
         if now - self.heard > _PERIOD and not self.due:
             self.call_for()
         if self.alone:
@@ -162,9 +159,9 @@ class RemoteBreaker(Gate):
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
         """Take note of how an attempt has ended (see `Gate`)."""
         if ticket & 1:
-            self.local.leave(self.machine_time(now), outcome, entered, ticket >> 1)
+            self.local.leave(self.local.machine_time(now), outcome, entered, ticket >> 1)
         elif ticket >> 33:
-            self.report(self.machine_time(now), outcome, ticket)
+            self.report(self.local.machine_time(now), outcome, ticket)
         elif outcome <= _REJECTED:
             if self.lock is None:
                 self._count(ticket, outcome)
@@ -209,17 +206,10 @@ class RemoteBreaker(Gate):
         self.serial += 1
         return -(self.serial << 33 | self.epoch << 1)
 
-    def is_within(self) -> bool:
-        """Return whether this context runs inside a probe, and what it asks is part of that."""
-        for gate, ticket in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
-            if gate is self and self.is_under_way(ticket):
-                return True
-        return False
-
     def is_under_way(self, ticket: int) -> bool:
         """Return whether a probe has not reported yet that has this ticket."""
         if ticket & 1:
-            return ticket >> 1 in self.local.held
+            return self.local.is_under_way(ticket >> 1)
         return ticket in self.held
 
     def report(self, now: int, outcome: int, ticket: int) -> None:
@@ -271,7 +261,7 @@ class RemoteBreaker(Gate):
 
     def consults(self, now: int) -> bool:
         """Return whether the caller, who was not let in, should ask for the lease of a probe."""
-        now = self.machine_time(now)
+        now = self.local.machine_time(now)
         if self.alone or not self.opened or now < self.until or now - self.asked < _ASK_GAP:
             return False
         self.asked = now
@@ -286,7 +276,7 @@ class RemoteBreaker(Gate):
 
     def opens_in(self, now: int) -> int:
         """Return nanoseconds until it might let an attempt in."""
-        now = self.machine_time(now)
+        now = self.local.machine_time(now)
         if now - self.heard > _PERIOD and not self.due:
             self.call_for()
         if self.alone:
@@ -433,7 +423,7 @@ class RemoteBreaker(Gate):
         Args:
             now: The time in nanoseconds.
         """
-        now = self.machine_time(now)
+        now = self.local.machine_time(now)
         if self.alone:
             return self.local.state_at(now)
         if not self.opened:
@@ -443,12 +433,6 @@ class RemoteBreaker(Gate):
     def is_used(self) -> bool:
         """Return whether it has counted an attempt."""
         return self.used
-
-    def machine_time(self, now: int) -> int:
-        """Return the time by the machine's clock, for a time by the clock of callers."""
-        if self.clock.offset or self.clock.frozen:
-            return self.real.now()
-        return now
 
     def after_fork(self, lock: Any) -> None:
         """Leave what the parent has to report, and its leases, to the parent, in a child process.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from .breaker import CLOSED, HALF_OPEN, OPEN
 from .clock import Clock
-from .gate import PROBES, REJECTED, SUCCEEDED, Gate
+from .gate import REJECTED, SUCCEEDED, Gate
 from .shared_counters import SharedCounters
 
 TYPE_CHECKING = False
@@ -273,12 +273,9 @@ class SharedBreaker(Gate):
             return _AGAIN
         return wait
 
-    def is_within(self) -> bool:
-        """Return whether this context runs inside a probe, and what it asks is part of that."""
-        for gate, ticket in PROBES.get():  # noqa: SIM110 - a generator would be slower, and no C
-            if gate is self and ticket in self.held:
-                return True
-        return False
+    def is_under_way(self, ticket: int) -> bool:
+        """Return whether a probe has not reported yet that has this ticket."""
+        return ticket in self.held
 
     def _forget(self, generation: int) -> None:
         """Forget the leases of older generations, whose probes have nothing to say any more."""
