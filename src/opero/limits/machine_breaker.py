@@ -7,12 +7,12 @@ process alone, and says so once.
 from __future__ import annotations
 
 from opero.core.shared_breaker import word_count
-from opero.core.shared_counters import STRIDE
 from opero.events import tell
 from opero.exceptions import UnsafePlaceError
 from opero.real_time import monotonic_ns
 
 from .breaker_queue import BreakerQueue
+from .shared_breakers import private_words, shared_breaker
 from .shared_file import FIRST, join, remove_unused
 
 TYPE_CHECKING = False
@@ -96,29 +96,6 @@ def machine_queue(
         )
     gate = shared_breaker(core, words, settings)
     return MachineBreakerQueue(gate, name, core, origin, file)
-
-
-def private_words(core: Any, probes: int) -> Any:
-    """Return words that no other process has."""
-    count = word_count(probes)
-    return core.SharedCounters(bytearray((count + 1) * STRIDE), 0, count, -1)
-
-
-def shared_breaker(core: Any, words: Any, settings: Settings) -> Any:
-    """Return a breaker on words."""
-    window, failure_ratio, minimum, open_for, probes = settings
-    return core.SharedBreaker(
-        words,
-        core.new_lock(),
-        core.clock,
-        core.Clock(),
-        window,
-        failure_ratio,
-        minimum,
-        open_for,
-        open_for,  # a probe that takes longer is replaced
-        probes,
-    )
 
 
 def _is_idle(words: list[int], settings: str) -> bool:

@@ -1,8 +1,9 @@
-"""What a breaker is known as by those who share it: no name and no key shows a fallback value.
+"""What breakers that are shared have in common: what they are known as, and what they are made of.
 
-A fallback value may be an API key. So what is known is a digest, by which those who have the same
-value find each other. It is also of the breaker's settings: processes that disagree on them, as old
-and new ones do during a deployment, have breakers of their own instead of resetting each other's.
+No name and no key shows a fallback value: it may be an API key. So what is known is a digest, by
+which those who have the same value find each other. It is also of the breaker's settings: processes
+that disagree on them, as old and new ones do during a deployment, have breakers of their own
+instead of resetting each other's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from opero import hotpath
+from opero.core.shared_breaker import word_count
+from opero.core.shared_counters import STRIDE
 from opero.exceptions import CacheKeyError
 
 TYPE_CHECKING = False
@@ -50,3 +53,26 @@ def identity(name: str, settings: Settings, value: Any, number: int, by_value: b
         except CacheKeyError:
             digest.update(b"place%d" % number)
     return Identity(name, digest.hexdigest()[:32])
+
+
+def private_words(core: Any, probes: int) -> Any:
+    """Return words that no other process has."""
+    count = word_count(probes)
+    return core.SharedCounters(bytearray((count + 1) * STRIDE), 0, count, -1)
+
+
+def shared_breaker(core: Any, words: Any, settings: Settings) -> Any:
+    """Return a breaker on words."""
+    window, failure_ratio, minimum, open_for, probes = settings
+    return core.SharedBreaker(
+        words,
+        core.new_lock(),
+        core.clock,
+        core.Clock(),
+        window,
+        failure_ratio,
+        minimum,
+        open_for,
+        open_for,  # a probe that takes longer is replaced
+        probes,
+    )
