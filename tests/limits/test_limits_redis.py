@@ -326,7 +326,7 @@ def test_without_the_server_the_same_limit_goes_on_and_it_heals_by_itself(
     assert "127.0.0.1" in warnings_of(caplog)[0]
     {"stop": own_server.start, "freeze": own_server.thaw, "fill": own_server.drain}[fault]()
     end = time.monotonic() + 20
-    while limiter._queue._outage._out:
+    while limiter._queue.server._outage._out:
         assert time.monotonic() < end
         fetch()
         time.sleep(0.02)
@@ -384,7 +384,7 @@ def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_serve
     for _ in range(2):
         time.sleep(0.15)
         own_server.restart()
-    until(lambda: not limiter._queue._outage._out)
+    until(lambda: not limiter._queue.server._outage._out)
     before = list(counts)
     until(lambda: all(now > then for now, then in zip(counts, before, strict=True)))
     stop.set()

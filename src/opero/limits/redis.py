@@ -32,9 +32,9 @@ from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
 from opero.locks import Lock
 from opero.runners.effects import ASK, BELL, REST, SLEEP
-from opero.stores.outages import Outage
-from opero.stores.redis_clients import Script, async_client, client
+from opero.stores.redis_clients import Script
 
+from .redis_contact import RedisContact
 from .redis_rate import ADAPT, SharedRate, listening
 from .wait_queue import WaitQueue
 from .waiting import Standby
@@ -160,6 +160,7 @@ class RedisWaitQueue:
         gate: The same.
         awaited: What one waits for, as a message names it.
         called: What the limit is, in words.
+        server: Where the limit is kept.
     """
 
     awaited = "its rate-limit permit"
@@ -179,9 +180,9 @@ class RedisWaitQueue:
         Raises:
             ValueError: If the URL is not one of Redis.
         """
-        self._where = client(url).where
-        self._url = url
-        self._name = name
+        self.server = RedisContact(
+            url, f"the rate limit {name!r}", "each process keeps to it by itself"
+        )
         key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"
         self._keys: tuple[str, ...] = (key, f"{key}:pause")
         limits = [local, *getattr(local, "others", ())]
@@ -210,11 +211,10 @@ class RedisWaitQueue:
         self._semaphore = _Semaphore()
         self._told = 0
         self._paused_until = 0
-        self._outage = self._new_outage()
 
     def try_take(self, weight: int) -> bool:
         """Take permits if they are free now; return whether they were."""
-        if not self.blocks():
+        if not self.server.blocks():
             reservation = self.reserve(weight, 0)
             if reservation is not None:
                 if reservation.receipt is not None:
@@ -242,9 +242,9 @@ class RedisWaitQueue:
         self._aside(self._pause_elsewhere, length)
 
     def _pause_elsewhere(self, length: int) -> None:
-        if not self.blocks():
+        if not self.server.blocks():
             arguments = [math.ceil(length / 1e6), *self._limits[:3]]
-            self.ask("script", _PAUSE, self._keys[:2], arguments)
+            self.server.ask("script", _PAUSE, self._keys[:2], arguments)
 
     def standby(self) -> Standby:
         """Return a place that nobody has taken yet."""
@@ -260,7 +260,7 @@ class RedisWaitQueue:
         if self._rate is not None:
             self._rate.after_fork()
         self._semaphore = _Semaphore()
-        self._outage = self._new_outage()
+        self.server.after_fork()
         if self.bucket.lock is not None:
             self.bucket.lock = Lock()
 
@@ -282,31 +282,6 @@ class RedisWaitQueue:
         return self._clock.now() - start if outcome >= 0 else -1
 
     # --- the server -----------------------------------------------------------------------------
-
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the server do something; None if that fails.
-
-        Args:
-            operation: "script" or "run".
-            arguments: What that takes.
-        """
-        try:
-            reply = getattr(client(self._url), operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
-            self._outage.failed(error, operation == "script")
-            return None
-        self._outage.worked(operation == "script")
-        return reply
-
-    async def ask_async(self, operation: str, *arguments: Any) -> Any:
-        """Do the same in a task."""
-        try:
-            reply = await getattr(async_client(self._url), operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the limit goes on
-            self._outage.failed(error, operation == "script")
-            return None
-        self._outage.worked(operation == "script")
-        return reply
 
     def request(self, weight: int, horizon: int) -> tuple[Any, ...]:
         """Return what `ask` takes to ask for a reservation."""
@@ -332,13 +307,13 @@ class RedisWaitQueue:
     def rate(self) -> float:
         """Return the rate, as this process last heard of it."""
         assert self._rate is not None
-        return float(self._local.rate()) if self.blocks() else self._rate.rate
+        return float(self._local.rate()) if self.server.blocks() else self._rate.rate
 
     def report(self, outcome: int, entered: int) -> None:
         """Let an adaptive limit know how something has ended that had its permit."""
         assert self._rate is not None
         self._local.bucket.leave(self._clock.now(), outcome, entered, 0)
-        if self._rate.learn(outcome, entered) and not self.blocks():
+        if self._rate.learn(outcome, entered) and not self.server.blocks():
             self._aside(self._tell)
 
     def _learn(self, now: int, outcome: int, entered: int) -> None:
@@ -352,7 +327,7 @@ class RedisWaitQueue:
             proposal = self._rate.proposal()
             if not proposal[1]:
                 return
-            reply = self.ask("script", _LEARN, self._keys, proposal)
+            reply = self.server.ask("script", _LEARN, self._keys, proposal)
             if reply is None:
                 return
             self._hear(reply, proposal)
@@ -373,33 +348,23 @@ class RedisWaitQueue:
     def reserve(self, weight: int, horizon: int) -> _Reservation | None:
         """Ask for a reservation; None if the server does not answer."""
         request = self.request(weight, horizon)
-        reply = self.ask("script", *request)
+        reply = self.server.ask("script", *request)
         return None if reply is None else self.reservation(request, reply)
 
     def look(self) -> int | None:
         """Return for how many milliseconds there is a pause, below 0 without; None if it fails."""
-        left: int | None = self.ask("run", "PTTL", self._keys[1])
+        left: int | None = self.server.ask("run", "PTTL", self._keys[1])
         return left
 
     def give_back(self, receipt: Any) -> None:
         """Give a reservation back, if the server can be reached and nobody has a later one."""
-        if receipt is not None and not self.blocks():
-            self.ask("script", _RETURN, self._keys, receipt)
-
-    def blocks(self) -> bool:
-        """Return whether to leave the server alone now."""
-        return self._outage.blocks(writing=True)
+        if receipt is not None and not self.server.blocks():
+            self.server.ask("script", _RETURN, self._keys, receipt)
 
     def _charge(self, weight: int) -> None:
         """Note permits of the server in the limit of this process."""
         with self._local._lock:
             self._local.bucket.admit_many(self._clock.now(), weight)
-
-    def _new_outage(self) -> Outage:
-        return Outage(
-            f"the rate limit {self._name!r} in Redis at {self._where}",
-            instead="each process keeps to it by itself",
-        )
 
 
 class _Wait:
@@ -436,8 +401,8 @@ class _Wait:
         except GeneratorExit:
             raise
         except BaseException:
-            if self.receipt is not None and not queue.blocks():
-                yield ASK, queue, "script", (_RETURN, queue._keys, self.receipt)
+            if self.receipt is not None and not queue.server.blocks():
+                yield ASK, queue.server, "script", (_RETURN, queue._keys, self.receipt)
             raise
 
     def _steps(self, bell: Any) -> Steps:
@@ -452,14 +417,14 @@ class _Wait:
             yield REST, clock, bell, min(now() + _GLANCE, deadline)
             semaphore.reclaim(now())
         while True:
-            if queue.blocks():
+            if queue.server.blocks():
                 return _LOCAL
             left = deadline - now()
             if left < 0:
                 return -1
             holder.until = now() + 2 * _GLANCE
             request = queue.request(self._weight, min(HORIZON, left))
-            reply = yield ASK, queue, "script", request
+            reply = yield ASK, queue.server, "script", request
             if reply is None:
                 return _LOCAL
             reservation = queue.reservation(request, reply)
@@ -475,8 +440,8 @@ class _Wait:
             if reservation.wait:
                 holder.until = reservation.due + _GLANCE
                 yield SLEEP, clock, reservation.due - now()
-            if reservation.wait > _LONG and not queue.blocks():
-                paused = yield ASK, queue, "run", ("PTTL", queue._keys[1])
+            if reservation.wait > _LONG and not queue.server.blocks():
+                paused = yield ASK, queue.server, "run", ("PTTL", queue._keys[1])
                 if paused is not None and paused > 0:
                     self.receipt = None  # the reservation is in the pause, and lost
                     continue
@@ -503,7 +468,7 @@ class RedisStandby(Standby):
                 self._local = None
             return wait
         reservation = self._reservation
-        if reservation is None and not queue.blocks():
+        if reservation is None and not queue.server.blocks():
             reservation = queue.reserve(1, HORIZON)
         if reservation is None:
             self._local = queue._local.standby()
@@ -522,7 +487,7 @@ class RedisStandby(Standby):
         return 0
 
     def _is_paused(self) -> bool:
-        left = None if self.queue.blocks() else self.queue.look()
+        left = None if self.queue.server.blocks() else self.queue.look()
         return left is not None and left > 0
 
     def withdraw(self) -> None:

@@ -34,11 +34,11 @@ from opero import forks
 from opero.core.gate import REJECTED, SUCCEEDED, WITHDRAWN
 from opero.core.remote_breaker import PERIOD
 from opero.runners.effects import ASK
-from opero.stores.outages import Outage
-from opero.stores.redis_clients import LIMIT, Script, async_client, client
+from opero.stores.redis_clients import LIMIT, Script
 
 from .breaker_queue import BreakerQueue
-from .machine_breaker import private_words, shared_breaker
+from .redis_contact import RedisContact
+from .shared_breakers import private_words, shared_breaker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class RedisRecord:
 
     Attributes:
         gate: The breaker.
+        server: Where the record is.
     """
 
     def __init__(self, gate: Any, url: str, name: str, key: str) -> None:
@@ -172,8 +173,6 @@ class RedisRecord:
             ValueError: If the URL is not one of Redis.
         """
         self.gate: Any = gate
-        self._url = url
-        self._name = name
         self._keys = (key,)
         local = gate.local
         self._settings: list[Any] = [
@@ -184,8 +183,7 @@ class RedisRecord:
             local.lease // 1000,
             local.probes,
         ]
-        self._where = client(url).where
-        self._outage = self._new_outage()
+        self.server = RedisContact(url, f"the breaker {name!r}", "each process decides by itself")
         self._wanted = False
         gate.summon = self.summon
         gate.order = self.exchange
@@ -215,12 +213,12 @@ class RedisRecord:
         request = self.request(lease, wish, length, reason)
         if request is None:
             return False
-        return self.heard(since, self.ask("script", *request), lease)
+        return self.heard(since, self.server.ask("script", *request), lease)
 
     def request(
         self, lease: str = "", wish: str = "", length: int = 0, reason: str = ""
     ) -> tuple[Any, ...] | None:
-        """Return what `ask` takes for an exchange; None if the server is to be left alone now.
+        """Return what a script takes for an exchange; None if the server is to be left alone now.
 
         Args:
             lease: The lease of a probe that is wanted; "" for none.
@@ -231,7 +229,7 @@ class RedisRecord:
         gate = self.gate
         now = gate.real.now()
         generation, attempts, failures, reports, left = gate.parcel(now)
-        if self._outage.blocks(writing=True):
+        if self.server.blocks():
             gate.go_alone(now)
             return None
         ended: list[Any] = []
@@ -298,42 +296,9 @@ class RedisRecord:
         if self.gate.real.now() - self.gate.heard > PERIOD:
             self.exchange()
 
-    # --- the server -------------------------------------------------------------------------------
-
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the server do something; None if that fails.
-
-        Args:
-            operation: "script".
-            arguments: What that takes.
-        """
-        try:
-            reply = getattr(client(self._url), operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the breaker goes on
-            self._outage.failed(error, writing=True)
-            return None
-        self._outage.worked(writing=True)
-        return reply
-
-    async def ask_async(self, operation: str, *arguments: Any) -> Any:
-        """Do the same in a task."""
-        try:
-            reply = await getattr(async_client(self._url), operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the breaker goes on
-            self._outage.failed(error, writing=True)
-            return None
-        self._outage.worked(writing=True)
-        return reply
-
     def after_fork(self) -> None:
         """Begin anew in a child process, but with what the parent knew."""
-        self._outage = self._new_outage()
-
-    def _new_outage(self) -> Outage:
-        return Outage(
-            f"the breaker {self._name!r} in Redis at {self._where}",
-            instead="each process decides by itself",
-        )
+        self.server.after_fork()
 
 
 class RedisBreakerQueue(BreakerQueue):
@@ -364,7 +329,7 @@ class RedisBreakerQueue(BreakerQueue):
         request = record.request(lease)
         if request is not None:
             try:
-                reply = yield ASK, record, "script", request
+                reply = yield ASK, record.server, "script", request
             except BaseException:
                 record.give_back(lease)
                 raise
