@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import pickle
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -628,7 +629,7 @@ def test_listeners_hear_without_a_lock_that_a_new_value_is_shut_off():
         breaker._values.of("b", 0)
     finally:
         end()
-    assert heard[-1] == "breaker[2] open"
+    assert heard[-1] == f"{breaker.name}[2] open"
 
 
 def test_threads_that_bring_a_new_value_at_once_get_one_breaker_for_it():
@@ -772,7 +773,14 @@ def test_a_breaker_shows_its_settings():
     assert repr(Breaker()) == "Breaker()"
     breaker = Breaker("db", window=5, failure_ratio=0.25, minimum=3, open_for=1, probes=2)
     assert eval(repr(breaker)).__reduce__() == breaker.__reduce__()
-    assert (breaker.name, breaker.scope, Breaker().name) == ("db", "process", "breaker")
+    assert (breaker.name, breaker.scope) == ("db", "process")
+
+
+def test_breakers_without_a_name_can_be_told_apart():
+    """In events and metrics; a function's own has its name."""
+    names = [Breaker().name, Breaker().name, copy.copy(Breaker()).name]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"breaker-[0-9]+", name) for name in names)
 
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))])

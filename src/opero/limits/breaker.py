@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Breaker"]
 
+_numbers = count(1)
+"""Of breakers that have no name, and are no function's own."""
+
 MOST_VALUES = 256
 """How many fallback values have a breaker of their own; the oldest closed one makes room."""
 
@@ -84,8 +87,8 @@ class Breaker(SharedGate, KnownParameters):
         """Make a closed breaker.
 
         Args:
-            name: What events, log and messages call it; None for "breaker". For "machine" and
-                "redis" it is what those who share it know it by.
+            name: What events, log and messages call it; None for "breaker-1", or the next number.
+                For "machine" and "redis" it is what those who share it know it by.
             window: Seconds that it looks back, or a `timedelta`.
             failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
             minimum: How many attempts there must have been in that time, 1 or more.
@@ -116,7 +119,7 @@ class Breaker(SharedGate, KnownParameters):
             origin: The function that it belongs to alone; None if several may share it.
         """
         own = None if origin is None else origin.function
-        self._name: str = config.name or own or "breaker"
+        self._name: str = config.name or own or f"breaker-{next(_numbers)}"
         self._window: float = float(config.window)  # type: ignore[arg-type]  # it is checked
         self._failure_ratio: float = config.failure_ratio
         self._minimum: int = config.minimum
