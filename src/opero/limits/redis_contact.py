@@ -25,7 +25,7 @@ class RedisContact:
         self._url = url
         self._what = f"{what} in Redis at {client(url).where}"
         self._instead = instead
-        self.after_fork()
+        self._outage: Outage = Outage(self._what, instead=instead)
 
     def after_fork(self) -> None:
         """Know of no outage, in a child process."""
