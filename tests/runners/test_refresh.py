@@ -1325,6 +1325,16 @@ def test_a_cache_by_hand_returns_outdated_values_to_those_who_ask_for_them(backe
         ({"cache_refresh": 5}, ValueError, "^cache_refresh=5 needs cache_ttl="),
         ({"cache_stale": 5}, ValueError, "^cache_stale=5 needs cache_ttl="),
         ({"cache_refresh": 5, "cache_ttl": 5}, ValueError, "less than cache_ttl, which is 5"),
+        (
+            {"cache": False, "cache_refresh": 5},
+            ValueError,
+            "^cache_refresh=5 needs cache=True and cache_ttl=: ",
+        ),
+        (
+            {"cache": False, "cache_stale": 5},
+            ValueError,
+            "^cache_stale=5 needs cache=True and cache_ttl=: ",
+        ),
         ({"cache_refresh": -1, "cache_ttl": 5}, ValueError, "^cache_refresh=-1"),
         ({"cache_refresh": True, "cache_ttl": 5}, TypeError, "^cache_refresh=True"),
         ({"refresh_ahead": 5}, TypeError, "cache_refresh"),

@@ -160,7 +160,7 @@ class Reading:
         for option in read_by(self.function):
             if option.name not in self.given or option.name in self.called:
                 continue
-            if not option.needs or any(self._is_on(need) for need in option.needs):
+            if not option.needs or any(self.is_on(need) for need in option.needs):
                 continue
             missed = _MISSED[option.needs[0]]
             if option.backends and "memory" not in option.backends:
@@ -188,7 +188,7 @@ class Reading:
                     f"of {readers}"
                 )
 
-    def _is_on(self, need: str) -> bool:
+    def is_on(self, need: str) -> bool:
         """Return whether a mechanism is on, or switched off where it is all that there is."""
         value = self.values[need]
         if need == "cache":
@@ -270,9 +270,11 @@ def _cache_options(reading: Reading) -> CacheOptions:
         ("cache_refresh", refresh, "without, no value ends, and none is renewed"),
     ):
         if given and ttl is None:
-            name, needed = reading.name_of(option), reading.name_of("cache_ttl")
+            name, needed = reading.name_of(option), f"{reading.name_of('cache_ttl')}="
+            if option in reading.given and not reading.is_on("cache"):
+                needed = f"cache=True and {needed}"  # as well: not one error after the other
             shown = checks.shown(reading.values[option])
-            raise ValueError(f"{name}={shown} needs {needed}=: {why}")
+            raise ValueError(f"{name}={shown} needs {needed}: {why}")
     if refresh and refresh >= ttl:
         name, than = reading.name_of("cache_refresh"), reading.name_of("cache_ttl")
         longest = checks.shown(reading.values["cache_ttl"])
