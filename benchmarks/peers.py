@@ -131,9 +131,11 @@ def tenacity_without_sleep() -> Side:
 
 
 def _stamina(function: Function) -> Any:
-    retry = import_module("stamina").retry
+    stamina = import_module("stamina")
+    # By itself it picks those of whatever is installed: structlog's prints to the terminal.
+    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
     _silence("stamina")
-    return retry(on=Exception, attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)(
+    return stamina.retry(on=Exception, attempts=3, wait_initial=0.0, wait_max=0.0, wait_jitter=0.0)(
         function
     )
 
