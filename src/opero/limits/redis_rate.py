@@ -16,6 +16,7 @@ when the process has heard of it.
 
 from __future__ import annotations
 
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -180,17 +181,24 @@ def listening(core: Any, rate: float, tell: Callable[[int, int, int], None]) -> 
         rate: Permits per second.
         tell: Called with the time, the outcome, and when the attempt began.
     """
+    bucket = _listening_kind(core.TokenBucket)(rate, 1, core.new_lock())
+    bucket.observes = True
+    bucket.tell = tell
+    return bucket
 
-    class Listening(core.TokenBucket):  # type: ignore[misc]  # it is chosen at run time
-        __slots__ = ()
+
+@cache
+def _listening_kind(bucket: Any) -> Any:
+    """Return the class of such a bucket, of one half of opero."""
+
+    class Listening(bucket):  # type: ignore[misc]  # it is chosen at run time
+        __slots__ = ("tell",)
 
         def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
             """Pass it on."""
-            tell(now, outcome, entered)
+            self.tell(now, outcome, entered)
 
-    bucket = Listening(rate, 1, core.new_lock())
-    bucket.observes = True
-    return bucket
+    return Listening
 
 
 def _micro(rate: float) -> float:
