@@ -57,8 +57,8 @@ def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[],
     resume = logs.divert(kinds)
 
     def end() -> None:
+        resume()  # first: an event at this moment has a line too many rather than none
         unsubscribe()
-        resume()
 
     return end
 
