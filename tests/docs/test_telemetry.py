@@ -11,7 +11,8 @@ from documents import ROOT, blocks, table
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from opero import Breaker, Event, hotpath, opero, opmap
+from opero import Breaker, Event, RateLimiter, hotpath, opero, opmap
+from opero.core.gate import REJECTED
 from opero.integrations import prometheus
 from opero.integrations.measures import METRICS
 from opero.stores.outages import Outage
@@ -64,6 +65,7 @@ def exposed(core: hotpath.Core) -> dict[str, set[str]]:
         price.__opero__.add("stale", 1)
         price.__opero__.add("store_failures", 1)
         Breaker("prices").trip()
+        RateLimiter(5, adaptive=True)._queue.report(REJECTED, hotpath.core.clock.now())
         text = generate_latest(registry).decode()
         stream.close()
     end()

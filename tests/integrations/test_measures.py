@@ -15,12 +15,14 @@ from opero import (
     Breaker,
     BreakerOpenError,
     DeadlineExceeded,
+    RateLimiter,
     events,
     hotpath,
     opero,
     opmap,
     roster,
 )
+from opero.core.gate import REJECTED
 from opero.integrations import measures as module
 from opero.integrations.measures import COUNTED, METRICS, MOST, OTHER, Measures, error_type
 from opero.stats import COUNTERS
@@ -221,6 +223,17 @@ def test_an_outage_of_a_store_is_told(core: hotpath.Core, measures: Measures) ->
     outage.worked()
     assert told(measures, "opero.store.up", "test cache") == {"the test cache": 1}
     assert told(measures, "opero.store.outages", "test cache") == {"the test cache": 1}
+
+
+def test_a_cut_of_an_adaptive_limit_is_told(core: hotpath.Core, measures: Measures) -> None:
+    """Under the name that its events have, and as often as there are events."""
+    limiter = RateLimiter(5, adaptive=True)
+    name = "the rate limit of 5 per second"
+    with manual_clock() as clock:
+        for _ in range(2):
+            clock.advance(2)
+            limiter._queue.report(REJECTED, core.clock.now())
+    assert told(measures, "opero.limit.cuts", name) == {name: 2}
 
 
 def test_a_circuit_breaker_is_told(core: hotpath.Core, measures: Measures) -> None:

@@ -25,7 +25,7 @@ OTHER: Final = "_OTHER"
 """What stands for the values of a label beyond the first `MOST`, as `error.type` has it."""
 
 MOST: Final = 1000
-"""So many functions, stores, breakers and types of errors are told apart, of each."""
+"""So many functions, stores, limits, breakers and types of errors are told apart, of each."""
 
 BOUNDARIES: Final = tuple(0.01 * 2**power for power in range(15))
 """The boundaries of histograms in seconds: as those of the GenAI conventions, for slow calls."""
@@ -159,6 +159,12 @@ OUTAGES: Final = Metric(
     "Outages of a store or of a shared limit",
     ("opero.store.name",),
 )
+RATE_CUTS: Final = Metric(
+    "opero.limit.cuts",
+    "{cut}",
+    "Cuts of the rate of an adaptive limit, of which one a second is told at most",
+    ("opero.limit.name",),
+)
 BREAKER_STATE: Final = Metric(
     "opero.breaker.state",
     "1",
@@ -186,6 +192,7 @@ METRICS: Final = (
     ITEMS_LEFT,
     STORE_UP,
     OUTAGES,
+    RATE_CUTS,
     BREAKER_STATE,
     TRANSITIONS,
 )
@@ -203,6 +210,7 @@ _KINDS: Final = (
     "store_down",
     "store_up",
     "breaker",
+    "rate_cut",
 )
 
 Labels = tuple[str, ...]
@@ -278,6 +286,9 @@ class Measures:
             return
         if kind == "breaker":
             self._change(event)
+            return
+        if kind == "rate_cut":
+            self._add(RATE_CUTS, (self._short("limit", event.store or ""),))
             return
         name = self.function(event.module, event.function)
         if kind == "map_end":
