@@ -11,6 +11,28 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class NoDecorator:
+    """Base of what other libraries let one decorate with: calling it says what to write here."""
+
+    __slots__ = ()
+    _instead = ""  # what to write
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuse to decorate a function.
+
+            Raises:
+                TypeError: Always.
+            """
+            raise TypeError(self._instead)
+
+
+def is_callable(value: Any) -> bool:
+    """Return whether a value can be called, and not only to say that this is a mistake."""
+    return callable(value) and not isinstance(value, NoDecorator)
+
+
 def face_of(function: Any) -> Any:
     """Return the plain function behind a callable, and refuse what opero cannot wrap."""
     if isinstance(function, (property, functools.cached_property)):
@@ -20,7 +42,7 @@ def face_of(function: Any) -> Any:
             f"opero decorates functions, and {function.__qualname__} is a class: decorate its "
             f"methods, or a function that makes an instance: lambda x: {function.__name__}(x)"
         )
-    if not callable(function):
+    if not is_callable(function):
         raise TypeError(f"opero decorates functions, not {function!r}")
     face = function
     while isinstance(face, functools.partial):

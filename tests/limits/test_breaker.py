@@ -25,6 +25,7 @@ from opero import (
     DeadlineExceeded,
     RateLimiter,
     opero,
+    opmap,
     subscribe,
 )
 from opero.testing import manual_clock, skip_waits
@@ -868,6 +869,66 @@ def test_a_wrong_option_fails_at_decoration_and_says_what_to_write(options, said
     """With the option, its value, and what is allowed."""
     with pytest.raises((TypeError, ValueError), match=said):
         opero(**options)(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("call", "give it to a function by `@opero"),
+        ("call_async", "give it to a function by `@opero"),
+        ("current_state", "read state"),
+        ("opened", "read state"),
+        ("open", r"call trip\(\)"),
+        ("close", r"call reset\(\)"),
+        ("add_listener", r"call opero\.subscribe\(listener, "),
+    ],
+)
+def test_a_name_that_other_breakers_have_says_what_to_write(name, said):
+    """As an AttributeError: whoever asks whether it is there hears that it is not."""
+    with pytest.raises(
+        AttributeError, match=f"^'Breaker' object has no attribute '{name}': {said}"
+    ):
+        getattr(Breaker(), name)
+    assert not hasattr(Breaker(), name)
+    with pytest.raises(
+        AttributeError, match=r"^'Breaker' object has no attribute 'stat'$"
+    ) as caught:
+        Breaker().stat  # noqa: B018
+    assert caught.value.name == "stat"  # by which Python suggests another one
+
+
+def test_it_is_no_context_manager_and_no_decorator():
+    """The message says what to write."""
+    with pytest.raises(TypeError, match=r"^a Breaker is no context manager: .*attempts"), Breaker():
+        pass
+
+    async def main():
+        async with Breaker():
+            pass
+
+    with pytest.raises(TypeError, match=r"^a Breaker is no context manager: .*attempts"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (Breaker, "^a Breaker is no decorator: .*breaker="),
+        (lambda: RateLimiter(5), "^a RateLimiter is no decorator: .*rate_limit=.* `with limiter:`"),
+        (package.attempts, r"decorate a function with @opero\("),
+    ],
+    ids=["Breaker", "RateLimiter", "attempts"],
+)
+def test_what_decorates_elsewhere_is_no_function_here(made, said):
+    """Calling it says what to write, and nothing takes it for a function all the same."""
+    with pytest.raises(TypeError, match=said):
+        made()(lambda: None)
+    for decorate in (opero, opmap, opero(), opero(breaker=True)):
+        with pytest.raises(TypeError, match=r"^opero decorates functions, not "):
+            decorate(made())
+    for option in ("retry_on", "retry_after", "cache_key"):
+        with pytest.raises(TypeError, match=f"^{option}=.* is not allowed"):
+            opero(cache=True, **{option: made()})
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "1", float("nan")])

@@ -9,6 +9,7 @@ from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
 from opero import assembly, hotpath, off_switch, roster
+from opero.callables import NoDecorator
 from opero.event import Origin
 from opero.events import of_half
 from opero.limits.gates import gates_of
@@ -137,8 +138,13 @@ def _is_plain(value: Any) -> bool:
     return type(value) is tuple and all(map(_is_plain, value))
 
 
-class AttemptLoops:
+class AttemptLoops(NoDecorator):
     """What `attempts` returns: a policy for blocks of code, to loop over as often as you like."""
+
+    _instead = (
+        "attempts() is for blocks of code: decorate a function with @opero(...), which takes the "
+        "same options"
+    )
 
     def __init__(self, plan: CallOptions) -> None:
         self._plan = plan
@@ -235,17 +241,6 @@ class AttemptLoops:
 
     __aenter__ = __enter__
     __aexit__ = __exit__
-
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse to decorate a function.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            "attempts() is for blocks of code: decorate a function with @opero(...), which takes "
-            "the same options"
-        )
 
 
 def _block_in(function: str) -> str:

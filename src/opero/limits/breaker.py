@@ -6,6 +6,7 @@ import math
 from itertools import count
 
 from opero import hotpath
+from opero.callables import NoDecorator
 from opero.core.breaker import CLOSED, HALF_OPEN, OPEN
 from opero.core.gate import SharedGate
 
@@ -34,7 +35,27 @@ MOST_VALUES = 256
 """How many fallback values have a breaker of their own; the oldest closed one makes room."""
 
 
-class Breaker(SharedGate, KnownParameters):
+_USED = (
+    "give it to a function by `@opero(breaker=...)`, or to a block of code by "
+    "`for attempt in opero.attempts(retries=1, breaker=...):`"
+)
+
+_NAMED_ELSEWHERE = {
+    **dict.fromkeys(("call", "call_async", "calling", "decorate", "execute"), _USED),
+    **dict.fromkeys(
+        ("current_state", "opened", "closed", "is_open", "is_closed"), "read state instead"
+    ),
+    **dict.fromkeys(("open", "force_open"), "call trip() instead"),
+    **dict.fromkeys(("close", "force_close"), "call reset() instead"),
+    **dict.fromkeys(
+        ("add_listener", "add_listeners", "listeners"),
+        'call opero.subscribe(listener, "breaker") instead',
+    ),
+}
+"""What to do instead of what breakers of other libraries have by these names."""
+
+
+class Breaker(SharedGate, KnownParameters, NoDecorator):
     """Keeps calls from a dependency that fails: it opens when too many of their attempts do.
 
     While it is open, no attempt begins: a call takes its next fallback value, or a stale cached
@@ -71,6 +92,7 @@ class Breaker(SharedGate, KnownParameters):
     """
 
     _option = "breaker"
+    _instead = f"a Breaker is no decorator: {_USED}"
 
     def __init__(
         self,
@@ -170,6 +192,21 @@ class Breaker(SharedGate, KnownParameters):
             "url": self._url,
         }
         return _again, (type(self), self.name if self._named else None, settings)
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Any:
+            raise TypeError(f"a Breaker is no context manager: {_USED}")
+
+        def __exit__(self, *_: object) -> None: ...
+
+        __aenter__ = __enter__
+        __aexit__ = __exit__
+
+        def __getattr__(self, name: str) -> Any:
+            hint = _NAMED_ELSEWHERE.get(name)
+            said = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(f"{said}: {hint}" if hint else said, name=name, obj=self)
 
     @property
     def name(self) -> str:

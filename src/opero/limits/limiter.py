@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from opero import forks, hotpath
+from opero.callables import NoDecorator
 from opero.core.clock import NEVER
 from opero.core.gate import REJECTED, SUCCEEDED, SharedGate
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RateLimiter"]
 
 
-class RateLimiter(SharedGate, KnownParameters):
+class RateLimiter(SharedGate, KnownParameters, NoDecorator):
     """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
 
     Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of
@@ -58,6 +59,11 @@ class RateLimiter(SharedGate, KnownParameters):
             ...
         ```
     """
+
+    _instead = (
+        "a RateLimiter is no decorator: give it to a function by `@opero(rate_limit=...)`, or to "
+        "a block of code by `with limiter:`"
+    )
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
+from opero.callables import is_callable
 from opero.never_failures import names_stop
 
 from .spelling import nearest
@@ -217,7 +218,7 @@ def anything(_option: str, value: Any) -> Any:
 
 def without_brackets(value: Any) -> str:
     """Say what to do if a value is what is to be decorated, "" if it is not."""
-    decorated = callable(value) and not isinstance(value, type)
+    decorated = is_callable(value) and not isinstance(value, type)
     return "write the decorator with parentheses" if decorated else ""
 
 
@@ -226,7 +227,7 @@ def without_brackets(value: Any) -> str:
 
 def function(option: str, value: Any, allowed: str) -> Callable[..., Any]:
     """Check that a value can be called, and returns its answer at once."""
-    if not callable(value):
+    if not is_callable(value):
         wrong(option, value, allowed, TypeError)
     if is_deferred(value):
         hint = "what a coroutine function or a generator function returns is no answer yet"
