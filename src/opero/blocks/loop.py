@@ -39,7 +39,7 @@ class Attempt:
         """Begin it.
 
         Raises:
-            MisusedLoopError: If it has begun before.
+            OperoError: If it has begun before.
         """
         loop = self._loop
         if loop.current != self.number or loop.stage != HANDED_OUT:

@@ -155,7 +155,7 @@ class AttemptLoops(NoDecorator):
         """Begin a loop in an ordinary function.
 
         Raises:
-            MisusedLoopError: If the loop is in a coroutine, whose event loop it would block.
+            OperoError: If the loop is in a coroutine, whose event loop it would block.
             ValueError: If there is an `attempt_timeout`, which nothing could keep.
         """
         frame = sys._getframe(1)
