@@ -4,6 +4,9 @@ mapped.py        what `@opmap` returns         options.py     its options, check
 driver.py        input in, jobs out, results   task_driver.py  the same in a coroutine
 progress.py      the bar and the log           std_streams.py  numbers that programs may have closed
 scheduler.py     what runs next                sharing.py     equal items, one run
+jobs.py          what a worker is to do        item_jobs.py   how those of items are made
+refused.py       jobs before an open breaker   renewals.py    values renewed before their end
+spares.py        outdated values               item_history.py  the attempts of one item
 reader.py        where the items come from     task_reader.py  asynchronous ones
 lookups.py       what is stored of them        weights.py     how large they are
 chunk_limits.py  chunks neither too small nor too large
@@ -13,6 +16,7 @@ invocation.py    how an item is called         gates.py       what it passes bef
 output.py        results, in order and counted  error_limit.py  too many failures
 result.py        what a map returns            item_notes.py  which item it was
 finished_frames.py  failures without locals    receivers.py   methods and their instances
+init_errors.py   a `worker_init` that fails    loading.py     workers that start no processes yet
 
 engines/         what makes the attempts: threads, tasks, processes, executors
 serialization/   how functions, items and results travel to a worker

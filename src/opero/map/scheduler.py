@@ -45,8 +45,8 @@ from opero.tracebacks import without_top
 
 from .error_limit import ErrorLimit
 from .gates import Admission, MapGates
-from .invocation import Arguments
 from .item_history import history_of
+from .item_jobs import ItemJobs
 from .jobs import Job, Trial, part_of
 from .output import NOTHING, Output, Span
 from .refused import RefusedJobs
@@ -56,7 +56,6 @@ from .spares import MemorySpare, StoredSpare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from opero.core.fallback import Fallback
     from opero.core.gate import GateQueue
     from opero.core.state import State
     from opero.core.store import MemoryStore
@@ -101,15 +100,12 @@ class Scheduler:
 
     Attributes:
         call: The decorated function of one item: its options, its cache, its figures.
-        shared: The keyword arguments that every item's call gets.
         sizer: Says how many items to hand out at once, and is told how long they took.
         window: How many items may stand between the input and the consumer, if four chunks for each
             worker are not more; 0 for no bound.
         exact: Whether there may not be more for the sake of chunks, but any number of bytes.
         output: Where the results go.
         gates: What items pass before they are handed out; None without.
-        leading: What the calls get before the item: the instance of a method, or its class.
-        unpack: Whether an item holds the arguments of its call.
         alike: Whether what one slot does not get, no other gets.
         width: How many items of a job begin at once.
         read: How many items have been fed.
@@ -138,15 +134,12 @@ class Scheduler:
         streamed: bool = True,
     ) -> None:
         self.call = call
-        self.shared = shared
         self.sizer = sizer
         self.window = window
         self.exact = exact
         self.output: Output = Output(call.name, ordered, pairs, streamed)
         self.gates = gates
-        self.leading = leading
-        self.unpack = unpack
-        self._arguments = Arguments(leading, shared, unpack)
+        self._jobs = ItemJobs(call.fallback, leading, shared, unpack)
         self.alike: bool = gates is None or gates.alike
         self.width = width
         self.read: int = 0
@@ -165,17 +158,8 @@ class Scheduler:
         self._plain = not cached and call.fallback is None
         breaker = None if gates is None else gates.breaker
         self._observed = gates is not None and gates.observed
-        # an attempt gets a copy of the list that holds its fallback values: the item, or another
-        fallback = call.fallback
-        named = fallback is not None and fallback.listed is None
-        placed = fallback is not None and fallback.position == len(leading)
-        self._copies = named and placed and not unpack
-        # all items have the same first value, unless it is the item, or a part of it
-        same = fallback is not None and fallback.listed is not None and not (placed or unpack)
-        self._apart = breaker is not None and breaker.by_value and not same
-        self._fallback = cast("Fallback", fallback)  # looked at only if there is one
-        self._values = cast("StoredCache", call.stored_cache)  # as this is
-        self._lends = named and not self._copies
+        self._apart = breaker is not None and breaker.by_value and not self._jobs.same
+        self._values = cast("StoredCache", call.stored_cache)  # looked at only if there is one
         self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
         self._leaders: dict[tuple[int, int], SharedRun] = {}
@@ -223,7 +207,7 @@ class Scheduler:
 
     def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an item's call; see `Arguments.of`."""
-        return self._arguments.of(item)
+        return self._jobs.arguments.of(item)
 
     def _checked_arguments(self, span: Span, offset: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of an item's call; if it has none, the error says which it is."""
@@ -268,7 +252,9 @@ class Scheduler:
                 self._leave_out(span, offset)
             return
         self.call.add("calls", len(values))
-        if self._plain and self._queue_whole(span):
+        whole = self._jobs.whole(span) if self._plain else None
+        if whole is not None:
+            self._queue.append(whole)
             return
         span.results = [NOTHING] * len(values)
         offsets = [
@@ -278,55 +264,19 @@ class Scheduler:
             assert self._runs is not None
             self._runs.forget(landed)
         self._stride = 1 if offsets else min(2 * len(values), _STRIDE)
-        if self._lends:
+        if self._jobs.lends:
             offsets = [offset for offset in offsets if not self._lend(span, offset)]
         size = self._chunk()
         for first in range(0, len(offsets), size):
-            job = self._job(span, offsets[first : first + size])
-            if self._copies:
-                job.values = [self._fallback.choice(item, 0) for item in job.values]
-            self._queue.append(job)
-
-    def _queue_whole(self, span: Span) -> bool:
-        """Queue the items of a span as one job, if nothing is wrong with any."""
-        if not self.unpack:
-            self._queue.append(Job(span, range(len(span.values)), span.values, None))
-            return True
-        try:
-            self._queue.append(self._job(span, range(len(span.values))))
-        except Exception:  # noqa: BLE001 - a row, or a mapping, of the user's may raise anything
-            return False
-        return True
-
-    def _job(self, span: Span, offsets: Any, trial: Trial | None = None) -> Job:
-        """Return a job of some of a span's items."""
-        job = Job(span, offsets, [span.values[offset] for offset in offsets], trial)
-        if self.unpack:
-            arguments = self._arguments
-            job.values = [arguments.invocation(*arguments.of(item)) for item in job.values]
-            job.invoked = True
-        return job
+            self._queue.append(self._jobs.of(span, offsets[first : first + size]))
 
     def _lend(self, span: Span, offset: int) -> bool:
         """Queue an item with a copy of the list that holds its values, if there is one."""
-        fallback = self._fallback
-        given = fallback.given(*self.arguments(span.values[offset]))
-        first = fallback.choice(given, 0)
-        if first is given:
+        job = self._jobs.lent(span, offset)
+        if job is None:
             return False
-        self._queue.append(self._job_with(span, offset, first))
+        self._queue.append(job)
         return True
-
-    def _job_with(self, span: Span, offset: int, value: Any, trial: Trial | None = None) -> Job:
-        """Return a job of one item that is called with a fallback value."""
-        arguments = self.arguments(span.values[offset])
-        args, named = self._fallback.place(*arguments, value)
-        behind = len(self.leading)
-        job = Job(span, [offset], [args[behind]] if args[behind:] else [], trial)
-        if self.unpack or len(args) > behind + 1 or named is not self.shared:
-            job.values = [self._arguments.invocation(args, named)]
-            job.invoked = True
-        return job
 
     def close(self) -> None:
         """Take note that the input has ended."""
@@ -444,7 +394,7 @@ class Scheduler:
             return
         item = RenewedItem(span.values[offset], span.first + offset, renewal)
         try:
-            job = self._first_job(item, 0)
+            job = self._jobs.first(item, 0)
             self._leaders[id(item), 0] = self._runs.begin(store, key, stored)
         except BaseException:
             self._renewals.drop(renewal)
@@ -579,16 +529,8 @@ class Scheduler:
                 leader = self._runs.begin(run.store, run.key, run.stored)
                 leader.followers = others
                 self._leaders[id(span), offset] = leader
-                self._queue.append(self._first_job(span, offset))
+                self._queue.append(self._jobs.first(span, offset))
         self._renewals.drop(item.renewal)
-
-    def _first_job(self, span: Span, offset: int) -> Job:
-        """Return the job of an item's first attempt."""
-        if self.call.fallback is None:
-            return self._job(span, [offset])
-        given, _ = self._given(span, offset)
-        first = self._fallback.choice(given, 0)
-        return self._job(span, [offset]) if first is given else self._job_with(span, offset, first)
 
     def _pass(self, slot: int, now: int, job: Job, place: Any, admission: Admission) -> Job:
         """Return what a slot gets of a job that all gates have let in."""
@@ -649,19 +591,19 @@ class Scheduler:
         """Find a fallback value of an item whose breaker lets it in."""
         call, span, offset = self.call, job.span, job.offsets[0]
         if len(job.values) > 1:
-            first = self._breaker_of(self._given(span, offset)[0], 0)
+            first = self._breaker_of(self._jobs.given(span, offset)[0], 0)
             if first.gate.opens_in(now) <= 0:
                 return job, first
             self._take_out(place)
             self._queue.appendleft(part_of(job, range(1, len(job.values))))
             self._queue.appendleft(part_of(job, range(1)))
             return None
-        trial = job.trial or self._trial(span, offset, self._given(span, offset)[1], NEVER)
+        trial = job.trial or self._trial(span, offset, self._jobs.given(span, offset)[1], NEVER)
         attempts = trial.attempts
         queue, wait, verdict = self._ask_values(span, offset, trial, now)
         if wait <= 0:
             if attempts.value != job.number:
-                refused, job = job.refused, self._job_again(span, offset, trial)
+                refused, job = job.refused, self._jobs.again(span, offset, trial)
                 job.refused = refused
             return job, queue
         if verdict == OPEN:
@@ -687,7 +629,7 @@ class Scheduler:
             nanoseconds; and what follows if that is above 0, as `Attempts.refused` says it.
         """
         attempts = trial.attempts
-        given, _ = self._given(span, offset)
+        given, _ = self._jobs.given(span, offset)
         if attempts.refusals and attempts.value in attempts.refusals:
             attempts.reconsider()
         while True:
@@ -705,7 +647,7 @@ class Scheduler:
     def _breaker_of(self, given: Any, value: int) -> GateQueue:
         """Return where attempts with a fallback value wait for its breaker."""
         assert self.gates is not None
-        queue: GateQueue = self.gates.breaker.of(self._fallback.plain(given, value), value)
+        queue: GateQueue = self.gates.breaker.of(self._jobs.plain(given, value), value)
         return queue
 
     def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:
@@ -967,7 +909,7 @@ class Scheduler:
             return error, NEUTRAL, 0
         if isinstance(error, PredicateError):
             return error.error, NEUTRAL, 0
-        _, width = self._given(span, offset)
+        _, width = self._jobs.given(span, offset)
         if vars(error).get("beyond_retry", False) and (width == 1 or isinstance(error, OperoError)):
             call.add("failures", 1)  # an item with another fallback value may do, an executor not
             return error, NEUTRAL, 0
@@ -989,14 +931,6 @@ class Scheduler:
                 self._try_again(span, offset, trial)
         return failure, outcome, pause_after(call, attempts)
 
-    def _given(self, span: Span, offset: int) -> tuple[Any, int]:
-        """Return an item's own fallback value, or what holds them all, and how many there are."""
-        fallback = self.call.fallback
-        if fallback is None:
-            return None, 1
-        given = fallback.given(*self.arguments(span.values[offset]))
-        return given, fallback.check(given)
-
     def _trial(self, span: Span, offset: int, width: int, deadline: int) -> Trial:
         """Begin the account of an item's attempts."""
         trial = Trial(self.call.policy.attempts(width), deadline)
@@ -1006,25 +940,15 @@ class Scheduler:
     def _try_again(self, span: Span, offset: int, trial: Trial) -> None:
         """Put an item in the heap for another attempt."""
         self._serial += 1
-        job = self._job_again(span, offset, trial)
+        job = self._jobs.again(span, offset, trial)
         job.delay = trial.attempts.delay
         heappush(self._heap, (self.call.clock.now() + job.delay, self._serial, job))
 
     def _wait_for_probe(self, span: Span, offset: int, trial: Trial) -> None:
         """Let an item wait for the breaker of the one value that is left."""
-        given, _ = self._given(span, offset)
+        given, _ = self._jobs.given(span, offset)
         queue = self._breaker_of(given, trial.attempts.value)
-        self._held.hold(queue, self._job_again(span, offset, trial), trial.deadline)
-
-    def _job_again(self, span: Span, offset: int, trial: Trial) -> Job:
-        """Return the job of an item's next attempt."""
-        if self.call.fallback is None:
-            return self._job(span, [offset], trial)
-        given, _ = self._given(span, offset)
-        number = trial.attempts.value
-        job = self._job_with(span, offset, self._fallback.choice(given, number), trial)
-        job.number = number
-        return job
+        self._held.hold(queue, self._jobs.again(span, offset, trial), trial.deadline)
 
     def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
         """Make an item's outcome final, and that of all that wait for it."""
