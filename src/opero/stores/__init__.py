@@ -4,6 +4,7 @@
     stored_cache.py   values by their stored keys: a backend, a signer and an eye on outages
     operations.py     what a store is asked for, derived from a backend's five primitives
     leases.py         of several processes that miss one value, one runs: how they agree
+    stored_refresh.py values renewed in the background before their end
     renewer.py        the thread that renews the leases of this process
     signing.py        entries that cannot be forged, swapped or replayed
     codecs.py         values to bytes and back
