@@ -149,7 +149,7 @@ ITEMS_LEFT: Final = Metric(
 STORE_UP: Final = Metric(
     "opero.store.up",
     "1",
-    "Whether a store works that was down once",
+    "Whether a store that has been down works now",
     ("opero.store.name",),
     gauge=True,
 )
@@ -162,13 +162,13 @@ OUTAGES: Final = Metric(
 RATE_CUTS: Final = Metric(
     "opero.limit.cuts",
     "{cut}",
-    "Cuts of the rate of an adaptive limit, of which one a second is told at most",
+    "Cuts of the rate of an adaptive limit, counted once a second at most",
     ("opero.limit.name",),
 )
 BREAKER_STATE: Final = Metric(
     "opero.breaker.state",
     "1",
-    "Which state a circuit breaker is in that has ever opened",
+    "The state of each circuit breaker that has ever opened",
     ("opero.breaker.name", "opero.breaker.state"),
     gauge=True,
 )
