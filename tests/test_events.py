@@ -459,10 +459,6 @@ def test_wrong_subscriptions_are_refused(given: Any, error: Any, words: str) -> 
         subscribe(*given)
 
 
-def test_reserved_kinds_can_be_subscribed_to() -> None:
-    subscribe(print, "refresh", "breaker")()
-
-
 def test_a_listener_that_raises_is_logged_once_and_told_all_the_same(
     core: hotpath.Core, caplog: pytest.LogCaptureFixture, hear: Any
 ) -> None:
