@@ -183,3 +183,45 @@ async def by_asyncio(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
         timer.cancel()
         if passed:
             task.uncancel()
+
+
+async def limit_by_asyncio(
+    seconds: int, body: Callable[..., Any], *args: Any, looks_again: bool = False
+) -> Any:
+    """Make an attempt with a limit, by what asyncio has.
+
+    Args:
+        seconds: The limit.
+        body: What to await.
+        *args: Its arguments.
+        looks_again: Whether others have a moment to cancel the task before a cut attempt counts as
+            late, as those of functions have.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before, passed = task.cancelling(), False
+    error: BaseException | None = None
+    value: Any = None
+
+    def cut() -> None:
+        nonlocal passed
+        passed = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, cut)
+    try:
+        value = await body(*args)
+    except BaseException as caught:  # noqa: BLE001 - it is the outcome
+        error = caught
+    finally:
+        timer.cancel()
+        if passed:
+            task.uncancel()
+    if passed and looks_again:
+        await asyncio.sleep(0)
+    counts = isinstance(error, (type(None), Exception, asyncio.CancelledError))
+    if passed and task.cancelling() <= before and counts:
+        raise TimeoutError
+    if error is not None:
+        raise error
+    return value

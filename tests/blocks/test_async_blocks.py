@@ -8,15 +8,16 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import anyio
 import pytest
 from crowd import run, standing_clock, until_async
+from cut_awaits import LONG, SHORT, blocked, forever, in_virtual_time, left_as_found, timers
 from hypothesis import given
-from timeout_plans import PLAN, VirtualLoop, balance, by_asyncio, play
+from timeout_plans import PLAN, balance, by_asyncio, limit_by_asyncio, play
 
 from opero import (
     AllFailedError,
@@ -25,60 +26,15 @@ from opero import (
     OperoError,
     RateLimiter,
     attempts,
-    hotpath,
     subscribe,
 )
 from opero.testing import skip_waits
 
 QUICK: dict[str, Any] = {"min_delay": 0, "max_delay": 0}
-SHORT = 0.02
-LONG = 60
 
 
 class Flop(Exception):
     """What a block raises that is worth another attempt."""
-
-
-async def forever() -> None:
-    """Wait for what never comes."""
-    await asyncio.get_running_loop().create_future()
-
-
-def blocked(seconds: float = SHORT + 0.005) -> None:
-    """Keep the loop busy, so that all that is due by then is due at one moment."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while loop.time() < end:
-        pass
-
-
-def timers() -> list[Any]:
-    """Return the timers of the running loop that will cut something."""
-    loop: Any = asyncio.get_running_loop()
-    kind = hotpath.core.DeadlineQueue
-    return [
-        timer
-        for timer in loop._scheduled
-        if isinstance(getattr(timer._callback, "__self__", None), kind) and not timer.cancelled()
-    ]
-
-
-@contextmanager
-def left_as_found() -> Iterator[None]:
-    """Check that a loop leaves its task and the event loop as it has found them."""
-    before = balance(), timers()
-    yield
-    assert (balance(), timers()) == before
-
-
-def in_virtual_time(core: hotpath.Core, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine in a loop whose seconds pass only when all wait."""
-    with standing_clock(core.clock):
-        loop = VirtualLoop(core.clock)
-        try:
-            return loop.run_until_complete(main())
-        finally:
-            loop.close()
 
 
 LIMITS = pytest.mark.parametrize(
@@ -685,36 +641,6 @@ async def limit_by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> 
         with attempt:
             return await body(*args)
     raise AssertionError
-
-
-async def limit_by_asyncio(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
-    """Make an attempt with a limit, by what asyncio has."""
-    task = asyncio.current_task()
-    assert task is not None
-    before, passed = task.cancelling(), False
-    error: BaseException | None = None
-    value: Any = None
-
-    def cut() -> None:
-        nonlocal passed
-        passed = True
-        task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(seconds, cut)
-    try:
-        value = await body(*args)
-    except BaseException as caught:  # noqa: BLE001 - it is the outcome
-        error = caught
-    finally:
-        timer.cancel()
-        if passed:
-            task.uncancel()
-    counts = isinstance(error, (type(None), Exception, asyncio.CancelledError))
-    if passed and task.cancelling() <= before and counts:
-        raise TimeoutError
-    if error is not None:
-        raise error
-    return value
 
 
 @given(plan=PLAN)

@@ -11,16 +11,17 @@ import gc
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from crowd import Job, run, standing_clock, until_async
+from cut_awaits import LONG, SHORT, blocked, forever, in_virtual_time, left_as_found, timers
 from hypothesis import given
-from timeout_plans import PLAN, VirtualLoop, balance, play
+from timeout_plans import PLAN, balance, limit_by_asyncio, play
 
 import opero as package
 from opero import (
@@ -30,59 +31,12 @@ from opero import (
     DeadlineExceeded,
     OperoError,
     RateLimiter,
-    hotpath,
     opero,
     opmap,
     subscribe,
     transient_error,
 )
 from opero.testing import disabled
-
-SHORT = 0.02
-LONG = 60
-
-
-async def forever() -> None:
-    """Wait for what never comes."""
-    await asyncio.get_running_loop().create_future()
-
-
-def blocked(seconds: float = SHORT + 0.005) -> None:
-    """Keep the loop busy, so that all that is due by then is due at one moment."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while loop.time() < end:
-        pass
-
-
-def timers() -> list[Any]:
-    """Return the timers of the running loop that will cut something."""
-    loop: Any = asyncio.get_running_loop()
-    kind = hotpath.core.DeadlineQueue
-    return [
-        timer
-        for timer in loop._scheduled
-        if isinstance(getattr(timer._callback, "__self__", None), kind) and not timer.cancelled()
-    ]
-
-
-@contextmanager
-def left_as_found() -> Iterator[None]:
-    """Check that a call leaves its task and its loop as it has found them."""
-    before = balance(), timers()
-    yield
-    assert (balance(), timers()) == before
-
-
-def in_virtual_time(core: hotpath.Core, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine in a loop whose seconds pass only when all wait."""
-    with standing_clock(core.clock):
-        loop = VirtualLoop(core.clock)
-        try:
-            return loop.run_until_complete(main())
-        finally:
-            loop.close()
-
 
 CACHED = pytest.mark.parametrize("cache", [False, True], ids=["uncached", "cached"])
 WAYS = pytest.mark.parametrize(
@@ -765,78 +719,6 @@ def test_one_in_the_function_that_passes_at_the_same_moment_does_not(cache):
     run(main())
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
-@pytest.mark.parametrize("child", ["hangs", "fails", "returns"])
-def test_a_task_group_and_the_limit_do_not_disturb_each_other(inside, child):
-    """The group in the function, or the function in the group."""
-    ended = []
-
-    async def other():
-        try:
-            await asyncio.sleep(0)
-            if child == "fails":
-                raise KeyError
-            if child == "hangs":
-                await forever()
-        finally:
-            ended.append(1)
-
-    @opero(retries=1, attempt_timeout=SHORT)
-    async def work():
-        if inside:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(other())
-                await forever()
-        await forever()
-
-    async def main():
-        with left_as_found():
-            if inside:
-                with pytest.raises(BaseExceptionGroup if child == "fails" else AttemptTimeout):
-                    await work()
-            else:
-                with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - what is around the call matters
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(other())
-                        await work()
-                expected = KeyError if child == "fails" else AttemptTimeout
-                assert [type(error) for error in caught.value.exceptions] == [expected]
-        assert ended == [1]
-        assert len(asyncio.all_tasks()) == 2
-
-    run(main())
-
-
-@pytest.mark.parametrize("ours", [SHORT, LONG])
-@pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
-def test_scopes_of_anyio_and_the_limit_do_not_disturb_each_other(ours, inside):
-    """Each knows its own cancellation."""
-    theirs = LONG if ours == SHORT else SHORT
-
-    @opero(retries=1, attempt_timeout=ours)
-    async def work():
-        if inside:
-            with anyio.move_on_after(theirs) as block:
-                await anyio.sleep(LONG)
-            return block.cancelled_caught
-        await anyio.sleep(LONG)
-        return None
-
-    async def main():
-        with left_as_found():
-            if ours == SHORT:
-                with pytest.raises(AttemptTimeout), anyio.move_on_after(theirs):
-                    await work()
-            elif inside:
-                assert await work() is True
-            else:
-                with anyio.move_on_after(theirs) as block:
-                    await work()
-                assert block.cancelled_caught
-
-    run(main())
-
-
 @pytest.mark.parametrize("retries", [1, 3])
 def test_a_scope_that_ends_at_the_same_moment_knows_its_cancellation(retries):
     """It stands around the call, and goes before it."""
@@ -1076,39 +958,6 @@ def test_names_that_others_have_for_it_are_known():
 # --- against asyncio ------------------------------------------------------------------------------
 
 
-async def by_asyncio(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
-    """Make an attempt with a limit, by what asyncio has."""
-    task = asyncio.current_task()
-    assert task is not None
-    before, passed = task.cancelling(), False
-    error: BaseException | None = None
-    value: Any = None
-
-    def cut() -> None:
-        nonlocal passed
-        passed = True
-        task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(seconds, cut)
-    try:
-        value = await body(*args)
-    except BaseException as caught:  # noqa: BLE001 - it is the outcome
-        error = caught
-    finally:
-        timer.cancel()
-        if passed:
-            task.uncancel()
-    if passed:
-        await asyncio.sleep(0)
-        if task.cancelling() <= before and isinstance(
-            error, (type(None), Exception, asyncio.CancelledError)
-        ):
-            raise TimeoutError
-    if error is not None:
-        raise error
-    return value
-
-
 async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
     """Make an attempt with a limit of opero."""
 
@@ -1123,5 +972,5 @@ async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
 def test_whatever_happens_it_ends_as_by_what_asyncio_has(core, plan):
     """The same outcome, at the same time, by the same way, and the task is as before."""
     with standing_clock(core.clock):
-        expected = play(plan, core.clock, by_asyncio)
+        expected = play(plan, core.clock, partial(limit_by_asyncio, looks_again=True))
         assert play(plan, core.clock, by_opero) == expected

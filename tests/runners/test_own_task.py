@@ -13,48 +13,35 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 from crowd import Job, run, standing_clock, until_async
+from cut_awaits import LONG, SHORT, blocked, forever, left_as_found, timers
 from hypothesis import given
 from timeout_plans import PLAN, balance, by_asyncio, play
 
-from opero import AllFailedError, DeadlineExceeded, OperoError, RateLimiter, hotpath, opero
+from opero import (
+    AllFailedError,
+    AttemptTimeout,
+    DeadlineExceeded,
+    OperoError,
+    RateLimiter,
+    opero,
+)
 from opero.testing import manual_clock
 
 PASSED = "has 0.02 s, and an attempt was still running then"
 """What `DeadlineExceeded` says after the shortest deadline of these tests."""
 
-SHORT = 0.02
-LONG = 60
-
-
-def timers() -> list[Any]:
-    """Return the timers of the running loop that will cut calls."""
-    loop: Any = asyncio.get_running_loop()
-    kind = hotpath.core.DeadlineQueue
-    return [
-        timer
-        for timer in loop._scheduled
-        if isinstance(getattr(timer._callback, "__self__", None), kind)
-    ]
-
-
-async def forever() -> None:
-    """Wait for what never comes."""
-    await asyncio.get_running_loop().create_future()
-
-
-@contextmanager
-def left_as_found() -> Iterator[None]:
-    """Check that a call leaves its task and its loop as it has found them."""
-    before = balance(), len(timers())
-    yield
-    assert (balance(), len(timers())) == before
+CUTS = pytest.mark.parametrize(
+    ("option", "late"),
+    [("timeout", DeadlineExceeded), ("attempt_timeout", AttemptTimeout)],
+    ids=["deadline", "attempt"],
+)
+"""The two limits at which what is awaited is cut, and what a call raises then."""
 
 
 # --- the caller's own task ------------------------------------------------------------------------
@@ -486,22 +473,18 @@ def test_a_task_group_that_fails_at_the_moment_of_the_deadline_says_why():
             async with asyncio.TaskGroup() as group:
                 when = loop.time() + SHORT
                 group.create_task(fail(when - 0.0005))
-                loop.call_at(when - 0.001, blocked, when + 0.001)
+                loop.call_at(when - 0.001, blocked, 0.002)
                 await work()
         assert {type(error) for error in caught.value.exceptions} <= {ValueError, DeadlineExceeded}
         assert ValueError in {type(error) for error in caught.value.exceptions}
 
-    def blocked(until):
-        loop = asyncio.get_running_loop()
-        while loop.time() < until:
-            pass
-
     run(main())
 
 
-@pytest.mark.parametrize("inside", [True, False])
+@CUTS
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
 @pytest.mark.parametrize("child", ["hangs", "fails", "returns"])
-def test_a_task_group_and_a_deadline_do_not_disturb_each_other(inside, child):
+def test_a_task_group_and_a_time_limit_do_not_disturb_each_other(option, late, inside, child):
     """The group in the function, or the function in the group."""
     ended = []
 
@@ -515,7 +498,7 @@ def test_a_task_group_and_a_deadline_do_not_disturb_each_other(inside, child):
         finally:
             ended.append(1)
 
-    @opero(retries=1, timeout=SHORT)
+    @opero(retries=1, **{option: SHORT})
     async def work():
         if inside:
             async with asyncio.TaskGroup() as group:
@@ -526,14 +509,14 @@ def test_a_task_group_and_a_deadline_do_not_disturb_each_other(inside, child):
     async def main():
         with left_as_found():
             if inside:
-                with pytest.raises(BaseExceptionGroup if child == "fails" else DeadlineExceeded):
+                with pytest.raises(BaseExceptionGroup if child == "fails" else late):
                     await work()
             else:
                 with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - what is around the call matters
                     async with asyncio.TaskGroup() as group:
                         group.create_task(other())
                         await work()
-                expected = KeyError if child == "fails" else DeadlineExceeded
+                expected = KeyError if child == "fails" else late
                 assert [type(error) for error in caught.value.exceptions] == [expected]
         assert ended == [1]
         assert len(asyncio.all_tasks()) == 2
@@ -590,24 +573,21 @@ def test_timeouts_that_pass_at_one_moment_leave_the_task_as_it_was():
             loop.call_soon(blocked)
             await outer()
 
-    def blocked():
-        loop = asyncio.get_running_loop()
-        end = loop.time() + SHORT + 0.005
-        while loop.time() < end:
-            pass
-
     run(main())
 
 
+@CUTS
 @pytest.mark.parametrize("ours", [SHORT, LONG])
-@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
 @pytest.mark.parametrize("kind", ["move_on_after", "fail_after"])
-def test_scopes_of_anyio_and_deadlines_do_not_disturb_each_other(ours, inside, kind):
+def test_scopes_of_anyio_and_time_limits_do_not_disturb_each_other(
+    option, late, ours, inside, kind
+):
     """Each knows its own cancellation."""
     theirs = LONG if ours == SHORT else SHORT
     scope = getattr(anyio, kind)
 
-    @opero(retries=1, timeout=ours)
+    @opero(retries=1, **{option: ours})
     async def work():
         if inside:
             with scope(theirs) as block:
@@ -619,7 +599,7 @@ def test_scopes_of_anyio_and_deadlines_do_not_disturb_each_other(ours, inside, k
     async def main():
         with left_as_found():
             if ours == SHORT:
-                with pytest.raises(DeadlineExceeded):  # noqa: PT012 - what is around the call matters
+                with pytest.raises(late):  # noqa: PT012 - what is around the call matters
                     if inside:
                         await work()
                     else:
@@ -643,31 +623,25 @@ def test_scopes_of_anyio_and_deadlines_do_not_disturb_each_other(ours, inside, k
     run(main())
 
 
-@pytest.mark.parametrize("blocked", [True, False])
-def test_a_scope_that_ends_at_the_moment_of_the_deadline_knows_its_cancellation(blocked):
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_scope_that_ends_at_the_moment_of_the_deadline_knows_its_cancellation(busy):
     """Nothing but the block is cancelled."""
 
     @opero(retries=1, timeout=SHORT)
     async def work():
         await anyio.sleep(LONG)
 
-    def busy():
-        loop = asyncio.get_running_loop()
-        end = loop.time() + SHORT + 0.005
-        while loop.time() < end:
-            pass
-
     async def main():
         for _ in range(3):
             with left_as_found():
                 try:
                     with anyio.move_on_after(SHORT) as scope:
-                        if blocked:
-                            asyncio.get_running_loop().call_soon(busy)
+                        if busy:
+                            asyncio.get_running_loop().call_soon(blocked)
                         await work()
                     assert scope.cancelled_caught
                 except DeadlineExceeded:
-                    assert not blocked
+                    assert not busy
             await asyncio.sleep(0)
 
     run(main())
