@@ -343,10 +343,7 @@ class StoredCache:
                 return outcome
             once_only.check(call.name, outcome)
             if is_listed():
-                try:
-                    yield from self.finish(call, key, claim, outcome, monotonic() - begun)
-                except Unavailable:
-                    pass
+                yield from self.finish(call, key, claim, outcome, monotonic() - begun)
             return outcome
         finally:
             renewer.abandon(token)
@@ -392,10 +389,7 @@ class StoredCache:
                 return outcome if stale is None else stale.value
             once_only.check(call.name, outcome)
             if claim.token is not None and is_listed():
-                try:
-                    yield from self.finish(call, key, claim, outcome, monotonic() - begun)
-                except Unavailable:
-                    pass
+                yield from self.finish(call, key, claim, outcome, monotonic() - begun)
             return outcome
         finally:
             renewer.abandon(token)
@@ -459,7 +453,7 @@ class StoredCache:
         return Claim(False, None, token, stale)
 
     def finish(self, call: State, key: StoredKey, claim: Claim, value: Any, took: float) -> Steps:
-        """Store what a run has returned, and give its lease back.
+        """Store what a run has returned, if the store is in order, and give its lease back.
 
         Args:
             call: The decorated function.
@@ -469,11 +463,15 @@ class StoredCache:
             took: How long that took, in seconds.
         """
         assert claim.token is not None
-        data = self.signed(key, value, call.clock, took)
-        if data is None:
-            return
-        mark = renewer.let_go(claim.token)
-        answer_of((yield ASK, self, "settle", (key.name, claim.token, data, self.lifetime(), mark)))
+        try:
+            data = self.signed(key, value, call.clock, took)
+            if data is None:
+                return
+            mark = renewer.let_go(claim.token)
+            settled = key.name, claim.token, data, self.lifetime(), mark
+            answer_of((yield ASK, self, "settle", settled))
+        except Unavailable:
+            pass  # the caller gets the value all the same
 
     def serve_stale(
         self, call: State, key: StoredKey, held: Signed | None, error: BaseException
