@@ -102,9 +102,9 @@ def wait_all(jobs: list[Job]) -> list[Job]:
     return jobs
 
 
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for something that another thread brings about."""
-    end = time.monotonic() + PATIENCE
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Wait for something that another thread or process brings about."""
+    end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise AssertionError("it does not come about:\n" + where_all_stand())

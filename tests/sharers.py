@@ -22,6 +22,11 @@ PATIENCE = 60.0
 """Seconds after which a test takes it that something hangs."""
 
 
+def soon(count: int) -> float:
+    """Return a moment at which so many processes have started."""
+    return time.monotonic() + 0.1 + 0.03 * count
+
+
 class Sharers:
     """The helper."""
 

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,14 @@ from opero import hotpath
 
 hotpath.core = hotpath.load(sys.argv[1])
 faulthandler.dump_traceback_later(40, exit=True)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def blocks() -> int:

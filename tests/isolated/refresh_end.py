@@ -7,7 +7,6 @@ import gc
 import shutil
 import tempfile
 import threading
-import time
 
 import common
 
@@ -37,14 +36,6 @@ async def coroutine_function(key):
     begun.append(key)
     if begun.count(key) > 1:
         await asyncio.get_running_loop().create_future()
-
-
-def until(condition):
-    """Wait until something is so."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 directory = tempfile.mkdtemp()
@@ -79,7 +70,7 @@ with manual_clock() as clock:
     for key in range(10):
         function(key)
     stored("stored")
-    until(
+    common.until(
         lambda: begun.count("stored") == 2 and sum(begun.count(key) > 1 for key in range(10)) == 4
     )
     asyncio.run(call("cancelled"))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import warnings
 
-import common  # noqa: F401 - it bounds how long this takes
+import common
 
 from opero import opero
 from opero.testing import manual_clock
@@ -27,14 +26,6 @@ def function(key):
     if os.getpid() == parent and runs.count(key) > 1:
         goes_on.wait(20)
     return runs.count(key)
-
-
-def until(condition):
-    """Wait until something is so."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def in_child(work):
@@ -56,7 +47,7 @@ def refreshes_all():
     """Begin a refresh of each value, and find the new ones."""
     for key in range(8):
         assert function(key) == 1
-    until(lambda: all(function(key) == 2 for key in range(8)))
+    common.until(lambda: all(function(key) == 2 for key in range(8)))
 
 
 with manual_clock() as clock:
@@ -65,10 +56,10 @@ with manual_clock() as clock:
     clock.advance(85)
     for key in range(8):
         function(key)
-    until(lambda: len(runs) == 12)
+    common.until(lambda: len(runs) == 12)
     del runs[8:]  # in the child, too
     in_child(refreshes_all)
     in_child(lambda: (clock.advance(20), function(7)))  # nobody refreshes it: not to be waited for
     goes_on.set()
-    until(lambda: all(function(key) > 0 for key in range(8)) and len(runs) == 12)
+    common.until(lambda: all(function(key) > 0 for key in range(8)) and len(runs) == 12)
     in_child(lambda: [function(key) for key in range(8)])

@@ -18,8 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from crowd import together
-from sharers import Sharers
+from crowd import together, until
+from sharers import soon
 
 from opero import (
     Breaker,
@@ -37,13 +37,6 @@ from opero.limits.shared_breakers import identity
 from opero.testing import manual_clock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the helper forks")
-
-
-@pytest.fixture(scope="module")
-def sharers() -> Iterator[Sharers]:
-    """A helper that forks processes."""
-    with Sharers() as helper:
-        yield helper
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +75,6 @@ def both(core: Any, count: int) -> list[str]:
     return [core.name] * (count - 1) + [other]
 
 
-def soon(count: int) -> float:
-    return time.monotonic() + 0.1 + 0.03 * count
-
-
 def failing(breaker: Breaker) -> Any:
     @opero(breaker=breaker, retries=1)
     def fail() -> None:
@@ -109,13 +98,6 @@ def succeed(breaker: Breaker) -> str:
     return work()
 
 
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it has not come to pass"
-        time.sleep(0.002)
-
-
 # --- one breaker --------------------------------------------------------------------------------------
 
 
@@ -130,7 +112,7 @@ def test_objects_of_one_name_are_one_breaker(core, options):
     with pytest.raises(BreakerOpenError) as caught:
         succeed(one)
     assert 0 < caught.value.retry_after <= 0.302
-    wait_for(lambda: two.state == "half_open")
+    until(lambda: two.state == "half_open")
     assert succeed(two) == "done"
     assert one.state == "closed"
     two.trip()
@@ -198,7 +180,7 @@ def test_one_process_of_many_probes(core, sharers, options):
     breaker.trip(60)
     start = soon(6)
     sharers.start("knock", both(core, 6), breaker=options, start=start, seconds=0.5)
-    wait_for(lambda: time.monotonic() > start)
+    until(lambda: time.monotonic() > start)
     breaker.trip(0.1)
     assert sum(sharers.join()) == 1
     assert breaker.state == "half_open"
@@ -222,7 +204,7 @@ def test_threads_count_exactly_and_one_of_them_probes(core, options):
     assert sum(word >> 16 & 0xFFFF for word in words) == 2400
     assert sum(word & 0xFFFF for word in words) == 600
     breakers[0].trip(0.05)
-    wait_for(lambda: breakers[0].state == "half_open")
+    until(lambda: breakers[0].state == "half_open")
 
     def knock(number: int) -> int:
         return sum(gates[number % 2].enter(time.monotonic_ns()) <= 0 for _ in range(200))
@@ -239,7 +221,7 @@ def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(core, s
     breaker.trip()
     (pid,) = sharers.start("probe", [core.name], breaker=options)
     gate = breaker._queue.gate
-    wait_for(lambda: gate.words.load(11) >> 40 == gate.words.load(0) >> 41)
+    until(lambda: gate.words.load(11) >> 40 == gate.words.load(0) >> 41)
     begun = time.monotonic()
     with pytest.raises(BreakerOpenError):
         succeed(breaker)
@@ -252,7 +234,7 @@ def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(core, s
         except BreakerOpenError:
             return False
 
-    wait_for(probed)
+    until(probed)
     assert time.monotonic() - begun < 10
     assert breaker.state == "closed"
 
@@ -270,7 +252,7 @@ def test_processes_that_are_killed_in_the_middle_of_a_step_leave_it_whole(core, 
     breaker.reset()
     fail(breaker, 4)
     assert breaker.state == "open"
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert succeed(breaker) == "done"
     assert breaker.state == "closed"
 
@@ -314,7 +296,7 @@ def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, option
         return succeed(breaker)
 
     breaker.trip()
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert outer() == "done"
     assert breaker.state == "closed"
 
@@ -392,7 +374,7 @@ def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
         (f"the machine-wide breaker {options['name']!r}", broken)
     ]
     assert Breaker(**options).state == "closed"
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert succeed(breaker) == "done"
 
 
@@ -516,7 +498,7 @@ def test_changes_are_told_in_every_process(core, options):
         fail(one, 4)
         with pytest.raises(BreakerOpenError):
             succeed(two)
-        wait_for(lambda: two.state == "half_open")
+        until(lambda: two.state == "half_open")
         succeed(two)
         succeed(one)
     finally:
@@ -569,7 +551,7 @@ def test_a_probe_that_waits_for_its_permit_keeps_its_place(core, options):
         return "done"
 
     breaker.trip(0.05)
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert limiter.try_acquire()
     assert work() == "done"
     assert breaker.state == "closed"

@@ -16,8 +16,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from crowd import until
 from redis_server import RedisServer
-from sharers import Sharers
+from sharers import soon
 
 from opero import Breaker, BreakerOpenError, RateLimiter, hotpath, opero, opmap, subscribe
 from opero.core.gate import FAILED, NEUTRAL, SUCCEEDED
@@ -27,22 +28,6 @@ pytestmark = [pytest.mark.redis]
 
 PERIOD = 1.0
 """Seconds after which what a process knows is old."""
-
-
-@pytest.fixture(scope="module")
-def sharers() -> Iterator[Sharers]:
-    """A helper that forks processes."""
-    if not hasattr(os, "fork"):
-        pytest.skip("the helper forks")
-    with Sharers() as helper:
-        yield helper
-
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    """A server that a test may stop."""
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -105,17 +90,6 @@ def record(breaker: Breaker) -> Any:
 
 def gate(breaker: Breaker) -> Any:
     return breaker._queue.gate
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it has not come to pass"
-        time.sleep(0.002)
-
-
-def soon(count: int) -> float:
-    return time.monotonic() + 0.1 + 0.03 * count
 
 
 def keys_of(server: RedisServer) -> list[str]:
@@ -215,7 +189,7 @@ def test_one_of_many_gets_the_lease_of_the_probe(core, redis_server, by_hand):
     breakers[0].trip(0.05)
     for each in breakers:
         record(each).exchange()
-    wait_for(lambda: breakers[0].state == "half_open")
+    until(lambda: breakers[0].state == "half_open")
     admitted = []
 
     @opero(breaker=breakers[0], retries=1)
@@ -238,7 +212,7 @@ def test_the_server_learns_what_a_probe_has_found(core, redis_server, by_hand, o
     one, two = Breaker(**options), Breaker(**options)
     one.trip(0.01)
     record(two).exchange()
-    wait_for(lambda: one.state == two.state == "half_open")
+    until(lambda: one.state == two.state == "half_open")
     record(one).want_lease()
     assert record(one).exchange()
     ticket = -gate(one).enter(core.clock.now())
@@ -261,7 +235,7 @@ def test_all_of_several_probes_have_to_succeed(core, redis_server, by_hand):
     one, two = Breaker(**options), Breaker(**options)
     one.trip(0.01)
     record(two).exchange()
-    wait_for(lambda: one.state == two.state == "half_open")
+    until(lambda: one.state == two.state == "half_open")
     assert succeed(one) == "done"
     assert record(one).exchange()
     assert one.state == "half_open"
@@ -297,11 +271,11 @@ def test_failures_reach_the_server_at_once_and_others_learn_of_it_with_their_nex
     options = options_for(redis_server, open_for=30)
     one, two = Breaker(**options), Breaker(**options)
     succeed(two)
-    wait_for(lambda: gate(two).generation)
+    until(lambda: gate(two).generation)
     fail(one, 4)
-    wait_for(lambda: one.state == "open", PERIOD / 2)
+    until(lambda: one.state == "open", PERIOD / 2)
     fail(two)
-    wait_for(lambda: two.state == "open", PERIOD / 2)
+    until(lambda: two.state == "open", PERIOD / 2)
 
 
 def test_those_who_succeed_learn_of_it_after_a_second(core, redis_server):
@@ -311,7 +285,7 @@ def test_those_who_succeed_learn_of_it_after_a_second(core, redis_server):
     succeed(two)
     one.trip()
 
-    wait_for(lambda: is_refused(two), 5 * PERIOD)
+    until(lambda: is_refused(two), 5 * PERIOD)
 
 
 def test_processes_count_together(core, sharers, redis_server):
@@ -319,7 +293,7 @@ def test_processes_count_together(core, sharers, redis_server):
     options = options_for(redis_server, minimum=30, open_for=30)
     found = sharers.run("fail", [core.name] * 3, breaker=options, start=soon(3), times=10)
     assert all(made + refused == 10 for made, refused in found)
-    wait_for(lambda: Breaker(**options).state == "open", 5)
+    until(lambda: Breaker(**options).state == "open", 5)
 
 
 def test_a_listener_that_would_end_its_thread_ends_no_exchanges(core, redis_server):
@@ -338,8 +312,8 @@ def test_a_listener_that_would_end_its_thread_ends_no_exchanges(core, redis_serv
             for _ in range(4):
                 with suppress(Exception):
                     fail()
-            wait_for(lambda breaker=breaker: gate(breaker).opened)
-        wait_for(lambda: len(heard) == 2)
+            until(lambda breaker=breaker: gate(breaker).opened)
+        until(lambda: len(heard) == 2)
     finally:
         end()
 
@@ -389,7 +363,7 @@ def test_the_event_loop_goes_on_while_a_probe_asks_a_server_that_is_silent(core,
         return ticks
 
     breaker.trip()
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert asyncio.run(main()) > 10
 
 
@@ -412,9 +386,9 @@ def test_a_call_that_is_cancelled_while_it_asks_gives_the_lease_back(core, own_s
         own_server.thaw()
 
     breaker.trip(0.01)
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     asyncio.run(main())
-    wait_for(lambda: not is_refused(Breaker(**options)), 10)
+    until(lambda: not is_refused(Breaker(**options)), 10)
 
 
 def test_a_call_waits_for_the_probe_if_its_timeout_leaves_the_time(core, redis_server):
@@ -458,7 +432,7 @@ def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, own_se
         return succeed(breaker)
 
     breaker.trip()
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert outer() == "done"
     assert breaker.state == "closed"
 
@@ -479,11 +453,11 @@ def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(
         return redis_server.command("HGET", key, "token1")
 
     (pid,) = sharers.start("probe", [core.name], breaker=options)
-    wait_for(lambda: holder() is not None)
+    until(lambda: holder() is not None)
     assert is_refused(breaker)
     os.kill(pid, signal.SIGKILL)
     assert sharers.join() == [None]
-    wait_for(lambda: not is_refused(breaker))
+    until(lambda: not is_refused(breaker))
     assert breaker.state == "closed"
 
 
@@ -506,15 +480,15 @@ def test_without_the_server_each_process_decides_by_itself_and_comes_back(core, 
     breaker = Breaker(**options)
     try:
         succeed(breaker)
-        wait_for(lambda: gate(breaker).generation)
+        until(lambda: gate(breaker).generation)
         getattr(own_server, fault)()
         begun = time.monotonic()
         fail(breaker, 3)
         assert time.monotonic() - begun < 0.5
-        wait_for(lambda: gate(breaker).alone)
+        until(lambda: gate(breaker).alone)
         while not is_refused(breaker):
             fail(breaker)
-        wait_for(lambda: not is_refused(breaker))
+        until(lambda: not is_refused(breaker))
         assert breaker.state == "closed"
         {"stop": own_server.start, "freeze": own_server.thaw, "fill": own_server.drain}[fault]()
 
@@ -522,14 +496,14 @@ def test_without_the_server_each_process_decides_by_itself_and_comes_back(core, 
             is_refused(breaker)
             return not gate(breaker).alone
 
-        wait_for(back)
+        until(back)
         assert [event.kind for event in events] == ["store_down", "store_up"]
         assert options["name"] in events[0].store
     finally:
         end()
     other = Breaker(**options)
     other.trip(30)
-    wait_for(lambda: is_refused(breaker), 10)
+    until(lambda: is_refused(breaker), 10)
 
 
 @pytest.mark.parametrize("how", ["flush", "restart"])
@@ -538,13 +512,13 @@ def test_an_open_breaker_outlives_the_loss_of_its_record(core, own_server, how):
     options = options_for(own_server, open_for=60)
     one = Breaker(**options)
     fail(one, 4)
-    wait_for(lambda: one.state == "open")
+    until(lambda: one.state == "open")
     if how == "flush":
         own_server.command("FLUSHALL")
     else:
         own_server.restart()
     if how == "restart":
-        wait_for(lambda: record(one).exchange())
+        until(lambda: record(one).exchange())
     else:
         assert record(one).exchange()
     assert is_refused(one)
@@ -602,7 +576,7 @@ def test_no_key_and_no_value_at_the_server_shows_a_fallback_value(core, redis_se
         ask(["sk-secret-one", "sk-secret-two"])
     first = two._values.of("sk-secret-one", 0)
     first.look()
-    wait_for(lambda: one._values.of("sk-secret-one", 0).gate.opened)
+    until(lambda: one._values.of("sk-secret-one", 0).gate.opened)
     first.record.exchange()
     assert other(["sk-secret-one", "sk-secret-two"]) == "sk-secret-two"
     assert tried == ["sk-secret-two"] * 2
@@ -661,7 +635,7 @@ def test_a_probe_that_waits_for_its_permit_keeps_its_place(core, redis_server):
         return "done"
 
     breaker.trip(0.05)
-    wait_for(lambda: breaker.state == "half_open")
+    until(lambda: breaker.state == "half_open")
     assert limiter.try_acquire()
     assert work() == "done"
     assert breaker.state == "closed"

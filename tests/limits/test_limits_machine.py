@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 from crowd import Job, run, until
-from sharers import Sharers
+from sharers import soon
 
 from opero import DeadlineExceeded, RateLimiter, hotpath, opero, opmap
 from opero.exceptions import UnsafePlaceError
@@ -31,13 +31,6 @@ MS = 10**6
 
 USED: list[str] = []
 """The names that a test has used."""
-
-
-@pytest.fixture(scope="module")
-def sharers() -> Iterator[Sharers]:
-    """A helper that forks processes."""
-    with Sharers() as helper:
-        yield helper
 
 
 @pytest.fixture
@@ -59,11 +52,6 @@ def name() -> Iterator[str]:
 def limit(name: str, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]:
     USED.append(name)
     return {"rate_limit": rate, "burst": burst, "scope": "machine", "name": name, **more}
-
-
-def soon(count: int) -> float:
-    """Return a moment at which so many processes have started."""
-    return time.monotonic() + 0.1 + 0.03 * count
 
 
 def assert_held(taken: list[tuple[int, int, int]], rate: float, burst: int) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from crowd import Job, run, until, wait_all
 from redis_server import RedisServer
-from sharers import Sharers
+from sharers import soon
 
 from opero import DeadlineExceeded, RateLimiter, opero, opmap
 from opero.testing import skip_waits
@@ -28,31 +26,11 @@ SLACK = 0.03
 """Seconds by which a permit may be noted late, on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def sharers() -> Iterator[Sharers]:
-    """A helper that forks processes."""
-    if not hasattr(os, "fork"):
-        pytest.skip("the helper forks")
-    with Sharers() as helper:
-        yield helper
-
-
-@pytest.fixture
-def own_server() -> Iterator[RedisServer]:
-    """A server that a test may stop."""
-    with RedisServer() as server:
-        yield server
-
-
 def limit(server: RedisServer, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]:
     name = more.pop("name", uuid4().hex)
     return {
         "rate_limit": rate, "burst": burst, "scope": "redis", "name": name, "url": server.url, **more
     }  # fmt: skip
-
-
-def soon(count: int) -> float:
-    return time.monotonic() + 0.1 + 0.03 * count
 
 
 def assert_about(times: list[int], rate: float, burst: int) -> None:

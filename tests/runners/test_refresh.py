@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crowd import Job, together
+from crowd import Job, together, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer
@@ -80,14 +80,6 @@ def heard() -> Iterator[list[Event]]:
     end = subscribe(events.append, "refresh", "stale", "hit", "miss", "deadline")
     yield events
     end()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 class Subject:
@@ -393,15 +385,11 @@ def test_a_caller_after_the_end_waits_for_the_refresh_that_runs(subject, store):
         function.await_held()
         clock.advance(2)
         if function.loop is None:
-            got: list[Any] = []
-            threads = [threading.Thread(target=lambda: got.append(function(1))) for _ in range(3)]
-            for thread in threads:
-                thread.start()
+            jobs = [Job(function, 1) for _ in range(3)]
             until(lambda: function.decorated.stats().misses == 4)
             time.sleep(0.02)
             function.goes_on.set()
-            for thread in threads:
-                thread.join()
+            got = [job.result() for job in jobs]
         else:
 
             async def callers() -> list[Any]:
@@ -427,13 +415,10 @@ def test_a_caller_after_the_end_of_a_refresh_that_waits_makes_a_run(monkeypatch)
         function(1), function(2)
         function.await_held()
         clock.advance(11)
-        got: list[Any] = []
-        thread = threading.Thread(target=lambda: got.append(function(2)))
-        thread.start()
+        job = Job(function, 2)
         function.await_held(2)
         function.settle()
-        thread.join()
-        assert got == [[2, 2]]
+        assert job.result() == [2, 2]
     assert sorted(function.runs) == [1, 1, 2, 2]
 
 
@@ -1229,16 +1214,11 @@ def test_threads_that_share_a_run_that_fails_all_get_the_outdated_value():
         clock.advance(110)
         function.fails = ConnectionError("down")
         function.hold()
-        got: list[Any] = []
-        threads = [threading.Thread(target=lambda: got.append(function(1))) for _ in range(4)]
-        for thread in threads:
-            thread.start()
+        jobs = [Job(function, 1) for _ in range(4)]
         until(lambda: function.decorated.stats().misses == 5)
         time.sleep(0.02)
         function.goes_on.set()
-        for thread in threads:
-            thread.join()
-    assert got == [[1, 1]] * 4
+        assert [job.result() for job in jobs] == [[1, 1]] * 4
     assert len(function.runs) == 2
     assert function.decorated.stats().stale == 4
 
@@ -1280,24 +1260,22 @@ def test_a_refresh_that_fails_after_the_end_leaves_its_followers_the_outdated_va
         clock.advance(2)
         function.fails = ConnectionError("down")
         if function.loop is None:
-            got: list[Any] = []
-            thread = threading.Thread(target=lambda: got.append(function(1)))
-            thread.start()
+            job = Job(function, 1)
             until(lambda: function.decorated.stats().misses == 2)
             time.sleep(0.02)
             function.goes_on.set()
-            thread.join()
+            got = job.result()
         else:
 
             async def caller() -> Any:
                 waiting = asyncio.ensure_future(function.decorated(1))
                 await asyncio.sleep(0.02)
                 function.goes_on.set()
-                return [await waiting]
+                return await waiting
 
             got = function.loop.run_until_complete(caller())
         function.settle()
-    assert got == [[1, 1]]
+    assert got == [1, 1]
     assert len(function.runs) == 2
 
 
@@ -1357,11 +1335,7 @@ def test_a_run_that_its_thread_has_left_at_a_bad_moment_is_made_by_others():
     function = Subject("sync")
     store = function.decorated.__opero__.store
     store.begin(store.new_run(1, threading.get_ident()))
-    got: list[Any] = []
-    thread = threading.Thread(target=lambda: got.append(function(1)))
-    thread.start()
-    thread.join(10)
-    assert got == [[1, 1]]
+    assert Job(function, 1).result() == [1, 1]
 
 
 # --- any schedule ---------------------------------------------------------------------------------
