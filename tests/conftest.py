@@ -21,12 +21,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import pytest
+from failing import decorating
 from hypothesis import HealthCheck, settings
 from redis_server import EXECUTABLE, RedisServer
 from repeats import REPEATS
@@ -159,6 +161,12 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> hot
     half = hotpath.load(request.param)
     monkeypatch.setattr(hotpath, "core", half)
     return half
+
+
+@pytest.fixture(params=["sync", "async"])
+def decorated(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
+    """Decorate a function, as it is or as a coroutine function; what comes back is called alike."""
+    return decorating(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from failing import failing
 
 from opero import AllFailedError, DeadlineExceeded, Event, hotpath, opero, opmap, roster, subscribe
 from opero.testing import manual_clock, skip_waits
@@ -24,42 +24,6 @@ def heard() -> Iterator[list[Event]]:
     yield events
     end()
     assert not roster.tracing
-
-
-@pytest.fixture(params=["sync", "async"])
-def decorated(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
-    """Decorate a function, as it is or as a coroutine function; what comes back is called alike."""
-
-    def decorate(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        if request.param == "sync":
-            return opero(**options)(function)
-
-        @functools.wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-        made = opero(**options)(awaited)
-
-        async def once(*args: Any, **kwargs: Any) -> Any:
-            return await made(*args, **kwargs)
-
-        return lambda *args, **kwargs: asyncio.run(once(*args, **kwargs))
-
-    return decorate
-
-
-def failing(*errors: BaseException | None) -> Callable[..., str]:
-    """Return a function that raises these one after the other, and then returns."""
-    left = list(errors)
-
-    def function(*_: Any, **__: Any) -> str:
-        if left:
-            error = left.pop(0)
-            if error is not None:
-                raise error
-        return "value"
-
-    return function
 
 
 def outcomes(event: Event) -> list[type[BaseException] | None]:

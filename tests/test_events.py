@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from failing import failing
 
 from opero import AllFailedError, DeadlineExceeded, Event, events, hotpath, opero, opmap, subscribe
 from opero.stores.outages import Outage
@@ -65,41 +66,6 @@ def hear() -> Iterator[Callable[..., Heard]]:
             return heard
 
         yield hear
-
-
-@pytest.fixture(params=["sync", "async"])
-def decorated(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
-    """Decorate a function, as it is or as a coroutine function; what comes back is called alike."""
-
-    def decorate(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        if request.param == "sync":
-            return opero(**options)(function)
-
-        @functools.wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-        made = opero(**options)(awaited)
-        return lambda *args, **kwargs: asyncio.run(_once(made, args, kwargs))
-
-    decorate.mode = request.param  # type: ignore[attr-defined]
-    return decorate
-
-
-async def _once(function: Any, args: Any, kwargs: Any) -> Any:
-    return await function(*args, **kwargs)
-
-
-def failing(*errors: BaseException) -> Callable[..., str]:
-    """Return a function that raises these one after the other, and then returns."""
-    left = list(errors)
-
-    def function(*_: Any) -> str:
-        if left:
-            raise left.pop(0)
-        return "value"
-
-    return function
 
 
 # --- kinds ----------------------------------------------------------------------------------------
