@@ -421,16 +421,3 @@ print([span.name for span in exporter.get_finished_spans()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['fetch']\n"
-
-
-@pytest.mark.once
-def test_a_missing_library_is_named() -> None:
-    """With what to do."""
-    code = (
-        "import sys; sys.modules['opentelemetry'] = None\n"
-        "from opero.integrations import opentelemetry\n"
-        "try: opentelemetry.instrument()\n"
-        "except ImportError as error: print(error.name, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("opentelemetry opero's spans and metrics need OpenTelemetry's")

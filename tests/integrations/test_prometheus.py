@@ -179,20 +179,6 @@ def test_an_interval_has_to_be_positive() -> None:
             prometheus.instrument(interval=wrong)
 
 
-@pytest.mark.once
-def test_a_missing_library_is_named() -> None:
-    """With what to do."""
-    code = (
-        "import sys; sys.modules['prometheus_client'] = None\n"
-        "from opero.integrations import prometheus\n"
-        "try: prometheus.instrument()\n"
-        "except ImportError as error: print(error.name, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("prometheus_client opero's metrics for Prometheus need")
-    assert "pip install 'prometheus_client" in done.stdout
-
-
 # --- several processes ----------------------------------------------------------------------------
 
 PROCESS = """

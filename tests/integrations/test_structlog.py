@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -107,16 +105,3 @@ def test_a_logger_of_ones_own_is_used(core: hotpath.Core) -> None:
             opero(retries=2, min_delay=0)(failing)()
         end()
     assert {entry["service"] for entry in entries} == {"shop"}
-
-
-@pytest.mark.once
-def test_a_missing_library_is_named() -> None:
-    """With what to do."""
-    code = (
-        "import sys; sys.modules['structlog'] = None\n"
-        "from opero.integrations import structlog\n"
-        "try: structlog.instrument()\n"
-        "except ImportError as error: print(error.name, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("structlog opero's entries for structlog need it: pip install")
