@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
@@ -60,17 +60,8 @@ def fetch(address: str, path: str, key: str = "", by: str = "", timeout: float =
         TimeoutError: The server stalled.
         OSError: The server could not be reached, or went away.
     """
-    host, _, port = address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
-    try:
-        connection.request("GET", _target(path, key, by), headers={"Connection": "close"})
-        response = connection.getresponse()
-        body = response.read()
-    finally:
-        connection.close()
-    if response.status != HTTPStatus.OK:
-        raise BadStatus(response.status, path)
-    return body.decode()
+    with _answered(address, path, key, by, timeout) as response:
+        return response.read().decode()
 
 
 def lines(address: str, path: str, key: str, by: str = "", timeout: float = 5.0) -> Iterator[str]:
@@ -88,17 +79,27 @@ def lines(address: str, path: str, key: str, by: str = "", timeout: float = 5.0)
         http.client.IncompleteRead: The server went away in the middle of it.
         OSError: The server could not be reached, or went away before it had answered.
     """
+    with _answered(address, path, key, by, timeout) as response:
+        while line := response.readline():
+            yield line.decode().rstrip()
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+
+
+@contextmanager
+def _answered(
+    address: str, path: str, key: str, by: str, timeout: float
+) -> Iterator[http.client.HTTPResponse]:
+    """Ask on a connection of its own, and give out an answer whose status is 200."""
     host, _, port = address.partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
     try:
         connection.request("GET", _target(path, key, by), headers={"Connection": "close"})
         response = connection.getresponse()
         if response.status != HTTPStatus.OK:
+            response.read()  # the server is not to find that its client has hung up
             raise BadStatus(response.status, path)
-        while line := response.readline():
-            yield line.decode().rstrip()
-        if response.length:
-            raise http.client.IncompleteRead(b"", response.length)
+        yield response
     finally:
         connection.close()
 
@@ -118,12 +119,7 @@ async def lines_async(
     Raises:
         ConnectionError: The server could not be reached, or went away.
     """
-    host, _, port = address.partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        target = _target(path, key, by)
-        head = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode("ascii"))
+    async with _asked(address, path, key, by) as reader:
         try:
             told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout)
         except asyncio.IncompleteReadError as error:
@@ -135,10 +131,6 @@ async def lines_async(
                 raise ConnectionError(f"the server went away {left} bytes before the end")
             left -= len(line)
             yield line.decode().rstrip()
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
 
 
 async def fetch_async(
@@ -161,24 +153,32 @@ async def fetch_async(
         TimeoutError: The server stalled.
         OSError: The server could not be reached, or went away.
     """
+    async with _asked(address, path, key, by) as reader:
+        try:
+            status, body = await asyncio.wait_for(_answer(reader), timeout)
+        except TimeoutError:
+            raise TimeoutError(f"{path} said nothing for {timeout:g} s") from None
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError("the server went away before it had answered") from error
+    if status != HTTPStatus.OK:
+        raise BadStatus(status, path)
+    return body.decode()
+
+
+@asynccontextmanager
+async def _asked(address: str, path: str, key: str, by: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Ask on a connection of its own, and give out what reads the answer."""
     host, _, port = address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         target = _target(path, key, by)
         head = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode("ascii"))
-        status, body = await asyncio.wait_for(_answer(reader), timeout)
-    except TimeoutError:
-        raise TimeoutError(f"{path} said nothing for {timeout:g} s") from None
-    except asyncio.IncompleteReadError as error:
-        raise ConnectionError("the server went away before it had answered") from error
+        yield reader
     finally:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
-    if status != HTTPStatus.OK:
-        raise BadStatus(status, path)
-    return body.decode()
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
