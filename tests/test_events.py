@@ -21,7 +21,7 @@ import pytest
 from failing import failing
 
 from opero import AllFailedError, DeadlineExceeded, Event, events, hotpath, opero, opmap, subscribe
-from opero.stores.outages import Outage
+from opero.clients.outages import Outage
 from opero.testing import manual_clock, skip_waits
 
 MODES = ["thread", "process", "async", "async_process", "executor"]

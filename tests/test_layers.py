@@ -52,6 +52,7 @@ LAYERS = (
     ("hotpath",),
     ("options", "testing"),
     ("runners",),
+    ("clients",),
     ("stores",),
     ("limits",),
     ("map",),

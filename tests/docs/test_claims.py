@@ -11,9 +11,11 @@ from documents import DOCS, REDIS, file_of, name_of, quoted, section, table, tex
 
 import opero as package
 from opero import opero, opmap, switches
+from opero.clients import outages
+from opero.clients import redis as redis_clients
 from opero.options import BACKENDS, CacheConfig, CacheOptions, call_options, read_by
 from opero.stats import CacheInfo, Stats
-from opero.stores import disk, leases, outages, redis_clients, secret
+from opero.stores import disk, leases, secret
 
 pytestmark = pytest.mark.once
 

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from opero import Breaker, Event, RateLimiter, hotpath, opero, opmap
+from opero.clients.outages import Outage
 from opero.core.gate import REJECTED
 from opero.integrations import prometheus
 from opero.integrations.measures import METRICS
-from opero.stores.outages import Outage
 from opero.testing import skip_waits
 
 PAGE = "docs/telemetry.md"

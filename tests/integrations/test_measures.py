@@ -22,11 +22,11 @@ from opero import (
     opmap,
     roster,
 )
+from opero.clients.outages import Outage
 from opero.core.gate import REJECTED
 from opero.integrations import measures as module
 from opero.integrations.measures import COUNTED, METRICS, MOST, OTHER, Measures, error_type
 from opero.stats import COUNTERS
-from opero.stores.outages import Outage
 from opero.testing import manual_clock, skip_waits
 
 NAME = "code.function.name"

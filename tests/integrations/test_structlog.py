@@ -10,8 +10,8 @@ import structlog as library
 from structlog.testing import capture_logs
 
 from opero import AllFailedError, events, hotpath, opero, opmap
+from opero.clients.outages import Outage
 from opero.integrations import structlog
-from opero.stores.outages import Outage
 from opero.testing import skip_waits
 
 

@@ -644,9 +644,9 @@ def test_a_missing_package_is_told_with_what_to_install(tmp_path):
     script = """
 import sys
 sys.modules["diskcache"] = sys.modules["redis"] = None
-for name in ("disk", "redis_clients"):
+for name in ("stores.disk", "clients.redis"):
     try:
-        __import__("opero.stores." + name)
+        __import__("opero." + name)
     except ImportError as error:
         print(error)
 """

@@ -12,7 +12,7 @@ gives the reservation back, which succeeds if nobody has got a later one since.
 Only `AT_ONCE` callers of a process ask or sleep at once, the others wait for a semaphore in their
 order. So a process with a thousand waiters does not take every permit of the next second.
 
-If the server fails, the same limit goes on in this process; see `stores.outages`. What the server
+If the server fails, the same limit goes on in this process; see `clients.outages`. What the server
 grants is noted there too, so that a failure frees no further burst.
 
 What a wait does is told by effects (`runners/effects.py`), so threads and tasks wait alike.
@@ -28,11 +28,11 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
+from opero.clients.redis import Script
 from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
 from opero.locks import Lock
 from opero.runners.effects import ASK, BELL, REST, SLEEP
-from opero.stores.redis_clients import Script
 
 from .redis_contact import RedisContact
 from .redis_rate import ADAPT, SharedRate, listening

@@ -16,7 +16,7 @@ All times in the record are the server's, and all times in requests and replies 
 the clocks of hosts do not matter. The record expires. When it is gone, by that, by a flush or with
 a server that has lost it, a process that knows of a later state than the server puts that back.
 
-While the server is gone, each process decides by itself (see `stores.outages`).
+While the server is gone, each process decides by itself (see `clients.outages`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from opero import forks
+from opero.clients.redis import LIMIT, Script
 from opero.core.gate import REJECTED, SUCCEEDED, WITHDRAWN
 from opero.core.remote_breaker import PERIOD
 from opero.runners.effects import ASK
-from opero.stores.redis_clients import LIMIT, Script
 
 from .breaker_queue import BreakerQueue
 from .redis_contact import RedisContact

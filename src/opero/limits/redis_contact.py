@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from opero.stores.outages import Outage
-from opero.stores.redis_clients import async_client, client
+from opero.clients.outages import Outage
+from opero.clients.redis import async_client, client
 
 
 class RedisContact:

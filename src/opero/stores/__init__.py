@@ -11,8 +11,6 @@
     backends.py       what every backend can do: five primitives over bytes under names
     disk.py           a backend on disk
     redis.py          backends in Redis, for threads and for coroutines
-    redis_clients.py  connections to Redis, one client per URL
-    outages.py        what is done while a backend does not answer
     open_store.py     a store that is open, and whether it is in order
     off.py            what takes the place of a store that cannot be used
     opening.py        from checked options to a stored cache

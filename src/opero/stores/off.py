@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from opero.clients.outages import Outage
+
 from .backends import InThreads, Swapped
 from .open_store import OpenStore
-from .outages import Outage
 
 _WHAT = "a cache that is off"
 

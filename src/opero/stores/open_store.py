@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from opero.clients.outages import Outage
+
 from .backends import AsyncBackend, Backend
 from .operations import AsyncOperations, Operations
-from .outages import Outage
 
 
 class OpenStore:

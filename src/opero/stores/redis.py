@@ -15,8 +15,17 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
+from opero.clients.redis import (
+    AsyncClient,
+    Client,
+    Command,
+    NoScriptError,
+    Script,
+    async_client,
+    client,
+)
+
 from .backends import Swapped
-from .redis_clients import AsyncClient, Client, Command, NoScriptError, Script, async_client, client
 
 NAMES: Final = 1000
 """How many names one `SCAN` looks at, and how many commands or names a batch has at most."""

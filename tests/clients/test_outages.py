@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from opero.clients.outages import FIRST, LAST, Outage
 from opero.stores.disk import DiskBackend
 from opero.stores.operations import AsyncOperations, Operations
-from opero.stores.outages import FIRST, LAST, Outage
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
 
 pytestmark = pytest.mark.once

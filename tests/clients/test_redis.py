@@ -20,10 +20,10 @@ import pytest
 from redis.exceptions import AuthenticationError, RedisError
 from redis_server import RedisServer
 
-from opero.stores import redis_clients
+from opero.clients import redis as redis_clients
+from opero.clients.redis import Script, async_client, client
 from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
-from opero.stores.redis_clients import Script, async_client, client
 
 pytestmark = [pytest.mark.once, pytest.mark.redis]
 
@@ -433,7 +433,7 @@ def run(script, *arguments):
 
 FORK = """
 import asyncio, os, sys, threading
-from opero.stores.redis_clients import async_client, client
+from opero.clients.redis import async_client, client
 url = sys.argv[1]
 one = client(url)
 one.batch([("SET", f"key{n}", f"value{n}") for n in range(100)])

@@ -1,0 +1,5 @@
+"""The way to servers and stores that may fail: what caches, limits and breakers share.
+
+redis.py     connections to Redis, one client per URL
+outages.py   what is done while a store or a server does not answer
+"""
