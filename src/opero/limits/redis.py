@@ -180,7 +180,7 @@ class RedisWaitQueue:
         Raises:
             ValueError: If the URL is not one of Redis.
         """
-        self.server = RedisContact(
+        self.server: RedisContact = RedisContact(
             url, f"the rate limit {name!r}", "each process keeps to it by itself"
         )
         key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"

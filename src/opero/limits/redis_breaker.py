@@ -183,7 +183,9 @@ class RedisRecord:
             local.lease // 1000,
             local.probes,
         ]
-        self.server = RedisContact(url, f"the breaker {name!r}", "each process decides by itself")
+        self.server: RedisContact = RedisContact(
+            url, f"the breaker {name!r}", "each process decides by itself"
+        )
         self._wanted = False
         gate.summon = self.summon
         gate.order = self.exchange
