@@ -550,8 +550,8 @@ def test_a_short_pause_that_a_server_asks_for_is_heeded_where_a_lower_rate_does_
     """And a user's own is in any case."""
     limiter = RateLimiter(**limit(redis_server, 200, burst=5, adaptive=True))
     reject(limiter)
-    limiter._queue.pause_soon(500 * MS)
-    assert took(limiter.acquire_sync) < 0.3
+    limiter._queue.pause_soon(1900 * MS)
+    assert took(limiter.acquire_sync) < 1
     time.sleep(0.05)
     reject(limiter)
     limiter._queue.pause_soon(500 * MS)

@@ -1014,7 +1014,8 @@ def test_an_outdated_value_is_served_while_the_function_fails_within_its_bound(
         clock.advance(120)
         assert function(1) == [1, 1]
         assert function(1) == [1, 1]
-        assert len(function.runs) == 3 or store  # where a lease may still be on its way back
+        # a lease may still be on its way back to a store: then no run follows on it
+        assert len(function.runs) in ((2, 3) if store else (3,))
         clock.advance(31)
         with pytest.raises(ConnectionError):
             function(1)
@@ -1329,7 +1330,7 @@ def test_wrong_options_say_what_is_allowed(options, error, words):
         opero(**{"cache": True, **options})
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="nobody may look at what another thread is doing there")
+@pytest.mark.skipif(FREE_THREADED, reason="there no thread can look at another one's frames")
 def test_a_run_that_its_thread_has_left_at_a_bad_moment_is_made_by_others():
     """An interrupt may come before the thread can tidy up."""
     function = Subject("sync")

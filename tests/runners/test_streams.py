@@ -1293,8 +1293,16 @@ FIXTURES: list[str] = []
 
 
 @pytest.fixture
+def torn_down() -> Iterator[None]:
+    """See that the fixture that asks for this one has run to its end."""
+    FIXTURES.clear()
+    yield
+    assert FIXTURES == ["starting", "starting", "starting", "stopped"]
+
+
+@pytest.fixture
 @opero(retries=3, **AT_ONCE)
-def service() -> Iterator[str]:
+def service(torn_down: None) -> Iterator[str]:
     """A service that does not start at once."""
     FIXTURES.append("starting")
     if len(FIXTURES) < 3:
@@ -1304,16 +1312,10 @@ def service() -> Iterator[str]:
 
 
 @pytest.mark.once
-def test_a_fixture_is_retried(service: str) -> None:
-    """Until it yields."""
+def test_a_fixture_is_retried_and_torn_down(service: str) -> None:
+    """It is retried until it yields, and runs to its end behind the test."""
     assert service == "service"
     assert FIXTURES == ["starting"] * 3
-
-
-@pytest.mark.once
-def test_a_fixture_is_torn_down() -> None:
-    """Behind the test before this one; alone there is none."""
-    assert FIXTURES in ([], ["starting", "starting", "starting", "stopped"])
 
 
 # --- what is refused ------------------------------------------------------------------------------
