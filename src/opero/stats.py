@@ -43,7 +43,7 @@ class Stats(NamedTuple):
         refreshes: Runs in the background that began to renew a value, as `cache_refresh` asks.
         store_failures: Times the disk or Redis store could not be used, a call going on without.
         rejected: Stored entries that were not taken, as they were forged, damaged or another's.
-        refused: Attempts that a circuit breaker did not let begin.
+        refused: Attempts that a circuit breaker refused.
         breaker_wait: Seconds spent waiting for a circuit breaker to let an attempt in.
     """
 

@@ -25,7 +25,7 @@ OTHER: Final = "_OTHER"
 """What stands for the values of a label beyond the first `MOST`, as `error.type` has it."""
 
 MOST: Final = 1000
-"""So many functions, stores, limits, breakers and types of errors are told apart, of each."""
+"""How many functions, stores, limits, breakers and types of errors are told apart, of each kind."""
 
 BOUNDARIES: Final = tuple(0.01 * 2**power for power in range(15))
 """The boundaries of histograms in seconds: as those of the GenAI conventions, for slow calls."""
@@ -96,7 +96,7 @@ COUNTED: Final = {
     "refused": Metric(
         "opero.breaker.refused",
         "{attempt}",
-        "Attempts that a circuit breaker did not let begin",
+        "Attempts that a circuit breaker refused",
         _OF_FUNCTIONS,
     ),
     "breaker_wait": Metric(
@@ -117,9 +117,7 @@ ERRORS: Final = Metric(
 GIVE_UPS: Final = Metric(
     "opero.give_ups", "{call}", "Calls that failed in their last attempt", (FUNCTION, ERROR)
 )
-DEADLINES: Final = Metric(
-    "opero.deadlines", "{call}", "Calls that ran out of their time", _OF_FUNCTIONS
-)
+DEADLINES: Final = Metric("opero.deadlines", "{call}", "Calls that ran out of time", _OF_FUNCTIONS)
 REFRESH_ERRORS: Final = Metric(
     "opero.cache.refresh_errors",
     "{run}",
@@ -142,14 +140,14 @@ ITEMS: Final = Metric(
 ITEMS_LEFT: Final = Metric(
     "opero.map.items_left",
     "{item}",
-    "Items to come of the maps under way whose input has a length",
+    "Items still to come in running maps whose input has a length",
     _OF_FUNCTIONS,
     gauge=True,
 )
 STORE_UP: Final = Metric(
     "opero.store.up",
     "1",
-    "Whether a store that has been down works now",
+    "Whether a store that was once down works",
     ("opero.store.name",),
     gauge=True,
 )
