@@ -341,7 +341,7 @@ def test_blocks_are_recorded_by_the_function_that_they_are_in(core: hotpath.Core
 
 def test_only_functions_are_recorded() -> None:
     """At least one."""
-    with pytest.raises(TypeError, match=r"needs functions, and 3 is none"):
+    with pytest.raises(TypeError, match=r"needs functions, not 3"):
         record_attempts(3).__enter__()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs a decorated function"):
         record_attempts().__enter__()

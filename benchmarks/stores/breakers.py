@@ -50,7 +50,7 @@ def watch(options: dict[str, Any], outcome: str) -> None:
 
 
 def lateness(options: dict[str, Any], outcome: str) -> list[float]:
-    """Return by how many milliseconds another process sees late that a breaker is open."""
+    """Return how many milliseconds late another process sees that a breaker is open."""
     command = [sys.executable, "-m", "benchmarks.stores.breakers", outcome, repr(options)]
     found = []
     with subprocess.Popen(

@@ -32,7 +32,7 @@ ORDER: Final = (
     "refreshes",  # the threads that renew cached values
     "stores",  # connections and locks of what is open
     "caches",  # the runs of decorated functions, on top of all that
-    "readers",  # who reads the figures of all those
+    "readers",  # what reads the figures of all those
 )
 """The ranks, from what others rely on to what relies on others."""
 

@@ -1,6 +1,6 @@
 """All decorated functions of the process, and what those that are gone have counted.
 
-Who reads figures at intervals, as `opero.integrations` does, finds them here: no call pays for it.
+Code that reads figures at intervals, as `opero.integrations` does, finds them here: no call pays.
 A function that is made and gone between two readings would be missing, and a sum that falls is
 taken for a restart. So while anybody reads, the figures of a function outlive it (`keep`).
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 _MOST_LOOSE = 1000
-"""So many figures of functions that are gone are added up at the latest."""
+"""The figures of functions that are gone are added up when there are so many of them."""
 
 keeping: int = 0
 """How many readers there are."""

@@ -382,7 +382,7 @@ def _source_of(function: Any) -> tuple[tuple[str, str], Any]:
         state = getattr(held, "call", held)  # a map's is that of one item
         return roster.name_of(state.origin), state
     if not hasattr(function, "__code__"):
-        raise TypeError(f"record_attempts() needs functions, and {function!r} is none")
+        raise TypeError(f"record_attempts() needs functions, not {function!r}")
     return (function.__module__ or "", function.__qualname__), None
 
 

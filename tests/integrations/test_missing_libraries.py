@@ -18,7 +18,7 @@ import pytest
             "prometheus_client",
             "opero's metrics for Prometheus need prometheus_client",
         ),
-        ("structlog", "structlog", "opero's entries for structlog need it"),
+        ("structlog", "structlog", "opero's entries for structlog need structlog"),
     ],
 )
 def test_a_missing_library_is_named(integration: str, library: str, needs: str) -> None:

@@ -1191,7 +1191,7 @@ cdef PyObject *undecorated(PyObject *this, PyObject *args, PyObject *kwargs) exc
 def bypass(bint on):
     """Let all decorated functions do what they would do undecorated, or as usual again.
 
-    Who calls asks the type whether there is a function pointer in the instance.
+    Callers ask the type whether the instance has a function pointer.
     """
     cdef PyTypeObject *slots
     for kind in (Function, AsyncFunction, StreamFunction):

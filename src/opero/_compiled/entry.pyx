@@ -69,7 +69,7 @@ cpdef Flight follow(Entry entry):
             if entry.flight is None:
                 entry.flight = flight
             found = entry.flight
-        elif entry.state == IS_VALUE:  # it may have the flight of who renews it
+        elif entry.state == IS_VALUE:  # it may have the flight of its renewal
             found = entry.flight
     return found
 

@@ -74,7 +74,7 @@ def attempts(
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
             predicate of the exception. Any other goes up at once, unchanged.
-        rate_limit: A `RateLimiter`, whose permits the attempts of all loops pay that are given it.
+        rate_limit: A `RateLimiter`, of which each attempt takes a permit; loops may share it.
         jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
         timeout: Seconds for all attempts, waits included. A wait that would not end in time is not
             begun; what the block of an `async for` awaits is cut.
@@ -85,8 +85,8 @@ def attempts(
             wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
             that long at least, up to `max_delay`, or up to the deadline with a `timeout`; for
             longer waits the call gives up at once.
-        breaker: A `Breaker`, which counts the attempts of all loops that are given it. While it is
-            open, no attempt begins.
+        breaker: A `Breaker`, which counts each attempt; loops may share it. While it is open, no
+            attempt begins.
         reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
         **kwargs: None; an error says how to spell an option.
 

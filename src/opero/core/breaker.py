@@ -350,7 +350,7 @@ class CircuitBreaker(Gate):
             return
 
     def add_news(self, reason: str | None) -> None:
-        """Note what the watcher has to be told once the lock is free."""
+        """Note what to tell the watcher once the lock is free."""
         if self.watcher is not None:
             added = [(self.state, reason)]  # first: a finalizer may come in here
             if self.news is None:
@@ -359,7 +359,7 @@ class CircuitBreaker(Gate):
                 self.news.extend(added)
 
     def take_news(self) -> Any:
-        """Return what the watcher has to be told, once."""
+        """Return what to tell the watcher, once."""
         news = self.news
         self.news = None
         return news

@@ -10,8 +10,8 @@ out. A value that is out of date is under way again, in its place, while it is r
 taken out of the store's dictionary is dead from then on. So a thread that computes a value sees
 whether it was invalidated meanwhile, by looking at the entry.
 
-A value that is renewed in the background, before its end, stays a value. Its flight says who renews
-it: a caller who comes after its end follows that.
+A value that is renewed in the background, before its end, stays a value. Its flight is that of
+the renewal: a caller who comes after its end follows it.
 
 The compiled half (`_compiled/entry.pyx`) links the entries of a queue to each other.
 """
@@ -101,7 +101,7 @@ def follow(entry: Entry) -> Flight | None:
     before it looks for a flight. So one of the two sees the other.
     """
     owner = entry.expires
-    if entry.state != UNDER_WAY:  # a value may have the flight of who renews it
+    if entry.state != UNDER_WAY:  # a value may have the flight of its renewal
         return entry.flight if entry.state == VALUE else None
     with flights.joining:
         flight = entry.flight

@@ -1,9 +1,9 @@
 """The bucket of an adaptive limit that processes share: one rate for all of them.
 
-What `RateControl` knows is in further shared words: who learns something reads them, adapts the
-rate, and writes them back, under a lease that ends by itself. So what a process learns while
-another one has the lease is lost if it is a success, of which there are many; a rejection waits for
-the lease. Whoever takes a permit reads the interval of that moment.
+What `RateControl` knows is in further shared words. A process that learns something reads them,
+adapts the rate, and writes them back, under a lease that ends by itself. So what a process learns
+while another one has the lease is lost if it is a success, of which there are many; a rejection
+waits for the lease. A permit is taken at the interval of that moment.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class SharedAdaptiveBucket(SharedBucket):
         return news
 
     def have_lease(self, patient: bool) -> bool:
-        """Take the lease; return whether it was to be had, which the patient wait for."""
+        """Take the lease, waiting for it if `patient`; return whether it was taken."""
         at = self.first + _LEASE
         while True:
             now = self.real.now()

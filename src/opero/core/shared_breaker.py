@@ -1,8 +1,8 @@
 """The breaker that processes share: one state machine on words in shared memory.
 
     word 0        generation, a time in milliseconds, and whether the breaker is open: until then,
-                  or closed since then. Whoever changes the state puts the next generation there,
-                  if nobody else has meanwhile: so one process opens it, and one closes it
+                  or closed since then. A process that changes the state puts the next generation
+                  there, unless another was quicker: so one process opens it, and one closes it
     words 1-10    the rolling window: for each tenth of it the generation, which tenth it is,
                   attempts and failures
     words 11-     places of probes: the generation, and the millisecond at which the lease is over,
@@ -10,7 +10,7 @@
 
 Nothing needs tidying up. A new generation makes every count and every lease of older ones void, and
 reports of older ones change nothing. A process that dies in its probe leaves a lease that expires;
-one that dies at any other moment leaves words that are whole. Who joins changes nothing.
+one that dies at any other moment leaves words that are whole. Joining changes nothing.
 
 All times are of the machine's monotonic clock, which processes have in common and no test moves.
 """
@@ -268,7 +268,7 @@ class SharedBreaker(Gate):
             self.taken = mine
             self.place = at
             return 0
-        if good == self.probes:  # whoever had the last one has died before it closed the breaker
+        if good == self.probes:  # the process of the last one died before closing it
             words.swap(0, word, self._next(word, now, 0))
             return _AGAIN
         return wait

@@ -34,7 +34,7 @@ from then on. What follows is off the fast path (see `runners.lingering`).
     stored -- hits --> expires -- a hit begins a refresh --> fresh -- may serve --> gone
                        = ttl - early                         = ttl                  = ttl + late
 
-Whoever begins a refresh moves `expires` to the end, so the hits that follow are plain ones again.
+A hit that begins a refresh moves `expires` to the end, so the hits that follow are plain again.
 """
 
 from __future__ import annotations

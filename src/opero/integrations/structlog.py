@@ -41,7 +41,7 @@ def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[],
             import structlog
         except ImportError as error:
             raise ImportError(
-                "opero's entries for structlog need it: pip install 'structlog>=24.1'",
+                "opero's entries for structlog need structlog: pip install 'structlog>=24.1'",
                 name="structlog",
             ) from error
         logger = structlog.get_logger("opero")

@@ -1,4 +1,4 @@
-"""Names the nearest parameter where a class of opero is given a keyword that is none."""
+"""Names the nearest parameter where a class of opero is given a keyword that it lacks."""
 
 from __future__ import annotations
 

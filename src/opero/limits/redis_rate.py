@@ -5,13 +5,13 @@
                                               v
                                             the state of all -> reply -> rate
 
-What `RateControl` knows is one text in Redis. Whoever has learned something proposes the next text,
-beside the question for a permit that it asks anyway, and the server takes it if nobody else was
-faster; then it is made anew from what the others have put there. A rejection does not wait for the
-next question. Times in the text are the server's.
+What `RateControl` knows is one text in Redis. A process that has learned something proposes the
+next text along with its next request for a permit. The server takes it unless another process was
+faster; then the proposal is made anew from the text that is there now. A rejection does not wait
+for the next request. Times in the text are the server's.
 
-Which attempts began after the last cut each process tells by its own clock: the cut counts from
-when the process has heard of it.
+Each process tells by its own clock which attempts began after the last cut: those from when it
+heard of the cut.
 """
 
 from __future__ import annotations

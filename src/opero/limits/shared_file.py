@@ -2,8 +2,8 @@
 
 It is in a directory that only its user can open, best in /dev/shm. Its name has the digest of what
 it is called, and the machine's boot: the times in it count from there. Beside it stands an empty
-file whose lock makes steps of plain processes, and the making of the file, atomic. Whoever uses the
-file has a shared lock on it; so one that nobody uses any more can be made anew, or removed.
+file whose lock makes steps of plain processes, and the making of the file, atomic. Each process
+that uses the file holds a shared lock on it, so one that none uses can be made anew, or removed.
 """
 
 from __future__ import annotations

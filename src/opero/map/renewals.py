@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .jobs import Job
 
 MOST: Final = 128
-"""So many renewals are under way or wait at the same time; for others the next hit asks again."""
+"""How many renewals may be under way or wait; for others the next hit asks again."""
 
 
 class RenewedItem(Span):

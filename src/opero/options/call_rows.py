@@ -191,7 +191,7 @@ CALL_ROWS: tuple[Option, ...] = (
         ),
         each="The greatest number of attempts started per second, by each worker; or a "
         "`RateLimitConfig`; or a `RateLimiter`, which is one for all that share it.",
-        block="A `RateLimiter`, whose permits the attempts of all loops pay that are given it.",
+        block="A `RateLimiter`, of which each attempt takes a permit; loops may share it.",
     ),
     # --- by keyword only --------------------------------------------------------------------------
     Option(
@@ -344,8 +344,8 @@ CALL_ROWS: tuple[Option, ...] = (
         more="See [circuit breakers](breaker.md).",
         each="A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`, "
         "which several functions may share. While it is open, items wait.",
-        block="A `Breaker`, which counts the attempts of all loops that are given it. While it is "
-        "open, no attempt begins.",
+        block="A `Breaker`, which counts each attempt; loops may share it. While it is open, no "
+        "attempt begins.",
     ),
     Option(
         "reraise",

@@ -266,8 +266,8 @@ def _cache_options(reading: Reading) -> CacheOptions:
     stale = reading.check("cache_stale")
     refresh = reading.check("cache_refresh")
     for option, given, why in (
-        ("cache_stale", stale, "without, nothing gets stale"),
-        ("cache_refresh", refresh, "without, no value ends, and none is renewed"),
+        ("cache_stale", stale, "without it, nothing gets stale"),
+        ("cache_refresh", refresh, "without it, no value ends, and none is renewed"),
     ):
         if given and ttl is None:
             name, needed = reading.name_of(option), f"{reading.name_of('cache_ttl')}="

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from .refreshes import Refresh
 
 MOST_THREADS = 8
-"""So many refreshes run at the same time, at most."""
+"""How many refreshes run at the same time, at most."""
 MOST_OF_ONE = 4
-"""So many of them are of one function, so that a slow one leaves room for others."""
+"""How many of them may be of one function, so that a slow one leaves room for others."""
 MOST_WAITING = 128
-"""So many may wait for a thread."""
+"""How many may wait for a thread."""
 
 _LINGER = 0.5
 """How long a thread stays, in seconds, after its last refresh."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opero.core.store import MemoryStore
 
 MOST_TASKS = 128
-"""So many refreshes of coroutine functions are under way at the same time, at most."""
+"""How many refreshes of coroutine functions are under way at the same time, at most."""
 
 _tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 """Those that are."""

@@ -54,7 +54,7 @@ _SKEW = 60.0
 
 
 _MOST_RENEWALS = 1024
-"""From so many on, those that are over are left out."""
+"""With more of them than this, those that are over are left out."""
 
 ELSEWHERE = object()
 """What a refresh returns where another process makes it, or the value is another one by now."""
