@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from opero.exceptions import OperoError, UnsafePlaceError
+from opero.private_places import UnusablePlaceError
 from opero.stores import directories, secret
-from opero.stores.directories import ENTRIES, UnusablePlaceError, cache_dir
+from opero.stores.directories import ENTRIES, cache_dir
 from opero.stores.secret import read_key_file, secrets_of
 
 pytestmark = [

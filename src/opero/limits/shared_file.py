@@ -20,6 +20,7 @@ from pathlib import Path
 
 from opero.core.shared_counters import STRIDE, lock_file, unlock_file
 from opero.exceptions import UnsafePlaceError
+from opero.private_places import closed_directory, user_id
 from opero.real_time import monotonic
 
 TYPE_CHECKING = False
@@ -163,8 +164,6 @@ def directory() -> Path:
     Raises:
         UnsafePlaceError: If others own it or could open what is in it.
     """
-    from opero.stores.directories import private_directory, user_id
-
     me = user_id()
     base = _SHM
     if not (base.is_dir() and os.access(base, os.W_OK | os.X_OK)):
@@ -172,18 +171,7 @@ def directory() -> Path:
 
         base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     place = base / ("opero" if me is None else f"opero-{me}")
-    what, mend = "the directory of what processes share", "remove it"
-    found = private_directory(place, what, mend)
-    if me is not None:
-        seen = place.lstat()
-        if not stat.S_ISDIR(seen.st_mode):
-            raise UnsafePlaceError(f"{what} {place} is not safe: it is a symbolic link; {mend}")
-        if seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            mode = f"{stat.S_IMODE(seen.st_mode):04o}"
-            raise UnsafePlaceError(
-                f"{what} {place} is not safe: it is open to others (mode {mode}); {mend}"
-            )
-    return found
+    return closed_directory(place, "the directory of what processes share", "remove it")
 
 
 def _memory(path: Path, what: str, count: int, empty: int, settings: str) -> mmap.mmap:

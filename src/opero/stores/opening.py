@@ -13,6 +13,7 @@ from pathlib import Path
 from opero import forks
 from opero.locks import Lock
 from opero.logs import warn
+from opero.private_places import UnusablePlaceError
 
 from . import directories, secret
 from .backends import Backend, InThreads, Swapped
@@ -85,7 +86,7 @@ def _disk(plan: CacheOptions) -> OpenStore:
 
     try:
         path = str(place())
-    except directories.UnusablePlaceError:
+    except UnusablePlaceError:
         raise
     except OSError:  # it cannot be made: an outage, which the first call reports
         path = os.path.abspath(os.fspath(plan.directory or directories.user_cache_directory()))

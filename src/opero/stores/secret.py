@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from opero.exceptions import UnsafePlaceError
+from opero.private_places import UnusablePlaceError, private_directory, user_id
 
-from .directories import UnusablePlaceError, private_directory, user_config_directory, user_id
+from .directories import user_config_directory
 
 VARIABLE = "OPERO_CACHE_SECRET"
 """The environment variable that holds secrets."""
