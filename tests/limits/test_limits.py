@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
 import time
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +25,11 @@ from opero.testing import manual_clock
 MS = 10**6
 SECOND = 10**9
 RATES = st.floats(0.1, 1e4)
+SCOPES: list[dict[str, Any]] = [
+    {"scope": "process"},
+    {"scope": "machine", "name": "weights"},
+    {"scope": "redis", "name": "weights", "url": "redis://127.0.0.1:1"},
+]
 WINDOWS = st.lists(
     st.tuples(st.integers(1, 30), st.sampled_from([0.01, 0.1, 0.33, 1.0])), max_size=3
 )
@@ -164,16 +173,54 @@ def test_a_weight_above_the_burst_is_refused_and_both_are_named(weight):
     assert windowed.try_acquire(5)
 
 
+class Two(IntEnum):
+    """A whole number of another type."""
+
+    TWO = 2
+
+
 @pytest.mark.once
+@pytest.mark.parametrize("options", SCOPES, ids=lambda options: options["scope"])
 @pytest.mark.parametrize(
-    ("weight", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+    ("weight", "error"),
+    [
+        *((weight, ValueError) for weight in (0, -1, 10**10)),
+        *((weight, TypeError) for weight in (True, False, 1.0, 1.5, 2.0, 1 + 0j, "1", None)),
+        *((weight, TypeError) for weight in (Decimal(1), Fraction(1))),
+    ],
+    ids=repr,
 )
-def test_a_weight_is_a_whole_number_from_one(weight, error):
-    """Anything else is refused."""
-    limiter = RateLimiter(10, burst=5)
-    if weight is not True:  # which is 1
-        with pytest.raises(error, match="weight="):
-            limiter.try_acquire(weight)
+def test_a_weight_is_a_whole_number_from_one(options, weight, error):
+    """Anything else is refused, though it may be equal to 1; the message names it."""
+    limiter = RateLimiter(10, burst=5, **options)
+    for ask in (limiter.try_acquire, limiter.acquire_sync, lambda w: run(limiter.acquire(w))):
+        with pytest.raises(error, match=f"weight={re.escape(repr(weight))} is not allowed"):
+            ask(weight)
+
+
+def test_a_weight_may_be_whatever_can_be_an_index(core):
+    """It counts as the int that it is."""
+    for weight in (2, Two.TWO):
+        assert_two(weight)
+
+
+def test_a_weight_may_be_an_integer_of_numpy(core):
+    """But no float, bool or array of it."""
+    numpy = pytest.importorskip("numpy")
+    for weight in (numpy.int64(2), numpy.uint8(2), numpy.array(2)):
+        assert_two(weight)
+    for weight in (numpy.float64(1), numpy.array(1.0), numpy.array([1]), numpy.True_):
+        with pytest.raises(TypeError, match="weight="):
+            RateLimiter(10, burst=5).try_acquire(weight)
+
+
+def assert_two(weight: Any) -> None:
+    """Check that a weight counts as two permits."""
+    with manual_clock():
+        limiter = RateLimiter(10, burst=5)
+        assert limiter.try_acquire(weight)
+        limiter.acquire_sync(weight)
+        assert [limiter.try_acquire(), limiter.try_acquire()] == [True, False]
 
 
 # --- windows ------------------------------------------------------------------------------------------

@@ -212,9 +212,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         Args:
             weight: How many permits to take at once, `burst` at most.
         """
-        if weight != 1:
-            self._check_weight(weight)
-        return bool(self._queue.try_take(weight))
+        return bool(self._queue.try_take(self._checked_weight(weight)))
 
     def acquire_sync(self, weight: int = 1) -> None:
         """Block this thread until it has a permit.
@@ -222,7 +220,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         Args:
             weight: How many permits to take at once, `burst` at most.
         """
-        self._wait_sync(NEVER, weight)
+        self._wait_sync(NEVER, self._checked_weight(weight))
 
     async def acquire(self, weight: int = 1) -> None:
         """Wait until this task has a permit.
@@ -230,7 +228,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         Args:
             weight: How many permits to take at once, `burst` at most.
         """
-        await self._wait(NEVER, weight)
+        await self._wait(NEVER, self._checked_weight(weight))
 
     def pause(self, seconds: float | timedelta) -> None:
         """Let nobody have a permit for a while, neither those who wait nor others who share it.
@@ -263,8 +261,6 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         Returns:
             Nanoseconds waited, or -1 if the permit would come after `deadline`.
         """
-        if weight != 1:
-            self._check_weight(weight)
         if self._bucket.take_many(self._clock.now(), weight) == 0:
             return 0
         from opero.runners import sync
@@ -282,8 +278,6 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         Returns:
             Nanoseconds waited, or -1 if the permit would come after `deadline`.
         """
-        if weight != 1:
-            self._check_weight(weight)
         from opero.runners import aio
 
         return aio.drive(self._queue.steps(deadline, weight))
@@ -339,22 +333,24 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
             if retry_after(error) or asks_for_less(error):
                 self._queue.report(REJECTED, entered)
 
-    def _check_weight(self, weight: Any) -> None:
-        """Refuse a weight that can never be had at once."""
-        if isinstance(weight, bool) or not isinstance(weight, int):
-            raise TypeError(f"weight={weight!r} is not allowed: use a whole number")
-        if weight < 1:
-            raise ValueError(f"weight={weight!r} is not allowed: use 1 or more")
-        if weight > self.burst:
+    def _checked_weight(self, weight: Any) -> int:
+        """Return a weight as an int; refuse one that can never be had at once."""
+        if type(weight) is int and weight == 1:  # by far the commonest
+            return 1
+        from opero.options import checks
+
+        count = checks.count("weight", weight)
+        if count > self.burst:
             raise ValueError(
                 f"weight={weight!r} is not allowed: no more than burst={self.burst!r} permits can "
                 f"be had at once"
             )
-        if weight > self._most:
+        if count > self._most:
             raise ValueError(
                 f"weight={weight!r} is not allowed: of windows={self.windows!r}, no more than "
                 f"{self._most} permits can be had at once"
             )
+        return count
 
 
 def _bucket(
