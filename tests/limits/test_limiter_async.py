@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -13,6 +14,10 @@ import pytest
 from crowd import Job, run, standing_clock, until, until_async, wait_all
 
 from opero import RateLimiter, opero
+from opero.core.clock import NEVER
+from opero.limits.redis import _Holder
+from opero.limits.wait_queue import _Waiter
+from opero.runners.effects import BELL
 from opero.testing import manual_clock, skip_waits
 
 MS = 10**6
@@ -201,6 +206,63 @@ def test_all_may_leave_and_the_limiter_is_as_if_they_had_never_come(core):
             assert not limiter.try_acquire()
 
     run(main())
+
+
+class Bell:
+    """Wakes nobody, and counts how often it is rung."""
+
+    rung = 0
+
+    def ring(self) -> bool:
+        """Count."""
+        Bell.rung += 1
+        return True
+
+    def is_through(self) -> bool:
+        """Go on waiting."""
+        return False
+
+
+def stand(queue: Any) -> Any:
+    """Let somebody wait in a queue, a thread or a task, up to the first wait."""
+    steps = queue.steps(NEVER, 1)
+    effect = next(steps)
+    while effect[0] == BELL:
+        effect = steps.send(Bell())
+    return steps
+
+
+@pytest.mark.parametrize("scope", ["process", "machine", "redis"])
+@pytest.mark.parametrize("order", ["first", "last", "any"])
+def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch, scope, order):
+    """Nobody is looked for among the others, and nobody is woken who has nothing new to look at."""
+    seen: list[object] = []
+
+    def is_equal(one: object, other: object) -> bool:
+        seen.append(other)
+        return one is other
+
+    monkeypatch.setattr(Bell, "rung", 0)
+    for kind in (_Waiter, _Holder):
+        monkeypatch.setattr(kind, "__eq__", is_equal)
+    more: dict[str, Any] = {} if scope == "process" else {"name": f"crowd {os.getpid()}"}
+    if scope == "redis":
+        more["url"] = "redis://127.0.0.1:1"
+    limiter = RateLimiter(1.0, scope=scope, **more)
+    if scope != "redis":
+        spent(limiter)
+    waiting = [stand(limiter._queue) for _ in range(300)]
+    if order == "last":
+        waiting.reverse()
+    elif order == "any":
+        random.Random(7).shuffle(waiting)
+    for steps in waiting:
+        with pytest.raises(KeyboardInterrupt):
+            steps.throw(KeyboardInterrupt)
+    assert len(seen) <= 300
+    assert Bell.rung <= 3 * 300
+    if scope != "redis":
+        assert (len(limiter._queue), limiter._bucket.queued) == (0, 0)
 
 
 def test_random_cancellations_lose_no_permit(core):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -527,7 +527,7 @@ class _Semaphore:
     def __init__(self) -> None:
         self._lock = Lock()
         self._holders: set[_Holder] = set()
-        self._waiting: deque[_Holder] = deque()
+        self._waiting: OrderedDict[_Holder, bool] = OrderedDict()  # anybody leaves it at once
 
     def __len__(self) -> int:
         return len(self._holders) + len(self._waiting)
@@ -539,7 +539,7 @@ class _Semaphore:
                 self._holders.add(holder)
                 holder.admitted = True
             else:
-                self._waiting.append(holder)
+                self._waiting[holder] = True
             return holder.admitted
 
     def release(self, holder: _Holder) -> None:
@@ -547,8 +547,8 @@ class _Semaphore:
         with self._lock:
             if holder in self._holders:
                 self._holders.remove(holder)
-            elif not holder.admitted and holder in self._waiting:
-                self._waiting.remove(holder)
+            else:
+                self._waiting.pop(holder, None)
             self._fill()
 
     def reclaim(self, now: int) -> None:
@@ -560,7 +560,7 @@ class _Semaphore:
 
     def _fill(self) -> None:
         while self._waiting and len(self._holders) < AT_ONCE:
-            holder = self._waiting.popleft()
+            holder, _ = self._waiting.popitem(last=False)
             holder.admitted = True
             self._holders.add(holder)
             if not holder.wake():

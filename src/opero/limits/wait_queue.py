@@ -14,7 +14,7 @@ and every step looks at what it finds rather than trusting what the step before 
 from __future__ import annotations
 
 import weakref
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 
@@ -99,7 +99,7 @@ class WaitQueue:
         self.gate: Gate = bucket
         self.clock = clock
         self._lock = Lock() if bucket.lock is None else bucket.lock
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: OrderedDict[_Waiter, bool] = OrderedDict()  # anybody leaves it at once
         self._extra = 0  # permits that those in the queue want beyond one each
         self._free = 0  # when the head might be served
         self._said = -_SECOND  # when a cut of the rate was last told
@@ -229,10 +229,10 @@ class WaitQueue:
             due: int = self.bucket.due(now, waiter.weight, len(waiters) + self._extra)
             if due > deadline:
                 return -1
-            waiters.append(waiter)
+            waiters[waiter] = True
             self._extra += waiter.weight - 1
             self._serve(now)
-            if waiters and waiters[0] is waiter:
+            if self._head() is waiter:
                 due = self._note(waiter, now, max(due, self._free))
         return min(due, deadline)
 
@@ -244,14 +244,13 @@ class WaitQueue:
             `deadline`, and then it has left the queue.
         """
         now = self.clock.now()
-        waiters = self._waiters
         with self._lock:
             self._serve(now)
             if waiter.granted:
                 return now
             due = self._free
             late = due > deadline
-            if waiters and waiters[0] is waiter:
+            if self._head() is waiter:
                 due = self._note(waiter, now, due)
             else:
                 due += self._count_before(waiter) * self.bucket.interval
@@ -279,18 +278,19 @@ class WaitQueue:
             if waiter.gone:
                 return
             waiter.gone = True
+            awaited = waiter.granted or self._head() is waiter
             if waiter.granted:
                 self.bucket.undo(waiter.receipt, waiter.weight)
             self._drop(waiter)
             self._serve(self.clock.now())
-            self._wake_head()
+            if awaited:  # others wait for nothing that it has left
+                self._wake_head()
 
     def _serve(self, now: int) -> None:
         """Hand out the permits that are due, and tell a new head to set its timer."""
         waiters, bucket = self._waiters, self.bucket
         moved = False
-        while waiters:
-            head = waiters[0]
+        while (head := self._head()) is not None:
             if not head.is_settled():
                 wait = bucket.admit_many(now, head.weight)
                 if wait > 0:
@@ -311,21 +311,19 @@ class WaitQueue:
         if moved:
             self._wake_head()
 
+    def _head(self) -> _Waiter | None:
+        """Return the first in the queue; None if nobody is there."""
+        return next(iter(self._waiters), None)
+
     def _drop(self, waiter: _Waiter) -> None:
         """Take `waiter` out of the queue, if it is there."""
-        try:
-            self._waiters.remove(waiter)
-        except ValueError:
-            return
-        self._extra -= waiter.weight - 1
+        if self._waiters.pop(waiter, False):
+            self._extra -= waiter.weight - 1
 
     def _wake_head(self) -> None:
         """Let the head of the queue look at the time, unless it has gone."""
-        try:
-            head = self._waiters[0]
-        except IndexError:
-            return
-        if not head.wake():
+        head = self._head()
+        if head is not None and not head.wake():
             head.gone = True
 
     def after_fork(self) -> None:
