@@ -42,7 +42,8 @@ class Stats(NamedTuple):
         stale: Calls answered with an outdated value, as `cache_stale` allows.
         refreshes: Runs in the background that began to renew a value, as `cache_refresh` asks.
         store_failures: Times the disk or Redis store could not be used, a call going on without.
-        rejected: Stored entries that were not taken, as they were forged, damaged or another's.
+        rejected: Stored entries that were not taken, as they were forged, damaged or another's;
+            each counts once.
         refused: Attempts that a circuit breaker refused.
         breaker_wait: Seconds spent waiting for a circuit breaker to let an attempt in.
     """

@@ -55,6 +55,8 @@ _SKEW = 60.0
 
 _MOST_RENEWALS = 1024
 """With more of them than this, those that are over are left out."""
+_MOST_REJECTED = 1024
+"""With more of them than this, rejected entries that are there still count again."""
 
 ELSEWHERE = object()
 """What a refresh returns where another process makes it, or the value is another one by now."""
@@ -140,6 +142,7 @@ class StoredCache:
         self.early: float = 0.0
         self.renewals: dict[bytes, int] = {}
         self._warned: set[str] = set()
+        self._rejected: dict[str, int] = {}  # by name, the hash of an entry that was not taken
         self._counting = Lock()
 
     def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:
@@ -213,15 +216,33 @@ class StoredCache:
         if data is None:
             return None
         try:
-            return self.signer.open(key.full, data)
+            signed = self.signer.open(key.full, data)
+            if self._rejected:
+                self._rejected.pop(key.name, None)
+            return signed
         except Forged as error:
-            self._count("rejected")
+            self._reject(key.name, hash(data))
             self._warn(
                 "a stored entry is not taken (forged, damaged, of another call, or signed with "
                 "another secret); such calls run the function",
                 str(error),
             )
             return None
+
+    def _reject(self, name: str, mark: int) -> None:
+        """Count an entry that is not taken, once, however often it is found.
+
+        Args:
+            name: Its name in the store.
+            mark: The hash of what is there.
+        """
+        with self._counting:
+            if self._rejected.get(name) == mark:
+                return
+            if len(self._rejected) >= _MOST_REJECTED:
+                self._rejected.clear()
+            self._rejected[name] = mark
+        self._count("rejected")
 
     def signed(self, key: StoredKey, value: Any, clock: Clock, took: float) -> bytes | None:
         """Sign a value; None if it cannot be, which is said once."""
