@@ -93,10 +93,10 @@ class ShareRow:
         value = self.function(0)
         if self.new:
             return (
-                lambda: signer.close(_KEY, value, math.inf, 0.0),
+                lambda: signer.close(_KEY, value, 0.0, math.inf, 0.0),
                 lambda: codec.write(value),
             )
-        data = signer.close(_KEY, value, math.inf, 0.0)
+        data = signer.close(_KEY, value, 0.0, math.inf, 0.0)
         kind, body = codec.write(value)
         return lambda: signer.open(_KEY, data), lambda: codec.read(kind, body)
 

@@ -34,9 +34,9 @@ from opero.stores.signing import Forged, Signer
 SECRET = b"a secret of 24 bytes ..."
 OTHER = b"another one, 24 bytes .."
 KEY = b"opero1:a full key"
-FORMAT = b"opero\x01"
+FORMAT = b"opero\x02"
 MAC_END = len(FORMAT) + 32
-HEADER = struct.Struct(">ddB")
+HEADER = struct.Struct(">dddB")
 
 once = pytest.mark.once
 
@@ -46,7 +46,7 @@ def signer(*secrets: bytes, pickles: bool = True) -> Signer:
 
 
 def entry(value: Any = "value", key: bytes = KEY, *secrets: bytes) -> bytes:
-    return signer(*secrets).close(key, value, math.inf, 0.25)
+    return signer(*secrets).close(key, value, 5.0, math.inf, 0.25)
 
 
 def forged(data: Any, key: bytes = KEY, by: Signer | None = None) -> Forged:
@@ -191,21 +191,21 @@ plain_values = st.recursive(
 
 
 @settings(max_examples=200)
-@given(value=values, fresh_until=st.floats(0, allow_nan=False), made_in=st.floats(0, 1e9))
+@given(value=values, times=st.tuples(*[st.floats(0, allow_nan=False)] * 3))
 def test_any_value_comes_back_with_exactly_the_same_types(
-    value: Any, fresh_until: float, made_in: float
+    value: Any, times: tuple[float, float, float]
 ) -> None:
-    data = signer().close(KEY, value, fresh_until, made_in)
+    data = signer().close(KEY, value, *times)
     opened = signer().open(KEY, data)
     assert same(opened.value, value)
-    assert (opened.fresh_until, opened.made_in) == (fresh_until, made_in)
+    assert (opened.made_at, opened.fresh_until, opened.made_in) == times
 
 
 @settings(max_examples=100)
 @given(value=plain_values)
 def test_plain_data_needs_no_pickle(value: Any) -> None:
     no_pickles = signer(pickles=False)
-    assert same(no_pickles.open(KEY, no_pickles.close(KEY, value, 0, 0)).value, value)
+    assert same(no_pickles.open(KEY, no_pickles.close(KEY, value, 0, 0, 0)).value, value)
 
 
 @settings(max_examples=200)
@@ -213,7 +213,7 @@ def test_plain_data_needs_no_pickle(value: Any) -> None:
 def test_without_pickles_a_value_comes_back_exactly_or_is_refused(value: Any) -> None:
     no_pickles = signer(pickles=False)
     try:
-        data = no_pickles.close(KEY, value, 0, 0)
+        data = no_pickles.close(KEY, value, 0, 0, 0)
     except NotEncodable:
         return
     assert same(no_pickles.open(KEY, data).value, value)
@@ -301,22 +301,22 @@ def nested(depth: int, kind: type = list) -> Any:
 def test_a_deeply_nested_value_comes_back_or_is_refused(kind: type) -> None:
     no_pickles = signer(pickles=False)
     value = nested(200, kind)
-    assert no_pickles.open(KEY, no_pickles.close(KEY, value, 0, 0)).value == value
+    assert no_pickles.open(KEY, no_pickles.close(KEY, value, 0, 0, 0)).value == value
     with pytest.raises(NotEncodable):
-        no_pickles.close(KEY, nested(201, kind), 0, 0)
-    deeper = signer().open(KEY, signer().close(KEY, nested(250, kind), 0, 0)).value
+        no_pickles.close(KEY, nested(201, kind), 0, 0, 0)
+    deeper = signer().open(KEY, signer().close(KEY, nested(250, kind), 0, 0, 0)).value
     assert deeper == nested(250, kind)
 
 
 @once
 def test_a_value_without_an_end_is_refused_and_nothing_crashes() -> None:
     with pytest.raises(NotEncodable, match="RecursionError"):
-        signer().close(KEY, nested(200_000), 0, 0)
+        signer().close(KEY, nested(200_000), 0, 0, 0)
     circle: list[Any] = []
     circle.append(circle)
-    assert signer().open(KEY, signer().close(KEY, circle, 0, 0)).value[0][0] is not None
+    assert signer().open(KEY, signer().close(KEY, circle, 0, 0, 0)).value[0][0] is not None
     with pytest.raises(NotEncodable, match="list"):
-        signer(pickles=False).close(KEY, circle, 0, 0)
+        signer(pickles=False).close(KEY, circle, 0, 0, 0)
 
 
 def test_a_small_value_that_would_be_endless_as_json_is_pickled(
@@ -334,10 +334,10 @@ def test_a_small_value_that_would_be_endless_as_json_is_pickled(
 def test_a_value_that_breaks_its_own_pickling_is_refused_with_the_reasons_type() -> None:
     for value in (Angry(), [Angry()], threading.Lock(), lambda: 0, (n for n in ())):
         with pytest.raises(NotEncodable) as caught:
-            signer().close(KEY, value, 0, 0)
+            signer().close(KEY, value, 0, 0, 0)
         assert "password" not in str(caught.value)
     with pytest.raises(NotEncodable, match="ZeroDivisionError"):
-        signer().close(KEY, Angry(), 0, 0)
+        signer().close(KEY, Angry(), 0, 0, 0)
 
 
 @once
@@ -347,7 +347,7 @@ def test_an_interrupt_in_the_middle_of_a_pickle_is_no_refusal() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        signer().close(KEY, Interrupted(), 0, 0)
+        signer().close(KEY, Interrupted(), 0, 0, 0)
 
 
 @once
@@ -364,7 +364,7 @@ def test_an_interrupt_in_the_middle_of_a_pickle_is_no_refusal() -> None:
 )
 def test_without_pickles_a_refusal_names_the_type(value: Any, named: str) -> None:
     with pytest.raises(NotEncodable, match="without a pickle") as caught:
-        signer(pickles=False).close(KEY, value, 0, 0)
+        signer(pickles=False).close(KEY, value, 0, 0, 0)
     assert named in str(caught.value)
 
 
@@ -436,8 +436,8 @@ def test_large_entries_are_sealed_as_small_ones_are() -> None:
         data[at] ^= 1
         forged(bytes(data))
         data[at] ^= 1
-    assert authentic(HEADER.pack(1.0, 2.0, BYTES) + b"x" * 70_000) == signer().close(
-        KEY, b"x" * 70_000, 1.0, 2.0
+    assert authentic(HEADER.pack(5.0, 1.0, 2.0, BYTES) + b"x" * 70_000) == signer().close(
+        KEY, b"x" * 70_000, 5.0, 1.0, 2.0
     )
 
 
@@ -487,7 +487,7 @@ def test_parts_of_two_entries_make_no_third() -> None:
     one, two = entry({"user": "mallory"}), entry({"user": "malice!"})
     forged(one[:MAC_END] + two[MAC_END:])
     start = MAC_END + HEADER.size
-    later = signer().close(KEY, {"user": "mallory"}, 1e12, 0.0)
+    later = signer().close(KEY, {"user": "mallory"}, 5.0, 1e12, 0.0)
     forged(one[:MAC_END] + later[MAC_END:start] + one[start:])
     forged(later[:MAC_END] + one[MAC_END:start] + later[start:])
     forged(one[:start] + two[start:])
@@ -497,7 +497,7 @@ def test_parts_of_two_entries_make_no_third() -> None:
 def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     bad = pickle.dumps(Saboteur(canary))
-    header = HEADER.pack(math.inf, 0.0, PICKLE)
+    header = HEADER.pack(5.0, math.inf, 0.0, PICKLE)
     good = entry(Box(1))
     for data in (
         bad,
@@ -545,20 +545,20 @@ def test_nothing_of_an_entry_is_read_before_its_mac_is_found_right(
 
     monkeypatch.setattr("opero.stores.signing._HEADER", Untouched())
     monkeypatch.setattr(Codec, "read", Untouched.unpack_from)
-    data = authentic(HEADER.pack(1.0, 2.0, BYTES))
+    data = authentic(HEADER.pack(5.0, 1.0, 2.0, BYTES))
     for changed in (data[:-1] + b"\7", b"another" + data[7:]):
         with pytest.raises(Forged):
             Signer.open(signer(), KEY, changed + b"more than enough")
     with pytest.raises(AssertionError, match="parsed"):
-        signer().open(KEY, authentic(b"x" * 17))
+        signer().open(KEY, authentic(b"x" * HEADER.size))
 
 
 @once
 @pytest.mark.parametrize(
-    "form", [b"opero\x00", b"opero\x02", b"opero\xff", b"OPERO\x01", b"xpero\x01"]
+    "form", [b"opero\x00", b"opero\x01", b"opero\xff", b"OPERO\x02", b"xpero\x02"]
 )
 def test_an_entry_of_another_format_does_not_open_even_with_the_secret(form: bytes) -> None:
-    body = HEADER.pack(1.0, 2.0, BYTES) + b"value"
+    body = HEADER.pack(5.0, 1.0, 2.0, BYTES) + b"value"
     assert signer().open(KEY, authentic(body)).value == b"value"
     refusal = forged(authentic(body, form=form))
     assert refusal.authentic
@@ -580,7 +580,7 @@ def test_an_entry_of_another_format_does_not_open_even_with_the_secret(form: byt
     ],
 )
 def test_an_authentic_entry_that_cannot_be_read_does_not_open(codec: int, body: bytes) -> None:
-    assert forged(authentic(HEADER.pack(1.0, 2.0, codec) + body)).authentic
+    assert forged(authentic(HEADER.pack(5.0, 1.0, 2.0, codec) + body)).authentic
 
 
 @once

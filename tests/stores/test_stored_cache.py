@@ -214,15 +214,39 @@ def test_a_clock_that_was_set_back_makes_no_value_count_for_longer(
         assert len(runs()) == count, back
 
 
-def test_a_shorter_time_to_live_holds_for_what_is_there_already(store):
-    """A program that was changed does not serve yesterday's values for a minute of today."""
-    assert decorated(functions.double, store, cache_ttl=86_400)(1) == [1, 1, 0]
-    decorated(functions.double, store, cache_ttl=86_400)(1)
-    assert len(runs()) == 1
-    decorated(functions.double, store, cache_ttl=60)(1)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_ttl": 86_400}, {"cache_stale": 5, "cache_ttl": 86_400}]
+)
+@pytest.mark.parametrize("earlier", [{}, {"cache_ttl": 30}])
+def test_no_value_from_the_future_counts(store, form, options, earlier, monkeypatch):
+    """Whatever the time to live is, and was when it was made."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    decorated(of(form, "double"), store, **earlier)(1)
+    monkeypatch.setattr(time, "time", lambda: now)
+    function = decorated(of(form, "double"), store, **options)
+    function(1)
+    function(1)
     assert len(runs()) == 2
-    decorated(functions.double, store, cache_ttl=86_400)(1)
-    assert len(runs()) == 2
+
+
+def test_a_shorter_time_to_live_holds_for_what_is_there_already(store, monkeypatch):
+    """By the age of a value, also in the last minute of its former time to live."""
+    now = time.time()
+    long, short = (decorated(functions.double, store, cache_ttl=ttl) for ttl in (86_400, 60))
+    made = 0
+    for age, runs_of_short in [(1, 0), (59, 0), (61, 1), (86_340, 1), (86_399, 1)]:
+        monkeypatch.setattr(time, "time", lambda: now)
+        long.cache_clear()
+        long(1)
+        made += 1
+        monkeypatch.setattr(time, "time", lambda age=age: now + age)
+        long(1)
+        assert len(runs()) == made
+        short(1)
+        made += runs_of_short
+        assert len(runs()) == made, age
 
 
 @pytest.mark.parametrize("form", FORMS)

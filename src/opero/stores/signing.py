@@ -1,7 +1,7 @@
 """Entries that cannot be forged: whoever can write to a store can lose its entries, no more.
 
-    b"opero"  version  MAC       fresh_until  made_in  codec   value
-    5 bytes   1 byte   32 bytes  double       double   1 byte  the rest
+    b"opero"  version  MAC       made_at  fresh_until  made_in  codec   value
+    5 bytes   1 byte   32 bytes  double   double       double   1 byte  the rest
 
 The MAC is BLAKE2b, keyed with what is derived from the secret, over the name and version of the
 format, the length of the entry's full key and that key, and all that comes after the MAC. So an
@@ -21,9 +21,9 @@ from .codecs import Codec, NotEncodable, Unreadable
 
 __all__ = ["Forged", "NotEncodable", "Signed", "Signer"]
 
-_FORMAT = b"opero\x01"
+_FORMAT = b"opero\x02"
 _MAC_SIZE = 32
-_HEADER = Struct(">ddB")
+_HEADER = Struct(">dddB")
 _MAC_END = len(_FORMAT) + _MAC_SIZE
 _LARGE = 2**14
 _BODY = _MAC_END + _HEADER.size
@@ -48,14 +48,16 @@ class Signed:
 
     Attributes:
         value: The value.
+        made_at: When it was made, in Unix time.
         fresh_until: Until when it is fresh, in Unix time; infinite for ever.
         made_in: How many seconds the run took that made it.
     """
 
-    __slots__ = ("fresh_until", "made_in", "value")
+    __slots__ = ("fresh_until", "made_at", "made_in", "value")
 
-    def __init__(self, value: Any, fresh_until: float, made_in: float) -> None:
+    def __init__(self, value: Any, made_at: float, fresh_until: float, made_in: float) -> None:
         self.value: Any = value
+        self.made_at: float = made_at
         self.fresh_until: float = fresh_until
         self.made_in: float = made_in
 
@@ -80,12 +82,15 @@ class Signer:
     def __repr__(self) -> str:
         return f"<Signer with {len(self._keyed)} secrets, pickles={self._codec.pickles}>"
 
-    def close(self, key: bytes, value: Any, fresh_until: float, made_in: float) -> bytes:
+    def close(
+        self, key: bytes, value: Any, made_at: float, fresh_until: float, made_in: float
+    ) -> bytes:
         """Make an entry.
 
         Args:
             key: The full key.
             value: The value.
+            made_at: When it was made, in Unix time.
             fresh_until: Until when it is fresh, in Unix time; infinite for ever.
             made_in: How many seconds the run took that made it.
 
@@ -96,7 +101,7 @@ class Signer:
             NotEncodable: If the value cannot be written, or not without a pickle.
         """
         codec, body = self._codec.write(value)
-        header = _HEADER.pack(fresh_until, made_in, codec)
+        header = _HEADER.pack(made_at, fresh_until, made_in, codec)
         mac = self._keyed[0].copy()
         _update(mac, _FORMAT + _sized(key) + header, body)
         return b"".join((_FORMAT, mac.digest(), header, body))
@@ -124,12 +129,12 @@ class Signer:
             raise Forged("it was not signed with this secret for this call")
         if not data.startswith(_FORMAT):
             raise Forged("it is of another format", authentic=True)
-        fresh_until, made_in, codec = _HEADER.unpack_from(rest)
+        made_at, fresh_until, made_in, codec = _HEADER.unpack_from(rest)
         try:
             value = self._codec.read(codec, rest[_HEADER.size :])
         except Unreadable as error:
             raise Forged(str(error), authentic=True) from error
-        return Signed(value, fresh_until, made_in)
+        return Signed(value, made_at, fresh_until, made_in)
 
 
 def _sized(key: bytes) -> bytes:

@@ -246,9 +246,10 @@ class StoredCache:
 
     def signed(self, key: StoredKey, value: Any, clock: Clock, took: float) -> bytes | None:
         """Sign a value; None if it cannot be, which is said once."""
-        until = math.inf if self.ttl is None else self.wall(clock) + self.ttl
+        now = self.wall(clock)
+        until = math.inf if self.ttl is None else now + self.ttl
         try:
-            return self.signer.close(key.full, value, until, took)
+            return self.signer.close(key.full, value, now, until, took)
         except NotEncodable as error:
             self._warn("a value is not stored; such calls run the function again", str(error))
             return None
@@ -268,14 +269,19 @@ class StoredCache:
         """Return for how many seconds the store is to keep an entry."""
         return None if self.ttl is None else self.ttl + self.allowance
 
+    def end(self, found: Signed) -> float:
+        """Return until when an entry counts, in Unix time: no longer than a new one of its age."""
+        if self.ttl is None:
+            return found.fresh_until
+        return min(found.fresh_until, found.made_at + self.ttl)
+
     def is_fresh(self, found: Signed, clock: Clock) -> bool:
         """Return whether an entry still counts.
 
-        One that would count for longer than a new one was made before the clock was set back, or
-        under a longer `cache_ttl`: nobody knows how old it is.
+        One from the future was made before the clock was set back: nobody knows how old it is.
         """
-        left = found.fresh_until - self.wall(clock)
-        return bool(left > 0.0 and (self.ttl is None or left <= self.ttl + _SKEW))
+        now = self.wall(clock)
+        return found.made_at - _SKEW <= now < self.end(found)
 
     def hits(self, call: State, found: Signed | None) -> bool:
         """Return whether an entry, or None, answers a call, which need not renew it; count that."""
@@ -291,9 +297,8 @@ class StoredCache:
 
     def is_usable(self, found: Signed, clock: Clock) -> bool:
         """Return whether an entry may be served if there is nothing better."""
-        left = found.fresh_until - self.wall(clock)
-        longest = math.inf if self.ttl is None else self.ttl + _SKEW
-        return bool(-self.allowance < left <= longest)
+        now = self.wall(clock)
+        return found.made_at - _SKEW <= now < self.end(found) + self.allowance
 
     def is_due(self, found: Signed, clock: Clock) -> bool:
         """Return whether this caller shall renew an entry before it is outdated.
@@ -306,13 +311,13 @@ class StoredCache:
         if not self.allowance or self.early or self.ttl is None:
             return False
         ahead = -found.made_in * math.log(1.0 - random.random())
-        return bool(self.wall(clock) + ahead >= found.fresh_until)
+        return bool(self.wall(clock) + ahead >= self.end(found))
 
     # --- refreshes ------------------------------------------------------------------------------
 
     def is_early(self, found: Signed, clock: Clock) -> bool:
         """Return whether a hit on a fresh entry is to begin a refresh."""
-        return bool(self.early and self.wall(clock) >= found.fresh_until - self.early)
+        return bool(self.early and self.wall(clock) >= self.end(found) - self.early)
 
     def claim(self, full: bytes, clock: Clock) -> bool:
         """Let nobody else of this process refresh a value; return whether nobody was quicker."""
@@ -451,7 +456,7 @@ class StoredCache:
                 if mark is None:
                     break
                 if stale is not None:
-                    age = self.wall(call.clock) - stale.fresh_until
+                    age = self.wall(call.clock) - self.end(stale)
                     if age >= 0:
                         self._count("stale")
                         call.events.stale(call, age, None)
@@ -528,7 +533,7 @@ class StoredCache:
     def served_stale(self, call: State, stale: Signed, error: BaseException | None) -> None:
         """Count an outdated value that is served, and tell of it."""
         self._count("stale")
-        call.events.stale(call, max(0.0, self.wall(call.clock) - stale.fresh_until), error)
+        call.events.stale(call, max(0.0, self.wall(call.clock) - self.end(stale)), error)
 
     # --- asking, in a thread --------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class StoredRefresh(Refresh):
         self.key: StoredKey = key
         self.found: Signed = found
         now = call.clock.now()
-        self.until: int = now + int(1e9 * (found.fresh_until - cache.wall(call.clock)))
+        self.until: int = now + int(1e9 * (cache.end(found) - cache.wall(call.clock)))
 
     def miss(self, args: tuple[Any, ...], kwargs: dict[str, Any], _deadline: int) -> Miss:
         """Return what `StoredCache.renew` takes, with arguments that are no longer weak."""
