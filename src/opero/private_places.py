@@ -1,9 +1,12 @@
-"""Directories that nobody else can write to.
+"""Directories and files that nobody else can write to.
 
 A path is followed step by step from the root, symbolic links included. Every step must be one
 that only we or root can turn elsewhere: a directory of ours or of root, which nobody else may write
 to unless it is sticky like /tmp, or a link of ours or of root. (The root itself is taken as it is.)
-What is missing is made, for us alone (0700). The directory at the end must be ours.
+What is missing is made, for us alone, whatever the umask is. The directory at the end must be ours.
+
+A group may write to a directory if we are its only member, as where each user has a group of their
+own and the umask is 002.
 
 Access control lists are not read; nor is anything on systems without user ids, where the user's
 own directories are private as they are.
@@ -13,16 +16,24 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 from .exceptions import UnsafePlaceError
 
 _PRIVATE = 0o700
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_PRIVATE_FILE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LINKS = 40
 """How many symbolic links a path may lead over, as in Linux."""
+_FLAGS = (
+    os.O_RDWR
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO does not wait for its other end
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 def private_directory(path: Path, what: str, mend: str) -> Path:
@@ -78,9 +89,50 @@ def closed_directory(path: Path, what: str, mend: str) -> Path:
     check.owner(here, found, me)
     if not stat.S_ISDIR(found.st_mode):
         check.give_up(here, "is not a directory")
-    if found.st_mode & _OTHERS:
-        check.refuse(here, f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
+    check.readers(here, found)
+    if found.st_mode & _PRIVATE != _PRIVATE:  # who made it died before it was as it should be
+        here.chmod(_PRIVATE)
     return here
+
+
+def private_file(path: Path, what: str, mend: str, flags: int = os.O_CREAT) -> int:
+    """Open a file that nobody else can open.
+
+    Args:
+        path: The file, in a directory that nobody else can write to.
+        what: What it is, for messages.
+        mend: What the user can do about it, for messages.
+        flags: Those of `os.open`, beyond reading and writing.
+
+    Returns:
+        A descriptor, which belongs to the caller.
+
+    Raises:
+        UnsafePlaceError: If somebody else owns it or can open it.
+        UnusablePlaceError: If there is something else in its place.
+        OSError: If it cannot be made or opened.
+    """
+    flags |= _FLAGS
+    try:
+        descriptor = os.open(path, flags, _PRIVATE_FILE)
+    except PermissionError:
+        path.chmod(_PRIVATE_FILE)  # it was made under a umask that takes our own rights, too
+        descriptor = os.open(path, flags, _PRIVATE_FILE)
+    try:
+        found = os.fstat(descriptor)
+        me = user_id()
+        check = _Check(what, path, mend)
+        if me is not None:
+            check.owner(path, found, me)
+            check.readers(path, found)
+            if stat.S_IMODE(found.st_mode) != _PRIVATE_FILE:
+                os.fchmod(descriptor, _PRIVATE_FILE)
+        if not stat.S_ISREG(found.st_mode):
+            check.give_up(path, "is not a file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def user_id() -> int | None:
@@ -100,7 +152,10 @@ def _walk(path: Path, me: int, check: _Check) -> tuple[Path, os.stat_result]:
         me: Our user id.
         check: Refuses each step that somebody else could turn elsewhere.
     """
-    whole = path if path.is_absolute() else Path.cwd() / path
+    try:
+        whole = path if path.is_absolute() else Path.cwd() / path
+    except FileNotFoundError:
+        check.give_up(path, "is in the working directory, which does not exist any more")
     here = Path(whole.anchor)
     found = here.lstat()
     todo = _steps(whole)
@@ -159,10 +214,16 @@ class _Check:
 
     def writers(self, there: Path, found: os.stat_result) -> None:
         """Refuse what is found `there` if others than its owner may write to it."""
-        if found.st_mode & _OTHERS_WRITE:
-            who = "everybody" if found.st_mode & stat.S_IWOTH else "its group"
-            mode = stat.S_IMODE(found.st_mode)
-            self.refuse(there, f"can be written to by {who} (mode {mode:04o})")
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_IWOTH:
+            self.refuse(there, f"can be written to by everybody (mode {mode:04o})")
+        if mode & stat.S_IWGRP and not _is_own_group(found.st_gid, found.st_uid):
+            self.refuse(there, f"can be written to by its group (mode {mode:04o})")
+
+    def readers(self, there: Path, found: os.stat_result) -> None:
+        """Refuse what is found `there` if others than its owner may do anything with it."""
+        if found.st_mode & _OTHERS:
+            self.refuse(there, f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
 
     def refuse(self, there: Path, why: str) -> NoReturn:
         """Say what is not safe about what is found `there`."""
@@ -175,6 +236,29 @@ class _Check:
         raise UnusablePlaceError(
             f"{self.what} {self.path} cannot be used: {which} {why}; {self.mend}"
         )
+
+
+def _is_own_group(group: int, user: int) -> bool:
+    """Return whether a group has its owner's name and no other member.
+
+    Not so of root: in a container, users without a name are in its group.
+    Source: what OpenSSH asks in Debian before it trusts a file (user-group-modes.patch), and
+    `usergroups` of pam_umask(8).
+    """
+    if sys.platform == "win32" or not group or not user:
+        return False
+    import grp
+    import pwd
+
+    try:
+        name, members = pwd.getpwuid(user).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return (
+        members.gr_name == name
+        and set(members.gr_mem) <= {name}
+        and [each.pw_uid for each in pwd.getpwall() if each.pw_gid == group] == [user]
+    )
 
 
 def _steps(path: Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from opero import private_places
 from opero.exceptions import OperoError, UnsafePlaceError
 from opero.private_places import UnusablePlaceError
 from opero.stores import directories, secret
@@ -33,6 +36,12 @@ def place(tmp_path: Path) -> Path:
     path.mkdir()
     path.chmod(0o700)
     return path
+
+
+@pytest.fixture(autouse=True)
+def common_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups have more members than one, also where each user has a group of their own."""
+    monkeypatch.setattr(grp, "getgrgid", {}.__getitem__)
 
 
 @pytest.fixture
@@ -135,6 +144,73 @@ def test_a_directory_of_somebody_else_is_refused(
 ) -> None:
     give_away(place, monkeypatch)
     assert f"belongs to user {STRANGER}" in refused(place)
+
+
+class Users:
+    """The users and groups of a machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.users = {
+            user: pwd.struct_passwd((name, "x", user, group, "", "/", "/bin/sh"))
+            for user, name, group in [(0, "root", 0), (501, "ann", 501), (502, "bob", 502)]
+        }
+        self.groups = {
+            group: grp.struct_group((name, "x", group, members))
+            for group, name, members in [
+                (0, "root", []),
+                (501, "ann", []),
+                (502, "bob", ["bob"]),
+                (503, "staff", ["ann"]),
+            ]
+        }
+        monkeypatch.setattr(pwd, "getpwuid", self.users.__getitem__)
+        monkeypatch.setattr(pwd, "getpwall", lambda: list(self.users.values()))
+        monkeypatch.setattr(grp, "getgrgid", self.groups.__getitem__)
+
+    def add(self, user: int, name: str, group: int) -> None:
+        self.users[user] = pwd.struct_passwd((name, "x", user, group, "", "/", "/bin/sh"))
+
+    def join(self, group: int, name: str) -> None:
+        old = self.groups[group]
+        self.groups[group] = grp.struct_group((old.gr_name, "x", group, [*old.gr_mem, name]))
+
+
+def test_a_group_is_its_users_own_if_it_has_their_name_and_no_other_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users = Users(monkeypatch)
+    own = private_places._is_own_group
+    assert [own(501, 501), own(502, 502)] == [True, True]
+    assert not own(502, 501)  # of somebody else
+    assert not own(503, 501)  # of all, though there is only one so far
+    assert not own(0, 0)  # in a container, users without a name are in it
+    assert not own(501, 999)  # of nobody that is known
+    assert not own(999, 501)
+    users.join(501, "bob")
+    users.add(503, "eve", 502)  # it is her first group
+    assert [own(501, 501), own(502, 502)] == [False, False]
+
+
+def test_a_directory_that_the_users_own_group_may_write_to_is_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(private_places, "_is_own_group", lambda *ids: not asked.append(ids))
+    place.chmod(0o775)
+    (place / "a").mkdir()
+    (place / "a").chmod(0o2775)
+    assert mode(cache_dir(place / "a")) & 0o777 == 0o700
+    assert {*asked} == {(place.stat().st_gid, os.geteuid())}
+    place.chmod(0o777)
+    assert "by everybody" in refused(place / "a")
+
+
+def test_directories_of_ours_that_were_left_half_made_heal(place: Path) -> None:
+    entries = cache_dir(place)
+    for bits in (0o000, 0o100, 0o500, 0o400):
+        entries.chmod(bits)
+        assert cache_dir(place) == entries
+        assert mode(entries) == 0o700
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o720, 0o702, 0o777, 0o1777])

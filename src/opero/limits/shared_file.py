@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 import struct
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from opero.core.shared_counters import STRIDE, lock_file, unlock_file
 from opero.exceptions import UnsafePlaceError
-from opero.private_places import closed_directory, user_id
+from opero.private_places import closed_directory, private_file, user_id
 from opero.real_time import monotonic
 
 TYPE_CHECKING = False
@@ -35,7 +34,6 @@ _MAGIC = b"opero\0\0\1"
 _HEADER = struct.Struct("<8sII")
 _PATIENCE = 5.0
 """How many seconds to wait until another process has made the file."""
-_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class LockFile:
@@ -251,20 +249,7 @@ def _content(descriptor: int) -> tuple[int, str] | None:
 
 def _open(path: Path, flags: int) -> int:
     """Open a file that only this user can open, and see that it is one."""
-    descriptor = os.open(path, _FLAGS | flags, 0o600)
-    seen = os.fstat(descriptor)
-    wrong = None
-    if not stat.S_ISREG(seen.st_mode):
-        wrong = "it is no file"
-    elif hasattr(os, "geteuid"):
-        if seen.st_uid != os.geteuid():
-            wrong = f"it belongs to user {seen.st_uid}"
-        elif seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            wrong = f"it is open to others (mode {stat.S_IMODE(seen.st_mode):04o})"
-    if wrong is not None:
-        os.close(descriptor)
-        raise UnsafePlaceError(f"{path}, which processes share, is not safe: {wrong}")
-    return descriptor
+    return private_file(path, "a file that processes share", "remove it", flags)
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -38,8 +38,9 @@ except ImportError as _error:
     ) from _error
 
 from opero import forks
-from opero.exceptions import describe
+from opero.exceptions import UnsafePlaceError, describe
 from opero.logs import warn
+from opero.private_places import closed_directory, private_file
 from opero.real_time import monotonic
 
 from .backends import Swapped
@@ -535,8 +536,7 @@ class DiskBackend:
 
     def _make_file(self) -> tuple[int, int]:
         """Make the database a file that only its owner can use, if it is none; return which."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(self._directory, self._directory.stat())
+        self._make_directory()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         try:
             os.close(os.open(self._path, flags, 0o600))
@@ -546,9 +546,16 @@ class DiskBackend:
         if not stat.S_ISREG(status.st_mode):
             raise TamperedError(f"{self._path} is not a regular file")
         _check_owner(self._path, status)
-        if status.st_mode & 0o077 and os.name == "posix":
+        if stat.S_IMODE(status.st_mode) != 0o600 and os.name == "posix":
             self._path.chmod(0o600)
         return _identity(status)
+
+    def _make_directory(self) -> None:
+        """Make the directory as it was first, if somebody has deleted it."""
+        try:
+            closed_directory(self._directory, "the cache directory", "remove it")
+        except UnsafePlaceError as error:  # it is there, and somebody has changed it since
+            raise TamperedError(str(error)) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -556,9 +563,9 @@ class DiskBackend:
         if fcntl is None:
             yield
             return
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        lock = os.open(self._directory / "cache.lock", flags, 0o600)
+        self._make_directory()
+        path = self._directory / "cache.lock"
+        lock = private_file(path, "the lock of the cache", "remove it")
         try:
             end = monotonic() + self._timeout
             while True:
