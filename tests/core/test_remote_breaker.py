@@ -171,6 +171,17 @@ def test_a_reply_that_another_has_overtaken_is_not_heeded(breaker):
     assert breaker.state_at(START + 2) == CLOSED
 
 
+def test_a_new_record_closes_nothing_that_is_still_open(breaker, summons):
+    """The server is told, however late the reply was asked for; what is over stays over."""
+    hear(breaker, START, 9, 100 * MS)
+    summons.count = 0
+    breaker.adopt(START + 2, START + 1, 20, False, -1000, "", "")
+    assert (breaker.state_at(START + 2), summons.count) == (OPEN, 1)
+    assert breaker.parcel(START + 2)[0::4] == (9, 100 * MS - 2)
+    breaker.adopt(START + 100 * MS, START + 3, 20, False, -1000, "", "")
+    assert breaker.state_at(START + 100 * MS) == CLOSED
+
+
 @pytest.mark.parametrize("outcome", [NEUTRAL, WITHDRAWN])
 def test_a_probe_that_says_nothing_gives_its_lease_back(breaker, summons, outcome):
     """So that another process may have it."""

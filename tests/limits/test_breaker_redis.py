@@ -538,6 +538,69 @@ def test_a_closed_breaker_goes_on_after_the_loss_of_its_record(core, own_server,
     assert two.state == "open"
 
 
+@pytest.mark.parametrize("tell", ["first", "late"])
+def test_newcomers_begin_a_record_that_does_not_close_an_open_breaker(
+    core, own_server, by_hand, tell
+):
+    """They know of nothing; whoever knows more puts it back, and they hear of it."""
+    options = options_for(own_server, open_for=60)
+    one, newcomer = Breaker(**options), Breaker(**options)
+    one.trip()
+    own_server.command("FLUSHALL")
+    assert record(newcomer).exchange()
+    assert newcomer.state == "closed"
+    if tell == "late":
+        fail(newcomer, 2)
+        assert record(newcomer).exchange()
+    assert record(one).exchange()
+    assert is_refused(one)
+    assert record(newcomer).exchange()
+    assert is_refused(newcomer)
+    one.reset()
+    assert record(newcomer).exchange()
+    assert newcomer.state == "closed"
+
+
+def test_a_reply_from_a_new_record_does_not_close_an_open_breaker(core, own_server, by_hand):
+    """The request was made before the process knew that the breaker is open."""
+    options = options_for(own_server, open_for=60)
+    one = Breaker(**options)
+    since, request = gate(one).real.now(), record(one).request()
+    Breaker(**options).trip()
+    assert record(one).exchange()
+    own_server.command("FLUSHALL")
+    assert record(one).heard(since, record(one).server.ask("script", *request), "")
+    assert is_refused(one)
+    assert gate(one).due
+    assert record(one).exchange()
+    assert Breaker(**options).state == "open"
+
+
+def test_what_others_report_to_a_new_record_counts(core, own_server, by_hand):
+    """Those who knew the lost one, and of no opening, have counted for the same state."""
+    options = options_for(own_server, open_for=60)
+    one, newcomer = Breaker(**options), Breaker(**options)
+    assert record(one).exchange()
+    own_server.command("FLUSHALL")
+    for each in (newcomer, one):
+        fail(each, 2)
+        assert record(each).exchange()
+    assert one.state == "open"
+
+
+def test_a_record_outlives_what_processes_may_take_to_be_true(core, redis_server, by_hand):
+    """Else one that has not heard of the reset could open the breaker again."""
+    options = options_for(redis_server, window=1, open_for=1)
+    one, idle = Breaker(**options), Breaker(**options)
+    one.trip(3600)
+    assert record(idle).exchange()
+    one.reset()
+    (key,) = [each for each in keys_of(redis_server) if one.name in each]
+    assert 3600_000 < redis_server.command("PTTL", key) <= 3660_000
+    assert record(idle).exchange()
+    assert idle.state == "closed"
+
+
 def test_an_expired_record_is_a_closed_breaker_that_nobody_knows(core, redis_server, by_hand):
     """Every record expires."""
     options = options_for(redis_server, window=1, open_for=1)

@@ -13,6 +13,7 @@ cdef long long _GLANCE
 cdef int _SUCCEEDED
 cdef int _REJECTED
 cdef int _WITHDRAWN
+cdef int _TELL
 
 
 cdef class RemoteBreaker(Gate):

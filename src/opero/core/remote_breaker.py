@@ -35,6 +35,8 @@ _EPOCH = (1 << 32) - 1
 _SUCCEEDED = SUCCEEDED
 _REJECTED = REJECTED
 _WITHDRAWN = WITHDRAWN
+_TELL = -3
+"""What `_adopt` returns where this process knows more than the server, which has lost its record."""
 
 
 class RemoteBreaker(Gate):
@@ -334,7 +336,7 @@ class RemoteBreaker(Gate):
             since: When it was asked.
             generation: The state's number.
             opened: Whether it is open.
-            left: For how many nanoseconds more.
+            left: For how many nanoseconds more; below 0 if the record is new and never was open.
             reason: Why, if this exchange has opened it.
             lease: The lease that was granted; "" for none.
         """
@@ -343,6 +345,8 @@ class RemoteBreaker(Gate):
         else:
             with self.lock:
                 state = self._adopt(now, since, generation, opened, left, lease)
+        if state == _TELL:
+            self.call_for()
         if self.watcher is None:
             return
         if state >= 0:
@@ -353,7 +357,7 @@ class RemoteBreaker(Gate):
     def _adopt(
         self, now: int, since: int, generation: int, opened: bool, left: int, lease: str
     ) -> int:
-        """Do so; return the state if that is another one than before, -1 if not."""
+        """Do so; return the state if that is another one than before, a negative number if not."""
         before = self.opened
         if self.alone:
             before = self.local.state_at(now) != CLOSED
@@ -362,8 +366,11 @@ class RemoteBreaker(Gate):
             if lease:
                 self.reports.append((lease, _WITHDRAWN))
             return -1
-        if generation < self.generation and since < self.changed and not self.alone:
-            return -1  # this reply has been overtaken by another
+        if not self.alone:
+            if generation < self.generation and since < self.changed:
+                return -1  # this reply has been overtaken by another
+            if left < 0 and self.opened and now < self.until:
+                return _TELL
         self.confirmed = generation
         if self.generation == 0 and not opened and not self.opened and not self.alone:
             self.generation = generation

@@ -13,8 +13,10 @@ Only the lease of a probe is asked for on the path of an attempt, by one attempt
 must not get it. That takes a round trip; the others are refused meanwhile.
 
 All times in the record are the server's, and all times in requests and replies are durations, so
-the clocks of hosts do not matter. The record expires. When it is gone, by that, by a flush or with
-a server that has lost it, a process that knows of a later state than the server puts that back.
+the clocks of hosts do not matter. The record expires, but not before every process has forgotten
+what it may know. When it is gone, by that, by a flush or with a server that has lost it, a process
+that knows of a later state than the server puts that back; an open one also if others, who know of
+nothing, have begun a new record meanwhile.
 
 While the server is gone, each process decides by itself (see `clients.outages`).
 """
@@ -70,16 +72,21 @@ local till = tonumber(redis.call('HGET', key, 'until') or '0')  -- 0: it is clos
 local reason, granted = '', 0
 
 local longest = tonumber(redis.call('HGET', key, 'longest') or '0')
+-- until when processes may take it to be open that have not heard of a later state
+local believed = tonumber(redis.call('HGET', key, 'believed') or '0')
+local fresh = generation == 0 or redis.call('HEXISTS', key, 'fresh') == 1  -- it has not moved yet
 
 local function move(open_until, why, number)
-  generation, till, reason, good = number or generation + 1, open_until, why, 0
+  generation, reason, good, fresh = number or generation + 1, why, 0, false
+  believed = math.max(believed, till)
+  till = open_until
   longest = math.max(till - now, 0)
   redis.call('DEL', key)
 end
 -- a time that this server cannot have written: its clock has gone back, or it is another's
 if till > now + longest + 1000000 then till = now end
-if known_left >= 0 and known > generation then
-  move(known_left > 0 and now + known_left or 0, '', known)
+if known_left >= 0 and known > generation or known_left > 0 and fresh then
+  move(known_left > 0 and now + known_left or 0, '', math.max(known, generation + 1))
 elseif generation == 0 then
   generation = now
 end
@@ -103,7 +110,7 @@ end
 if wish == 'trip' then move(now + wish_for, wish_why) end
 if wish == 'reset' then move(0, wish_why) end
 
-if attempts > 0 and till == 0 and (known == generation or known == 0) then
+if attempts > 0 and till == 0 and (known == generation or known == 0 or fresh) then
   local index = math.floor(now / tenth)
   local field = 'tenth' .. index % 10
   local function read(name)
@@ -141,11 +148,13 @@ if token ~= '' and till > 0 and till <= now then
 end
 
 redis.call('HSET', key, 'generation', text(generation), 'until', text(till), 'good', good,
-  'longest', text(longest))
-local life = 2 * tenth * 10 + 60000000
+  'longest', text(longest), 'believed', text(believed))
+if fresh then redis.call('HSET', key, 'fresh', '1') end
+local life = math.max(2 * tenth * 10, believed - now) + 60000000
 if till > 0 then life = math.max(till - now, 0) + lease + 10 * open_for + 3600000000 end
 redis.call('PEXPIRE', key, math.ceil(life / 1000))
-return {text(generation), till > 0 and 1 or 0, text(math.max(till - now, 0)), granted, reason}
+local left = fresh and -1 or math.max(till - now, 0)
+return {text(generation), till > 0 and 1 or 0, text(left), granted, reason}
 """)
 """Its arguments: the settings, in microseconds; the generation that the process knows, and for how
 long more it is open; its attempts and failures; the lease that it wants; "trip", "reset" or "", for
