@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from typing import Any
@@ -179,7 +180,7 @@ def test_a_stream_is_tried_until_it_speaks(
     server.script = script.copy()
     story = Story(client, server.url, read=SHORT, retries=20)
     assert story.read() == TOKENS
-    assert server.closed.acquire(timeout=5)
+    assert server.closed.acquire(timeout=20)
     assert server.seen[:6] == script
     stats = story.function.stats()
     assert (stats.calls, stats.retries, stats.failures) == (1, stats.attempts - 1, 0)
@@ -237,7 +238,7 @@ def test_an_attempt_that_stalls_before_its_first_token_is_cut(
     server.script = ["stalls", "5 tokens"]
     story = Story("awaited httpx", server.url, attempt_timeout=SHORT, retries=20)
     assert story.read() == TOKENS
-    assert server.closed.acquire(timeout=5)
+    assert server.closed.acquire(timeout=20)
     assert len(story.log) == story.function.stats().attempts >= 2
 
     server.script = ["stalls"]
@@ -271,7 +272,7 @@ def test_a_stream_that_breaks_later_is_the_callers(
     assert story.tokens == TOKENS[:3]
     assert story.function.stats().retries == len(server.seen) - 1 == len(story.log) - 1
     if end == "stalls":
-        assert server.closed.acquire(timeout=5)
+        assert server.closed.acquire(timeout=20)
 
 
 @every_client
@@ -283,7 +284,18 @@ def test_a_caller_who_leaves_closes_the_connection(
     story = Story(client, server.url, until=2)
     assert story.read() == TOKENS[:2]
     assert story.log == ["closed"] * 2
-    assert server.closed.acquire(timeout=5)
+    assert server.closed.acquire(timeout=20)
+
+
+@pytest.mark.once
+def test_the_server_sees_a_client_leave_that_has_not_read_everything(server: LanguageModel) -> None:
+    """The system then breaks the connection off instead of ending it."""
+    server.script = ["3 and stalls"]
+    with socket.create_connection(("127.0.0.1", server.server_port)) as client:
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: here\r\n\r\n")
+        while b"token 2" not in client.recv(10_000, socket.MSG_PEEK):
+            pass
+    assert server.closed.acquire(timeout=20)
 
 
 @every_client

@@ -36,7 +36,7 @@ _SUCCEEDED = SUCCEEDED
 _REJECTED = REJECTED
 _WITHDRAWN = WITHDRAWN
 _TELL = -3
-"""What `_adopt` returns where this process knows more than the server, which has lost its record."""
+"""`_adopt` returns it where the server has lost its record, and this process knows more."""
 
 
 class RemoteBreaker(Gate):
