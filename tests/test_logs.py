@@ -321,6 +321,31 @@ def test_whatever_an_error_says_is_one_line(
         assert line["opero_error"] == f"ValueError: {shown}"
 
 
+def spoilt(kind: str) -> Event:
+    """An event whose names and texts would each write another line."""
+    numbers = {"delay": 1.0, "seconds": 1.0, "rate": 1.0, "attempt": 1, "of": 2, "failed": 1}
+    numbers |= {"index": 1, "worker": 1, "workers": 2, "items": 3, "call": 4, "attempts": 1}
+    error = type("Sly\nError", (Exception,), {})("no\r\n12:00:00 ERROR root: hacked")
+    fields: dict[str, Any] = dict.fromkeys(
+        ("function", "module", "namespace", "backend", "mode", "reason", "store", "breaker"),
+        "a\u2028b\nc",
+    )
+    return Event(kind, 0.0, **fields, **numbers, state="open\n", error=error, retried=1)
+
+
+@pytest.mark.parametrize("kind", logs.LEVELS)
+def test_no_name_writes_a_line_of_its_own(
+    core: hotpath.Core, lines: list[dict[str, Any]], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Of a function, an exception class, a limit, a breaker, a server."""
+    caplog.set_level(logging.DEBUG, "opero")
+    logs.write(spoilt(kind))
+    logs.warn("%s: %s", "a\nb", "c\r\nd")
+    texts = [text for line in lines for text in line.values() if isinstance(text, str)]
+    assert len(texts) >= 12
+    assert not [text for text in texts if not text.isprintable()]
+
+
 def test_a_very_long_error_is_cut(core: hotpath.Core, lines: list[dict[str, Any]]) -> None:
     """What a server answers may be a page."""
 

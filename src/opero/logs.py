@@ -1,7 +1,7 @@
 """The `opero` logger: silent until the program configures logging, or calls `configure_logging`.
 
-A record is one line, and has the fields of its event beside its text (`extra`), for handlers that
-write JSON. Arguments of calls are in neither.
+A record is one line, whatever names, errors and servers say, and has the fields of its event beside
+its text (`extra`), for handlers that write JSON. Arguments of calls are in neither.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def in_room() -> Iterator[None]:
         _writing.pop()
 
 
-def _log(level: int, template: str, values: Sequence[Any], extra: dict[str, Any]) -> None:
+def _log(level: int, template: str, given: Sequence[Any], extra: dict[str, Any]) -> None:
+    values = [_on_one_line(value) for value in given]
     _writing.append(None)  # before the look at the screens: one that comes later waits
     try:
         if not _screens:
@@ -208,11 +209,17 @@ def write(event: Event) -> None:
     level = level_of(event)
     if not LOGGER.isEnabledFor(level):
         return
-    template, values = _line_of(event)
-    extra = {f"opero_{name}": getattr(event, name) for name in FIELDS}
+    fields = fields_of(event)
+    template, values = _line_of(event, fields["error"])
+    _log(level, template, values, {f"opero_{name}": value for name, value in fields.items()})
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """Return the `FIELDS` of an event as a log has them: texts on one line, an error as text."""
+    fields = {name: _on_one_line(getattr(event, name)) for name in FIELDS}
     if event.error is not None:
-        extra["opero_error"] = one_line(describe(event.error))
-    _log(level, template, values, extra)
+        fields["error"] = one_line(describe(event.error))
+    return fields
 
 
 def warn(template: str, *values: Any) -> None:
@@ -222,17 +229,12 @@ def warn(template: str, *values: Any) -> None:
         template: The text, as in `logging`.
         *values: What goes into it.
     """
-    _say(logging.WARNING, template, values)
+    _log(logging.WARNING, template, values, dict.fromkeys(_EXTRA))
 
 
 def inform(template: str, *values: Any) -> None:
     """Write a line at INFO that is no event; the arguments are those of `warn`."""
-    _say(logging.INFO, template, values)
-
-
-def _say(level: int, template: str, values: Sequence[Any]) -> None:
-    lines = [one_line(value) if isinstance(value, str) else value for value in values]
-    _log(level, template, lines, dict.fromkeys(_EXTRA))
+    _log(logging.INFO, template, values, dict.fromkeys(_EXTRA))
 
 
 _EXTRA: Final = tuple(f"opero_{name}" for name in FIELDS)
@@ -249,13 +251,21 @@ def one_line(text: str) -> str:
     )
 
 
-def _line_of(event: Event) -> tuple[str, tuple[Any, ...]]:
-    """Return the line of an event, as a template and what goes into it."""
+def _on_one_line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
+    """Return the line of an event, as a template and what goes into it.
+
+    Args:
+        event: The event.
+        error: Its error as text.
+    """
     name = "a call" if event.function is None else event.function
     if event.index is not None:
         name = f"{name}: item {event.index}"
-    error = None if event.error is None else one_line(describe(event.error))
-    why = "" if event.reason is None else one_line(event.reason)
+    why = event.reason or ""
     failed = name, event.attempt, event.of, error
     match event.kind:
         case "hit":

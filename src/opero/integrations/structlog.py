@@ -17,7 +17,6 @@ from typing import Any, Final
 from opero import logs
 from opero.event import Event
 from opero.events import subscribe
-from opero.exceptions import describe
 
 _NAMES: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 
@@ -65,11 +64,6 @@ def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[],
 
 def _fields_of(event: Event) -> dict[str, Any]:
     """Return the fields of an event that say something; an error as text, as in the log."""
-    fields = {
-        name: value
-        for name in logs.FIELDS
-        if name not in {"kind", "error"} and (value := getattr(event, name)) is not None
-    }
-    if event.error is not None:
-        fields["error"] = logs.one_line(describe(event.error))
-    return fields
+    fields = logs.fields_of(event)
+    del fields["kind"]
+    return {name: value for name, value in fields.items() if value is not None}
