@@ -210,10 +210,10 @@ def test_outages_tell_when_a_store_is_down_and_up_again(hear: Any) -> None:
     now = [0.0]
     outage = Outage("the disk cache", lambda: now[0])
     error = OSError("gone")
-    outage.failed(error)
-    outage.failed(error)
+    outage.leave(outage.enter(), error=error)
+    assert not outage.enter()
     now[0] = 2.0
-    outage.worked()
+    outage.leave(0)
     down, up = heard.events
     assert (down.kind, down.store, down.error) == ("store_down", "the disk cache", error)
     assert (up.kind, up.store, up.seconds, up.failed) == ("store_up", "the disk cache", 2.0, 2)

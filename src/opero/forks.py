@@ -26,6 +26,7 @@ ORDER: Final = (
     "listeners",  # the lock of those who subscribe to events
     "flights",  # the lock of single flight, which all that follows may take
     "followers",  # who waits for which flight
+    "outages",  # what is known of stores and servers
     "limiters",  # their queues and lock files
     "breakers",  # their queues, and the probes of the parent
     "leases",  # the renewer, before the stores that it renews in

@@ -59,7 +59,7 @@ def exposed(core: hotpath.Core) -> dict[str, set[str]]:
             price(item)
         stream = parse.stream([0, 1, 2])
         next(stream)
-        Outage("the disk cache").failed(OSError())
+        Outage("the disk cache").leave(0, error=OSError())
         count(Event("worker_crash", 0.0, "parse", __name__))
         count(Event("refresh", 0.0, "price", __name__, error=OSError()))
         price.__opero__.add("stale", 1)

@@ -218,9 +218,9 @@ def test_a_map_is_told_while_it_is_under_way(core: hotpath.Core, measures: Measu
 def test_an_outage_of_a_store_is_told(core: hotpath.Core, measures: Measures) -> None:
     """While it lasts, and how many there were."""
     outage = Outage("the test cache")
-    outage.failed(OSError("a secret"))
+    outage.leave(outage.enter(), error=OSError("a secret"))
     assert told(measures, "opero.store.up", "test cache") == {"the test cache": 0}
-    outage.worked()
+    outage.leave(0)
     assert told(measures, "opero.store.up", "test cache") == {"the test cache": 1}
     assert told(measures, "opero.store.outages", "test cache") == {"the test cache": 1}
 

@@ -90,8 +90,8 @@ def test_a_level_leaves_out_what_is_below(
             cached()
             opmap(mode="thread", workers=1)(abs)([1])
             outage = Outage("the test cache")
-            outage.failed(OSError())
-            outage.worked()
+            outage.leave(outage.enter(), error=OSError())
+            outage.leave(0)
     finally:
         end()
     assert [entry["event"] for entry in entries] == [f"opero.{kind}" for kind in expected]

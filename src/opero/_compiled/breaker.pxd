@@ -10,7 +10,7 @@ cdef class CircuitBreaker(Gate):
     cdef readonly long long slice
     cdef readonly double ratio
     cdef readonly Py_ssize_t minimum
-    cdef readonly long long open_for
+    cdef public long long open_for
     cdef readonly Py_ssize_t probes
     cdef public int state
     cdef public long long ticket

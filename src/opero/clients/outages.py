@@ -1,21 +1,35 @@
 """A store that is out of order: one warning, few attempts, and back to work by itself.
 
-Reading and writing are watched apart, since a store that is full, locked or read-only can still be
-read. Whoever is about to use the store asks `blocks`; whoever did, reports `worked` or `failed`.
+It is a circuit breaker (`core/breaker.py`) that one failure opens, and that stays open for longer
+after each probe. Reading and writing have one each, since a store that is full, locked or read-only
+can still be read.
 
-    asks and reports with writing=False    get, get_many, count
-    asks and reports with writing=True     everything else, `get_and_take` too: if that is blocked,
-                                           or has failed, a plain `get` may still find the entry
+    ticket = outage.enter(writing)      0: leave the store alone
+    outage.leave(ticket, writing)       it worked
+    outage.leave(ticket, writing, why)  it failed
+
+    writing=False    get, get_many, count
+    writing=True     everything else, `get_and_take` too: if that is refused, or has failed, a plain
+                     `get` may still find the entry
+
+An operation that was cut, by a cancelled task or by Ctrl-C, tells nothing, so nobody reports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
+from opero import forks, hotpath
+from opero.core.breaker import CLOSED
+from opero.core.gate import FAILED, SUCCEEDED
 from opero.events import tell
 from opero.locks import Lock
 from opero.real_time import monotonic
+
+if TYPE_CHECKING:
+    from opero.core.breaker import CircuitBreaker
 
 FIRST: Final = 0.5
 """Seconds after the first failure until one caller tries again."""
@@ -24,38 +38,8 @@ LAST: Final = 10.0
 """The longest time until one caller tries again; it doubles from `FIRST` with each attempt. A
 failure that comes so soon after an outage's end belongs to the same outage: it is not logged."""
 
-
-class _Lane:
-    """Reading, or writing.
-
-    Attributes:
-        out: Whether it does not work.
-        pause: Seconds from one attempt to the next.
-        probe_at: When the next attempt is due.
-    """
-
-    __slots__ = ("out", "pause", "probe_at")
-
-    def __init__(self) -> None:
-        self.out = False
-        self.pause = FIRST
-        self.probe_at = 0.0
-
-    def blocks(self, now: float) -> bool:
-        """Return whether to leave it alone; false for one caller whenever an attempt is due."""
-        if not self.out:
-            return False
-        if now < self.probe_at:
-            return True
-        self.pause = min(2 * self.pause, LAST)
-        self.probe_at = now + self.pause  # for the next, in case this one never reports
-        return False
-
-    def fail(self, now: float) -> None:
-        """Leave it alone from now on, or go on doing so."""
-        if not self.out:
-            self.out = True
-            self.probe_at = now + self.pause
+_FIRST: Final = int(FIRST * 1e9)
+_LAST: Final = int(LAST * 1e9)
 
 
 class Outage:
@@ -86,50 +70,82 @@ class Outage:
         self._instead = instead
         self.failures: int = 0
         self._clock = clock
+        self._begin()
+        _outages.add(self)
+
+    def _begin(self) -> None:
+        """Know of nothing, also in a child process: other threads of the parent held the lock."""
         self._lock = Lock()
-        self._reading = _Lane()
-        self._writing = _Lane()
-        self._out = False  # either lane; read without the lock
+        self._reading = _breaker()
+        self._writing = _breaker()
+        self._out = False  # either of them; read without the lock
         self._since = 0.0
         self._ended = float("-inf")
         self._failures_before = 0
 
-    def blocks(self, writing: bool = False) -> bool:
-        """Return whether to leave the store alone now; if so, that counts as a failure.
+    def enter(self, writing: bool = False) -> int:
+        """Return the ticket of an operation; 0 if the store is to be left alone, a failure too.
 
         Args:
             writing: Whether the operation changes the store. If it cannot be read, it is not
                 written either.
         """
+        breaker = self._writing if writing else self._reading
+        if not self._out:
+            return breaker.ticket
+        with self._lock:
+            if not writing or self._reading.state == CLOSED:
+                now = int(self._clock() * 1e9)
+                if breaker.lack(now) <= 0:  # also until another may try, should this one not report
+                    breaker.open_for = min(2 * breaker.open_for, _LAST)
+                ticket = -breaker.enter(now)
+                if ticket > 0:
+                    return ticket
+            self.failures += 1
+            return 0
+
+    def refuses(self, writing: bool = False) -> bool:
+        """Return whether `enter` would return 0 now.
+
+        Args:
+            writing: As in `enter`.
+        """
         if not self._out:
             return False
         with self._lock:
-            now = self._clock()
-            if writing:
-                blocked = self._reading.out or self._writing.blocks(now)
-            else:
-                blocked = self._reading.blocks(now)
-            self.failures += blocked
-            return blocked
+            if writing and self._reading.state != CLOSED:
+                return True
+            breaker = self._writing if writing else self._reading
+            return breaker.lack(int(self._clock() * 1e9)) > 0
 
-    def failed(self, error: Exception, writing: bool = False) -> None:
-        """Report a failure; the first of an outage is a line in the log.
+    def leave(self, ticket: int, writing: bool = False, error: Exception | None = None) -> None:
+        """Report how an operation has ended; the beginning and the end of an outage are logged.
 
         Args:
-            error: What the store raised.
-            writing: As in `blocks`.
+            ticket: What `enter` returned. With 0, the store was asked all the same: if it answers,
+                it is in order.
+            writing: As in `enter`.
+            error: What the store raised; None if it worked.
         """
+        if error is not None:
+            self._failed(ticket, writing, error)
+        elif self._out:
+            self._worked(ticket, writing)
+
+    def _failed(self, ticket: int, writing: bool, error: Exception) -> None:
         with self._lock:
             now = self._clock()
             self.failures += 1
-            (self._writing if writing else self._reading).fail(now)
-            if self._out:
+            again = now - self._ended <= LAST
+            if not (self._out or again):
+                self._reading.open_for = self._writing.open_for = _FIRST
+            breaker = self._writing if writing else self._reading
+            breaker.leave(int(now * 1e9), FAILED, 0, ticket or breaker.ticket)
+            if self._out or breaker.state == CLOSED:
                 return
             self._out = True
-            if now - self._ended <= LAST:
+            if again:
                 return
-            self._reading.pause = self._writing.pause = FIRST
-            self._reading.probe_at = self._writing.probe_at = now + FIRST
             self._since = now
             self._failures_before = self.failures - 1
         tell(
@@ -139,23 +155,36 @@ class Outage:
             reason=f"{self._instead}, and it is tried again from time to time",
         )
 
-    def worked(self, writing: bool = False) -> None:
-        """Report a success; if all works again, the outage is over, and the log says so.
-
-        Args:
-            writing: As in `blocks`.
-        """
-        if not self._out:
-            return
+    def _worked(self, ticket: int, writing: bool) -> None:
         with self._lock:
             now = self._clock()
-            self._reading.out = False  # who can write can read
-            if writing:
-                self._writing.out = False
-            if self._writing.out or not self._out:
+            breaker = self._writing if writing else self._reading
+            if ticket:
+                breaker.leave(int(now * 1e9), SUCCEEDED, 0, ticket)
+            else:
+                breaker.reset("it works")
+            if breaker is self._writing and breaker.state == CLOSED != self._reading.state:
+                self._reading.reset("what can be written can be read")
+            if not (self._out and self._reading.state == self._writing.state == CLOSED):
                 return
             self._out = False
             self._ended = now
             lasted = now - self._since
             missed = self.failures - self._failures_before
         tell("store_up", store=self.what, seconds=lasted, failed=missed)
+
+
+_outages: WeakSet[Outage] = WeakSet()
+
+
+def _after_fork() -> None:
+    for outage in list(_outages):
+        outage._begin()
+
+
+forks.register("outages", after_in_child=_after_fork)
+
+
+def _breaker() -> CircuitBreaker:
+    """Return a breaker that any failure opens; `Outage` has the lock."""
+    return hotpath.core.CircuitBreaker(_FIRST, 0.0, 1, _FIRST, 1)

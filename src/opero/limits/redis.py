@@ -260,7 +260,6 @@ class RedisWaitQueue:
         if self._rate is not None:
             self._rate.after_fork()
         self._semaphore = _Semaphore()
-        self.server.after_fork()
         if self.bucket.lock is not None:
             self.bucket.lock = Lock()
 

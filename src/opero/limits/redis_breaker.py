@@ -222,14 +222,12 @@ class RedisRecord:
         self._wanted = False
         since = self.gate.real.now()
         request = self.request(lease, wish, length, reason)
-        if request is None:
-            return False
         return self.heard(since, self.server.ask("script", *request), lease)
 
     def request(
         self, lease: str = "", wish: str = "", length: int = 0, reason: str = ""
-    ) -> tuple[Any, ...] | None:
-        """Return what a script takes for an exchange; None if the server is to be left alone now.
+    ) -> tuple[Any, ...]:
+        """Return what a script takes for an exchange.
 
         Args:
             lease: The lease of a probe that is wanted; "" for none.
@@ -238,11 +236,7 @@ class RedisRecord:
             reason: The same.
         """
         gate = self.gate
-        now = gate.real.now()
-        generation, attempts, failures, reports, left = gate.parcel(now)
-        if self.server.blocks():
-            gate.go_alone(now)
-            return None
+        generation, attempts, failures, reports, left = gate.parcel(gate.real.now())
         ended: list[Any] = []
         for each, outcome in reports:
             ended.append(each)
@@ -307,10 +301,6 @@ class RedisRecord:
         if self.gate.real.now() - self.gate.heard > PERIOD:
             self.exchange()
 
-    def after_fork(self) -> None:
-        """Begin anew in a child process, but with what the parent knew."""
-        self.server.after_fork()
-
 
 class RedisBreakerQueue(BreakerQueue):
     """Those of this process who wait for a breaker in Redis, or ask there for a probe's lease."""
@@ -337,14 +327,12 @@ class RedisBreakerQueue(BreakerQueue):
         record, clock = self.record, self._clock
         start = clock.now()
         lease, since = record.new_lease(), self.gate.real.now()
-        request = record.request(lease)
-        if request is not None:
-            try:
-                reply = yield ASK, record.server, "script", request
-            except BaseException:
-                record.give_back(lease)
-                raise
-            record.heard(since, reply, lease)
+        try:
+            reply = yield ASK, record.server, "script", record.request(lease)
+        except BaseException:
+            record.give_back(lease)
+            raise
+        record.heard(since, reply, lease)
         return max(0, clock.now() - start)
 
     def look(self) -> None:
@@ -355,11 +343,6 @@ class RedisBreakerQueue(BreakerQueue):
         """Have the courier ask for the lease of a probe."""
         self.gate.claim()
         self.record.want_lease()
-
-    def after_fork(self) -> None:
-        """Forget those who wait, and what the parent has to do with the server."""
-        super().after_fork()
-        self.record.after_fork()
 
 
 def redis_queue(

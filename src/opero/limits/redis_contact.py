@@ -23,39 +23,39 @@ class RedisContact:
             ValueError: If the URL is not one of Redis.
         """
         self._url = url
-        self._what = f"{what} in Redis at {client(url).where}"
-        self._instead = instead
-        self._outage: Outage = Outage(self._what, instead=instead)
-
-    def after_fork(self) -> None:
-        """Know of no outage, in a child process."""
-        self._outage = Outage(self._what, instead=self._instead)
+        self._outage: Outage = Outage(f"{what} in Redis at {client(url).where}", instead=instead)
 
     def blocks(self) -> bool:
-        """Return whether to leave the server alone now."""
-        return self._outage.blocks(writing=True)
+        """Return whether the server would be left alone now."""
+        return self._outage.refuses()
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Have the server do something; None if that fails.
+        """Have the server do something; None if that fails, or it is to be left alone.
 
         Args:
-            operation: "script", which may write, or "run".
+            operation: "script" or "run".
             arguments: What that takes.
         """
+        ticket = self._outage.enter()
+        if not ticket:
+            return None
         try:
             reply = getattr(client(self._url), operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
-            self._outage.failed(error, operation == "script")
+            self._outage.leave(ticket, error=error)
             return None
-        self._outage.worked(operation == "script")
+        self._outage.leave(ticket)
         return reply
 
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Do the same in a task."""
+        ticket = self._outage.enter()
+        if not ticket:
+            return None
         try:
             reply = await getattr(async_client(self._url), operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
-            self._outage.failed(error, operation == "script")
+            self._outage.leave(ticket, error=error)
             return None
-        self._outage.worked(operation == "script")
+        self._outage.leave(ticket)
         return reply

@@ -87,12 +87,12 @@ class AsyncStoredCache(StoredCache):
 
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Ask the store something, in this task (see `ask`)."""
-        self.admit(operation)
+        ticket = self.admit(operation)
         try:
             answer = await getattr(self.store.async_operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(operation, error) from None
-        self.worked(operation)
+            raise self.failed(operation, ticket, error) from None
+        self.worked(operation, ticket)
         return answer
 
     def ground(self, full: bytes | None) -> None:

@@ -28,10 +28,10 @@ class NeverInOrder(Outage):
 
     failures: int
 
-    def blocks(self, *_: Any) -> bool:
+    def enter(self, *_: Any) -> int:
         """Return that the store is not to be asked; that counts as a failure."""
         self.failures += 1
-        return True
+        return 0
 
 
 class Nothing:

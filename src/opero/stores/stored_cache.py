@@ -537,21 +537,26 @@ class StoredCache:
 
     # --- asking, in a thread --------------------------------------------------------------------
 
-    def admit(self, operation: str) -> None:
+    def admit(self, operation: str) -> int:
         """Refuse to ask a store that is out of order.
+
+        Returns:
+            The ticket that `worked` and `failed` take.
 
         Raises:
             Unavailable: If it is.
         """
-        if self.store.outage.blocks(operation not in _READING):
+        ticket = self.store.outage.enter(operation not in _READING)
+        if not ticket:
             self._count("store_failures")
             raise Unavailable
+        return ticket
 
-    def worked(self, operation: str) -> None:
+    def worked(self, operation: str, ticket: int) -> None:
         """Note that the store did what it was asked for."""
-        self.store.outage.worked(operation not in _READING)
+        self.store.outage.leave(ticket, operation not in _READING)
 
-    def failed(self, operation: str, error: Exception) -> Unavailable:
+    def failed(self, operation: str, ticket: int, error: Exception) -> Unavailable:
         """Note that the store could not be used, and return what says so.
 
         A `ValueError` is about the value alone, which is too large: the store is in order. So it is
@@ -563,7 +568,7 @@ class StoredCache:
         if isinstance(error, ValueError):
             self._warn("a value is not stored; such calls run the function again", str(error))
             return TooLarge()
-        self.store.outage.failed(error, operation not in _READING)
+        self.store.outage.leave(ticket, operation not in _READING, error)
         return Unavailable()
 
     def ask(self, operation: str, *arguments: Any) -> Any:
@@ -572,12 +577,12 @@ class StoredCache:
         Raises:
             Unavailable: If it is out of order.
         """
-        self.admit(operation)
+        ticket = self.admit(operation)
         try:
             answer = getattr(self.store.operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(operation, error) from None
-        self.worked(operation)
+            raise self.failed(operation, ticket, error) from None
+        self.worked(operation, ticket)
         return answer
 
     def find_many(self, keys: list[StoredKey]) -> list[Signed | None]:
@@ -673,12 +678,12 @@ class StoredCache:
         try:
             answer = getattr(self.store.operations, operation)(name)
         except Exception as error:
-            self.failed(operation, error)
+            self.failed(operation, 0, error)
             raise OperoError(
                 f"{self.name}: {self.store.what} cannot be reached ({type(error).__name__}), so "
                 f"nothing is forgotten"
             ) from error
-        self.worked(operation)
+        self.worked(operation, 0)
         return answer
 
     def ground(self, full: bytes | None) -> None:
