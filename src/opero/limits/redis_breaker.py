@@ -74,7 +74,7 @@ local reason, granted = '', 0
 local longest = tonumber(redis.call('HGET', key, 'longest') or '0')
 -- until when processes may take it to be open that have not heard of a later state
 local believed = tonumber(redis.call('HGET', key, 'believed') or '0')
-local fresh = generation == 0 or redis.call('HEXISTS', key, 'fresh') == 1  -- it has not moved yet
+local fresh = generation == 0 or redis.call('HGET', key, 'fresh') == '1'  -- it has not moved yet
 
 local function move(open_until, why, number)
   generation, reason, good, fresh = number or generation + 1, why, 0, false
