@@ -1,9 +1,9 @@
 """`python -m benchmarks.hit_ratio`: what the memory store keeps, against LRU, FIFO and LFU.
 
 The store evicts by S3-FIFO (J. Yang, Y. Zhang, Z. Qiu, Y. Yue, K. V. Rashmi, "FIFO queues are all
-you need for cache eviction", SOSP 2023): it moves nothing on a hit. These traces show what that
-costs or earns in hits. All of them are made from a seed, so the table is the same on every run and
-machine.
+you need for cache eviction", SOSP 2023), which moves nothing on a hit, with queues that adapt their
+sizes (see `opero.core.store`). These traces show what that costs or earns in hits. All of them are
+made from a seed, so the table is the same on every run and machine.
 """
 
 from __future__ import annotations
@@ -103,10 +103,64 @@ def loop(length: int, requests: int = REQUESTS) -> list[int]:
     return [index % length for index in range(requests)]
 
 
-def traces(requests: int = REQUESTS) -> dict[str, list[int]]:
+def moving(window: int, each: int = 4, requests: int = REQUESTS, seed: int = 1) -> list[int]:
+    """Any of some keys, the oldest of which gives way to a new one again and again.
+
+    Args:
+        window: How many keys are hot at a time.
+        each: After how many requests one of them is replaced.
+        requests: The trace's length.
+        seed: Of the random numbers.
+
+    Returns:
+        The keys in order of request.
+    """
+    draw = random.Random(seed).randrange
+    return [index // each + draw(window) for index in range(requests)]
+
+
+def jumping(window: int, rounds: int = 10, requests: int = REQUESTS, seed: int = 1) -> list[int]:
+    """Any of some keys, all of which give way to new ones at once.
+
+    Args:
+        window: How many keys are hot at a time.
+        rounds: After how many requests for each of them that happens.
+        requests: The trace's length.
+        seed: Of the random numbers.
+
+    Returns:
+        The keys in order of request.
+    """
+    draw = random.Random(seed).randrange
+    return [index // (window * rounds) * window + draw(window) for index in range(requests)]
+
+
+def moving_scanned(window: int, requests: int = REQUESTS, seed: int = 1) -> list[int]:
+    """`moving`, and after every 5,000 requests a scan over 2,500 keys that never come back.
+
+    Args:
+        window: How many keys are hot at a time.
+        requests: Roughly the trace's length.
+        seed: Of the random numbers.
+
+    Returns:
+        The keys in order of request.
+    """
+    hot = moving(window, requests=requests * 2 // 3, seed=seed)
+    trace: list[int] = []
+    fresh = -1
+    for start in range(0, len(hot), 5_000):
+        trace += hot[start : start + 5_000]
+        trace += range(fresh, fresh - 2_500, -1)
+        fresh -= 2_500
+    return trace
+
+
+def traces(size: int, requests: int = REQUESTS) -> dict[str, list[int]]:
     """All traces of the table, by name.
 
     Args:
+        size: How many entries the cache has that they are for.
         requests: The length of each.
 
     Returns:
@@ -116,6 +170,11 @@ def traces(requests: int = REQUESTS) -> dict[str, list[int]]:
     table["Zipf 1.0 with scans"] = scanned(1.0, requests)
     table["Zipf 1.0, half one-hit wonders"] = one_hit_wonders(1.0, requests)
     table["loop over 2,400 keys"] = loop(2_400, requests)
+    table["moving, as many keys"] = moving(size, requests=requests)
+    table["moving, half as many again"] = moving(size * 3 // 2, requests=requests)
+    table["moving slowly, 9/10 as many"] = moving(size * 9 // 10, 10, requests)
+    table["jumping, 8/10 as many"] = jumping(size * 8 // 10, 10, requests)
+    table["moving, 8/10, with scans"] = moving_scanned(size * 8 // 10, requests)
     return table
 
 
@@ -165,7 +224,7 @@ def by_lfu(trace: Trace, size: int) -> float:
 
 
 POLICIES: dict[str, Policy] = {
-    "opero (S3-FIFO)": by_opero,
+    "opero": by_opero,
     "LRU": by_lru,
     "FIFO": by_fifo,
     "LFU (cachetools)": by_lfu,
@@ -186,12 +245,13 @@ def render(requests: int = REQUESTS, sizes: Sequence[int] = SIZES) -> str:
         f"{'hits in percent of requests':<32}{'size':>6}"
         + "".join(f"{name:>18}" for name in POLICIES)
     ]
-    for name, trace in traces(requests).items():
-        for size in sizes:
+    tables = {size: traces(size, requests) for size in sizes}
+    for name in tables[sizes[0]]:
+        for size, table in tables.items():
             cells = []
             for policy in POLICIES.values():
                 try:
-                    cells.append(f"{policy(trace, size):.1%}")
+                    cells.append(f"{policy(table[name], size):.1%}")
                 except ImportError:
                     cells.append("missing")
             lines.append(f"{name:<32}{size:>6}" + "".join(f"{cell:>18}" for cell in cells))

@@ -1195,9 +1195,31 @@ def test_keys_that_never_come_back_do_not_flush_the_store(make: Any) -> None:
     assert hit_ratio.by_opero(trace, 500) > hit_ratio.by_lru(trace, 500) + 0.025
 
 
-def test_both_implementations_keep_the_same_entries() -> None:
+@pytest.mark.parametrize("size", [20, 300])
+def test_a_hot_set_that_moves_is_kept_about_as_well_as_by_lru(size: int) -> None:
+    """One key after the other, all at once, with scans between: the store follows."""
+    hot = [hit_ratio.moving(size * share // 10, requests=REQUESTS) for share in (5, 7, 10)]
+    hot.append(hit_ratio.moving(size * 9 // 10, 10, REQUESTS))
+    hot += [hit_ratio.jumping(size * 8 // 10, rounds, REQUESTS) for rounds in (3, 10)]
+    hot.append(hit_ratio.moving_scanned(size * 8 // 10, REQUESTS))
+    for trace in hot:
+        assert hit_ratio.by_opero(trace, size) > hit_ratio.by_lru(trace, size) - 0.06
+    assert hit_ratio.by_opero(hot[2], size) > 0.7
+
+
+def test_a_loop_that_is_longer_than_the_store_hits_where_lru_never_does() -> None:
+    """Part of it stays, whatever comes between."""
+    for length in (110, 120, 200):
+        trace = hit_ratio.loop(length, REQUESTS)
+        assert hit_ratio.by_lru(trace, 100) == 0
+        assert hit_ratio.by_opero(trace, 100) > 0.3
+
+
+@pytest.mark.parametrize(
+    "trace", [hit_ratio.scanned(0.9, REQUESTS), hit_ratio.moving(250, 4, REQUESTS)]
+)
+def test_both_implementations_keep_the_same_entries(trace: Any) -> None:
     """Compiled and plain evict alike, hit for hit."""
-    trace = hit_ratio.scanned(0.9, REQUESTS)
     ratios = set()
     for name in NAMES:
         if name not in unavailable():

@@ -7,7 +7,7 @@ import itertools
 import random
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -479,13 +479,58 @@ def test_a_key_that_comes_back_soon_after_its_eviction_goes_to_the_main_queue(
     assert store.find(0).value == 0
 
 
+def asked(store: Any, keys: Iterable[int]) -> int:
+    """Ask a store for keys, and put what it has not; return how many it had."""
+    hits = 0
+    for key in keys:
+        if store.find(key) is None:
+            store.put(key, key)
+        else:
+            hits += 1
+    return hits
+
+
+def moving(size: int, count: int) -> list[int]:
+    """Return keys that are any of `size`, of which every fourth request replaces one."""
+    draw = random.Random(3)
+    return [index // 4 + draw.randrange(size) for index in range(count)]
+
+
+@pytest.mark.parametrize("maxsize", [20, 300])
+def test_probation_takes_as_much_as_the_keys_in_use_ask_for(
+    core: hotpath.Core, maxsize: int
+) -> None:
+    """It grows while they move on, shrinks when some are used all the time, and stays in bounds."""
+    store = new_store(core, maxsize)
+    least = store.probation
+    asked(store, range(3 * maxsize))
+    assert store.probation == least == max(1, maxsize // 10)
+    trace = moving(maxsize, 30_000)
+    asked(store, trace[:20_000])
+    assert maxsize * 7 // 10 <= store.probation <= maxsize * 9 // 10
+    assert asked(store, trace[20_000:]) > 6_800
+    draw = random.Random(5)
+    weights = [1 / rank for rank in range(1, 20 * maxsize + 1)]
+    asked(store, draw.choices(range(-20 * maxsize, 0), weights, k=30_000))
+    assert least <= store.probation <= maxsize * 4 // 10
+    store.clear()
+    assert store.probation == least
+
+
+def test_a_loop_does_not_pass_for_keys_that_move_on(core: hotpath.Core) -> None:
+    """What comes back from probation a long time after its end would not have been held there."""
+    store = new_store(core, 100)
+    assert asked(store, [index % 150 for index in range(9_000)]) > 2_000
+    assert store.probation < 50
+
+
 def test_a_skewed_load_is_answered_about_as_well_as_the_best_choice_could(
     core: hotpath.Core,
 ) -> None:
     """On a Zipf trace the hit ratio lies within a tenth of keeping exactly the hottest keys."""
     draw = random.Random(7)
     weights = [1 / rank for rank in range(1, 2001)]
-    trace = draw.choices(range(2000), weights, k=20_000)
+    trace = draw.choices(range(2000), weights, k=30_000)
     store = new_store(core, 200)
     hits = 0
     for key in trace:
@@ -733,6 +778,7 @@ def test_both_halves_evict_alike(
                 getattr(store, step)(key)
         one, other = stores
         assert set(one.entries) == set(other.entries)
+        assert (one.share, one.probation) == (other.share, other.probation)
 
 
 # --- threads --------------------------------------------------------------------------------------

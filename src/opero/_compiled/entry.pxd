@@ -22,6 +22,13 @@ cdef enum:
     IS_UNDER_WAY = -3
 
 
+cdef enum:
+    IS_UNKNOWN = 0
+    IS_LOST = 1
+    IS_JUST_LOST = 2
+    IS_SPENT = 3
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(64)
@@ -151,37 +158,57 @@ cdef class EntryStates:
     cdef void revive(self, Entry entry) noexcept
 
 
+cdef struct Past:
+    # The table of ghosts, and for each queue where it stands: its tag, and how many evictions from
+    # it are left to the next one.
+    size_t mask
+    Py_ssize_t span
+    Py_ssize_t left[2]
+    unsigned short tags[2]
+    unsigned short table[1]
+
+
 @cython.final
 cdef class Ghosts:
-    cdef unsigned short *table
-    cdef unsigned long long mask
+    cdef Py_ssize_t maxsize
+    cdef Past *past
 
     cdef int begin(self) except -1
 
-    cdef inline int remember(self, long long mark) except -1:
-        """Keep in mind that a key with this hash was evicted."""
+    cdef inline int remember(self, long long mark, bint main) except -1:
+        """Keep in mind that a key with this hash was evicted, and from which queue."""
         cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
-        cdef unsigned long long at = mixed >> 23 & self.mask
-        if self.table is NULL:
+        cdef Past *past = self.past
+        cdef size_t at
+        if past is NULL:
             self.begin()
-        self.table[at ^ 1] = self.table[at]
-        self.table[at] = what_is_left(mixed)
+            past = self.past
+        at = mixed >> 23 & past.mask
+        past.table[at ^ 1] = past.table[at]
+        past.table[at] = <unsigned short>(mixed >> 53 << 5 | past.tags[main])
+        past.left[main] -= 1
+        if past.left[main] <= 0:
+            past.left[main] = past.span
+            past.tags[main] = past.tags[main] & 16 | past.tags[main] + 1 & 15
         return 0
 
-    cdef inline bint recall(self, long long mark) noexcept:
-        """Return whether a key with this hash was evicted not long ago."""
+    cdef inline int recall(self, long long mark) noexcept:
+        """Return what is known of a key with this hash."""
         cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
-        cdef unsigned long long at = mixed >> 23 & self.mask
-        cdef unsigned short left
-        if self.table is NULL:
-            return False
-        left = what_is_left(mixed)
-        return self.table[at] == left or self.table[at ^ 1] == left
+        cdef Past *past = self.past
+        cdef unsigned int left, found
+        cdef size_t at
+        if past is NULL:
+            return IS_UNKNOWN
+        at = mixed >> 23 & past.mask
+        left = <unsigned int>(mixed >> 53)
+        found = past.table[at]
+        if found >> 5 != left:
+            found = past.table[at ^ 1]
+            if found >> 5 != left:
+                return IS_UNKNOWN
+        if found & 16:
+            return IS_SPENT if found & 31 == past.tags[1] else IS_UNKNOWN
+        return IS_JUST_LOST if found & 31 == past.tags[0] else IS_LOST
 
     cdef void clear(self) noexcept
-
-
-cdef inline unsigned short what_is_left(unsigned long long mixed) noexcept:
-    """Return what the table keeps of a mixed hash; not 0, which an empty place has."""
-    cdef unsigned short left = mixed >> 48
-    return left if left & 255 else left | 1

@@ -28,11 +28,16 @@ cdef extern from "Python.h":
 
 cdef enum:
     MOST_GHOSTS = 1 << 24
+    SHORTEST_SPAN = 4
 
 VALUE = IS_VALUE
 DEAD = IS_DEAD
 RESERVED = IS_RESERVED
 UNDER_WAY = IS_UNDER_WAY
+UNKNOWN = IS_UNKNOWN
+LOST = IS_LOST
+JUST_LOST = IS_JUST_LOST
+SPENT = IS_SPENT
 
 cdef readers.Readers *all_readers = readers.readers_here()
 
@@ -218,33 +223,45 @@ cdef class EntryStates:
 cdef class Ghosts:
     """What is left of entries that were evicted not long ago (see `core/entry.py`)."""
 
-    def __init__(self, long long maxsize):
+    def __init__(self, Py_ssize_t maxsize):
         """Begin without any."""
-        self.mask = 64
-        while self.mask <= <unsigned long long>maxsize and self.mask < MOST_GHOSTS:
-            self.mask *= 2
-        self.mask -= 1
+        self.maxsize = maxsize
 
     def __dealloc__(self):
-        PyMem_Free(self.table)
+        PyMem_Free(self.past)
 
     cdef int begin(self) except -1:
-        cdef void *table = PyMem_Calloc(self.mask + 1, sizeof(unsigned short))
-        if table is NULL:
+        cdef size_t size = 64
+        cdef Past *past
+        while size <= <size_t>self.maxsize and size < MOST_GHOSTS:
+            size *= 2
+        past = <Past *>PyMem_Calloc(1, sizeof(Past) + (size - 1) * sizeof(unsigned short))
+        if past is NULL:
             raise MemoryError
+        past.mask = size - 1
+        past.span = max(SHORTEST_SPAN, self.maxsize // 10)
+        start(past)
         with cython.critical_section(self):
-            if self.table is NULL:
-                self.table = <unsigned short *>table
-                table = NULL
-        PyMem_Free(table)
+            if self.past is NULL:
+                self.past = past
+                past = NULL
+        PyMem_Free(past)
 
     cdef void clear(self) noexcept:
         """Forget all; the table stays, as others may be looking at it."""
-        if self.table is not NULL:
-            memset(self.table, 0, (self.mask + 1) * sizeof(unsigned short))
+        if self.past is not NULL:
+            memset(self.past.table, 0, (self.past.mask + 1) * sizeof(unsigned short))
+            start(self.past)
 
     def __len__(self):
-        return 0 if self.table is NULL else (self.mask + 1) * sizeof(unsigned short)
+        return 0 if self.past is NULL else (self.past.mask + 1) * sizeof(unsigned short)
+
+
+cdef void start(Past *past) noexcept:
+    """Let the spans of both queues begin."""
+    past.tags[0] = 1
+    past.tags[1] = 17
+    past.left[0] = past.left[1] = past.span
 
 
 cdef Traverse plain_traverse = (<PyTypeObject *>EntryQueue).tp_traverse

@@ -12,9 +12,16 @@ from .flight cimport Flight
 
 
 cdef int DEAD
+cdef int JUST_LOST
 cdef int RESERVED
+cdef int SPENT
 cdef int UNDER_WAY
 cdef int VALUE
+cdef int _LEAST_SHARE
+cdef int _LESS
+cdef int _MORE
+cdef int _MOST_SHARE
+cdef int _WHOLE
 cdef int _MOST_USES
 cdef int _TRIES
 cdef long long NEVER
@@ -43,6 +50,7 @@ cdef class MemoryStore:
     cdef readonly long long late
     cdef readonly bint lingers
     cdef readonly bint sharp
+    cdef readonly int share
     cdef readonly dict entries
     cdef readonly EntryStates states
     cdef readonly dict flights
@@ -90,7 +98,10 @@ cdef class MemoryStore:
     @cython.locals(entry=Entry, gone=list)
     cpdef clear(self)
     cdef inline int make_room(self, Py_ssize_t most) except -1
+    @cython.locals(known=cython.int)
     cdef inline int line_up(self, Entry entry) except -1
+    cdef int line_up_again(self, Entry entry, int known) except -1
+    cpdef int move_share(self, int steps) except -1
     @cython.locals(entry=Entry, renewed=Py_ssize_t)
     cpdef bint evict(self) except -1
     @cython.locals(gone=Entry, tries=cython.int, over=cython.bint)

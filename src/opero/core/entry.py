@@ -39,6 +39,16 @@ _GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
 _MOST_GHOSTS = 1 << 24
 """A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
+_SHORTEST_SPAN = 4
+
+UNKNOWN, LOST, JUST_LOST, SPENT = range(4)
+"""What ghosts know of a key.
+
+    UNKNOWN      nothing
+    LOST         it was evicted from probation
+    JUST_LOST    so it was, within the last span: a tenth of what the store may hold
+    SPENT        it was evicted from the main queue within the last span
+"""
 
 
 class Entry:
@@ -309,13 +319,16 @@ class EntryStates:
 
 
 class Ghosts:
-    """What is left of entries that were evicted not long ago: two bytes of the hash of each.
+    """What is left of entries that were evicted not long ago: two bytes of each.
+
+        eleven bits of the key's hash  |  from which queue  |  when, in spans of its evictions
 
     It is a table with two places for each of them, where later ones replace earlier ones. There is
-    none before the first eviction.
+    none before the first eviction. Now and then a key is taken for another one, or an empty place
+    for that of a key that was lost long ago; that costs no more than a place in the main queue.
     """
 
-    __slots__ = ("_mask", "_table")
+    __slots__ = ("_left", "_mask", "_span", "_table", "_tags")
 
     def __init__(self, maxsize: int) -> None:
         """Begin without any.
@@ -324,36 +337,55 @@ class Ghosts:
             maxsize: How many entries the store may have.
         """
         self._mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
-        self._table: bytearray = bytearray()
+        self._span: int = max(_SHORTEST_SPAN, maxsize // 10)
+        self._table: Any = None
+        self._tags: list[int] = []
+        self._left: list[int] = []
+        self.clear()
 
-    def remember(self, mark: int) -> None:
-        """Keep in mind that a key with this hash was evicted."""
-        table = self._table
-        if not table:
-            self._table = table = bytearray(2 * self._mask + 2)
-        mixed = mark * _GOLDEN
-        at = 2 * (mixed >> 23 & self._mask)
-        table[at ^ 2] = table[at]
-        table[at ^ 3] = table[at ^ 1]
-        table[at] = mixed >> 48 & 255 or 1
-        table[at ^ 1] = mixed >> 56 & 255
+    def remember(self, mark: int, main: bool) -> None:
+        """Keep in mind that a key with this hash was evicted.
 
-    def recall(self, mark: int) -> bool:
-        """Return whether a key with this hash was evicted not long ago."""
+        Args:
+            mark: The key's hash.
+            main: Whether that was from the main queue.
+        """
         table = self._table
-        if not table:
-            return False
+        if table is None:
+            self._table = table = memoryview(bytearray(2 * self._mask + 2)).cast("H")
         mixed = mark * _GOLDEN
-        at = 2 * (mixed >> 23 & self._mask)
-        low = mixed >> 48 & 255 or 1
-        high = mixed >> 56 & 255
-        return (table[at] == low and table[at ^ 1] == high) or (
-            table[at ^ 2] == low and table[at ^ 3] == high
-        )
+        at = mixed >> 23 & self._mask
+        table[at ^ 1] = table[at]
+        table[at] = (mixed >> 53 & 2047) << 5 | self._tags[main]
+        self._left[main] -= 1
+        if self._left[main] <= 0:
+            self._left[main] = self._span
+            tag = self._tags[main]
+            self._tags[main] = (tag & 16) | (tag + 1 & 15)
+
+    def recall(self, mark: int) -> int:
+        """Return what is known of a key with this hash: `UNKNOWN`, `LOST`, `JUST_LOST`, `SPENT`."""
+        table = self._table
+        if table is None:
+            return UNKNOWN
+        mixed = mark * _GOLDEN
+        at = mixed >> 23 & self._mask
+        left = mixed >> 53 & 2047
+        found = table[at]
+        if found >> 5 != left:
+            found = table[at ^ 1]
+            if found >> 5 != left:
+                return UNKNOWN
+        main = found >> 4 & 1
+        if found & 31 != self._tags[main]:
+            return UNKNOWN if main else LOST
+        return SPENT if main else JUST_LOST
 
     def clear(self) -> None:
         """Forget all."""
-        self._table = bytearray()
+        self._table = None
+        self._tags = [1, 17]
+        self._left = [self._span, self._span]
 
     def __len__(self) -> int:
-        return len(self._table)
+        return 0 if self._table is None else int(self._table.nbytes)

@@ -2,10 +2,20 @@
 
 Eviction is S3-FIFO: a small queue on probation, a main queue, and a memory of what was evicted
 from probation ("ghosts"). A hit only counts up the entry's uses. Source: J. Yang, Y. Zhang, Z. Qiu,
-Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. Two departures:
-ghosts are two bytes of their hash each, in a table with two places for each, where later ones
-replace earlier ones, instead of a queue; and entries that were dropped stay in their queue, dead,
-until they reach its end or the queue is compacted.
+Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. Departures:
+ghosts are two bytes each, in a table with two places for each, where later ones replace earlier
+ones, instead of a queue; an entry that was promoted has one more round in the main queue; entries
+that were dropped stay in their queue, dead, until they reach its end or the queue is compacted; and
+probation has no fixed share of the entries.
+
+    a key comes back that probation has lost lately      it would be here if probation were longer
+    a key comes back that the main queue has lost lately it would be here if that were longer
+
+Each of them moves the bound between the queues a little. So where the keys in use move on, and must
+be kept before they were used twice, probation grows up to nine tenths of the store, and falls back
+to one where few keys are used all the time. Source: A. Cidon, A. Eisenman, M. Alizadeh, S. Katti,
+"Cliffhanger: scaling performance cliffs in web memory caches", NSDI 2016, whose shadow queues are
+short as well: long ones would take a loop over too many keys for keys that move on.
 
 Only single operations of dicts, lists and queues touch shared state, and each of them is atomic,
 with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
@@ -46,7 +56,9 @@ from opero import gil
 from .clock import NEVER, Clock
 from .entry import (
     DEAD,
+    JUST_LOST,
     RESERVED,
+    SPENT,
     UNDER_WAY,
     VALUE,
     Entry,
@@ -66,6 +78,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOST_USES = 3
+_LEAST_SHARE = 40
+_MOST_SHARE = 360
+_WHOLE = 400
+"""Between a tenth and nine tenths of a store are on probation, in steps of a 400th."""
+_MORE = 2
+"""By so many steps the share grows for a key that has come back from there ..."""
+_LESS = 3
+"""... and by so many it shrinks for one that has come back from the main queue."""
 _TRIES = 20
 """After so many misses of an entry that is there, its key's hash must have changed."""
 _FEW = 64
@@ -89,7 +109,8 @@ class MemoryStore:
         flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
             and those that maps have noted.
         small: The queue on probation.
-        probation: How many entries that may hold before it is evicted from.
+        share: Which share of the entries that may hold, in 400ths.
+        probation: How many entries that is: from then on it is evicted from.
         main: The main queue.
         ghosts: What is left of entries that were evicted from probation.
         whose: The weak reference to the instance whose values they are; None for a function.
@@ -107,6 +128,7 @@ class MemoryStore:
         "main",
         "maxsize",
         "probation",
+        "share",
         "sharp",
         "small",
         "states",
@@ -135,6 +157,7 @@ class MemoryStore:
         self.entries: dict[Any, Entry] = {}
         self.states: EntryStates = EntryStates(self.entries)
         self.flights: dict[Any, Any] = {}
+        self.share: int = _LEAST_SHARE
         self.probation: int = max(1, maxsize // 10)
         self.small: EntryQueue = EntryQueue()
         self.main: EntryQueue = EntryQueue()
@@ -384,6 +407,7 @@ class MemoryStore:
         except KeyError:  # another thread took the last one
             pass
         self.ghosts.clear()
+        self.move_share(-_WHOLE)
 
     def make_room(self, most: int) -> None:
         """Evict until no more than `most` entries are left, if there is a bound."""
@@ -392,13 +416,33 @@ class MemoryStore:
                 break
 
     def line_up(self, entry: Entry) -> None:
-        """Put a new entry into a queue."""
-        if self.ghosts.recall(entry.mark):
-            self.main.append(entry)
+        """Put a new entry into a queue: on probation, unless it was lost there not long ago."""
+        known = self.ghosts.recall(entry.mark)
+        if known:
+            self.line_up_again(entry, known)
         else:
             self.small.append(entry)
         if self.ttl and not self.maxsize:
             self.expire()
+
+    def line_up_again(self, entry: Entry, known: int) -> None:
+        """Do so with one whose key has been there, and let the queues learn from it."""
+        if known == SPENT:
+            self.small.append(entry)
+            self.move_share(-_LESS)
+        else:
+            self.main.append(entry)
+            if known == JUST_LOST:
+                self.move_share(_MORE)
+
+    def move_share(self, steps: int) -> None:
+        """Move the bound between the two queues.
+
+        Args:
+            steps: By how many 400ths of the store probation gets more, or, below 0, less.
+        """
+        self.share = min(max(self.share + steps, _LEAST_SHARE), _MOST_SHARE)
+        self.probation = max(1, self.maxsize * self.share // _WHOLE)
 
     def evict(self) -> bool:
         """Take one entry out, from probation if that is over its share; return whether one was.
@@ -412,11 +456,11 @@ class MemoryStore:
             if entry.state == DEAD:
                 continue
             if entry.state == UNDER_WAY or entry.uses > 1:
-                entry.uses = 0
+                entry.uses = 1
                 self.main.append(entry)
             else:
                 self.forget(entry)
-                self.ghosts.remember(entry.mark)
+                self.ghosts.remember(entry.mark, False)
                 return True
         renewed = 0
         while True:
@@ -435,6 +479,7 @@ class MemoryStore:
                 self.main.append(entry)
             else:
                 self.forget(entry)
+                self.ghosts.remember(entry.mark, True)
                 return True
 
     def forget(self, entry: Entry) -> None:
