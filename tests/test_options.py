@@ -1187,3 +1187,31 @@ def test_a_wrong_option_is_refused_for_coroutine_functions_likewise(core: hotpat
     with pytest.raises(ValueError, match="no parameter of that name"):
         opero(arg_fallback="missing")(coroutine_function)
     assert asyncio.run(opero(retries=0)(coroutine_function)(1))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "cache",
+        "cache_backend",
+        "cache_ttl",
+        "breaker",
+        "rate_limit",
+        "adaptive",
+        "retries",
+        "retry_on",
+    ],
+)
+@pytest.mark.parametrize("wrap", [str, lambda url: [url], lambda url: {"url": url}, str.encode])
+@pytest.mark.parametrize("password", ["s3cr3t", "s3cr3t/p4ss", "s3cr3t@p4ss", "s3cr3t'\np4ss"])
+@pytest.mark.once
+def test_a_url_that_was_given_to_another_option_is_shown_without_its_password(
+    option: str, wrap: Any, password: str
+) -> None:
+    """Somebody may write cache_backend= for cache_url=."""
+    value = wrap(f"redis://bob:{password}@localhost:6379/0")
+    with pytest.raises((TypeError, ValueError)) as caught:
+        opero(**{option: value})(lambda x: x)
+    said = str(caught.value)
+    assert option in said
+    assert not [piece for piece in ("s3cr3t", "p4ss", "bob") if piece in said]

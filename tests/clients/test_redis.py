@@ -182,8 +182,7 @@ def test_a_connection_whose_command_was_cancelled_is_never_used_again(url, redis
                 assert len(one._open) <= 2
             assert cut > 20
             assert await one.run("GET", "key7") == b"value7"
-            assert one._free == 2
-            assert not one._line
+            assert one._places._value == 2
 
     asyncio.run(main())
 
@@ -289,7 +288,7 @@ def test_a_frozen_server_costs_each_of_many_tasks_a_bounded_time(url, redis_serv
         assert {type(end).__name__ for end in ends} == {"TimeoutError"}
         assert time.monotonic() - start < 10  # one after the other: more than 13
         assert await one.run("GET", "a") == b"1"
-        assert one._free == 3
+        assert one._places._value == 3
 
     asyncio.run(main())
 
@@ -318,8 +317,7 @@ def test_who_is_cancelled_in_the_line_leaves_it(url):
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             assert ends[1::2] == [b"1"] * 5
-            assert one._free == 1
-            assert not one._line
+            assert one._places._value == 1
 
     asyncio.run(main())
 

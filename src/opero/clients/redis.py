@@ -1,7 +1,7 @@
 """Connections to Redis: one client per URL and process, and one per URL and event loop.
 
-redis-py makes the connections: it reads the URL, connects, authenticates, packs commands and parses
-replies. What it does not promise, this module adds:
+redis-py makes the connections: it connects, authenticates, packs commands and parses replies. What
+it does not promise, this module adds:
 
 - Time. No command is tried twice, and none takes longer than `LIMIT`, the making of a connection
   included, whatever the server does. Only the resolver of host names has limits of its own.
@@ -9,6 +9,12 @@ replies. What it does not promise, this module adds:
   after an error, not after a cancelled task, not after Ctrl-C. So no reply meets another's command.
 - Life. A connection that died while it was idle is replaced before a command is lost on it, a
   forked child makes its own, and those of an event loop are closed when the loop ends.
+
+The pools of redis-py are no help here. A signal handler that calls a cached function may find their
+lock taken, by its own thread, and an interrupt may leave it taken. That for tasks gives connections
+back in steps that a second cancellation cuts short, and does not see that a server was restarted
+until the event loop has looked at the socket. Its time limits hold for each piece of a reply, or
+take a busy loop for a slow server.
 """
 
 from __future__ import annotations
@@ -16,13 +22,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
-import inspect
 import os
 import select
 import socket
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from functools import cache
 from typing import Any, Final
 
 from opero.real_time import monotonic
@@ -31,14 +37,10 @@ try:
     from redis.asyncio import connection as aio
     from redis.asyncio.retry import Retry as AsyncRetry
     from redis.backoff import NoBackoff
-    from redis.connection import (
-        AbstractConnection,
-        Connection,
-        SSLConnection,
-        UnixDomainSocketConnection,
-        parse_url,
-    )
     from redis.exceptions import (
+        AskError,
+        ClusterCrossSlotError,
+        ClusterError,
         NoScriptError,
         ReadOnlyError,
         RedisError,
@@ -51,6 +53,8 @@ except ImportError as _error:
         "caches and limits in Redis need the redis package: pip install 'redis>=5.0' platformdirs",
         name="redis",
     ) from _error
+
+from . import redis_url
 
 SILENCE: Final = 0.5
 """Seconds for a connection to be made; and for threads also the longest pause within a reply.
@@ -68,6 +72,9 @@ IDLE: Final = 32
 
 LATE: Final = 0.05
 """A timer that rings so many seconds late says that the program was busy, not the server."""
+
+_OF_CLUSTERS: Final = (AskError, ClusterCrossSlotError, ClusterError)
+"""What a server of a cluster answers where the keys, or some of them, are on another one."""
 
 __all__ = ["AsyncClient", "Client", "Command", "NoScriptError", "Script", "async_client", "client"]
 
@@ -141,6 +148,8 @@ class Client:
         try:
             replies = self._exchange(connection, commands)
             whole = not any(isinstance(reply, ReadOnlyError) for reply in replies)
+        except ResponseError as error:  # while connecting
+            raise _explained(error) from None
         finally:
             if whole and len(self._idle) < IDLE:
                 self._idle.append(connection)
@@ -205,8 +214,7 @@ class Client:
 class AsyncClient:
     """Runs commands for the tasks of one event loop; each has a connection to itself meanwhile.
 
-    At most `CONNECTIONS` are open; who comes later waits in a line, for `LIMIT` at most. When the
-    server fails somebody, those in the line fail too: they would only find out one by one.
+    At most `CONNECTIONS` are open; who comes later waits for one, for `LIMIT` at most.
 
     Attributes:
         where: As in `Client`.
@@ -226,8 +234,7 @@ class AsyncClient:
         self._loop = asyncio.get_running_loop()
         self._idle: list[Any] = []
         self._open: set[Any] = set()
-        self._free = self._target.connections
-        self._line: deque[asyncio.Future[str]] = deque()
+        self._places = asyncio.Semaphore(self._target.connections)
 
     async def run(self, *command: Any) -> Any:
         """Run one command; as `Client.run`."""
@@ -235,10 +242,14 @@ class AsyncClient:
 
     async def batch(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands at once and read their replies; as `Client.batch`."""
-        if self._free > 0:
-            self._free -= 1
+        if self._places.locked():
+            try:
+                async with asyncio.timeout(self._target.limit):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise LateError(self._late()) from None
         else:
-            await self._stand_in_line()
+            await self._places.acquire()
         whole = False
         connection = None
         watch = _LoopWatch(self._loop, self._target.limit)
@@ -247,10 +258,10 @@ class AsyncClient:
             replies = await self._exchange(connection, commands, watch)
             whole = not any(isinstance(reply, ReadOnlyError) for reply in replies)
         except (RedisError, OSError) as error:
-            reason = self._late() if watch.expired else str(error)
-            self._dismiss_line(reason)
             if watch.expired:
-                raise LateError(reason) from error
+                raise LateError(self._late()) from error
+            if isinstance(error, ResponseError):  # while connecting
+                raise _explained(error) from None
             raise
         finally:
             watch.stop()
@@ -259,7 +270,7 @@ class AsyncClient:
                     self._idle.append(connection)
                 else:
                     self._drop(connection)
-            self._leave()
+            self._places.release()
         return _checked(replies)
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
@@ -319,35 +330,6 @@ class AsyncClient:
                 replies.append(error)
             watch.start()
         return replies
-
-    async def _stand_in_line(self) -> None:
-        """Wait until somebody hands over the right to a connection."""
-        place = self._loop.create_future()
-        self._line.append(place)
-        timer = self._loop.call_later(self._target.limit, _tell, place, self._late())
-        try:
-            reason = await place
-        except BaseException:
-            if place.done() and not place.cancelled() and not place.result():
-                self._leave()  # it was handed over, and is not wanted any more
-            raise
-        finally:
-            timer.cancel()
-        if reason:
-            raise LateError(reason)
-
-    def _leave(self) -> None:
-        """Hand the right to a connection to the next in line."""
-        while self._line:
-            place = self._line.popleft()
-            if not place.done():
-                place.set_result("")
-                return
-        self._free += 1
-
-    def _dismiss_line(self, reason: str) -> None:
-        while self._line:
-            _tell(self._line.popleft(), reason)
 
 
 def client(url: str) -> Client:
@@ -489,36 +471,26 @@ class _Target:
     """
 
     def __init__(self, url: str) -> None:
-        settings = _settings(url)
-        kind = settings.pop("connection_class", Connection)
-        self.where = settings.get("path") or (
+        settings = redis_url.read(url)
+        kind = settings.pop("connection_class")
+        self.where: str = settings.get("path") or (
             f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
         )
-        self.silence = _positive("socket_timeout", settings.pop("socket_timeout", SILENCE))
+        self.silence = redis_url.take_number(settings, "socket_timeout", SILENCE)
         self.limit = self.silence * LIMIT / SILENCE
-        self.connections = int(
-            _positive("max_connections", settings.pop("max_connections", CONNECTIONS))
-        )
+        self.connections = int(redis_url.take_number(settings, "max_connections", CONNECTIONS))
         settings.setdefault("socket_connect_timeout", self.silence)
-        settings.setdefault("protocol", 2)
-        if kind is not UnixDomainSocketConnection:
-            settings.setdefault("socket_keepalive", True)
-        for name in ("driver_info", "lib_name", "lib_version"):  # not worth a round trip
-            if name in _KNOWN:
-                settings.setdefault(name, None)
-                if name == "driver_info":
-                    break
         self._settings = settings
-        self._kind = _BOUNDED[kind]
-        self._aio_kind = _AIO[kind]
+        self._kind = _bounded(kind)
+        self._aio_kind: Any = getattr(aio, kind.__name__)
         try:
             self.for_threads()
             self.for_tasks()
         except (TypeError, ValueError, RedisError) as error:
-            reason = str(error).rpartition("() ")[2]
+            trouble = redis_url.refusal(url, error)
         else:
             return
-        raise ValueError(f"the Redis URL has a setting that redis-py does not take: {reason}")
+        raise ValueError(trouble)
 
     def for_threads(self) -> Any:
         """Make a connection that is not connected yet."""
@@ -535,42 +507,22 @@ class _Target:
         )
 
 
-def _settings(url: str) -> dict[str, Any]:
-    """Let redis-py read a URL."""
-    try:
-        settings = dict(parse_url(url))  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, AttributeError):  # the message might show the password
-        settings = {}
-        wrong = True
-    else:
-        wrong = False
-    if wrong:
-        raise ValueError(
-            "not a Redis URL: use redis://[user:password@]host[:port][/db], rediss://... for TLS, "
-            "or unix://[user:password@]/path/of/the/socket; percent-encode what is special in a "
-            "user or password"
-        )
-    for name in _OURS:
-        settings.pop(name, None)
-    return settings
-
-
-def _positive(name: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value < 1e6:
-        raise ValueError(f"the Redis URL has {name}={value!r}: use a number above 0")
-    return float(value)
-
-
 def _checked(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, Exception):
-            raise reply
+            raise _explained(reply)
     return replies
 
 
-def _tell(place: asyncio.Future[str], reason: str) -> None:
-    if not place.done():
-        place.set_result(reason)
+def _explained(error: Exception) -> Exception:
+    """Return an error that a server has answered, in words that help, and without arguments."""
+    text = str(error)
+    if isinstance(error, _OF_CLUSTERS) or "cluster" in text:
+        return ResponseError(f"{redis_url.CLUSTER} ({type(error).__name__}: {text})")
+    said, unknown, _ = text.partition(", with args beginning with")
+    if unknown:  # it goes on with keys and values
+        return type(error)(f"{said}; if this is a Sentinel: {redis_url.SENTINEL}")
+    return error
 
 
 class _Bounded:
@@ -619,39 +571,10 @@ class _Socket:
         self._sock.settimeout(min(left, self._connection.silence))
 
 
-class _BoundedConnection(_Bounded, Connection):
-    pass
-
-
-class _BoundedSSLConnection(_Bounded, SSLConnection):
-    pass
-
-
-class _BoundedUnixConnection(_Bounded, UnixDomainSocketConnection):
-    pass
-
-
-_BOUNDED: Final[dict[Any, Any]] = {
-    Connection: _BoundedConnection,
-    SSLConnection: _BoundedSSLConnection,
-    UnixDomainSocketConnection: _BoundedUnixConnection,
-}
-_AIO: Final[dict[Any, Any]] = {
-    Connection: aio.Connection,
-    SSLConnection: aio.SSLConnection,
-    UnixDomainSocketConnection: aio.UnixDomainSocketConnection,
-}
-_KNOWN: Final = inspect.signature(AbstractConnection.__init__).parameters
-_OURS: Final = (
-    "timeout",
-    "decode_responses",
-    "encoding",
-    "encoding_errors",
-    "health_check_interval",
-    "retry_on_timeout",
-    "retry_on_error",
-)
-"""Settings of redis-py in a URL that would change what replies look like, or try again."""
+@cache
+def _bounded(kind: type) -> Any:
+    """Return a class of connections of redis-py with `_Bounded` mixed in."""
+    return type(f"Bounded{kind.__name__}", (_Bounded, kind), {})
 
 
 def _is_quiet(sock: Any) -> bool:

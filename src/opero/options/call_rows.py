@@ -67,7 +67,7 @@ def _breaker(name: str, value: Any) -> Any:
     allowed = "True, a BreakerConfig or a Breaker"
     hint = without_brackets(value)
     if isinstance(value, str):
-        hint = f"a breaker of that name is Breaker({value!r})"
+        hint = f"a breaker of that name is Breaker({checks.shown(value)})"
     elif isinstance(value, type) and issubclass(value, (SharedGate, BreakerConfig)):
         hint = f"write {value.__name__}(), with parentheses"
     elif isinstance(value, SharedGate):

@@ -9,6 +9,7 @@ import inspect
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -25,6 +26,8 @@ LONGEST: float = 1e9
 """The longest time, in seconds, that an option may ask for: about 31 years."""
 _SHOWN = 500
 """The most characters of a value that a message shows."""
+_USER = re.compile("://.*@", re.DOTALL)
+"""User and password in a URL that was given to the wrong option."""
 
 
 def wrong(
@@ -44,11 +47,15 @@ def wrong(
 
 
 def shown(value: Any) -> str:
-    """Return a value's `repr`, cut where it is long; one that raises costs no message."""
+    """Return a value's `repr`, cut where it is long, without the user and password of a URL.
+
+    One that raises costs no message.
+    """
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - it is the user's code
         text = f"<{type(value).__name__}>"
+    text = _USER.sub("://...@", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
