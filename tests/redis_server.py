@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-EXECUTABLE = shutil.which("redis-server")
-"""None where there is no redis-server."""
+EXECUTABLE = shutil.which(os.environ.get("REDIS_SERVER") or "redis-server")
+"""None where there is no redis-server; REDIS_SERVER=valkey-server chooses another one."""
 
 _GUARD = """
 import os, shutil, signal, sys
@@ -60,7 +60,7 @@ class RedisServer:
         self._guard: subprocess.Popen[bytes] | None = None
         self.port = 0
         for _ in range(20):  # somebody else may take the free port first
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self.start()
             except RuntimeError:
@@ -171,7 +171,8 @@ class RedisServer:
         return (self.directory / "log").read_text(errors="replace")[-2000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody has now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

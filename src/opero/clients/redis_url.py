@@ -74,6 +74,8 @@ def read(url: Any) -> dict[str, Any]:
     if not trouble:
         try:
             settings = dict(parse_url(address))  # type: ignore[no-untyped-call]
+            if str(settings.setdefault("protocol", 2)) not in {"2", "3"}:
+                trouble = "the Redis URL has a protocol that is not 2 or 3"
         except (ValueError, TypeError, AttributeError):  # the message might show the password
             trouble = _USAGE
     if trouble:
@@ -81,7 +83,6 @@ def read(url: Any) -> dict[str, Any]:
     for name in _OURS:
         settings.pop(name, None)
     settings.setdefault("connection_class", Connection)
-    settings.setdefault("protocol", 2)
     if settings["connection_class"] is not UnixDomainSocketConnection:
         settings.setdefault("socket_keepalive", True)
     for name in ("driver_info", "lib_name", "lib_version"):  # not worth a round trip
