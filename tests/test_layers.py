@@ -44,6 +44,7 @@ LAYERS = (
         "off_switch",
         "once_only",
         "real_time",
+        "thrown",
     ),
     (
         "copies",

@@ -36,7 +36,7 @@ from opero import (
     subscribe,
 )
 from opero.gil import FREE_THREADED
-from opero.runners import background, task_lingering
+from opero.runners import background, daemon_threads, task_lingering
 from opero.runners.refreshes import Refresh
 from opero.stores import renewer, secret
 from opero.stores.leases import lease_of
@@ -51,7 +51,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own directories and secrets out of it, and let threads end soon."""
     monkeypatch.setenv(secret.VARIABLE, "a-secret-for-the-tests-of-refreshes")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(background, "_LINGER", 0.01)
+    monkeypatch.setattr(daemon_threads, "_LINGER", 0.01)
     monkeypatch.setattr(renewer, "_LINGER", 0.01)
 
 
@@ -1418,7 +1418,7 @@ class _Nothing(Refresh):
 
 def test_no_thread_stays_that_was_about_to_end_when_work_came(core, monkeypatch):
     """Whoever is woken goes on or ends, also where the wake-up comes at the last moment."""
-    monkeypatch.setattr(background, "_LINGER", 0.0005)
+    monkeypatch.setattr(daemon_threads, "_LINGER", 0.0005)
     threads = background.Background()
     call = opero(lambda: None).__opero__
 

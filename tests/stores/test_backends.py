@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from opero.stores import backends, disk
+from opero.stores import disk, in_threads
 from opero.stores.disk import DiskBackend
 from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
@@ -56,7 +56,7 @@ def backend(request, tmp_path):
         made.close()
         return
     if kind == "disk in threads":
-        made = backends.InThreads(made)
+        made = in_threads.InThreads(made)
     loop = asyncio.new_event_loop()
     try:
         driven = Driven(loop, AsyncOperations(made))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from opero.stores.backends import InThreads
+from opero.stores import in_threads
 from opero.stores.disk import DiskBackend
+from opero.stores.in_threads import InThreads
 from opero.stores.operations import AsyncOperations, Operations
 
 pytestmark = pytest.mark.once
@@ -59,6 +59,7 @@ async def cancelled_in_the_middle(gated, call):
     with pytest.raises(asyncio.CancelledError):
         await task
     gated.go.set()
+    in_threads.WRITING.finish()
 
 
 @pytest.mark.parametrize("method", ["take", "get_and_take"])
@@ -87,32 +88,35 @@ def test_what_others_wait_for_is_done_though_the_task_is_cancelled(backend, brok
     assert Operations(backend).get(NAME) == (None if broken else b"1")
 
 
-def test_a_call_that_has_not_begun_when_it_is_cancelled(backend):
+def test_a_call_that_has_not_begun_when_it_is_cancelled(backend, monkeypatch):
     """Reading is left out; giving a lease back is not."""
     Operations(backend).take(NAME, "me", 60)
     gated = Gated(backend)
 
+    only = in_threads.Executor("only", 1)
+    monkeypatch.setattr(in_threads, "READING", only)
+    monkeypatch.setattr(in_threads, "WRITING", only)
+
     async def main():
-        with ThreadPoolExecutor(1) as pool:
-            asyncio.get_running_loop().set_default_executor(pool)
-            tasks = AsyncOperations(InThreads(gated))
-            first = asyncio.create_task(tasks.get(NAME))
-            await asyncio.sleep(0)
-            waiting = [
-                asyncio.create_task(tasks.get(NAME)),
-                asyncio.create_task(tasks.take(NAME, "she", 60)),
-                asyncio.create_task(tasks.release(NAME, "me")),
-            ]
-            await asyncio.sleep(0.01)
-            for task in waiting:
-                task.cancel()
-            for task in waiting:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-            gated.go.set()
-            assert await first is None
+        tasks = AsyncOperations(InThreads(gated))
+        first = asyncio.create_task(tasks.get(NAME))
+        await asyncio.sleep(0)
+        waiting = [
+            asyncio.create_task(tasks.get(NAME)),
+            asyncio.create_task(tasks.take(NAME, "she", 60)),
+            asyncio.create_task(tasks.release(NAME, "me")),
+        ]
+        await asyncio.sleep(0.01)
+        for task in waiting:
+            task.cancel()
+        for task in waiting:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        gated.go.set()
+        assert await first is None
 
     asyncio.run(main())
+    only.finish()
     assert gated.calls == ["get_many", "swap away"]
     assert Operations(backend).take(NAME, "you", 60) is None
 

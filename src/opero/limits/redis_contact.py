@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from opero.clients.outages import Outage
 from opero.clients.redis import async_client, client
+from opero.thrown import thrown_in
 
 
 class RedisContact:
@@ -39,11 +41,17 @@ class RedisContact:
         ticket = self._outage.enter()
         if not ticket:
             return None
+        outer = sys.exc_info()[1]
         try:
             reply = getattr(client(self._url), operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
+            thrown = thrown_in(error, outer)
+            if thrown is not None:
+                raise thrown from thrown.__cause__
             self._outage.leave(ticket, error=error)
             return None
+        finally:
+            outer = None  # its traceback may hold this frame
         self._outage.leave(ticket)
         return reply
 
@@ -52,10 +60,16 @@ class RedisContact:
         ticket = self._outage.enter()
         if not ticket:
             return None
+        outer = sys.exc_info()[1]
         try:
             reply = await getattr(async_client(self._url), operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
+            thrown = thrown_in(error, outer)
+            if thrown is not None:
+                raise thrown from thrown.__cause__
             self._outage.leave(ticket, error=error)
             return None
+        finally:
+            outer = None  # its traceback may hold this frame
         self._outage.leave(ticket)
         return reply

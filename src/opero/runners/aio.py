@@ -411,10 +411,7 @@ async def _done(effect: Any) -> Any:
     if kind == SLEEP:
         return await sleep(effect[1], effect[2])
     if kind == ASK:
-        try:
-            return await effect[1].ask_async(effect[2], *effect[3])
-        except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
-            return Raised(error)
+        return await effect[1].ask_async(effect[2], *effect[3])
     if kind == RUN:
         args, kwargs, _, flight, spare = effect[2]
         try:

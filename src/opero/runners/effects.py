@@ -15,14 +15,15 @@ The waiters of a rate limit and a stored cache are generators. Each yields effec
 came of them. An effect is a tuple that begins with its kind:
 
     RUN, call, what                      make the attempts of a call    its value, or `Raised`
-    ASK, store, operation, arguments     have the store answer          its answer, or `Raised`
+    ASK, store, operation, arguments     have the store answer          its answer
     SLEEP, clock, nanoseconds            sleep, by that clock           nanoseconds slept
     BELL, is_settled                     make a bell                    the bell (see `Bell`)
     REST, clock, bell, until             wait for the bell, or until that time    None
 
-A wait that is interrupted, or cancelled, is raised in the generator where it waited. That may yield
-further effects to tidy up, unless it is closed (`GeneratorExit`). One that has failed returns
-`Raised`, and its driver raises: no frame of a policy gets into a traceback.
+What a store fails with is raised in the generator where it asked; a wait that is interrupted, or
+cancelled, where it waited. That may yield further effects to tidy up, unless it is closed
+(`GeneratorExit`). One that has failed returns `Raised`, and its driver raises: no frame of a policy
+gets into a traceback.
 """
 
 from __future__ import annotations

@@ -243,10 +243,7 @@ def _done(effect: Any) -> Any:
     if kind == SLEEP:
         return sleep(effect[1], effect[2])
     if kind == ASK:
-        try:
-            return effect[1].ask(effect[2], *effect[3])
-        except Exception as error:  # noqa: BLE001 - there it is known what to do without an answer
-            return Raised(error)
+        return effect[1].ask(effect[2], *effect[3])
     if kind == RUN:
         args, kwargs, deadline, _, spare = effect[2]
         try:

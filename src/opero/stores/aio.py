@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 from typing import Any
 
 from opero.core.clock import NEVER
+from opero.real_time import monotonic
 from opero.runners import aio, task_flight, task_lingering
 from opero.runners.loops import running_loop
+from opero.thrown import Thrown
 from opero.tracebacks import shorten
 
 from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
@@ -17,6 +20,7 @@ from .stored_refresh import StoredRefresh
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.core.call import AsyncCall
+    from opero.core.canonical import StoredKey
 
 
 class AsyncStoredCache(StoredCache):
@@ -33,12 +37,16 @@ class AsyncStoredCache(StoredCache):
         try:
             running_loop()
             return await self._recall(call, args, kwargs)
+        except Thrown as thrown:
+            shorten(thrown.error)
+            raise thrown.error from thrown.error.__cause__
         except BaseException as failure:
             shorten(failure)
             raise
 
     async def _recall(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = self.key(call, args, kwargs)
+        since = monotonic()
         found: Any = None
         reachable = True
         try:
@@ -52,14 +60,25 @@ class AsyncStoredCache(StoredCache):
                     task_lingering.begin(refresh, self, key.full)
             return found.value
 
-        miss = Miss(key, args, kwargs, found, reachable)
+        miss = Miss(key, args, kwargs, found, reachable, since)
         try:
+            if reachable:
+                await self._leave_outdated(key, since)
             return await task_flight.share(call, self, key.full, args, kwargs, miss)
         except Exception as error:  # of a refresh, or of a flight that was cut
             stale = await aio.drive(self.serve_stale(call, key, found, error))
             if stale is None:
                 raise
             return stale.value
+
+    async def _leave_outdated(self, key: StoredKey, since: float) -> None:
+        """Let nobody join a run any more whose value another process has invalidated since."""
+        table = self.flights.get(asyncio.get_running_loop())
+        flight = None if table is None else table.get(key.full)
+        if flight is None or not flight.is_open():
+            return
+        if not await aio.drive(self.may_join(key, flight, since)) and flight.is_listed():
+            flight.table.pop(key.full, None)
 
     def find(self, _full: bytes) -> None:
         """Return what another flight has stored meanwhile: nobody knows without asking again."""
@@ -88,10 +107,13 @@ class AsyncStoredCache(StoredCache):
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Ask the store something, in this task (see `ask`)."""
         ticket = self.admit(operation)
+        outer = sys.exc_info()[1]
         try:
             answer = await getattr(self.store.async_operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(operation, ticket, error) from None
+            raise self.failed(operation, ticket, error, outer) from None
+        finally:
+            outer = None  # its traceback may hold this frame
         self.worked(operation, ticket)
         return answer
 
@@ -113,7 +135,10 @@ class TaskRefresh(StoredRefresh):
         """Run the call, store what it returns, and return that."""
         miss = self.miss(args, kwargs, NEVER)
         renewal = self.cache.renew(self.call, miss, NEVER, flight, flight.is_listed)
-        value = await aio.drive(renewal)
+        try:
+            value = await aio.drive(renewal)
+        except Thrown as thrown:
+            raise thrown.error from thrown.error.__cause__
         if value is ELSEWHERE:
             self.leave_alone()
             raise asyncio.CancelledError

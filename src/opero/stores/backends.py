@@ -2,28 +2,19 @@
 
     DiskBackend, RedisBackend      a Backend: for threads
     AsyncRedisBackend              an AsyncBackend: for tasks of an event loop
-    InThreads(backend)             an AsyncBackend made of a Backend
+    InThreads(backend)             an AsyncBackend made of a Backend (see `in_threads`)
 
 Everything else that a store is asked for is derived from the five, once for all backends, in
 `operations`: single entries, clearing, counting, and the leases that say who computes what.
 
 A backend knows nothing of values, keys, secrets, leases or statistics. It lets its library's
-exceptions out: whatever is raised, the store is out of order, and the caller goes on without it.
+exceptions out: what they are, the store is out of order, and the caller goes on without it.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-from opero.locks import Lock
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import asyncio
-
-_T = TypeVar("_T")
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 
 class Swapped(NamedTuple):
@@ -136,109 +127,3 @@ class AsyncBackend(Protocol):
 
     async def close(self) -> None:
         """As `Backend.close`."""
-
-
-class InThreads:
-    """Makes an `AsyncBackend` of a `Backend`: each call runs in the loop's default executor.
-
-    A thread cannot be interrupted. So the call of a cancelled task goes on and its outcome is
-    dropped, and what a swap has put where nothing was is taken away again. What has not begun does
-    not begin, except what others wait for: storing, deleting, and swaps that remove something.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        """Wrap a backend."""
-        self._backend = backend
-
-    async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """As `Backend.get_many`."""
-        return await _idle(self._backend.get_many, names)
-
-    async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
-        """As `Backend.put_many`."""
-        await _surely(self._backend.put_many, entries, ttl)
-
-    async def delete(self, names: Sequence[str], /) -> list[bool]:
-        """As `Backend.delete`."""
-        return await _surely(self._backend.delete, names)
-
-    async def scan(
-        self, prefix: str, suffix: str, after: str, expired: bool = False, /
-    ) -> tuple[list[str], str | None]:
-        """As `Backend.scan`."""
-        return await _idle(self._backend.scan, prefix, suffix, after, expired)
-
-    async def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
-        """As `Backend.swap`."""
-        swap = functools.partial(self._backend.swap, name, old, new, ttl, unless, along)
-        if new is None:
-            return await _surely(swap)
-        if old is not None:
-            return await _idle(swap)
-        return await _wanted(swap, functools.partial(self._backend.swap, name, new, None, None))
-
-    async def close(self) -> None:
-        """As `Backend.close`."""
-        await _surely(self._backend.close)
-
-
-async def _idle(work: Callable[..., _T], *arguments: Any) -> _T:
-    """Run `work` in a thread; it does not begin if the task is cancelled first."""
-    return await _submit(functools.partial(work, *arguments))
-
-
-async def _surely(work: Callable[..., _T], *arguments: Any) -> _T:
-    """Run `work` in a thread, whether or not the task still waits for it."""
-    import asyncio
-
-    return await asyncio.shield(_submit(functools.partial(work, *arguments)))
-
-
-def _submit(work: Callable[[], _T]) -> asyncio.Future[_T]:
-    import asyncio
-
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    future.add_done_callback(_looked_at)
-    return future
-
-
-def _looked_at(future: asyncio.Future[Any]) -> None:
-    """Let asyncio not report the failure of something that nobody waits for any more."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def _wanted(swap: Callable[[], Swapped], undo: Callable[[], object]) -> Swapped:
-    """Swap something for nothing in a thread; undo it if nobody waits for it any more."""
-    lock = Lock()
-    unwanted = False
-    done = False
-
-    def work() -> Swapped:
-        nonlocal done
-        swapped = swap()
-        with lock:
-            done = swapped == (None, None)
-            undoing = done and unwanted
-        if undoing:
-            undo()
-        return swapped
-
-    try:
-        return await _submit(work)
-    except BaseException:
-        with lock:
-            unwanted = True
-            undoing = done
-        if undoing:
-            _submit(undo)
-        raise

@@ -19,6 +19,7 @@ from typing import Any
 
 from opero import hotpath
 from opero.core.decompose import name_of
+from opero.thrown import Thrown, out_of_handler
 
 BYTES, TEXT, JSON, PICKLE = range(4)
 
@@ -69,13 +70,14 @@ class Codec:
         try:
             if self._is_plain(value):
                 return JSON, self._dumps(value)
-        except Exception:  # noqa: BLE001 - lone surrogates, too deep a stack, changed meanwhile
-            pass
+        except Exception as error:  # noqa: BLE001 - lone surrogates, deep stack, changed meanwhile
+            _let_out(error)
         if not self.pickles:
             raise NotEncodable(f"{_describe(value)} cannot be stored without a pickle")
         try:
             return PICKLE, pickle.dumps(value, _PROTOCOL)
         except Exception as error:  # whatever a class does when it is pickled
+            _let_out(error)
             raise NotEncodable(
                 f"a value of type {name_of(kind)} does not pickle: {type(error).__name__}"
             ) from error
@@ -103,8 +105,16 @@ class Codec:
             if codec == PICKLE:
                 return pickle.loads(data)
         except Exception as error:  # a class that has gone, or has changed
+            _let_out(error)
             raise Unreadable(f"its value cannot be read: {type(error).__name__}") from error
         raise Unreadable("it is written in an unknown way")
+
+
+def _let_out(error: Exception) -> None:
+    """Raise what a signal handler of the program has raised meanwhile."""
+    handled = out_of_handler(error, error.__context__)  # it is that error itself, or none
+    if handled is not None:
+        raise Thrown(handled) from None
 
 
 def _find_json() -> tuple[Callable[[Any], bytes], Callable[[bytes | memoryview], Any]]:

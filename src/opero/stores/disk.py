@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import sqlite3
 import stat
@@ -25,6 +26,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -42,6 +44,7 @@ from opero.exceptions import UnsafePlaceError, describe
 from opero.logs import warn
 from opero.private_places import closed_directory, private_file
 from opero.real_time import monotonic
+from opero.thrown import out_of_handler
 
 from .backends import Swapped
 
@@ -166,12 +169,12 @@ class _Connection(sqlite3.Connection):
     """A connection that gives up what takes too long.
 
     Attributes:
-        until: The monotonic time at which it gives up.
+        until: The monotonic time at which it gives up, alone in a list.
         file: The device and inode of the file that it opened.
         pid: The process that opened it.
     """
 
-    until = 0.0
+    until: list[float]
     file: tuple[int, int] = (0, 0)
     pid = 0
 
@@ -493,7 +496,7 @@ class DiskBackend:
             except IndexError:
                 break
             if connection.file == found and connection.pid == os.getpid():
-                connection.until = monotonic() + LONGEST
+                connection.until[0] = monotonic() + LONGEST
                 return connection
             connection.leave()
         if found is None or found != self._prepared:
@@ -513,8 +516,8 @@ class DiskBackend:
         try:
             connection.file = file
             connection.pid = os.getpid()
-            connection.until = monotonic() + LONGEST
-            connection.set_progress_handler(_Alarm(connection).ring, 100_000)
+            connection.until = [monotonic() + LONGEST]
+            connection.set_progress_handler(_alarm(connection.until), 100_000)
             if prepare:
                 connection.execute("PRAGMA auto_vacuum = FULL")  # before there is a table
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -526,8 +529,9 @@ class DiskBackend:
                 self._prepared = file
         except BaseException as error:
             connection.leave()
-            damaged = _is_damage(error) or isinstance(
-                error, (TypeError, AttributeError, ValueError)
+            damaged = _is_damage(error) or (
+                isinstance(error, (TypeError, AttributeError, ValueError))
+                and out_of_handler(error, error.__context__) is None
             )
             if damaged and self._set_aside(file, error, locked=prepare):
                 raise _Renewed from error
@@ -604,18 +608,13 @@ class DiskBackend:
         return True
 
 
-class _Alarm:
-    """Stops what a connection does when its time is over."""
+def _alarm(until: list[float]) -> Callable[[], bool]:
+    """Make what SQLite asks now and then whether to stop: whether it is later than `until[0]`.
 
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = weakref.ref(connection)
-
-    def ring(self) -> int:
-        """Return 1 to stop it; SQLite asks now and then."""
-        connection = self._connection()
-        return int(connection is not None and monotonic() > connection.until)
+    It is made of functions in C alone. One in Python would let signal handlers run inside SQLite,
+    which drops what they raise.
+    """
+    return map(operator.lt, map(until.__getitem__, repeat(0)), iter(monotonic, None)).__next__
 
 
 _backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()

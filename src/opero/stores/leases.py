@@ -22,10 +22,13 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from opero.real_time import monotonic
-from opero.runners.effects import ASK, answer_of
+from opero.runners.effects import ASK
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""
+
+FOREVER = 1e10
+"""A time to live of so many seconds, three hundred years, is for ever."""
 
 LEASE = ":lease"
 """Ends the name of a lease; the names of entries end with 32 hex digits."""
@@ -41,6 +44,12 @@ Steps = Generator[tuple[Any, ...], Any, _T]
 """An operation: yields effects, all of them `ASK`, and returns its result."""
 
 
+def holder(store: object, name: str) -> Steps[str | None]:
+    """Return the mark of who holds the lease of an entry; None if nobody does."""
+    (mark,) = yield ASK, store, "get_many", ((lease_of(name),),)
+    return _decode(mark)
+
+
 def take(store: object, name: str, token: str, seconds: float) -> Steps[str | None]:
     """Take the lease of an entry for `seconds`.
 
@@ -48,7 +57,7 @@ def take(store: object, name: str, token: str, seconds: float) -> Steps[str | No
         None if it is now held by `token`; else the mark of who holds it.
     """
     mark = _encode(first_mark(token))
-    found, _ = answer_of((yield ASK, store, "swap", (lease_of(name), None, mark, seconds)))
+    found, _ = yield ASK, store, "swap", (lease_of(name), None, mark, seconds)
     return _decode(found)
 
 
@@ -61,14 +70,12 @@ def get_and_take(
         The entry or None, and what `take` returned or None.
     """
     mark = _encode(first_mark(token))
-    found, entry = answer_of(
-        (yield ASK, store, "swap", (lease_of(name), None, mark, seconds, name))
-    )
+    found, entry = yield ASK, store, "swap", (lease_of(name), None, mark, seconds, name)
     return entry, None if entry is not None else _decode(found)
 
 
 def renew(
-    store: object, name: str, token: str, seconds: float, mark: str | None
+    store: object, name: str, token: str, seconds: float, mark: str | None = None
 ) -> Steps[str | None]:
     """Hold the lease for `seconds` from now.
 
@@ -85,30 +92,33 @@ def renew(
     while True:
         known = mark or first_mark(token)
         new = _next_mark(known)
-        found, _ = answer_of(
-            (yield ASK, store, "swap", (lease_of(name), _encode(known), _encode(new), seconds))
-        )
+        found, _ = yield ASK, store, "swap", (lease_of(name), _encode(known), _encode(new), seconds)
         mark = _decode(found)
         if mark == known:
             return new
-        if mark is None or not _holds(token, mark):
+        if mark is None or not is_held(token, mark):
             return None
 
 
-def release(store: object, name: str, token: str, mark: str | None) -> Steps[bool]:
+def release(store: object, name: str, token: str, mark: str | None = None) -> Steps[None]:
     """Give the lease back, if `token` holds it; the arguments are those of `renew`."""
-    return (yield from _give_up(store, name, token, mark, None))
+    yield from _give_up(store, name, token, mark, None)
 
 
 def seize(store: object, name: str, token: str, seconds: float, mark: str) -> Steps[bool]:
     """Take the lease from a holder whose mark is still `mark`; return whether it was."""
     new = _encode(first_mark(token))
-    found, _ = answer_of((yield ASK, store, "swap", (lease_of(name), _encode(mark), new, seconds)))
+    found, _ = yield ASK, store, "swap", (lease_of(name), _encode(mark), new, seconds)
     return bool(_decode(found) == mark)
 
 
 def settle(
-    store: object, name: str, token: str, data: bytes, ttl: float | None, mark: str | None
+    store: object,
+    name: str,
+    token: str,
+    data: bytes,
+    ttl: float | None,
+    mark: str | None = None,
 ) -> Steps[bool]:
     """Store the entry and give the lease back in one step, if `token` still holds it.
 
@@ -123,20 +133,28 @@ def settle(
     Returns:
         Whether it was stored.
     """
-    return (yield from _give_up(store, name, token, mark, (name, data, ttl)))
+    return (yield from _give_up(store, name, token, mark, (name, data, lifetime(ttl))))
 
 
 def _give_up(store: object, name: str, token: str, mark: str | None, along: Any) -> Steps[bool]:
     while True:
         known = mark or first_mark(token)
-        found, _ = answer_of(
-            (yield ASK, store, "swap", (lease_of(name), _encode(known), None, None, None, along))
+        found, _ = yield (
+            ASK,
+            store,
+            "swap",
+            (lease_of(name), _encode(known), None, None, None, along),
         )
         mark = _decode(found)
         if mark == known:
             return True
-        if mark is None or not _holds(token, mark):
+        if mark is None or not is_held(token, mark):
             return False
+
+
+def lifetime(ttl: float | None) -> float | None:
+    """Return the time to live that a backend is given."""
+    return None if ttl is None or ttl >= FOREVER else ttl
 
 
 def lease_of(name: str) -> str:
@@ -154,9 +172,13 @@ def _next_mark(mark: str) -> str:
     return f"{mark[:-_DIGITS]}{number:0{_DIGITS}x}"
 
 
-def _holds(token: str, mark: str) -> bool:
+def is_held(token: str, mark: str) -> bool:
     """Return whether a mark is one of this holder."""
-    return mark[: -_DIGITS - 1] == token and mark[-_DIGITS - 1 : -_DIGITS] == "/"
+    return _token_of(mark) == token and mark[-_DIGITS - 1 : -_DIGITS] == "/"
+
+
+def _token_of(mark: str) -> str:
+    return mark[: -_DIGITS - 1]
 
 
 def _encode(mark: str) -> bytes:
@@ -172,6 +194,8 @@ class LeaseWatch:
 
     Attributes:
         pause: How long to wait until the next look, in seconds; longer from look to look.
+        has_failed: Whether the holder has given the lease back, and another has it now.
+        is_dead: Whether the holder has not renewed its lease for longer than it lasts.
     """
 
     def __init__(self, mark: str) -> None:
@@ -181,13 +205,21 @@ class LeaseWatch:
             mark: What the holder's last renewal is known by.
         """
         self.pause: float = _FIRST_PAUSE
+        self.has_failed: bool = False
+        self.is_dead: bool = False
         self._mark = mark
         self._since = monotonic()
 
-    def is_dead(self, mark: str) -> bool:
-        """Return whether the holder has not renewed its lease for longer than it lasts."""
+    def look(self, mark: str) -> None:
+        """Note what mark the lease has now.
+
+        A holder that was silent for so long that its lease may have run out has died rather than
+        failed: one process takes over, and the others wait for that one.
+        """
         now = monotonic()
         self.pause = min(_LAST_PAUSE, 1.5 * self.pause)
+        silence = now - self._since
         if mark != self._mark:
+            self.has_failed = silence < SECONDS / 2 and not is_held(_token_of(self._mark), mark)
             self._mark, self._since = mark, now
-        return now - self._since > SECONDS + _GRACE
+        self.is_dead = now - self._since > SECONDS + _GRACE

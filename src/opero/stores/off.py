@@ -7,7 +7,8 @@ from typing import Any
 
 from opero.clients.outages import Outage
 
-from .backends import InThreads, Swapped
+from .backends import Swapped
+from .in_threads import InThreads
 from .open_store import OpenStore
 
 _WHAT = "a cache that is off"

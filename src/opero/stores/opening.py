@@ -16,7 +16,8 @@ from opero.logs import warn
 from opero.private_places import UnusablePlaceError
 
 from . import directories, secret
-from .backends import Backend, InThreads, Swapped
+from .backends import Backend, Swapped
+from .in_threads import InThreads
 from .open_store import OpenStore
 from .signing import Signer
 from .stored_cache import StoredCache

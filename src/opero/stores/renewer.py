@@ -1,10 +1,14 @@
 """The thread that renews the leases of this process, and gives back those that were abandoned.
 
-It is there only while there is something to do, and ends by itself a little later.
+It is there only while there is something to do, and ends by itself a little later. A process that
+ends gives back what it holds, so that the next one finds no lease of the dead; only one that is
+killed, or ends by `os._exit`, leaves its leases to expire.
 """
 
 from __future__ import annotations
 
+import atexit
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +23,8 @@ _RENEWAL = leases.SECONDS / 3
 """Seconds between two renewals."""
 _LINGER = 0.5
 """How long the thread stays, in seconds, after the last lease has gone."""
+_PATIENCE = 2.0
+"""How long the end of a process may take, in seconds, for giving leases back."""
 
 _T = TypeVar("_T")
 
@@ -48,10 +54,8 @@ class Renewer:
     """Renews the leases of this process, and gives back those that were abandoned."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._held: dict[str, _Held] = {}
-        self._abandoned: list[_Held] = []
-        self._running = False
+        self._ending = False
+        self.after_fork()
 
     def hold(self, store: Operations, name: str, token: str) -> None:
         """Renew a lease from now on.
@@ -61,14 +65,19 @@ class Renewer:
             name: The entry that is being made.
             token: What the holder is known by.
         """
+        self._close_at_exit()
         with self._changed:
             self._held[token] = _Held(store, name, token, monotonic() + _RENEWAL)
             self._run()
 
-    def let_go(self, token: str) -> str | None:
-        """Renew it no more: it is going to be given back; return its mark, if that is known."""
-        held = self._held.pop(token, None)
+    def mark(self, token: str) -> str | None:
+        """Return the mark of a lease, if it is known."""
+        held = self._held.get(token)
         return None if held is None else held.mark
+
+    def let_go(self, token: str) -> None:
+        """Renew a lease no more: it has been given back."""
+        self._held.pop(token, None)
 
     def abandon(self, token: str) -> None:
         """Give a lease back, without waiting for that."""
@@ -83,41 +92,78 @@ class Renewer:
     def after_fork(self) -> None:
         """Forget everything in a child process: the parent's leases are the parent's."""
         self._changed = threading.Condition()
-        self._held = {}
-        self._abandoned = []
-        self._running = False
+        self._held: dict[str, _Held] = {}
+        self._abandoned: list[_Held] = []
+        self._thread: threading.Thread | None = None
+        self._closes = False
+
+    def close(self) -> None:
+        """Give back all that is held, at the end of the process.
+
+        What is abandoned later is given back at once; what is held later is not renewed.
+        """
+        with self._changed:
+            self._ending = True
+            held = [self._held.pop(token, None) for token in list(self._held)]
+            self._abandoned += filter(None, held)
+            self._changed.notify()
+            thread = self._thread
+        end = monotonic() + _PATIENCE
+        if thread is not None:
+            thread.join(_PATIENCE)
+        while self._abandoned and monotonic() < end:
+            _release(self._abandoned.pop())
+
+    def _close_at_exit(self) -> None:
+        """See to it that `close` is called when this process ends, before stores are closed."""
+        if self._closes:
+            return
+        self._closes = True
+        atexit.register(self.close)
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            from multiprocessing.util import Finalize  # its forked children skip `atexit`
+
+            Finalize(None, self.close, exitpriority=-100)
 
     def _give_back(self, held: _Held) -> None:
+        if self._ending:
+            _release(held)
+            return
+        self._close_at_exit()
         with self._changed:
             self._abandoned.append(held)
             self._run()
             self._changed.notify()
 
     def _run(self) -> None:
-        if not self._running:
-            self._running = True
-            try:
-                threading.Thread(target=self._work, name="opero-leases", daemon=True).start()
-            except BaseException:
-                self._running = False  # at the end of the interpreter; leases expire by themselves
+        """Start the thread, unless it is there, or the process ends."""
+        if self._thread is not None or self._ending:
+            return
+        self._thread = threading.Thread(target=self._work, name="opero-leases", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException as error:
+            self._thread = None
+            if not isinstance(error, RuntimeError):  # no thread can be started: leases expire
                 raise
 
     def _work(self) -> None:
         idle_since = monotonic()
         while True:
             with self._changed:
-                if not self._abandoned:
+                if not self._abandoned and not self._ending:
                     self._changed.wait(_LINGER)
                 abandoned, self._abandoned = self._abandoned, []
                 now = monotonic()
                 held = list(self._held.values())
-                if held or abandoned:
+                if abandoned or (held and not self._ending):
                     idle_since = now
-                elif now - idle_since >= _LINGER:
-                    self._running = False
+                elif self._ending or now - idle_since >= _LINGER:
+                    self._thread = None
                     return
             for each in abandoned:
-                _quietly(each.store.release, each.name, each.token, each.mark)
+                _release(each)
             for each in held:
                 if each.due <= now:
                     each.due = now + _RENEWAL
@@ -126,6 +172,10 @@ class Renewer:
                     )
                     if each.mark is None:
                         self._held.pop(each.token, None)
+
+
+def _release(held: _Held) -> None:
+    _quietly(held.store.release, held.name, held.token, held.mark)
 
 
 def _quietly(operation: Callable[..., _T], *arguments: Any) -> _T | None:

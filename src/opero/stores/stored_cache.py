@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import time
 from secrets import token_hex
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ from opero.exceptions import CacheKeyError, OperoError
 from opero.locks import Lock
 from opero.never_failures import is_never_failure
 from opero.real_time import monotonic, monotonic_ns
-from opero.runners.effects import ASK, RUN, SLEEP, Raised, answer_of
+from opero.runners.effects import ASK, RUN, SLEEP, Raised
+from opero.thrown import Thrown, thrown_in, unwrapped
 
 from . import leases
 from .open_store import OpenStore
@@ -46,12 +48,15 @@ if TYPE_CHECKING:
 _REAL = Clock()
 """The time by which other processes renew their leases, whatever tests do to ours."""
 
-_READING = frozenset({"get", "get_many", "count"})
+_READING = frozenset({"get", "get_many", "count", "holder"})
 """What a store can do that nobody can write to: one that is full, or read-only."""
 
 _SKEW = 60.0
 """How far, in seconds, the clocks of hosts that share a store may be apart."""
 
+
+_NEAR = 10
+"""A dear value may be renewed in the last part of its time to live, of so many equal ones."""
 
 _MOST_RENEWALS = 1024
 """With more of them than this, those that are over are left out."""
@@ -79,6 +84,7 @@ class Miss(NamedTuple):
         kwargs: The keyword arguments.
         found: An outdated entry, or one that is to be renewed; None without.
         reachable: Whether the store has answered.
+        since: When the caller came, in seconds of the machine's clock.
     """
 
     key: StoredKey
@@ -86,6 +92,7 @@ class Miss(NamedTuple):
     kwargs: dict[str, Any]
     found: Signed | None
     reachable: bool
+    since: float = 0.0
 
 
 class Claim(NamedTuple):
@@ -94,14 +101,26 @@ class Claim(NamedTuple):
     Attributes:
         known: Whether the value has turned up; then `value` is it, and nothing is to be run.
         value: That value.
-        token: What our lease is known by; None without one, and then nothing is stored.
+        held: Whether the lease is ours; else nothing is stored.
         stale: An outdated entry that may be served if the run fails; None without.
     """
 
     known: bool
     value: Any
-    token: str | None
+    held: bool
     stale: Signed | None
+
+
+class Lease(NamedTuple):
+    """What the run of a flight relies on.
+
+    Attributes:
+        token: What its lease is known by.
+        since: When the function was called, in seconds of the machine's clock.
+    """
+
+    token: str
+    since: float
 
 
 class StoredCache:
@@ -110,6 +129,7 @@ class StoredCache:
     Attributes:
         flights: The runs of this process that are under way: by full key, or by event loop and key.
         counts: What it has counted, by the names in `opero.stats.Stats`.
+        relied_on: What the runs rely on that are under way, by flight.
         renewals: Until when, in nanoseconds, no refresh of an entry begins here, by full key.
         prefix: What the names of all its entries begin with.
     """
@@ -132,6 +152,7 @@ class StoredCache:
         self.store = store
         self.signer = signer
         self.flights: dict[Any, Any] = {}
+        self.relied_on: dict[Any, Lease] = {}
         self.counts: dict[str, int] = {}
         self.namespace: str = ""
         self.version: str = ""
@@ -170,6 +191,7 @@ class StoredCache:
         """Forget, in a child process, the runs and the lock of the parent's threads."""
         self.ground(None)
         self.flights.clear()
+        self.relied_on.clear()
         self.renewals.clear()
         self._counting = Lock()
 
@@ -304,14 +326,17 @@ class StoredCache:
         """Return whether this caller shall renew an entry before it is outdated.
 
         The nearer its end and the dearer its making, the likelier; with `cache_stale` only, and not
-        with `cache_refresh`, where nobody waits for it.
+        with `cache_refresh`, where nobody waits for it. Each caller throws the dice, so that many
+        callers would renew it ever earlier: they do so near its end only.
         Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
         VLDB 2015.
         """
         if not self.allowance or self.early or self.ttl is None:
             return False
-        ahead = -found.made_in * math.log(1.0 - random.random())
-        return bool(self.wall(clock) + ahead >= self.end(found))
+        left = self.end(found) - self.wall(clock)
+        if left > self.ttl / _NEAR:
+            return False
+        return bool(-found.made_in * math.log(1.0 - random.random()) >= left)
 
     # --- refreshes ------------------------------------------------------------------------------
 
@@ -355,7 +380,7 @@ class StoredCache:
         try:
             try:
                 claim = yield from self.begin(call, key, miss.found, deadline, token)
-                if claim.known:
+                if not claim.held:
                     return ELSEWHERE
                 found = yield from self.look(key)  # another process may just have done it
             except Unavailable:
@@ -364,21 +389,24 @@ class StoredCache:
                 return ELSEWHERE  # or it was invalidated since the hit
             call.add("refreshes", 1)
             begun = monotonic()
+            self.relied_on[flight] = Lease(token, begun)
             outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, True)
             if type(outcome) is Raised:
                 return outcome
             once_only.check(call.name, outcome)
             if is_listed():
-                yield from self.finish(call, key, claim, outcome, monotonic() - begun)
+                yield from self.finish(call, key, token, outcome, monotonic() - begun)
             return outcome
         finally:
+            self.relied_on.pop(flight, None)
+            flight = None  # it holds the error, whose traceback holds this frame
             renewer.abandon(token)
 
     # --- steps ----------------------------------------------------------------------------------
 
     def look(self, key: StoredKey) -> Steps:
         """Look for an entry; return it, or None."""
-        data = answer_of((yield ASK, self, "get", (key.name,)))
+        data = yield ASK, self, "get", (key.name,)
         return self.open_signed(key, data)
 
     def run(
@@ -390,7 +418,7 @@ class StoredCache:
             call: The decorated function.
             miss: The call.
             deadline: When the call must be over, in nanoseconds.
-            flight: Tells the deadline of its attempts instead, if callers wait elsewhere.
+            flight: The flight for which it runs. That of tasks tells the deadline instead.
             is_listed: Tells whether the key has not been invalidated meanwhile.
 
         Returns:
@@ -398,32 +426,58 @@ class StoredCache:
         """
         key = miss.key
         token = token_hex(8)
-        claim = Claim(False, None, None, miss.found)
+        claim = Claim(False, None, False, miss.found)
         try:
+            begun = monotonic()
             if miss.reachable:
                 try:
                     claim = yield from self.begin(call, key, miss.found, deadline, token)
+                    begun = monotonic()
+                    self.relied_on[flight] = Lease(token, begun)
                 except Unavailable:
                     pass
             if claim.known:
                 return claim.value
-            begun = monotonic()
             spare = claim.stale is not None
             outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, spare)
             if type(outcome) is Raised:
                 stale = yield from self.serve_stale(call, key, claim.stale, outcome.error)
                 return outcome if stale is None else stale.value
             once_only.check(call.name, outcome)
-            if claim.token is not None and is_listed():
-                yield from self.finish(call, key, claim, outcome, monotonic() - begun)
+            if claim.held and is_listed():
+                yield from self.finish(call, key, token, outcome, monotonic() - begun)
             return outcome
         finally:
+            self.relied_on.pop(flight, None)
+            flight = None  # it holds the error, whose traceback holds this frame
             renewer.abandon(token)
+
+    def may_join(self, key: StoredKey, flight: Any, since: float) -> Steps:
+        """Return whether a caller who has found no value may join a run that is under way.
+
+        Another process may have invalidated the value since the run began: then the run has lost
+        its lease, and its value must not be given to callers who came later.
+
+        Args:
+            key: The key of the missing value.
+            flight: The flight of the run.
+            since: When the caller came, in seconds of the machine's clock.
+        """
+        lease = self.relied_on.get(flight)
+        if lease is None or lease.since >= since:  # it waits, or the store was out of reach
+            return True
+        try:
+            mark = yield ASK, self, "holder", (key.name,)
+        except Unavailable:
+            return True
+        return mark is not None and leases.is_held(lease.token, mark)
 
     def begin(
         self, call: State, key: StoredKey, found: Signed | None, deadline: int, token: str
     ) -> Steps:
         """Become the one who runs, or wait for the process that does.
+
+        If that fails, all who have waited run the call at once, and one of them stores the value.
 
         Args:
             call: The decorated function.
@@ -443,15 +497,15 @@ class StoredCache:
         try:
             while True:
                 if stale is None:
-                    data, mark = answer_of((yield ASK, self, "get_and_take", lease))
+                    data, mark = yield ASK, self, "get_and_take", lease
                     entry = self.open_signed(key, data)
                     if entry is not None and self.is_fresh(entry, call.clock):
                         asking = False
-                        return Claim(True, entry.value, None, None)
+                        return Claim(True, entry.value, False, None)
                     if data is not None:  # it is there, but not to be used
-                        mark = answer_of((yield ASK, self, "take", lease))
+                        mark = yield ASK, self, "take", lease
                 else:
-                    mark = answer_of((yield ASK, self, "take", lease))
+                    mark = yield ASK, self, "take", lease
                 asking = mark is None
                 if mark is None:
                     break
@@ -460,42 +514,47 @@ class StoredCache:
                     if age >= 0:
                         self._count("stale")
                         call.events.stale(call, age, None)
-                    return Claim(True, stale.value, None, None)
+                    return Claim(True, stale.value, False, None)
                 if watch is None:
                     watch = leases.LeaseWatch(mark)
-                elif watch.is_dead(mark):
+                watch.look(mark)
+                if watch.has_failed:
+                    return Claim(False, None, False, None)
+                if watch.is_dead:
                     asking = True
-                    if answer_of((yield ASK, self, "seize", (*lease, mark))):
+                    if (yield ASK, self, "seize", (*lease, mark)):
                         break
                 if deadline != NEVER and call.clock.now() >= deadline:
                     raise too_late(call, None, "another process's run of it takes longer")
-                yield SLEEP, _REAL, int(watch.pause * 1e9)
+                try:
+                    yield SLEEP, _REAL, int(watch.pause * 1e9)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+                    raise Thrown(error) from None
                 asking = True
             renewer.hold(self.store.operations, key.name, token)
             asking = False
         finally:
             if asking:  # interrupted while the answer was on its way: the lease may be ours
                 renewer.give_back(self.store.operations, key.name, token)
-        return Claim(False, None, token, stale)
+        return Claim(False, None, True, stale)
 
-    def finish(self, call: State, key: StoredKey, claim: Claim, value: Any, took: float) -> Steps:
+    def finish(self, call: State, key: StoredKey, token: str, value: Any, took: float) -> Steps:
         """Store what a run has returned, if the store is in order, and give its lease back.
 
         Args:
             call: The decorated function.
             key: The value's key.
-            claim: What `begin` returned.
+            token: What our lease is known by.
             value: What the function returned.
             took: How long that took, in seconds.
         """
-        assert claim.token is not None
         try:
             data = self.signed(key, value, call.clock, took)
             if data is None:
                 return
-            mark = renewer.let_go(claim.token)
-            settled = key.name, claim.token, data, self.lifetime(), mark
-            answer_of((yield ASK, self, "settle", settled))
+            settled = key.name, token, data, self.lifetime(), renewer.mark(token)
+            yield ASK, self, "settle", settled
+            renewer.let_go(token)
         except Unavailable:
             pass  # the caller gets the value all the same
 
@@ -556,12 +615,23 @@ class StoredCache:
         """Note that the store did what it was asked for."""
         self.store.outage.leave(ticket, operation not in _READING)
 
-    def failed(self, operation: str, ticket: int, error: Exception) -> Unavailable:
+    def failed(
+        self, operation: str, ticket: int, error: Exception, outer: BaseException | None
+    ) -> Unavailable | Thrown:
         """Note that the store could not be used, and return what says so.
 
         A `ValueError` is about the value alone, which is too large: the store is in order. So it is
-        where the stack was too deep to ask it.
+        where the stack was too deep to ask it, and where the error was thrown in.
+
+        Args:
+            operation: What it was asked for.
+            ticket: What `admit` returned.
+            error: What that has raised.
+            outer: What was being handled before.
         """
+        thrown = thrown_in(error, outer)
+        if thrown is not None:
+            return Thrown(thrown)
         self._count("store_failures")
         if isinstance(error, RecursionError):
             return Unavailable()
@@ -576,15 +646,20 @@ class StoredCache:
 
         Raises:
             Unavailable: If it is out of order.
+            Thrown: With what somebody else has raised meanwhile.
         """
         ticket = self.admit(operation)
+        outer = sys.exc_info()[1]
         try:
             answer = getattr(self.store.operations, operation)(*arguments)
         except Exception as error:  # noqa: BLE001 - any library's
-            raise self.failed(operation, ticket, error) from None
+            raise self.failed(operation, ticket, error, outer) from None
+        finally:
+            outer = None  # its traceback may hold this frame
         self.worked(operation, ticket)
         return answer
 
+    @unwrapped
     def find_many(self, keys: list[StoredKey]) -> list[Signed | None]:
         """Look for many entries at once; None for each that is not there, or out of reach."""
         try:
@@ -593,6 +668,7 @@ class StoredCache:
             return [None] * len(keys)
         return [self.open_signed(key, data) for key, data in zip(keys, found, strict=True)]
 
+    @unwrapped
     def find_again(self, held: list[tuple[StoredKey, Signed]]) -> list[Signed | None]:
         """Return for many failed runs at once the entry that may be served (see `serve_stale`).
 
@@ -605,6 +681,7 @@ class StoredCache:
             return [entry for _, entry in held]
         return [self.open_signed(key, data) for (key, _), data in zip(held, found, strict=True)]
 
+    @unwrapped
     def put_many(self, pairs: list[tuple[StoredKey, Any]], clock: Clock) -> None:
         """Store many values at once, as far as they can be stored.
 
@@ -629,6 +706,7 @@ class StoredCache:
 
     # --- what the user asks for -----------------------------------------------------------------
 
+    @unwrapped
     def count(self) -> int:
         """Return how many entries there are; 0 if the store is out of reach."""
         try:
@@ -673,16 +751,22 @@ class StoredCache:
         """
         self._insist("clear", self.canonical.prefix(self.namespace))
 
+    @unwrapped
     def _insist(self, operation: str, name: str) -> Any:
         """Ask for what has to happen, also in the middle of an outage."""
+        outer = sys.exc_info()[1]
         try:
             answer = getattr(self.store.operations, operation)(name)
         except Exception as error:
-            self.failed(operation, 0, error)
+            failure = self.failed(operation, 0, error, outer)
+            if isinstance(failure, Thrown):
+                raise failure from None
             raise OperoError(
                 f"{self.name}: {self.store.what} cannot be reached ({type(error).__name__}), so "
                 f"nothing is forgotten"
             ) from error
+        finally:
+            outer = None
         self.worked(operation, 0)
         return answer
 

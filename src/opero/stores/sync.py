@@ -7,8 +7,10 @@ from typing import Any
 
 from opero.core.clock import NEVER
 from opero.core.flight import Flight
+from opero.real_time import monotonic
 from opero.runners import sync
 from opero.runners.background import background
+from opero.thrown import Thrown
 
 from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
 from .stored_refresh import StoredRefresh
@@ -29,7 +31,14 @@ class SyncStoredCache(StoredCache):
             args: The positional arguments.
             kwargs: The keyword arguments.
         """
+        try:
+            return self._recall(call, args, kwargs)
+        except Thrown as thrown:
+            raise thrown.error from thrown.error.__cause__
+
+    def _recall(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = self.key(call, args, kwargs)
+        since = monotonic()
         found: Any = None
         reachable = True
         try:
@@ -43,7 +52,8 @@ class SyncStoredCache(StoredCache):
             return found.value
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         try:
-            return self.lead(call, Miss(key, args, kwargs, found, reachable), deadline)
+            miss = Miss(key, args, kwargs, found, reachable, since)
+            return self.lead(call, miss, deadline)
         except Exception as error:  # of another thread's run, or of the wait for it
             stale = sync.drive(self.serve_stale(call, key, found, error))
             if stale is None:
@@ -63,7 +73,10 @@ class SyncStoredCache(StoredCache):
                 if other.done and self.flights.get(full) is other:
                     self.flights.pop(full, None)  # a map has noted it, or it was not tidied up
                     continue
-                value = sync.follow(call, other, miss.args, miss.kwargs, deadline)
+                if miss.reachable and not sync.drive(self.may_join(miss.key, other, miss.since)):
+                    value = sync.LOST
+                else:
+                    value = sync.follow(call, other, miss.args, miss.kwargs, deadline)
                 if value is sync.LOST:
                     if self.flights.get(full) is other:
                         self.flights.pop(full, None)
@@ -73,7 +86,7 @@ class SyncStoredCache(StoredCache):
             def is_listed() -> bool:
                 return self.flights.get(full) is flight
 
-            value = sync.drive(self.run(call, miss, deadline, None, is_listed))
+            value = sync.drive(self.run(call, miss, deadline, flight, is_listed))
             self.land(full, flight, value, None)
             return value
         except BaseException as error:
@@ -119,11 +132,11 @@ class ThreadRefresh(StoredRefresh):
         try:
             begun = self.begin()
             if begun is not None and cache.flights.setdefault(full, flight) is flight:
-                renewal = cache.renew(call, self.miss(*begun), begun.deadline, None, is_listed)
+                renewal = cache.renew(call, self.miss(*begun), begun.deadline, flight, is_listed)
                 outcome = sync.drive(renewal)
         except BaseException as error:
-            failed = error
-            if not isinstance(error, Exception):
+            failed = error.error if isinstance(error, Thrown) else error
+            if not isinstance(failed, Exception):
                 raise
         finally:
             self.settle(flight, outcome, failed)

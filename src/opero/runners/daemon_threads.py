@@ -1,0 +1,134 @@
+"""Threads that carry out jobs: none until there is one, and each ends a little after its last job.
+
+They are daemons, so that a job that hangs does not keep the program from ending.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+from collections import deque
+from typing import Any, Generic, TypeVar
+
+from opero.locks import Lock
+
+_LINGER = 0.5
+"""How long a thread stays, in seconds, after its last job."""
+
+_J = TypeVar("_J")
+
+
+class DaemonThreads(Generic[_J]):
+    """Threads that carry out jobs, in the order in which they were given."""
+
+    def __init__(self, name: str, most: int) -> None:
+        """Start none yet.
+
+        Args:
+            name: What the threads are called.
+            most: How many there may be.
+        """
+        self._name = name
+        self._most = most
+        self._lock = Lock()
+        self._waiting: deque[_J] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle: list[Any] = []  # a bell for each thread that waits: a lock that is held
+        self._closed = False
+
+    def add(self, job: _J) -> None:
+        """Have a job carried out.
+
+        Raises:
+            RuntimeError: If it will not be, since no thread can be started.
+        """
+        with self._lock:
+            self._waiting.append(job)
+            try:
+                self._wake()
+            except RuntimeError:
+                if not self._threads:  # else one of them will come to it
+                    self._waiting.remove(job)
+                    raise
+
+    def carry_out(self, job: _J) -> None:
+        """Do a job, in one of the threads."""
+        raise NotImplementedError
+
+    def take(self) -> _J | None:
+        """Take out the next job, if there is one; the lock is held."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def close(self) -> None:
+        """Begin nothing more, and let the threads end; what runs is left alone."""
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+            while self._idle:
+                self._idle.pop().release()
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, what the parent's threads are at."""
+        self._lock = Lock()
+        self._waiting = deque()
+        self._threads = set()
+        self._idle = []
+
+    def _wake(self) -> None:
+        """See to it that a thread looks for what waits."""
+        if self._idle:
+            self._idle.pop().release()
+        elif len(self._threads) < self._most:
+            self._start()
+
+    def _start(self) -> None:
+        options: dict[str, Any] = {}
+        if sys.version_info >= (3, 14):  # a job brings its context along
+            options["context"] = contextvars.Context()
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True, **options)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            if not thread.is_alive():  # it was not interrupted after that
+                self._threads.discard(thread)
+            raise
+
+    def _work(self) -> None:
+        """Carry out jobs; this is what a thread does."""
+        threads = self._threads
+        job: _J | None
+        try:
+            while (job := self._next()) is not None:
+                try:
+                    self.carry_out(job)
+                except Exception:  # noqa: BLE001 - telling of it may fail; no caller is there
+                    pass
+                job = None  # it holds the arguments
+        except BaseException:  # noqa: BLE001 - SystemExit, or what ends a greenlet: it ends this one
+            pass
+        finally:
+            threads.discard(threading.current_thread())
+
+    def _next(self) -> _J | None:
+        """Return the next job; None if the thread is to end."""
+        while True:
+            with self._lock:
+                found = self.take()
+                if found is not None or self._closed:
+                    return found
+                bell = threading.Lock()  # that of gevent, where it has put its own there
+                bell.acquire()
+                self._idle.append(bell)
+            if bell.acquire(timeout=_LINGER):
+                continue
+            with self._lock:
+                try:
+                    self._idle.remove(bell)
+                except ValueError:  # it has been rung at the last moment
+                    continue
+                found = self.take()
+                if found is None:
+                    self._threads.discard(threading.current_thread())
+                return found

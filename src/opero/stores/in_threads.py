@@ -1,0 +1,204 @@
+"""A backend of threads for tasks: its calls run in threads of opero's own.
+
+    task ── get_many, scan ──────▶ READING ──┐
+         ── put, delete, swap ───▶ WRITING ──┴▶ the backend
+
+The executor of an event loop is the program's: it may be full of jobs that take long, or that wait
+for the very task that asks here. These threads do nothing but what backends do, which takes a
+bounded time. Who waits for another process's write keeps nobody from reading.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from opero import forks
+from opero.locks import Lock
+from opero.runners.daemon_threads import DaemonThreads
+
+from .backends import Backend, Swapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+
+_T = TypeVar("_T")
+
+_READERS: Final = 8
+"""How many calls read at once, of all stores together."""
+_WRITERS: Final = 4
+"""How many calls write at once, of all stores together."""
+_PATIENCE: Final = 5.0
+"""Seconds for which the end of the program waits for what is still to be written."""
+
+
+class Executor(DaemonThreads["tuple[Future[Any], Callable[[], Any]]"]):
+    """Runs functions in its threads."""
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(name, most)
+        self._pending: set[Future[Any]] = set()
+
+    def submit(self, work: Callable[[], _T]) -> Future[_T]:
+        """Run `work` in a thread; here and now, if none can be started."""
+        future: Future[_T] = Future()
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        job = (future, work)
+        try:
+            self.add(job)
+        except RuntimeError:  # at the end of the interpreter
+            self.carry_out(job)
+        return future
+
+    def carry_out(self, job: tuple[Future[Any], Callable[[], Any]]) -> None:
+        """Run a function, unless its future was cancelled before."""
+        future, work = job
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def finish(self) -> None:
+        """Let the program end only when what was begun is done, or takes too long."""
+        wait(list(self._pending), _PATIENCE)
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, what the parent's threads are at."""
+        super().after_fork()
+        self._pending = set()
+
+
+READING: Executor = Executor("opero-store-reads", _READERS)
+WRITING: Executor = Executor("opero-store-writes", _WRITERS)
+forks.register("stores", after_in_child=READING.after_fork)
+forks.register("stores", after_in_child=WRITING.after_fork)
+atexit.register(WRITING.finish)
+
+
+class InThreads:
+    """Makes an `AsyncBackend` of a `Backend`.
+
+    A thread cannot be interrupted. So the call of a cancelled task goes on and its outcome is
+    dropped, and what a swap has put where nothing was is taken away again. What has not begun does
+    not begin, except what others wait for: storing, deleting, and swaps that remove something.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        """Wrap a backend."""
+        self._backend = backend
+
+    async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
+        """As `Backend.get_many`."""
+        return await _submit(READING, self._backend.get_many, names)
+
+    async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
+        """As `Backend.put_many`."""
+        await _surely(self._backend.put_many, entries, ttl)
+
+    async def delete(self, names: Sequence[str], /) -> list[bool]:
+        """As `Backend.delete`."""
+        return await _surely(self._backend.delete, names)
+
+    async def scan(
+        self, prefix: str, suffix: str, after: str, expired: bool = False, /
+    ) -> tuple[list[str], str | None]:
+        """As `Backend.scan`."""
+        return await _submit(READING, self._backend.scan, prefix, suffix, after, expired)
+
+    async def swap(
+        self,
+        name: str,
+        old: bytes | None,
+        new: bytes | None,
+        ttl: float | None,
+        unless: str | None = None,
+        along: tuple[str, bytes, float | None] | None = None,
+        /,
+    ) -> Swapped:
+        """As `Backend.swap`."""
+        swap = functools.partial(self._backend.swap, name, old, new, ttl, unless, along)
+        if new is None:
+            return await _surely(swap)
+        if old is not None:
+            return await _submit(WRITING, swap)
+        return await _wanted(swap, functools.partial(self._backend.swap, name, new, None, None))
+
+    async def close(self) -> None:
+        """As `Backend.close`."""
+        await _surely(self._backend.close)
+
+
+def _submit(executor: Executor, work: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+    """Run `work` in a thread; it does not begin if its future is cancelled first."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+    job = executor.submit(functools.partial(work, *arguments))
+
+    def hand_over() -> None:
+        if future.done():
+            return
+        error = job.exception()
+        if error is None:
+            future.set_result(job.result())
+        else:
+            future.set_exception(error)
+
+    def done(_: Future[_T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(hand_over)
+
+    def looked_at(future: asyncio.Future[_T]) -> None:
+        if future.cancelled():
+            job.cancel()
+        else:
+            future.exception()  # asyncio is not to report it if nobody waits any more
+
+    future.add_done_callback(looked_at)
+    job.add_done_callback(done)
+    return future
+
+
+async def _surely(work: Callable[..., _T], *arguments: Any) -> _T:
+    """Run `work` in a thread, whether or not the task still waits for it."""
+    import asyncio
+
+    return await asyncio.shield(_submit(WRITING, work, *arguments))
+
+
+async def _wanted(swap: Callable[[], Swapped], undo: Callable[[], object]) -> Swapped:
+    """Swap something for nothing in a thread; undo it if nobody waits for it any more."""
+    lock = Lock()
+    unwanted = False
+    done = False
+
+    def work() -> Swapped:
+        nonlocal done
+        swapped = swap()
+        with lock:
+            done = swapped == (None, None)
+            undoing = done and unwanted
+        if undoing:
+            undo()
+        return swapped
+
+    try:
+        return await _submit(WRITING, work)
+    except BaseException:
+        with lock:
+            unwanted = True
+            undoing = done
+        if undoing:
+            WRITING.submit(undo)
+        raise
