@@ -169,7 +169,7 @@ def test_so_does_what_is_thrown_into_a_cache_that_is_used_by_hand(
     with pytest.raises(TimeoutError) as told:
         calls[operation]()
     assert told.value is error
-    assert not cache.store.outage.blocks(True)
+    assert not cache.store.outage.refuses(True)
     assert context.get("a") == 1
 
 

@@ -65,7 +65,7 @@ class Renewer:
             name: The entry that is being made.
             token: What the holder is known by.
         """
-        self._close_at_exit()
+        self._close_with_process()
         with self._changed:
             self._held[token] = _Held(store, name, token, monotonic() + _RENEWAL)
             self._run()
@@ -114,15 +114,14 @@ class Renewer:
         while self._abandoned and monotonic() < end:
             _release(self._abandoned.pop())
 
-    def _close_at_exit(self) -> None:
-        """See to it that `close` is called when this process ends, before stores are closed."""
+    def _close_with_process(self) -> None:
+        """Have `close` called when a child process of multiprocessing ends: it skips `atexit`."""
         if self._closes:
             return
         self._closes = True
-        atexit.register(self.close)
         processes = sys.modules.get("multiprocessing.process")
         if processes is not None and processes.parent_process() is not None:
-            from multiprocessing.util import Finalize  # its forked children skip `atexit`
+            from multiprocessing.util import Finalize
 
             Finalize(None, self.close, exitpriority=-100)
 
@@ -130,7 +129,7 @@ class Renewer:
         if self._ending:
             _release(held)
             return
-        self._close_at_exit()
+        self._close_with_process()
         with self._changed:
             self._abandoned.append(held)
             self._run()
@@ -189,4 +188,5 @@ def _quietly(operation: Callable[..., _T], *arguments: Any) -> _T | None:
 renewer: Renewer = Renewer()
 """The one of this process."""
 
+atexit.register(renewer.close)
 forks.register("leases", after_in_child=renewer.after_fork)
