@@ -188,7 +188,7 @@ def test_so_does_what_is_thrown_into_the_writing_of_a_value(store, rings, caplog
     error = ValueError("stop")
     values = [Slow(by_signal(error, rings)), 1]
 
-    @opero(cache=True, retries=1, cache_namespace="pickled", **store)
+    @opero(cache=True, retries=1, cache_namespace="pickled", cache_key=str, **store)
     def fetch(key):
         return values.pop(0)
 
@@ -203,7 +203,7 @@ def test_those_who_share_the_run_do_not_get_what_was_thrown_into_it(store, rings
     """They run the function themselves."""
     begun, go = threading.Event(), threading.Event()
 
-    @opero(cache=True, retries=1, cache_namespace="shared", **store)
+    @opero(cache=True, retries=1, cache_namespace="shared", cache_key=str, **store)
     def fetch(key):
         begun.set()
         assert go.wait(20)
