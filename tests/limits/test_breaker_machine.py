@@ -7,13 +7,10 @@ import os
 import pickle
 import random
 import signal
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -32,30 +29,11 @@ from opero import (
     subscribe,
 )
 from opero.exceptions import UnsafePlaceError
-from opero.limits import machine_breaker, shared_file
+from opero.limits import shared_file
 from opero.limits.shared_breakers import identity
 from opero.testing import manual_clock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the helper forks")
-
-
-@pytest.fixture(autouse=True)
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of shared files, from which those are removed that a test has used."""
-    used: set[Path] = set()
-    file_of = shared_file.file_of
-
-    def noted(name: str, kind: str) -> Path:
-        path = file_of(name, kind)
-        used.add(path)
-        return path
-
-    monkeypatch.setattr(shared_file, "file_of", noted)
-    yield shared_file.directory()
-    gc.collect()
-    for path in used:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -314,9 +292,7 @@ def asking(breaker: Breaker, dead: set[str]) -> Any:
     return ask
 
 
-def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_read(
-    core, options, place
-):
+def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_read(core, options):
     """What other processes find it by is a digest: in whatever order they come to know the values."""
     one, two = (Breaker(**options) for _ in range(2))
     ask = asking(one, {"secret-one"})
@@ -332,9 +308,12 @@ def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_r
     assert other(["secret-two"]) == "secret-two"
     assert other(["secret-one", "secret-two"]) == "secret-two"
     assert tried == ["secret-two"] * 2
-    files = list(place.iterdir())
+    files = list(shared_file.directory().iterdir())
     assert not [path for path in files if "secret" in path.name or options["name"] in path.name]
-    assert not [path for path in files if path.is_file() and b"secret" in path.read_bytes()]
+    for path in files:
+        content = path.read_bytes()
+        assert b"secret-one" not in content
+        assert options["name"].encode() not in content
 
 
 def test_a_value_without_a_faithful_key_counts_by_its_place(core):
@@ -364,7 +343,7 @@ def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(shared_file, "_open", refuse)
+            patch.setattr(shared_file, "closed_directory", refuse)
             breaker = Breaker(**options)
         fail(breaker, 4)
     finally:
@@ -386,39 +365,27 @@ def test_a_directory_that_others_could_write_to_is_refused(core, options, monkey
         Breaker(**options)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no modes here")
-def test_only_its_user_can_open_the_file(core, options, place):
-    """It would let others open and close it."""
-    breaker = Breaker(**options)
-    digest = identity(options["name"], breaker._settings, None, 0, False).digest
-    file = shared_file.file_of(digest, "breaker")
-    assert file.parent == place
-    made = [file, file.with_suffix(".lock")]
-    assert {path.suffix for path in made} == {".breaker", ".lock"}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
-    assert breaker.state == "closed"
-
-
-def test_files_that_nobody_uses_and_that_say_nothing_are_removed(
+def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
     core, options, monkeypatch, tmp_path
 ):
-    """Those in use stay, and those of breakers that have counted something or are open."""
+    """Those in use stay, and for an hour those that nobody uses."""
     monkeypatch.setattr(shared_file, "_SHM", tmp_path)
-    monkeypatch.setattr(machine_breaker, "_MANY", 3)
-    names = ["used", "idle", "failing", "open", "long ago"]
-    breakers = {name: Breaker(**{**options, "name": name}) for name in names}
-    fail(breakers["failing"])
-    breakers["open"].trip()
-    breakers["long ago"]._queue.gate.words.swap(0, 0, 1 << 41 | 1)
-    used = breakers.pop("used")
-    breakers.clear()
-    gc.collect()
-    used.reset()
-    newcomer = Breaker(**options)
-    assert newcomer.state == "closed"
-    left = list(shared_file.directory().glob("*.breaker"))
-    assert len(left) == 4  # used, failing, open, and the newcomer
-    assert len(list(shared_file.directory().glob("*.lock"))) == 4
+    monkeypatch.setattr(shared_file, "_SIZE", 1 << 13)
+    hour = 3600 * 10**9
+    now = time.monotonic_ns()
+    used = Breaker(**{**options, "name": "used"})
+    used.trip(30)
+    Breaker(**{**options, "name": "open"}).trip(30)
+    (path,) = shared_file.directory().iterdir()
+    for later, size in [(0, 1 << 13), (1, 1 << 14), (hour + 2, 1 << 14)]:
+        monkeypatch.setattr(shared_file, "monotonic_ns", lambda later=later: now + later)
+        for at in range(4 if later < hour else 8):
+            Breaker(**{**options, "name": f"{later}-{at}"})
+            gc.collect()
+        assert path.stat().st_size == size
+        if later < hour:
+            assert Breaker(**{**options, "name": "open"}).state == "open"
+    assert used.state == Breaker(**{**options, "name": "used"}).state == "open"
 
 
 # --- in functions and maps ------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import gc
 import os
 import pickle
 import random
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,37 +22,39 @@ import pytest
 from crowd import Job, run, until
 from sharers import soon
 
-from opero import DeadlineExceeded, RateLimiter, hotpath, opero, opmap
+from opero import DeadlineExceeded, RateLimiter, hotpath, opero, opmap, subscribe
 from opero.exceptions import UnsafePlaceError
-from opero.private_places import UnusablePlaceError
+from opero.limits import shared_file
 from opero.testing import manual_clock, skip_waits
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the helper forks")
 
 MS = 10**6
 
-USED: list[str] = []
-"""The names that a test has used."""
+
+@pytest.fixture
+def name() -> str:
+    """A name that nobody else has."""
+    return f"test-{uuid4().hex}"
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
-    """A name that nobody else has, whose files are removed."""
-    from opero.limits import shared_file
-
-    USED.clear()
-    yield f"test-{uuid4().hex}"
+def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A directory of this test's own for what processes share."""
+    monkeypatch.setattr(shared_file, "_SHM", tmp_path)
+    monkeypatch.setattr(shared_file, "_home", lambda _: None)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    yield shared_file.directory()
     gc.collect()
-    for used in USED:
-        for path in (
-            shared_file.file_of(used, "limit"),
-            shared_file.file_of(used, "limit").with_suffix(".lock"),
-        ):
-            path.unlink(missing_ok=True)
+
+
+def shared_path() -> Path:
+    """Return where the shared file is."""
+    (found,) = shared_file.directory().glob(f"{shared_file._boot()}-words")
+    return found
 
 
 def limit(name: str, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]:
-    USED.append(name)
     return {"rate_limit": rate, "burst": burst, "scope": "machine", "name": name, **more}
 
 
@@ -65,6 +68,22 @@ def assert_held(taken: list[tuple[int, int, int]], rate: float, burst: int) -> N
             assert total <= burst + rate * (end - start) / 1e9 + 1e-6
             if total > 3 * burst + 40:
                 break
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Return what a forked child makes of some work."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, str(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        found = int(answer.read())
+    os.waitpid(child, 0)
+    return found
 
 
 def both(core: hotpath.Core, count: int) -> list[str]:
@@ -178,7 +197,6 @@ def test_processes_that_only_know_the_name_share_a_limit(name):
         "limiter = RateLimiter(0.01, 3, scope='machine', name=sys.argv[1])\n"
         "print(limiter.try_acquire(2), flush=True)"
     )
-    USED.append(name)
     told = [
         subprocess.run(
             [sys.executable, "-c", code, name], capture_output=True, text=True, check=True
@@ -355,85 +373,209 @@ def test_a_pickle_is_the_same_limit_under_the_same_name(core, name):
 # --- the place --------------------------------------------------------------------------------------------
 
 
-def test_the_files_and_their_directory_are_for_one_user_alone(core, name):
-    """Nobody else can open them, whatever the umask is."""
-    from opero.limits import shared_file
-
-    before = os.umask(0)
-    try:
-        limiter = RateLimiter(**limit(name, 5))
-    finally:
-        os.umask(before)
-    place = shared_file.directory()
-    assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    path = limiter._queue._file.path
-    for each in (path, path.with_suffix(".limit")):
-        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+def test_the_file_and_its_directory_are_for_one_user_alone(core, name, own_place):
+    """Nobody else can open them, and we can, whatever the umask is."""
+    for umask in (0o000, 0o777, 0o277):
+        own_place.rmdir()
+        before = os.umask(umask)
+        try:
+            limiter = RateLimiter(**limit(name, 5))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(own_place.stat().st_mode) == 0o700
+        assert stat.S_IMODE(shared_path().stat().st_mode) == 0o600
+        assert limiter.try_acquire()
+        shared_path().unlink()
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("which", [".limit", ".lock"])
-def test_a_file_that_others_can_open_or_a_link_is_refused(name, which):
-    """It may have been put there by somebody else."""
-    limiter = RateLimiter(**limit(name, 5))
-    path = limiter._queue._file.path.with_suffix(which)
+def test_a_file_that_others_can_open_is_refused(name, own_place):
+    """They may have changed what is in it."""
+    path = own_place / f"{shared_file._boot()}-words"
+    path.touch()
     path.chmod(0o644)
     with pytest.raises(UnsafePlaceError, match=r"open to others \(mode 0644\)"):
         RateLimiter(**limit(name, 5))
-    path.unlink()
-    path.symlink_to("/dev/null")
-    with pytest.raises(OSError, match=r"symbolic|Too many levels"):
-        RateLimiter(**limit(name, 5))
 
 
 @pytest.mark.once
-def test_a_directory_that_others_can_open_is_refused(monkeypatch, tmp_path):
-    """Where there is no /dev/shm, it is below the user's runtime directory."""
-    from opero.limits import shared_file
-
-    monkeypatch.setattr(shared_file, "_SHM", tmp_path / "none")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    place = shared_file.directory()
-    assert place.parent == tmp_path.resolve()
-    place.chmod(0o750)
+def test_a_directory_of_ours_that_others_can_open_is_refused(monkeypatch, tmp_path, own_place):
+    """It is ours to mend. Where there is no /dev/shm, it is below the user's runtime directory."""
+    own_place.chmod(0o750)
     with pytest.raises(UnsafePlaceError, match="open to others"):
         shared_file.directory()
-    place.rmdir()
-    (tmp_path / "real").mkdir(mode=0o700)
-    place.symlink_to(tmp_path / "real")
-    with pytest.raises(UnusablePlaceError, match="is not a directory"):
-        shared_file.directory()
+    monkeypatch.setattr(shared_file, "_SHM", tmp_path / "none")
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    assert shared_file.directory().parent == tmp_path.resolve() / "runtime"
 
 
 @pytest.mark.once
-def test_a_file_that_is_not_a_limit_is_replaced_unless_it_is_in_use(name):
-    """Half a file is never seen, so it was broken by somebody."""
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can")
+@pytest.mark.parametrize("what", ["directory", "file", "link"])
+def test_where_another_user_has_taken_the_place_another_one_is_used(
+    what, name, own_place, monkeypatch, tmp_path, caplog
+):
+    """One that nobody can take if there is a home; that is said once."""
+    other = RateLimiter(**limit(name, 5))
+    shutil.rmtree(own_place)
+    {
+        "directory": own_place.mkdir,
+        "file": own_place.touch,
+        "link": lambda: own_place.symlink_to(tmp_path),
+    }[what]()
+    os.chown(own_place, 12345, 12345, follow_symlinks=False)
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    assert shared_file.directory().parent == tmp_path.resolve() / "runtime"
+    monkeypatch.setattr(shared_file, "_home", lambda _: tmp_path / "home")
     limiter = RateLimiter(**limit(name, 5))
-    path = limiter._queue._file.path.with_suffix(".limit")
-    whole = path.read_bytes()
-    path.write_bytes(whole + b"x")
-    with pytest.raises(ValueError, match="is something else for the processes that use it"):
-        RateLimiter(**limit(name, 5))
-    path.unlink()
-    path.write_bytes(whole[:50])
-    path.chmod(0o600)
-    assert RateLimiter(**limit(name, 5)).try_acquire()
-    assert path.read_bytes()[:8] == whole[:8]
+    assert RateLimiter(**limit(name, 5))._bucket.words is limiter._bucket.words
+    assert shared_file.directory().parent == tmp_path.resolve() / "home" / ".cache" / "opero"
+    (told,) = [each.getMessage() for each in caplog.records if "home" in each.getMessage()]
+    assert "belongs to user 12345" in told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_file, "_bases", lambda _: [tmp_path])
+        with pytest.raises(UnsafePlaceError, match="belongs to user 12345"):
+            RateLimiter(**limit(name, 5))
+    del other
+
+
+def test_without_a_place_each_process_keeps_the_limit_by_itself(core, name, monkeypatch, tmp_path):
+    """Which is told: all of them together may take more."""
+    events: list[Any] = []
+    monkeypatch.setattr(shared_file, "_bases", lambda _: [tmp_path / "file"])
+    (tmp_path / "file").touch()
+    end = subscribe(events.append, "store_down")
+    try:
+        limiter = RateLimiter(**limit(name, 0.01, 2))
+    finally:
+        end()
+    assert [limiter.try_acquire() for _ in range(3)] == [True, True, False]
+    assert [event.store for event in events] == [f"the machine-wide rate limit {name!r}"]
+    assert pickle.loads(pickle.dumps(limiter)).try_acquire()
 
 
 @pytest.mark.once
-def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, monkeypatch):
-    """Their times count from another moment."""
-    from opero.limits import shared_file
+@pytest.mark.parametrize("content", [b"x" * 100, b"opero\0\0\1" + b"\0" * 600, "header", "record"])
+def test_a_file_that_is_none_of_ours_is_replaced(name, own_place, content):
+    """It was broken by somebody. Those who use it find the new one."""
+    limiter = RateLimiter(**limit(name, 0.01, 3))
+    assert limiter.try_acquire()
+    path = shared_path()
+    if isinstance(content, bytes):
+        data = content
+    else:
+        data = path.read_bytes()
+        at = 8 if content == "header" else 512 + 16
+        data = data[:at] + b"\xff" * 8 + data[at + 8 :]
+    with path.open("r+b") as file:  # an own one: closing it ends no lock of ours
+        file.write(data)
+    twin = RateLimiter(**limit(name, 0.01, 3))
+    assert path.read_bytes()[:8] == b"opero\0\0\2"
+    assert twin.try_acquire()
 
+
+@pytest.mark.once
+def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, own_place, monkeypatch):
+    """Their times count from another moment."""
     with monkeypatch.context() as patch:
         patch.setattr(shared_file, "_boot", lambda: "0123")
         old = RateLimiter(**limit(name, 0.01))
         assert old.try_acquire()
-        paths = [old._queue._file.path, old._queue._file.path.with_suffix(".limit")]
-        assert all(path.exists() for path in paths)
+        path = shared_path()
+        assert path.exists()
     assert RateLimiter(**limit(name, 0.01)).try_acquire()
-    assert not any(path.exists() for path in paths)
+    assert not path.exists()
+
+
+# --- a file that is removed, or full ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["the file", "the directory"])
+@pytest.mark.parametrize(
+    "more", [{}, {"windows": ((40, 3600.0),)}, {"adaptive": True, "floor": 0.001}]
+)
+def test_a_file_that_is_removed_doubles_no_rate(core, name, own_place, which, more):
+    """As at a logout: those who have it join those who make it anew, and bring what they know."""
+    limiter = RateLimiter(**limit(name, 0.01, 3, **more))
+    assert limiter.try_acquire(3)
+    if which == "the file":
+        shared_path().unlink()
+    else:
+        shutil.rmtree(own_place)
+    if more.get("adaptive"):
+        limiter._bucket.leave(core.clock.now(), 2, core.clock.now() - 1, 0)
+    limiter._bucket.words.look_at = 0
+    assert not limiter.try_acquire()
+    assert stat.S_IMODE(own_place.stat().st_mode) == 0o700
+    newcomer = RateLimiter(**limit(name, 0.01, 3, **more))
+    assert not newcomer.try_acquire()
+    assert newcomer._bucket.words is limiter._bucket.words
+    assert newcomer.rate == limiter.rate
+
+
+def test_a_process_that_finds_the_file_made_anew_by_another_joins_it(core, name, own_place):
+    """What was taken of either counts; from then on they take of one."""
+    limiter = RateLimiter(**limit(name, 0.01, 30))
+    assert limiter.try_acquire(30)
+
+    def another() -> int:
+        """Return how many permits a newcomer gets."""
+        newcomer = RateLimiter(**limit(name, 0.01, 30))
+        return sum(newcomer.try_acquire() for _ in range(40))
+
+    shared_path().unlink()
+    assert in_child(another) == 30  # once more: it cannot know
+    limiter._bucket.words.look_at = 0
+    assert not limiter.try_acquire()
+    assert in_child(another) == 0
+    assert in_child(lambda: int(limiter.try_acquire())) == 0
+
+
+def test_a_removed_file_of_another_rate_changes_nothing_here(core, name, own_place):
+    """Who is first keeps its own."""
+    limiter = RateLimiter(**limit(name, 0.01, 3))
+    shared_path().unlink()
+    other = RateLimiter(**limit(name, 7))
+    limiter._bucket.words.look_at = 0
+    assert [limiter.try_acquire() for _ in range(4)] == [True] * 3 + [False]
+    assert other.try_acquire()
+
+
+@pytest.mark.once
+def test_many_limits_share_a_descriptor_and_take_room_only_while_they_say_something(
+    name, own_place, monkeypatch
+):
+    """Names that are used once and never again, as of tenants, do not fill the memory."""
+    monkeypatch.setattr(shared_file, "_SIZE", 1 << 13)
+    kept = [RateLimiter(**limit(f"{name}-kept-{at}", 0.01)) for at in range(3)]
+    before = open_files()
+    paused = RateLimiter(**limit(f"{name}-paused", 1000))
+    paused.pause(3600)
+    del paused
+    for at in range(200):
+        assert RateLimiter(**limit(f"{name}-{at}", 1e6)).try_acquire()
+        assert RateLimiter(**limit(f"{name}-wide-{at}", 1e6, windows=[(10**6, 1)])).try_acquire()
+    assert shared_path().stat().st_size == 1 << 13
+    assert open_files() == before
+    assert [each.try_acquire() for each in kept] == [True] * 3
+    assert not RateLimiter(**limit(f"{name}-paused", 1000)).try_acquire()
+    many = [RateLimiter(**limit(f"{name}-many-{at}", 0.01)) for at in range(100)]
+    assert [each.try_acquire() for each in many] == [True] * 100
+    assert [each.try_acquire() for each in many + kept] == [False] * 103
+    assert open_files() <= before + 4  # one for each time that it has doubled
+
+
+@pytest.mark.once
+def test_a_full_file_system_turns_into_no_crash(name, own_place, monkeypatch):
+    """Memory that is not there would kill the process: so it is written first."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    limiter = RateLimiter(**limit(name, 0.01, 2))
+    assert [limiter.try_acquire() for _ in range(3)] == [True, True, False]
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:5]))
+    assert RateLimiter(**limit(name, 0.01, 2)).try_acquire()
+    monkeypatch.setattr(os, "write", real)
+    assert RateLimiter(**limit(name, 0.01, 2)).try_acquire(2)
 
 
 # --- clocks and deadlines -----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ cdef class SharedBucket(WindowedBucket):
     cdef public long long before
     cdef public long long claim
     cdef object _receipts
+    cpdef long long enter(self, long long now) except? -1
+    cpdef long long take_many(self, long long now, long long weight) except -1
     cpdef long long admit(self, long long now) noexcept
     @cython.locals(wait=cython.longlong)
     cpdef long long admit_many(self, long long now, long long weight) noexcept

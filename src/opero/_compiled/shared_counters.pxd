@@ -1,4 +1,4 @@
-# C types of shared words; the twin of core/shared_counters.py is words.pyx.
+# C types of shared words; the twin of core/shared_counters.py is shared_counters.pyx.
 
 cdef class SharedCounters:
     cdef Py_buffer _view
@@ -6,7 +6,14 @@ cdef class SharedCounters:
     cdef long long *_flag
     cdef long long *_numbers
     cdef int _lock
-    cdef bint _locked
+    cdef long long _at
+    cdef long long _owner
+    cdef int _depth
+    cdef readonly object use
+    cdef public long long look_at
+    cdef object __weakref__
+    cpdef look(self, long long now)
+    cdef bint is_mine(self) noexcept
     cpdef bint begin(self) noexcept
     cpdef void end(self) noexcept
     cpdef long long load(self, Py_ssize_t at) noexcept

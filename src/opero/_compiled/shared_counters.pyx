@@ -36,15 +36,28 @@ cdef extern from *:
       #include <io.h>
       #include <windows.h>
       #include <sys/locking.h>
-      static int opero_lock(int file) { return _locking(file, _LK_NBLCK, 1) == 0; }
-      static void opero_unlock(int file) { _locking(file, _LK_UNLCK, 1); }
+      static int opero_lock(int file, long long at) {
+          return _lseeki64(file, at, SEEK_SET) == at && _locking(file, _LK_NBLCK, 1) == 0;
+      }
+      static void opero_unlock(int file, long long at) {
+          if (_lseeki64(file, at, SEEK_SET) == at) _locking(file, _LK_UNLCK, 1);
+      }
       static void opero_nap(void) { Sleep(1); }
       static long long opero_time(void) { return (long long)GetTickCount64() * 1000000LL; }
     #else
-      #include <sys/file.h>
+      #include <fcntl.h>
       #include <time.h>
-      static int opero_lock(int file) { return flock(file, LOCK_EX | LOCK_NB) == 0; }
-      static void opero_unlock(int file) { flock(file, LOCK_UN); }
+      #include <unistd.h>
+      static int opero_set_lock(int file, long long at, short kind) {
+          struct flock lock = {0};
+          lock.l_type = kind;
+          lock.l_whence = SEEK_SET;
+          lock.l_start = (off_t)at;
+          lock.l_len = 1;
+          return fcntl(file, F_SETLK, &lock) == 0;
+      }
+      static int opero_lock(int file, long long at) { return opero_set_lock(file, at, F_WRLCK); }
+      static void opero_unlock(int file, long long at) { opero_set_lock(file, at, F_UNLCK); }
       static void opero_nap(void) {
           struct timespec nap = {0, 50000};
           nanosleep(&nap, 0);
@@ -59,66 +72,102 @@ cdef extern from *:
     long long opero_load(long long *word) noexcept nogil
     bint opero_swap(long long *word, long long old, long long fresh) noexcept nogil
     void opero_store(long long *word, long long fresh) noexcept nogil
-    bint opero_lock(int file) noexcept nogil
-    void opero_unlock(int file) noexcept nogil
+    bint opero_lock(int file, long long at) noexcept nogil
+    void opero_unlock(int file, long long at) noexcept nogil
     void opero_nap() noexcept nogil
     long long opero_time() noexcept nogil
 
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
 STRIDE = 64
 PATIENCE = 0.05
+GLANCE = 100_000_000
 
 cdef Py_ssize_t STEP = 8
 cdef long long LONGEST = 50_000_000
+cdef long long _GLANCE = GLANCE
+cdef long long NEVER = <long long>1 << 62
 
 
 cdef class SharedCounters:
     """Signed numbers of 62 bits (see `core/shared_counters.py`)."""
 
-    def __init__(self, memory, Py_ssize_t first, Py_ssize_t count, int lock):
+    def __init__(
+        self, memory, Py_ssize_t first, Py_ssize_t count, int lock, long long at=0, use=None
+    ):
         if self._held:
             raise TypeError("it has been made already")
-        PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
-        self._held = True
-        if first < 0 or first % 8 or first + (count + 1) * STRIDE > self._view.len:
+        self.use = use
+        self.look_at = NEVER if use is None else 0
+        self.move(memory, first, count, lock, at)
+
+    def move(self, memory, Py_ssize_t first, Py_ssize_t count, int lock, long long at):
+        """Use other memory, which outlives this."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
+        if first < 0 or first % 8 or first + (count + 1) * STRIDE > view.len:
+            PyBuffer_Release(&view)
             raise ValueError("the words do not fit into the memory")
-        self._flag = <long long *>(<char *>self._view.buf + first)
+        if self._held:
+            PyBuffer_Release(&self._view)
+        self._view = view
+        self._held = True
+        self._flag = <long long *>(<char *>view.buf + first)
         self._numbers = self._flag + STEP
         self._lock = lock
+        self._at = at
 
     def __dealloc__(self):
         if self._held:
             PyBuffer_Release(&self._view)
 
-    def relock(self, int lock):
-        """Use another descriptor of the lock file, in a forked child."""
-        self._lock = lock
-        self._locked = False
+    cpdef look(self, long long now):
+        """Look whether the file is still there."""
+        self.look_at = now + _GLANCE
+        if self.use is not None:
+            self.use.look(self)
+
+    def after_fork(self):
+        """Have no lock, in a child process."""
+        self._owner = 0
+        self._depth = 0
 
     cpdef bint begin(self) noexcept:
-        """Begin a step; return whether the file lock was to be had, if it has to be.
-
-        While a step lasts, the interpreter's lock is not let go: so no other thread can be in one.
-        """
-        cdef long long last
+        """Begin a step; return whether the lock was to be had, if it has to be."""
+        cdef long long me, now, last
         if not opero_load(self._flag) & 1:
             return True
-        if opero_lock(self._lock):
-            self._locked = True
+        me = <long long>PyThread_get_thread_ident() | 1
+        if self._depth and opero_load(&self._owner) == me:
+            self._depth += 1
             return True
-        last = opero_time() + LONGEST
-        while opero_time() < last:
+        last = 0
+        while True:
+            if opero_swap(&self._owner, 0, me):
+                if opero_lock(self._lock, self._at):
+                    self._depth = 1
+                    return True
+                opero_store(&self._owner, 0)
+            now = opero_time()
+            if last == 0:
+                last = now + LONGEST
+            elif now >= last:
+                return False
             with nogil:
                 opero_nap()
-            if opero_lock(self._lock):
-                self._locked = True
-                return True
-        return False
 
     cpdef void end(self) noexcept:
         """End a step."""
-        if self._locked:
-            self._locked = False
-            opero_unlock(self._lock)
+        if self._depth and self.is_mine():
+            self._depth -= 1
+            if self._depth == 0:
+                opero_unlock(self._lock, self._at)
+                opero_store(&self._owner, 0)
+
+    cdef bint is_mine(self) noexcept:
+        """Return whether this thread has the lock."""
+        return opero_load(&self._owner) == (<long long>PyThread_get_thread_ident() | 1)
 
     cpdef long long load(self, Py_ssize_t at) noexcept:
         """Return a number."""
@@ -127,7 +176,7 @@ cdef class SharedCounters:
     cpdef int swap(self, Py_ssize_t at, long long old, long long new) noexcept:
         """Put `new` in the place of `old`; 1: done, 0: another number stands there, -1: again."""
         cdef long long *word = self._numbers + at * STEP
-        if self._locked:
+        if self._depth and self.is_mine():
             return opero_swap(word, old * 2 + (opero_load(word) & 1), new * 2 + 1)
         if opero_swap(word, old * 2, new * 2):
             return 1

@@ -157,6 +157,8 @@ class SharedBreaker(Gate):
         Returns:
             Nanoseconds until the attempt might come in; 0 or less, its ticket negated, if it may.
         """
+        if now > self.words.look_at:
+            self.words.look(now)
         word = self.words.load(0)
         if word != self.seen:
             self.notice(word, _ELSEWHERE)

@@ -76,6 +76,18 @@ class SharedBucket(WindowedBucket):
         self.claim: int = 0
         self._receipts: Any = None
 
+    def enter(self, now: int) -> int:
+        """Take a permit if one is free and nobody waits for it, as `TokenBucket` does."""
+        if now > self.words.look_at:
+            self.words.look(now)
+        return WindowedBucket.enter(self, now)
+
+    def take_many(self, now: int, weight: int) -> int:
+        """Take `weight` permits at once, as `enter` does one."""
+        if now > self.words.look_at:
+            self.words.look(now)
+        return WindowedBucket.take_many(self, now, weight)
+
     def admit(self, now: int) -> int:
         """Take a permit if one is free; 0 if it was, else nanoseconds until it might be."""
         return self.admit_many(now, 1)

@@ -5,22 +5,27 @@
     word 1   ...
 
 Compiled processes change a word by compare-and-swap and lock nothing. A plain process cannot, so it
-changes words under a file lock, and says so in the flag when it joins; from then on compiled ones
-take that lock too (`_compiled/shared_counters.pyx`). It waits until those that have not seen the
-flag are done, and sets the lowest bit of each word, so that the swap of one that is not done fails.
-Only if such a process is held up for longer than that wait, and goes on in the very microsecond in
-which the bit is set, the permit that it takes is lost from the count.
+changes words under a lock on one byte of the file, and says so in the flag when it joins; from then
+on compiled ones take that lock too (`_compiled/shared_counters.pyx`). It waits until those that
+have not seen the flag are done, and sets the lowest bit of each word, so that the swap of one that
+is not done fails. Only if such a process is held up for longer than that wait, and goes on in the
+very microsecond in which the bit is set, the permit that it takes is lost from the count.
 
-The system releases the file lock of a process that dies. One that is stopped with it in hand holds
-the others up for `PATIENCE` at each of their steps, and they are told to come again.
+The system releases the lock of a process that dies. One that is stopped with it in hand holds the
+others up for `PATIENCE` at each of their steps, and they are told to come again. Such a lock is the
+whole process's: its threads exclude each other by `_owner`, and a forked child has none of it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from _thread import get_ident
 
 from opero.real_time import monotonic
+
+from .clock import NEVER
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,7 +40,10 @@ STRIDE = 64
 """Bytes from one word to the next: a line of the processor's cache for each."""
 
 PATIENCE = 0.05
-"""How many seconds to wait for the file lock."""
+"""How many seconds to wait for the lock."""
+
+GLANCE = 100_000_000
+"""After how many nanoseconds to look whether the file is still there."""
 
 _PAUSE = 50e-6
 _LONGEST = 5.0
@@ -44,11 +52,21 @@ _STEP = 0.003
 
 
 class SharedCounters:
-    """Signed numbers of 62 bits; a step that reads and changes some is from `begin` to `end`."""
+    """Signed numbers of 62 bits; a step that reads and changes some is from `begin` to `end`.
 
-    __slots__ = ("_depth", "_lock", "_memory", "_numbers")
+    Attributes:
+        use: Says that this process uses them, for as long as it exists; its `look` is called with
+            them now and then. None if nobody else can use them.
+        look_at: When, in nanoseconds.
+    """
 
-    def __init__(self, memory: Any, first: int, count: int, lock: int) -> None:
+    __slots__ = (
+        "__weakref__", "_at", "_depth", "_lock", "_memory", "_numbers", "_owner", "look_at", "use",
+    )  # fmt: skip
+
+    def __init__(
+        self, memory: Any, first: int, count: int, lock: int, at: int = 0, use: Any = None
+    ) -> None:
         """Join the processes that share the memory.
 
         Args:
@@ -57,12 +75,22 @@ class SharedCounters:
             count: How many words there are.
             lock: The descriptor of the file whose lock it is; -1 if the memory is this process's
                 alone.
+            at: The byte that is locked.
+            use: What says that they are used.
         """
+        self.use: Any = use
+        self.look_at: int = NEVER if use is None else 0
+        self._owner: dict[int, int] = {}
+        self._depth = 0
+        self.move(memory, first, count, lock, at)
+
+    def move(self, memory: Any, first: int, count: int, lock: int, at: int) -> None:
+        """Join the processes that share other memory, which outlives this."""
         self._memory = memory
         whole = memoryview(memory)[first : first + (count + 1) * STRIDE].cast("q")
         self._numbers = whole[STRIDE // 8 :]
         self._lock = lock
-        self._depth = 0
+        self._at = at
         if lock < 0:
             return
         if not whole[0] & 1:
@@ -70,45 +98,58 @@ class SharedCounters:
             time.sleep(_STEP)
         end = monotonic() + _LONGEST
         while not self.begin():
-            self.end()
             if monotonic() > end:
-                raise TimeoutError("a process holds the file lock of a machine-wide rate limit")
-        for at in range(count):
-            if not self._numbers[at * 8] & 1:
-                self._numbers[at * 8] |= 1
-        self.end()
+                raise TimeoutError("a process holds the lock of what processes share")
+        try:
+            for word in range(count):
+                if not self._numbers[word * 8] & 1:
+                    self._numbers[word * 8] |= 1
+        finally:
+            self.end()
 
-    def relock(self, lock: int) -> None:
-        """Use another descriptor of the lock file, in a forked child."""
-        self._lock = lock
+    def look(self, now: int) -> None:
+        """Look whether the file is still there."""
+        self.look_at = now + GLANCE
+        if self.use is not None:
+            self.use.look(self)
+
+    def after_fork(self) -> None:
+        """Have no lock, in a child process."""
+        self._owner.clear()
         self._depth = 0
 
     def begin(self) -> bool:
-        """Begin a step; return whether the file lock was to be had. `end` has to follow anyway."""
+        """Begin a step; return whether the lock was to be had. `end` has to follow anyway."""
         if self._lock < 0:
             return True
-        if self._depth:  # a finalizer or a signal handler, in the middle of a step
-            self._depth += 1
-            return True
+        me = get_ident()
         end = 0.0
-        while not lock_file(self._lock):
+        while True:
+            if self._owner.setdefault(0, me) == me:
+                if self._depth:  # a finalizer or a signal handler, in the middle of a step
+                    self._depth += 1
+                    return True
+                if not lock_byte(self._lock, self._at):
+                    self._owner.pop(0, None)
+                elif self._owner.get(0) == me:  # else a signal handler has ended a step of its own
+                    self._depth = 1
+                    return True
             now = monotonic()
             end = end or now + PATIENCE
             if now > end:
                 return False
             time.sleep(_PAUSE)
-        self._depth = 1
-        return True
 
     def end(self) -> None:
         """End a step."""
-        if self._lock < 0:
+        if self._owner.get(0) != get_ident():
             return
         if self._depth > 1:
             self._depth -= 1
         else:
             self._depth = 0
-            unlock_file(self._lock)
+            unlock_byte(self._lock, self._at)
+            self._owner.pop(0, None)
 
     def load(self, at: int) -> int:
         """Return a number."""
@@ -135,16 +176,18 @@ class SharedCounters:
 
 if sys.platform == "win32":
 
-    def lock_file(descriptor: int) -> bool:
-        """Lock a file; return whether it was free."""
+    def lock_byte(descriptor: int, at: int) -> bool:
+        """Lock a byte of a file; return whether it was free."""
+        os.lseek(descriptor, at, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
 
-    def unlock_file(descriptor: int) -> None:
-        """Let a file's lock go."""
+    def unlock_byte(descriptor: int, at: int) -> None:
+        """Let a byte's lock go."""
+        os.lseek(descriptor, at, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
         except OSError:  # it was not locked
@@ -152,14 +195,14 @@ if sys.platform == "win32":
 
 else:
 
-    def lock_file(descriptor: int) -> bool:
-        """Lock a file; return whether it was free."""
+    def lock_byte(descriptor: int, at: int, kind: int = fcntl.LOCK_EX) -> bool:
+        """Lock a byte of a file; return whether it was free."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, at)
+        except (BlockingIOError, PermissionError):  # systems differ
             return False
         return True
 
-    def unlock_file(descriptor: int) -> None:
-        """Let a file's lock go."""
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def unlock_byte(descriptor: int, at: int) -> None:
+        """Let a byte's lock go."""
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, at)

@@ -1,7 +1,7 @@
 """Limits of one machine: a bucket in shared memory, and the queue of one process in front of it.
 
-The bucket's words are in a file (see `shared_file`), for as long as somebody uses it: a limit that
-nobody uses any more can be had at another rate.
+The bucket's words are in a file that all limits share (see `shared_file`). A limit that nobody uses
+any more can be had at another rate.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 from opero.core.clock import NEVER
 from opero.core.shared_adaptive_bucket import WORDS
 
-from .shared_file import FIRST, join
+from .shared_file import Record, join
 from .wait_queue import WaitQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
-    from .shared_file import LockFile
-
 _EMPTY = -(10**18) << 1
 """The word of a limit from which nothing has been taken."""
+_KEPT = 3_600_000_000_000
+"""Nanoseconds for which the rate of an adaptive limit is kept that nobody uses."""
 _OVERTAKEN = 4
 """How often a waiter loses a permit to other processes until it claims the next. One who wants
 several at once claims them soon: it would never get them while others take one by one."""
@@ -47,17 +47,15 @@ class MachineWaitQueue(WaitQueue):
     One that has lost too often claims the next permit.
     """
 
-    def __init__(self, bucket: Any, caller: Any, file: LockFile) -> None:
+    def __init__(self, bucket: Any, caller: Any) -> None:
         """Begin with nobody in the queue.
 
         Args:
             bucket: The shared bucket.
             caller: The clock by which callers tell their deadlines.
-            file: The lock file.
         """
         super().__init__(bucket, bucket.real)
         self._caller = caller
-        self._file = file
 
     def steps(self, deadline: int, weight: int) -> Steps:
         """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
@@ -70,6 +68,8 @@ class MachineWaitQueue(WaitQueue):
 
     def _note(self, head: Any, now: int, due: int) -> int:
         bucket = self.bucket
+        if now > bucket.words.look_at:
+            bucket.words.look(now)
         if now >= head.told:
             bucket.want()
             head.overtaken += 1
@@ -94,11 +94,9 @@ class MachineWaitQueue(WaitQueue):
                 self.bucket.waive()
 
     def after_fork(self) -> None:
-        """Send the waiters away in a child process, and have a lock of its own for it."""
+        """Send the waiters away in a child process."""
         super().after_fork()
         self.bucket.claim = 0  # it is the parent's
-        self._file.reopen()
-        self.bucket.words.relock(self._file.descriptor)
 
 
 def shared_queue(
@@ -124,14 +122,21 @@ def shared_queue(
     Raises:
         ValueError: If those who share it have other settings.
         UnsafePlaceError: If others could open the file.
-        OSError: If the file cannot be made.
     """
     count = len(limits) + 3 + (0 if floor is None else WORDS)
     core.TokenBucket(rate, burst)  # it refuses what it cannot count
-    memory, file = join(name, "limit", f"rate limit {name!r}", count, _EMPTY, settings)
-    words = core.SharedCounters(memory, FIRST, count, file.descriptor)
+    record = Record(
+        f"limit {name}",
+        f"rate limit {name!r}",
+        count,
+        _EMPTY,
+        settings,
+        times=1 + len(limits),
+        kept=0 if floor is None else _KEPT,
+    )
+    words = join(core, record)
     given = rate, burst, core.new_lock(), limits, words, core.clock, core.Clock()
     bucket = (
         core.SharedBucket(*given) if floor is None else core.SharedAdaptiveBucket(*given, floor)
     )
-    return MachineWaitQueue(bucket, core.clock, file)
+    return MachineWaitQueue(bucket, core.clock)

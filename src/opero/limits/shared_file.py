@@ -1,9 +1,19 @@
-"""Words that the processes of a machine share: a small file each, mapped into memory.
+"""Words that the processes of a machine share: one file for all, mapped into memory.
 
-It is in a directory that only its user can open, best in /dev/shm. Its name has the digest of what
-it is called, and the machine's boot: the times in it count from there. Beside it stands an empty
-file whose lock makes steps of plain processes, and the making of the file, atomic. Each process
-that uses the file holds a shared lock on it, so one that none uses can be made anew, or removed.
+It is in a directory that only its user can open, best in /dev/shm, and its name has the machine's
+boot: the times in it count from there. It grows by doubling.
+
+    header   what kind of file it is, how much of it is in use, how often a place was given away
+    records  one for each limit and each breaker, in units of 512 bytes:
+             64 bytes that say what it is, the flag and the words, the settings in words
+
+Locks on single bytes, far behind the records, say who does what: one byte is locked by who joins, a
+byte of each record by who changes its words in plain Python, and another one, together with others,
+by those who use it. The system releases the locks of a process that dies. So a record that nobody
+uses any more can be made anew with other settings, or its place taken by another one.
+
+If somebody removes the file, those who use it join another within a tenth of a second, and take
+along what they know: so one burst comes twice, and no more.
 """
 
 from __future__ import annotations
@@ -13,261 +23,549 @@ import os
 import struct
 import sys
 import time
-from contextlib import suppress
+import weakref
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
-from opero.core.shared_counters import STRIDE, lock_file, unlock_file
+from opero import forks
+from opero.core.shared_counters import STRIDE, lock_byte, unlock_byte
+from opero.events import tell
 from opero.exceptions import UnsafePlaceError
+from opero.locks import Lock
+from opero.logs import warn
 from opero.private_places import closed_directory, private_file, user_id
-from opero.real_time import monotonic
+from opero.real_time import monotonic, monotonic_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-FIRST = 64
-"""Where the flag and the words behind it begin."""
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _SHM = Path("/dev/shm")
-_MAGIC = b"opero\0\0\1"
-_HEADER = struct.Struct("<8sII")
+_MAGIC = b"opero\0\0\2"
+_HEADER = struct.Struct("=8sqq")
+_SIZE = 1 << 20
+"""How many bytes a new file may have: those that nothing is written to take no room."""
+_UNIT = 512
+_RECORD = struct.Struct("=16sIIIIqq")
+"""Digest, units, words, bytes of settings, words that are times, nanoseconds for which it is kept
+when nobody uses it, and since when nobody does, as far as that has been seen. If it has no words,
+the place is free."""
+_JOIN = 1 << 30
+"""The byte that is locked by who joins; behind it are those of the records."""
+_USE = _JOIN + (1 << 29)
 _PATIENCE = 5.0
-"""How many seconds to wait until another process has made the file."""
+"""How many seconds to wait until another process has joined."""
+_WHAT = "the directory of what processes share"
+_MEND = "remove it"
 
 
-class LockFile:
-    """An open file for its lock.
+class Record(NamedTuple):
+    """What processes share.
 
     Attributes:
-        path: Where it is.
-        descriptor: Its descriptor.
-    """
-
-    __slots__ = ("descriptor", "path")
-
-    def __init__(self, path: Path) -> None:
-        self.path: Path = path
-        self.descriptor: int = -1
-        self.descriptor = _open(path, os.O_CREAT)
-
-    def reopen(self) -> None:
-        """Have a lock of one's own: a forked child shares that of its parent."""
-        try:
-            fresh = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            fresh = _open(self.path, os.O_CREAT)
-        os.dup2(fresh, self.descriptor, inheritable=False)
-        os.close(fresh)
-
-    def is_there(self) -> bool:
-        """Return whether it still is what its path leads to: it is removed with what it is for."""
-        try:
-            return os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
-        except FileNotFoundError:
-            return False
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-def join(
-    name: str, kind: str, what: str, count: int, empty: int, settings: str
-) -> tuple[mmap.mmap, LockFile]:
-    """Join those who share a file, which is made if it is not there.
-
-    Args:
-        name: What it is called by those who share it.
-        kind: What its name ends in.
+        name: What it is called by those who share it, and of what kind it is.
         what: What it is, for messages.
-        count: How many words it has.
+        words: How many words it has.
         empty: What stands in each at first.
         settings: What all who share it have in common, in words.
+        times: How many words, the first ones, are times until which it has to be remembered.
+        kept: For how many nanoseconds more it is remembered if nobody uses it.
+    """
+
+    name: str
+    what: str
+    words: int
+    empty: int
+    settings: str
+    times: int = 0
+    kept: int = 0
+
+    @property
+    def digest(self) -> bytes:
+        """What it is found by; nobody can read its name there."""
+        return sha256(self.name.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def join(core: Any, record: Record) -> Any:
+    """Join those who share a record, which is made if it is not there.
+
+    Args:
+        core: The active half of opero.
+        record: What to share.
 
     Returns:
-        The mapped file, and its lock.
+        Its words. Where there is no room for them, or no place, they are this process's alone,
+        which is told.
 
     Raises:
         ValueError: If those who share it have other settings.
         UnsafePlaceError: If others could open the file.
-        OSError: If the file cannot be made.
     """
-    path = file_of(name, kind)
-    while True:
-        file = LockFile(path.with_suffix(".lock"))
-        _lock(file.descriptor, path)
-        try:
-            if file.is_there():
-                return _memory(path, what, count, empty, settings), file
-        finally:
-            unlock_file(file.descriptor)
 
+    def share(file: _SharedFile) -> Any:
+        at, _ = file.find_or_make(record)
+        return file.words_at(core, at, record)
 
-def remove_unused(kind: str, is_idle: Callable[[list[int], str], bool], most: int) -> None:
-    """Remove files that nobody uses, if there are many.
-
-    Args:
-        kind: What their names end in.
-        is_idle: Called with the words and the settings of a file that nobody uses; says whether it
-            might as well be made anew.
-        most: How many there may be without a look at them.
-    """
-    paths = list(directory().glob(f"{_boot()}-*.{kind}"))
-    if len(paths) <= most:
-        return
-    for path in paths:
-        with suppress(OSError, UnsafePlaceError):
-            file = LockFile(path.with_suffix(".lock"))
-            if not lock_file(file.descriptor):
-                continue
-            try:
-                if file.is_there() and _may_go(path, is_idle):
-                    path.unlink()
-                    file.path.unlink()
-            finally:
-                unlock_file(file.descriptor)
-
-
-def _may_go(path: Path, is_idle: Callable[[list[int], str], bool]) -> bool:
-    """Return whether nobody uses a file, and it is idle."""
-    descriptor = _open(path, 0)
     try:
-        found = _content(descriptor)
-        if found is None or not _is_unused(descriptor):
+        return _joined(_PATIENCE, share)
+    except OSError as error:
+        tell(
+            "store_down",
+            store=f"the machine-wide {record.what}",
+            error=error,
+            reason="this process decides by itself",
+        )
+    memory = bytearray((record.words + 1) * STRIDE)
+    _fill(memory, 0, record)
+    return core.SharedCounters(memory, 0, record.words, -1)
+
+
+class _Use:
+    """That a record is used by this process; it ends with the words, which have it."""
+
+    def __init__(self, file: _SharedFile, at: int, record: Record) -> None:
+        self.file = file
+        self.at = at
+        self.record = record
+        file.begin_use(at)
+
+    def look(self, words: Any) -> None:
+        """Take the words elsewhere if the file has been removed."""
+        if self.file.is_there():
+            return
+        if _state.busy:
+            return  # later
+
+        def move(file: _SharedFile) -> None:
+            count, times = self.record.words, self.record.times
+            old = [words.load(at) for at in range(count)]
+            at, is_new = file.find_or_make(self.record)
+            file.begin_use(at)
+            self.file.end_use(self.at)
+            self.file.before, file.before = None, self.file
+            self.file, self.at = file, at
+            words.move(*file.share_of(at, count))
+            file.words.setdefault((at, type(words)), words)
+            for number, word in enumerate(old[: None if is_new else times]):
+                done = 0
+                while done < 1 and words.begin():
+                    there = words.load(number)
+                    done = words.swap(number, there, word if is_new else max(word, there))
+                    words.end()
+
+        with suppress(OSError, UnsafePlaceError, ValueError):
+            _joined(0.0, move)
+
+    def __del__(self) -> None:
+        self.file.end_use(self.at)
+
+
+class _SharedFile:
+    """The file, as this process has it open; it is never closed while one of its words is used.
+
+    Attributes:
+        path: Where it is.
+        words: The words that are used here, by their place and their class.
+        before: The file that was removed: its memory may still be looked at by some thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.words: weakref.WeakValueDictionary[tuple[int, type], Any] = (
+            weakref.WeakValueDictionary()
+        )
+        self.before: _SharedFile | None = None
+        self._descriptor = -1  # there is no other one: closing it would end all locks, see fcntl(2)
+        self._descriptor = private_file(path, "the file that processes share", _MEND)
+        self._memories: list[mmap.mmap] = []
+        self._places: dict[bytes, int] = {}
+        self._seen = -1, 0  # how often a place had been given away, and where the next record was
+        self._uses: dict[int, int] = {}
+        self._ended: list[int] = []
+        _files.add(self)
+
+    def __del__(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def is_there(self) -> bool:
+        """Return whether it still is what its path leads to."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except OSError:
             return False
-        count, settings = found
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        data = os.read(descriptor, FIRST + STRIDE * (count + 1))
-    finally:
-        os.close(descriptor)
-    places = range(FIRST + STRIDE, FIRST + STRIDE * (count + 1), STRIDE)
-    return is_idle([struct.unpack_from("=q", data, at)[0] >> 1 for at in places], settings)
+
+    @contextmanager
+    def locked(self, patience: float) -> Iterator[None]:
+        """Let nobody else join meanwhile.
+
+        Args:
+            patience: For how many seconds to wait for others.
+
+        Raises:
+            TimeoutError: If that was not enough.
+        """
+        end = monotonic() + patience
+        while not lock_byte(self._descriptor, _JOIN):
+            if monotonic() > end:
+                raise TimeoutError(f"{self.path}: a process that has stopped holds its lock")
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            unlock_byte(self._descriptor, _JOIN)
+
+    # --- records; all of this while it is locked ------------------------------------------------
+
+    def open(self) -> None:
+        """Map all of the file, and begin it if it is new.
+
+        Raises:
+            UnusablePlaceError: If it is another one's.
+        """
+        size = os.fstat(self._descriptor).st_size
+        if size < _SIZE:
+            os.ftruncate(self._descriptor, _SIZE)
+            size = _SIZE
+        if not self._memories or len(self.memory) < size:
+            self._memories.append(mmap.mmap(self._descriptor, size))
+        if self.memory[: len(_MAGIC)] == _MAGIC:
+            return
+        if any(self.memory[:_UNIT]):
+            raise _DamagedError
+        self._write(0, _HEADER.pack(_MAGIC, _UNIT, 0))
+        for other in self.path.parent.iterdir():  # of an earlier boot
+            if other.name.partition("-")[0] != self.path.name.partition("-")[0]:
+                other.unlink(missing_ok=True)
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The file in memory; older maps, of when it was smaller, are kept for who uses them."""
+        return self._memories[-1]
+
+    def find_or_make(self, record: Record) -> tuple[int, bool]:
+        """Return where a record is, and whether it was made just now.
+
+        Raises:
+            ValueError: If those who use it have other settings.
+            OSError: If there is no room for it.
+        """
+        settings, digest = record.settings.encode(), record.digest
+        at = self._find(digest)
+        if at is not None:
+            _, _, count, length, times, kept, _ = _RECORD.unpack_from(self.memory, at)
+            first = at + STRIDE * (count + 2)
+            there = self.memory[first : first + length]
+            if (count, there) == (record.words, settings):
+                self._note(at, times, kept, 0)
+                return at, False
+            if self._is_used(at):
+                raise ValueError(
+                    f"the machine-wide {record.what} is {there.decode(errors='replace')} for the "
+                    f"processes that use it, so it cannot be {record.settings} here: use another "
+                    f"name, or end them first"
+                )
+            self._remove(at)
+        size = STRIDE * (record.words + 2) + len(settings)
+        at, units = self._room(-(-size // _UNIT))
+        data = bytearray(size)
+        _fill(data, STRIDE, record)
+        data[-len(settings) :] = settings
+        self._write(at + STRIDE, data[STRIDE:])
+        what = digest, units, record.words, len(settings), record.times, record.kept, 0
+        self._write(at, _RECORD.pack(*what))
+        _, end, given = self._header()
+        if at == end:
+            end += units * _UNIT
+        else:
+            given += 1
+        self._write(0, _HEADER.pack(_MAGIC, end, given))
+        return at, True
+
+    def _find(self, digest: bytes) -> int | None:
+        """Return where a record is; None if it is not there."""
+        _, end, given = self._header()
+        before, seen = self._seen
+        if before != given:
+            self._places.clear()
+            seen = _UNIT
+        for at, fields in self._records(seen):
+            if fields[2]:
+                self._places[fields[0]] = at
+        self._seen = given, end
+        return self._places.get(digest)
+
+    def _header(self) -> tuple[bytes, int, int]:
+        """Return what stands in the header."""
+        magic, end, given = _HEADER.unpack_from(self.memory)
+        if magic != _MAGIC or not _UNIT <= end <= len(self.memory):
+            raise _DamagedError
+        return magic, end, given
+
+    def _records(self, at: int = _UNIT) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Go through the records from a place on, those included that are none any more."""
+        _, end, _ = self._header()
+        while at < end:
+            fields = _RECORD.unpack_from(self.memory, at)
+            units, count, length = fields[1:4]
+            size = units * _UNIT
+            if not size or at + size > end or STRIDE * (count + 2) + length > size:
+                raise _DamagedError
+            yield at, fields
+            at += size
+
+    def _room(self, units: int) -> tuple[int, int]:
+        """Return where there is room for a record, and how many units it is given."""
+        end, size = self._header()[1], len(self.memory)
+        if end + units * _UNIT > size:
+            for tidy in (bool, self._tidy):
+                tidy()
+                for at, fields in self._records():
+                    if not fields[2] and fields[1] >= units:
+                        return at, fields[1]
+            while end + units * _UNIT > size:
+                size *= 2
+            os.ftruncate(self._descriptor, size)
+            self._memories.append(mmap.mmap(self._descriptor, size))
+        return end, units
+
+    def _tidy(self) -> None:
+        """Remove the records that nobody uses and that say nothing that new ones would not."""
+        now = monotonic_ns()
+        for at, (_, _, count, _, times, kept, since) in self._records():
+            if not count or self._is_used(at):
+                continue
+            words = range(at + 2 * STRIDE, at + STRIDE * (times + 2), STRIDE)
+            if any(struct.unpack_from("=q", self.memory, word)[0] >> 1 > now for word in words):
+                continue
+            if kept and not since:
+                self._note(at, times, kept, now)
+            elif now - since >= kept:
+                self._remove(at)
+
+    def _remove(self, at: int) -> None:
+        """Let a place be free."""
+        _, end, given = self._header()
+        _, units, *_ = _RECORD.unpack_from(self.memory, at)
+        _RECORD.pack_into(self.memory, at, b"", units, 0, 0, 0, 0, 0)
+        _HEADER.pack_into(self.memory, 0, _MAGIC, end, given + 1)
+
+    def _note(self, at: int, times: int, kept: int, since: int) -> None:
+        """Note since when nobody uses a record."""
+        struct.pack_into("=Iqq", self.memory, at + 28, times, kept, since)
+
+    def _write(self, at: int, data: bytes | bytearray) -> None:
+        """Write to the file: where there is no room, that fails, while a map of it would crash."""
+        os.lseek(self._descriptor, at, os.SEEK_SET)
+        if os.write(self._descriptor, data) != len(data):
+            raise OSError(f"{self.path}: there is no room in it")
+
+    # --- who uses what --------------------------------------------------------------------------
+
+    def share_of(self, at: int, count: int) -> tuple[Any, int, int, int, int]:
+        """Return where the words of a record are, as `SharedCounters` are told."""
+        return self.memory, at + STRIDE, count, self._descriptor, _JOIN + at // _UNIT
+
+    def words_at(self, core: Any, at: int, record: Record) -> Any:
+        """Return the words of a record: one object for all of this process who use them."""
+        kind = core.SharedCounters
+        words = self.words.get((at, kind))
+        if words is None:
+            use = _Use(self, at, record)
+            words = self.words[at, kind] = kind(*self.share_of(at, record.words), use)
+            _all_words.add(words)
+        return words
+
+    def begin_use(self, at: int) -> None:
+        """Say that this process uses a record."""
+        self._uses[at] = self._uses.get(at, 0) + 1
+        _share(self._descriptor, at // _UNIT)
+
+    def end_use(self, at: int) -> None:
+        """Say that it does so once less; a finalizer may, in the middle of anything."""
+        self._ended.append(at)
+        if not _state.busy:
+            with _lock, _state:
+                self.end_uses()
+
+    def end_uses(self) -> None:
+        """Let go what finalizers have named."""
+        while self._ended:
+            at = self._ended.pop()
+            self._uses[at] -= 1
+            if not self._uses[at]:
+                del self._uses[at]
+                if self._descriptor >= 0:  # a collector may finalize both, in any order
+                    _unshare(self._descriptor, at // _UNIT)
+
+    def _is_used(self, at: int) -> bool:
+        """Return whether any process uses a record."""
+        return at in self._uses or _is_shared(self._descriptor, at // _UNIT)
+
+    def after_fork(self) -> None:
+        """Use in a child process what the parent uses: it has none of its locks."""
+        for at in self._uses:
+            _share(self._descriptor, at // _UNIT)
 
 
-def file_of(name: str, kind: str) -> Path:
-    """Return where a file is; that of its lock ends in ".lock".
+class _DamagedError(OSError):
+    """The file is not what processes of this version have made."""
+
+
+class _State:
+    """What this process has open; entered by who changes that, under the lock.
+
+    Attributes:
+        file: The file that was needed last, which stays open; None if none was needed so far.
+        busy: Whether a thread changes it.
+    """
+
+    def __init__(self) -> None:
+        self.file: _SharedFile | None = None
+        self.busy = False
+
+    def __enter__(self) -> None:
+        self.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.busy = False
+
+
+_state = _State()
+_lock = Lock()
+_files: weakref.WeakSet[_SharedFile] = weakref.WeakSet()
+_all_words: weakref.WeakSet[Any] = weakref.WeakSet()
+_said: set[str] = set()
+
+
+def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
+    """Open the file, or make it, and do something to it while nobody else does.
 
     Args:
-        name: What it is called by those who share it.
-        kind: What it is.
+        patience: For how many seconds to wait for other processes.
+        work: What to do; it is done again if the file turns out to be damaged, with a new one.
     """
-    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return directory() / f"{_boot()}-{digest}.{kind}"
+    with _lock:
+        if _state.busy:
+            raise TimeoutError("a finalizer or a signal handler cannot join in the middle of that")
+        with _state:
+            path = directory() / f"{_boot()}-words"
+            while True:
+                opened = (each for each in list(_files) if each.path == path and each.is_there())
+                file = _state.file = next(opened, None) or _SharedFile(path)
+                with file.locked(patience):
+                    if not file.is_there():  # somebody has removed it
+                        continue
+                    file.end_uses()
+                    try:
+                        file.open()
+                        return work(file)
+                    except _DamagedError:
+                        path.unlink()
+                    finally:
+                        file.end_uses()
 
 
 def directory() -> Path:
-    """Return the directory of this user's limits; it is made if it is not there.
+    """Return the directory of what this user's processes share; it is made if it is not there.
+
+    Where somebody else has taken its name, which anybody can in /dev/shm and /tmp, it is another
+    one, which is said once.
 
     Raises:
-        UnsafePlaceError: If others own it or could open what is in it.
+        UnsafePlaceError: If others can open what is in it.
+        OSError: If there is none, and none can be made.
     """
     me = user_id()
-    base = _SHM
-    if not (base.is_dir() and os.access(base, os.W_OK | os.X_OK)):
-        import tempfile
-
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    place = base / ("opero" if me is None else f"opero-{me}")
-    return closed_directory(place, "the directory of what processes share", "remove it")
-
-
-def _memory(path: Path, what: str, count: int, empty: int, settings: str) -> mmap.mmap:
-    """Map a file, which is made if it is not there; the lock is held.
-
-    Args:
-        path: Where it is.
-        what: What it is, for messages.
-        count: How many words it has.
-        empty: What stands in each at first.
-        settings: What all who share it have in common, in words.
-    """
-    while True:
+    name = "opero" if me is None else f"opero-{me}"
+    refused: list[OSError | UnsafePlaceError] = []
+    for base in _bases(me):
+        place = base / name
         try:
-            descriptor = _open(path, 0)
-        except FileNotFoundError:
-            _make(path, count, empty, settings)
-            continue
-        try:
-            others = _content(descriptor)
-            if others == (count, settings):
-                _share(descriptor)
-                return mmap.mmap(descriptor, 0)
-            if not _is_unused(descriptor):
-                told = "something else" if others is None else others[1]
-                raise ValueError(
-                    f"the machine-wide {what} is {told} for the processes that use "
-                    f"it, so it cannot be {settings} here: use another name, or end them first"
-                )
-        finally:
-            os.close(descriptor)
-        path.unlink()
+            found = closed_directory(place, _WHAT, _MEND)
+        except UnsafePlaceError as error:
+            with suppress(OSError):
+                if place.lstat().st_uid == me:  # so it is ours to mend
+                    raise
+            refused.insert(0, error)
+        except OSError as error:
+            refused.append(error)
+        else:
+            if refused and isinstance(refused[0], UnsafePlaceError):
+                _say(f"{refused[0]}; until then, {found} is used")
+            return found
+    raise refused[0]
 
 
-def _make(path: Path, count: int, empty: int, settings: str) -> None:
-    """Make a file, whole from the moment at which it has its name."""
-    text = settings.encode()
-    words = bytearray(STRIDE * (count + 1))
-    for at in range(count + 1):
-        struct.pack_into("=q", words, at * STRIDE, empty)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.unlink(missing_ok=True)  # of a process of that number that died here
-    descriptor = _open(fresh, os.O_CREAT | os.O_EXCL)
+def _bases(me: int | None) -> Iterator[Path]:
+    """Name the directories in which ours may be, the best one first."""
+    if _SHM.is_dir() and os.access(_SHM, os.W_OK | os.X_OK):
+        yield _SHM
+        home = _home(me)
+        if home is not None:  # nobody else can take a name there
+            yield home / ".cache" / "opero"
+    import tempfile
+
+    yield Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+
+
+def _home(me: int | None) -> Path | None:
+    """Return the user's home, the same for all of their processes whatever is in their HOME."""
     try:
-        head = _HEADER.pack(_MAGIC, count, len(text)).ljust(FIRST, b"\0")
-        whole = head + bytes(words) + text
-        if os.write(descriptor, whole) != len(whole):
-            raise OSError(f"{fresh}: there is no room for it")
-    except BaseException:
-        os.close(descriptor)
-        fresh.unlink()
-        raise
-    os.close(descriptor)
-    fresh.rename(path)
-    _sweep(path)
+        import pwd
 
-
-def _sweep(path: Path) -> None:
-    """Remove files of earlier boots, where the directory outlives one."""
-    boot = path.name.partition("-")[0]
-    for other in path.parent.iterdir():
-        if other.name.partition("-")[0] != boot:
-            other.unlink(missing_ok=True)
-
-
-def _content(descriptor: int) -> tuple[int, str] | None:
-    """Return how many words a file has, and its settings; None if it is not a limit's file."""
-    data = os.read(descriptor, 1 << 20)
-    if len(data) < FIRST:
+        return Path(pwd.getpwuid(me or 0).pw_dir)
+    except (ImportError, KeyError):
         return None
-    magic, count, length = _HEADER.unpack_from(data)
-    first = FIRST + STRIDE * (count + 1)
-    if magic != _MAGIC or len(data) != first + length:
-        return None
-    return count, data[first:].decode(errors="replace")
 
 
-def _open(path: Path, flags: int) -> int:
-    """Open a file that only this user can open, and see that it is one."""
-    return private_file(path, "a file that processes share", "remove it", flags)
+def _say(what: str) -> None:
+    """Write a warning, once."""
+    if what not in _said:
+        _said.add(what)
+        warn("%s", what)
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Lock the lock file, within bounds."""
-    end = monotonic() + _PATIENCE
-    while not lock_file(descriptor):
-        if monotonic() > end:
-            raise TimeoutError(f"{path}: a process that has stopped holds its lock")
-        time.sleep(0.001)
+def _fill(memory: bytearray, first: int, record: Record) -> None:
+    """Let words stand as they do at first; the flag before them is 0."""
+    for at in range(record.words):
+        struct.pack_into("=q", memory, first + STRIDE * (at + 1), record.empty)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held the old one
+    _lock = Lock()
+    _state.busy = False
+    for file in list(_files):
+        file.after_fork()
+    for words in list(_all_words):
+        words.after_fork()
+
+
+forks.register("limiters", after_in_child=_after_fork)
 
 
 if sys.platform == "win32":
+    _USERS = 64
 
-    def _share(descriptor: int) -> None:
-        """Nothing: a mapped file cannot be removed there."""
+    def _share(descriptor: int, slot: int) -> None:
+        """Say that this process uses a record: locks are not shared there, so each has a byte."""
+        any(lock_byte(descriptor, _USE + slot * _USERS + at) for at in range(_USERS))
 
-    def _is_unused(descriptor: int) -> bool:  # noqa: ARG001
-        return True
+    def _unshare(descriptor: int, slot: int) -> None:
+        for at in range(_USERS):
+            unlock_byte(descriptor, _USE + slot * _USERS + at)
+
+    def _is_shared(descriptor: int, slot: int) -> bool:
+        for at in range(_USERS):
+            if not lock_byte(descriptor, _USE + slot * _USERS + at):
+                return True
+            unlock_byte(descriptor, _USE + slot * _USERS + at)
+        return False
 
     def _boot() -> str:
         import ctypes
@@ -276,19 +574,24 @@ if sys.platform == "win32":
         return f"{round(started / 60):x}"
 
 else:
-    import fcntl
+    from fcntl import LOCK_SH
 
-    def _share(descriptor: int) -> None:
-        """Say that somebody uses the file, for as long as it is mapped."""
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    def _share(descriptor: int, slot: int) -> None:
+        """Say that this process uses a record."""
+        end = monotonic() + 1.0
+        while not lock_byte(descriptor, _USE + slot, LOCK_SH) and monotonic() < end:
+            time.sleep(0.001)  # for a moment only, another process looks whether anybody does
 
-    def _is_unused(descriptor: int) -> bool:
-        """Return whether nobody uses the file."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def _unshare(descriptor: int, slot: int) -> None:
+        """Say that it does not any more."""
+        unlock_byte(descriptor, _USE + slot)
+
+    def _is_shared(descriptor: int, slot: int) -> bool:
+        """Return whether another process uses a record."""
+        if not lock_byte(descriptor, _USE + slot):
+            return True
+        unlock_byte(descriptor, _USE + slot)
+        return False
 
     def _boot() -> str:
         """Name this boot of the machine, since which the monotonic clock counts."""
