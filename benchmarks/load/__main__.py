@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", nargs="*", metavar="caches|limits", help="by default both")
     parser.add_argument("--backend", nargs="+", choices=caches.BACKENDS, default=caches.BACKENDS)
     parser.add_argument("--scope", nargs="+", choices=limits.SCOPES, default=limits.SCOPES)
-    parser.add_argument("--rate", nargs="+", type=float, default=limits.RATES)
+    parser.add_argument(
+        "--limit", nargs="+", type=_limit, default=limits.LIMITS, metavar="RATE[/BURST]",
+        help="permits per second, and how many at once",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, help="by default 60 for caches, 10 for limits")
     parser.add_argument("--processes", type=int, default=8, help="of caches")
     parser.add_argument("--threads", type=int, default=2, help="of each process of caches")
@@ -63,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not all(verdict.holds for _, verdicts in judged for verdict in verdicts))
 
 
+def _limit(text: str) -> tuple[float, int]:
+    rate, _, burst = text.partition("/")
+    return float(rate), int(burst or 1)
+
+
 def _caches(options: argparse.Namespace) -> list[tuple[str, list[Verdict]]]:
     judged, rows = [], []
     for backend in options.backend:
@@ -88,12 +96,13 @@ def _limits(options: argparse.Namespace) -> list[tuple[str, list[Verdict]]]:
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="opero-load-"))
             url = stack.enter_context(serving(Path(place)))
         for scope in options.scope:
-            for rate in options.rate:
+            for rate, burst in options.limit:
                 for impatient in (False, True):
                     figures = limits.run(
                         scope,
                         rate,
                         options.seconds or 10.0,
+                        burst=burst,
                         impatient=impatient,
                         url=url,
                         faults=options.fault,
