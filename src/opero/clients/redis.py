@@ -22,15 +22,16 @@ from __future__ import annotations
 import asyncio
 import atexit
 import hashlib
-import os
 import select
 import socket
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
+from opero import forks
 from opero.real_time import monotonic
 
 try:
@@ -116,7 +117,6 @@ class Client:
         self._target = _Target(url)
         self.where: str = self._target.where
         self._idle: deque[Any] = deque()
-        self._pid = os.getpid()
 
     def run(self, *command: Any) -> Any:
         """Run one command.
@@ -170,30 +170,19 @@ class Client:
 
     def close(self) -> None:
         """Close the idle connections. The client can still be used: it connects again."""
-        while True:
-            connection = self._pop()
-            if connection is None:
-                return
-            connection.disconnect()
-
-    def _pop(self) -> Any:
-        if self._pid != os.getpid():  # a forked child; what is idle belongs to its parent
-            self._idle = deque()
-            self._pid = os.getpid()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().disconnect()
 
     def _take(self) -> Any:
         """Get an idle connection that is alive, or a new one that is not connected yet."""
-        while True:
-            connection = self._pop()
-            if connection is None:
-                return self._target.for_threads()
-            if _is_quiet(connection._sock):
-                return connection
-            connection.disconnect()
+        with suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if _is_quiet(connection._sock):
+                    return connection
+                connection.disconnect()
+        return self._target.for_threads()
 
     def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         limit = self._target.limit
@@ -365,16 +354,17 @@ def async_client(url: str) -> AsyncClient:
 class _LoopClients:
     """What an event loop has: its clients by URL, and what closes them when it ends."""
 
-    __slots__ = ("clients", "pid", "renewer")
+    __slots__ = ("clients", "renewer")
 
     def __init__(self) -> None:
         self.clients: dict[str, AsyncClient] = {}
         self.renewer: AsyncGenerator[None, None] | None = None
-        self.pid = os.getpid()
 
 
 _clients: dict[str, Client] = {}
 _loops: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
+_inherited: list[Any] = []
+"""Connections of the parent, in a forked child: to close them here would disturb its event loop."""
 
 
 @atexit.register
@@ -383,12 +373,23 @@ def _close_clients() -> None:
         each.close()
 
 
+def _after_fork() -> None:
+    for each in _clients.values():
+        each._idle = deque()
+    for entry in _loops.values():
+        _inherited.append(entry.clients)
+        entry.clients = {}
+    _loops.clear()
+
+
+forks.register("stores", after_in_child=_after_fork)
+
+
 def _open_loop(loop: asyncio.AbstractEventLoop) -> _LoopClients:
     for old in list(_loops):
         if old.is_closed():
             left = _loops.pop(old, None)
-            # A forked child leaves alone what it shares with its parent.
-            if left is not None and left.pid == os.getpid():
+            if left is not None:
                 for each in left.clients.values():
                     each.bury()
     entry = _loops[loop] = _LoopClients()

@@ -15,15 +15,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from opero.clients.redis import (
-    AsyncClient,
-    Client,
-    Command,
-    NoScriptError,
-    Script,
-    async_client,
-    client,
-)
+from opero.clients.redis import Command, NoScriptError, Script, async_client, client
 
 from .backends import Swapped
 
@@ -152,64 +144,39 @@ def _milliseconds(seconds: float | None) -> int | str:
 # --- their drivers ------------------------------------------------------------------------------
 
 
-def _drive(runner: Client, steps: _Steps[_T]) -> _T:
-    try:
-        commands = next(steps)
-        while True:
-            try:
-                replies = runner.batch(commands)
-            except NoScriptError as error:
-                commands = steps.throw(error)
-            else:
-                commands = steps.send(replies)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-
-
-async def _drive_async(runner: AsyncClient, steps: _Steps[_T]) -> _T:
-    try:
-        commands = next(steps)
-        while True:
-            try:
-                replies = await runner.batch(commands)
-            except NoScriptError as error:
-                commands = steps.throw(error)
-            else:
-                commands = steps.send(replies)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-
-
-class RedisBackend:
-    """A `Backend` in Redis, for threads.
+class _Primitives:
+    """What both backends have: each runs the steps of a primitive in its own way.
 
     Attributes:
         where: Host and port, or the path of the socket: for messages.
     """
 
     def __init__(self, url: str) -> None:
-        """Read the URL; nothing is connected yet.
+        """Read the URL; nothing is connected yet, and no event loop has to run.
 
         Args:
-            url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.
+            url: `redis://`, `rediss://` or `unix://`.
 
         Raises:
             ValueError: If it is no such URL; the message does not show it.
         """
-        self._client = client(url)
-        self.where: str = self._client.where
+        self._url = url
+        self.where: str = client(url).where
 
-    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
+    def _drive(self, steps: _Steps[Any]) -> Any:
+        raise NotImplementedError
+
+    def get_many(self, names: Sequence[str], /) -> Any:
         """As `Backend.get_many`."""
-        return _drive(self._client, _get_many(names))
+        return self._drive(_get_many(names))
 
-    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
+    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> Any:
         """As `Backend.put_many`."""
-        _drive(self._client, _put_many(entries, ttl))
+        return self._drive(_put_many(entries, ttl))
 
-    def delete(self, names: Sequence[str], /) -> list[bool]:
+    def delete(self, names: Sequence[str], /) -> Any:
         """As `Backend.delete`."""
-        return _drive(self._client, _delete(names))
+        return self._drive(_delete(names))
 
     def scan(
         self,
@@ -218,9 +185,9 @@ class RedisBackend:
         after: str,
         expired: bool = False,  # noqa: ARG002
         /,
-    ) -> tuple[list[str], str | None]:
+    ) -> Any:
         """As `Backend.scan`; Redis keeps nothing that has expired."""
-        return _drive(self._client, _scan(prefix, suffix, after))
+        return self._drive(_scan(prefix, suffix, after))
 
     def swap(
         self,
@@ -231,66 +198,50 @@ class RedisBackend:
         unless: str | None = None,
         along: tuple[str, bytes, float | None] | None = None,
         /,
-    ) -> Swapped:
+    ) -> Any:
         """As `Backend.swap`."""
-        return _drive(self._client, _swap(name, old, new, ttl, unless, along))
+        return self._drive(_swap(name, old, new, ttl, unless, along))
+
+
+class RedisBackend(_Primitives):
+    """A `Backend` in Redis, for threads."""
 
     def close(self) -> None:
         """Close idle connections, those of others with the same URL too; they connect again."""
-        self._client.close()
+        client(self._url).close()
+
+    def _drive(self, steps: _Steps[_T]) -> _T:
+        runner = client(self._url)
+        try:
+            commands = next(steps)
+            while True:
+                try:
+                    replies = runner.batch(commands)
+                except NoScriptError as error:
+                    commands = steps.throw(error)
+                else:
+                    commands = steps.send(replies)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
-class AsyncRedisBackend:
-    """An `AsyncBackend` in Redis; each event loop that uses it has connections of its own.
-
-    Attributes:
-        where: As in `RedisBackend`.
-    """
-
-    def __init__(self, url: str) -> None:
-        """Read the URL; as `RedisBackend`, and outside of event loops too."""
-        self._url = url
-        self.where: str = client(url).where
-
-    async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """As `Backend.get_many`."""
-        return await self._drive(_get_many(names))
-
-    async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
-        """As `Backend.put_many`."""
-        await self._drive(_put_many(entries, ttl))
-
-    async def delete(self, names: Sequence[str], /) -> list[bool]:
-        """As `Backend.delete`."""
-        return await self._drive(_delete(names))
-
-    async def scan(
-        self,
-        prefix: str,
-        suffix: str,
-        after: str,
-        expired: bool = False,  # noqa: ARG002
-        /,
-    ) -> tuple[list[str], str | None]:
-        """As `Backend.scan`; Redis keeps nothing that has expired."""
-        return await self._drive(_scan(prefix, suffix, after))
-
-    async def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
-        """As `Backend.swap`."""
-        return await self._drive(_swap(name, old, new, ttl, unless, along))
+class AsyncRedisBackend(_Primitives):
+    """An `AsyncBackend` in Redis; each event loop that uses it has connections of its own."""
 
     async def close(self) -> None:
         """Close the idle connections of the running loop; they connect again."""
         async_client(self._url).close()
 
     async def _drive(self, steps: _Steps[_T]) -> _T:
-        return await _drive_async(async_client(self._url), steps)
+        runner = async_client(self._url)
+        try:
+            commands = next(steps)
+            while True:
+                try:
+                    replies = await runner.batch(commands)
+                except NoScriptError as error:
+                    commands = steps.throw(error)
+                else:
+                    commands = steps.send(replies)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
