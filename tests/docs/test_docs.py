@@ -87,7 +87,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name in ("OPERO_REQUIRE_COMPILED", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", secret.VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("opero.limits.shared_file.directory", lambda: tmp_path)
+    monkeypatch.setattr("opero.limits.shared_place.directory", lambda: tmp_path)
     return dict(os.environ)
 
 

@@ -29,7 +29,7 @@ from opero import (
     subscribe,
 )
 from opero.exceptions import UnsafePlaceError
-from opero.limits import shared_file
+from opero.limits import shared_file, shared_place
 from opero.limits.shared_breakers import identity
 from opero.testing import manual_clock
 
@@ -308,7 +308,7 @@ def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_r
     assert other(["secret-two"]) == "secret-two"
     assert other(["secret-one", "secret-two"]) == "secret-two"
     assert tried == ["secret-two"] * 2
-    files = list(shared_file.directory().iterdir())
+    files = list(shared_place.directory().iterdir())
     assert not [path for path in files if "secret" in path.name or options["name"] in path.name]
     for path in files:
         content = path.read_bytes()
@@ -343,7 +343,7 @@ def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(shared_file, "closed_directory", refuse)
+            patch.setattr(shared_place, "closed_directory", refuse)
             breaker = Breaker(**options)
         fail(breaker, 4)
     finally:
@@ -359,8 +359,8 @@ def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
 
 def test_a_directory_that_others_could_write_to_is_refused(core, options, monkeypatch, tmp_path):
     """When the breaker is made, not when it is used."""
-    monkeypatch.setattr(shared_file, "_SHM", tmp_path)
-    shared_file.directory().chmod(0o777)
+    monkeypatch.setattr(shared_place, "_SHM", tmp_path)
+    shared_place.directory().chmod(0o777)
     with pytest.raises(UnsafePlaceError):
         Breaker(**options)
 
@@ -369,14 +369,14 @@ def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
     core, options, monkeypatch, tmp_path
 ):
     """Those in use stay, and for an hour those that nobody uses."""
-    monkeypatch.setattr(shared_file, "_SHM", tmp_path)
+    monkeypatch.setattr(shared_place, "_SHM", tmp_path)
     monkeypatch.setattr(shared_file, "_SIZE", 1 << 13)
     hour = 3600 * 10**9
     now = time.monotonic_ns()
     used = Breaker(**{**options, "name": "used"})
     used.trip(30)
     Breaker(**{**options, "name": "open"}).trip(30)
-    (path,) = shared_file.directory().iterdir()
+    (path,) = shared_place.directory().iterdir()
     for later, size in [(0, 1 << 13), (1, 1 << 14), (hour + 2, 1 << 14)]:
         monkeypatch.setattr(shared_file, "monotonic_ns", lambda later=later: now + later)
         for at in range(4 if later < hour else 8):

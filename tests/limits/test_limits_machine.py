@@ -24,7 +24,7 @@ from sharers import soon
 
 from opero import DeadlineExceeded, RateLimiter, hotpath, opero, opmap, subscribe
 from opero.exceptions import UnsafePlaceError
-from opero.limits import shared_file
+from opero.limits import shared_file, shared_place
 from opero.testing import manual_clock, skip_waits
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the helper forks")
@@ -41,16 +41,16 @@ def name() -> str:
 @pytest.fixture
 def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A directory of this test's own for what processes share."""
-    monkeypatch.setattr(shared_file, "_SHM", tmp_path)
-    monkeypatch.setattr(shared_file, "_home", lambda _: None)
+    monkeypatch.setattr(shared_place, "_SHM", tmp_path)
+    monkeypatch.setattr(shared_place, "_home", lambda _: None)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
-    yield shared_file.directory()
+    yield shared_place.directory()
     gc.collect()
 
 
 def shared_path() -> Path:
     """Return where the shared file is."""
-    (found,) = shared_file.directory().glob(f"{shared_file._boot()}-words")
+    (found,) = shared_place.directory().glob(f"{shared_place.boot()}-words")
     return found
 
 
@@ -391,7 +391,7 @@ def test_the_file_and_its_directory_are_for_one_user_alone(core, name, own_place
 @pytest.mark.once
 def test_a_file_that_others_can_open_is_refused(name, own_place):
     """They may have changed what is in it."""
-    path = own_place / f"{shared_file._boot()}-words"
+    path = own_place / f"{shared_place.boot()}-words"
     path.touch()
     path.chmod(0o644)
     with pytest.raises(UnsafePlaceError, match=r"open to others \(mode 0644\)"):
@@ -403,10 +403,10 @@ def test_a_directory_of_ours_that_others_can_open_is_refused(monkeypatch, tmp_pa
     """It is ours to mend. Where there is no /dev/shm, it is below the user's runtime directory."""
     own_place.chmod(0o750)
     with pytest.raises(UnsafePlaceError, match="open to others"):
-        shared_file.directory()
-    monkeypatch.setattr(shared_file, "_SHM", tmp_path / "none")
+        shared_place.directory()
+    monkeypatch.setattr(shared_place, "_SHM", tmp_path / "none")
     (tmp_path / "runtime").mkdir(mode=0o700)
-    assert shared_file.directory().parent == tmp_path.resolve() / "runtime"
+    assert shared_place.directory().parent == tmp_path.resolve() / "runtime"
 
 
 @pytest.mark.once
@@ -425,15 +425,15 @@ def test_where_another_user_has_taken_the_place_another_one_is_used(
     }[what]()
     os.chown(own_place, 12345, 12345, follow_symlinks=False)
     (tmp_path / "runtime").mkdir(mode=0o700)
-    assert shared_file.directory().parent == tmp_path.resolve() / "runtime"
-    monkeypatch.setattr(shared_file, "_home", lambda _: tmp_path / "home")
+    assert shared_place.directory().parent == tmp_path.resolve() / "runtime"
+    monkeypatch.setattr(shared_place, "_home", lambda _: tmp_path / "home")
     limiter = RateLimiter(**limit(name, 5))
     assert RateLimiter(**limit(name, 5))._bucket.words is limiter._bucket.words
-    assert shared_file.directory().parent == tmp_path.resolve() / "home" / ".cache" / "opero"
+    assert shared_place.directory().parent == tmp_path.resolve() / "home" / ".cache" / "opero"
     (told,) = [each.getMessage() for each in caplog.records if "home" in each.getMessage()]
     assert "belongs to user 12345" in told
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared_file, "_bases", lambda _: [tmp_path])
+        patch.setattr(shared_place, "_bases", lambda _: [tmp_path])
         with pytest.raises(UnsafePlaceError, match="belongs to user 12345"):
             RateLimiter(**limit(name, 5))
     del other
@@ -442,7 +442,7 @@ def test_where_another_user_has_taken_the_place_another_one_is_used(
 def test_without_a_place_each_process_keeps_the_limit_by_itself(core, name, monkeypatch, tmp_path):
     """Which is told: all of them together may take more."""
     events: list[Any] = []
-    monkeypatch.setattr(shared_file, "_bases", lambda _: [tmp_path / "file"])
+    monkeypatch.setattr(shared_place, "_bases", lambda _: [tmp_path / "file"])
     (tmp_path / "file").touch()
     end = subscribe(events.append, "store_down")
     try:
@@ -478,7 +478,7 @@ def test_a_file_that_is_none_of_ours_is_replaced(name, own_place, content):
 def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, own_place, monkeypatch):
     """Their times count from another moment."""
     with monkeypatch.context() as patch:
-        patch.setattr(shared_file, "_boot", lambda: "0123")
+        patch.setattr(shared_place, "boot", lambda: "0123")
         old = RateLimiter(**limit(name, 0.01))
         assert old.try_acquire()
         path = shared_path()
@@ -529,6 +529,53 @@ def test_a_process_that_finds_the_file_made_anew_by_another_joins_it(core, name,
     assert not limiter.try_acquire()
     assert in_child(another) == 0
     assert in_child(lambda: int(limiter.try_acquire())) == 0
+
+
+def test_locks_that_somebody_else_in_this_process_has_ended_are_taken_again(core, name, own_place):
+    """To read the file and close it is enough for that."""
+    limiter = RateLimiter(**limit(name, 0.01, 3))
+    use = limiter._bucket.words.use
+
+    def is_used() -> int:
+        return int(shared_file._is_shared(use.file._descriptor, use.at // 512))
+
+    assert in_child(is_used)
+    shared_path().read_bytes()
+    assert not in_child(is_used)
+    limiter._bucket.words.look_at = 0
+    assert limiter.try_acquire()
+    assert in_child(is_used)
+    shared_path().read_bytes()
+    with shared_path().open("r+b") as file:  # others have taken the place meanwhile
+        file.seek(use.at)
+        file.write(b"x" * 16)
+    limiter._bucket.words.look_at = 0
+    assert limiter.try_acquire()
+    twin = RateLimiter(**limit(name, 0.01, 3))
+    assert twin._bucket.words is limiter._bucket.words
+    assert [twin.try_acquire(), limiter.try_acquire()] == [True, False]
+
+
+def test_descriptors_that_somebody_has_closed_are_opened_again(core, name, own_place):
+    """As programs do that become daemons. What has their numbers then is left alone."""
+    limiter = RateLimiter(**limit(name, 0.01, 3))
+    words = limiter._bucket.words
+    number = words.use.file._descriptor
+    assert limiter.try_acquire()
+    os.close(number)
+    other = os.open(os.devnull, os.O_RDONLY)
+    if other != number:
+        os.dup2(other, number)
+        os.close(other)
+    limiter.try_acquire()  # it may be told to come again
+    words.look_at = 0
+    assert sum(limiter.try_acquire() for _ in range(3)) in (1, 2)
+    assert not RateLimiter(**limit(name, 0.01, 3)).try_acquire()
+    assert words.use.file._descriptor != number
+    words.use.file.before = None
+    gc.collect()
+    assert os.path.samestat(os.fstat(number), Path(os.devnull).stat())
+    os.close(number)
 
 
 def test_a_removed_file_of_another_rate_changes_nothing_here(core, name, own_place):

@@ -199,10 +199,13 @@ else:
         """Lock a byte of a file; return whether it was free."""
         try:
             fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, at)
-        except (BlockingIOError, PermissionError):  # systems differ
+        except OSError:  # somebody has it, or has closed our file
             return False
         return True
 
     def unlock_byte(descriptor: int, at: int) -> None:
         """Let a byte's lock go."""
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, at)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, at)
+        except OSError:  # somebody has closed our file
+            pass

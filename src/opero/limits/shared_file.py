@@ -34,16 +34,16 @@ from opero.core.shared_counters import STRIDE, lock_byte, unlock_byte
 from opero.events import tell
 from opero.exceptions import UnsafePlaceError
 from opero.locks import Lock
-from opero.logs import warn
-from opero.private_places import closed_directory, private_file, user_id
+from opero.private_places import private_file
 from opero.real_time import monotonic, monotonic_ns
+
+from . import shared_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-_SHM = Path("/dev/shm")
 _MAGIC = b"opero\0\0\2"
 _HEADER = struct.Struct("=8sqq")
 _SIZE = 1 << 20
@@ -58,8 +58,6 @@ _JOIN = 1 << 30
 _USE = _JOIN + (1 << 29)
 _PATIENCE = 5.0
 """How many seconds to wait until another process has joined."""
-_WHAT = "the directory of what processes share"
-_MEND = "remove it"
 
 
 class Record(NamedTuple):
@@ -130,22 +128,23 @@ class _Use:
         self.file = file
         self.at = at
         self.record = record
+        self.digest = record.digest
         file.begin_use(at)
 
     def look(self, words: Any) -> None:
-        """Take the words elsewhere if the file has been removed."""
-        if self.file.is_there():
+        """Take the words elsewhere if the file has been removed, or their place given away."""
+        if _state.busy or (self.file.is_there() and self.file.holds(self.at, self.digest)):
             return
-        if _state.busy:
-            return  # later
 
         def move(file: _SharedFile) -> None:
             count, times = self.record.words, self.record.times
-            old = [words.load(at) for at in range(count)]
+            old: list[int] = []
+            if file is not self.file:  # else they are another one's by now
+                old = [words.load(at) for at in range(count)]
+                self.file.before, file.before = None, self.file
             at, is_new = file.find_or_make(self.record)
             file.begin_use(at)
             self.file.end_use(self.at)
-            self.file.before, file.before = None, self.file
             self.file, self.at = file, at
             words.move(*file.share_of(at, count))
             file.words.setdefault((at, type(words)), words)
@@ -179,7 +178,8 @@ class _SharedFile:
         )
         self.before: _SharedFile | None = None
         self._descriptor = -1  # there is no other one: closing it would end all locks, see fcntl(2)
-        self._descriptor = private_file(path, "the file that processes share", _MEND)
+        self._descriptor = private_file(path, "the file that processes share", "remove it")
+        self._status = os.fstat(self._descriptor)
         self._memories: list[mmap.mmap] = []
         self._places: dict[bytes, int] = {}
         self._seen = -1, 0  # how often a place had been given away, and where the next record was
@@ -189,13 +189,17 @@ class _SharedFile:
 
     def __del__(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with suppress(OSError):  # somebody may have closed it, and the number be another file's
+            if descriptor >= 0 and os.path.samestat(self._status, os.fstat(descriptor)):
+                os.close(descriptor)
 
     def is_there(self) -> bool:
-        """Return whether it still is what its path leads to."""
+        """Return whether it is open, and still is what its path leads to."""
         try:
-            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+            found = os.fstat(self._descriptor)
+            return os.path.samestat(found, self._status) and os.path.samestat(
+                found, self.path.stat()
+            )
         except OSError:
             return False
 
@@ -380,6 +384,14 @@ class _SharedFile:
             _all_words.add(words)
         return words
 
+    def holds(self, at: int, digest: bytes) -> bool:
+        """Say that this process uses a record, and return whether it is still there.
+
+        It was said before; but who opens the file and closes it in this process ends its locks.
+        """
+        _share(self._descriptor, at // _UNIT)
+        return bool(self.memory[at : at + len(digest)] == digest)
+
     def begin_use(self, at: int) -> None:
         """Say that this process uses a record."""
         self._uses[at] = self._uses.get(at, 0) + 1
@@ -439,7 +451,6 @@ _state = _State()
 _lock = Lock()
 _files: weakref.WeakSet[_SharedFile] = weakref.WeakSet()
 _all_words: weakref.WeakSet[Any] = weakref.WeakSet()
-_said: set[str] = set()
 
 
 def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
@@ -453,7 +464,7 @@ def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
         if _state.busy:
             raise TimeoutError("a finalizer or a signal handler cannot join in the middle of that")
         with _state:
-            path = directory() / f"{_boot()}-words"
+            path = shared_place.directory() / f"{shared_place.boot()}-words"
             while True:
                 opened = (each for each in list(_files) if each.path == path and each.is_there())
                 file = _state.file = next(opened, None) or _SharedFile(path)
@@ -468,66 +479,6 @@ def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
                         path.unlink()
                     finally:
                         file.end_uses()
-
-
-def directory() -> Path:
-    """Return the directory of what this user's processes share; it is made if it is not there.
-
-    Where somebody else has taken its name, which anybody can in /dev/shm and /tmp, it is another
-    one, which is said once.
-
-    Raises:
-        UnsafePlaceError: If others can open what is in it.
-        OSError: If there is none, and none can be made.
-    """
-    me = user_id()
-    name = "opero" if me is None else f"opero-{me}"
-    refused: list[OSError | UnsafePlaceError] = []
-    for base in _bases(me):
-        place = base / name
-        try:
-            found = closed_directory(place, _WHAT, _MEND)
-        except UnsafePlaceError as error:
-            with suppress(OSError):
-                if place.lstat().st_uid == me:  # so it is ours to mend
-                    raise
-            refused.insert(0, error)
-        except OSError as error:
-            refused.append(error)
-        else:
-            if refused and isinstance(refused[0], UnsafePlaceError):
-                _say(f"{refused[0]}; until then, {found} is used")
-            return found
-    raise refused[0]
-
-
-def _bases(me: int | None) -> Iterator[Path]:
-    """Name the directories in which ours may be, the best one first."""
-    if _SHM.is_dir() and os.access(_SHM, os.W_OK | os.X_OK):
-        yield _SHM
-        home = _home(me)
-        if home is not None:  # nobody else can take a name there
-            yield home / ".cache" / "opero"
-    import tempfile
-
-    yield Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-
-
-def _home(me: int | None) -> Path | None:
-    """Return the user's home, the same for all of their processes whatever is in their HOME."""
-    try:
-        import pwd
-
-        return Path(pwd.getpwuid(me or 0).pw_dir)
-    except (ImportError, KeyError):
-        return None
-
-
-def _say(what: str) -> None:
-    """Write a warning, once."""
-    if what not in _said:
-        _said.add(what)
-        warn("%s", what)
 
 
 def _fill(memory: bytearray, first: int, record: Record) -> None:
@@ -567,12 +518,6 @@ if sys.platform == "win32":
             unlock_byte(descriptor, _USE + slot * _USERS + at)
         return False
 
-    def _boot() -> str:
-        import ctypes
-
-        started = time.time() - ctypes.windll.kernel32.GetTickCount64() / 1e3
-        return f"{round(started / 60):x}"
-
 else:
     from fcntl import LOCK_SH
 
@@ -592,21 +537,3 @@ else:
             return True
         unlock_byte(descriptor, _USE + slot)
         return False
-
-    def _boot() -> str:
-        """Name this boot of the machine, since which the monotonic clock counts."""
-        try:
-            return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:16]
-        except OSError:
-            return _boot_of_bsd()
-
-    def _boot_of_bsd() -> str:
-        import ctypes
-
-        library = ctypes.CDLL(None)
-        for name in (b"kern.bootsessionuuid", b"kern.boot_id"):
-            text = ctypes.create_string_buffer(64)
-            size = ctypes.c_size_t(64)
-            if library.sysctlbyname(name, text, ctypes.byref(size), None, 0) == 0 and text.value:
-                return sha256(text.value).hexdigest()[:16]
-        return "0"
