@@ -15,7 +15,7 @@ from opero.clients import outages
 from opero.clients import redis as redis_clients
 from opero.options import BACKENDS, CacheConfig, CacheOptions, call_options, read_by
 from opero.stats import CacheInfo, Stats
-from opero.stores import disk, leases, secret
+from opero.stores import disk, in_threads, leases, renewer, secret, stored_cache
 
 pytestmark = pytest.mark.once
 
@@ -200,10 +200,19 @@ def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
         assert words[seconds] in text, seconds
     assert outages.LAST == 10.0
     assert "ten seconds" in text
-    assert leases.SECONDS == 5.0
-    assert "five seconds" in section(
-        "docs/backends.md", "## When several processes miss the same value"
-    )
+    assert (in_threads._READERS, in_threads._WRITERS, in_threads._PATIENCE) == (8, 4, 5.0)
+    assert "eight for reading and four for writing" in text
+    assert "five seconds at most for what is still to be written" in text
+
+
+def test_the_times_that_processes_wait_for_each_other_are_those_of_the_code() -> None:
+    """The list says them in words."""
+    text = section("docs/backends.md", "## When several processes miss the same value")
+    assert (leases.SECONDS, leases.SECONDS + leases._GRACE, renewer._PATIENCE) == (5.0, 5.5, 2.0)
+    for words in ("five seconds", "five\n  and a half seconds", "two seconds"):
+        assert words in text, words
+    assert stored_cache._NEAR == 10
+    assert "last tenth" in section("docs/backends.md", "## How long a value counts")
 
 
 @pytest.mark.parametrize("what", ["measured", "measured maps", "measured stores"])

@@ -77,7 +77,6 @@ def by_thread(error, _):
 THROWN = [
     (by_signal, SoftTimeLimitExceeded()),
     (by_signal, TimeoutError("the alarm")),
-    (by_signal, ConnectionResetError()),
     (by_signal, ValueError("stop")),
     (by_thread, SoftTimeLimitExceeded()),
 ]
@@ -111,8 +110,10 @@ def interrupt_at(cache, operation, interrupt, monkeypatch, after=False):
 
 
 @pytest.mark.parametrize(("how", "error"), THROWN, ids=NAMES)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("operation", ["get", "get_and_take", "settle"])
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [("get", False), ("get_and_take", True), ("settle", False), ("settle", True)],
+)
 @pytest.mark.parametrize("form", ["sync", "async"])
 def test_what_is_thrown_into_an_operation_arrives_and_is_no_outage(
     store, form, operation, after, how, error, rings, monkeypatch, caplog

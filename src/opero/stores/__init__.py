@@ -9,6 +9,7 @@
     signing.py        entries that cannot be forged, swapped or replayed
     codecs.py         values to bytes and back
     backends.py       what every backend can do: five primitives over bytes under names
+    in_threads.py     a backend of threads for tasks
     disk.py           a backend on disk
     redis.py          backends in Redis, for threads and for coroutines
     open_store.py     a store that is open, and whether it is in order

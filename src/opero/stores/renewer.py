@@ -70,14 +70,10 @@ class Renewer:
             self._held[token] = _Held(store, name, token, monotonic() + _RENEWAL)
             self._run()
 
-    def mark(self, token: str) -> str | None:
-        """Return the mark of a lease, if it is known."""
-        held = self._held.get(token)
+    def let_go(self, token: str) -> str | None:
+        """Renew it no more: it is going to be given back; return its mark, if that is known."""
+        held = self._held.pop(token, None)
         return None if held is None else held.mark
-
-    def let_go(self, token: str) -> None:
-        """Renew a lease no more: it has been given back."""
-        self._held.pop(token, None)
 
     def abandon(self, token: str) -> None:
         """Give a lease back, without waiting for that."""

@@ -552,11 +552,15 @@ class StoredCache:
             data = self.signed(key, value, call.clock, took)
             if data is None:
                 return
-            settled = key.name, token, data, self.lifetime(), renewer.mark(token)
-            yield ASK, self, "settle", settled
-            renewer.let_go(token)
+            mark = renewer.let_go(token)
+            yield ASK, self, "settle", (key.name, token, data, self.lifetime(), mark)
+        except TooLarge:
+            renewer.give_back(self.store.operations, key.name, token)
         except Unavailable:
             pass  # the caller gets the value all the same
+        except (Thrown, KeyboardInterrupt, SystemExit):  # what is cancelled may be stored yet
+            renewer.give_back(self.store.operations, key.name, token)
+            raise
 
     def serve_stale(
         self, call: State, key: StoredKey, held: Signed | None, error: BaseException
