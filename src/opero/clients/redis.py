@@ -77,6 +77,9 @@ LATE: Final = 0.05
 _OF_CLUSTERS: Final = (AskError, ClusterCrossSlotError, ClusterError)
 """What a server of a cluster answers where the keys, or some of them, are on another one."""
 
+_IN_CLUSTERS: Final = ("MOVED ", "ASK ", "CROSSSLOT ", "CLUSTERDOWN ")
+"""The same in words, for versions of redis-py that have no exceptions for that."""
+
 __all__ = ["AsyncClient", "Client", "Command", "NoScriptError", "Script", "async_client", "client"]
 
 Command = Sequence[Any]
@@ -342,27 +345,18 @@ def async_client(url: str) -> AsyncClient:
         RuntimeError: If no event loop is running in this thread.
     """
     loop = asyncio.get_running_loop()
-    entry = _loops.get(loop)
-    if entry is None:
-        entry = _open_loop(loop)
-    found = entry.clients.get(url)
+    clients = _loops[loop][0] if loop in _loops else _open_loop(loop)
+    found = clients.get(url)
     if found is None:
-        found = entry.clients[url] = AsyncClient(url)
+        found = clients[url] = AsyncClient(url)
     return found
 
 
-class _LoopClients:
-    """What an event loop has: its clients by URL, and what closes them when it ends."""
-
-    __slots__ = ("clients", "renewer")
-
-    def __init__(self) -> None:
-        self.clients: dict[str, AsyncClient] = {}
-        self.renewer: AsyncGenerator[None, None] | None = None
-
+_Clients = dict[str, AsyncClient]
 
 _clients: dict[str, Client] = {}
-_loops: dict[asyncio.AbstractEventLoop, _LoopClients] = {}
+_loops: dict[asyncio.AbstractEventLoop, tuple[_Clients, AsyncGenerator[None, None]]] = {}
+"""The clients of each event loop, by URL, and what closes them when it ends."""
 _inherited: list[Any] = []
 """Connections of the parent, in a forked child: to close them here would disturb its event loop."""
 
@@ -376,38 +370,37 @@ def _close_clients() -> None:
 def _after_fork() -> None:
     for each in _clients.values():
         each._idle = deque()
-    for entry in _loops.values():
-        _inherited.append(entry.clients)
-        entry.clients = {}
+    for clients, _ in _loops.values():
+        _inherited.append(dict(clients))
+        clients.clear()
     _loops.clear()
 
 
 forks.register("stores", after_in_child=_after_fork)
 
 
-def _open_loop(loop: asyncio.AbstractEventLoop) -> _LoopClients:
+def _open_loop(loop: asyncio.AbstractEventLoop) -> _Clients:
     for old in list(_loops):
         if old.is_closed():
             left = _loops.pop(old, None)
             if left is not None:
-                for each in left.clients.values():
+                for each in left[0].values():
                     each.bury()
-    entry = _loops[loop] = _LoopClients()
-    entry.renewer = _keep(loop, entry)
-    try:  # up to its `yield`, so that the loop knows it and closes it at its end
-        entry.renewer.__anext__().send(None)
-    except StopIteration:
-        pass
-    return entry
+    clients: _Clients = {}
+    keeper = _keep(loop, clients)
+    _loops[loop] = clients, keeper
+    with suppress(StopIteration):  # up to its `yield`: the loop knows it, and closes it at its end
+        keeper.__anext__().send(None)
+    return clients
 
 
-async def _keep(loop: asyncio.AbstractEventLoop, entry: _LoopClients) -> AsyncGenerator[None, None]:
+async def _keep(loop: asyncio.AbstractEventLoop, clients: _Clients) -> AsyncGenerator[None, None]:
     """Close the clients of a loop when the loop closes its asynchronous generators."""
     try:
         yield
     finally:
         _loops.pop(loop, None)
-        for each in entry.clients.values():
+        for each in clients.values():
             each.close()
         await asyncio.sleep(0)  # the sockets are closed a moment later
         await asyncio.sleep(0)
@@ -518,7 +511,7 @@ def _checked(replies: list[Any]) -> list[Any]:
 def _explained(error: Exception) -> Exception:
     """Return an error that a server has answered, in words that help, and without arguments."""
     text = str(error)
-    if isinstance(error, _OF_CLUSTERS) or "cluster" in text:
+    if isinstance(error, _OF_CLUSTERS) or text.startswith(_IN_CLUSTERS) or "cluster" in text:
         return ResponseError(f"{redis_url.CLUSTER} ({type(error).__name__}: {text})")
     said, unknown, _ = text.partition(", with args beginning with")
     if unknown:  # it goes on with keys and values
