@@ -30,27 +30,39 @@ def cache_dir(given: str | os.PathLike[str] | None) -> Path:
         TypeError: If `given` is no path.
         ValueError: If `given` is an empty path.
     """
+    entries = entries_of(given)
+    mend = "mend that, or choose another cache_dir="
+    place = private_directory(entries.parent, "the cache directory", mend) / ENTRIES
+    return closed_directory(place, "the cache directory", f"remove it, or: chmod 700 {place}")
+
+
+def entries_of(given: str | os.PathLike[str] | None) -> Path:
+    """Return where `cache_dir` would have the entries of a cache, whatever is there.
+
+    Args:
+        given: The directory that the user has chosen; None for the user's own cache directory.
+
+    Raises:
+        UnusablePlaceError: If there is no home.
+        ImportError: If platformdirs is not installed.
+        TypeError: If `given` is no path.
+        ValueError: If `given` is an empty path.
+    """
     if given is None:
-        where = user_cache_directory()
-        mend = "mend that, or choose another directory by cache_dir="
-    else:
-        text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
-        if not isinstance(text, str):
-            raise TypeError(f"cache_dir={given!r} is not allowed: use a path")
-        if not text or "\0" in text:
-            raise ValueError(f"cache_dir={given!r} is not allowed: use a path")
-        try:
-            where = Path(text).expanduser()
-        except RecursionError:  # which is a RuntimeError
-            raise
-        except RuntimeError as error:
-            raise UnusablePlaceError(
-                f"cache_dir={given!r} is in a home that does not exist; choose another cache_dir="
-            ) from error
-        mend = "mend that, or choose another cache_dir="
-    where = private_directory(where, "the cache directory", mend)
-    entries = where / ENTRIES
-    return closed_directory(entries, "the cache directory", f"remove it, or: chmod 700 {entries}")
+        return user_cache_directory() / ENTRIES
+    text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(f"cache_dir={given!r} is not allowed: use a path")
+    if not text or "\0" in text:
+        raise ValueError(f"cache_dir={given!r} is not allowed: use a path")
+    try:
+        return Path(text).expanduser() / ENTRIES
+    except RecursionError:  # which is a RuntimeError
+        raise
+    except RuntimeError as error:
+        raise UnusablePlaceError(
+            f"cache_dir={given!r} is in a home that does not exist; choose another cache_dir="
+        ) from error
 
 
 def user_cache_directory() -> Path:

@@ -7,7 +7,6 @@ turns the cache off, with one warning: the function runs as without a cache.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from opero import forks
@@ -16,7 +15,6 @@ from opero.logs import warn
 from opero.private_places import UnusablePlaceError
 
 from . import directories, secret
-from .backends import Backend, Swapped
 from .in_threads import InThreads
 from .open_store import OpenStore
 from .signing import Signer
@@ -82,19 +80,17 @@ def store_of(plan: CacheOptions) -> OpenStore:
 def _disk(plan: CacheOptions) -> OpenStore:
     from .disk import DiskBackend
 
-    def place() -> Path:
-        return directories.cache_dir(plan.directory)
-
     try:
-        path = str(place())
+        place = directories.cache_dir(plan.directory)
     except UnusablePlaceError:
         raise
     except OSError:  # it cannot be made: an outage, which the first call reports
-        path = os.path.abspath(os.fspath(plan.directory or directories.user_cache_directory()))
+        place = Path.cwd() / directories.entries_of(plan.directory)
+    path = str(place)
     with _lock:
         found = _stores.get(("disk", path))
         if found is None:
-            backend = _Later(lambda: DiskBackend(place(), plan.size_limit))
+            backend = DiskBackend(place, plan.size_limit)
             store = OpenStore(f"the disk cache in {path}", backend, InThreads(backend))
             found = _stores["disk", path] = plan.size_limit, store
     limit, store = found
@@ -131,67 +127,9 @@ def _nothing(why: str) -> OpenStore:
     return open_nothing()
 
 
-class _Later:
-    """A backend that is opened when it is first asked, and again if that failed."""
-
-    def __init__(self, make: Callable[[], Backend]) -> None:
-        self._make = make
-        self._backend: Backend | None = None
-        self._opening = Lock()
-        _later.append(self)
-
-    def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        return self._opened().get_many(names)
-
-    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
-        self._opened().put_many(entries, ttl)
-
-    def delete(self, names: Sequence[str], /) -> list[bool]:
-        return self._opened().delete(names)
-
-    def scan(
-        self, prefix: str, suffix: str, after: str, expired: bool = False, /
-    ) -> tuple[list[str], str | None]:
-        return self._opened().scan(prefix, suffix, after, expired)
-
-    def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
-        return self._opened().swap(name, old, new, ttl, unless, along)
-
-    def close(self) -> None:
-        if self._backend is not None:
-            self._backend.close()
-
-    def after_fork(self) -> None:
-        """Have a lock of its own in a child process."""
-        self._opening = Lock()
-
-    def _opened(self) -> Backend:
-        backend = self._backend
-        if backend is None:
-            with self._opening:
-                if self._backend is None:
-                    self._backend = self._make()
-                backend = self._backend
-        return backend
-
-
-_later: list[_Later] = []
-
-
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held the old one
     _lock = Lock()
-    for each in _later:
-        each.after_fork()
 
 
 forks.register("stores", after_in_child=_after_fork)
