@@ -32,6 +32,7 @@ ROOT = Path(opero.__file__).parent
 LAYERS = (
     (
         "_pyinstaller",
+        "captures",
         "event",
         "exceptions",
         "forks",
@@ -52,6 +53,7 @@ LAYERS = (
         "logs",
         "private_places",
         "signatures",
+        "standard_values",
         "stats",
         "switches",
         "tracebacks",

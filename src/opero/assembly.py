@@ -6,10 +6,9 @@ CallOptions, MapOptions -> decorate_map -> Parts -> the state -> the Map -> a fu
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from . import contexts, hotpath, roster
 from .callables import bare_of, face_of, is_method, signature_or_none, yields
+from .captures import Captures
 from .limits.gates import gates_of
 
 TYPE_CHECKING = False
@@ -227,33 +226,17 @@ def _condition(errors: Any) -> tuple[Any, Any]:
 def _stored_cache(
     function: Any, name: str, plan: CacheOptions, asynchronous: bool, events: Events
 ) -> StoredCache:
-    """Open the stored cache of a function, and refuse one that other functions would share.
+    """Open the stored cache of a function.
 
-    Partials and bound methods are not told from others by their names, as closures are not; what
-    they are bound to is none of the arguments of a call.
+    What the function has captured counts as if it were an argument, unless its user says by
+    `cache_key` what a value depends on.
     """
     from opero.stores.opening import open_stored_cache
 
-    from .options import DEFAULT_NAMESPACES
-
     bare = bare_of(function)
-    face = face_of(bare)
     made = open_stored_cache(plan, name, asynchronous, hotpath.core, events)
-    canonical = made.canonical
-    told_apart = plan.key_function is not None or plan.namespace not in DEFAULT_NAMESPACES
-    canonical.check_owner(face, plan.key_function is not None, told_apart)
-    if face is not bare and not told_apart:
-        raise ValueError(
-            f"{name} is a {type(bare).__name__}, so its stored results could be taken for "
-            f"those of another one: give it a cache_key= or a cache_namespace= of its own"
-        )
-    if not told_apart and not isinstance(getattr(bare, "__self__", None), (ModuleType, type(None))):
-        raise ValueError(
-            f"{name} is a bound method, so its stored results could be taken for those of another "
-            f"instance or class: decorate it in its class, or give it a cache_key= or a "
-            f"cache_namespace= of its own"
-        )
-    made.belong(plan.namespace, canonical.owner_of(face), plan.version)
+    captures = Captures(bare) if plan.key_function is None else None
+    made.belong(plan.namespace, made.canonical.owner_of(face_of(bare)), plan.version, captures)
     return made
 
 

@@ -194,7 +194,6 @@ class TestRefusals:
             (iter([]), "list_iterator"),
             (functools.partial(len), "functools.partial"),
             (sys.stdout, type(sys.stdout).__qualname__),
-            (list[int], "types.GenericAlias"),
             (Recorded(1), f"{__name__}.Recorded"),
             (zoneinfo.ZoneInfo.no_cache("UTC"), "zoneinfo.ZoneInfo"),
             (np.ma.array([1]), "numpy.ma"),
@@ -437,51 +436,6 @@ class TestOwner:
         assert source.startswith("source:")
         assert code.startswith("code:")
         assert refusal.startswith("[0]: no stored cache key can be made of __main__.Local: ")
-
-    def test_a_closure_is_refused(self, core: hotpath.Core) -> None:
-        """Two of one factory would share their results."""
-
-        def factory(step: int) -> Any:
-            def work(value: int) -> int:
-                return value + step
-
-            return work
-
-        canonical = core.Canonical()
-        with pytest.raises(ValueError, match=r"factory\.<locals>\.work depends on .*\(step\)"):
-            canonical.check_owner(factory(1), False, False)
-        with pytest.raises(ValueError, match=r"cache_key= or a cache_namespace= of its own"):
-            canonical.check_owner(factory(1), False, False)
-        canonical.check_owner(factory(1), True, False)
-        canonical.check_owner(factory(1), False, True)
-
-    def test_a_lambda_is_refused(self, core: hotpath.Core) -> None:
-        """All of a module have one name."""
-        canonical = core.Canonical()
-        with pytest.raises(ValueError, match="is a lambda"):
-            canonical.check_owner(lambda: None, False, False)
-        canonical.check_owner(lambda: None, False, True)
-
-    def test_a_function_that_needs_nothing_around_it_is_not(self, core: hotpath.Core) -> None:
-        """Defaults are arguments, and `super()` in a method of a module's class is no variable."""
-
-        def factory(step: int) -> Any:
-            def work(value: int, step: int = step) -> int:
-                return value + step
-
-            return work
-
-        canonical = core.Canonical()
-        for func in (factory(1), run, WithSuper.work, WithSuper().work, len):
-            canonical.check_owner(func, False, False)
-
-
-class WithSuper:
-    """Has a method whose code has a cell for its class."""
-
-    def work(self) -> Any:
-        """Call a method of the base class."""
-        return super().__repr__()
 
 
 class TestStoredKey:

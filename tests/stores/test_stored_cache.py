@@ -360,28 +360,6 @@ def test_a_method_goes_by_the_value_of_its_instance(store):
         Plain().get()
 
 
-@pytest.mark.once
-def test_a_function_that_is_not_known_by_its_name_is_refused(disk):
-    """Unless something tells it apart: nobody may get another's result."""
-    factor = 3
-    for function in (
-        lambda x: x,
-        lambda x: x * factor,
-        functools.partial(functions.double, plus=1),
-        functions.Account("A").balance,
-        functools.lru_cache(functions.Account("A").balance),
-        functools.lru_cache(lambda x: x * factor),
-        opero(lambda x: x * factor),
-        opero(functools.partial(functions.double, plus=1)),
-        opero(functions.Account("A").balance),
-        opero(functions.Account.balance).__get__(functions.Account("A")),
-    ):
-        with pytest.raises(ValueError, match=r"cache_key= or a cache_namespace= of its own"):
-            opero(cache=True, **disk)(function)
-        opero(cache=True, cache_namespace="its own", **disk)(function)
-        opero(cache=True, cache_key=lambda *args: args, **disk)(function)
-
-
 def test_a_function_below_another_decorator_is_known_by_its_own_name(disk):
     """Of opero's, or `lru_cache`: a stored cache on top of one shares its values with the bare one."""
     bare = opero(cache=True, **disk)(functions.double)
@@ -516,7 +494,7 @@ def test_a_run_that_found_the_value_amid_its_invalidation_is_not_joined_afterwar
     """It began after the runs were looked at, and its second look came before the value was dropped."""
     source = {"version": 1}
 
-    @opero(cache=True, retries=1, cache_namespace="amid", **disk)
+    @opero(cache=True, retries=1, cache_namespace="amid", cache_key=lambda x: x, **disk)
     def function(x: Any) -> Any:
         return source["version"]
 
@@ -622,7 +600,7 @@ def test_an_outdated_value_is_served_for_a_run_that_its_deadline_cuts(store):
             await asyncio.sleep(60)
         return x
 
-    options = {"cache_ttl": 10, "cache_stale": 20, "cache_namespace": "cut", "timeout": 0.3}
+    options = {"cache_ttl": 10, "cache_stale": 20, "cache_key": lambda x: x, "timeout": 0.3}
     function = decorated(answers, store, **options)
     assert function(1) == 1
     quick.clear()
@@ -984,18 +962,14 @@ def test_retries_and_limits_are_for_misses_only(store):
             raise ConnectionError
         return x
 
-    function = opero(
-        cache=True, cache_namespace="flaky", retries=3, min_delay=0, max_delay=0, rate_limit=1000,
-        **store,
-    )(flaky)  # fmt: skip
+    options = {"cache": True, "cache_key": lambda x: x, "min_delay": 0, "max_delay": 0, **store}
+    function = opero(retries=3, rate_limit=1000, **options)(flaky)
     assert [function(1), function(1)] == [1, 1]
     assert len(tries) == 3
     assert function.stats().retries == 2
     del tries[:]
     with pytest.raises(AllFailedError):
-        opero(cache=True, cache_namespace="f", retries=2, min_delay=0, max_delay=0, **store)(flaky)(
-            2
-        )
+        opero(retries=2, **options)(flaky)(2)
 
 
 @pytest.mark.once

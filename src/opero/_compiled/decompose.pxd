@@ -13,6 +13,7 @@ cdef class Recipe:
     cdef public tuple takes
     cdef public object fields
     cdef public tuple slots
+    cdef public frozenset lazy
     cdef public bint hidden
     cdef public bint member
     cdef public object tag

@@ -18,24 +18,32 @@ every encoding is that of one value only. The first byte says how to read on:
     C module name         a class, as two S
     O module name fields count ":" items
                           any other value: its class, the names of its fields (U of S), its parts
+    K bound code          a function that is captured: what it is bound to, and a reference R to one
+                          around it, by number, or F, module, name and a digest of its code (S, ""
+                          where the name tells it) and its captured variables
+    R number ":"          there: the function that is being written, counted from the outermost
+
+What is bound or captured is a count and pairs of a name (S) and a value. A stored key has a V, code
+and what is captured behind the arguments, if there is such for the function that is called.
 
 Inside another encoding J does not occur; sizes and counts are decimal. What the parts of a value
 are is up to `shapes`. A class goes by module and qualified name, if it is found under them; in
 `__main__` its module is the script's resolved path, or the name after `-m`. An array's bytes are
 in the byte order that its dtype names, which is a part too.
 
-No `repr`, no `hash`, no `id`, no pickle: what has no parts (functions, modules, open files,
-instances of plain classes) is refused with a `CacheKeyError` that says where it was found.
+No `repr`, no `hash`, no `id`, no pickle: what has no parts (open files, locks, instances of plain
+classes) is refused with a `CacheKeyError` that says where it was found. So are functions and
+modules as arguments; as captured variables, they are a part of the function.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from struct import pack
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
+from opero.captures import Code, code_inside, is_found, place_of
 from opero.exceptions import CacheKeyError
 
 from .decompose import WAY_OUT, Decomposer, Recipe, name_of
@@ -46,10 +54,10 @@ if TYPE_CHECKING:
 
 _DEPTH = 200
 _MOST_NODES = 2**24
-_MAIN = ("__main__", "__mp_main__")
 _CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
 
-_AT, _ATTRIBUTE, _INSIDE, _ROOT = range(4)
+_MOST_CODES = 256
+_AT, _ATTRIBUTE, _INSIDE, _ROOT, _VARIABLE = range(5)
 """How a value was reached from the one around it: by index or key, as an attribute, ..."""
 
 if TYPE_CHECKING:
@@ -73,6 +81,26 @@ class StoredKey:
         self.full: bytes = full
 
 
+class Writing:
+    """What is known while one value is written.
+
+    Attributes:
+        code: Whether it is captured, so that functions are a part of it.
+        functions: The functions that are being written, from the outermost.
+    """
+
+    __slots__ = ("code", "functions")
+
+    def __init__(self, code: bool) -> None:
+        """Begin.
+
+        Args:
+            code: Whether functions may be in it.
+        """
+        self.code: bool = code
+        self.functions: list[Any] = []
+
+
 class Canonical:
     """Makes stored keys.
 
@@ -80,17 +108,19 @@ class Canonical:
         shapes: Tells what values are made of.
         dumps: Writes canonical JSON, once it has been needed.
         hexdigest: The digest of bytes as text, once it has been needed.
+        codes: The digests of the code of functions, by the id of the code, which is kept alive.
         common: Namespace, module, qualified name and version of the last key, and what all keys
             with these begin with: most are of the scope that was last.
     """
 
-    __slots__ = ("common", "dumps", "hexdigest", "shapes")
+    __slots__ = ("codes", "common", "dumps", "hexdigest", "shapes")
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
         self.shapes: Decomposer = Decomposer()
         self.dumps: Callable[[Any], bytes] | None = None
         self.hexdigest: Callable[[bytes], str] | None = None
+        self.codes: dict[int, tuple[CodeType, str]] = {}
         self.common: tuple[tuple[str, ...], bytes, str] = ((), b"", "")
 
     def encode(self, value: Any) -> bytes:
@@ -138,6 +168,7 @@ class Canonical:
         version: str,
         arguments: Sequence[Any],
         names: Sequence[str] = (),
+        code: Code | None = None,
     ) -> StoredKey:
         """Make the key of a call's result.
 
@@ -147,9 +178,11 @@ class Canonical:
             version: What the user retires old results by.
             arguments: The values of all parameters in order.
             names: The names of the parameters, for messages.
+            code: What the function is besides, and what it has captured.
 
         Raises:
-            CacheKeyError: If an argument cannot be encoded faithfully; it names the argument.
+            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; it
+                names it.
         """
         scope = (namespace, *owner, version)
         common = self.common
@@ -162,6 +195,8 @@ class Canonical:
             encoded = self._encode(value, (None, _ROOT, name))
             full += b"%d:" % len(encoded)
             full += encoded
+        if code is not None and (code.code is not None or code.bound or code.captured):
+            full += self._captured(code)
         data = bytes(full)
         return StoredKey(common[2] + self.digest(data), data)
 
@@ -203,35 +238,7 @@ class Canonical:
                 f"a stored cache needs a function with a module and a name, not a "
                 f"{name_of(type(func))}: wrap it in a function"
             )
-        return _place(module) or self._source(func), name
-
-    def check_owner(
-        self, func: Callable[..., Any], has_cache_key: bool, has_own_namespace: bool
-    ) -> None:
-        """Refuse a function whose stored results cannot be told from another's.
-
-        Args:
-            func: The function.
-            has_cache_key: Whether its user says what identifies a call.
-            has_own_namespace: Whether its user has given it a namespace of its own.
-
-        Raises:
-            ValueError: If it is a closure or a lambda, and nothing tells it from others.
-        """
-        if has_cache_key or has_own_namespace:
-            return
-        free = _free_variables(func)
-        name = getattr(func, "__qualname__", "")
-        if free:
-            reason = f"depends on variables of the function around it ({', '.join(free)})"
-        elif name.endswith("<lambda>"):
-            reason = "is a lambda, and has no name of its own"
-        else:
-            return
-        raise ValueError(
-            f"{name} {reason}, so its stored results could be taken for those of another function: "
-            f"give it a cache_key= or a cache_namespace= of its own"
-        )
+        return place_of(module) or self._source(func), name
 
     def _source(self, func: Any) -> str:
         from inspect import getsource
@@ -245,7 +252,26 @@ class Canonical:
                 f"{func.__qualname__} has no source, so nothing tells its stored results from "
                 f"others: wrap it in a function"
             )
-        return f"code:{self.digest(self.encode(_instructions(code)))}"
+        return f"code:{self._code_digest(code)}"
+
+    def _code_digest(self, code: CodeType) -> str:
+        """Return the digest of what a function does."""
+        found = self.codes.get(id(code))
+        if found is None:
+            if len(self.codes) >= _MOST_CODES:
+                self.codes.clear()
+            found = code, self.digest(self.encode(_instructions(code)))
+            self.codes[id(code)] = found
+        return found[1]
+
+    def _captured(self, code: Code) -> bytes:
+        """Write what the function that is called is besides its name."""
+        out = bytearray(b"V")
+        try:
+            self._write_code(out, code, 0, None, Writing(True))
+        except RecursionError as error:
+            raise _too_deep(None) from error
+        return bytes(out)
 
     # Encoding.
 
@@ -256,7 +282,7 @@ class Canonical:
             return b"J" + self.dumps(value)
         out = bytearray()
         try:
-            self._write(out, value, 0, where)
+            self._write(out, value, 0, where, Writing(False))
         except RecursionError as error:
             raise _too_deep(where) from error
         return bytes(out)
@@ -325,7 +351,7 @@ class Canonical:
             return False
         return True
 
-    def _write(self, out: bytearray, value: Any, depth: int, where: _Where) -> None:
+    def _write(self, out: bytearray, value: Any, depth: int, where: _Where, run: Writing) -> None:
         kind = type(value)
         if kind is str:
             self._write_text(out, value)
@@ -346,20 +372,20 @@ class Canonical:
         elif depth >= _DEPTH:
             raise _too_deep(where)
         elif kind is list:
-            self._write_items(out, b"L", value, depth + 1, where, _AT)
+            self._write_items(out, b"L", value, depth + 1, where, _AT, run)
         elif kind is tuple:
-            self._write_items(out, b"U", value, depth + 1, where, _AT)
+            self._write_items(out, b"U", value, depth + 1, where, _AT, run)
         elif kind is dict:
-            self._write_dict(out, value, depth + 1, where)
+            self._write_dict(out, value, depth + 1, where, run)
         elif kind is set:
-            self._write_set(out, b"E", value, depth + 1, where)
+            self._write_set(out, b"E", value, depth + 1, where, run)
         elif kind is frozenset:
-            self._write_set(out, b"Z", value, depth + 1, where)
+            self._write_set(out, b"Z", value, depth + 1, where, run)
         elif issubclass(kind, type):
             out += b"C"
             self._write_class(out, value, self.shapes.recipe(value), False, where)
         else:
-            self._write_object(out, value, depth + 1, where)
+            self._write_object(out, value, depth + 1, where, run)
 
     def _write_text(self, out: bytearray, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
@@ -374,30 +400,35 @@ class Canonical:
         depth: int,
         where: _Where,
         how: int,
+        run: Writing,
     ) -> None:
         out += tag
         out += b"%d:" % len(items)
         for at, item in enumerate(items):
-            self._write(out, item, depth, (where, how, at))
+            self._write(out, item, depth, (where, how, at), run)
 
-    def _write_set(self, out: bytearray, tag: bytes, items: Any, depth: int, where: _Where) -> None:
+    def _write_set(
+        self, out: bytearray, tag: bytes, items: Any, depth: int, where: _Where, run: Writing
+    ) -> None:
         found: list[bytes] = []
         for item in items:
             one = bytearray()
-            self._write(one, item, depth, (where, _INSIDE, None))
+            self._write(one, item, depth, (where, _INSIDE, None), run)
             found.append(bytes(one))
         found.sort()
         out += tag
         out += b"%d:" % len(found)
         out += b"".join(found)
 
-    def _write_dict(self, out: bytearray, items: dict[Any, Any], depth: int, where: _Where) -> None:
+    def _write_dict(
+        self, out: bytearray, items: dict[Any, Any], depth: int, where: _Where, run: Writing
+    ) -> None:
         found: list[tuple[bytes, bytes]] = []
         for key, item in items.items():
             one = bytearray()
-            self._write(one, key, depth, (where, _INSIDE, None))
+            self._write(one, key, depth, (where, _INSIDE, None), run)
             two = bytearray()
-            self._write(two, item, depth, (where, _AT, key))
+            self._write(two, item, depth, (where, _AT, key), run)
             found.append((bytes(one), bytes(two)))
         found.sort()
         out += b"M%d:" % len(found)
@@ -405,10 +436,17 @@ class Canonical:
             out += pair[0]
             out += pair[1]
 
-    def _write_object(self, out: bytearray, value: Any, depth: int, where: _Where) -> None:
+    def _write_object(
+        self, out: bytearray, value: Any, depth: int, where: _Where, run: Writing
+    ) -> None:
         cls = type(value)
         recipe = self.shapes.recipe(cls)
         if recipe.opaque:
+            code = code_inside(value) if run.code else None
+            if code is not None:
+                out += b"K"
+                self._write_code(out, code, depth, where, run)
+                return
             key = _zone(value)
             if key is None:
                 raise _refusal(cls, where, _why_opaque(value))
@@ -424,6 +462,8 @@ class Canonical:
             parts = self.shapes.parts(value, recipe)
         except CacheKeyError as error:
             raise CacheKeyError(f"{_path(where)}{error}") from error
+        if recipe.member and len(parts) == 2 and not self._has_key(parts[1], depth, where, run):
+            parts = parts[:1]  # the class lists it, so its name is enough
         out += b"O"
         self._write_class(out, cls, recipe, True, where)
         names = recipe.fields if recipe.fields is not None else _tuple_fields(cls)
@@ -437,9 +477,47 @@ class Canonical:
         there = [name for name in recipe.fields or () if name not in unset]
         for at, part in enumerate(parts):
             if not recipe.whole and bases <= at < bases + len(there):
-                self._write(out, part, depth, (where, _ATTRIBUTE, there[at - bases]))
+                self._write(out, part, depth, (where, _ATTRIBUTE, there[at - bases]), run)
             else:
-                self._write(out, part, depth, (where, _INSIDE, None))
+                self._write(out, part, depth, (where, _INSIDE, None), run)
+
+    def _has_key(self, value: Any, depth: int, where: _Where, run: Writing) -> bool:
+        around = len(run.functions)
+        try:
+            self._write(bytearray(), value, depth, where, run)
+        except CacheKeyError:
+            del run.functions[around:]
+            return False
+        return True
+
+    def _write_code(
+        self, out: bytearray, code: Code, depth: int, where: _Where, run: Writing
+    ) -> None:
+        self._write_named(out, code.bound, depth, where, run)
+        for at, function in enumerate(run.functions):
+            if function is code.function:
+                out += b"R%d:" % at
+                return
+        run.functions.append(code.function)
+        out += b"F"
+        self._write_text(out, code.module)
+        self._write_text(out, code.name)
+        self._write_text(out, "" if code.code is None else self._code_digest(code.code))
+        self._write_named(out, code.captured, depth, where, run)
+        run.functions.pop()
+
+    def _write_named(
+        self,
+        out: bytearray,
+        named: Sequence[tuple[str, Any]],
+        depth: int,
+        where: _Where,
+        run: Writing,
+    ) -> None:
+        out += b"%d:" % len(named)
+        for name, value in named:
+            self._write_text(out, name)
+            self._write(out, value, depth, (where, _VARIABLE, name), run)
 
     def _write_class(
         self, out: bytearray, cls: type, recipe: Recipe, instance: bool, where: _Where
@@ -449,10 +527,10 @@ class Canonical:
         else:
             module = cls.__module__
             name = cls.__qualname__
-            place = _place(module)
+            place = place_of(module)
             if place is None:
                 raise _refusal(cls, where, "the class was made in a notebook or at a prompt")
-            if not _is_found(cls, module, name):
+            if not is_found(cls, module, name):
                 raise _refusal(cls, where, "the class is not found under its module and name")
             module = place
         self._write_text(out, module)
@@ -515,42 +593,6 @@ def _escape(text: str) -> str:
     )
 
 
-def _place(module: str) -> str | None:
-    """Return what a module is called wherever it is run from.
-
-    Args:
-        module: Its `__name__`.
-
-    Returns:
-        The name itself; for `__main__` the name after `-m`, else the script's resolved path, or
-        None if there is no script.
-    """
-    if module not in _MAIN:
-        return module
-    main = sys.modules.get(module)
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if isinstance(name, str) and name not in _MAIN:
-        return name
-    path = getattr(main, "__file__", None)
-    if isinstance(path, str) and not path.startswith("<"):
-        return os.path.realpath(path)
-    return None
-
-
-def _is_found(cls: type, module: str, name: str) -> bool:
-    """Return whether a class is what its module has under its name.
-
-    Args:
-        cls: The class.
-        module: The module's name.
-        name: The class's qualified name.
-    """
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is cls
-
-
 def _tuple_fields(cls: type) -> tuple[str, ...]:
     """Return the names of the fields of a named tuple class, none for any other.
 
@@ -576,19 +618,6 @@ def _zone(value: Any) -> str | None:
     return key if key is not None and zoneinfo.ZoneInfo(key) is value else None
 
 
-def _free_variables(func: Any) -> tuple[str, ...]:
-    """Return the names of the variables that a function has from the functions around it.
-
-    Args:
-        func: The function.
-    """
-    func = getattr(func, "__func__", func)
-    free: tuple[str, ...] = getattr(getattr(func, "__code__", None), "co_freevars", ())
-    if "<locals>" in getattr(func, "__qualname__", ""):
-        return free
-    return tuple([name for name in free if name != "__class__"])  # a method that uses super()
-
-
 def _instructions(code: CodeType) -> tuple[Any, ...]:
     """Return what a function does, as plain values.
 
@@ -604,6 +633,7 @@ def _instructions(code: CodeType) -> tuple[Any, ...]:
         code.co_freevars,
         code.co_names,
         code.co_code,
+        getattr(code, "co_exceptiontable", b""),
         tuple(
             [
                 _instructions(constant) if type(constant) is CodeType else constant
@@ -665,6 +695,8 @@ def _path(where: _Where) -> str:
             steps.append(str(name))
         elif how == _ATTRIBUTE:
             steps.append(f".{name}")
+        elif how == _VARIABLE:
+            steps.append(f"captured variable {name!r}" if around is None else f" of which {name!r}")
         elif how == _AT:
             plain = type(name) is str or type(name) is int
             steps.append(f"[{name!r}]" if plain else f"[a {name_of(type(name))}]")

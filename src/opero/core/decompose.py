@@ -15,8 +15,12 @@ The parts are the whole content, so that values with equal parts are interchange
     known types        what `_KNOWN` says below
     subclasses of them the base's content, and the instance's own attributes and slots
     dataclass, attrs   every field, and the instance's other attributes and slots
-    enum member        its name; for a flag its number
+    enum member        its name and its value, for a flag the names in it; of a member that its
+                       class does not list, as `_missing_` may make it, all that it has
     numpy array        dtype, shape, bytes in C order; element by element where it holds objects
+
+What was only left in an instance by looking at it does not count: values of `cached_property`,
+and fields that neither the constructor nor comparisons know.
 
 All else is opaque: it has no parts, its own equality and hash are all there is to go by.
 """
@@ -24,14 +28,20 @@ All else is opaque: it has no parts, its own equality and hash are all there is 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from types import BuiltinFunctionType, MappingProxyType, SimpleNamespace
+from gc import get_referents
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MappingProxyType,
+    SimpleNamespace,
+    UnionType,
+)
 from weakref import ref
 
-from opero import gil
+from opero import gil, library_values, standard_values
 from opero.exceptions import CacheKeyError
-from opero.library_values import take_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +72,8 @@ class Recipe:
         takes: One function per known base, value -> tuple of parts.
         fields: The names of the fields of a dataclass or attrs class.
         slots: The slots that the class and its bases add to the known ones: (key, name, slot).
+        lazy: The names of attributes and slots that do not count, because looking at the instance
+            sets them, and those of the fields, which count as such.
         hidden: Whether a base written in C may hold more than the parts tell.
         member: Whether the class is an enumeration.
         tag: What stands for the class in a key instead of the class itself, or None.
@@ -73,6 +85,7 @@ class Recipe:
         "fields",
         "hidden",
         "label",
+        "lazy",
         "member",
         "opaque",
         "slots",
@@ -93,6 +106,7 @@ class Recipe:
         self.takes: tuple[Callable[[Any], tuple[Any, ...]], ...] = ()
         self.fields: tuple[str, ...] | None = None
         self.slots: tuple[tuple[str, str, Any], ...] = ()
+        self.lazy: frozenset[str] = frozenset()
         self.hidden: bool = False
         self.member: bool = False
         self.tag: type | None = None
@@ -158,10 +172,10 @@ class Decomposer:
                 found.append(item)
         rest = getattr(value, "__dict__", None)
         if rest:
-            rest = {key: item for key, item in rest.items() if key not in fields}
+            rest = {key: item for key, item in rest.items() if key not in recipe.lazy}
         slots: dict[str, Any] = {}
         for key, name, slot in recipe.slots:
-            if name not in fields:
+            if name not in recipe.lazy:
                 item = _read(slot, value)
                 if item is not _ABSENT:
                     slots[key] = item
@@ -200,12 +214,14 @@ def _study(cls: type, recipe: Recipe) -> Recipe:
     numpy = sys.modules.get("numpy")
     if numpy is not None and _study_numpy(cls, recipe, numpy):
         return recipe
-    known = take_of(cls)
+    known = library_values.take_of(cls) or standard_values.take_of(cls)
     if known is not None:
         recipe.opaque = False
         recipe.whole = True
         recipe.takes = (known[0],)
         recipe.label = known[1]
+        if recipe.label == standard_values.UNION:
+            recipe.tag = UnionType  # before 3.14 there are two classes of unions, which are equal
         return recipe
     if _written_in_c(cls) and issubclass(cls, tuple) and "n_sequence_fields" in cls.__dict__:
         recipe.opaque = False
@@ -231,11 +247,12 @@ def _study(cls: type, recipe: Recipe) -> Recipe:
                     slots.append((f"{name}#{taken}" if taken else name, name, slot))
     recipe.takes = tuple(takes)
     recipe.slots = tuple(slots)
-    recipe.fields = _fields(cls)
+    recipe.fields, lazy = _fields(cls)
+    recipe.lazy = frozenset((*(recipe.fields or ()), *lazy, *_left_by_looking(cls)))
     recipe.opaque = not takes and recipe.fields is None
     if _known(cls) is not None:
         recipe.label = (cls.__module__.partition(".")[0], cls.__qualname__)
-        recipe.whole = recipe.label != ("collections", "OrderedDict")  # which has attributes
+        recipe.whole = recipe.label not in _WITH_ATTRIBUTES
     return recipe
 
 
@@ -273,24 +290,69 @@ def _known(cls: type) -> Callable[[Any], tuple[Any, ...]] | None:
     return None
 
 
-def _fields(cls: type) -> tuple[str, ...] | None:
+def _fields(cls: type) -> tuple[tuple[str, ...] | None, list[str]]:
     """Return the names of the fields of a dataclass or attrs class, None for any other.
 
     Args:
         cls: The class.
+
+    Returns:
+        The names of the fields that count, and of those that do not: these are no parameters of the
+        constructor and take no part in comparisons, so they hold what was worked out of the others.
     """
     names: list[str] = []
+    lazy: list[str] = []
     known = False
     if isinstance(getattr(cls, "__dataclass_fields__", None), dict):
         from dataclasses import fields
 
         known = True
-        names += [field.name for field in fields(cls)]
+        for field in fields(cls):
+            (names if field.init or field.compare else lazy).append(field.name)
     attributes = getattr(cls, "__attrs_attrs__", None)
     if isinstance(attributes, tuple):
         known = True
-        names += [attribute.name for attribute in attributes]
-    return tuple(dict.fromkeys(names)) if known else None
+        for attribute in attributes:
+            (names if attribute.init or attribute.eq else lazy).append(attribute.name)
+    return tuple(dict.fromkeys(names)) if known else None, lazy
+
+
+def _left_by_looking(cls: type) -> set[str]:
+    """Return the names under which descriptors of a class leave values in its instances.
+
+    These are `functools.cached_property` and those of other libraries that say by the name of their
+    class what they do. Any other descriptor may be there for a default that an instance replaces.
+
+    Args:
+        cls: The class.
+    """
+    found: set[str] = set()
+    for base in cls.__mro__:
+        for name, attribute in base.__dict__.items():
+            kind = type(attribute)
+            if kind is FunctionType:
+                if name == "__getattr__":
+                    found.update(_cached_by_attrs(attribute))
+            elif hasattr(kind, "__get__"):
+                words = "".join([parent.__name__ for parent in kind.__mro__]).lower()
+                if any(word in words for word in _LAZY):
+                    found.add(name)
+    return found
+
+
+def _cached_by_attrs(function: Any) -> tuple[str, ...]:
+    """Return the names of the cached properties of a class with slots that attrs has made.
+
+    Args:
+        function: The class's `__getattr__`, where attrs keeps their functions.
+    """
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    for name, default in zip(names, defaults, strict=True):
+        if name == "cached_properties" and isinstance(default, dict):
+            return tuple(default)
+    return ()
 
 
 def _read(slot: Any, value: Any) -> Any:
@@ -316,16 +378,52 @@ def _is_flag(cls: type) -> bool:
 
 
 def _member(value: Any) -> tuple[Any, ...]:
-    return (value._name_,)
+    if type(value)._member_map_.get(value._name_) is not value:
+        return _made_member(value)
+    return (value._name_, value._value_)
 
 
 def _flag(value: Any) -> tuple[Any, ...]:
-    return (value._value_,)
+    cls = type(value)
+    bits = value._value_
+    if cls._value2member_map_.get(bits) is not value:
+        return _made_member(value)
+    names = [
+        name
+        for name, member in cls._member_map_.items()
+        if member._value_ and member._value_ & bits == member._value_
+    ]
+    return (tuple(sorted(names)), bits)
+
+
+def _made_member(value: Any) -> tuple[Any, ...]:
+    """Take apart a member that its class does not list: there may be many of one name.
+
+    Args:
+        value: The member.
+    """
+    take = _BUILTIN.get(type(value)._member_type_)
+    attributes = {name: item for name, item in vars(value).items() if name not in _OF_EVERY_MEMBER}
+    return (value._name_, value._value_, () if take is None else take(value), attributes)
 
 
 def _reduced(value: Any) -> tuple[Any, ...]:
     content: tuple[Any, ...] = value.__reduce__()[1]
     return content
+
+
+_LAZY = ("cached", "lazy", "reify", "memoize")
+"""What the class of a descriptor is called that keeps what it has worked out in the instance."""
+_OF_EVERY_MEMBER = ("_name_", "_value_", "_sort_order_", "__objclass__")
+_WITH_ATTRIBUTES = (
+    ("argparse", "Namespace"),
+    ("collections", "ChainMap"),
+    ("collections", "OrderedDict"),
+    ("collections", "UserDict"),
+    ("collections", "UserList"),
+    ("collections", "UserString"),
+)
+"""The known classes whose instances have attributes, which may be all that they have."""
 
 
 class _Slotted:
@@ -395,11 +493,22 @@ def _slice(value: slice) -> tuple[Any, ...]:
 
 
 def _memoryview(value: memoryview) -> tuple[Any, ...]:
-    return (value.format, value.shape, value.readonly, value.tobytes())
+    try:
+        return (value.format, value.shape, value.readonly, value.tobytes())
+    except ValueError as error:
+        raise CacheKeyError(f"no cache key can be made of a memoryview: {error}{WAY_OUT}") from None
 
 
 def _proxy(value: Any) -> tuple[Any, ...]:
-    return (value.copy(),)
+    inside = get_referents(value)
+    if len(inside) == 1 and isinstance(inside[0], Mapping):
+        return (dict(inside[0]) if type(inside[0]) is dict else inside[0],)
+    try:
+        return (value.copy(),)
+    except AttributeError:
+        raise CacheKeyError(
+            f"no cache key can be made of a mappingproxy of what has no copy(){WAY_OUT}"
+        ) from None
 
 
 def _namespace(value: SimpleNamespace) -> tuple[Any, ...]:
@@ -496,8 +605,13 @@ _BUILTIN: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 _KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("argparse", "Namespace"): _nothing,
     ("array", "array"): _numbers,
+    ("collections", "ChainMap"): _nothing,
     ("collections", "OrderedDict"): _ordered,
+    ("collections", "UserDict"): _nothing,
+    ("collections", "UserList"): _nothing,
+    ("collections", "UserString"): _nothing,
     ("collections", "defaultdict"): _defaultdict,
     ("collections", "deque"): _deque,
     ("datetime", "date"): _date,

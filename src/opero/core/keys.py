@@ -505,7 +505,13 @@ class Freezer:
         if recipe.opaque:
             return self._node(cls, (), _by_its_own_rules(value))
         items: list[Any] = []
-        for part in self.shapes.parts(value, recipe):
+        parts = self.shapes.parts(value, recipe)
+        if recipe.member and len(parts) == 2:
+            try:
+                self._copy(parts[1], depth)
+            except CacheKeyError:
+                parts = parts[:1]  # the class lists it, so its name is enough
+        for part in parts:
             if type(part) is bytes and len(part) > _DIGEST_ABOVE:
                 from hashlib import sha256
 

@@ -13,7 +13,7 @@ to write instead.
 
 from __future__ import annotations
 
-from .cache_rows import BACKENDS, DEFAULT_NAMESPACES
+from .cache_rows import BACKENDS
 from .checked import CacheOptions, CallOptions, RetryOptions
 from .configs import (
     ArgFallback,
@@ -33,7 +33,6 @@ from .table import OPTIONS, POSITIONAL, read_by
 
 __all__ = [
     "BACKENDS",
-    "DEFAULT_NAMESPACES",
     "OPTIONS",
     "POSITIONAL",
     "ArgFallback",

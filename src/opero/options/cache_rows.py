@@ -13,7 +13,6 @@ from .option import CALLS, Option
 BACKENDS: tuple[str, ...] = ("memory", "disk", "redis")
 STORED: tuple[str, ...] = ("disk", "redis")
 """The backends that keep values outside the process."""
-DEFAULT_NAMESPACES: tuple[str, ...] = ("opero", "opero_opmap_item")
 
 _CACHE = (*CALLS, "get_cache_decorator")
 _STORE = (*_CACHE, "get_cache_context")

@@ -40,6 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from opero.captures import Captures, Code
     from opero.core.canonical import Canonical, StoredKey
     from opero.core.events import Events
     from opero.core.state import State
@@ -158,6 +159,7 @@ class StoredCache:
         self.version: str = ""
         self.prefix: str = ""
         self.owner: tuple[str, str] = ("", "")
+        self.captures: Captures | None = None
         self.ttl: float | None = None
         self.allowance: float = 0.0
         self.early: float = 0.0
@@ -166,14 +168,22 @@ class StoredCache:
         self._rejected: dict[str, int] = {}  # by name, the hash of an entry that was not taken
         self._counting = Lock()
 
-    def belong(self, namespace: str, owner: tuple[str, str], version: str) -> None:
+    def belong(
+        self,
+        namespace: str,
+        owner: tuple[str, str],
+        version: str,
+        captures: Captures | None = None,
+    ) -> None:
         """Say whose values they are.
 
         Args:
             namespace: The cache's namespace.
             owner: Module and qualified name of the function.
             version: What the user retires old values by.
+            captures: What the function has captured; None if that does not count.
         """
+        self.captures = captures
         self.namespace, self.owner, self.version = namespace, owner, version
         self.prefix = self.canonical.prefix(namespace, *owner)
 
@@ -205,7 +215,8 @@ class StoredCache:
         """Return the stored key of a call.
 
         Raises:
-            CacheKeyError: If an argument cannot be encoded faithfully; it names the argument.
+            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; it
+                names it.
         """
         binding = call.binding
         if call.cache_key is not None:
@@ -216,13 +227,16 @@ class StoredCache:
         if not binding.plain:
             more = range(len(names), len(arguments))
             names = [*names, *(binding.extra(at) for at in more)]
-        return self.key_of(arguments, names)
+        captures = self.captures
+        return self.key_of(arguments, names, None if captures is None else captures.read())
 
-    def key_of(self, arguments: Sequence[Any], names: Sequence[str] = ()) -> StoredKey:
-        """Return the stored key of some values."""
+    def key_of(
+        self, arguments: Sequence[Any], names: Sequence[str] = (), code: Code | None = None
+    ) -> StoredKey:
+        """Return the stored key of some values, and of what a function is besides its name."""
         try:
             return self.canonical.stored_key(
-                self.namespace, self.owner, self.version, arguments, names
+                self.namespace, self.owner, self.version, arguments, names, code
             )
         except CacheKeyError as error:
             raise CacheKeyError(f"{self.name}(): {error}") from error

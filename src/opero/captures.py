@@ -1,0 +1,258 @@
+"""What a function is, for stored keys: its name, what it has captured, and its code if need be.
+
+A function at the top level of a file's module or class is known by module and qualified name. Of
+functions inside functions, lambdas and functions that a program has generated there may be many of
+one name, so their code counts too. In any case what a function has captured counts as if it were an
+argument: the variables of the functions around it, what a partial or a method is bound to, the
+instance that is called, and, of a generated function, the global variables that it was given.
+
+    function -> Captures.read -> Code      of the function that a user decorates
+    value -> code_inside -> Code           of one that is captured: its defaults count as well
+
+Captured values are read whenever a key is made: a variable that changes later makes other keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Named = list[tuple[str, Any]]
+    """Values by the names that messages call them, in an order that is always the same."""
+
+_MAIN = ("__main__", "__mp_main__")
+
+
+class Code:
+    """What a function is.
+
+    Attributes:
+        function: The plain function, to find one that has captured itself.
+        module: Where it is found, wherever that is run from.
+        name: Its qualified name.
+        code: Its code if the name does not tell it from others, else None.
+        bound: What a partial or a method binds it to.
+        captured: The variables that it has captured.
+    """
+
+    __slots__ = ("bound", "captured", "code", "function", "module", "name")
+
+    def __init__(
+        self,
+        function: Any,
+        bound: Named,
+        place: tuple[str, str] = ("", ""),
+        code: CodeType | None = None,
+        captured: Named | None = None,
+    ) -> None:
+        self.function: Any = function
+        self.module: str = place[0]
+        self.name: str = place[1]
+        self.code: CodeType | None = code
+        self.bound: Named = bound
+        self.captured: Named = captured or []
+
+
+class Captures:
+    """What a decorated function depends on besides the arguments of its calls."""
+
+    __slots__ = ("_fixed", "_function")
+
+    def __init__(self, function: Any) -> None:
+        """Look at a function.
+
+        Args:
+            function: What the user decorates: a function, partial, bound method or callable
+                instance.
+        """
+        self._function = function
+        self._fixed: Code | None = None
+        found = self.read()
+        inner = found.function
+        if type(inner) is not FunctionType or not (inner.__closure__ or _is_generated(inner)):
+            self._fixed = found
+
+    def read(self) -> Code:
+        """Return what the function is at this moment."""
+        if self._fixed is not None:
+            return self._fixed
+        inner, bound = _unbound(self._function)
+        if not isinstance(inner, type) and not hasattr(inner, "__qualname__"):
+            bound.append(("self", inner))  # an instance that is called
+            inner, more = _unbound(type(inner).__call__)
+            bound += more
+        if type(inner) is not FunctionType:
+            return Code(inner, bound)
+        place = _place_of(inner)
+        # In a notebook, a digest of the source stands in the place of the module already.
+        counts = "<" in inner.__qualname__ or (place is not None and _is_generated(inner))
+        captured = _variables(inner, place)
+        if hasattr(inner, "__wrapped__") or hasattr(inner, "__signature__"):
+            captured += _defaults(inner)  # calls are bound to the parameters of another one
+        return Code(inner, bound, ("", ""), inner.__code__ if counts else None, captured)
+
+
+def code_inside(value: Any) -> Code | None:
+    """Return what a captured function or module is.
+
+    Args:
+        value: The value.
+
+    Returns:
+        What it is; None if it is neither, or if nobody can tell it from others.
+    """
+    if type(value) is ModuleType:
+        place = place_of(value.__name__)
+        known = place is not None and sys.modules.get(value.__name__) is value
+        return Code(value, [], (str(place), "")) if known else None
+    inner, bound = _unbound(value)
+    name = getattr(inner, "__qualname__", None) or getattr(inner, "__name__", None)
+    if not isinstance(name, str) or not callable(inner):
+        return None
+    place = _place_of(inner)
+    known = place is not None and any(
+        is_found(each, _module_of(inner), name) for each in (value, inner)
+    )
+    if known or type(inner) is not FunctionType:
+        return Code(inner, bound, (str(place), name)) if known else None
+    counts = place is None or "<" in name or _is_generated(inner)
+    captured = _variables(inner, place) + _defaults(inner)
+    return Code(inner, bound, (place or "", name), inner.__code__ if counts else None, captured)
+
+
+def place_of(module: str) -> str | None:
+    """Return what a module is called wherever it is run from.
+
+    Args:
+        module: Its `__name__`.
+
+    Returns:
+        The name itself; for `__main__` the name after `-m`, else the script's resolved path, or
+        None if there is no script.
+    """
+    if module not in _MAIN:
+        return module
+    main = sys.modules.get(module)
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if isinstance(name, str) and name not in _MAIN:
+        return name
+    path = getattr(main, "__file__", None)
+    if isinstance(path, str) and not path.startswith("<"):
+        return os.path.realpath(path)
+    return None
+
+
+def is_found(value: Any, module: str, name: str) -> bool:
+    """Return whether a value is what its module has under its name.
+
+    Args:
+        value: The value.
+        module: The module's name.
+        name: The value's qualified name.
+    """
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    # A class method written in C is another object whenever it is looked up.
+    return found is value or (type(value) is BuiltinFunctionType and bool(found == value))
+
+
+def _place_of(function: Any) -> str | None:
+    """Return what the module of a function is called, None if nobody can tell."""
+    module = _module_of(function)
+    return place_of(module) if module else None
+
+
+def _module_of(function: Any) -> str:
+    """Return the name of a function's module; that of its class if it is a method written in C."""
+    module = getattr(function, "__module__", None)
+    if module is None:
+        kind = getattr(function, "__objclass__", getattr(function, "__self__", None))
+        module = getattr(kind, "__module__", None)
+    return module if isinstance(module, str) else ""
+
+
+def _unbound(function: Any) -> tuple[Any, Named]:
+    """Return the function behind a callable, and what the callable binds it to.
+
+    Decorators of opero's and `lru_cache` bind it to nothing.
+    """
+    bound: Named = []
+    while True:
+        if isinstance(function, functools.partial):
+            bound += [(f"argument {at}", each) for at, each in enumerate(function.args, 1)]
+            bound += sorted(function.keywords.items())
+            function = function.func
+        elif type(function) is functools._lru_cache_wrapper:
+            function = function.__wrapped__
+        elif isinstance(function, MethodType):
+            bound.append(("self", function.__self__))
+            function = function.__func__
+        elif type(function) is not FunctionType and hasattr(function, "__opero__"):
+            function = function.__opero__.func
+        else:
+            break
+    instance = getattr(function, "__self__", None)
+    if isinstance(function, BuiltinFunctionType) and not isinstance(instance, ModuleType | None):
+        bound.append(("self", instance))
+        if not isinstance(instance, type):
+            function = getattr(type(instance), function.__name__, function)
+    return function, bound
+
+
+def _is_generated(function: FunctionType) -> bool:
+    """Return whether a function was compiled from a text that is no file."""
+    name = function.__code__.co_filename
+    return name.startswith("<") and name.endswith(">")
+
+
+def _variables(function: FunctionType, place: str | None) -> Named:
+    """Return the variables of the functions around one, and the globals given to a generated one.
+
+    Args:
+        function: The function.
+        place: What its module is called. In a notebook all is generated, and has the same globals.
+    """
+    code = function.__code__
+    found: Named = []
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        if name == "__class__" and "<locals>" not in function.__qualname__:
+            continue  # a method of a module's class that uses super()
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:  # it has no value yet
+            continue
+    given = function.__globals__
+    if place is not None and _is_generated(function):
+        module = sys.modules.get(str(given.get("__name__")))
+        if module is None or vars(module) is not given:
+            names = _names_in(code) & given.keys() - {"__builtins__"}
+            found += [(name, given[name]) for name in names]
+    return sorted(found, key=_first)
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Return the names of attributes and global variables in some code, and in all within it."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if type(constant) is CodeType:
+            found |= _names_in(constant)
+    return found
+
+
+def _defaults(function: FunctionType) -> Named:
+    """Return the defaults of a function."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    return [*zip(names, defaults, strict=True), *sorted((function.__kwdefaults__ or {}).items())]

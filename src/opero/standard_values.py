@@ -1,0 +1,68 @@
+"""What some values of the standard library are made of: generic types, unions, patterns.
+
+`decompose.py` asks here, once for each class. Nothing is imported: a module that is not loaded has
+made none of the values that are looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import GenericAlias, UnionType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+UNION = ("typing", "Union")
+"""What `int | str` and `Optional[int]` are made by, on every Python."""
+
+
+def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str] | None] | None:
+    """Return how the instances of a class come apart.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        A function from a value to its parts, which are plainer values, and the names by which the
+        class is known on every Python (None to go by its own module and name); None if the class
+        is none of those that are known here.
+    """
+    if cls is UnionType:
+        return _union, UNION
+    if issubclass(cls, GenericAlias):
+        return _alias, ("types", cls.__name__)
+    typing = sys.modules.get("typing")
+    if typing is not None and issubclass(cls, typing._GenericAlias):
+        if cls is type(typing.Optional[int]):
+            return _union, UNION
+        return _typing_alias, ("typing", cls.__name__)
+    if typing is not None and issubclass(cls, (typing._SpecialForm, typing._SpecialGenericAlias)):
+        return _name, ("typing", "form")
+    re = sys.modules.get("re")
+    if cls is getattr(re, "Pattern", None):
+        return _pattern, ("re", "Pattern")
+    return None
+
+
+def _union(value: Any) -> tuple[Any, ...]:
+    """The order of a union's types does not count, as it does not for its own equality."""
+    return (frozenset(value.__args__),)
+
+
+def _alias(value: Any) -> tuple[Any, ...]:
+    return (value.__origin__, value.__args__, getattr(value, "__unpacked__", False))
+
+
+def _typing_alias(value: Any) -> tuple[Any, ...]:
+    more = getattr(value, "__metadata__", None)
+    return (value.__origin__, value.__args__, value._name, more)
+
+
+def _name(value: Any) -> tuple[Any, ...]:
+    return (value._name,)
+
+
+def _pattern(value: Any) -> tuple[Any, ...]:
+    return value.pattern, value.flags
