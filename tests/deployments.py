@@ -141,6 +141,7 @@ def attempt(setting: Setting, home: Path) -> dict[str, Any]:
         cache=True,
         cache_backend="disk",
         cache_namespace="deployments",
+        cache_key=lambda number: number,  # the runs that it counts are none of its arguments
         rate_limit=RateLimiter(1000, scope="machine", name=name),
         breaker=Breaker(name, scope="machine"),
         retries=1,

@@ -159,7 +159,7 @@ def test_a_rejected_value_is_not_stored_on_disk(
         cache=True,
         cache_backend="disk",
         cache_dir=tmp_path / "cache",
-        cache_namespace="rejected",
+        cache_key=lambda number: number,
         retry_on_result=lambda value: value is None,
         **QUICK,
     )

@@ -129,18 +129,23 @@ def test_what_fails_is_tried_again_with_its_arguments(mode):
     assert [failure.item for failure in batch.failures] == [("bad", 3), {"a": "bad"}]
 
 
+_SEEN: list[object] = []
+"""What has run, where a captured list would be a part of stored keys."""
+
+
 @ways
 @pytest.mark.parametrize("backend", ["memory", "disk"])
 def test_equal_calls_share_a_run_and_a_cache_entry(mode, backend, tmp_path):
     """However their arguments are spelled."""
-    seen = []
+    seen = _SEEN
+    seen.clear()
 
     def work(a, b=2):
-        seen.append((a, b))
+        _SEEN.append((a, b))
         return a + b
 
     async def awork(a, b=2):
-        seen.append((a, b))
+        _SEEN.append((a, b))
         await asyncio.sleep(0.1)
         return a + b
 

@@ -122,7 +122,9 @@ class Subject:
 
         function: Any = run if self.loop is None else arun
         function.__qualname__ = "run"
-        return opero(**{"cache_namespace": "subjects", **self.options})(function)
+        return opero(
+            **{"cache_namespace": "subjects", "cache_key": lambda key: key, **self.options}
+        )(function)
 
     def _begin(self, key: Any) -> None:
         with self._lock:
@@ -427,7 +429,7 @@ def test_a_refresh_has_the_context_variables_of_its_hit(form, store):
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     seen: list[str] = []
     options: dict[str, Any] = {"retries": 1, "cache": True, **LIFE, **store}
-    options["cache_namespace"] = "context"
+    options["cache_key"] = lambda key: key
 
     def note() -> None:
         seen.append(variable.get())

@@ -302,7 +302,7 @@ def test_the_deadline_of_the_leader_is_not_that_of_who_comes_late(stored, tmp_pa
         options = {
             "cache_backend": "disk",
             "cache_dir": tmp_path / "cache",
-            "cache_namespace": "late",
+            "cache_key": lambda key: key,
         }
     begun = threading.Event()
     runs = []
