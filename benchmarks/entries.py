@@ -9,10 +9,13 @@ they need themselves and lose by rounding. A cache written in Rust allocates pas
 
 *Resident*: the pages that the system gives a fresh interpreter for 200 such caches, whoever asks
 for them. `python -m benchmarks.entries SIDE CACHES` is that interpreter.
+
+One more row says what an instance with a cached method takes before it has any entry.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -23,6 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from opero import opero
 
 from . import calls, peers
 from .implementations import NAMES, Implementation, using
@@ -243,6 +248,64 @@ class ResidentRow:
         return Measured(figures, missing)
 
 
+@dataclass(frozen=True)
+class InstanceRow:
+    """Bytes per instance whose cached method was called, and has no value yet, counted; for scale.
+
+    Args:
+        implementations: The halves of opero that take part.
+    """
+
+    implementations: tuple[Implementation, ...] = NAMES
+    name: str = "bytes per instance with a cached method, before its first value"
+    unit: str = "bytes"
+    peers: tuple[Side, ...] = ()
+    targets: tuple[Target, ...] = ()
+
+    def against(self, *names: str) -> InstanceRow:
+        """The same row with the compiled half, for a gate."""
+        return replace(self, implementations=("compiled",))
+
+    def slowed(self, calls: int) -> InstanceRow:
+        """The same row; it has no gate."""
+        return self
+
+    def measure(self, effort: Effort) -> Measured:
+        """Counts the bytes of each half once: they are the same each time."""
+        halves = {name: half for name, half in OPERO.items() if half in self.implementations}
+        return Measured({name: _each_instance(half) for name, half in halves.items()}, {})
+
+
+def _each_instance(implementation: Implementation, count: int = 1_000) -> float:
+    with using(implementation):
+        method = opero(cache=True, retries=1)(_no_value)
+
+    class Thing:
+        get = method
+
+    def call(thing: Thing) -> None:
+        with contextlib.suppress(LookupError):
+            thing.get(1)
+
+    first = Thing()
+    call(first)  # imports what it needs
+    things = [Thing() for _ in range(count)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for thing in things:
+            call(thing)
+        gc.collect()
+        taken, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return taken / count
+
+
+def _no_value(self: Any, key: int) -> Any:
+    raise LookupError(key)
+
+
 def _targets(lru: float, cachetools: float) -> tuple[Target, ...]:
     return (Target(peers.LRU, lru), Target("cachetools", cachetools))
 
@@ -289,7 +352,7 @@ GATED: tuple[EntryRow, ...] = (
     ),
 )
 
-ROWS: tuple[EntryRow | ResidentRow, ...] = (*GATED, ResidentRow())
+ROWS: tuple[EntryRow | ResidentRow | InstanceRow, ...] = (*GATED, ResidentRow(), InstanceRow())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import functools
 import gc
 import logging
 import sys
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from opero import AllFailedError, DeadlineExceeded, RateLimiter, hotpath, opero
+from opero.gil import FREE_THREADED
 from opero.testing import manual_clock, skip_waits
 
 
@@ -353,6 +355,44 @@ def test_many_decorated_functions_come_and_go(core: hotpath.Core) -> None:
         one()
     gc.collect()
     assert abs(len(gc.get_objects()) - before) <= 20
+
+
+def each_takes(instances: list[Any], value: Any) -> float:
+    """Call a method of each, and return how many bytes that takes for one of them."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for each in instances:
+            with contextlib.suppress(LookupError):
+                each.get(value)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / len(instances)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_ttl": 60, "cache_maxsize": 5}], ids=str)
+def test_an_instance_with_a_cached_method_costs_little_before_its_first_value(
+    core: hotpath.Core, options: dict[str, Any]
+) -> None:
+    """Nothing before its first call, then less than 1,000 bytes, and little more for a value."""
+
+    class Thing:
+        __slots__ = ("__weakref__",)
+
+        @opero(cache=True, retries=1, **options)
+        def get(self, value: int | None) -> int:
+            if value is None:
+                raise LookupError
+            return value
+
+    for value in (None, 1):
+        each_takes([Thing() for _ in range(20)], value)  # imports what it needs
+    things = [Thing() for _ in range(200)]
+    longer = 200 if FREE_THREADED else 0  # the headers of objects are, where there is no lock
+    assert each_takes(things, None) < 1_000 + longer
+    if core.name == "compiled":
+        assert each_takes(things, 1) < 300
 
 
 def test_methods_of_many_instances_leave_nothing(core: hotpath.Core, no_collector: None) -> None:

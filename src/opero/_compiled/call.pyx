@@ -572,12 +572,14 @@ cdef class AsyncCall(_Counting):
             report(<CircuitBreaker>breaker, self.clock, ticket)
 
     def _ground(self, store, key):
-        for flights in list(store.flights.values()):  # one table for each event loop
-            take_all(flights, key)
+        if store.has_flights:
+            for flights in list(store.flights.values()):  # one table for each event loop
+                take_all(flights, key)
 
     def _ground_all(self, store):
-        for flights in list(store.flights.values()):
-            empty(flights)
+        if store.has_flights:
+            for flights in list(store.flights.values()):
+                empty(flights)
 
 
 cdef PyObject *owned(object value) noexcept:

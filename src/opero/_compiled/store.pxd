@@ -53,7 +53,7 @@ cdef class MemoryStore:
     cdef readonly int share
     cdef readonly dict entries
     cdef readonly EntryStates states
-    cdef readonly dict flights
+    cdef dict _flights
     cdef readonly Py_ssize_t probation
     cdef readonly EntryQueue small
     cdef readonly EntryQueue main
@@ -122,6 +122,7 @@ cdef class InstanceStores:
     cdef readonly long long early
     cdef readonly long long late
     cdef readonly dict stores
+    cdef readonly object bury
     cdef PyObject **places  # the stores that were looked up last
     @cython.locals(held=MemoryStore)
     cpdef MemoryStore of(self, object instance)

@@ -240,12 +240,14 @@ class AsyncCall(_Counting):
         return None
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
-        for flights in list(store.flights.values()):  # one table for each event loop
-            take_all(flights, key)
+        if store.has_flights:
+            for flights in list(store.flights.values()):  # one table for each event loop
+                take_all(flights, key)
 
     def _ground_all(self, store: MemoryStore) -> None:
-        for flights in list(store.flights.values()):
-            empty(flights)
+        if store.has_flights:
+            for flights in list(store.flights.values()):
+                empty(flights)
 
 
 class Function(FunctionLike):

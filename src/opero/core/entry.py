@@ -154,23 +154,30 @@ def value_of(entry: Entry) -> Any:
 
 
 class EntryQueue:
-    """Entries, first in, first out; each operation is atomic."""
+    """Entries, first in, first out; each operation is atomic.
+
+    A `deque` takes 700 bytes, so there is none before the first entry.
+    """
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[Entry] | tuple[()] = ()
 
     def append(self, entry: Entry) -> None:
         """Put an entry at the end."""
         entry.queued = True
-        self._entries.append(entry)
+        if type(self._entries) is tuple:
+            with flights.joining:
+                if type(self._entries) is tuple:
+                    self._entries = deque()
+        self._entries.append(entry)  # type: ignore[union-attr]
 
     def take(self) -> Entry | None:
         """Take the first entry out; None if there is none."""
         try:
-            entry = self._entries.popleft()
-        except IndexError:
+            entry = self._entries.popleft()  # type: ignore[union-attr]
+        except (AttributeError, IndexError):
             return None
         entry.queued = False
         return entry
@@ -328,7 +335,7 @@ class Ghosts:
     for that of a key that was lost long ago; that costs no more than a place in the main queue.
     """
 
-    __slots__ = ("_left", "_mask", "_span", "_table", "_tags")
+    __slots__ = ("_maxsize", "_past")
 
     def __init__(self, maxsize: int) -> None:
         """Begin without any.
@@ -336,12 +343,8 @@ class Ghosts:
         Args:
             maxsize: How many entries the store may have.
         """
-        self._mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
-        self._span: int = max(_SHORTEST_SPAN, maxsize // 10)
-        self._table: Any = None
-        self._tags: list[int] = []
-        self._left: list[int] = []
-        self.clear()
+        self._maxsize = maxsize
+        self._past: _Past | None = None
 
     def remember(self, mark: int, main: bool) -> None:
         """Keep in mind that a key with this hash was evicted.
@@ -350,42 +353,61 @@ class Ghosts:
             mark: The key's hash.
             main: Whether that was from the main queue.
         """
-        table = self._table
-        if table is None:
-            self._table = table = memoryview(bytearray(2 * self._mask + 2)).cast("H")
+        past = self._past
+        if past is None:
+            self._past = past = _Past(self._maxsize)
         mixed = mark * _GOLDEN
-        at = mixed >> 23 & self._mask
-        table[at ^ 1] = table[at]
-        table[at] = (mixed >> 53 & 2047) << 5 | self._tags[main]
-        self._left[main] -= 1
-        if self._left[main] <= 0:
-            self._left[main] = self._span
-            tag = self._tags[main]
-            self._tags[main] = (tag & 16) | (tag + 1 & 15)
+        at = mixed >> 23 & past.mask
+        past.table[at ^ 1] = past.table[at]
+        past.table[at] = (mixed >> 53 & 2047) << 5 | past.tags[main]
+        past.left[main] -= 1
+        if past.left[main] <= 0:
+            past.left[main] = past.span
+            tag = past.tags[main]
+            past.tags[main] = (tag & 16) | (tag + 1 & 15)
 
     def recall(self, mark: int) -> int:
         """Return what is known of a key with this hash: `UNKNOWN`, `LOST`, `JUST_LOST`, `SPENT`."""
-        table = self._table
-        if table is None:
+        past = self._past
+        if past is None:
             return UNKNOWN
         mixed = mark * _GOLDEN
-        at = mixed >> 23 & self._mask
-        left = mixed >> 53 & 2047
-        found = table[at]
-        if found >> 5 != left:
-            found = table[at ^ 1]
-            if found >> 5 != left:
+        at = mixed >> 23 & past.mask
+        key = mixed >> 53 & 2047
+        found: int = past.table[at]
+        if found >> 5 != key:
+            found = past.table[at ^ 1]
+            if found >> 5 != key:
                 return UNKNOWN
         main = found >> 4 & 1
-        if found & 31 != self._tags[main]:
+        if found & 31 != past.tags[main]:
             return UNKNOWN if main else LOST
         return SPENT if main else JUST_LOST
 
     def clear(self) -> None:
         """Forget all."""
-        self._table = None
-        self._tags = [1, 17]
-        self._left = [self._span, self._span]
+        self._past = None
 
     def __len__(self) -> int:
-        return 0 if self._table is None else int(self._table.nbytes)
+        return 0 if self._past is None else self._past.table.nbytes
+
+
+class _Past:
+    """The table of ghosts, and where each queue stands: the first is probation.
+
+    Attributes:
+        table: Two bytes for each ghost.
+        mask: The number of the last place.
+        span: After how many evictions from a queue its tag changes.
+        left: How many of them are left to the next change.
+        tags: What is written beside the bits of a hash.
+    """
+
+    __slots__ = ("left", "mask", "span", "table", "tags")
+
+    def __init__(self, maxsize: int) -> None:
+        self.mask: int = max(64, min(_MOST_GHOSTS, 1 << maxsize.bit_length())) - 1
+        self.table: memoryview[int] = memoryview(bytearray(2 * self.mask + 2)).cast("H")
+        self.span: int = max(_SHORTEST_SPAN, maxsize // 10)
+        self.left: list[int] = [self.span, self.span]
+        self.tags: list[int] = [1, 17]

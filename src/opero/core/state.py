@@ -427,7 +427,8 @@ class State:
         """Forget the runs that are under way: in a child process nobody will end them."""
         for store in self._stores():
             self._ground_all(store)
-            store.flights.clear()
+            if store.has_flights:
+                store.flights.clear()
             store.strand()
         if self.stored_cache is not None:
             self.stored_cache.after_fork()
@@ -439,11 +440,13 @@ class State:
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
         """Keep the run of `key` that is under way from being stored or joined."""
-        take_all(store.flights, key)
+        if store.has_flights:
+            take_all(store.flights, key)
 
     def _ground_all(self, store: MemoryStore) -> None:
         """Keep every run that is under way from being stored or joined."""
-        empty(store.flights)
+        if store.has_flights:
+            empty(store.flights)
 
     def locate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryStore, Any]:
         """Return the store and the key of a call."""

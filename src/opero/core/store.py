@@ -22,7 +22,7 @@ with the interpreter's lock and without it; so threads, and finalizers that run 
 call, find the store consistent. What is compiled keeps to that:
 
     fields      none that others read gets another object, but for an entry's value and flight
-                (see `entry`)
+                (see `entry`), and the table of flights, which gets its only one late
     look-ups    are made by `gil.look_up`, where there is no lock
 
 A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
@@ -53,6 +53,7 @@ import weakref
 
 from opero import gil
 
+from . import flight as flights
 from .clock import NEVER, Clock
 from .entry import (
     DEAD,
@@ -106,8 +107,6 @@ class MemoryStore:
         sharp: Whether the exact clock measures the `ttl`, since it is short.
         entries: The values, and the runs of an ordinary function that are under way.
         states: Changes what an entry is, and counts those that are not under way.
-        flights: The runs of a coroutine function that are under way (see `runners.task_flight`),
-            and those that maps have noted.
         small: The queue on probation.
         share: Which share of the entries that may hold, in 400ths.
         probation: How many entries that is: from then on it is evicted from.
@@ -118,10 +117,10 @@ class MemoryStore:
 
     __slots__ = (
         "__weakref__",
+        "_flights",
         "clock",
         "early",
         "entries",
-        "flights",
         "ghosts",
         "late",
         "lingers",
@@ -156,7 +155,7 @@ class MemoryStore:
         self.sharp: bool = self.ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
         self.states: EntryStates = EntryStates(self.entries)
-        self.flights: dict[Any, Any] = {}
+        self._flights: dict[Any, Any] | None = None
         self.share: int = _LEAST_SHARE
         self.probation: int = max(1, maxsize // 10)
         self.small: EntryQueue = EntryQueue()
@@ -543,6 +542,24 @@ class MemoryStore:
                     queue.append(entry)
 
     @property
+    def flights(self) -> dict[Any, Any]:
+        """The runs of a coroutine function that are under way, and those that maps have noted.
+
+        They are by event loop, then by key, for a coroutine function (see `runners.task_flight`),
+        and else by key. There is no table before the first.
+        """
+        if self._flights is None:
+            with flights.joining:
+                if self._flights is None:
+                    self._flights = {}
+        return self._flights
+
+    @property
+    def has_flights(self) -> bool:
+        """Whether there is a table of flights."""
+        return self._flights is not None
+
+    @property
     def under_way(self) -> int:
         """How many runs are under way."""
         return len(self.entries) - self.states.held
@@ -558,6 +575,17 @@ class _InstanceRef(weakref.ref):  # type: ignore[type-arg]
     ident: int
 
 
+def _burying(stores: dict[int, MemoryStore]) -> Any:
+    """Return what takes the store of an instance out that has ended."""
+
+    def bury(ref: Any) -> None:
+        held = stores.get(ref.ident)  # which nobody else takes out
+        if held is not None and held.whose is ref:
+            stores.pop(ref.ident, None)
+
+    return bury
+
+
 class InstanceStores:
     """A memory store for each living instance, by identity; an instance's end is its store's end.
 
@@ -568,9 +596,10 @@ class InstanceStores:
         early: How long before that a hit begins to renew it (see `MemoryStore`).
         late: How long after that it may serve.
         stores: The store of each instance, by identity.
+        bury: Called with the weak reference to an instance when that has ended.
     """
 
-    __slots__ = ("__weakref__", "clock", "early", "late", "maxsize", "stores", "ttl")
+    __slots__ = ("__weakref__", "bury", "clock", "early", "late", "maxsize", "stores", "ttl")
 
     def __init__(self, clock: Clock, maxsize: int, ttl: int, early: int = 0, late: int = 0) -> None:
         self.clock: Clock = clock
@@ -579,6 +608,7 @@ class InstanceStores:
         self.early: int = early
         self.late: int = late
         self.stores: dict[int, MemoryStore] = {}
+        self.bury: Any = _burying(self.stores)  # one for all: an instance should cost little
 
     def of(self, instance: Any) -> MemoryStore | None:
         """Return the store of `instance`, which is made at its first call.
@@ -597,14 +627,8 @@ class InstanceStores:
         if not getattr(type(instance), "__weakrefoffset__", True):  # which PyPy does not have
             return None
         stores = self.stores
-
-        def bury(ref: Any) -> None:
-            held = stores.get(ref.ident)  # which nobody else takes out
-            if held is not None and held.whose is ref:
-                stores.pop(ref.ident, None)
-
         try:
-            ref = _InstanceRef(instance, bury)
+            ref = _InstanceRef(instance, self.bury)
         except TypeError:
             return None
         ref.ident = id(instance)
