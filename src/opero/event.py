@@ -49,7 +49,8 @@ class Event(NamedTuple):
         call: A number that the events of one call share from its first failure on, or those of one
             map's begin and end. What runs at the same time has different ones; a later call may
             have it again.
-        store: The store, or the place of a limiter, that failed; or the limit whose rate is cut.
+        store: The store, or the place of a limiter, that failed; or the limit whose rate is cut,
+            or that the server has lost.
         worker: The number of the map's worker, counted from 0.
         workers: How many workers the map has.
         items: How many items the map has, or at its end had done; None if that is not known.
@@ -112,6 +113,7 @@ KINDS: tuple[str, ...] = (
     "give_up",
     "permit_wait",
     "rate_cut",
+    "limit_lost",
     "deadline",
     "stale",
     "refresh",

@@ -26,6 +26,7 @@ LEVELS: Final = {
     "hit": logging.DEBUG,
     "permit_wait": logging.DEBUG,
     "rate_cut": logging.INFO,
+    "limit_lost": logging.WARNING,
     "retry": logging.WARNING,
     "fallback": logging.WARNING,
     "give_up": logging.WARNING,
@@ -274,6 +275,12 @@ def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
             return "%s: permit after %.3f s", (name, event.seconds)
         case "rate_cut":
             return "%s: the server rejects attempts; %.3g per second now", (event.store, event.rate)
+        case "limit_lost":
+            template = (
+                "%s: the server has lost its record, by eviction or a flush; the processes that "
+                "use it restore it (use a server whose maxmemory-policy is noeviction)"
+            )
+            return template, (event.store,)
         case "retry":
             return (
                 "%s: attempt %d of %d failed with %s; retrying in %.3f s%s",

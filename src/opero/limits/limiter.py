@@ -38,8 +38,8 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         machine: It holds for all processes of this user on this machine that name it alike, by
             shared memory. Each of those that wait gets about the same share.
         redis: It holds for all processes that name it alike at this Redis, by the server's clock.
-            Those that wait are served in the order of asking. While the server is gone the same
-            limit holds in each process for itself.
+            Those that wait take turns. While the server is gone the same limit holds in each
+            process for itself.
 
     The last two go by real time, also where `opero.testing` moves the clock.
 
@@ -140,7 +140,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
             local = _bucket(core, self.rate_limit, self.burst, limits, self.floor)
             self._queue = RedisWaitQueue(core, self._url, self.name, local, self.windows)
             self._queue.called = f"the rate limit {self.name!r} in Redis"
-        self._bucket: TokenBucket = self._queue.bucket
+        self._bucket: TokenBucket = self._queue.gate
         _queues.add(self._queue)
 
     def __repr__(self) -> str:
@@ -235,8 +235,8 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
 
         A pause that lasts longer already goes on. Afterwards permits come one by one, as if the
         burst had been spent, to those who wait in their order. In scope "redis" this asks the
-        server, which takes a second at most; waiters of other processes heed it if they have to
-        wait for more than 50 ms.
+        server, which takes a second at most; other processes may still use permits that they have
+        been granted for the next tenth of a second.
 
         Args:
             seconds: How long, in seconds or as a `timedelta`; 0 does nothing.

@@ -1,19 +1,22 @@
-"""Limits of hosts with one Redis: every waiter reserves a time there, and sleeps until then.
+"""Limits of hosts with one Redis: waiters of a process stand in one queue, processes take turns.
 
-    semaphore ─▶ ask ─▶ a time within the horizon: sleep until then, look for a pause, go
-                  ▲  └▶ none yet: sleep until shortly before, nothing is reserved
-                  └───────────────────────────────┘
+    waiters of this process -> WaitQueue -> Purse: permits that the server has granted, each with
+                                   |               the time from which it may be used
+                                   `-> one of them asks for more, for all that wait
 
-One Lua script decides, by the server's clock. A time that it gives is taken, so those who wait are
-served in the order of asking, and nobody polls. Nobody gets a time further ahead than `HORIZON`: so
-a client that dies wastes little, and a pause is heeded by nearly everybody. One who is cancelled
-gives the reservation back, which succeeds if nobody has got a later one since.
+One Lua script decides, by the server's clock. It grants permits no further ahead than `HORIZON`, as
+many as there are waiters and, where permits are used fast, those of the next `AHEAD`. What one
+waiter leaves behind goes to the next one of this process; the last to leave gives back what nobody
+has a later permit than. So one who is cancelled burns nothing, or next to nothing.
 
-Only `AT_ONCE` callers of a process ask or sleep at once, the others wait for a semaphore in their
-order. So a process with a thousand waiters does not take every permit of the next second.
+A process that gets less than it wants stands in line there, by the time since when it has waited.
+It is told when to ask again; if it does not, because it has died, the others pass it. Those that
+wait are granted equal parts of what the horizon has room for.
 
-If the server fails, the same limit goes on in this process; see `clients.outages`. What the server
-grants is noted there too, so that a failure frees no further burst.
+What a process has taken is noted in a bucket here as well, which bounds it whatever the server
+says, and which goes on by itself while the server fails; see `clients.outages`. Each question says
+what this process last knew. So a record that the server has lost, flushed or evicted, is restored
+from those who still use it, and that is told once.
 
 What a wait does is told by effects (`runners/effects.py`), so threads and tasks wait alike.
 """
@@ -21,151 +24,106 @@ What a wait does is told by effects (`runners/effects.py`), so threads and tasks
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
-from opero.clients.redis import Script
 from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
 from opero.locks import Lock
-from opero.runners.effects import ASK, BELL, REST, SLEEP
+from opero.runners.effects import ASK, BELL, REST, answer_of
 
 from .redis_contact import RedisContact
-from .redis_rate import ADAPT, SharedRate, listening
-from .wait_queue import WaitQueue
+from .redis_permits import Grant, Purse
+from .redis_rate import SharedRate, listening
+from .redis_scripts import GIVE_BACK, GRANT, GRANT_ADAPTED, HORIZON, LEARN, NAP, PAUSE
+from .wait_queue import QueueStandby, WaitQueue, _Waiter
 from .waiting import Standby
 from .windows import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from opero.core.gate import Gate
+    from collections.abc import Callable
+
     from opero.runners.effects import Steps
 
-HORIZON: Final = 1_000_000_000
-"""How far ahead a reservation may be, in nanoseconds."""
+_asking: set[Any] = set()
+"""Tasks that ask: an event loop does not keep them."""
 
-AT_ONCE: Final = 8
-"""How many callers of a process ask the server, or sleep until their time, at once."""
-
-_LONG = 50_000_000
-"""Who has slept for longer, in nanoseconds, looks once more for a pause."""
-_GLANCE = 2_000_000_000
-"""How often those who wait for the semaphore look whether a holder has fallen silent."""
 _TRIES = 10
 """How often a rejection is told anew, if others are faster."""
-_NAP = 10_000_000
-"""The shortest sleep before asking again, in nanoseconds."""
-
-_TIME = """
-local time = redis.call('TIME')
-local now = (time[1] - 1700000000) * 1000000 + time[2]
-local pause = math.max(redis.call('PTTL', KEYS[2]), 0) * 1000
-local function text(number) return string.format('%.3f', number) end
-"""
-"""Microseconds since a moment of late 2023, so that a double holds eighths of them."""
-
-_RESERVE = """
-local function reserve(ARGV)
-local weight, horizon, furthest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local due, arrivals = now + pause, {}
-for at = 4, #ARGV, 3 do
-  local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local arrival = tonumber(redis.call('HGET', KEYS[1], ARGV[at]) or '0')
-  -- further than any reservation can have moved it: the server's clock has gone back
-  local bound = now + math.max(furthest, pause) + 2 * tolerance + interval
-  if arrival > bound then arrival = bound end
-  arrivals[at] = arrival
-  due = math.max(due, arrival - tolerance + (weight - 1) * interval)
-end
-if due - now > horizon then return {0, text(due - now)} end
-local reply, last = {1, text(due - now)}, now
-for at = 4, #ARGV, 3 do
-  local fresh = math.max(arrivals[at], due) + weight * tonumber(ARGV[at + 1])
-  redis.call('HSET', KEYS[1], ARGV[at], text(fresh))
-  reply[#reply + 1] = ARGV[at]
-  reply[#reply + 1] = text(arrivals[at])
-  reply[#reply + 1] = text(fresh)
-  last = math.max(last, fresh)
-end
-redis.call('PEXPIRE', KEYS[1], math.ceil((last - now) / 1000) + 1000)
-return reply
-end
-"""
-_ASK = Script(_TIME + _RESERVE + "return reserve(ARGV)")
-_LEARN = Script(_TIME + ADAPT + "return {state, text(now), applied}")
-_ASK_ADAPTED = Script(
-    _TIME
-    + ADAPT
-    + _RESERVE
-    + """
-local asked = {}
-for at = 5, #ARGV do asked[#asked + 1] = ARGV[at] end
-asked[5], asked[6] = interval, interval * burst
-return {reserve(asked), state, text(now), applied}
-"""
-)
-_RETURN = Script("""
-for at = 1, #ARGV, 3 do
-  if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 2] then return 0 end
-end
-for at = 1, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
-return 1
-""")
-_PAUSE = Script(
-    _TIME
-    + """
-local length = tonumber(ARGV[1])
-if pause < length * 1000 then redis.call('SET', KEYS[2], '', 'PX', length) end
-local arrival = tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or '0')
-local floor = now + length * 1000 + tonumber(ARGV[4])
-if floor > arrival then
-  redis.call('HSET', KEYS[1], ARGV[2], text(floor))
-  local left = math.ceil((floor - now) / 1000) + 1000
-  if redis.call('PTTL', KEYS[1]) < left then redis.call('PEXPIRE', KEYS[1], left) end
-end
-return 1
-"""
-)
-
-_LOCAL = object()
-"""The outcome of a wait that has to go on without the server."""
+_SILENCE = 2_000_000_000
+"""After so many nanoseconds without a reply another waiter may ask: the event loop is stuck."""
 
 
-class _Reservation:
-    """A permit at a time to come.
+class _Question:
+    """What a waiter asks the server, on behalf of all waiters of its process.
+
+    A task that is cancelled meanwhile leaves the question to a task that nobody cancels: the reply
+    is for others as well.
 
     Attributes:
-        due: When it may be used, in nanoseconds of the machine's clock.
-        wait: How far off that was.
-        receipt: What gives it back; None if it was not reserved.
+        number: Which it is, of this process.
+        weight: How many permits are wanted at once.
+        request: The script, its keys and its arguments.
+        aside: Whether it is asked by a task of its own.
     """
 
-    __slots__ = ("due", "receipt", "wait")
+    __slots__ = ("_orphan", "_queue", "aside", "number", "request", "weight")
 
-    def __init__(self, now: int, reply: list[Any]) -> None:
-        self.wait: int = math.ceil(float(reply[1]) * 1000)
-        self.due: int = now + self.wait
-        self.receipt: Any = reply[2:] if reply[0] else None
+    def __init__(
+        self, queue: RedisWaitQueue, number: int, weight: int, request: tuple[Any, ...]
+    ) -> None:
+        self._queue = queue
+        self.number = number
+        self.weight = weight
+        self.request = request
+        self.aside = False
+        self._orphan = False
+
+    def ask(self, *request: Any) -> None:
+        """Ask, and let the queue hear the reply."""
+        self._queue._heard(self, self._queue.server.ask(*request))
+
+    async def ask_async(self, *request: Any) -> None:
+        """Do the same for a task."""
+        import asyncio
+
+        self.aside = True
+        task = asyncio.ensure_future(self._ask_aside(request))
+        _asking.add(task)
+        task.add_done_callback(_asking.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._orphan = True
+            raise
+
+    async def _ask_aside(self, request: tuple[Any, ...]) -> None:
+        queue = self._queue
+        try:
+            reply = await queue.server.ask_async(*request)
+        except BaseException:
+            queue._left_behind(self)  # another one may ask
+            raise
+        queue._heard(self, reply)
+        left = queue._left_behind(None) if self._orphan else None
+        if left is not None:
+            await queue.server.ask_async("script", *left)
 
 
-class RedisWaitQueue:
+class RedisWaitQueue(WaitQueue):
     """Those of this process who wait for permits of a limit in Redis.
 
     Attributes:
-        bucket: Never hands anything out: it sends every caller into the queue.
-        gate: The same.
-        awaited: What one waits for, as a message names it.
-        called: What the limit is, in words.
+        gate: Never hands anything out: it sends every caller into the queue.
         server: Where the limit is kept.
     """
 
-    awaited = "its rate-limit permit"
-    by_value = False
     called = "a rate limit in Redis"
+    bucket: Purse
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
         """Ask nothing yet.
@@ -174,57 +132,75 @@ class RedisWaitQueue:
             core: The active half of opero.
             url: Where the server is.
             name: What the limit is called there.
-            local: The same limit, for when the server is gone.
+            local: The same limit, for this process.
             windows: Further limits, as the user has given them.
 
         Raises:
             ValueError: If the URL is not one of Redis.
         """
+        super().__init__(Purse(local), core.Clock())
         self.server: RedisContact = RedisContact(
             url, f"the rate limit {name!r}", "each process keeps to it by itself"
         )
         key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"
-        self._keys: tuple[str, ...] = (key, f"{key}:pause")
-        limits = [local, *getattr(local, "others", ())]
-        self._limits: list[Any] = []
-        for limit, field in zip(
-            limits, ("rate", *map("{0[0]}/{0[1]!r}".format, windows)), strict=True
+        self._keys: tuple[str, ...] = (key,)
+        self._limits: list[tuple[str, float, float]] = []
+        for cell, field in zip(
+            self.bucket.cells(), ("rate", *map("{0[0]}/{0[1]!r}".format, windows)), strict=True
         ):
-            interval = _eighths(limit.interval)
-            burst = limit.tolerance // limit.interval
-            self._limits += [field, interval, interval * burst]
+            interval = _eighths(cell.interval)
+            self._limits.append((field, interval, interval * (cell.tolerance // cell.interval)))
         self._rate: SharedRate | None = None
-        self.bucket: Any
+        self.gate: Any
         if local.observes:
             control = local.control
-            self._keys = (*self._keys, f"{key}:rate")
-            self._rate = SharedRate(core, control.given, control.floor, local.burst, core.Clock())
-            self.bucket = listening(core, control.given, self._learn)
+            self._keys = (key, f"{key}:rate")
+            self._rate = SharedRate(core, control.given, control.floor, local.burst, self.clock)
+            self.gate = listening(core, control.given, self._learn)
         else:
-            self.bucket = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
-        self.bucket.queued = 1
-        self.gate: Gate = self.bucket
+            self.gate = core.TokenBucket(1e9 / local.interval, 1, core.new_lock())
+        self.gate.queued = 1
         self._caller = core.clock
-        self._clock = core.Clock()
-        self._local = WaitQueue(local, self._clock)
-        self._local.tells = False
-        self._semaphore = _Semaphore()
-        self._told = 0
+        self._told_lost = False
         self._paused_until = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._me = f"@{os.urandom(6).hex()}"  # what this process is called in the line
+        self._serial = 0  # the number of the last question
+        self._asking = 0  # until when somebody has a question under way,
+        self._asker = 0  # and its number
+        self._come = 0  # when to ask again
+        self._in_line = ""  # since when this process waits, in the server's time; "" if not in line
+        self._born = ""  # what is known of the record: when it was made,
+        self._halt = "0"  # until when there is a pause,
+        self._known = ["0"] * len(self._limits)  # and the arrival times
 
     def try_take(self, weight: int) -> bool:
-        """Take permits if they are free now; return whether they were."""
-        if not self.server.blocks():
-            reservation = self.reserve(weight, 0)
-            if reservation is not None:
-                if reservation.receipt is not None:
-                    self._charge(weight)
-                return reservation.receipt is not None
-        return self._local.try_take(weight)
+        """Take permits if they are free now and nobody waits for them; return whether they were."""
+        now = self.clock.now()
+        bucket = self.bucket
+        with self._lock:
+            self._serve(now)
+            if self._waiters:
+                return False
+            question = self._probe(weight)
+            if question is None:
+                if bucket.admit_many(now, weight) == 0:
+                    return True
+                if bucket.alone or bucket.room(now) < weight:
+                    return False
+                if self.server.blocks():
+                    bucket.alone = True
+                    return bucket.admit_many(now, weight) == 0
+                question = self._asked(weight, 0, 0, 0, -1)
+        question.ask("script", *question.request)
+        with self._lock:
+            return bucket.admit_many(self.clock.now(), weight) == 0
 
     def pause(self, length: int) -> None:
         """Hand out nothing for some nanoseconds, here and elsewhere."""
-        self._local.pause(length)
+        super().pause(length)
         self._pause_elsewhere(length)
 
     def pause_soon(self, length: int) -> None:
@@ -234,8 +210,8 @@ class RedisWaitQueue:
         """
         if self._rate is not None and not self._rate.series and length <= PROMPT:
             return  # a lower rate may do
-        self._local.pause(length)
-        until = self._clock.now() + length
+        super().pause(length)
+        until = self.clock.now() + length
         if until - length // 10 <= self._paused_until:
             return
         self._paused_until = until
@@ -243,81 +219,253 @@ class RedisWaitQueue:
 
     def _pause_elsewhere(self, length: int) -> None:
         if not self.server.blocks():
-            arguments = [math.ceil(length / 1e6), *self._limits[:3]]
-            self.server.ask("script", _PAUSE, self._keys[:2], arguments)
+            arguments = [math.ceil(length / 1e6), *self._limits[0]]
+            reply = self.server.ask("script", PAUSE, self._keys, arguments)
+            if reply is not None:
+                self._born, self._halt = map(_text, reply)
 
     def standby(self) -> Standby:
-        """Return a place that nobody has taken yet."""
+        """Return a place in the queue that nobody has taken yet."""
         return RedisStandby(self)
 
     def standby_alone(self) -> Standby:
-        """Return a place before a bucket of the same rate and burst, here."""
-        return self._local.standby_alone()
+        """Return a place before a bucket of the same rate and burst that nobody shares."""
+        bucket = self.bucket
+        return Standby(bucket.local.fresh(None if bucket.lock is None else Lock()))
 
     def after_fork(self) -> None:
         """Forget those who wait: they did not come along into the child process."""
-        self._local.after_fork()
+        super().after_fork()
         if self._rate is not None:
             self._rate.after_fork()
-        self._semaphore = _Semaphore()
-        if self.bucket.lock is not None:
-            self.bucket.lock = Lock()
+        self.bucket.clear()
+        for bucket in (self.bucket.local, self.gate):
+            if bucket.lock is not None:
+                bucket.lock = self._lock
+        self._begin()
 
     def steps(self, deadline: int, weight: int) -> Steps:
-        """Wait for permits, unless they would come too late.
-
-        Args:
-            deadline: The latest time, in nanoseconds of the caller's clock.
-            weight: How many permits.
-
-        Returns:
-            Nanoseconds waited, or -1.
-        """
-        start = self._clock.now()
+        """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
+        clock, bucket = self.clock, self.bucket
+        start = clock.now()
         latest = NEVER if deadline == NEVER else int(deadline - self._caller.now() + start)
-        outcome = yield from _Wait(self, latest, weight).steps()
-        if outcome is _LOCAL:
-            outcome = yield from self._local.steps(latest, weight)
-        return self._clock.now() - start if outcome >= 0 else -1
+        if bucket.take_many(start, weight) == 0:
+            return 0
+        waiter = _Waiter(weight)
+        bell = yield BELL, waiter.is_granted
+        waiter.wake = bell.ring
+        question = None
+        try:
+            question = self._probe(weight)
+            if question is not None:
+                answer_of((yield ASK, question, "script", question.request))
+                question = None
+            due = self._join(waiter, start, latest)
+            if due < 0:
+                return -1
+            while not bell.is_through():
+                question = self._question(waiter, latest)
+                if question is not None:
+                    answer_of((yield ASK, question, "script", question.request))
+                    question = None
+                else:
+                    yield REST, clock, bell, NEVER if waiter.granted else due
+                if not bell.is_through():
+                    due = self._look(waiter, latest)
+                    if due < 0:
+                        return -1
+        except BaseException as interrupt:
+            self._leave(waiter)
+            left = self._left_behind(None if question is None or question.aside else question)
+            if left is not None and not isinstance(interrupt, GeneratorExit):
+                yield ASK, self.server, "script", left
+            raise
+        finally:
+            waiter.wake = bool  # the bell knows the waiter
+        return max(0, clock.now() - start)
+
+    def _note(self, head: _Waiter, now: int, due: int) -> int:
+        """Note when the head of the queue looks again, to ask if need be, and return it."""
+        bucket = self.bucket
+        if not bucket.alone:
+            if now < self._asking:
+                due = min(max(due, now + NAP), self._asking)
+            elif self._wants(now):
+                due = min(due, max(self._come, self._refill()))
+        return super()._note(head, now, max(due, now + 1))
 
     # --- the server -----------------------------------------------------------------------------
 
-    def request(self, weight: int, horizon: int) -> tuple[Any, ...]:
-        """Return what `ask` takes to ask for a reservation."""
-        arguments = [weight, horizon / 1000, HORIZON / 1000, *self._limits]
-        if self._rate is not None:
-            return _ASK_ADAPTED, self._keys, [*self._rate.proposal(), *arguments]
-        return _ASK, self._keys, arguments
+    def _wants(self, now: int) -> bool:
+        """Return whether there are fewer permits than wanted."""
+        ahead = self.bucket.wanted_ahead(now, self.bucket.longest())
+        return self.bucket.credit() < len(self._waiters) + self._extra + ahead // 2
 
-    def reservation(self, request: tuple[Any, ...], reply: list[Any]) -> _Reservation:
-        """Return what the server has answered to a request."""
+    def _refill(self) -> int:
+        """Return when to ask for more, in nanoseconds: what is there lasts for a while."""
+        grants = self.bucket.grants
+        return grants[-1].end() - HORIZON // 2 if grants else 0
+
+    def _question(self, waiter: _Waiter, deadline: int) -> _Question | None:
+        """Return what to ask the server now; None if nothing, or if somebody else does.
+
+        Args:
+            waiter: Who would ask.
+            deadline: Until when it waits, in nanoseconds.
+        """
+        bucket = self.bucket
+        now = self.clock.now()
+        with self._lock:
+            head = self._head()
+            if waiter.granted or head is None or now < self._asking:
+                return None
+            if not self._wants(now) or now < self._refill():
+                return None
+            if self._in_line and now < self._come:
+                return None
+            credit = bucket.credit()
+            weight = head.weight
+            if credit >= weight:
+                weight = 1
+            room = bucket.room(now)
+            if room < weight:
+                self._come = bucket.room_at(now, weight)
+                return None
+            if self.server.blocks():
+                bucket.alone = True
+                return None
+            more = max(0, len(self._waiters) + self._extra - credit - weight)
+            extra = bucket.wanted_ahead(now, bucket.longest())
+            horizon, patience = HORIZON, -1
+            if len(self._waiters) == 1 and deadline != NEVER:
+                patience = max(0, deadline - now)
+                horizon = min(HORIZON, patience)
+            more = min(more, room - weight)
+            extra = min(extra, room - weight - more)
+            question = self._asked(weight, more, extra, horizon, patience)
+            self._asking, self._asker = now + _SILENCE, question.number
+            return question
+
+    def _probe(self, weight: int) -> _Question | None:
+        """Return a question for a server that was gone, if it is time to try it; else None."""
+        if not self.bucket.alone or self.server.blocks():
+            return None
+        with self._lock:
+            return self._asked(weight, 0, 0, 0, -1)
+
+    def _asked(self, weight: int, more: int, extra: int, horizon: int, patience: int) -> _Question:
+        """Return a question.
+
+        Args:
+            weight: How many permits somebody wants at once.
+            more: How many others are waited for.
+            extra: How many others would be welcome.
+            horizon: How far ahead, in nanoseconds.
+            patience: For how long to wait in line, in nanoseconds; below 0 for as long as it takes,
+                unless there is no horizon.
+        """
+        self._serial += 1
+        wait = 1e15 if patience < 0 and horizon else patience / 1000
+        arguments: list[Any] = [
+            *(self._me, self._serial, self._in_line, self._born, self._halt),
+            *(weight, more, extra, horizon / 1000, wait),
+        ]
+        for limit, known in zip(self._limits, self._known, strict=True):
+            arguments += [*limit, known]
+        request: tuple[Any, ...] = GRANT, self._keys, arguments
         if self._rate is not None:
-            self._hear(reply[1:], request[2])
-            reply = reply[0]
-        return _Reservation(self._clock.now(), reply)
+            request = GRANT_ADAPTED, self._keys, [*self._rate.proposal(), *arguments]
+        return _Question(self, self._serial, weight, request)
+
+    def _heard(self, question: _Question, reply: Any) -> None:
+        """Take what the server has answered; None if it has failed."""
+        bucket = self.bucket
+        lost = False
+        if reply is not None and self._rate is not None:
+            reply, *heard = reply
+            self._hear(heard, question.request[2])
+        now = self.clock.now()
+        with self._lock:
+            if question.number == self._asker:
+                self._asking = 0
+            bucket.alone = reply is None
+            if reply is None:
+                self._in_line, bucket.told = "", 0
+            else:
+                lost = self._fill(question, reply, now)
+            self._serve(now)
+            self._wake_head()
+        if lost and not self._told_lost:
+            from opero.events import tell
+
+            self._told_lost = True
+            tell("limit_lost", store=self.called)
+
+    def _fill(self, question: _Question, reply: list[Any], now: int) -> bool:
+        """Note what a reply says; return whether the server had lost what it knew."""
+        granted, server, start, turn, come = map(float, reply[:5])
+        self._in_line, self._born, self._halt = map(_text, reply[5:8])
+        behind = now - round(server * 1000)
+        cells = []
+        for at, (_, interval, tolerance) in enumerate(self._limits):
+            before, actual, after = map(_text, reply[9 + 3 * at : 12 + 3 * at])
+            cells.append([float(before), float(actual), tolerance / interval * float(actual)])
+            self._known[at] = after
+        bucket = self.bucket
+        if granted:
+            count, mark = question.weight + int(granted) - 1, f"{self._me}{question.number}"
+            bucket.grants.append(Grant(count, mark, start, behind, cells))
+        bucket.told = round(turn * 1000) + behind if self._waiters else 0
+        self._come = now + round(come * 1000)
+        return bool(reply[8])
+
+    def _left_behind(self, interrupted: _Question | None) -> Any:
+        """Return what to tell the server after a waiter has left; None for nothing.
+
+        Args:
+            interrupted: The waiter's question that was not answered; None if there is none.
+        """
+        with self._lock:
+            bucket = self.bucket
+            if interrupted is not None and interrupted.number == self._asker:
+                self._asking = 0
+                self._wake_head()
+            me = "" if self._waiters else self._me
+            mark, arrivals = "", [""] * len(self._limits)
+            if interrupted is not None:
+                mark = f"{self._me}{interrupted.number}"
+            elif me:
+                bucket.told = 0
+                if bucket.grants and bucket.grants[-1].mark and bucket.grants[-1].count:
+                    grant = bucket.grants.pop()
+                    mark = grant.mark
+                    arrivals = [f"{cell[0]:.3f}" for cell in grant.cells]
+            if not mark and not (me and self._in_line):
+                return None
+            if me:
+                self._in_line, self._come = "", 0
+            if self.server.blocks():
+                return None
+        pairs = zip([limit[0] for limit in self._limits], arrivals, strict=True)
+        return GIVE_BACK, self._keys, [me, mark, *[each for pair in pairs for each in pair]]
 
     # --- a rate that adapts ---------------------------------------------------------------------
-
-    @property
-    def clock(self) -> Any:
-        """The machine's clock."""
-        return self._clock
 
     def rate(self) -> float:
         """Return the rate, as this process last heard of it."""
         assert self._rate is not None
-        return float(self._local.rate()) if self.server.blocks() else self._rate.rate
+        return float(self.bucket.local.rate()) if self.bucket.alone else self._rate.rate
 
     def report(self, outcome: int, entered: int) -> None:
         """Let an adaptive limit know how something has ended that had its permit."""
         assert self._rate is not None
-        self._local.bucket.leave(self._clock.now(), outcome, entered, 0)
+        self.bucket.local.leave(self.clock.now(), outcome, entered, 0)
         if self._rate.learn(outcome, entered) and not self.server.blocks():
             self._aside(self._tell)
 
     def _learn(self, now: int, outcome: int, entered: int) -> None:
         """Do so, by the clock of callers."""
-        self.report(outcome, self._clock.now() - (now - entered))
+        self.report(outcome, self.clock.now() - (now - entered))
 
     def _tell(self) -> None:
         """Tell the server of a rejection, again if others have told it something meanwhile."""
@@ -326,7 +474,7 @@ class RedisWaitQueue:
             proposal = self._rate.proposal()
             if not proposal[1]:
                 return
-            reply = self.server.ask("script", _LEARN, self._keys, proposal)
+            reply = self.server.ask("script", LEARN, self._keys, proposal)
             if reply is None:
                 return
             self._hear(reply, proposal)
@@ -334,8 +482,13 @@ class RedisWaitQueue:
     def _hear(self, heard: list[Any], proposal: list[Any]) -> None:
         assert self._rate is not None
         state, time, applied = heard
-        if self._rate.heard(state, float(time), applied, proposal):
-            self._local.tell_cut(self.called, self._rate.rate)
+        cut = self._rate.heard(state, float(time), applied, proposal)
+        local = self.bucket.local
+        with self._lock:  # what this process keeps to by itself is what all keep to
+            local.control.rate = self._rate.rate
+            local.retime(self.clock.now())
+        if cut:
+            self.tell_cut(self.called, self._rate.rate)
 
     @staticmethod
     def _aside(work: Callable[..., None], *arguments: Any) -> None:
@@ -344,226 +497,37 @@ class RedisWaitQueue:
         with suppress(RuntimeError):  # there are too many, or the interpreter is about to end
             thread.start()
 
-    def reserve(self, weight: int, horizon: int) -> _Reservation | None:
-        """Ask for a reservation; None if the server does not answer."""
-        request = self.request(weight, horizon)
-        reply = self.server.ask("script", *request)
-        return None if reply is None else self.reservation(request, reply)
 
-    def look(self) -> int | None:
-        """Return for how many milliseconds there is a pause, below 0 without; None if it fails."""
-        left: int | None = self.server.ask("run", "PTTL", self._keys[1])
-        return left
-
-    def give_back(self, receipt: Any) -> None:
-        """Give a reservation back, if the server can be reached and nobody has a later one."""
-        if receipt is not None and not self.server.blocks():
-            self.server.ask("script", _RETURN, self._keys, receipt)
-
-    def _charge(self, weight: int) -> None:
-        """Note permits of the server in the limit of this process."""
-        with self._local._lock:
-            self._local.bucket.admit_many(self._clock.now(), weight)
-
-
-class _Wait:
-    """One wait for permits.
-
-    Attributes:
-        deadline: The latest time for them, in nanoseconds of the machine's clock.
-        holder: What it holds of the semaphore.
-        receipt: What gives back the reservation that is not used yet.
-    """
-
-    def __init__(self, queue: RedisWaitQueue, deadline: int, weight: int) -> None:
-        self.queue = queue
-        self.deadline = deadline
-        self._weight = weight
-        self.holder = _Holder()
-        self.receipt: Any = None
-
-    def steps(self) -> Steps:
-        """Wait, and give the reservation back if that is interrupted.
-
-        Returns:
-            0, -1 if it would be too late, or `_LOCAL`.
-        """
-        queue, holder = self.queue, self.holder
-        bell = yield BELL, holder.is_admitted
-        holder.wake = bell.ring
-        try:
-            try:
-                return (yield from self._steps(bell))
-            finally:
-                queue._semaphore.release(holder)
-                holder.wake = bool  # the bell knows the holder
-        except GeneratorExit:
-            raise
-        except BaseException:
-            if self.receipt is not None and not queue.server.blocks():
-                yield ASK, queue.server, "script", (_RETURN, queue._keys, self.receipt)
-            raise
-
-    def _steps(self, bell: Any) -> Steps:
-        queue, holder, deadline = self.queue, self.holder, self.deadline
-        clock, now = queue._clock, queue._clock.now
-        semaphore = queue._semaphore
-        if not semaphore.acquire(holder) and queue._told > deadline:
-            return -1
-        while not holder.admitted:
-            if now() >= deadline:
-                return -1
-            yield REST, clock, bell, min(now() + _GLANCE, deadline)
-            semaphore.reclaim(now())
-        while True:
-            if queue.server.blocks():
-                return _LOCAL
-            left = deadline - now()
-            if left < 0:
-                return -1
-            holder.until = now() + 2 * _GLANCE
-            request = queue.request(self._weight, min(HORIZON, left))
-            reply = yield ASK, queue.server, "script", request
-            if reply is None:
-                return _LOCAL
-            reservation = queue.reservation(request, reply)
-            if reservation.receipt is None:
-                queue._told = reservation.due
-                if reservation.due > deadline:
-                    return -1
-                again = max(reservation.due - HORIZON // 2, now() + _NAP)
-                holder.until = again + _GLANCE
-                yield SLEEP, clock, again - now()
-                continue
-            self.receipt = reservation.receipt
-            if reservation.wait:
-                holder.until = reservation.due + _GLANCE
-                yield SLEEP, clock, reservation.due - now()
-            if reservation.wait > _LONG and not queue.server.blocks():
-                paused = yield ASK, queue.server, "run", ("PTTL", queue._keys[1])
-                if paused is not None and paused > 0:
-                    self.receipt = None  # the reservation is in the pause, and lost
-                    continue
-            self.receipt = None
-            queue._charge(self._weight)
-            return 0
-
-
-class RedisStandby(Standby):
+class RedisStandby(QueueStandby):
     """A place for somebody who does not wait but comes back to look; see `QueueStandby`."""
 
-    def __init__(self, queue: RedisWaitQueue) -> None:
-        super().__init__(queue.gate)
-        self.queue: RedisWaitQueue = queue
-        self._reservation: _Reservation | None = None
-        self._local: Standby | None = None
+    _queue: RedisWaitQueue
 
-    def enter(self, now: int) -> int:  # noqa: ARG002 - it goes by the machine's clock
+    def enter(self, now: int) -> int:
         """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
-        queue = self.queue
-        if self._local is not None:
-            wait = self._local.enter(queue._clock.now())
-            if wait == 0:
-                self._local = None
-            return wait
-        reservation = self._reservation
-        if reservation is None and not queue.server.blocks():
-            reservation = queue.reserve(1, HORIZON)
-        if reservation is None:
-            self._local = queue._local.standby()
-            return self.enter(0)
-        self._reservation = reservation
-        until = (
-            reservation.due if reservation.receipt is not None else reservation.due - HORIZON // 2
-        )
-        left: int = until - queue._clock.now()
-        if left > 0:
-            return left
-        self._reservation = None
-        if reservation.receipt is None or (reservation.wait > _LONG and self._is_paused()):
-            return _NAP
-        queue._charge(1)
-        return 0
-
-    def _is_paused(self) -> bool:
-        left = None if self.queue.server.blocks() else self.queue.look()
-        return left is not None and left > 0
+        queue = self._queue
+        question = queue._probe(1) if self._waiter is None else None
+        wait = 0
+        if question is None:
+            wait = super().enter(now)
+            if self._waiter is not None:
+                question = queue._question(self._waiter, NEVER)
+        if question is not None:
+            question.ask("script", *question.request)
+            wait = super().enter(now)
+        return wait
 
     def withdraw(self) -> None:
-        """Give the reservation back."""
-        reservation, self._reservation = self._reservation, None
-        local, self._local = self._local, None
-        if local is not None:
-            local.withdraw()
-        if reservation is not None:
-            self.queue.give_back(reservation.receipt)
+        """Leave the queue, and give back what nobody waits for."""
+        if self._waiter is not None:
+            super().withdraw()
+            left = self._queue._left_behind(None)
+            if left is not None:
+                self._queue.server.ask("script", *left)
 
 
-class _Holder:
-    """A caller that holds the semaphore, or waits for it.
-
-    Attributes:
-        wake: Tells the caller that it holds it; false if it is gone for good.
-        admitted: Whether it does.
-        until: When the caller will have said something, in nanoseconds; later it counts as stuck.
-    """
-
-    __slots__ = ("admitted", "until", "wake")
-
-    def __init__(self) -> None:
-        self.wake: Callable[[], bool] = bool
-        self.admitted = False
-        self.until = NEVER
-
-    def is_admitted(self) -> bool:
-        """Return whether the caller holds the semaphore."""
-        return self.admitted
-
-
-class _Semaphore:
-    """A few holders at once, and a queue of those who wait."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._holders: set[_Holder] = set()
-        self._waiting: OrderedDict[_Holder, bool] = OrderedDict()  # anybody leaves it at once
-
-    def __len__(self) -> int:
-        return len(self._holders) + len(self._waiting)
-
-    def acquire(self, holder: _Holder) -> bool:
-        """Admit a caller, or let it wait; return whether it was admitted."""
-        with self._lock:
-            if len(self._holders) < AT_ONCE and not self._waiting:
-                self._holders.add(holder)
-                holder.admitted = True
-            else:
-                self._waiting[holder] = True
-            return holder.admitted
-
-    def release(self, holder: _Holder) -> None:
-        """Admit the next instead of a holder, or leave the queue."""
-        with self._lock:
-            if holder in self._holders:
-                self._holders.remove(holder)
-            else:
-                self._waiting.pop(holder, None)
-            self._fill()
-
-    def reclaim(self, now: int) -> None:
-        """Release those whose event loop is stuck: the semaphore is for order, not for rate."""
-        with self._lock:
-            for holder in [holder for holder in self._holders if holder.until < now]:
-                self._holders.remove(holder)
-            self._fill()
-
-    def _fill(self) -> None:
-        while self._waiting and len(self._holders) < AT_ONCE:
-            holder, _ = self._waiting.popitem(last=False)
-            holder.admitted = True
-            self._holders.add(holder)
-            if not holder.wake():
-                self._holders.discard(holder)
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _eighths(nanoseconds: int) -> float:

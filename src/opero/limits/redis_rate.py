@@ -33,8 +33,9 @@ _OFTEN = 50_000_000
 """How often successes are told, in nanoseconds; there are many."""
 
 ADAPT = """
-local state = redis.call('GET', KEYS[3]) or ''
+local state = redis.call('GET', KEYS[2]) or ''
 local interval, burst, applied = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+if state == '' then state = ARGV[1] end -- the server has lost it, or it has not been used for long
 local known = string.match(state, '^%S+')
 if known then interval = tonumber(known) end
 if ARGV[2] ~= '' and ARGV[1] == state then
@@ -47,11 +48,12 @@ if ARGV[2] ~= '' and ARGV[1] == state then
   if interval > before then owed = math.max(owed, now + interval * burst) end
   if owed > now and owed ~= arrival then
     redis.call('HSET', KEYS[1], 'rate', text(owed))
+    redis.call('HDEL', KEYS[1], 'last') -- what was granted cannot be given back now
     local left = math.ceil((owed - now) / 1000) + 1000
     if redis.call('PTTL', KEYS[1]) < left then redis.call('PEXPIRE', KEYS[1], left) end
   end
 end
-if state ~= '' then redis.call('SET', KEYS[3], state, 'PX', 86400000) end
+if state ~= '' then redis.call('SET', KEYS[2], state, 'PX', 86400000) end
 """
 """Takes a proposal, if it fits; its arguments are those of `proposal`. What is owed stays owed."""
 

@@ -36,6 +36,8 @@ _SECOND = 1_000_000_000
 
 _FAR = 64
 """How many places of the queue a waiter counts to tell when it is served."""
+_SPARE = 10_000_000
+"""How long, in nanoseconds for each before it, a waiter leaves to them to hand out permits."""
 
 
 class _Waiter:
@@ -234,6 +236,8 @@ class WaitQueue:
             self._serve(now)
             if self._head() is waiter:
                 due = self._note(waiter, now, max(due, self._free))
+            else:
+                due = max(due, now + min(len(waiters), _FAR) * _SPARE)
         return min(due, deadline)
 
     def _look(self, waiter: _Waiter, deadline: int) -> int:
@@ -253,8 +257,10 @@ class WaitQueue:
             if self._head() is waiter:
                 due = self._note(waiter, now, due)
             else:
-                due += self._count_before(waiter) * self.bucket.interval
+                before = self._count_before(waiter)
+                due += before * self.bucket.interval
                 late = due > deadline
+                due = max(due, now + before * _SPARE)
         if late:
             self._leave(waiter)
             return -1
