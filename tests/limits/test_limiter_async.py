@@ -231,6 +231,12 @@ def stand(queue: Any) -> Any:
     return steps
 
 
+def leave(steps: Any) -> None:
+    """Interrupt somebody who waits, and let it tell the server that it takes its question back."""
+    steps.throw(KeyboardInterrupt)
+    steps.send(None)
+
+
 @pytest.mark.parametrize("scope", ["process", "machine", "redis"])
 @pytest.mark.parametrize("order", ["first", "last", "any"])
 def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch, scope, order):
@@ -256,8 +262,7 @@ def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch
         random.Random(7).shuffle(waiting)
     for steps in waiting:
         with pytest.raises(KeyboardInterrupt):
-            steps.throw(KeyboardInterrupt)
-            steps.send(None)  # it has told the server that it takes its question back
+            leave(steps)
     assert len(seen) <= 300
     assert Bell.rung <= 3 * 300
     assert (len(limiter._queue), limiter._queue.bucket.queued) == (0, 0)
