@@ -163,6 +163,11 @@ def attempt(setting: Setting, home: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Go through the cases, each in a process of its own."""
+    from opero.limits import shared_place
+
+    shared_place._SHM = Path(sys.argv[1]) / "shm"
+    shared_place._SHM.mkdir()
+    shared_place._SHM.chmod(0o1777)
     warm = Path(tempfile.mkdtemp())
     os.environ.update(XDG_CACHE_HOME=str(warm), XDG_CONFIG_HOME=str(warm))
     attempt(lambda home: None, warm)  # all imports are made by somebody who may
