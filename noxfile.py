@@ -70,6 +70,14 @@ def plain(session: nox.Session) -> None:
 
 
 @nox.session
+def community(session: nox.Session) -> None:
+    """The tests of the cache on disk where diskcache-community is in the place of diskcache."""
+    session.install(".[test]", env=PLAIN)
+    session.run("python", "-m", "pip", "uninstall", "-y", "diskcache")
+    session.run("pytest", "tests/stores", "-k", "disk", *(session.posargs or ("-n", "auto")))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """What a call costs, beside the libraries that do the same; options behind --."""
     session.install(".[bench]", env=COMPILED)

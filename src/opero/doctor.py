@@ -21,7 +21,16 @@ from typing import Final, Literal
 
 from . import __version__, hotpath, self_test, switches
 
-PARTS: Final = ("orjson", "xxhash", "tqdm", "cloudpickle", "uvloop", "diskcache", "redis")
+PARTS: Final = (
+    "orjson",
+    "xxhash",
+    "tqdm",
+    "cloudpickle",
+    "uvloop",
+    "diskcache",
+    "diskcache_community",
+    "redis",
+)
 """What opero or a coming part of it can use; module and distribution have one name."""
 
 
@@ -52,7 +61,7 @@ class Findings:
             told = ", ".join(f"{name} FAILED" if fault else name for name, fault in faults.items())
             lines.append(f"  {half:<10}  {told}")
         lines += ["", "optional parts"]
-        lines += [f"  {name:<11}  {version}" for name, version in self.parts]
+        lines += [f"  {name:<19}  {version}" for name, version in self.parts]
         lines += ["", *(f"problem: {problem}" for problem in self.problems)]
         lines.append("not healthy" if self.problems else "healthy")
         return "\n".join(lines)

@@ -15,7 +15,16 @@ from opero.clients import outages
 from opero.clients import redis as redis_clients
 from opero.options import BACKENDS, CacheConfig, CacheOptions, call_options, read_by
 from opero.stats import CacheInfo, Stats
-from opero.stores import disk, in_threads, leases, renewer, secret, stored_cache
+from opero.stores import (
+    connections,
+    database,
+    disk,
+    in_threads,
+    leases,
+    renewer,
+    secret,
+    stored_cache,
+)
 
 pytestmark = pytest.mark.once
 
@@ -194,9 +203,21 @@ def test_the_modes_are_those_of_the_code() -> None:
 
 def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
     """The table says them in words."""
-    words = {0.5: "half a second", 1.0: "a second at most", 2.0: "two seconds", 5.0: "five seconds"}
+    words = {
+        0.5: "half a second",
+        1.0: "a second at most",
+        2.0: "two seconds",
+        3.0: "three seconds",
+        5.0: "five seconds",
+    }
     text = section("docs/backends.md", "## When the store fails")
-    for seconds in (disk.WAIT, disk.LONGEST, redis_clients.LIMIT, outages.FIRST):
+    for seconds in (
+        disk.WAIT,
+        database.LONGEST,
+        redis_clients.LIMIT,
+        outages.FIRST,
+        connections.FORK_WAIT,
+    ):
         assert words[seconds] in text, seconds
     assert outages.LAST == 10.0
     assert "ten seconds" in text
@@ -213,6 +234,19 @@ def test_the_times_that_processes_wait_for_each_other_are_those_of_the_code() ->
         assert words in text, words
     assert stored_cache._NEAR == 10
     assert "last tenth" in section("docs/backends.md", "## How long a value counts")
+
+
+def test_what_the_limit_of_a_directory_bounds_is_what_the_code_keeps_to() -> None:
+    """In words, beside the table of figures."""
+    text = " ".join(section("docs/backends.md", "## On disk").split())
+    assert database.CHECKPOINT == 4 << 20
+    assert "4 MiB or an eighth of the limit" in text
+    assert database.LEAST == 512 << 10
+    assert "A limit below 512 KiB is taken for 512 KiB" in text
+    assert database.PATIENCE == 0.1
+    assert "at most a tenth of a second" in text
+    assert connections.FORK_WAIT == 3.0
+    assert "three seconds at most" in text
 
 
 @pytest.mark.parametrize("what", ["measured", "measured maps", "measured stores"])

@@ -110,7 +110,7 @@ def test_sessions_of_nox_are_told_and_explained() -> None:
         if isinstance(node, ast.FunctionDef) and "session" in ast.dump(node.args)
     }
     assert sessions.keys() == {
-        "lint", "types", "tests", "plain", "bench", "gates", "docs", "wheels",
+        "lint", "types", "tests", "plain", "community", "bench", "gates", "docs", "wheels",
     }  # fmt: skip
     assert all(sessions.values())
     run = re.findall(r"nox (?:-R )?-s ([a-z]+)", read("CONTRIBUTING.md") + read("noxfile.py"))

@@ -386,7 +386,7 @@ def test_a_scan_names_what_begins_and_ends_as_it_is_asked(counting):
 @pytest.mark.parametrize("page", [1, 2, 7])
 def test_clearing_and_counting_go_page_by_page(tmp_path, page, monkeypatch):
     """Nothing is left out between two pages, though names go away meanwhile."""
-    monkeypatch.setattr(disk, "PAGE", page)
+    monkeypatch.setattr(disk, "SCAN", page)
     monkeypatch.setattr(disk, "NAMES", 3)
     store = Operations(DiskBackend(tmp_path / "cache", None, 5.0))
     store.put_many([(f"a:{number:032x}", b"1") for number in range(20)], None)

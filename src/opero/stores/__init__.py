@@ -11,6 +11,9 @@
     backends.py       what every backend can do: five primitives over bytes under names
     in_threads.py     a backend of threads for tasks
     disk.py           a backend on disk
+    database.py       its file, the log beside it, and the bound on both
+    connections.py    connections to SQLite, none of which is in use in a fork
+    turns.py          threads that write one after the other
     redis.py          backends in Redis, for threads and for coroutines
     open_store.py     a store that is open, and whether it is in order
     off.py            what takes the place of a store that cannot be used
