@@ -570,7 +570,7 @@ def test_figures_of_a_store_that_fails_are_exact(tmp_path, monkeypatch):
 
     for operation in ("get", "get_and_take"):
         monkeypatch.setattr(fetch.__opero__.stored_cache.store.operations, operation, refuse)
-    monkeypatch.setattr(fetch.__opero__.stored_cache.store.outage, "failed", lambda *_: None)
+    monkeypatch.setattr(fetch.__opero__.stored_cache.store.outage, "leave", lambda *_: None)
     package.get_logger().setLevel("CRITICAL")
     try:
         crowd(lambda number: [fetch((number, step)) for step in range(300)])
