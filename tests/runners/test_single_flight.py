@@ -866,3 +866,39 @@ def test_a_run_on_a_thread_and_one_on_a_loop_do_not_mix():
         return fetch(1), await other
 
     assert run(main()) == (1, 1)
+
+
+class Bell:
+    """Stands for a waiting thread, and counts how often it is compared with others."""
+
+    compared = 0
+
+    def __init__(self) -> None:
+        self.rung = False
+
+    def __eq__(self, other: object) -> bool:
+        Bell.compared += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def release(self) -> None:
+        """Note that it has been rung."""
+        self.rung = True
+
+
+def test_many_who_leave_a_run_are_not_looked_for_among_each_other(core, monkeypatch):
+    """Threads that are interrupted, or run out of time; the others are woken."""
+    monkeypatch.setattr(Bell, "compared", 0)
+    store = core.MemoryStore(core.clock, 10, 0)
+    flight = store.follow(store.new_run("key", 7))
+    bells = [Bell() for _ in range(300)]
+    for bell in bells:
+        flight.join(bell)
+    for bell in reversed(bells[100:]):
+        flight.leave(bell)
+        flight.leave(bell)
+    flight.land("value", None)
+    flight.leave(bells[0])
+    assert [bell.rung for bell in bells] == [True] * 100 + [False] * 200
+    assert Bell.compared <= 300

@@ -13,8 +13,8 @@ cdef class Flight:
     cdef readonly object value
     cdef readonly object error
     cdef readonly object traceback
-    cdef readonly list waiters
+    cdef readonly dict waiters
     cpdef join(self, object bell)
     cpdef leave(self, object bell)
     cpdef land(self, object value, object error)
-    cdef list _end(self, object value, object error)
+    cdef dict _end(self, object value, object error)

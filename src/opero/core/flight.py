@@ -50,20 +50,20 @@ class Flight:
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: Any = None
-        self.waiters: list[Any] | None = None
+        self.waiters: dict[Any, bool] | None = None
 
     def join(self, bell: Any) -> None:
         """Leave a locked mutex, which is released once the outcome is known."""
         with joining:
             if self.waiters is None:
-                self.waiters = []
-            self.waiters.append(bell)
+                self.waiters = {}
+            self.waiters[bell] = True
 
     def leave(self, bell: Any) -> None:
         """Take the mutex back, if it is there still."""
         with joining:
-            if self.waiters is not None and bell in self.waiters:
-                self.waiters.remove(bell)
+            if self.waiters is not None:
+                self.waiters.pop(bell, None)
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Make the outcome known and wake those who follow."""
@@ -75,14 +75,14 @@ class Flight:
         for bell in waiters:
             bell.release()
 
-    def _end(self, value: Any, error: BaseException | None) -> list[Any]:
+    def _end(self, value: Any, error: BaseException | None) -> dict[Any, bool]:
         """Make the outcome known; return the mutexes of those who follow."""
         self.value = value
         self.error = error
         self.traceback = None if error is None else error.__traceback__
         self.done = True
         if self.waiters is None:
-            return []
+            return {}
         with joining:
             waiters, self.waiters = self.waiters, None
         return waiters

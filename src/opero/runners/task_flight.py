@@ -31,13 +31,11 @@ if TYPE_CHECKING:
     from opero.core.call import AsyncCall
 
     class Shared(Protocol):
-        """Values that flights make.
+        """Values that flights make."""
 
-        Attributes:
-            flights: The flights that are under way, by loop, and then by key.
-        """
-
-        flights: dict[Any, dict[Any, TaskFlight]]
+        @property
+        def flights(self) -> dict[Any, dict[Any, TaskFlight]]:
+            """The flights that are under way, by loop, and then by key."""
 
         def find(self, key: Any) -> Any:
             """Return the entry of a key, or None."""
