@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.stores.place import MissingError
 from benchmarks.stores.server import serving
+from benchmarks.table import machine
 from opero import hotpath
 
 from . import caches, limits
@@ -57,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MissingError as error:
         print(error)
         return 2
-    print(
-        f"\n{hotpath.core.name} half, Python {sys.version.split()[0]}, {os.cpu_count()} processors"
-    )
+    print(f"\n{machine()}, the {hotpath.core.name} half.")
     for name, verdicts in judged:
         if not options.readme or not all(verdict.holds for verdict in verdicts):
             print(f"\n{name}", *verdicts, sep="\n")
@@ -84,7 +81,10 @@ def _caches(options: argparse.Namespace) -> list[tuple[str, list[Verdict]]]:
         )
         rows.append(figures.row())
         judged.append((backend, caches.judge(figures, options.patience)))
-    print(text(caches.HEAD, rows, markdown=options.readme))
+    lines = [[*caches.HEAD], *rows]
+    if options.readme:
+        lines = [list(line) for line in zip(*lines, strict=True)]  # a column for each backend
+    print(text(lines[0], lines[1:], markdown=options.readme))
     return judged
 
 

@@ -249,10 +249,19 @@ def test_what_the_limit_of_a_directory_bounds_is_what_the_code_keeps_to() -> Non
     assert "three seconds at most" in text
 
 
-@pytest.mark.parametrize("what", ["measured", "measured maps", "measured stores"])
-def test_measured_figures_have_their_place(what: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "what"),
+    [
+        ("performance", "measured"),
+        ("performance", "measured maps"),
+        ("performance", "measured stores"),
+        ("backends", "measured load of caches"),
+        ("limits", "measured load of limits"),
+    ],
+)
+def test_measured_figures_have_their_place(page: str, what: str) -> None:
     """A measured table goes between two markers, each on a line of its own."""
-    text = text_of("docs/performance.md")
+    text = text_of(f"docs/{page}.md")
     begin, end = f"\n<!-- {what}:begin -->\n", f"\n<!-- {what}:end -->\n"
     assert text.count(begin) == text.count(end) == 1
     assert text.index(begin) < text.index(end)
