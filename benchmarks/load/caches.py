@@ -93,6 +93,7 @@ def judge(figures: Figures, patience: float) -> list[Verdict]:
     """
     heard = figures.heard
     bound = LIMIT + figures.slack
+    few = 1 + (len(heard.hits) + len(heard.misses)) // 100
     return [
         Verdict("wrong values", str(heard.wrong), "none", heard.wrong == 0),
         Verdict(
@@ -108,6 +109,12 @@ def judge(figures: Figures, patience: float) -> list[Verdict]:
             "; ".join(heard.died) or "none",
             "none",
             not heard.died,
+        ),
+        Verdict(
+            "calls that went on without the store",
+            f"{heard.outages:,}",
+            f"{few:,} at most",
+            heard.outages <= few,
         ),
         Verdict(
             "longest call",
