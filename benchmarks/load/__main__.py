@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="by default 60 for caches, 10 for limits")
     parser.add_argument("--processes", type=int, default=8, help="of caches")
     parser.add_argument("--threads", type=int, default=2, help="of each process of caches")
+    parser.add_argument("--tasks", type=int, default=2, help="of each process of caches")
     parser.add_argument("--patience", type=float, default=20.0, help="seconds: longer calls hang")
     parser.add_argument(
         "--fault", nargs="+", choices=(*caches.FAULTS, *limits.FAULTS), default=(),
@@ -76,6 +77,7 @@ def _caches(options: argparse.Namespace) -> list[tuple[str, list[Verdict]]]:
             options.seconds or 60.0,
             processes=options.processes,
             threads=options.threads,
+            tasks=options.tasks,
             patience=options.patience,
             faults=options.fault,
         )

@@ -1,8 +1,8 @@
 """Processes over one cache, on disk or in Redis, some of them killed: no wrong value, no hang.
 
-Each process has several threads. They ask for the values of a few thousand arguments, some of them
-much more often than others; all values together are several times as large as the cache may be, so
-that entries go all the time. Meanwhile every second a process is killed and replaced, and a forger
+Each process has threads and tasks. They ask for the values of a few thousand arguments, some much
+more often than others; all values together are several times as large as the cache may be, so that
+entries go all the time. Meanwhile every second a process is killed and replaced, and a forger
 changes entries in the store.
 """
 
@@ -137,6 +137,7 @@ def run(
     *,
     processes: int = 8,
     threads: int = 2,
+    tasks: int = 2,
     patience: float = 20.0,
     faults: Collection[str] = (),
 ) -> Figures:
@@ -147,6 +148,7 @@ def run(
         length: Seconds.
         processes: How many.
         threads: Threads of each.
+        tasks: Tasks of each, in one event loop.
         patience: Seconds after which a call hangs.
         faults: Some of `FAULTS`.
 
@@ -173,7 +175,7 @@ def run(
             cache["cache_url"] = server.url
             entries = InRedis(server.url)
             size = server.used
-        options = {"cache": cache, "faults": [*faults], "threads": threads}
+        options = {"cache": cache, "faults": [*faults], "threads": threads, "tasks": tasks}
         crew = stack.enter_context(Crew(processes, options))
         forger = Forger(entries, mark)
         figures = Figures(backend, length, crew.heard, slack=SLACK[backend])
