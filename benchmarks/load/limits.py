@@ -106,8 +106,8 @@ class Figures:
 
     @property
     def allowed(self) -> float:
-        """How many permits a second may show: the rate, the burst, and those noted late."""
-        return self.rate + self.burst + min(WAITERS, max(1.0, self.rate / 10))
+        """How many permits a second may show: the rate, the burst, and those of 50 ms before."""
+        return self.rate + self.burst + max(1.0, self.rate / 20)
 
     def row(self) -> list[str]:
         """Return the line of the table."""
