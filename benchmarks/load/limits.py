@@ -204,7 +204,6 @@ def run(
                 "threads": each // 2,
                 "tasks": each // 2,
                 "impatient": each if impatient else 0,
-                "patience": int(1e9 * min(0.2, 4 * WAITERS / rate)),
                 "idle": 1 if "unfair" in faults and number == 0 else 0,
             }
             member = subprocess.Popen(

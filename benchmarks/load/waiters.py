@@ -19,6 +19,9 @@ from typing import Any
 
 from opero import RateLimiter
 
+PATIENCE = 0.2
+"""Seconds after which an impatient one gives up at the latest."""
+
 Permits = list[tuple[int, int]]
 
 
@@ -30,11 +33,10 @@ class Waiters:
 
         Args:
             options: `limit`, what `RateLimiter` takes; `threads`, `tasks` and `impatient`, how many
-                there are; `patience`, in seconds; `idle`, how many do not begin.
+                there are; `idle`, how many threads do not begin.
         """
         self._limiter = RateLimiter(**options["limit"])
         self._options = options
-        self._patience = options["patience"] * 1e-9
         self.patient: list[Permits] = []
         self.impatient: list[Permits] = []
         self.given_up = 0
@@ -91,7 +93,7 @@ class Waiters:
     async def _impatient(self, permits: Permits) -> None:
         while (begun := time.monotonic_ns()) < self.end:
             try:
-                async with asyncio.timeout(random.random() * self._patience):
+                async with asyncio.timeout(random.random() * PATIENCE):
                     await self._limiter.acquire()
             except TimeoutError:
                 self.given_up += 1
