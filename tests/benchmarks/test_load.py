@@ -27,7 +27,7 @@ def red(verdicts: list[Verdict]) -> set[str]:
 def test_a_cache_under_load_holds(backend: str) -> None:
     """Though processes are killed and entries forged meanwhile."""
     figures = caches.run(backend, 1.5, **SHORT)
-    assert red(caches.judge(figures, 20.0)) <= {"forged entries rejected", "largest size"}
+    assert red(caches.judge(figures, 20.0)) <= {"forged entries rejected"}  # of so short a time
     assert figures.heard.hits
     assert figures.heard.misses
     assert figures.heard.killed
