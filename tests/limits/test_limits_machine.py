@@ -616,13 +616,13 @@ def test_many_limits_share_a_descriptor_and_take_room_only_while_they_say_someth
 @pytest.mark.once
 def test_a_full_file_system_turns_into_no_crash(name, own_place, monkeypatch):
     """Memory that is not there would kill the process: so it is written first."""
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     limiter = RateLimiter(**limit(name, 0.01, 2))
     assert [limiter.try_acquire() for _ in range(3)] == [True, True, False]
-    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:5]))
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[:5], at))
     assert RateLimiter(**limit(name, 0.01, 2)).try_acquire()
-    monkeypatch.setattr(os, "write", real)
+    monkeypatch.setattr(os, "pwrite", real)
     assert RateLimiter(**limit(name, 0.01, 2)).try_acquire(2)
 
 

@@ -226,11 +226,7 @@ class _SharedFile:
     # --- records; all of this while it is locked ------------------------------------------------
 
     def open(self) -> None:
-        """Map all of the file, and begin it if it is new.
-
-        Raises:
-            UnusablePlaceError: If it is another one's.
-        """
+        """Map all of the file, and begin it if it is new."""
         size = os.fstat(self._descriptor).st_size
         if size < _SIZE:
             os.ftruncate(self._descriptor, _SIZE)
@@ -364,8 +360,9 @@ class _SharedFile:
 
     def _write(self, at: int, data: bytes | bytearray) -> None:
         """Write to the file: where there is no room, that fails, while a map of it would crash."""
-        os.lseek(self._descriptor, at, os.SEEK_SET)
-        if os.write(self._descriptor, data) != len(data):
+        if sys.platform == "win32":  # where there was room for all of it when it grew
+            self.memory[at : at + len(data)] = bytes(data)
+        elif os.pwrite(self._descriptor, data, at) != len(data):
             raise OSError(f"{self.path}: there is no room in it")
 
     # --- who uses what --------------------------------------------------------------------------
