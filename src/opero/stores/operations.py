@@ -4,7 +4,8 @@
     AsyncOperations(backend)    for tasks of an event loop
 
 Each operation is written once, as a generator, here or in `leases`: it says by effects what to ask
-the backend (`runners/effects.py`). Both classes have all of them as methods.
+the backend (`runners/effects.py`). Both classes have all of them as methods; `get` alone, which is
+on the path of each hit, does without a generator.
 
 Entries:
     `get`, `get_many`, `put`, `put_many`, `delete`, `clear`, `count`. A `ttl` is in seconds; None is
@@ -28,12 +29,6 @@ from .leases import LEASE, Steps, lease_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def get(store: object, name: str) -> Steps[bytes | None]:
-    """Return an entry, or None if there is none."""
-    (entry,) = yield ASK, store, "get_many", ((name,),)
-    return entry  # type: ignore[no-any-return]
 
 
 def get_many(store: object, names: Sequence[str]) -> Steps[list[bytes | None]]:
@@ -133,7 +128,10 @@ class Operations:
         """Close what the backend has open; it opens again what it needs."""
         self._backend.close()
 
-    get = _in_thread(get)
+    def get(self, name: str) -> bytes | None:
+        """Return an entry, or None if there is none."""
+        return self._backend.get_many((name,))[0]
+
     get_many = _in_thread(get_many)
     put = _in_thread(put)
     put_many = _in_thread(put_many)
@@ -167,7 +165,10 @@ class AsyncOperations:
         """Close what the backend has open; it opens again what it needs."""
         await self._backend.close()
 
-    get = _in_task(get)
+    async def get(self, name: str) -> bytes | None:
+        """Return an entry, or None if there is none."""
+        return (await self._backend.get_many((name,)))[0]
+
     get_many = _in_task(get_many)
     put = _in_task(put)
     put_many = _in_task(put_many)
