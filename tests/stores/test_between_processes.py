@@ -7,6 +7,7 @@ nothing with the others but the store.
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from types import SimpleNamespace
 
@@ -238,6 +239,83 @@ def test_who_comes_after_an_invalidation_elsewhere_joins_no_run_from_before_it(s
     assert origin.calls == 2
 
 
+@pytest.mark.parametrize("outdated", [False, True])
+def test_who_joins_a_run_that_has_found_the_value_before_an_invalidation(
+    store, calls, outdated, monkeypatch
+):
+    """The run has its answer, but has not handed it on yet."""
+    origin = Origin()
+    options = {"cache_ttl": 10, "cache_stale": 1000}
+    with manual_clock() as clock:
+        here = process(origin, store, calls.form, **options)
+        there = process(origin, store, calls.form, **options)
+        cache = here.__opero__.stored_cache
+        if outdated:
+            assert calls.begin(there, 1).result() == "old"
+            clock.advance(20)
+            origin.held = 2
+            making = calls.begin(there, 1)  # there it is made anew, so here it is served
+            until(lambda: origin.calls == 2)
+        found, go = threading.Event(), threading.Event()
+        operation = "take" if outdated else "get_and_take"
+        name = "operations" if calls.form == "sync" else "async_operations"
+        separate = copy.copy(getattr(cache.store, name))
+        store_here = copy.copy(cache.store)
+        monkeypatch.setattr(store_here, name, separate)
+        monkeypatch.setattr(cache, "store", store_here)
+        real = getattr(separate, operation)
+        first = []
+
+        def pause(*arguments):
+            if not outdated and not first:
+                first.append(calls.begin(there, 1).result() if calls.form == "sync" else "old")
+                answer = real(*arguments)
+            else:
+                answer = real(*arguments)
+            if not found.is_set():
+                found.set()
+                assert go.wait(20)
+            return answer
+
+        async def pause_async(*arguments):
+            if not outdated and not first:
+                first.append(await there(1))
+            answer = await real(*arguments)
+            if not found.is_set():
+                found.set()
+                while not go.is_set():
+                    await asyncio.sleep(0.001)
+            return answer
+
+        monkeypatch.setattr(separate, operation, pause if calls.form == "sync" else pause_async)
+        early = calls.begin(here, 1)
+        until(found.is_set)
+        origin.value = "new"
+        origin.held = 0
+        there.cache_invalidate(1)
+        late = calls.begin(here, 1)
+        joins(cache, calls.form, 1)
+        go.set()
+        assert early.result() == "old"
+        assert late.result() == "new"
+        if outdated:
+            origin.go.set()
+            assert making.result() == "old"
+
+
+def joins(cache, form, count):
+    """Wait until so many callers have joined the run that is under way."""
+    if form == "sync":
+        until(lambda: sum(len(each.waiters or ()) for each in cache.flights.values()) == count)
+    else:
+        until(
+            lambda: (
+                sum(each.callers for table in cache.flights.values() for each in table.values())
+                == count + 1
+            )
+        )
+
+
 def test_who_comes_without_one_joins_the_run(store, calls):
     origin = Origin(held=1)
     here = process(origin, store, calls.form)
@@ -246,11 +324,7 @@ def test_who_comes_without_one_joins_the_run(store, calls):
     until(lambda: origin.calls == 1)
     there.cache_invalidate(2)  # another value
     begun += [calls.begin(here, 1) for _ in range(5)]
-    flights = here.__opero__.stored_cache.flights
-    if calls.form == "sync":
-        until(lambda: len(next(iter(flights.values())).waiters or ()) == 5)
-    else:
-        until(lambda: next(iter(next(iter(flights.values())).values())).callers == 6)
+    joins(here.__opero__.stored_cache, calls.form, 5)
     origin.go.set()
     assert [each.result() for each in begun] == ["old"] * 6
     assert origin.calls == 1

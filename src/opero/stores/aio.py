@@ -14,7 +14,7 @@ from opero.runners.loops import running_loop
 from opero.thrown import Thrown
 from opero.tracebacks import shorten
 
-from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
+from .stored_cache import ELSEWHERE, Known, Miss, StoredCache, Unavailable
 from .stored_refresh import StoredRefresh
 
 TYPE_CHECKING = False
@@ -62,9 +62,14 @@ class AsyncStoredCache(StoredCache):
 
         miss = Miss(key, args, kwargs, found, reachable, since)
         try:
-            if reachable:
-                await self._leave_outdated(key, since)
-            return await task_flight.share(call, self, key.full, args, kwargs, miss)
+            while True:
+                if reachable:
+                    await self._leave_outdated(key, since)
+                value = await task_flight.share(call, self, key.full, args, kwargs, miss)
+                if type(value) is not Known:
+                    return value
+                if value.serves(miss):
+                    return value.value
         except Exception as error:  # of a refresh, or of a flight that was cut
             stale = await aio.drive(self.serve_stale(call, key, found, error))
             if stale is None:

@@ -100,16 +100,36 @@ class Claim(NamedTuple):
     """What to do about a missing value.
 
     Attributes:
-        known: Whether the value has turned up; then `value` is it, and nothing is to be run.
-        value: That value.
+        known: The value, if it has turned up: then nothing is to be run. None without.
         held: Whether the lease is ours; else nothing is stored.
         stale: An outdated entry that may be served if the run fails; None without.
     """
 
-    known: bool
-    value: Any
+    known: Known | None
     held: bool
     stale: Signed | None
+
+
+class Known(NamedTuple):
+    """A value that a flight has found instead of making it.
+
+    Attributes:
+        value: The value.
+        asked: When the store was asked for it, in seconds of the machine's clock; None if it is
+            the outdated one that was known before.
+    """
+
+    value: Any
+    asked: float | None
+
+    def serves(self, miss: Miss) -> bool:
+        """Return whether it serves a caller who has joined the flight.
+
+        The value may have been invalidated between the asking and the coming of the caller.
+        """
+        if self.asked is None:
+            return miss.found is not None
+        return self.asked >= miss.since
 
 
 class Lease(NamedTuple):
@@ -436,22 +456,22 @@ class StoredCache:
             is_listed: Tells whether the key has not been invalidated meanwhile.
 
         Returns:
-            The value, or `Raised`.
+            The value, `Known` or `Raised`.
         """
         key = miss.key
         token = token_hex(8)
-        claim = Claim(False, None, False, miss.found)
+        claim = Claim(None, False, miss.found)
         try:
             begun = monotonic()
             if miss.reachable:
                 try:
                     claim = yield from self.begin(call, key, miss.found, deadline, token)
+                    if claim.known is not None:
+                        return claim.known
                     begun = monotonic()
                     self.relied_on[flight] = Lease(token, begun)
                 except Unavailable:
                     pass
-            if claim.known:
-                return claim.value
             spare = claim.stale is not None
             outcome = yield RUN, call, (miss.args, miss.kwargs, deadline, flight, spare)
             if type(outcome) is Raised:
@@ -511,11 +531,12 @@ class StoredCache:
         try:
             while True:
                 if stale is None:
+                    asked = monotonic()
                     data, mark = yield ASK, self, "get_and_take", lease
                     entry = self.open_signed(key, data)
                     if entry is not None and self.is_fresh(entry, call.clock):
                         asking = False
-                        return Claim(True, entry.value, False, None)
+                        return Claim(Known(entry.value, asked), False, None)
                     if data is not None:  # it is there, but not to be used
                         mark = yield ASK, self, "take", lease
                 else:
@@ -528,12 +549,12 @@ class StoredCache:
                     if age >= 0:
                         self._count("stale")
                         call.events.stale(call, age, None)
-                    return Claim(True, stale.value, False, None)
+                    return Claim(Known(stale.value, None), False, None)
                 if watch is None:
                     watch = leases.LeaseWatch(mark)
                 watch.look(mark)
                 if watch.has_failed:
-                    return Claim(False, None, False, None)
+                    return Claim(None, False, None)
                 if watch.is_dead:
                     asking = True
                     if (yield ASK, self, "seize", (*lease, mark)):
@@ -550,7 +571,7 @@ class StoredCache:
         finally:
             if asking:  # interrupted while the answer was on its way: the lease may be ours
                 renewer.give_back(self.store.operations, key.name, token)
-        return Claim(False, None, True, stale)
+        return Claim(None, True, stale)
 
     def finish(self, call: State, key: StoredKey, token: str, value: Any, took: float) -> Steps:
         """Store what a run has returned, if the store is in order, and give its lease back.

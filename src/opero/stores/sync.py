@@ -12,7 +12,7 @@ from opero.runners import sync
 from opero.runners.background import background
 from opero.thrown import Thrown
 
-from .stored_cache import ELSEWHERE, Miss, StoredCache, Unavailable
+from .stored_cache import ELSEWHERE, Known, Miss, StoredCache, Unavailable
 from .stored_refresh import StoredRefresh
 
 TYPE_CHECKING = False
@@ -80,6 +80,9 @@ class SyncStoredCache(StoredCache):
                 if value is sync.LOST:
                     if self.flights.get(full) is other:
                         self.flights.pop(full, None)
+                elif type(value) is Known:
+                    if value.serves(miss):
+                        return value.value
                 elif value is not sync.AGAIN:
                     return value
 
@@ -88,7 +91,7 @@ class SyncStoredCache(StoredCache):
 
             value = sync.drive(self.run(call, miss, deadline, flight, is_listed))
             self.land(full, flight, value, None)
-            return value
+            return value.value if type(value) is Known else value
         except BaseException as error:
             self.land(full, flight, None, error)
             raise
