@@ -31,13 +31,14 @@ class Sharers:
     """The helper."""
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start it, and wait until it has loaded what its processes need."""
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.join()
 
     def start(self, work: str, halves: list[str], **arguments: Any) -> list[int]:
         """Fork a process for each of `halves` and let it do `work`; return their process ids."""

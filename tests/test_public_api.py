@@ -287,3 +287,17 @@ def test_the_module_and_the_decorator_share_a_name_and_nothing_else() -> None:
     """`import opero` and `from opero import opero` both work."""
     assert inspect.ismodule(opero)
     assert inspect.isfunction(opero.opero)
+
+
+SHOWN = {
+    "RateLimiter": """acquire acquire_sync adaptive burst floor name pause rate rate_limit scope
+        try_acquire windows""",
+    "Breaker": "failure_ratio minimum name open_for probes reset scope state trip window",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_limiters_and_breakers_show_only_what_is_documented(name):
+    """What is inside of them is private."""
+    made = opero.RateLimiter(5.0) if name == "RateLimiter" else opero.Breaker()
+    assert [each for each in dir(made) if not each.startswith("_")] == SHOWN[name].split()

@@ -18,6 +18,7 @@ from sharers import soon
 
 from opero import DeadlineExceeded, RateLimiter, opero, opmap, subscribe
 from opero.core.clock import NEVER
+from opero.limits.redis import _asking
 from opero.runners.effects import ASK
 from opero.runners.sync import ThreadBell
 from opero.testing import skip_waits
@@ -171,6 +172,8 @@ def test_a_cancelled_task_gives_its_slot_back_and_leaves_no_pending_answer(core,
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            while _asking:
+                await asyncio.sleep(0.001)
         begun = time.monotonic()
         await limiter.acquire()
         return time.monotonic() - begun
@@ -212,6 +215,8 @@ def test_who_is_interrupted_leaves_the_line_and_gives_back_what_was_granted(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        while _asking:  # the reply that it does not wait for
+            await asyncio.sleep(0.001)
 
     if how == "tasks":
         run(main())
@@ -234,7 +239,7 @@ def test_those_who_give_up_waiting_burn_nothing(core, redis_server, rate):
 
     async def request():
         try:
-            await asyncio.wait_for(limiter.acquire(), 5 / rate)
+            await asyncio.wait_for(limiter.acquire(), max(0.1, 5 / rate))
         except TimeoutError:
             return
         taken.append(time.monotonic())
@@ -330,6 +335,35 @@ def test_who_has_died_in_line_holds_nobody_up(core, redis_server):
     assert len(line_of(redis_server, limiter)) == 1
     assert took(limiter.acquire_sync) < 15
     steps.close()
+
+
+def test_a_loop_that_is_stuck_while_it_asks_holds_nobody_up(core, redis_server, monkeypatch):
+    """Another waiter asks after a while."""
+    monkeypatch.setattr("opero.limits.redis._SILENCE", 200 * MS)
+    limiter = RateLimiter(**limit(redis_server, 100))
+    steps = limiter._queue.steps(NEVER, 1)
+    next(steps)
+    assert steps.send(ThreadBell(bool))[0] == ASK  # and nothing more comes of it
+    assert 0.1 < took(limiter.acquire_sync) < 15
+    steps.close()
+    assert not len(limiter._queue)
+
+
+def test_permits_are_handed_out_once_to_threads_that_come_at_the_same_moment(core, redis_server):
+    """All take from what one of them has got."""
+    limiter = RateLimiter(**limit(redis_server, 5000, 100))
+    taken = [0] * 8
+    begun = time.monotonic()
+
+    def loop(number):
+        while time.monotonic() < begun + 0.5:
+            limiter.acquire_sync()
+            taken[number] += 1
+
+    wait_all([Job(loop, number) for number in range(8)])
+    assert sum(taken) <= 100 + 5000 * (time.monotonic() - begun)
+    granted = float(arrival_of(redis_server, limiter)) - float(limiter._queue._born)
+    assert sum(taken) <= granted / 200
 
 
 def test_one_who_wants_many_is_not_passed_by_those_who_want_one(core, redis_server):
@@ -461,7 +495,7 @@ def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_serv
         function() if how == "threads" else run(function())
     begun = time.monotonic()
     key = other._queue._keys[0]
-    until(lambda: redis_server.command("HGET", key, "paused"))
+    until(lambda: float(redis_server.command("HGET", key, "paused") or 0) > 0)
     assert time.monotonic() - begun < 1
     other.acquire_sync()
     assert time.monotonic() - begun > 0.4

@@ -66,18 +66,20 @@ class _Question:
 
     Attributes:
         number: Which it is, of this process.
+        began: When it was made, in nanoseconds.
         weight: How many permits are wanted at once.
         request: The script, its keys and its arguments.
         aside: Whether it is asked by a task of its own.
     """
 
-    __slots__ = ("_orphan", "_queue", "aside", "number", "request", "weight")
+    __slots__ = ("_orphan", "_queue", "aside", "began", "number", "request", "weight")
 
     def __init__(
         self, queue: RedisWaitQueue, number: int, weight: int, request: tuple[Any, ...]
     ) -> None:
         self._queue = queue
         self.number = number
+        self.began = queue.clock.now()
         self.weight = weight
         self.request = request
         self.aside = False
@@ -170,6 +172,7 @@ class RedisWaitQueue(WaitQueue):
         self._serial = 0  # the number of the last question
         self._asking = 0  # until when somebody has a question under way,
         self._asker = 0  # and its number
+        self._called_until = 0  # until when to leave a question to the last in the queue
         self._come = 0  # when to ask again
         self._in_line = ""  # since when this process waits, in the server's time; "" if not in line
         self._born = ""  # what is known of the record: when it was made,
@@ -291,7 +294,7 @@ class RedisWaitQueue(WaitQueue):
             if now < self._asking:
                 due = min(max(due, now + NAP), self._asking)
             elif self._wants(now):
-                due = min(due, max(self._come, self._refill()))
+                due = min(due, max(self._come, self._refill(), self._called_until))
         return super()._note(head, now, max(due, now + 1))
 
     # --- the server -----------------------------------------------------------------------------
@@ -303,7 +306,7 @@ class RedisWaitQueue(WaitQueue):
 
     def _refill(self) -> int:
         """Return when to ask for more, in nanoseconds: what is there lasts for a while."""
-        grants = self.bucket.grants
+        grants = list(self.bucket.grants)
         return grants[-1].end() - HORIZON // 2 if grants else 0
 
     def _question(self, waiter: _Waiter, deadline: int) -> _Question | None:
@@ -342,7 +345,15 @@ class RedisWaitQueue(WaitQueue):
                 horizon = min(HORIZON, patience)
             more = min(more, room - weight)
             extra = min(extra, room - weight - more)
+            last = next(reversed(self._waiters), waiter)
+            if waiter is not last and not self._called_until:
+                self._called_until = now + NAP
+                if last.wake():
+                    return None  # it asks: the permit of any other may come before the reply
+            if waiter is not last and now < self._called_until:
+                return None
             question = self._asked(weight, more, extra, horizon, patience)
+            self._called_until = 0
             self._asking, self._asker = now + _SILENCE, question.number
             return question
 
@@ -416,7 +427,7 @@ class RedisWaitQueue(WaitQueue):
             count, mark = question.weight + int(granted) - 1, f"{self._me}{question.number}"
             bucket.grants.append(Grant(count, mark, start, behind, cells))
         bucket.told = round(turn * 1000) + behind if self._waiters else 0
-        self._come = now + round(come * 1000)
+        self._come = question.began + round(come * 1000)  # the next one takes as long to get there
         return bool(reply[8])
 
     def _left_behind(self, interrupted: _Question | None) -> Any:
@@ -436,10 +447,11 @@ class RedisWaitQueue(WaitQueue):
                 mark = f"{self._me}{interrupted.number}"
             elif me:
                 bucket.told = 0
-                if bucket.grants and bucket.grants[-1].mark and bucket.grants[-1].count:
-                    grant = bucket.grants.pop()
-                    mark = grant.mark
-                    arrivals = [f"{cell[0]:.3f}" for cell in grant.cells]
+                for grant in list(bucket.grants)[-1:]:
+                    if grant.mark and grant.count > 0:
+                        bucket.drop(grant)
+                        mark = grant.mark
+                        arrivals = [f"{cell[0]:.3f}" for cell in grant.cells]
             if not mark and not (me and self._in_line):
                 return None
             if me:
@@ -487,6 +499,8 @@ class RedisWaitQueue(WaitQueue):
         with self._lock:  # what this process keeps to by itself is what all keep to
             local.control.rate = self._rate.rate
             local.retime(self.clock.now())
+            if cut:
+                self.bucket.grants.clear()  # they were granted at the rate of before
         if cut:
             self.tell_cut(self.called, self._rate.rate)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final
+
+from opero.locks import Lock
 
 from .redis_scripts import HORIZON
 
@@ -85,14 +88,14 @@ class Purse:
         alone: Whether the server is gone.
         told: When the server might grant the next, in nanoseconds; 0 if that is not known.
         queued: How many wait.
-        lock: Makes a step atomic; None where the interpreter does so by itself.
+        lock: Makes a step atomic; it is that of `local`, if that has one.
     """
 
     observes = False
 
     def __init__(self, local: Any) -> None:
         self.local = local
-        self.lock: Any = local.lock
+        self.lock: Any = Lock() if local.lock is None else local.lock
         self.queued = 0
         self.clear()
 
@@ -119,31 +122,27 @@ class Purse:
         """Do so with several at once."""
         if self.queued or not self.grants:
             return self.interval
-        if self.lock is None:
-            return self.admit_many(now, weight)
         with self.lock:
             return self.interval if self.queued else self.admit_many(now, weight)
 
     def admit_many(self, now: int, weight: int) -> int:
         """Take permits on behalf of the head of the queue; return 0, or nanoseconds until then."""
         self._slot = None
-        grants = self.grants
-        while grants:
-            grant = grants[0]
-            if grant.count < weight:
-                if grant.count and len(grants) == 1:
-                    break  # one who wants fewer may have them
-                grants.popleft()
-                continue
-            slot = grant.slot(weight)
-            at = grant.here(slot)
-            if at > now:
-                return at - now
-            if at >= now - max(LATE, self.interval):
+        for grant in list(self.grants):
+            while grant.count >= weight:
+                slot = grant.slot(weight)
+                at = grant.here(slot)
+                if at > now:
+                    return at - now
+                if at < now - max(LATE, self.interval):
+                    grant.take(grant.slot(1), 1)  # others have got theirs meanwhile
+                    continue
                 grant.take(slot, weight)
-                self._note(now, at, weight)
-                return 0
-            grant.take(grant.slot(1), 1)  # it is too late for it: others have got theirs
+                if grant.count >= 0:  # else a finalizer has been here
+                    self._note(now, at, weight)
+                    return 0
+            if grant.count <= 0 or len(self.grants) > 1:  # else one who wants fewer may have them
+                self.drop(grant)
         wait = int(self.local.lack(now, weight))
         if self.alone:
             if wait <= 0:
@@ -151,6 +150,11 @@ class Purse:
                 return 0
             return wait
         return max(wait, self.told - now, 1)
+
+    def drop(self, grant: Grant) -> None:
+        """Forget a grant."""
+        with suppress(ValueError):
+            self.grants.remove(grant)
 
     def _note(self, now: int, slot: int, weight: int) -> None:
         self.local.spend(slot, weight)
@@ -184,7 +188,7 @@ class Purse:
 
     def credit(self) -> int:
         """Return how many permits are left of those that were granted."""
-        return sum([grant.count for grant in self.grants])
+        return sum([grant.count for grant in list(self.grants)])
 
     def wanted_ahead(self, now: int, interval: int) -> int:
         """Return how many permits to ask for beyond those that somebody waits for.
