@@ -209,6 +209,58 @@ print(ends(child), use())
     assert run(tmp_path / "cache", body) == "7 0"
 
 
+def test_a_child_in_which_sqlite_hangs_leaves_it_alone(tmp_path):
+    """As where the program's own threads were inside SQLite, of which opero knows nothing."""
+    body = """
+import sqlite3
+child = os.fork()
+if child == 0:
+    connections.FORK_WAIT = 0.05
+    sqlite3.connect = lambda *_, **__: time.sleep(1000)
+    said = []
+    for call in (use, use, backend.close):
+        try:
+            said.append(call())
+        except OSError as error:
+            said.append("forked while SQLite was in use" in str(error))
+    grandchild = os.fork()
+    if grandchild == 0:
+        os._exit(0)
+    os._exit(0 if said == [True, True, None] and ends(grandchild) == 0 else 4)
+print(ends(child), use())
+"""
+    assert run(tmp_path / "cache", body) == "0 0"
+
+
+def test_no_child_hangs_where_other_threads_use_sqlite_in_their_own_way(tmp_path):
+    """Some of the children find a mutex taken, and go on without the cache."""
+    body = """
+import sqlite3
+connections.FORK_WAIT = 0.3
+def foreign():
+    while True:
+        with sqlite3.connect(":memory:") as connection:
+            connection.execute("CREATE TABLE t(x)")
+            connection.execute("INSERT INTO t VALUES (zeroblob(1000))")
+        connection.close()
+for _ in range(4):
+    threading.Thread(target=foreign, daemon=True).start()
+outcomes = []
+for _ in range(20):
+    time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(use())
+        except OSError:
+            os._exit(0)
+    outcomes.append(ends(child))
+print(set(outcomes), use(), flush=True)
+os._exit(0)
+"""
+    assert run(tmp_path / "cache", body) == "{0} 0"
+
+
 def test_a_decorated_function_runs_without_its_cache_in_such_a_child(tmp_path):
     body = """
 import logging

@@ -6,6 +6,10 @@ does not have it. So a fork waits until no thread is inside SQLite and closes wh
 whoever wants to go in meanwhile waits for the fork. Both waits are bounded: if a thread does not
 come out in time, or nobody called `_before_fork`, the child leaves SQLite alone, and its caches on
 disk are out of order.
+
+The program may have threads that use SQLite in their own way, and nobody sees those. So a child
+opens its first connection in a thread of its own. If that does not come back, the child leaves
+SQLite alone, too.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import contextlib
 import math
 import operator
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -53,6 +58,56 @@ class Visit:
         """Come out again."""
         with _lock:
             _visits.discard(self)
+
+
+def connect(url: str, timeout: float) -> Connection:
+    """Open a connection.
+
+    Args:
+        url: The file.
+        timeout: Seconds to wait for others while it is opened.
+
+    Raises:
+        OSError: As `Visit.enter`, or if SQLite hangs in this child process.
+        sqlite3.Error: If it cannot be opened.
+    """
+    global _proven, _off  # noqa: PLW0603 - of this process
+    if _proven:
+        return _open(url, timeout)
+    outcome: list[Connection | BaseException] = []
+
+    def work() -> None:
+        try:
+            connection = _open(url, timeout)
+            connection.execute("SELECT randomblob(1)")  # which has a mutex of its own
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            outcome.append(error)
+        else:
+            outcome.append(connection)
+
+    thread = threading.Thread(target=work, name="opero-sqlite", daemon=True)
+    thread.start()
+    thread.join(FORK_WAIT)
+    if not outcome:
+        _off = _WHY
+        raise OSError(_off)
+    _proven = True
+    (found,) = outcome
+    if isinstance(found, BaseException):
+        raise found
+    found.user = get_ident()
+    return found
+
+
+def _open(url: str, timeout: float) -> Connection:
+    return sqlite3.connect(
+        url,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Connection,
+        uri=True,
+    )
 
 
 class Connection(sqlite3.Connection, Visit):
@@ -158,7 +213,14 @@ _forking: list[int] = []
 """The threads that fork."""
 _off: str | None = None
 """Why this process leaves SQLite alone, or None."""
+_proven = True
+"""Whether no mutex of SQLite can be one that a thread of the parent process has left taken."""
 _inherited: list[Visit] = []
+
+_WHY: Final = (
+    "this process was forked while SQLite was in use, and would hang or do damage with it: "
+    "fork earlier, or start processes by 'spawn' or 'forkserver'"
+)
 
 
 def _before_fork() -> None:
@@ -176,7 +238,7 @@ def _before_fork() -> None:
                 inside = True
             elif isinstance(visit, Connection) and not visit.user:
                 visit.shut()
-        if not inside or monotonic() > end:
+        if not inside or _off is not None or monotonic() > end:
             return
         time.sleep(0.001)
 
@@ -188,16 +250,14 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _lock, _off, _visits  # noqa: PLW0603 - another thread may have held the old one
-    _lock = Lock()
+    global _lock, _off, _proven, _visits  # noqa: PLW0603 - those of this process
+    _lock = Lock()  # another thread may have held the old one
+    _proven = False
     _forking.clear()
     inherited, _visits = list(_visits), weakref.WeakSet()
     if not inherited:
         return
-    _off = (
-        "this process was forked while SQLite was in use, and would hang or do damage with it: "
-        "fork earlier, or start processes by 'spawn' or 'forkserver'"
-    )
+    _off = _WHY
     for visit in inherited:
         if isinstance(visit, Connection):
             visit.inherited = True

@@ -5,10 +5,10 @@ ever sees half a database, and diskcache never opens one that somebody may have 
 
 What is written goes into SQLite's write-ahead log first, and from there into the file by a
 checkpoint. SQLite's own checkpoints wait for nobody: where somebody reads all the time they never
-empty the log, and it grows without bound. Here a thread that has written looks at the size of the
-log. From `CHECKPOINT` bytes on it waits until all readers have come to the end of the log, and cuts
-it to nothing. Where that takes too long, since a reader was stopped for example, the log may grow
-to a quarter of the limit. Then nothing is written any more until it can be emptied.
+empty the log, and it grows without bound. Here a thread that is about to write looks at the size
+of the log. From `CHECKPOINT` bytes on it waits until all readers have come to the end of the log,
+and cuts it to nothing. Where that takes too long, since a reader was stopped for example, the log
+may grow to a quarter of the limit. Then nothing is written any more until it can be emptied.
 
 A connection is used only while the file that it opened is still the one in the directory: a
 directory that was deleted is made again. A database that is damaged is set aside under another
@@ -49,7 +49,7 @@ from opero.logs import warn
 from opero.private_places import closed_directory, private_file
 from opero.real_time import monotonic
 
-from .connections import Connection, enter, visiting
+from .connections import Connection, connect, enter, visiting
 from .turns import Turns
 
 fcntl: Any
@@ -210,14 +210,8 @@ class Database:
 
     def _connect(self, *, prepare: bool) -> Connection:
         file = self._find_file()
-        connection: Connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw",  # a file that is gone by now is not made here
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            factory=Connection,
-            uri=True,
-        )
+        url = f"{self._path.as_uri()}?mode=rw"  # a file that is gone by now is not made here
+        connection = connect(url, self._timeout)
         try:
             connection.file = file
             connection.until[0] = monotonic() + LONGEST
@@ -262,30 +256,25 @@ class Database:
                     with contextlib.suppress(sqlite3.Error):  # it is closed after this
                         connection.execute("ROLLBACK")
                 raise
-            self._tidy(connection)
         finally:
             self._turns.give(connection)
 
-    def _tidy(self, connection: Connection) -> None:
-        """Empty the log if it has become large, and take the opportunity."""
-        size = self._log_size()
-        if size <= self._next:
-            return
-        emptied = self._empty_log(connection, PATIENCE)
-        self._next = self._checkpoint if emptied else size + self._checkpoint
-        if emptied:
-            self._tidy_directory()
-            with contextlib.suppress(sqlite3.OperationalError):  # what was written is written
-                self._shrink(connection)
-
     def _begin(self, connection: Connection, need: int) -> None:
+        """Begin a transaction; if the log has become large, empty it before."""
         while True:
             connection.execute("BEGIN IMMEDIATE")
             size = self._log_size()
-            if self.log is None or size == 0 or size + need <= self.log:
+            full = self.log is not None and size > max(0, self.log - need)
+            if size <= self._next and not full:
                 return
             connection.execute("ROLLBACK")
-            if not self._empty_log(connection, PATIENCE):
+            emptied = self._empty_log(connection)
+            self._next = self._checkpoint if emptied else size + self._checkpoint
+            if emptied:
+                self._tidy_directory()
+                with contextlib.suppress(sqlite3.OperationalError):  # the disk is full
+                    self._shrink(connection)
+            elif full:
                 raise LockedError("the log of the database is full, and somebody still reads it")
 
     def _log_size(self) -> int:
@@ -294,9 +283,9 @@ class Database:
         except FileNotFoundError:
             return 0
 
-    def _empty_log(self, connection: Connection, wait: float) -> bool:
+    def _empty_log(self, connection: Connection) -> bool:
         """Write into the file what the log has, and cut it to nothing; return whether it worked."""
-        connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
         try:
             ((busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.OperationalError:  # the disk is full, or does not work
@@ -309,7 +298,7 @@ class Database:
         """Give back to the system what was in use and is not any more, as time allows."""
         end = monotonic() + self._timeout
         while self._shrink(connection) and monotonic() < end:
-            if not self._empty_log(connection, PATIENCE):
+            if not self._empty_log(connection):
                 return
 
     def _shrink(self, connection: Connection) -> bool:
