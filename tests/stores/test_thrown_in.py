@@ -281,9 +281,9 @@ def test_a_handler_that_raises_during_a_long_query_is_heard(tmp_path, rings, mon
     query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)"
 
     def count():
-        with backend._open() as sql:
+        with backend._open() as connection:
             signal.setitimer(signal.ITIMER_REAL, 0.01)
-            sql(f"{query} SELECT count(*) FROM n").fetchall()
+            connection.execute(f"{query} SELECT count(*) FROM n").fetchall()
             for _ in range(1000):
                 pass
 
