@@ -33,7 +33,7 @@ from urllib.parse import quote
 from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
 from opero.locks import Lock
-from opero.runners.effects import ASK, BELL, REST, answer_of
+from opero.runners.effects import ASK, BELL, REST
 
 from .redis_contact import RedisContact
 from .redis_permits import Grant, Purse
@@ -261,7 +261,7 @@ class RedisWaitQueue(WaitQueue):
         try:
             question = self._probe(weight)
             if question is not None:
-                answer_of((yield ASK, question, "script", question.request))
+                yield ASK, question, "script", question.request
                 question = None
             due = self._join(waiter, start, latest)
             if due < 0:
@@ -269,7 +269,7 @@ class RedisWaitQueue(WaitQueue):
             while not bell.is_through():
                 question = self._question(waiter, latest)
                 if question is not None:
-                    answer_of((yield ASK, question, "script", question.request))
+                    yield ASK, question, "script", question.request
                     question = None
                 else:
                     yield REST, clock, bell, NEVER if waiter.granted else due

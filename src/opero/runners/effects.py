@@ -59,18 +59,10 @@ __all__ = [
     "WAIT",
     "Raised",
     "Steps",
-    "answer_of",
 ]
 
 Steps = Generator["tuple[Any, ...]", "Any", "Any"]
 """A policy: it yields effects, and returns a value or `Raised`."""
-
-
-def answer_of(answer: Any) -> Any:
-    """Return what a store has answered; raise what it has failed with."""
-    if type(answer) is Raised:
-        raise answer.error
-    return answer
 
 
 class Raised:

@@ -29,6 +29,7 @@ from .leases import LEASE, Steps, lease_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Task = Callable[..., Coroutine[Any, Any, _T]]
 
 
 def get_many(store: object, names: Sequence[str]) -> Steps[list[bytes | None]]:
@@ -101,7 +102,7 @@ def _in_thread(operation: Callable[Concatenate[object, _P], Steps[_T]]) -> Calla
 
 def _in_task(
     operation: Callable[Concatenate[object, _P], Steps[_T]],
-) -> Callable[..., Coroutine[Any, Any, _T]]:
+) -> _Task[_T]:
     """Make a method for tasks of an operation."""
 
     async def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
@@ -132,19 +133,19 @@ class Operations:
         """Return an entry, or None if there is none."""
         return self._backend.get_many((name,))[0]
 
-    get_many = _in_thread(get_many)
-    put = _in_thread(put)
-    put_many = _in_thread(put_many)
-    delete = _in_thread(delete)
-    clear = _in_thread(clear)
-    count = _in_thread(count)
-    holder = _in_thread(leases.holder)
-    take = _in_thread(leases.take)
-    get_and_take = _in_thread(leases.get_and_take)
-    renew = _in_thread(leases.renew)
-    release = _in_thread(leases.release)
-    seize = _in_thread(leases.seize)
-    settle = _in_thread(leases.settle)
+    get_many: Callable[..., list[bytes | None]] = _in_thread(get_many)
+    put: Callable[..., None] = _in_thread(put)
+    put_many: Callable[..., None] = _in_thread(put_many)
+    delete: Callable[..., bool] = _in_thread(delete)
+    clear: Callable[..., int] = _in_thread(clear)
+    count: Callable[..., int] = _in_thread(count)
+    holder: Callable[..., str | None] = _in_thread(leases.holder)
+    take: Callable[..., str | None] = _in_thread(leases.take)
+    get_and_take: Callable[..., tuple[bytes | None, str | None]] = _in_thread(leases.get_and_take)
+    renew: Callable[..., str | None] = _in_thread(leases.renew)
+    release: Callable[..., None] = _in_thread(leases.release)
+    seize: Callable[..., bool] = _in_thread(leases.seize)
+    settle: Callable[..., bool] = _in_thread(leases.settle)
 
 
 class AsyncOperations:
@@ -169,16 +170,16 @@ class AsyncOperations:
         """Return an entry, or None if there is none."""
         return (await self._backend.get_many((name,)))[0]
 
-    get_many = _in_task(get_many)
-    put = _in_task(put)
-    put_many = _in_task(put_many)
-    delete = _in_task(delete)
-    clear = _in_task(clear)
-    count = _in_task(count)
-    holder = _in_task(leases.holder)
-    take = _in_task(leases.take)
-    get_and_take = _in_task(leases.get_and_take)
-    renew = _in_task(leases.renew)
-    release = _in_task(leases.release)
-    seize = _in_task(leases.seize)
-    settle = _in_task(leases.settle)
+    get_many: _Task[list[bytes | None]] = _in_task(get_many)
+    put: _Task[None] = _in_task(put)
+    put_many: _Task[None] = _in_task(put_many)
+    delete: _Task[bool] = _in_task(delete)
+    clear: _Task[int] = _in_task(clear)
+    count: _Task[int] = _in_task(count)
+    holder: _Task[str | None] = _in_task(leases.holder)
+    take: _Task[str | None] = _in_task(leases.take)
+    get_and_take: _Task[tuple[bytes | None, str | None]] = _in_task(leases.get_and_take)
+    renew: _Task[str | None] = _in_task(leases.renew)
+    release: _Task[None] = _in_task(leases.release)
+    seize: _Task[bool] = _in_task(leases.seize)
+    settle: _Task[bool] = _in_task(leases.settle)
