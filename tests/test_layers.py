@@ -32,6 +32,7 @@ ROOT = Path(opero.__file__).parent
 LAYERS = (
     (
         "_pyinstaller",
+        "bits",
         "captures",
         "event",
         "exceptions",

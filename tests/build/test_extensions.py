@@ -163,12 +163,12 @@ class TestSources:
     def test_every_module_of_the_registry_has_its_types_and_no_other_file_does(self) -> None:
         """A `.pxd` that nothing is compiled with would be a lie about speed.
 
-        `counting`, `gil`, `marks` and `readers` are no modules of the core: what they have is for those that
+        `bits`, `counting`, `gil`, `marks` and `readers` are no modules of the core: what they have is for those that
         are compiled.
         """
         types = {path.stem for path in SOURCES.glob("**/*.pxd")}
         twins = {path.stem for path in SOURCES.glob("**/*.pyx")}
-        assert types | twins == {*hotpath.MODULES, "counting", "gil", "marks", "readers"}
+        assert types | twins == {*hotpath.MODULES, "bits", "counting", "gil", "marks", "readers"}
         assert twins == set(TWINS)
 
     def test_every_module_of_the_core_is_in_the_registry(self) -> None:

@@ -4,8 +4,9 @@ cimport cython
 
 from .decompose cimport Recipe, Decomposer
 
-cdef int _DEPTH
 cdef int _MOST_NODES
+cdef int _MOST_JSON
+cdef int _LONG
 cdef int _AT
 cdef int _ATTRIBUTE
 cdef int _INSIDE
@@ -18,6 +19,12 @@ cdef int _MOST_CODES
 cdef class Writing:
     cdef readonly bint code
     cdef readonly list functions
+    cdef public Py_ssize_t references
+    cdef public Py_ssize_t shortened
+    cdef readonly dict known
+    cdef readonly list leaves
+    cdef readonly dict numbers
+    cdef Py_ssize_t number(self, object name, object leaf) except -1
 
 
 @cython.final
@@ -29,18 +36,23 @@ cdef class Canonical:
     cdef readonly tuple common
     cdef tuple _common(self, tuple scope)
     cpdef bytes encode(self, object value)
+    cpdef tuple identify(self, object value)
     cpdef str digest(self, bytes data)
     cpdef bint is_plain(self, object value) except -1
     cdef str _source(self, object func)
     cdef str _code_digest(self, object code)
     cdef bytes _captured(self, object code)
     cdef bytes _encode(self, object value, object where)
-    cdef bint _is_json(self, object value, int depth) except -1
-    cdef int _count_plain(self, object value, int depth, int left) except -2
+    cdef int _count_plain(self, object value, int depth, int left, bint written) except -2
     cdef bint _is_utf8(self, str text) except -1
-    @cython.locals(size=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, start=Py_ssize_t, references=Py_ssize_t, shortened=Py_ssize_t)
     cdef object _write(self, bytearray out, object value, int depth, object where, Writing run)
+    cdef object _write_parts(
+        self, bytearray out, object value, int depth, object where, Writing run
+    )
     cdef object _write_text(self, bytearray out, str text)
+    cdef object _write_bytes(self, bytearray out, bytes data)
+    cdef object _write_long(self, bytearray out, bytes head, bytes data)
     @cython.locals(at=Py_ssize_t)
     cdef object _write_items(
         self, bytearray out, bytes tag, object items, int depth, object where, int how, Writing run
@@ -60,5 +72,6 @@ cdef class Canonical:
         self, bytearray out, object named, int depth, object where, Writing run
     )
     cdef object _write_class(
-        self, bytearray out, object cls, Recipe recipe, bint instance, object where
+        self, bytearray out, object cls, Recipe recipe, bint instance, object where,
+        Writing run
     )

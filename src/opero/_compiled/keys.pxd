@@ -2,7 +2,8 @@
 
 cimport cython
 
-from . cimport gil
+from . cimport bits, gil
+from .canonical cimport Canonical
 from .decompose cimport Recipe, Decomposer
 
 ctypedef unsigned long long word
@@ -35,7 +36,11 @@ cdef extern from *:
     """
     Py_hash_t hash "opero_hash" (object value) except? -1
 
-cdef int _DEPTH
+cdef int _MOST_NODES
+cdef int _WIDEST
+cdef int _WIDEST_OBJECT
+cdef word _WIDER
+cdef int _COUNTED
 cdef int _DIGEST_ABOVE
 cdef object _ABSENT
 cdef word _MASK
@@ -90,6 +95,7 @@ cdef class Key:
 
 @cython.final
 cdef class Freezer:
+    cdef readonly Canonical canonical
     cdef readonly Decomposer shapes
     cdef readonly Key true
     cdef readonly Key false
@@ -102,6 +108,10 @@ cdef class Freezer:
     @cython.locals(key=Key)
     cdef Key _key(self, word number, bint live, object value)
     cdef Key _kept(self, Key key)
+    cdef object _wider(self, object value, word found)
+    @cython.locals(canonical=Canonical)
+    cdef Key _large(self, object value)
+    cdef int _count(self, object value, int left, int depth) except -3
     cdef word _walk(self, object value, int depth, bint kept) except? 0
     cdef word _walk_float(self, object value, double number) except? 0
     @cython.locals(found=word, total=word)
@@ -111,11 +121,12 @@ cdef class Freezer:
     @cython.locals(found=word, total=word)
     cdef word _walk_dict(self, dict value, int depth) except? 0
     @cython.locals(found=word, total=word, flat=tuple, at=Py_ssize_t)
-    cdef word _walk_table(self, Table value, int depth) except? 0
+    cdef word _walk_table(self, Table value) except? 0
     cdef word _walk_node(self, Node value) noexcept
     @cython.locals(found=word)
     cdef object _frozen(self, object value, int depth)
     cdef object _copy(self, object value, int depth)
+    cdef int _down(self, int depth, Py_ssize_t size) except? -1
     @cython.locals(flat=list)
     cdef object _copy_dict(self, dict value, int depth)
     @cython.locals(recipe=Recipe, items=list)

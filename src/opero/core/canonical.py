@@ -21,7 +21,11 @@ every encoding is that of one value only. The first byte says how to read on:
     K bound code          a function that is captured: what it is bound to, and a reference R to one
                           around it, by number, or F, module, name and a digest of its code (S, ""
                           where the name tells it) and its captured variables
+    H 32 bytes            the SHA-256 of an encoding of more than 1024 bytes, in its place
     R number ":"          there: the function that is being written, counted from the outermost
+
+The last but one is why the size of an encoding, and the time for it, do not depend on how often a
+value holds the same part: what is long is looked at once. J has bounds for the same end.
 
 What is bound or captured is a count and pairs of a name (S) and a value. A stored key has a V, code
 and what is captured behind the arguments, if there is such for the function that is called.
@@ -46,14 +50,24 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from opero.captures import Code, code_inside, is_found, place_of
 from opero.exceptions import CacheKeyError
 
-from .decompose import WAY_OUT, Decomposer, Recipe, name_of
+from .decompose import (
+    DEPTH,
+    TOO_DEEP,
+    WAY_OUT,
+    Decomposer,
+    Recipe,
+    Same,
+    by_its_own_rules,
+    name_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_DEPTH = 200
 _MOST_NODES = 2**24
+_MOST_JSON = 2**17
+_LONG = 1024
 _CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
 
 _MOST_CODES = 256
@@ -87,18 +101,46 @@ class Writing:
     Attributes:
         code: Whether it is captured, so that functions are a part of it.
         functions: The functions that are being written, from the outermost.
+        references: How many references to these have been written.
+        shortened: How many digests have been written in the place of something longer.
+        known: What stands for values in which something was shortened, by their ids: the value,
+            which is so kept alive, and the bytes.
+        leaves: For a key in memory, the classes and objects that have no encoding, which are
+            written by number; else None.
+        numbers: Their numbers.
     """
 
-    __slots__ = ("code", "functions")
+    __slots__ = ("code", "functions", "known", "leaves", "numbers", "references", "shortened")
 
-    def __init__(self, code: bool) -> None:
+    def __init__(self, code: bool, leaves: list[Any] | None = None) -> None:
         """Begin.
 
         Args:
             code: Whether functions may be in it.
+            leaves: Where classes and objects without an encoding are left; None if there may be
+                none.
         """
         self.code: bool = code
         self.functions: list[Any] = []
+        self.references: int = 0
+        self.shortened: int = 0
+        self.known: dict[int, tuple[Any, bytes]] = {}
+        self.leaves: list[Any] | None = leaves
+        self.numbers: dict[Any, int] = {}
+
+    def number(self, name: Any, leaf: Any) -> int:
+        """Return the number of a leaf.
+
+        Args:
+            name: By which it is known; equal for equal leaves.
+            leaf: The leaf.
+        """
+        found = self.numbers.get(name)
+        if found is None:
+            assert self.leaves is not None
+            found = self.numbers[name] = len(self.leaves)
+            self.leaves.append(leaf)
+        return found
 
 
 class Canonical:
@@ -137,6 +179,25 @@ class Canonical:
         """
         return self._encode(value, None)
 
+    def identify(self, value: Any) -> tuple[bytes, tuple[Any, ...] | None]:
+        """Return what a value is within this process, in few bytes.
+
+        Args:
+            value: The value.
+
+        Returns:
+            The SHA-256 of its encoding, which has classes and objects without parts by number; and
+            these in order, None if there are none. Of dicts and sets that are equal but not in the
+            same order the numbers may differ.
+
+        Raises:
+            CacheKeyError: If the value cannot be told from others faithfully.
+        """
+        leaves: list[Any] = []
+        out = bytearray()
+        self._write(out, value, 0, None, Writing(False, leaves))
+        return _sha256(out).digest(), tuple(leaves) or None
+
     def digest(self, data: bytes) -> str:
         """Return the XXH3 digest of bytes: 32 hexadecimal digits.
 
@@ -159,7 +220,7 @@ class Canonical:
         Args:
             value: The value.
         """
-        return self._count_plain(value, 0, _MOST_NODES) >= 0
+        return self._count_plain(value, 0, _MOST_NODES, False) >= 0
 
     def stored_key(
         self,
@@ -276,7 +337,7 @@ class Canonical:
     # Encoding.
 
     def _encode(self, value: Any, where: _Where) -> bytes:
-        if self._is_json(value, 0):
+        if self._count_plain(value, 0, _MOST_JSON, True) >= 0:
             if self.dumps is None:
                 self.dumps = _find_json()
             return b"J" + self.dumps(value)
@@ -287,56 +348,43 @@ class Canonical:
             raise _too_deep(where) from error
         return bytes(out)
 
-    def _is_json(self, value: Any, depth: int) -> bool:
-        kind = type(value)
-        if kind is str:
-            return self._is_utf8(value)
-        if kind is int:
-            return bool(_LEAST <= value <= _GREATEST)
-        if kind is list:
-            if depth >= _DEPTH:
-                return False
-            for item in value:  # noqa: SIM110 - a generator would be slower
-                if not self._is_json(item, depth + 1):
-                    return False
-            return True
-        if kind is dict:
-            if depth >= _DEPTH:
-                return False
-            for key, item in value.items():
-                if type(key) is not str or not self._is_utf8(key):
-                    return False
-                if not self._is_json(item, depth + 1):
-                    return False
-            return True
-        return value is None or kind is bool
-
-    def _count_plain(self, value: Any, depth: int, left: int) -> int:
+    def _count_plain(self, value: Any, depth: int, left: int, written: bool) -> int:
         """Return how many of `left` nodes are left after those of `value`; -1 if it is not plain.
 
         Without a bound, a list that holds the same list twice, and that one another twice, and so
         on, would take for ever.
+
+        Args:
+            value: The value.
+            depth: How deep it is in another one.
+            left: How many nodes there may be.
+            written: Whether JSON is to be its encoding: then it has no floats and only text that
+                UTF-8 can write, and long texts count as several nodes.
         """
         kind = type(value)
-        if kind is str or kind is bool or value is None:
+        if kind is str:
+            if not written:
+                return left - 1
+            return left - 1 - (len(value) >> 6) if self._is_utf8(value) else -1
+        if kind is bool or value is None:
             return left - 1
         if kind is int:
             return left - 1 if _LEAST <= value <= _GREATEST else -1
         if kind is float:
-            return left - 1 if value - value == 0.0 else -1
-        if depth >= _DEPTH:
+            return left - 1 if value - value == 0.0 and not written else -1
+        if depth >= DEPTH:
             return -1
         if kind is list:
             for item in value:
-                left = self._count_plain(item, depth + 1, left)
+                left = self._count_plain(item, depth + 1, left, written)
                 if left < 0:
                     return -1
             return left - 1
         if kind is dict:
             for key, item in value.items():
-                if type(key) is not str:
+                if type(key) is not str or (written and not self._is_utf8(key)):
                     return -1
-                left = self._count_plain(item, depth + 1, left)
+                left = self._count_plain(item, depth + 1, left, written)
                 if left < 0:
                     return -1
             return left - 1
@@ -353,7 +401,7 @@ class Canonical:
 
     def _write(self, out: bytearray, value: Any, depth: int, where: _Where, run: Writing) -> None:
         kind = type(value)
-        if kind is str:
+        if kind is str and len(value) <= _LONG:
             self._write_text(out, value)
         elif kind is int:
             size = (value.bit_length() + 8) // 8
@@ -366,11 +414,37 @@ class Canonical:
         elif kind is float:
             out += b"D"
             out += pack(">d", value)
+        elif kind is bytes and len(value) <= _LONG:
+            self._write_bytes(out, value)
+        elif depth >= DEPTH and kind is not str and kind is not bytes:
+            raise _too_deep(where) if run.leaves is None else CacheKeyError(TOO_DEEP)
+        else:
+            known = run.known.get(id(value)) if run.known else None
+            if known is not None:
+                out += known[1]
+                return
+            start = len(out)
+            references = run.references
+            shortened = run.shortened
+            self._write_parts(out, value, depth, where, run)
+            if len(out) - start > _LONG:
+                short = b"H" + _sha256(out[start:]).digest()
+                del out[start:]
+                out += short
+                run.shortened += 1
+            elif kind is str or kind is bytes:
+                run.shortened += 1
+            if run.shortened != shortened and run.references == references:
+                run.known[id(value)] = value, bytes(out[start:])
+
+    def _write_parts(
+        self, out: bytearray, value: Any, depth: int, where: _Where, run: Writing
+    ) -> None:
+        kind = type(value)
+        if kind is str:
+            self._write_text(out, value)
         elif kind is bytes:
-            out += b"B%d:" % len(value)
-            out += value
-        elif depth >= _DEPTH:
-            raise _too_deep(where)
+            self._write_bytes(out, value)
         elif kind is list:
             self._write_items(out, b"L", value, depth + 1, where, _AT, run)
         elif kind is tuple:
@@ -383,14 +457,26 @@ class Canonical:
             self._write_set(out, b"Z", value, depth + 1, where, run)
         elif issubclass(kind, type):
             out += b"C"
-            self._write_class(out, value, self.shapes.recipe(value), False, where)
+            self._write_class(out, value, self.shapes.recipe(value), False, where, run)
         else:
             self._write_object(out, value, depth + 1, where, run)
 
     def _write_text(self, out: bytearray, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
-        out += b"S%d:" % len(data)
-        out += data
+        self._write_long(out, b"S%d:" % len(data), data)
+
+    def _write_bytes(self, out: bytearray, data: bytes) -> None:
+        self._write_long(out, b"B%d:" % len(data), data)
+
+    def _write_long(self, out: bytearray, head: bytes, data: bytes) -> None:
+        if len(head) + len(data) <= _LONG:
+            out += head
+            out += data
+        else:
+            digest = _sha256(head)
+            digest.update(data)
+            out += b"H"
+            out += digest.digest()
 
     def _write_items(
         self,
@@ -424,6 +510,8 @@ class Canonical:
         self, out: bytearray, items: dict[Any, Any], depth: int, where: _Where, run: Writing
     ) -> None:
         found: list[tuple[bytes, bytes]] = []
+        if run.leaves is not None:
+            items = _in_order(items)
         for key, item in items.items():
             one = bytearray()
             self._write(one, key, depth, (where, _INSIDE, None), run)
@@ -441,6 +529,10 @@ class Canonical:
     ) -> None:
         cls = type(value)
         recipe = self.shapes.recipe(cls)
+        if recipe.opaque and run.leaves is not None:
+            own = by_its_own_rules(value)
+            out += b"X%d:" % run.number((id(cls), own), (Same(cls), own))
+            return
         if recipe.opaque:
             code = code_inside(value) if run.code else None
             if code is not None:
@@ -456,7 +548,7 @@ class Canonical:
             out += b"U0:1:"
             self._write_text(out, key)
             return
-        if recipe.hidden:
+        if recipe.hidden and run.leaves is None:
             raise _refusal(cls, where, "it has content that only its class knows")
         try:
             parts = self.shapes.parts(value, recipe)
@@ -464,8 +556,11 @@ class Canonical:
             raise CacheKeyError(f"{_path(where)}{error}") from error
         if recipe.member and len(parts) == 2 and not self._has_key(parts[1], depth, where, run):
             parts = parts[:1]  # the class lists it, so its name is enough
+        if recipe.hidden:
+            own = by_its_own_rules(value)
+            out += b"X%d:" % run.number((id(cls), own), (Same(cls), own))
         out += b"O"
-        self._write_class(out, cls, recipe, True, where)
+        self._write_class(out, cls, recipe, True, where, run)
         names = recipe.fields if recipe.fields is not None else _tuple_fields(cls)
         out += b"U%d:" % len(names)
         for name in names:
@@ -476,7 +571,11 @@ class Canonical:
         unset = () if rest is None else rest[0]
         there = [name for name in recipe.fields or () if name not in unset]
         for at, part in enumerate(parts):
-            if not recipe.whole and bases <= at < bases + len(there):
+            if type(part) is bytes:
+                self._write_bytes(out, part)  # made for this moment: nobody needs to know it again
+                if len(part) > _LONG:
+                    run.shortened += 1
+            elif not recipe.whole and bases <= at < bases + len(there):
                 self._write(out, part, depth, (where, _ATTRIBUTE, there[at - bases]), run)
             else:
                 self._write(out, part, depth, (where, _INSIDE, None), run)
@@ -497,6 +596,7 @@ class Canonical:
         for at, function in enumerate(run.functions):
             if function is code.function:
                 out += b"R%d:" % at
+                run.references += 1
                 return
         run.functions.append(code.function)
         out += b"F"
@@ -520,8 +620,18 @@ class Canonical:
             self._write(out, value, depth, (where, _VARIABLE, name), run)
 
     def _write_class(
-        self, out: bytearray, cls: type, recipe: Recipe, instance: bool, where: _Where
+        self,
+        out: bytearray,
+        cls: type,
+        recipe: Recipe,
+        instance: bool,
+        where: _Where,
+        run: Writing,
     ) -> None:
+        if run.leaves is not None:
+            cls = recipe.tag if instance and recipe.tag is not None else cls
+            out += b"%d:" % run.number(id(cls), Same(cls))
+            return
         if recipe.label is not None and (instance or recipe.tag is None):
             module, name = recipe.label
         else:
@@ -540,6 +650,19 @@ class Canonical:
 _FORMAT = "opero1"
 _LEAST = -(2**63)
 _GREATEST = 2**64 - 1
+
+
+def _sha256(data: Any) -> Any:
+    from hashlib import sha256
+
+    return sha256(data)
+
+
+def _in_order(items: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a dict in the order of its keys, if they are all text."""
+    if all(type(key) is str for key in items):
+        return {key: items[key] for key in sorted(items)}
+    return items
 
 
 def _find_json() -> Callable[[Any], bytes]:
@@ -678,7 +801,7 @@ def _too_deep(where: _Where) -> CacheKeyError:
     return CacheKeyError(
         f"{_path(where) if where is not None and where[1] == _ROOT else ''}"
         f"no stored cache key can be made of a value that contains itself, or is nested more than "
-        f"{_DEPTH} levels deep{WAY_OUT}"
+        f"{DEPTH} levels deep{WAY_OUT}"
     )
 
 

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 _HEAP_TYPE = 1 << 9
 _ABSENT = object()
 WAY_OUT = "; cache_key= can say what tells such calls apart instead"
+DEPTH = 200
+TOO_DEEP = (
+    f"no cache key can be made of a value that contains itself, or is nested more than {DEPTH} "
+    f"levels deep{WAY_OUT}"
+)
 
 
 def name_of(cls: type) -> str:
@@ -60,6 +65,52 @@ def name_of(cls: type) -> str:
     """
     module = cls.__module__
     return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+
+
+class Same:
+    """Stands for an object that counts by identity because it has no hash.
+
+    Attributes:
+        target: The object.
+    """
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: object) -> None:
+        """Stand for an object and keep it alive.
+
+        Args:
+            target: The object.
+        """
+        self.target: object = target
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Same and other.target is self.target
+
+    def __hash__(self) -> int:
+        return id(self.target) >> 4
+
+
+def by_its_own_rules(value: Any) -> Any:
+    """Return a value that has no parts, or what stands for it in a key.
+
+    Args:
+        value: The value.
+
+    Raises:
+        CacheKeyError: If it has no hash.
+    """
+    try:
+        hash(value)
+    except TypeError as error:
+        times = sys.modules.get("datetime")
+        if times is not None and isinstance(value, times.tzinfo):
+            return Same(value)  # several time zone libraries have no hash, and never change
+        raise CacheKeyError(
+            f"no cache key can be made of {name_of(type(value))}: "
+            f"it has no hash, and nothing says what it is made of ({error}){WAY_OUT}"
+        ) from error
+    return value
 
 
 class Recipe:

@@ -7,34 +7,44 @@ The same value means the same types and the same content at every depth: `1`, `1
     trees of plain builtins               a `Key` with a hash of the whole tree, and the tree
     trees with other values in them       the same, with `Node` standing for each of those
 
-No bytes are built and nothing is sorted. Looking up a plain tree copies nothing either: the key
-that `probe` makes holds the caller's own objects, its hash is the sum of a walk through them, and
-comparing it with a stored key is a second walk, side by side. A key that outlives the lookup must
-not change when the caller's objects do: `freeze` and `keep` make it of copies.
+For these no bytes are built and nothing is sorted. Looking up a plain tree copies nothing either:
+the key that `probe` makes holds the caller's own objects, its hash is the sum of a walk through
+them, and comparing it with a stored key is a second walk, side by side. A key that outlives the
+lookup must not change when the caller's objects do: `freeze` and `keep` make it of copies.
 
 In such a copy, a dict with exact str keys is a `Table`; whatever is no plain builtin, or has no
 order, is a `Node`: its class, its parts as `Decomposer` tells them, and what compares by its own
 rules.
+
+A value may hold the same part many times, and be a far larger tree than it takes memory: forty
+lists, each of which holds the next one twice, are a tree of 2**40. So walks are bounded. On the way
+down they add up the bits of the sizes that they meet, so that a tree has at most two to the power
+of that many nodes. Where that is too many, and counting does not find less, the key is a digest of
+what `Canonical` writes, which looks at each part once.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Hashable
 from math import copysign
 from struct import pack
 
-from opero import gil
+from opero import bits, gil
 from opero.exceptions import CacheKeyError
 
-from .decompose import WAY_OUT, Decomposer, name_of
+from .canonical import Canonical
+from .decompose import DEPTH, TOO_DEEP, Decomposer, by_its_own_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_DEPTH = 200
+_MOST_NODES = 2**17
+_WIDEST = 22  # bits, of a tree of plain builtins
+_WIDEST_OBJECT = 18  # bits, of a tree with other values in it, which takes longer to walk through
+_WIDER = 1  # a hash that says that a tree is wider than that
+_COUNTED = -(2**30)  # bits to begin with where a tree is known to be small enough
 _DIGEST_ABOVE = 4096
 _ABSENT = object()
 
@@ -103,30 +113,6 @@ class Digest:
     """Stands for the class of long bytes that are in a key by their SHA-256 only."""
 
     __slots__ = ()
-
-
-class Same:
-    """Stands for an object that counts by identity because it has no hash.
-
-    Attributes:
-        target: The object.
-    """
-
-    __slots__ = ("target",)
-
-    def __init__(self, target: object) -> None:
-        """Stand for an object and keep it alive.
-
-        Args:
-            target: The object.
-        """
-        self.target: object = target
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is Same and other.target is self.target
-
-    def __hash__(self) -> int:
-        return id(self.target) >> 4
 
 
 class Key:
@@ -246,20 +232,26 @@ class Key:
         return one.own is two.own or bool(one.own == two.own)
 
 
+class _TooWideError(Exception):
+    """Says that a tree with other values than plain builtins in it is too wide."""
+
+
 class Freezer:
     """Makes in-memory keys.
 
     Attributes:
+        canonical: Writes values that are too wide for a walk, once there has been one.
         shapes: Tells what values are made of.
         true: The key of True.
         false: The key of False.
     """
 
-    __slots__ = ("false", "shapes", "true")
+    __slots__ = ("canonical", "false", "shapes", "true")
 
     def __init__(self) -> None:
         """Know the builtin types; classes are studied as they come."""
         self.shapes: Decomposer = Decomposer()
+        self.canonical: Canonical | None = None
         self.true: Key = self._key(_TRUE, False, True)
         self.false: Key = self._key(_FALSE, False, False)
 
@@ -282,11 +274,11 @@ class Freezer:
             return self.true if value else self.false
         try:
             found = self._walk(value, 0, False)
-            if found != 0:
+            if not 0 <= found <= _WIDER:
                 return self._key(found, True, value)
-            return self._frozen(value, 0)  # type: ignore[no-any-return]
+            return self._wider(value, found)
         except RecursionError as error:
-            raise CacheKeyError(_TOO_DEEP) from error
+            raise CacheKeyError(TOO_DEEP) from error
 
     def freeze(self, value: Any) -> Hashable:
         """Make a key that can be kept: later changes of the value do not change it.
@@ -331,10 +323,11 @@ class Freezer:
     def _is_constant(self, value: Any, depth: int) -> bool:
         kind = type(value)
         if kind is tuple or kind is frozenset:
-            if depth >= _DEPTH:
+            depth += bits.width(len(value))
+            if depth > _WIDEST:
                 return False
             for item in value:  # noqa: SIM110 - a generator would be slower
-                if not self._is_constant(item, depth + 1):
+                if not self._is_constant(item, depth):
                     return False
             return True
         return value is None or value is Ellipsis or kind in _CONSTANT
@@ -350,12 +343,69 @@ class Freezer:
         if not key.live:
             return key
         try:
-            return self._key(key.hash, False, self._copy(key.value, 0))
+            return self._key(key.hash, False, self._copy(key.value, _COUNTED))
         except RecursionError as error:
-            raise CacheKeyError(_TOO_DEEP) from error
+            raise CacheKeyError(TOO_DEEP) from error
+
+    def _wider(self, value: Any, found: int) -> Any:
+        """Make a key of what no walk within bounds has found to be a tree of plain builtins.
+
+        Args:
+            value: The value.
+            found: What the walk has found.
+        """
+        if found == _WIDER:
+            left = self._count(value, _MOST_NODES, 0)
+            if left >= 0:
+                return self._key(self._walk(value, _COUNTED, False), True, value)
+            if left == -1:
+                return self._large(value)
+        try:
+            return self._frozen(value, 0)
+        except _TooWideError:
+            return self._large(value)
+
+    def _large(self, value: Any) -> Key:
+        """Make a key of what is too large a tree to walk through."""
+        canonical = self.canonical
+        if canonical is None:
+            canonical = self.canonical = Canonical()
+        digest, leaves = canonical.identify(value)
+        node = self._node(Digest, (digest,), leaves)
+        return self._key(node.hash, False, node)
+
+    def _count(self, value: Any, left: int, depth: int) -> int:
+        """Return how many of `left` nodes are left after those of a tree of plain builtins.
+
+        Returns:
+            -1 if there are more, or it is too deep; -2 if there are other values in it.
+        """
+        kind = type(value)
+        if kind in _ATOMS:
+            return left - 1
+        if kind is dict:
+            if depth >= DEPTH:
+                return -1
+            for name, item in value.items():
+                if type(name) is not str:
+                    return -2
+                left = self._count(item, left, depth + 1)
+                if left < 0:
+                    return left
+            return left - 1
+        if kind is not list and kind is not tuple:
+            return -2
+        if depth >= DEPTH:
+            return -1
+        for item in value:
+            left = self._count(item, left, depth + 1)
+            if left < 0:
+                return left
+        return left - 1
 
     # The hash of a tree. In a live tree, 0 says that there is something in it that has to be
-    # taken apart first. (That a tree's hash happens to be 0 means a needless copy, no more.)
+    # taken apart first, and `_WIDER` that the tree may be too large. (If that happens to be the
+    # hash of a tree, it means a needless copy, no more.)
 
     def _walk(self, value: Any, depth: int, kept: bool) -> int:
         kind = type(value)
@@ -366,11 +416,11 @@ class Freezer:
         if value is None:
             return _NONE
         if kind is dict:
-            return self._walk_dict(value, depth + 1)
+            return self._walk_dict(value, depth)
         if kind is list:
-            return self._walk_list(value, depth + 1, kept)
+            return self._walk_list(value, depth, kept)
         if kind is tuple:
-            return self._walk_tuple(value, depth + 1, kept)
+            return self._walk_tuple(value, depth, kept)
         if kind is bool:
             return _TRUE if value else _FALSE
         if kind is float:
@@ -379,7 +429,7 @@ class Freezer:
             return hash(value) ^ _BYTES
         if kept:
             if kind is Table:
-                return self._walk_table(value, depth + 1)
+                return self._walk_table(value)
             return self._walk_node(value)
         return 0
 
@@ -389,38 +439,41 @@ class Freezer:
         return hash(value) ^ _FLOAT
 
     def _walk_list(self, value: list[Any], depth: int, kept: bool) -> int:
-        if depth > _DEPTH:
-            raise CacheKeyError(_TOO_DEEP)
+        depth += bits.width(len(value))
+        if depth > _WIDEST:
+            return _WIDER
         total = _LIST
         for item in value:
             if type(item) is str:
                 found = hash(item)
             else:
                 found = self._walk(item, depth, kept)
-                if found == 0:
-                    return 0
+                if 0 <= found <= _WIDER:
+                    return found
             total = ((total ^ found) * _FACTOR) & _MASK
             total ^= total >> 32
         return total
 
     def _walk_tuple(self, value: tuple[Any, ...], depth: int, kept: bool) -> int:
-        if depth > _DEPTH:
-            raise CacheKeyError(_TOO_DEEP)
+        depth += bits.width(len(value))
+        if depth > _WIDEST:
+            return _WIDER
         total = _TUPLE
         for item in value:
             if type(item) is str:
                 found = hash(item)
             else:
                 found = self._walk(item, depth, kept)
-                if found == 0:
-                    return 0
+                if 0 <= found <= _WIDER:
+                    return found
             total = ((total ^ found) * _FACTOR) & _MASK
             total ^= total >> 32
         return total
 
     def _walk_dict(self, value: dict[Any, Any], depth: int) -> int:
-        if depth > _DEPTH:
-            raise CacheKeyError(_TOO_DEEP)
+        depth += bits.width(len(value))
+        if depth > _WIDEST:
+            return _WIDER
         total = _DICT
         for name, item in value.items():
             if type(name) is not str:
@@ -430,23 +483,23 @@ class Freezer:
             elif type(item) is int:
                 found = hash(item) ^ _SPREAD
             elif type(item) is dict:
-                found = self._walk_dict(item, depth + 1)
-                if found == 0:
-                    return 0
+                found = self._walk_dict(item, depth)
+                if 0 <= found <= _WIDER:
+                    return found
             else:
                 found = self._walk(item, depth, False)
-                if found == 0:
-                    return 0
+                if 0 <= found <= _WIDER:
+                    return found
             found = ((hash(name) * _FACTOR) ^ found) & _MASK
             found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
             total = (total + (found ^ (found >> 29))) & _MASK
         return total ^ (total >> 32)
 
-    def _walk_table(self, value: Table, depth: int) -> int:
+    def _walk_table(self, value: Table) -> int:
         total = _DICT
         flat = value.flat
         for at in range(0, len(flat), 2):
-            found = self._walk(flat[at + 1], depth, True)
+            found = self._walk(flat[at + 1], _COUNTED, True)
             found = ((hash(flat[at]) * _FACTOR) ^ found) & _MASK
             found = ((found ^ (found >> 32)) * _SPREAD) & _MASK
             total = (total + (found ^ (found >> 29))) & _MASK
@@ -464,26 +517,33 @@ class Freezer:
         if kind is bool:
             return self.true if value else self.false
         copy = self._copy(value, depth)
-        found = self._walk(value, depth, False)
-        if found == 0:
-            found = self._walk(copy, depth, True)
+        found = self._walk(value, _COUNTED, False)
+        if 0 <= found <= _WIDER:
+            found = self._walk(copy, _COUNTED, True)
         return self._key(found, False, copy)
 
     def _copy(self, value: Any, depth: int) -> Any:
         kind = type(value)
         if kind in _ATOMS:
             return value
-        if depth >= _DEPTH:
-            raise CacheKeyError(_TOO_DEEP)
         if kind is list:
-            return [self._copy(item, depth + 1) for item in value]
+            depth = self._down(depth, len(value))
+            return [self._copy(item, depth) for item in value]
         if kind is tuple:
-            return tuple([self._copy(item, depth + 1) for item in value])
+            depth = self._down(depth, len(value))
+            return tuple([self._copy(item, depth) for item in value])
         if kind is dict:
-            return self._copy_dict(value, depth + 1)
+            return self._copy_dict(value, self._down(depth, len(value)))
         if kind is set or kind is frozenset:
-            return self._node(kind, (), _bag([self._frozen(item, depth + 1) for item in value]))
-        return self._take_apart(value, depth + 1)
+            depth = self._down(depth, len(value))
+            return self._node(kind, (), _bag([self._frozen(item, depth) for item in value]))
+        return self._take_apart(value, depth)
+
+    def _down(self, depth: int, size: int) -> int:
+        depth += bits.width(size)
+        if depth > _WIDEST_OBJECT:
+            raise _TooWideError
+        return depth
 
     def _copy_dict(self, value: dict[Any, Any], depth: int) -> Any:
         flat: list[Any] = []
@@ -503,9 +563,10 @@ class Freezer:
         cls = type(value)
         recipe = self.shapes.recipe(cls)
         if recipe.opaque:
-            return self._node(cls, (), _by_its_own_rules(value))
+            return self._node(cls, (), by_its_own_rules(value))
         items: list[Any] = []
         parts = self.shapes.parts(value, recipe)
+        depth = self._down(depth, len(parts))
         if recipe.member and len(parts) == 2:
             try:
                 self._copy(parts[1], depth)
@@ -519,11 +580,11 @@ class Freezer:
                 items.append(self._node(Digest, digest, None))
             else:
                 items.append(self._copy(part, depth))
-        own = _by_its_own_rules(value) if recipe.hidden else None
+        own = by_its_own_rules(value) if recipe.hidden else None
         return self._node(cls if recipe.tag is None else recipe.tag, tuple(items), own)
 
     def _node(self, cls: type, items: tuple[Any, ...], own: Any) -> Node:
-        total = self._walk_tuple(items, 0, True)
+        total = self._walk_tuple(items, _COUNTED, True)
         total = ((total ^ id(cls)) * _FACTOR) & _MASK
         if own is not None:
             total = ((total ^ hash(own)) * _SPREAD) & _MASK
@@ -552,31 +613,5 @@ def _bag(items: list[Any]) -> frozenset[Any]:
     return bag if len(bag) == len(items) else frozenset(Counter(items).items())
 
 
-def _by_its_own_rules(value: Any) -> Any:
-    """Return a value that has no parts, or what stands for it in a key.
-
-    Args:
-        value: The value.
-
-    Raises:
-        CacheKeyError: If it has no hash.
-    """
-    try:
-        hash(value)
-    except TypeError as error:
-        times = sys.modules.get("datetime")
-        if times is not None and isinstance(value, times.tzinfo):
-            return Same(value)  # several time zone libraries have no hash, and never change
-        raise CacheKeyError(
-            f"no cache key can be made of {name_of(type(value))}: "
-            f"it has no hash, and nothing says what it is made of ({error}){WAY_OUT}"
-        ) from error
-    return value
-
-
 _ATOMS = frozenset((str, int, type(None), bool, float, bytes))
 _CONSTANT = frozenset((*_ATOMS, complex, range))
-_TOO_DEEP = (
-    f"no cache key can be made of a value that contains itself, or is nested more than {_DEPTH} "
-    f"levels deep{WAY_OUT}"
-)
