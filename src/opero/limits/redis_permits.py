@@ -48,9 +48,9 @@ class Grant:
             behind: What to add to its time, in nanoseconds, for that of the clock here.
             cells: See above.
         """
-        self.count = count
-        self.mark = mark
-        self.cells = cells
+        self.count: int = count
+        self.mark: str = mark
+        self.cells: list[list[float]] = cells
         self._start = start
         self._behind = behind
 

@@ -122,7 +122,7 @@ class Connection(sqlite3.Connection, Visit):
 
     until: list[float]
     file: tuple[int, int] = (0, 0)
-    closed = False
+    closed: bool = False
     inherited = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

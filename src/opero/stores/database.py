@@ -154,7 +154,7 @@ class Database:
             self.room = limit - self.log - limit // 256 - 2 * PAGE * 4  # its index in memory
             self._checkpoint = min(CHECKPOINT, limit // 8)
         self._next = self._checkpoint
-        self.page = PAGE
+        self.page: int = PAGE
         self._prepared: tuple[int, int] | None = None
         self._idle: deque[Connection] = deque()
         self._turns = Turns()
@@ -220,7 +220,8 @@ class Database:
             if prepare:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(_COLUMNS)
-                ((self.page,),) = connection.execute("PRAGMA page_size").fetchall()
+                ((page,),) = connection.execute("PRAGMA page_size").fetchall()
+                self.page = page
                 self._tidy_directory()
                 self._prepared = file
             connection.execute("PRAGMA busy_timeout = 0")  # `patiently` waits
