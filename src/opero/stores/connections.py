@@ -44,7 +44,7 @@ class Visit:
         user: The thread that is inside; 0 for none.
     """
 
-    user = 0
+    user: int = 0
 
     def enter(self) -> None:
         """Go in, after any fork that is under way.
@@ -123,7 +123,7 @@ class Connection(sqlite3.Connection, Visit):
     until: list[float]
     file: tuple[int, int] = (0, 0)
     closed: bool = False
-    inherited = False
+    inherited: bool = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Open it, and use it."""
