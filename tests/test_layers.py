@@ -50,7 +50,7 @@ LAYERS = (
     ),
     (
         "copies",
-        "library_values",
+        "frames",
         "logs",
         "private_places",
         "signatures",
@@ -59,7 +59,7 @@ LAYERS = (
         "switches",
         "tracebacks",
     ),
-    ("roster",),
+    ("library_values", "roster"),
     ("callables", "events", "forwarding"),
     ("core", "_compiled"),
     ("hotpath",),

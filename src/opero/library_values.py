@@ -1,4 +1,4 @@
-"""What the values of other libraries are made of: pydantic, msgspec, pandas, dateutil.
+"""What the values of other libraries are made of: pydantic, msgspec, pandas, polars, dateutil.
 
 `decompose.py` asks here, once for each class. Nothing is imported: a library that is not loaded has
 made none of the values that are looked at.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from opero import frames
 from opero.exceptions import CacheKeyError
 
 TYPE_CHECKING = False
@@ -81,6 +82,14 @@ def _nothing(_: Any) -> tuple[Any, ...]:
     return ()
 
 
+def _period(value: Any) -> tuple[Any, ...]:
+    return value.ordinal, value.freqstr
+
+
+def _interval(value: Any) -> tuple[Any, ...]:
+    return value.left, value.right, value.closed
+
+
 def _zone_file(value: Any) -> tuple[Any, ...]:
     """A time zone of dateutil's counts by its file, if it is what that file holds."""
     path = getattr(value, "_filename", None)
@@ -98,9 +107,24 @@ def _zone_offset(value: Any) -> tuple[Any, ...]:
 
 
 _KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("pandas", "CategoricalIndex"): frames.pandas_index,
+    ("pandas", "DataFrame"): frames.pandas_frame,
+    ("pandas", "DatetimeIndex"): frames.pandas_index,
+    ("pandas", "Index"): frames.pandas_index,
+    ("pandas", "Interval"): _interval,
+    ("pandas", "IntervalIndex"): frames.pandas_index,
+    ("pandas", "MultiIndex"): frames.pandas_index,
+    ("pandas", "NA"): _nothing,
     ("pandas", "NaT"): _nothing,
+    ("pandas", "Period"): _period,
+    ("pandas", "PeriodIndex"): frames.pandas_index,
+    ("pandas", "RangeIndex"): frames.pandas_index,
+    ("pandas", "Series"): frames.pandas_series,
     ("pandas", "Timedelta"): _timedelta,
+    ("pandas", "TimedeltaIndex"): frames.pandas_index,
     ("pandas", "Timestamp"): _timestamp,
+    ("polars", "DataFrame"): frames.polars_frame,
+    ("polars", "Series"): frames.polars_series,
     ("dateutil.tz", "tzfile"): _zone_file,
     ("dateutil.tz", "tzoffset"): _zone_offset,
     ("dateutil.tz", "UTC"): _nothing,

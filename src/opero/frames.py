@@ -1,0 +1,115 @@
+"""What frames of pandas and polars are made of, for cache keys: columns as arrays, not as objects.
+
+`library_values` asks here. Numbers and times go into a key as the bytes of an array, texts as one
+long text with the lengths of its parts, anything else value by value. How long that takes has a
+bound: larger frames have no key, and `cache_key=` can say what tells them apart.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from opero.exceptions import CacheKeyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST_BYTES = 2**30
+"""So many bytes of numbers may be in a column: about a second's work."""
+MOST_VALUES = 2**24
+"""So many values that are no numbers may be in a column: a few seconds' work."""
+
+
+def pandas_frame(value: Any) -> tuple[Any, ...]:
+    """A frame counts by its class, labels, and columns in their order."""
+    columns = [_column(value.iloc[:, at].array) for at in range(value.shape[1])]
+    return (_labels(value.columns), _labels(value.index), columns, dict(value.attrs))
+
+
+def pandas_series(value: Any) -> tuple[Any, ...]:
+    """A series counts by its name, labels and values."""
+    return (value.name, _labels(value.index), _column(value.array), dict(value.attrs))
+
+
+def pandas_index(value: Any) -> tuple[Any, ...]:
+    """An index counts by its names and values, and one of times also by its frequency."""
+    return _labels(value)
+
+
+def polars_frame(value: Any) -> tuple[Any, ...]:
+    """A frame counts by its columns in their order."""
+    return (value.height, [polars_series(column) for column in value.get_columns()])
+
+
+def polars_series(value: Any) -> tuple[Any, ...]:
+    """A series counts by its name, type and values."""
+    polars = sys.modules["polars"]
+    dtype = value.dtype
+    told = (value.name, str(dtype))
+    if dtype in (polars.Categorical, polars.Enum):
+        value = value.cast(polars.String)
+    elif dtype != polars.Decimal and (
+        dtype.is_numeric() or dtype.is_temporal() or dtype == polars.Boolean
+    ):
+        plain = value.to_physical()
+        missing = plain.is_null()
+        if missing.any():
+            plain = plain.fill_null(False if dtype == polars.Boolean else 0)
+            return (*told, _numbers(plain.to_numpy()), _numbers(missing.to_numpy()))
+        return (*told, _numbers(plain.to_numpy()))
+    _check(len(value), MOST_VALUES, "values that are no numbers")
+    return (*told, _values(value.to_list()))
+
+
+def _labels(index: Any) -> tuple[Any, ...]:
+    pandas = sys.modules["pandas"]
+    if isinstance(index, pandas.RangeIndex):
+        return ("range", index.start, index.stop, index.step, index.name)
+    kind = type(index).__name__
+    names = list(index.names)
+    if isinstance(index, pandas.MultiIndex):
+        levels = [_column(index.get_level_values(at).array) for at in range(index.nlevels)]
+        return (kind, names, levels)
+    return (kind, names, _column(index.array), getattr(index, "freqstr", None))
+
+
+def _column(values: Any) -> tuple[Any, ...]:
+    """Return what an array of pandas holds, as plainer values."""
+    numpy, pandas = sys.modules["numpy"], sys.modules["pandas"]
+    dtype = values.dtype
+    if isinstance(dtype, numpy.dtype) and dtype.kind != "O":
+        return ("numpy", _numbers(numpy.asarray(values)))
+    if isinstance(dtype, pandas.CategoricalDtype):
+        codes = _numbers(numpy.asarray(values.codes))
+        return ("category", codes, _labels(values.categories), bool(values.ordered))
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        return ("zoned", dtype.unit, dtype.tz, _numbers(numpy.asarray(values.asi8)))
+    if isinstance(dtype, pandas.PeriodDtype):
+        return ("period", str(dtype), _numbers(numpy.asarray(values.asi8)))
+    _check(len(values), MOST_VALUES, "values that are no numbers")
+    return (str(dtype), _values(list(values)))
+
+
+def _numbers(array: Any) -> Any:
+    _check(array.nbytes, MOST_BYTES, "bytes")
+    return array
+
+
+def _values(values: list[Any]) -> Any:
+    """Return values as one text and the lengths of its parts, if they are all text."""
+    if {*map(type, values)} != {str}:
+        return values
+    numpy = sys.modules.get("numpy")
+    lengths = [*map(len, values)]
+    sizes = lengths if numpy is None else numpy.array(lengths, dtype="<i8")
+    return ("texts", sizes, "".join(values).encode("utf-8", "surrogatepass"))
+
+
+def _check(size: int, most: int, what: str) -> None:
+    if size > most:
+        raise CacheKeyError(
+            f"no cache key can be made of a frame or series with {size} {what} in a column: more "
+            f"than {most} would take too long; cache_key= can say what tells such calls apart "
+            f"instead"
+        )

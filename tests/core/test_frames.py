@@ -1,0 +1,133 @@
+"""Keys of frames, series and indexes of pandas and polars: by class, labels, types and values."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from opero import CacheKeyError, frames, hotpath, opero
+
+try:
+    import polars as pl
+except ImportError:  # there is none for this Python
+    pl = None
+
+PANDAS: dict[str, Callable[[], Any]] = {
+    "frame": lambda: pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+    "columns in another order": lambda: pd.DataFrame({"b": ["x", "y"], "a": [1, 2]}),
+    "floats": lambda: pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}),
+    "another text": lambda: pd.DataFrame({"a": [1, 2], "b": ["xy", ""]}),
+    "objects": lambda: pd.DataFrame({"a": [1, "x", None, [1]]}),
+    "objects that look alike": lambda: pd.DataFrame({"a": [True, "x", None, [1]]}),
+    "labels": lambda: pd.DataFrame({"a": [1, 2]}, index=["p", "q"]),
+    "labels of two levels": lambda: pd.DataFrame(
+        {"a": [1, 2]}, index=pd.MultiIndex.from_tuples([(1, "a"), (2, "b")])
+    ),
+    "empty": lambda: pd.DataFrame(),
+    "categories": lambda: pd.Series(["a", "b", "a"], dtype="category"),
+    "times in a zone": lambda: pd.Series(pd.date_range("2024-01-01", periods=3, tz="Europe/Paris")),
+    "times": lambda: pd.Series(pd.date_range("2024-01-01", periods=3)),
+    "index of times": lambda: pd.date_range("2024-01-01", periods=3),
+    "index of other times": lambda: pd.DatetimeIndex(["2024-01-01", "2024-01-03"]),
+    "numbers or nothing": lambda: pd.Series([1, None], dtype="Int64"),
+    "booleans or nothing": lambda: pd.Series([True, None], dtype="boolean"),
+    "texts or nothing": lambda: pd.Series(["a", None], dtype="string"),
+    "periods": lambda: pd.Series(pd.period_range("2024-01", periods=2, freq="M")),
+    "intervals": lambda: pd.Series(pd.interval_range(0, 2)),
+    "index of a range": lambda: pd.RangeIndex(3),
+    "index of numbers": lambda: pd.Index([0, 1, 2]),
+    "durations": lambda: pd.Series(pd.to_timedelta([1, 2], unit="s")),
+    "sparse": lambda: pd.Series(pd.arrays.SparseArray([0, 0, 1])),
+    "series": lambda: pd.Series([1, 2]),
+    "series with a name": lambda: pd.Series([1, 2], name="n"),
+    "nan": lambda: pd.Series([1.0, float("nan")]),
+    "missing": lambda: pd.NA,
+    "period": lambda: pd.Period("2024-01", freq="M"),
+    "interval": lambda: pd.Interval(0, 1),
+}
+
+POLARS: dict[str, Callable[[], Any]] = {
+    "frame": lambda: pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+    "nothing": lambda: pl.DataFrame({"a": [1, None], "b": ["x", None]}),
+    "no nothing": lambda: pl.DataFrame({"a": [1, 0], "b": ["x", None]}),
+    "empty": lambda: pl.DataFrame(),
+    "series": lambda: pl.Series("a", [1, 2]),
+    "another name": lambda: pl.Series("b", [1, 2]),
+    "floats": lambda: pl.Series("a", [1.0, 2.0]),
+    "smaller numbers": lambda: pl.Series("a", [1, 2], dtype=pl.Int8),
+    "times": lambda: pl.Series("a", [dt.datetime(2024, 1, 1)]),  # noqa: DTZ001
+    "times in a zone": lambda: pl.Series("a", [dt.datetime(2024, 1, 1, tzinfo=dt.UTC)]),
+    "dates": lambda: pl.Series("a", [dt.date(2024, 1, 1), None]),
+    "durations": lambda: pl.Series("a", [dt.timedelta(1)]),
+    "times of day": lambda: pl.Series("a", [dt.time(1)]),
+    "booleans": lambda: pl.Series("a", [True, None]),
+    "lists": lambda: pl.Series("a", [[1], [2, 3]]),
+    "records": lambda: pl.Series("a", [{"x": 1}]),
+    "categories": lambda: pl.Series("a", ["x", "y"], dtype=pl.Categorical),
+    "enumeration": lambda: pl.Series("a", ["x", "y"], dtype=pl.Enum(["x", "y"])),
+    "decimals": lambda: pl.Series("a", ["1.0"]).cast(pl.Decimal(10, 2)),
+    "bytes": lambda: pl.Series("a", [b"x"]),
+    "nothing at all": lambda: pl.Series("a", [None, None]),
+}
+
+
+@pytest.mark.parametrize("library", [PANDAS, POLARS], ids=["pandas", "polars"])
+def test_frames_count_by_their_content(core: hotpath.Core, library: Any) -> None:
+    """Made twice they have one key, and no two have the same; in memory and stored."""
+    if library is POLARS and pl is None:
+        return
+    for make in (core.Freezer().freeze, core.Freezer().probe, core.Canonical().encode):
+        keys = {name: make(value()) for name, value in library.items()}
+        for name, value in library.items():
+            key = make(value())
+            assert [other for other in keys if keys[other] == key] == [name]
+            assert hash(key) == hash(keys[name])
+
+
+def test_a_frame_that_changes_after_the_call_is_another_argument(
+    core: hotpath.Core, tmp_path: Any
+) -> None:
+    """Also in one cell, and in its labels."""
+    stored = {"cache_backend": "disk", "cache_dir": tmp_path, "cache_secret": "s" * 32}
+    for options in ({}, stored):
+        total = opero(cache=True, retries=1, **options)(total_of)  # type: ignore[call-overload]
+        frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+        assert total(frame) == total(frame.copy()) == 3
+        assert total.stats().hits == 1
+        frame.loc[0, "a"] = 5
+        assert total(frame) == 7
+        assert total(frame.rename(columns={"b": "c"})) == 7
+        assert total.stats().hits == 1
+
+
+def total_of(frame: Any) -> int:
+    """Return the sum of a column."""
+    return int(frame["a"].sum())
+
+
+def test_views_and_slices_count_as_copies_do(core: hotpath.Core) -> None:
+    """Neither memory layout nor levels that no row uses count."""
+    wide = pd.DataFrame({"a": range(6), "b": list("xyzxyz")})
+    levels = pd.MultiIndex.from_product([[1, 2], ["a", "b"]])
+    encode = core.Canonical().encode
+    assert encode(wide[::2]) == encode(wide[::2].copy())
+    assert encode(levels[:2]) == encode(pd.MultiIndex.from_tuples([(1, "a"), (1, "b")]))
+
+
+def test_a_frame_that_takes_too_long_is_refused(
+    core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size, before anything is made of it."""
+    monkeypatch.setattr(frames, "MOST_BYTES", 80)
+    monkeypatch.setattr(frames, "MOST_VALUES", 10)
+    values: list[Any] = [pd.DataFrame({"a": range(11)}), pd.Series(["a"] * 11)]
+    if pl is not None:
+        values += [pl.DataFrame({"a": range(11)}), pl.Series("a", ["a"] * 11)]
+    for value in values:
+        for make in (core.Freezer().probe, core.Canonical().encode):
+            with pytest.raises(CacheKeyError, match=r"would take too long; cache_key="):
+                make(value)
