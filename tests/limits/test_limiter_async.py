@@ -224,11 +224,16 @@ class Bell:
 
 def stand(queue: Any) -> Any:
     """Let somebody wait in a queue, a thread or a task, up to the first wait."""
+    return stand_until(queue)[0]
+
+
+def stand_until(queue: Any) -> tuple[Any, int]:
+    """Do so, and return also until when that is."""
     steps = queue.steps(NEVER, 1)
     effect = next(steps)
     while effect[0] == BELL:
         effect = steps.send(Bell())
-    return steps
+    return steps, effect[3]
 
 
 def leave(steps: Any) -> None:
@@ -266,6 +271,18 @@ def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch
     assert len(seen) <= 300
     assert Bell.rung <= 3 * 300
     assert (len(limiter._queue), limiter._queue.bucket.queued) == (0, 0)
+
+
+def test_each_waiter_looks_when_its_own_permit_is_due(core):
+    """If it left that to the head, each permit of a fast rate would wait for another one to wake."""
+    limiter = RateLimiter(10_000.0)
+    with standing_clock(core.clock) as clock:
+        spent(limiter)
+        waiting = [stand_until(limiter._queue) for _ in range(40)]
+        expected = [clock.now() + place * MS // 10 for place in range(1, 41)]
+    assert [due for _, due in waiting] == expected
+    for steps, _ in waiting:
+        steps.close()
 
 
 def test_random_cancellations_lose_no_permit(core):

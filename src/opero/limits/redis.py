@@ -125,6 +125,7 @@ class RedisWaitQueue(WaitQueue):
     """
 
     called = "a rate limit in Redis"
+    spare = 10_000_000  # permits come in batches, and most are due at once when they do
     bucket: Purse
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:

@@ -36,8 +36,6 @@ _SECOND = 1_000_000_000
 
 _FAR = 64
 """How many places of the queue a waiter counts to tell when it is served."""
-_SPARE = 10_000_000
-"""How long, in nanoseconds for each before it, a waiter leaves to them to hand out permits."""
 
 
 class _Waiter:
@@ -83,11 +81,14 @@ class WaitQueue:
         clock: Tells the time.
         called: What the limit is, in words.
         tells: Whether it tells when its rate is cut.
+        spare: How long, in nanoseconds for each before it, a waiter leaves to them to hand out
+            permits, beyond the time at which its own is due.
     """
 
     awaited = "its rate-limit permit"
     called = "a rate limit"
     tells = True
+    spare = 0
     by_value = False
 
     def __init__(self, bucket: Any, clock: Clock) -> None:
@@ -237,7 +238,7 @@ class WaitQueue:
             if self._head() is waiter:
                 due = self._note(waiter, now, max(due, self._free))
             else:
-                due = max(due, now + min(len(waiters), _FAR) * _SPARE)
+                due = max(due, now + min(len(waiters), _FAR) * self.spare)
         return min(due, deadline)
 
     def _look(self, waiter: _Waiter, deadline: int) -> int:
@@ -260,7 +261,7 @@ class WaitQueue:
                 before = self._count_before(waiter)
                 due += before * self.bucket.interval
                 late = due > deadline
-                due = max(due, now + before * _SPARE)
+                due = max(due, now + before * self.spare)
         if late:
             self._leave(waiter)
             return -1
