@@ -127,34 +127,37 @@ class Figures:
 
 def judge(figures: Figures) -> list[Verdict]:
     """Return what has to hold."""
-    least = 0.8 if figures.rate > 1000 * figures.burst else 0.9
     verdicts = [
-        Verdict("used", f"{figures.used:.1%}", f"{least:.0%} at least", figures.used >= least),
         Verdict(
             "most in a second",
             f"{figures.worst_second():,}",
             f"{figures.allowed:,.0f} at most",
             figures.worst_second() <= figures.allowed,
         ),
-        _fair("permits of a waiter", figures.counts, 1, figures),
+        _fair("permits of a waiter", figures.counts, 3, figures),
     ]
+    if figures.scope == "redis" or figures.rate <= 1000 * figures.burst:
+        # else what is used is what the machine wakes in time: a permit is lost if nobody is awake
+        least = 0.8 if figures.rate > 1000 else 0.9
+        used = f"{figures.used:.1%}"
+        verdicts.append(Verdict("used", used, f"{least:.0%} at least", figures.used >= least))
     if len(figures.shares) > 1:
-        waiters = WAITERS // len(figures.shares)
-        verdicts.append(_fair("permits of a process", figures.shares, waiters, figures))
+        verdicts.append(_fair("permits of a process", figures.shares, 2, figures))
     return verdicts
 
 
-def _fair(what: str, counts: list[int], waiters: int, figures: Figures) -> Verdict:
-    """Say whether each has got between half and twice of what one gets in turn.
+def _fair(what: str, counts: list[int], times: int, figures: Figures) -> Verdict:
+    """Say whether nobody has got so many times more, or less, than in turn.
 
     Args:
-        what: What they are.
-        counts: How many permits each has got.
-        waiters: How many waiters each stands for.
+        what: What is counted.
+        counts: How many permits each waiter, or all of each process, has got.
+        times: How many times.
         figures: The counts of all waiters.
     """
+    waiters = WAITERS // len(counts)
     mean = sum(figures.counts) / WAITERS
-    least, most = int(mean) // 2 * waiters, 2 * ceil(mean) * waiters
+    least, most = int(mean) // times * waiters, times * ceil(mean) * waiters
     return Verdict(
         what,
         f"{min(counts):,} to {max(counts):,}",

@@ -65,7 +65,7 @@ def test_what_is_wrong_with_the_figures_of_a_limit_is_seen(rate: float) -> None:
 
     greedy = even("redis", rate, 4)
     greedy.patient[0][0] += [each for other in greedy.patient[0][1:] for each in other]
-    del greedy.patient[0][0][3 * (int(rate * 10) // 16 + 1) :]
+    del greedy.patient[0][0][4 * (int(rate * 10) // 16 + 1) :]
     greedy.patient[0][1:] = [[] for _ in greedy.patient[0][1:]]
     assert "permits of a waiter" in red(limits.judge(greedy))
 
@@ -80,9 +80,10 @@ def test_what_is_wrong_with_the_figures_of_a_limit_is_seen(rate: float) -> None:
     hasty.others = [int(5e9)] * (int(rate) + 30)
     assert red(limits.judge(hasty)) == {"most in a second"}
 
-    lazy = even("process", rate, 1)
-    for permits in lazy.patient[0]:
-        del permits[len(permits) // 2 :]
+    lazy = even("redis", rate, 4)
+    for process in lazy.patient:
+        for permits in process:
+            del permits[len(permits) // 2 :]
     assert "used" in red(limits.judge(lazy))
 
 
