@@ -58,11 +58,15 @@ cdef class Canonical:
         self, bytearray out, bytes tag, object items, int depth, object where, int how, Writing run
     )
     @cython.locals(found=list, one=bytearray)
-    cdef object _write_set(self, bytearray out, bytes tag, object items, int depth, object where, Writing run)
+    cdef object _write_set(
+        self, bytearray out, bytes tag, object items, int depth, object where, Writing run
+    )
     @cython.locals(found=list, one=bytearray, two=bytearray)
     cdef object _write_dict(self, bytearray out, dict items, int depth, object where, Writing run)
     @cython.locals(recipe=Recipe, parts=tuple, at=Py_ssize_t, bases=Py_ssize_t)
-    cdef object _write_object(self, bytearray out, object value, int depth, object where, Writing run)
+    cdef object _write_object(
+        self, bytearray out, object value, int depth, object where, Writing run
+    )
     cdef bint _has_key(self, object value, int depth, object where, Writing run) except -1
     @cython.locals(functions=list)
     cdef object _write_code(
