@@ -3,6 +3,7 @@
     sync.py, aio.py   the decorated function over a stored cache
     stored_cache.py   values by their stored keys: a backend, a signer and an eye on outages
     operations.py     what a store is asked for, derived from a backend's five primitives
+    steps.py          operations written once, for threads and for tasks
     leases.py         of several processes that miss one value, one runs: how they agree
     stored_refresh.py values renewed in the background before their end
     renewer.py        the thread that renews the leases of this process

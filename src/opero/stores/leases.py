@@ -18,11 +18,12 @@ mark is, and the second `swap` is right.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any
 
 from opero.real_time import monotonic
 from opero.runners.effects import ASK
+
+from .steps import Steps
 
 SECONDS = 5.0
 """How long a lease lasts if nobody renews it."""
@@ -38,10 +39,6 @@ _DIGITS = 8
 _GRACE = 0.5
 _FIRST_PAUSE = 0.002
 _LAST_PAUSE = 0.05
-
-_T = TypeVar("_T")
-Steps = Generator[tuple[Any, ...], Any, _T]
-"""An operation: yields effects, all of them `ASK`, and returns its result."""
 
 
 def holder(store: object, name: str) -> Steps[str | None]:

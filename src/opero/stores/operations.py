@@ -17,19 +17,15 @@ Leases:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from opero.runners import sync
 from opero.runners.effects import ASK
 
 from . import leases
 from .backends import AsyncBackend, Backend
-from .leases import LEASE, Steps, lease_of
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-_Task = Callable[..., Coroutine[Any, Any, _T]]
+from .leases import LEASE, lease_of
+from .steps import Steps, Task, in_task, in_thread
 
 
 def get_many(store: object, names: Sequence[str]) -> Steps[list[bytes | None]]:
@@ -90,30 +86,6 @@ def count(store: object, prefix: str) -> Steps[int]:
     return len(found)
 
 
-def _in_thread(operation: Callable[Concatenate[object, _P], Steps[_T]]) -> Callable[..., _T]:
-    """Make a method for threads of an operation."""
-
-    def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
-        result: _T = sync.drive(operation(self, *given, **named))
-        return result
-
-    return method
-
-
-def _in_task(
-    operation: Callable[Concatenate[object, _P], Steps[_T]],
-) -> _Task[_T]:
-    """Make a method for tasks of an operation."""
-
-    async def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
-        from opero.runners import aio  # threads do without asyncio
-
-        result: _T = await aio.drive(operation(self, *given, **named))
-        return result
-
-    return method
-
-
 class Operations:
     """What a store is asked for by threads."""
 
@@ -133,19 +105,19 @@ class Operations:
         """Return an entry, or None if there is none."""
         return self._backend.get_many((name,))[0]
 
-    get_many: Callable[..., list[bytes | None]] = _in_thread(get_many)
-    put: Callable[..., None] = _in_thread(put)
-    put_many: Callable[..., None] = _in_thread(put_many)
-    delete: Callable[..., bool] = _in_thread(delete)
-    clear: Callable[..., int] = _in_thread(clear)
-    count: Callable[..., int] = _in_thread(count)
-    holder: Callable[..., str | None] = _in_thread(leases.holder)
-    take: Callable[..., str | None] = _in_thread(leases.take)
-    get_and_take: Callable[..., tuple[bytes | None, str | None]] = _in_thread(leases.get_and_take)
-    renew: Callable[..., str | None] = _in_thread(leases.renew)
-    release: Callable[..., None] = _in_thread(leases.release)
-    seize: Callable[..., bool] = _in_thread(leases.seize)
-    settle: Callable[..., bool] = _in_thread(leases.settle)
+    get_many: Callable[..., list[bytes | None]] = in_thread(get_many)
+    put: Callable[..., None] = in_thread(put)
+    put_many: Callable[..., None] = in_thread(put_many)
+    delete: Callable[..., bool] = in_thread(delete)
+    clear: Callable[..., int] = in_thread(clear)
+    count: Callable[..., int] = in_thread(count)
+    holder: Callable[..., str | None] = in_thread(leases.holder)
+    take: Callable[..., str | None] = in_thread(leases.take)
+    get_and_take: Callable[..., tuple[bytes | None, str | None]] = in_thread(leases.get_and_take)
+    renew: Callable[..., str | None] = in_thread(leases.renew)
+    release: Callable[..., None] = in_thread(leases.release)
+    seize: Callable[..., bool] = in_thread(leases.seize)
+    settle: Callable[..., bool] = in_thread(leases.settle)
 
 
 class AsyncOperations:
@@ -170,16 +142,16 @@ class AsyncOperations:
         """Return an entry, or None if there is none."""
         return (await self._backend.get_many((name,)))[0]
 
-    get_many: _Task[list[bytes | None]] = _in_task(get_many)
-    put: _Task[None] = _in_task(put)
-    put_many: _Task[None] = _in_task(put_many)
-    delete: _Task[bool] = _in_task(delete)
-    clear: _Task[int] = _in_task(clear)
-    count: _Task[int] = _in_task(count)
-    holder: _Task[str | None] = _in_task(leases.holder)
-    take: _Task[str | None] = _in_task(leases.take)
-    get_and_take: _Task[tuple[bytes | None, str | None]] = _in_task(leases.get_and_take)
-    renew: _Task[str | None] = _in_task(leases.renew)
-    release: _Task[None] = _in_task(leases.release)
-    seize: _Task[bool] = _in_task(leases.seize)
-    settle: _Task[bool] = _in_task(leases.settle)
+    get_many: Task[list[bytes | None]] = in_task(get_many)
+    put: Task[None] = in_task(put)
+    put_many: Task[None] = in_task(put_many)
+    delete: Task[bool] = in_task(delete)
+    clear: Task[int] = in_task(clear)
+    count: Task[int] = in_task(count)
+    holder: Task[str | None] = in_task(leases.holder)
+    take: Task[str | None] = in_task(leases.take)
+    get_and_take: Task[tuple[bytes | None, str | None]] = in_task(leases.get_and_take)
+    renew: Task[str | None] = in_task(leases.renew)
+    release: Task[None] = in_task(leases.release)
+    seize: Task[bool] = in_task(leases.seize)
+    settle: Task[bool] = in_task(leases.settle)

@@ -1,7 +1,7 @@
 """Redis as a backend, for threads and for tasks: the same commands, run by two kinds of client.
 
-Each primitive is written once, as a generator: it yields a batch of commands, is sent their
-replies, and returns what the primitive returns. `RedisBackend` and `AsyncRedisBackend` drive it.
+Each primitive is written once (see `steps`): it asks the client for a batch of commands, or for a
+script, and returns what the primitive returns. Both backends have all of them as methods.
 
 Entries expire by Redis (`PX`). `swap` is a Lua script, which Redis runs in one step. Names are
 looked up with `SCAN`, a thousand at a time, never with `KEYS`, and removed with `UNLINK`, so that
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from opero.clients.redis import Command, NoScriptError, Script, async_client, client
+from opero.clients.redis import Command, Script, async_client, client
+from opero.runners.effects import ASK
 
 from .backends import Swapped
+from .steps import Steps, Task, in_task, in_thread
 
 NAMES: Final = 1000
 """How many names one `SCAN` looks at, and how many commands or names a batch has at most."""
@@ -27,10 +29,6 @@ FEW: Final = 100
 
 BATCH: Final = 1 << 20
 """How many bytes one batch of `put_many` has, unless a single entry has more."""
-
-_T = TypeVar("_T")
-_Steps = Generator[Sequence[Command], list[Any], _T]
-"""A primitive: yields commands, is sent their replies, returns its result."""
 
 _SWAP = Script("""
 if ARGV[4] == 'unless' then
@@ -61,54 +59,68 @@ return {found, false}
 # --- the primitives -----------------------------------------------------------------------------
 
 
-def _get_many(names: Sequence[str]) -> _Steps[list[bytes | None]]:
+def _batch(store: object, commands: Sequence[Command]) -> Steps[list[Any]]:
+    return (yield ASK, store, "batch", (commands,))  # type: ignore[no-any-return]
+
+
+def _get_many(store: object, names: Sequence[str]) -> Steps[list[bytes | None]]:
     if len(names) == 1:
-        return list((yield (("GET", names[0]),)))
+        return (yield from _batch(store, (("GET", names[0]),)))
     entries: list[bytes | None] = []
     for start in range(0, len(names), NAMES):
         end = min(start + NAMES, len(names))
         batch = [("MGET", *names[few : min(few + FEW, end)]) for few in range(start, end, FEW)]
-        for some in (yield batch):
+        for some in (yield from _batch(store, batch)):
             entries += some
     return entries
 
 
-def _put_many(entries: Sequence[tuple[str, bytes]], ttl: float | None) -> _Steps[None]:
+def _put_many(
+    store: object, entries: Sequence[tuple[str, bytes]], ttl: float | None
+) -> Steps[None]:
     batch: list[Command] = []
     size = 0
     for name, data in entries:
         if batch and (size + len(data) > BATCH or len(batch) == NAMES):
-            yield batch
+            yield from _batch(store, batch)
             batch, size = [], 0
         batch.append(_set(name, data, ttl))
         size += len(data)
     if batch:
-        yield batch
+        yield from _batch(store, batch)
 
 
-def _delete(names: Sequence[str]) -> _Steps[list[bool]]:
+def _delete(store: object, names: Sequence[str]) -> Steps[list[bool]]:
     there: list[bool] = []
     for start in range(0, len(names), NAMES):
-        there += map(bool, (yield [("UNLINK", name) for name in names[start : start + NAMES]]))
+        some = [("UNLINK", name) for name in names[start : start + NAMES]]
+        there += map(bool, (yield from _batch(store, some)))
     return there
 
 
-def _scan(prefix: str, suffix: str, after: str) -> _Steps[tuple[list[str], str | None]]:
+def _scan(
+    store: object,
+    prefix: str,
+    suffix: str,
+    after: str,
+    expired: bool = False,  # noqa: ARG001 - Redis keeps nothing that has expired
+) -> Steps[tuple[list[str], str | None]]:
     pattern = f"{_escaped(prefix)}*{_escaped(suffix)}"
     command = ("SCAN", after or "0", "MATCH", pattern, "COUNT", NAMES)
-    ((cursor, names),) = yield (command,)
+    ((cursor, names),) = yield from _batch(store, (command,))
     found = [name.decode() for name in names if name.isascii()]  # no others are ours
     return found, None if int(cursor) == 0 else str(int(cursor))
 
 
 def _swap(
+    store: object,
     name: str,
     old: bytes | None,
     new: bytes | None,
     ttl: float | None,
-    unless: str | None,
-    along: tuple[str, bytes, float | None] | None,
-) -> _Steps[Swapped]:
+    unless: str | None = None,
+    along: tuple[str, bytes, float | None] | None = None,
+) -> Steps[Swapped]:
     keys: tuple[str, ...] = (name,)
     arguments: tuple[Any, ...] = (old or b"", new or b"", _milliseconds(ttl))
     if along is not None:
@@ -119,11 +131,7 @@ def _swap(
         arguments = (*arguments, "unless")
     else:
         arguments = (*arguments, "")
-    try:
-        (reply,) = yield (("EVALSHA", _SWAP.digest, len(keys), *keys, *arguments),)
-    except NoScriptError:  # the server has never seen it, or has forgotten it
-        (reply,) = yield (("EVAL", _SWAP.source, len(keys), *keys, *arguments),)
-    return Swapped(*reply)
+    return Swapped(*(yield ASK, store, "script", (_SWAP, keys, arguments)))
 
 
 def _set(name: str, data: bytes, ttl: float | None) -> Command:
@@ -141,11 +149,11 @@ def _milliseconds(seconds: float | None) -> int | str:
     return "" if seconds is None else max(1, math.ceil(seconds * 1000))
 
 
-# --- their drivers ------------------------------------------------------------------------------
+# --- the backends -------------------------------------------------------------------------------
 
 
-class _Primitives:
-    """What both backends have: each runs the steps of a primitive in its own way.
+class _InRedis:
+    """What both backends have.
 
     Attributes:
         where: Host and port, or the path of the socket: for messages.
@@ -163,85 +171,38 @@ class _Primitives:
         self._url = url
         self.where: str = client(url).where
 
-    def _drive(self, steps: _Steps[Any]) -> Any:
-        raise NotImplementedError
 
-    def get_many(self, names: Sequence[str], /) -> Any:
-        """As `Backend.get_many`."""
-        return self._drive(_get_many(names))
-
-    def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> Any:
-        """As `Backend.put_many`."""
-        return self._drive(_put_many(entries, ttl))
-
-    def delete(self, names: Sequence[str], /) -> Any:
-        """As `Backend.delete`."""
-        return self._drive(_delete(names))
-
-    def scan(
-        self,
-        prefix: str,
-        suffix: str,
-        after: str,
-        expired: bool = False,  # noqa: ARG002
-        /,
-    ) -> Any:
-        """As `Backend.scan`; Redis keeps nothing that has expired."""
-        return self._drive(_scan(prefix, suffix, after))
-
-    def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Any:
-        """As `Backend.swap`."""
-        return self._drive(_swap(name, old, new, ttl, unless, along))
-
-
-class RedisBackend(_Primitives):
+class RedisBackend(_InRedis):
     """A `Backend` in Redis, for threads."""
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """Ask the server something."""
+        return getattr(client(self._url), operation)(*arguments)
 
     def close(self) -> None:
         """Close idle connections, those of others with the same URL too; they connect again."""
         client(self._url).close()
 
-    def _drive(self, steps: _Steps[_T]) -> _T:
-        runner = client(self._url)
-        try:
-            commands = next(steps)
-            while True:
-                try:
-                    replies = runner.batch(commands)
-                except NoScriptError as error:
-                    commands = steps.throw(error)
-                else:
-                    commands = steps.send(replies)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    get_many: Callable[..., list[bytes | None]] = in_thread(_get_many)
+    put_many: Callable[..., None] = in_thread(_put_many)
+    delete: Callable[..., list[bool]] = in_thread(_delete)
+    scan: Callable[..., tuple[list[str], str | None]] = in_thread(_scan)
+    swap: Callable[..., Swapped] = in_thread(_swap)
 
 
-class AsyncRedisBackend(_Primitives):
+class AsyncRedisBackend(_InRedis):
     """An `AsyncBackend` in Redis; each event loop that uses it has connections of its own."""
+
+    async def ask_async(self, operation: str, *arguments: Any) -> Any:
+        """Ask the server something."""
+        return await getattr(async_client(self._url), operation)(*arguments)
 
     async def close(self) -> None:
         """Close the idle connections of the running loop; they connect again."""
         async_client(self._url).close()
 
-    async def _drive(self, steps: _Steps[_T]) -> _T:
-        runner = async_client(self._url)
-        try:
-            commands = next(steps)
-            while True:
-                try:
-                    replies = await runner.batch(commands)
-                except NoScriptError as error:
-                    commands = steps.throw(error)
-                else:
-                    commands = steps.send(replies)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+    get_many: Task[list[bytes | None]] = in_task(_get_many)
+    put_many: Task[None] = in_task(_put_many)
+    delete: Task[list[bool]] = in_task(_delete)
+    scan: Task[tuple[list[str], str | None]] = in_task(_scan)
+    swap: Task[Swapped] = in_task(_swap)

@@ -1,0 +1,46 @@
+"""Operations that are written once, as generators of effects, and made methods of two kinds.
+
+    def operation(store, ...): ...          yields `ASK`, store, what to ask for, arguments
+    operation = in_thread(operation)        in a class with `ask`
+    operation = in_task(operation)          in a class with `ask_async`
+
+Operations of stores are made so of a backend's primitives, and the primitives of Redis of commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from opero.runners import sync
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+Steps = Generator[tuple[Any, ...], Any, _T]
+"""An operation: yields effects, all of them `ASK`, and returns its result."""
+
+Task = Callable[..., Coroutine[Any, Any, _T]]
+"""A method whose result is awaited."""
+
+
+def in_thread(operation: Callable[Concatenate[Any, _P], Steps[_T]]) -> Callable[..., _T]:
+    """Make a method for threads of an operation."""
+
+    def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
+        result: _T = sync.drive(operation(self, *given, **named))
+        return result
+
+    return method
+
+
+def in_task(operation: Callable[Concatenate[Any, _P], Steps[_T]]) -> Task[_T]:
+    """Make a method for tasks of an operation."""
+
+    async def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
+        from opero.runners import aio  # threads do without asyncio
+
+        result: _T = await aio.drive(operation(self, *given, **named))
+        return result
+
+    return method
