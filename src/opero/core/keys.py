@@ -276,7 +276,7 @@ class Freezer:
             found = self._walk(value, 0, False)
             if not 0 <= found <= _WIDER:
                 return self._key(found, True, value)
-            return self._wider(value, found)
+            return self._wider(value, found)  # type: ignore[no-any-return]
         except RecursionError as error:
             raise CacheKeyError(TOO_DEEP) from error
 
