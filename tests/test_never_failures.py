@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import bdb
 import concurrent.futures
+import sys
+import types
 import unittest
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,7 @@ SIGNALS: dict[str, Callable[[], BaseException]] = {
     "celery.Retry": celery.exceptions.Retry,
     "celery.Ignore": celery.exceptions.Ignore,
     "celery.Reject": celery.exceptions.Reject,
+    "celery.SoftTimeLimitExceeded": celery.exceptions.SoftTimeLimitExceeded,
     "click.Exit": lambda: click.exceptions.Exit(3),
     "click.Abort": click.exceptions.Abort,
     "fastapi": lambda: HTTPException(404),
@@ -62,6 +65,17 @@ def test_cancelled_of_trio_is_known() -> None:
 
     trio.run(main)
     assert is_stop(caught[0])
+
+
+def test_timeouts_of_rq_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is out of time is not tried again, without a limit this time."""
+    base = type("BaseTimeoutException", (Exception,), {})
+    timeouts: Any = types.ModuleType("rq.timeouts")
+    timeouts.BaseTimeoutException = base
+    error = type("JobTimeoutException", (base,), {})()
+    assert not is_never_failure(error)
+    monkeypatch.setitem(sys.modules, "rq.timeouts", timeouts)
+    assert is_never_failure(error)
 
 
 @pytest.mark.parametrize("kind", STOPS.values(), ids=STOPS)

@@ -58,7 +58,8 @@ _SIGNALS_OF_LIBRARIES = (
     ("gevent.timeout", ("Timeout",)),
     ("opero.blocks.loop", ("MisusedLoopError",)),
     ("opero.runners.loops", ("NoTaskError",)),
-    ("celery.exceptions", ("Retry", "Ignore", "Reject")),
+    ("celery.exceptions", ("Retry", "Ignore", "Reject", "SoftTimeLimitExceeded")),
+    ("rq.timeouts", ("BaseTimeoutException",)),
     ("click.exceptions", ("Exit", "Abort")),
     ("django.http.response", ("Http404",)),
 )
