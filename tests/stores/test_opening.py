@@ -156,6 +156,7 @@ def test_a_redis_without_a_secret_is_off_too(case, home, monkeypatch, caplog):
     assert [double(1), double(1)] == [2, 2]
     (told,) = warnings_of(caplog)
     assert "cache_secret=" in told
+    assert "cache_dir=" not in told  # Redis does not take it
 
 
 def test_two_reasons_are_two_warnings(home, monkeypatch, caplog):

@@ -76,7 +76,7 @@ def user_cache_directory() -> Path:
         from platformdirs import user_cache_path
     except ImportError as error:
         raise _missing() from error
-    return _at_home(user_cache_path)
+    return _at_home(user_cache_path, "cache_dir= and cache_secret=")
 
 
 def user_config_directory() -> Path:
@@ -90,11 +90,16 @@ def user_config_directory() -> Path:
         from platformdirs import user_config_path
     except ImportError as error:
         raise _missing() from error
-    return _at_home(user_config_path)
+    return _at_home(user_config_path, "cache_secret=")
 
 
-def _at_home(find: Callable[..., Path]) -> Path:
-    """Return the directory that platformdirs finds, if the user has a home."""
+def _at_home(find: Callable[..., Path], instead: str) -> Path:
+    """Return the directory that platformdirs finds, if the user has a home.
+
+    Args:
+        find: A function of platformdirs.
+        instead: The options that do without a home.
+    """
     try:
         path = find("opero", appauthor=False)
         if path.parts[0].startswith("~"):  # what its older versions return then
@@ -103,7 +108,7 @@ def _at_home(find: Callable[..., Path]) -> Path:
         raise
     except RuntimeError as error:
         raise UnusablePlaceError(
-            "there is no home directory; set HOME, or give cache_dir= and cache_secret="
+            f"there is no home directory; set HOME, or give {instead}"
         ) from error
     return path
 
