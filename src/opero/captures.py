@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import types
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 TYPE_CHECKING = False
@@ -159,6 +160,8 @@ def is_found(value: Any, module: str, name: str) -> bool:
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
+    if found is None and module == "builtins":
+        found = getattr(types, name, None)  # as the class of None
     # A class method written in C is another object whenever it is looked up.
     return found is value or (type(value) is BuiltinFunctionType and bool(found == value))
 

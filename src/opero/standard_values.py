@@ -1,4 +1,4 @@
-"""What some values of the standard library are made of: generic types, unions, patterns.
+"""What some values of the standard library are made of: types, patterns, item getters.
 
 `decompose.py` asks here, once for each class. Nothing is imported: a module that is not loaded has
 made none of the values that are looked at.
@@ -40,6 +40,9 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
         return _typing_alias, ("typing", cls.__name__)
     if typing is not None and issubclass(cls, (typing._SpecialForm, typing._SpecialGenericAlias)):
         return _name, ("typing", "form")
+    operator = sys.modules.get("operator")
+    if operator is not None and cls in (operator.itemgetter, operator.attrgetter):
+        return _reduced, ("operator", cls.__name__)
     re = sys.modules.get("re")
     if cls is getattr(re, "Pattern", None):
         return _pattern, ("re", "Pattern")
@@ -62,6 +65,11 @@ def _typing_alias(value: Any) -> tuple[Any, ...]:
 
 def _name(value: Any) -> tuple[Any, ...]:
     return (value._name,)
+
+
+def _reduced(value: Any) -> tuple[Any, ...]:
+    content: tuple[Any, ...] = value.__reduce__()[1]
+    return content
 
 
 def _pattern(value: Any) -> tuple[Any, ...]:

@@ -132,7 +132,7 @@ def test_sharing_does_not_count(
     assert keys_of(plain, nested(levels, make, last()))[3] == shared[3]
 
 
-@pytest.mark.parametrize("wide", [1, 2, 3, 10, 100])
+@pytest.mark.parametrize("wide", [1, 2, 10, 40])
 @pytest.mark.parametrize("kind", ["plain", "float", "object"])
 def test_a_wide_tree_has_one_key_whatever_way_it_is_made(
     core: hotpath.Core, wide: int, kind: str
@@ -142,7 +142,7 @@ def test_a_wide_tree_has_one_key_whatever_way_it_is_made(
     def make(shared: bool, last: int) -> Any:
         leaf = {"plain": "a", "float": 0.5, "object": Plain(1)}[kind]
         row = [leaf] * wide
-        rows = [row if shared else list(row) for _ in range(300)]
+        rows = [row if shared else list(row) for _ in range(40)]
         table = [rows if shared else [list(row) for row in rows] for _ in range(wide)]
         return [table, [last]]
 

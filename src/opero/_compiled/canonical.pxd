@@ -22,9 +22,9 @@ cdef class Writing:
     cdef public Py_ssize_t references
     cdef public Py_ssize_t shortened
     cdef readonly dict known
-    cdef readonly list leaves
+    cdef readonly dict leaves
     cdef readonly dict numbers
-    cdef Py_ssize_t number(self, object name, object leaf) except -1
+    cdef bytes leaf(self, object cls, object name, object leaf)
 
 
 @cython.final

@@ -105,14 +105,14 @@ class Writing:
         shortened: How many digests have been written in the place of something longer.
         known: What stands for values in which something was shortened, by their ids: the value,
             which is so kept alive, and the bytes.
-        leaves: For a key in memory, the classes and objects that have no encoding, which are
-            written by number; else None.
+        leaves: For a key in memory, the classes and objects that have no encoding, by the name of
+            the class; they are written by that and a number. Else None.
         numbers: Their numbers.
     """
 
     __slots__ = ("code", "functions", "known", "leaves", "numbers", "references", "shortened")
 
-    def __init__(self, code: bool, leaves: list[Any] | None = None) -> None:
+    def __init__(self, code: bool, leaves: dict[str, list[Any]] | None = None) -> None:
         """Begin.
 
         Args:
@@ -125,22 +125,26 @@ class Writing:
         self.references: int = 0
         self.shortened: int = 0
         self.known: dict[int, tuple[Any, bytes]] = {}
-        self.leaves: list[Any] | None = leaves
+        self.leaves: dict[str, list[Any]] | None = leaves
         self.numbers: dict[Any, int] = {}
 
-    def number(self, name: Any, leaf: Any) -> int:
-        """Return the number of a leaf.
+    def leaf(self, cls: type, name: Any, leaf: Any) -> bytes:
+        """Return what stands for a leaf: the name of its class and a number.
 
         Args:
-            name: By which it is known; equal for equal leaves.
+            cls: The class, or the class of the object.
+            name: By which the leaf is known; equal for equal leaves.
             leaf: The leaf.
         """
+        assert self.leaves is not None
+        text = f"{cls.__module__}:{cls.__qualname__}"
         found = self.numbers.get(name)
         if found is None:
-            assert self.leaves is not None
-            found = self.numbers[name] = len(self.leaves)
-            self.leaves.append(leaf)
-        return found
+            alike = self.leaves.setdefault(text, [])
+            found = self.numbers[name] = len(alike)
+            alike.append(leaf)
+        data = text.encode("utf-8", "surrogatepass")
+        return b"%d:%d:" % (found, len(data)) + data
 
 
 class Canonical:
@@ -187,16 +191,17 @@ class Canonical:
 
         Returns:
             The SHA-256 of its encoding, which has classes and objects without parts by number; and
-            these in order, None if there are none. Of dicts and sets that are equal but not in the
-            same order the numbers may differ.
+            these in order, None if there are none. Objects without parts that are of one class, and
+            in a set, may have other numbers in an equal set.
 
         Raises:
             CacheKeyError: If the value cannot be told from others faithfully.
         """
-        leaves: list[Any] = []
+        leaves: dict[str, list[Any]] = {}
         out = bytearray()
         self._write(out, value, 0, None, Writing(False, leaves))
-        return _sha256(out).digest(), tuple(leaves) or None
+        found = [leaf for name in sorted(leaves) for leaf in leaves[name]]
+        return _sha256(out).digest(), tuple(found) or None
 
     def digest(self, data: bytes) -> str:
         """Return the XXH3 digest of bytes: 32 hexadecimal digits.
@@ -531,7 +536,8 @@ class Canonical:
         recipe = self.shapes.recipe(cls)
         if recipe.opaque and run.leaves is not None:
             own = by_its_own_rules(value)
-            out += b"X%d:" % run.number((id(cls), own), (Same(cls), own))
+            out += b"X"
+            out += run.leaf(cls, (id(cls), own), (Same(cls), own))
             return
         if recipe.opaque:
             code = code_inside(value) if run.code else None
@@ -558,7 +564,8 @@ class Canonical:
             parts = parts[:1]  # the class lists it, so its name is enough
         if recipe.hidden:
             own = by_its_own_rules(value)
-            out += b"X%d:" % run.number((id(cls), own), (Same(cls), own))
+            out += b"X"
+            out += run.leaf(cls, (id(cls), own), (Same(cls), own))
         out += b"O"
         self._write_class(out, cls, recipe, True, where, run)
         names = recipe.fields if recipe.fields is not None else _tuple_fields(cls)
@@ -630,7 +637,7 @@ class Canonical:
     ) -> None:
         if run.leaves is not None:
             cls = recipe.tag if instance and recipe.tag is not None else cls
-            out += b"%d:" % run.number(id(cls), Same(cls))
+            out += run.leaf(cls, id(cls), Same(cls))
             return
         if recipe.label is not None and (instance or recipe.tag is None):
             module, name = recipe.label
