@@ -2,7 +2,7 @@
 
 A store, or a server, fails with the exceptions of its library and of Python. What else comes out of
 an operation on it was thrown in: by a signal handler, such as the one behind celery's soft time
-limit, or by whoever sends exceptions to threads (`PyThreadState_SetAsyncExc`). That is no outage.
+limit, or by a thread that sends one to another (`PyThreadState_SetAsyncExc`). That is no outage.
 An exception of Python itself counts as thrown in if it comes out of a signal handler.
 """
 

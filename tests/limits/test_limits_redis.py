@@ -491,14 +491,13 @@ def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_serv
     function = opero(retries=1, rate_limit=RateLimiter(**shared), retry_after=lambda error: 1.5)(
         refused if how == "threads" else arefused
     )
+    begun = time.monotonic()
     with pytest.raises(OSError, match=r"^$"):
         function() if how == "threads" else run(function())
-    begun = time.monotonic()
     key = other._queue._keys[0]
     until(lambda: float(redis_server.command("HGET", key, "paused") or 0) > 0)
-    assert time.monotonic() - begun < 1
     other.acquire_sync()
-    assert time.monotonic() - begun > 0.4
+    assert time.monotonic() - begun > 1.4
 
 
 def test_a_pause_that_no_thread_can_tell_others_costs_no_call_its_error(

@@ -134,7 +134,7 @@ cdef class SharedCounters:
         self._depth = 0
 
     cpdef bint begin(self) noexcept:
-        """Begin a step; return whether the lock was to be had, if it has to be."""
+        """Begin a step; return whether the lock was free, if it is needed."""
         cdef long long me, now, last
         if not opero_load(self._flag) & 1:
             return True

@@ -119,7 +119,7 @@ class SharedCounters:
         self._depth = 0
 
     def begin(self) -> bool:
-        """Begin a step; return whether the lock was to be had. `end` has to follow anyway."""
+        """Begin a step; return whether the lock was free. `end` must follow anyway."""
         if self._lock < 0:
             return True
         me = get_ident()

@@ -69,7 +69,7 @@ class Record(NamedTuple):
         words: How many words it has.
         empty: What stands in each at first.
         settings: What all who share it have in common, in words.
-        times: How many words, the first ones, are times until which it has to be remembered.
+        times: How many words, the first ones, are times until which it must be remembered.
         kept: For how many nanoseconds more it is remembered if nobody uses it.
     """
 

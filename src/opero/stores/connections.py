@@ -3,7 +3,7 @@
 A child process gets SQLite as it was at the fork. A mutex that another thread held then stays
 taken for good, and so does every lock on a file that SQLite remembers to have, though the child
 does not have it. So a fork waits until no thread is inside SQLite and closes what is idle, and
-whoever wants to go in meanwhile waits for the fork. Both waits are bounded: if a thread does not
+a thread that wants in meanwhile waits for the fork. Both waits are bounded: if a thread does not
 come out in time, or nobody called `_before_fork`, the child leaves SQLite alone, and its caches on
 disk are out of order.
 

@@ -118,7 +118,7 @@ class RenewedError(Exception):
 
 
 class LockedError(sqlite3.OperationalError):
-    """Somebody else has to be waited for."""
+    """Another thread or process is not done yet."""
 
     sqlite_errorcode = _BUSY
 
