@@ -109,6 +109,8 @@ def test_a_password_that_is_not_is_taken_as_it_is_or_refused(form: str, password
         "redis://bob:s3cr3t@127.0.0.1?p4ss=1@2",
         "redis://bob:s3cr3t@127.0.0.1?socket_timeout=p4ss",
         "redis://bob:s3cr3t@127.0.0.1?protocol=p4ss",
+        "redis://127.0.0.1/0?password=s3cr3t&p4ss=1",
+        "unix:///path?db=1&password=s3cr3t&p4ss=1",
         "unix://bob:s3cr3t/p4ss@/path",
         "unix://bob:s3cr3t@p4ss/path",
         "http://bob:s3cr3t@p4ss",

@@ -145,4 +145,7 @@ def refusal(url: str, error: Exception) -> str:
     """
     said = "the Redis URL has a setting that redis-py does not take"
     name = re.search(r"keyword argument '(\w+)'", str(error))
-    return said if name is None or "@" in url.partition("?")[2] else f"{said}: {name[1]}"
+    query = url.partition("?")[2]
+    if name is None or "@" in query or "password" in query:
+        return said
+    return f"{said}: {name[1]}"
