@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -423,3 +425,24 @@ def test_generations_go_round(core, memory):
     attempt(breaker, then)
     assert breaker.state_at(then) == CLOSED
     assert breaker.enter(then) == -1
+
+
+@pytest.mark.parametrize(
+    ("new_memory", "change"),
+    [
+        (lambda: bytearray(256), bytearray.clear),
+        (lambda: mmap.mmap(-1, 256), mmap.mmap.close),
+    ],
+    ids=["alone", "mapped"],
+)
+def test_words_that_a_collector_finds_let_their_memory_go(core, new_memory, change):
+    """Memory that somebody still has in use can neither be resized nor closed."""
+    memory = new_memory()
+    words = core.SharedCounters(memory, 0, 2, -1)
+    cycle: list[Any] = [words]
+    cycle.append(cycle)
+    with pytest.raises(BufferError):
+        change(memory)
+    del words, cycle
+    gc.collect()
+    change(memory)

@@ -1,5 +1,9 @@
 # C types of shared words; the twin of core/shared_counters.py is shared_counters.pyx.
 
+cimport cython
+
+
+@cython.no_gc_clear
 cdef class SharedCounters:
     cdef Py_buffer _view
     cdef bint _held

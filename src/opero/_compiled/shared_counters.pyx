@@ -3,6 +3,7 @@
 The twin of `core/shared_counters.py`.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 cdef extern from *:
@@ -90,6 +91,8 @@ cdef long long _GLANCE = GLANCE
 cdef long long NEVER = <long long>1 << 62
 
 
+# a collector that cleared it would drop the memory, but not release the buffer
+@cython.no_gc_clear
 cdef class SharedCounters:
     """Signed numbers of 62 bits (see `core/shared_counters.py`)."""
 
