@@ -316,6 +316,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of names that go in a later Python
 def test_whatever_is_in_a_module_of_the_library_has_a_key_or_an_error(core: hotpath.Core) -> None:
     """Thousands of classes, functions, constants, tables; no other exception, and the same twice."""
     freezer, canonical = core.Freezer(), core.Canonical()
