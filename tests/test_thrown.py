@@ -86,6 +86,31 @@ def test_an_exception_of_a_foreign_type_is_the_callers():
     assert thrown_in(error, None) is error
 
 
+def translating():
+    """Do as a client that knows what an exception means, and says so."""
+    try:
+        ring(SoftTimeLimitExceeded())
+    except SoftTimeLimitExceeded as error:
+        raise ConnectionError("while reading") from error
+
+
+@pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_what_fails_while_an_exception_is_on_its_way_out_does_not_hide_it(error, depth):
+    """A file that is closed twice in a `finally`, say, since the exception came right after."""
+
+    def failing(left):
+        try:
+            if left:
+                failing(left - 1)
+            raise error
+        finally:
+            raise OSError(9, "Bad file descriptor")
+
+    assert thrown_in(caught(lambda: failing(depth - 1)), None) is error
+    assert thrown_in(caught(translating), None) is None
+
+
 @pytest.mark.parametrize(
     "error",
     [OSError(28, "full"), TimeoutError(), sqlite3.DatabaseError(), ValueError(), RuntimeError()],

@@ -2,7 +2,8 @@
 
 A store, or a server, fails with the exceptions of its library and of Python. What else comes out of
 an operation on it was thrown in: by a signal handler, such as the one behind celery's soft time
-limit, or by a thread that sends one to another (`PyThreadState_SetAsyncExc`). That is no outage.
+limit, or by a thread that sends one to another (`PyThreadState_SetAsyncExc`). That is no outage,
+also if something else has failed while it was on its way out, as a file that was closed twice.
 An exception of Python itself counts as thrown in if it comes out of a signal handler.
 """
 
@@ -62,8 +63,20 @@ def thrown_in(error: Exception, outer: BaseException | None) -> BaseException | 
     handled = out_of_handler(error, outer)
     if handled is not None:
         return handled
+    each: BaseException | None = error
+    for _ in range(_CHAIN):
+        if each is None or each is outer:
+            break
+        if isinstance(each, KeyboardInterrupt | SystemExit) or _is_foreign(each):
+            return each
+        each = each.__context__ if each.__cause__ is None else None  # `from`: it was understood
+    return None
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Return whether neither Python nor a library that stores use has made it."""
     home = type(error).__module__.partition(".")[0]
-    return None if home in _LIBRARIES or home in sys.stdlib_module_names else error
+    return home not in _LIBRARIES and home not in sys.stdlib_module_names
 
 
 def out_of_handler(error: BaseException, outer: BaseException | None) -> BaseException | None:
