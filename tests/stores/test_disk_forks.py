@@ -323,3 +323,35 @@ def test_the_thread_that_forks_does_not_wait_for_itself(tmp_path):
         connections._after_in_parent()
     assert backend.get_many(["app:1"]) == [None]
     backend.close()
+
+
+@pytest.mark.parametrize("pure", ["0", "1"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_the_first_call_imports_nothing_that_a_fork_could_cut(tmp_path, pure, kind):
+    """A child waits for ever for a module that a thread of its parent was importing."""
+    program = f"""
+import asyncio, sys
+from opero import opero
+
+@opero(cache=True, cache_backend="disk", cache_dir=sys.argv[1], cache_secret="s" * 40)
+{kind} work(number):
+    return {{"number": number}}
+
+before = set(sys.modules)
+for number in (1, 1, (2.0, "b")):
+    value = work(number)
+    if asyncio.iscoroutine(value):
+        asyncio.run(value)
+print(sorted(set(sys.modules) - before))
+"""
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "cache"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "OPERO_PURE_PYTHON": pure},
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

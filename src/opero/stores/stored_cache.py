@@ -18,6 +18,7 @@ import math
 import random
 import sys
 import time
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -206,6 +207,10 @@ class StoredCache:
         self.captures = captures
         self.namespace, self.owner, self.version = namespace, owner, version
         self.prefix = self.canonical.prefix(namespace, *owner)
+        with suppress(ImportError):  # a call says so
+            # Imported here: a process that forks while a thread imports a module for its first
+            # call has children that wait for that module for ever.
+            self.canonical.digest(b"")
 
     def last(self, ttl: float | None, allowance: float, early: float = 0.0) -> None:
         """Say how long values count.
