@@ -210,9 +210,21 @@ def _unbound(function: Any) -> tuple[Any, Named]:
 
 
 def _is_generated(function: FunctionType) -> bool:
-    """Return whether a function was compiled from a text that is no file."""
+    """Return whether a program has made a function: of a text, or with global variables of its own.
+
+    A module that nobody finds under its name has its file among its variables.
+    """
     name = function.__code__.co_filename
-    return name.startswith("<") and name.endswith(">")
+    if name.startswith("<") and name.endswith(">"):
+        return True
+    given = function.__globals__
+    return "__file__" not in given and not _is_of_module(given)
+
+
+def _is_of_module(given: dict[str, Any]) -> bool:
+    """Return whether global variables are those of the module that they name."""
+    module = sys.modules.get(str(given.get("__name__")))
+    return module is not None and vars(module) is given
 
 
 def _variables(function: FunctionType, place: str | None) -> Named:
@@ -232,11 +244,9 @@ def _variables(function: FunctionType, place: str | None) -> Named:
         except ValueError:  # it has no value yet
             continue
     given = function.__globals__
-    if place is not None and _is_generated(function):
-        module = sys.modules.get(str(given.get("__name__")))
-        if module is None or vars(module) is not given:
-            names = _names_in(code) & given.keys() - {"__builtins__"}
-            found += [(name, given[name]) for name in names]
+    if place is not None and _is_generated(function) and not _is_of_module(given):
+        names = _names_in(code) & given.keys() - {"__builtins__"}
+        found += [(name, given[name]) for name in names]
     return sorted(found, key=_first)
 
 
