@@ -312,7 +312,7 @@ def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
             return "%s is out of order (%s); %s", (event.store, error, why)
         case "store_up":
             return (
-                "%s works again, after %.1f s in which %d operations failed or were left out",
+                "%s works again, after %.1f s; operations that failed or were left out: %d",
                 (event.store, event.seconds, event.failed),
             )
         case "worker_crash":

@@ -79,7 +79,7 @@ POLARS: dict[str, Callable[[], Any]] = {
 def test_frames_count_by_their_content(core: hotpath.Core, library: Any) -> None:
     """Made twice they have one key, and no two have the same; in memory and stored."""
     if library is POLARS and pl is None:
-        return
+        pytest.skip("this Python has no polars")
     for make in (core.Freezer().freeze, core.Freezer().probe, core.Canonical().encode):
         keys = {name: make(value()) for name, value in library.items()}
         for name, value in library.items():
