@@ -277,6 +277,24 @@ def test_a_question_that_nobody_waits_for_any_more_is_taken_back(core, redis_ser
     assert limiter.try_acquire()
 
 
+def test_a_pause_overtakes_a_reply_that_is_on_its_way(core, redis_server):
+    """What the server granted before it is void, and a server that forgets is told of the pause."""
+    limiter = RateLimiter(**limit(redis_server, 1000, 1))
+    limiter.acquire_sync()
+    queue = limiter._queue
+    steps = queue.steps(NEVER, 1)
+    next(steps)
+    _, question, operation, request = steps.send(ThreadBell(bool))
+    reply = queue.server.ask(operation, *request)
+    limiter.pause(60)
+    known = queue._halt
+    queue._heard(question, reply)
+    assert queue.bucket.credit() == 0
+    assert not limiter.try_acquire()
+    assert queue._halt == known != "0"
+    steps.close()
+
+
 # --- turns ----------------------------------------------------------------------------------------
 
 

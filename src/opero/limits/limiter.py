@@ -11,6 +11,7 @@ from opero import forks, hotpath
 from opero.callables import NoDecorator
 from opero.core.clock import NEVER
 from opero.core.gate import REJECTED, SUCCEEDED, SharedGate
+from opero.runners import sync  # now: a child forked while a thread imports it would wait for ever
 
 from .parameters import KnownParameters
 from .wait_queue import WaitQueue
@@ -263,8 +264,6 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         """
         if self._bucket.take_many(self._clock.now(), weight) == 0:
             return 0
-        from opero.runners import sync
-
         waited: int = sync.drive(self._queue.steps(deadline, weight))
         return waited
 

@@ -170,7 +170,8 @@ class RedisWaitQueue(WaitQueue):
 
     def _begin(self) -> None:
         self._me = f"@{os.urandom(6).hex()}"  # what this process is called in the line
-        self._serial = 0  # the number of the last question
+        self._serial = 0  # the number of the last question,
+        self._overtaken = 0  # and of the last one that a pause has overtaken: its grant is void
         self._asking = 0  # until when somebody has a question under way,
         self._asker = 0  # and its number
         self._called_until = 0  # until when to leave a question to the last in the queue
@@ -204,7 +205,7 @@ class RedisWaitQueue(WaitQueue):
 
     def pause(self, length: int) -> None:
         """Hand out nothing for some nanoseconds, here and elsewhere."""
-        super().pause(length)
+        self._pause_here(length)
         self._pause_elsewhere(length)
 
     def pause_soon(self, length: int) -> None:
@@ -214,19 +215,26 @@ class RedisWaitQueue(WaitQueue):
         """
         if self._rate is not None and not self._rate.series and length <= PROMPT:
             return  # a lower rate may do
-        super().pause(length)
+        self._pause_here(length)
         until = self.clock.now() + length
         if until - length // 10 <= self._paused_until:
             return
         self._paused_until = until
         self._aside(self._pause_elsewhere, length)
 
+    def _pause_here(self, length: int) -> None:
+        self._overtaken = self._serial
+        super().pause(length)
+
     def _pause_elsewhere(self, length: int) -> None:
         if not self.server.blocks():
             arguments = [math.ceil(length / 1e6), *self._limits[0]]
             reply = self.server.ask("script", PAUSE, self._keys, arguments)
             if reply is not None:
-                self._born, self._halt = map(_text, reply)
+                with self._lock:  # questions of before the server knew are overtaken, too
+                    self._overtaken = self._serial
+                    self.bucket.grants.clear()
+                    self._born, self._halt = map(_text, reply)
 
     def standby(self) -> Standby:
         """Return a place in the queue that nobody has taken yet."""
@@ -416,7 +424,10 @@ class RedisWaitQueue(WaitQueue):
     def _fill(self, question: _Question, reply: list[Any], now: int) -> bool:
         """Note what a reply says; return whether the server had lost what it knew."""
         granted, server, start, turn, come = map(float, reply[:5])
-        self._in_line, self._born, self._halt = map(_text, reply[5:8])
+        self._in_line, self._born, halt = map(_text, reply[5:8])
+        overtaken = question.number <= self._overtaken
+        if not overtaken:
+            self._halt = halt
         behind = now - round(server * 1000)
         cells = []
         for at, (_, interval, tolerance) in enumerate(self._limits):
@@ -424,7 +435,7 @@ class RedisWaitQueue(WaitQueue):
             cells.append([float(before), float(actual), tolerance / interval * float(actual)])
             self._known[at] = after
         bucket = self.bucket
-        if granted:
+        if granted and not overtaken:
             count, mark = question.weight + int(granted) - 1, f"{self._me}{question.number}"
             bucket.grants.append(Grant(count, mark, start, behind, cells))
         bucket.told = round(turn * 1000) + behind if self._waiters else 0
