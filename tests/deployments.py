@@ -163,6 +163,7 @@ def attempt(setting: Setting, home: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Go through the cases, each in a process of its own."""
+    import opero.stores.off  # noqa: F401 - what is needed only where the cache is off
     from opero.limits import shared_place
 
     shared_place._SHM = Path(sys.argv[1]) / "shm"

@@ -176,7 +176,7 @@ def printed(page: str, block: Block, capsys: pytest.CaptureFixture[str]) -> str:
     padding = "\n" * block.line  # so that a traceback names the page's own lines
     code = compile(padding + block.text, str(FOLDER / f"{page}.md"), "exec", dont_inherit=True)
     with skip_waits():
-        exec(code, {"__name__": "example"})
+        exec(code, {"__name__": "example", "__file__": f"{page}.py"})
     return capsys.readouterr().out
 
 

@@ -58,6 +58,7 @@ from .decompose import (
     Recipe,
     Same,
     by_its_own_rules,
+    is_of_value,
     name_of,
 )
 
@@ -336,6 +337,8 @@ class Canonical:
         try:
             self._write_code(out, code, 0, None, Writing(True))
         except RecursionError as error:
+            if not is_of_value(error):
+                raise
             raise _too_deep(None) from error
         return bytes(out)
 
@@ -350,6 +353,8 @@ class Canonical:
         try:
             self._write(out, value, 0, where, Writing(False))
         except RecursionError as error:
+            if not is_of_value(error):
+                raise
             raise _too_deep(where) from error
         return bytes(out)
 

@@ -56,6 +56,9 @@ TOO_DEEP = (
     f"levels deep{WAY_OUT}"
 )
 
+_OWN_FRAMES = 150
+"""A value that uses up so many frames is too deep; with fewer, the program itself is."""
+
 
 def name_of(cls: type) -> str:
     """Return what messages call a class.
@@ -793,3 +796,17 @@ def _content(value: Any) -> list[Any]:
             found += _content(value[name])
         return found
     return [list(value.flat) if value.dtype.kind == "O" else value.tobytes()]
+
+
+def is_of_value(error: RecursionError) -> bool:
+    """Return whether a value is what has used up the stack, not the calls that led to its key.
+
+    Args:
+        error: What was raised while a key was made of the value, as caught there.
+    """
+    frames = 0
+    at = error.__traceback__
+    while at is not None:
+        frames += 1
+        at = at.tb_next
+    return frames > _OWN_FRAMES

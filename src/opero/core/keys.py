@@ -34,7 +34,7 @@ from opero import bits, gil
 from opero.exceptions import CacheKeyError
 
 from .canonical import Canonical
-from .decompose import DEPTH, TOO_DEEP, Decomposer, by_its_own_rules
+from .decompose import DEPTH, TOO_DEEP, Decomposer, by_its_own_rules, is_of_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -278,6 +278,8 @@ class Freezer:
                 return self._key(found, True, value)
             return self._wider(value, found)  # type: ignore[no-any-return]
         except RecursionError as error:
+            if not is_of_value(error):
+                raise
             raise CacheKeyError(TOO_DEEP) from error
 
     def freeze(self, value: Any) -> Hashable:
@@ -345,6 +347,8 @@ class Freezer:
         try:
             return self._key(key.hash, False, self._copy(key.value, _COUNTED))
         except RecursionError as error:
+            if not is_of_value(error):
+                raise
             raise CacheKeyError(TOO_DEEP) from error
 
     def _wider(self, value: Any, found: int) -> Any:

@@ -24,6 +24,7 @@ import sqlite3
 import stat
 import tempfile
 import time
+import urllib.parse  # noqa: F401 - now: `Path.as_uri` imports it, maybe while another thread forks
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
