@@ -302,6 +302,7 @@ class RemoteBreaker(Gate):
             The generation whose attempts these are, the attempts, the failures among them, what
             probes have found, and for how many nanoseconds more the server has said that it is
             open: 0 if it has said that it is closed, below 0 if it has not confirmed the state.
+            While this process is alone: for how long it is open here.
         """
         if self.lock is None:
             return self._parcel(now)
@@ -311,7 +312,10 @@ class RemoteBreaker(Gate):
     def _parcel(self, now: int) -> tuple[Any, ...]:
         self.due = False
         left = -1
-        if self.confirmed and self.confirmed == self.generation and not self.alone:
+        if self.alone:
+            if self.local.state_at(now) == OPEN:  # counts if the server has lost its record
+                left = self.local.opens_in(now)
+        elif self.confirmed and self.confirmed == self.generation:
             left = max(0, self.until - now) if self.opened else 0
         found = self.generation, self.attempts, self.failures, self.reports, left
         self.attempts = 0
