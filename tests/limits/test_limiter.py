@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import time
+from collections import OrderedDict
 
 import pytest
 from crowd import Job, run, standing_clock, together, until, wait_all
@@ -370,6 +371,33 @@ def test_a_signal_handler_may_use_the_limiter_that_the_thread_is_waiting_for():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert seen
+
+
+@pytest.mark.parametrize("walk", [iter, reversed])
+def test_a_signal_handler_may_change_a_queue_that_is_being_looked_at(walk):
+    """Between the beginning of the look and its first step."""
+
+    class Changing(OrderedDict):
+        changes = 3
+
+        def __iter__(self):
+            return self.changed(super().__iter__())
+
+        def __reversed__(self):
+            return self.changed(super().__reversed__())
+
+        def changed(self, found):
+            if self.changes:
+                self.changes -= 1
+                self[object()] = False  # joins,
+                self.popitem()  # and leaves
+            return found
+
+    queue = RateLimiter(100)._queue
+    assert queue._some(walk, 1) == []
+    queue._waiters = Changing({"first": True})
+    assert queue._some(walk, 64) == ["first"]
+    assert queue._waiters.changes == 0
 
 
 def test_finalizers_may_use_a_limiter_that_is_in_use():

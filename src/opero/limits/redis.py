@@ -354,7 +354,7 @@ class RedisWaitQueue(WaitQueue):
                 horizon = min(HORIZON, patience)
             more = min(more, room - weight)
             extra = min(extra, room - weight - more)
-            last = next(reversed(self._waiters), waiter)
+            last = (self._some(reversed, 1) or [waiter])[0]
             if waiter is not last and not self._called_until:
                 self._called_until = now + NAP
                 if last.wake():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from opero.core.clock import NEVER
@@ -274,7 +274,7 @@ class WaitQueue:
 
     def _count_before(self, waiter: _Waiter) -> int:
         """Count those before a waiter; from some number on it does not matter."""
-        for place, other in enumerate(islice(self._waiters, _FAR)):
+        for place, other in enumerate(self._some(iter, _FAR)):
             if other is waiter:
                 return place
         return _FAR
@@ -320,7 +320,18 @@ class WaitQueue:
 
     def _head(self) -> _Waiter | None:
         """Return the first in the queue; None if nobody is there."""
-        return next(iter(self._waiters), None)
+        found = self._some(iter, 1)
+        return found[0] if found else None
+
+    def _some(self, walk: Callable[[Any], Iterator[_Waiter]], most: int) -> list[_Waiter]:
+        """Return the first `most` that `walk`, `iter` or `reversed`, finds in the queue."""
+        while True:
+            try:
+                return list(islice(walk(self._waiters), most))
+            except RecursionError:
+                raise
+            except RuntimeError:  # a signal handler has changed the queue meanwhile
+                continue
 
     def _drop(self, waiter: _Waiter) -> None:
         """Take `waiter` out of the queue, if it is there."""
