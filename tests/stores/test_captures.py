@@ -203,8 +203,9 @@ FACTORIES: list[Callable[[Any], Any]] = [
     lambda factor: opero(Scale(factor).times),
 ]
 
-LIKE = {14: 0, 15: 0, 16: 0, 19: 18}
-"""The factories whose functions are those of another one, below what adds nothing to them."""
+LIKE = {8: 7, 14: 0, 15: 0, 16: 0, 19: 18}
+"""The factories whose functions are those of another one, as no more than their file differs, or
+below what adds nothing to them."""
 
 FACTORS: list[Any] = [
     2,
