@@ -1102,10 +1102,11 @@ def test_a_value_that_was_forgotten_is_not_served_where_the_deadline_ends(store,
     assert function.decorated.stats().stale == 0
 
 
+@pytest.mark.parametrize(
+    "store", ["disk", pytest.param("redis", marks=pytest.mark.redis)], indirect=True
+)
 def test_what_was_stored_after_a_value_was_forgotten_is_served_in_its_place(subject, store):
     """The forgotten one never comes back."""
-    if not store:
-        return
     function = subject(**store, cache_refresh=None, cache_stale=50)
     other = Subject("sync", **store, cache_refresh=None, cache_stale=50)
     other.runs += [1] * 6
@@ -1419,7 +1420,7 @@ class _Nothing(Refresh):
 
 
 def test_no_thread_stays_that_was_about_to_end_when_work_came(core, monkeypatch):
-    """Whoever is woken goes on or ends, also where the wake-up comes at the last moment."""
+    """A thread that is woken goes on or ends, also where the wake-up comes at the last moment."""
     monkeypatch.setattr(daemon_threads, "_LINGER", 0.0005)
     threads = background.Background()
     call = opero(lambda: None).__opero__

@@ -385,6 +385,7 @@ def test_what_has_no_key_is_refused_by_the_name_of_the_variable(
     work = opero(**disk)(lambda number: [number, str(captured)])
     if told is None:
         assert work(1) == work(1)
+        assert work.stats().hits == 1
         return
     with pytest.raises(CacheKeyError, match=rf"captured variable 'captured'.*{told}.*cache_key="):
         work(1)
