@@ -167,7 +167,7 @@ class Crew:
                 self._bury(place, killed=False)
 
     def end(self, patience: float) -> None:
-        """Have all end; who does not within so many seconds hangs."""
+        """Have all end; one that takes longer than that hangs."""
         for member in self._members:
             member.end()
         end = time.monotonic() + patience

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_BYTES = 2**30
-"""So many bytes of numbers may be in a column: about a second's work."""
+"""The most bytes of numbers in a column: about a second's work."""
 MOST_VALUES = 2**24
-"""So many values that are no numbers may be in a column: a few seconds' work."""
+"""The most values in a column that are not numbers: a few seconds' work."""
 
 
 def pandas_frame(value: Any) -> tuple[Any, ...]:
@@ -58,7 +58,7 @@ def polars_series(value: Any) -> tuple[Any, ...]:
             plain = plain.fill_null(False if dtype == polars.Boolean else 0)
             return (*told, _numbers(plain.to_numpy()), _numbers(missing.to_numpy()))
         return (*told, _numbers(plain.to_numpy()))
-    _check(len(value), MOST_VALUES, "values that are no numbers")
+    _check(len(value), MOST_VALUES, "values that are not numbers")
     return (*told, _values(value.to_list()))
 
 
@@ -87,7 +87,7 @@ def _column(values: Any) -> tuple[Any, ...]:
         return ("zoned", dtype.unit, dtype.tz, _numbers(numpy.asarray(values.asi8)))
     if isinstance(dtype, pandas.PeriodDtype):
         return ("period", str(dtype), _numbers(numpy.asarray(values.asi8)))
-    _check(len(values), MOST_VALUES, "values that are no numbers")
+    _check(len(values), MOST_VALUES, "values that are not numbers")
     return (str(dtype), _values(list(values)))
 
 

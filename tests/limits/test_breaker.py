@@ -885,7 +885,7 @@ def test_a_wrong_option_fails_at_decoration_and_says_what_to_write(options, said
     ],
 )
 def test_a_name_that_other_breakers_have_says_what_to_write(name, said):
-    """As an AttributeError: whoever asks whether it is there hears that it is not."""
+    """As an AttributeError, so that `hasattr` says that it is not there."""
     with pytest.raises(
         AttributeError, match=f"^'Breaker' object has no attribute '{name}': {said}"
     ):
@@ -900,22 +900,28 @@ def test_a_name_that_other_breakers_have_says_what_to_write(name, said):
 
 def test_it_is_no_context_manager_and_no_decorator():
     """The message says what to write."""
-    with pytest.raises(TypeError, match=r"^a Breaker is no context manager: .*attempts"), Breaker():
+    with (
+        pytest.raises(TypeError, match=r"^a Breaker is not a context manager: .*attempts"),
+        Breaker(),
+    ):
         pass
 
     async def main():
         async with Breaker():
             pass
 
-    with pytest.raises(TypeError, match=r"^a Breaker is no context manager: .*attempts"):
+    with pytest.raises(TypeError, match=r"^a Breaker is not a context manager: .*attempts"):
         asyncio.run(main())
 
 
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (Breaker, "^a Breaker is no decorator: .*breaker="),
-        (lambda: RateLimiter(5), "^a RateLimiter is no decorator: .*rate_limit=.* `with limiter:`"),
+        (Breaker, "^a Breaker is not a decorator: .*breaker="),
+        (
+            lambda: RateLimiter(5),
+            "^a RateLimiter is not a decorator: .*rate_limit=.* `with limiter:`",
+        ),
         (package.attempts, r"decorate a function with @opero\("),
     ],
     ids=["Breaker", "RateLimiter", "attempts"],

@@ -543,7 +543,7 @@ def test_a_closed_breaker_goes_on_after_the_loss_of_its_record(core, own_server,
 def test_newcomers_begin_a_record_that_does_not_close_an_open_breaker(
     core, own_server, by_hand, tell
 ):
-    """They know of nothing; whoever knows more puts it back, and they hear of it."""
+    """They know of nothing; a process that knows more puts it back, and they hear of it."""
     options = options_for(own_server, open_for=60)
     one, newcomer = Breaker(**options), Breaker(**options)
     one.trip()

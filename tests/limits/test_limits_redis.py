@@ -318,7 +318,7 @@ def turns_of(limiters: list[RateLimiter], places: list[int], count: int) -> list
 
 
 def test_threads_of_one_process_take_turns_at_a_low_rate(core, redis_server):
-    """First come, first served: whoever has had a permit stands behind those who wait."""
+    """First come, first served: one that has had a permit stands behind those who wait."""
     limiter = RateLimiter(**limit(redis_server, 8))
     counts = turns_of([limiter] * 4, [0, 1, 2, 3], 12)
     assert max(counts) - min(counts) <= 2
@@ -478,7 +478,7 @@ def test_a_pause_survives_a_server_that_forgets(core, own_server, how):
 
 
 def test_an_adaptive_rate_survives_a_server_that_forgets(core, own_server):
-    """Whoever asks brings back what it last heard."""
+    """Each that asks brings back what it last heard."""
     shared = limit(own_server, 200, adaptive=True)
     limiter = RateLimiter(**shared)
     reject(limiter)

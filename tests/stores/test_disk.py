@@ -317,7 +317,7 @@ def test_the_oldest_entries_go_when_it_is_too_large(place):
     kept = [number for number in range(150) if backend.get(f"{number:032x}") is not None]
     assert 10 < len(kept) < 30
     assert kept == list(range(150 - len(kept), 150))
-    with pytest.raises(ValueError, match="larger than a quarter of the whole cache"):
+    with pytest.raises(ValueError, match="larger than a quarter of cache_size_limit"):
         backend.put(NAME, bytes(limit + 1), None)
     assert backend.count("") == len(kept)
     backend.close()

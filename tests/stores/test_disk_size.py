@@ -1,4 +1,4 @@
-"""What a cache on disk needs: all files in its directory stay within the limit, whoever is busy."""
+"""What a cache on disk needs: all files in its directory stay within the limit, however busy they are."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_an_entry_of_a_quarter_is_kept_and_a_larger_one_is_refused(place):
         lambda: backend.put_many([("app:2", bytes(MIB // 4 + 1))], None),
         lambda: backend.swap("app:3", None, b"1", 1, None, ("app:2", bytes(MIB // 4 + 1), None)),
     ):
-        with pytest.raises(ValueError, match="larger than a quarter of the whole cache"):
+        with pytest.raises(ValueError, match="larger than a quarter of cache_size_limit"):
             call()
     assert backend.get_many(["app:1", "app:2"]) == [bytes(MIB // 4), None]
     backend.close()
@@ -343,7 +343,7 @@ for number in range(400):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts of Linux")
 def test_a_small_file_system_is_not_filled_by_a_cache_that_is_smaller(tmp_path):
-    """A real one; whoever may not mount one has the tests above."""
+    """A real one; where mounting is not allowed, there are the tests above."""
     mounting = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1536k t "$0" && exec "$@"']
     command = [*mounting, str(tmp_path), sys.executable, "-c", SMALL, str(tmp_path)]
     if (

@@ -1,4 +1,4 @@
-"""The turns of threads that write: whoever waits gets one, and no interrupt keeps one."""
+"""The turns of threads that write: each that waits gets one, and no interrupt keeps one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_thread_that_writes_on_goes_before_one_that_has_just_come(monkeypatch)
     assert job.result() is True
 
 
-def test_whoever_waits_in_vain_leaves_no_place_behind():
+def test_one_that_waits_in_vain_leaves_no_place_behind():
     line, one = Turns(), Writer()
     assert line.take(one, 0)
     assert not line.take(Writer(), 0.01)

@@ -206,7 +206,7 @@ class Client:
 class AsyncClient:
     """Runs commands for the tasks of one event loop; each has a connection to itself meanwhile.
 
-    At most `CONNECTIONS` are open; who comes later waits for one, for `LIMIT` at most.
+    At most `CONNECTIONS` are open; later callers wait for one, for `LIMIT` at most.
 
     Attributes:
         where: As in `Client`.

@@ -92,7 +92,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
     """
 
     _option = "breaker"
-    _instead = f"a Breaker is no decorator: {_USED}"
+    _instead = f"a Breaker is not a decorator: {_USED}"
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
     if not TYPE_CHECKING:
 
         def __enter__(self) -> Any:
-            raise TypeError(f"a Breaker is no context manager: {_USED}")
+            raise TypeError(f"a Breaker is not a context manager: {_USED}")
 
         def __exit__(self, *_: object) -> None: ...
 

@@ -62,8 +62,8 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
     """
 
     _instead = (
-        "a RateLimiter is no decorator: give it to a function by `@opero(rate_limit=...)`, or to "
-        "a block of code by `with limiter:`"
+        "a RateLimiter is not a decorator: give it to a function by `@opero(rate_limit=...)`, or "
+        "to a block of code by `with limiter:`"
     )
 
     def __init__(

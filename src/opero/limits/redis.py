@@ -209,7 +209,7 @@ class RedisWaitQueue(WaitQueue):
         self._pause_elsewhere(length)
 
     def pause_soon(self, length: int) -> None:
-        """Hand out nothing for some nanoseconds, here at once, and elsewhere by and by.
+        """Hand out nothing for some nanoseconds, here at once, and elsewhere a little later.
 
         Many who are refused at once need to say so once.
         """

@@ -1,4 +1,4 @@
-"""The words in which a policy tells a runner what to do: what has to be waited for, and attempts.
+"""The words in which a policy tells a runner what to do: what to wait for, and attempts.
 
 A policy decides and never waits. Two runners carry out what it says: `sync.py` in a thread,
 `aio.py` in a task. So each policy is written once. There are two kinds.

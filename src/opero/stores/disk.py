@@ -176,7 +176,7 @@ class DiskBackend:
     def _check(self, data: bytes) -> None:
         if self._largest is not None and len(data) > self._largest:
             raise ValueError(
-                f"an entry of {len(data)} bytes is larger than a quarter of the whole cache may be"
+                f"an entry of {len(data)} bytes is larger than a quarter of cache_size_limit"
             )
 
     @_patiently

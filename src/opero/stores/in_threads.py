@@ -5,7 +5,7 @@
 
 The executor of an event loop is the program's: it may be full of jobs that take long, or that wait
 for the very task that asks here. These threads do nothing but what backends do, which takes a
-bounded time. Who waits for another process's write keeps nobody from reading.
+bounded time. A thread that waits for another process's write keeps nobody from reading.
 """
 
 from __future__ import annotations
