@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -398,6 +401,32 @@ def test_a_signal_handler_may_change_a_queue_that_is_being_looked_at(walk):
     queue._waiters = Changing({"first": True})
     assert queue._some(walk, 64) == ["first"]
     assert queue._waiters.changes == 0
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("options", ["", "scope='machine', name='test-imports'"])
+def test_a_first_wait_imports_nothing_that_a_fork_could_cut(options, tmp_path):
+    """A child waits for ever for a module that a thread of its parent was importing."""
+    program = f"""
+import sys
+from opero import RateLimiter
+
+early = "opero.runners.sync" in sys.modules
+limiter = RateLimiter(1000, {options})
+before = set(sys.modules)
+for _ in range(3):
+    limiter.acquire_sync()
+print(early, sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert (done.stdout, done.stderr) == ("False []\n", "")
 
 
 def test_finalizers_may_use_a_limiter_that_is_in_use():

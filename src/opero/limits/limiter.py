@@ -11,7 +11,6 @@ from opero import forks, hotpath
 from opero.callables import NoDecorator
 from opero.core.clock import NEVER
 from opero.core.gate import REJECTED, SUCCEEDED, SharedGate
-from opero.runners import sync  # now: a child forked while a thread imports it would wait for ever
 
 from .parameters import KnownParameters
 from .wait_queue import WaitQueue
@@ -143,6 +142,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
             self._queue.called = f"the rate limit {self.name!r} in Redis"
         self._bucket: TokenBucket = self._queue.gate
         _queues.add(self._queue)
+        from opero.runners import sync  # noqa: F401 - a child forked in the middle of it would hang
 
     def __repr__(self) -> str:
         parts = [repr(self.rate_limit), f"burst={self.burst!r}"]
@@ -264,6 +264,8 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         """
         if self._bucket.take_many(self._clock.now(), weight) == 0:
             return 0
+        from opero.runners import sync
+
         waited: int = sync.drive(self._queue.steps(deadline, weight))
         return waited
 
