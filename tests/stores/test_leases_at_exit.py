@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from crowd import until
+from crowd import Job, until
 
 from opero import opero
 from opero.stores import leases, renewer, secret
@@ -216,3 +216,52 @@ def test_where_no_thread_can_be_started_leases_are_held_all_the_same(keeper, mon
         keeper.abandon("token")
     keeper.close()
     assert store.released == ["name"]
+
+
+def test_a_start_that_hangs_keeps_nobody_waiting(keeper, monkeypatch):
+    """As after an exception that was thrown into it: leases expire, or the end gives them back."""
+    go = threading.Event()
+    hung = []
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "opero-leases":
+            hung.append(thread)
+            go.wait(20)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    store = Slow()
+    first = Job(keeper.hold, store, "first", "t1")
+    until(lambda: hung)
+    try:
+        Job(keeper.hold, store, "second", "t2").wait()
+        Job(keeper.abandon, "t2").wait()
+        Job(keeper.close).result()
+        assert sorted(store.released) == ["first", "second"]
+        assert not first.over
+    finally:
+        go.set()
+    first.wait()
+    until(lambda: keeper._thread is None and not hung[0].is_alive())
+
+
+def test_a_thread_whose_start_was_interrupted_works_all_the_same(keeper, monkeypatch):
+    """Whether it begins before that is noticed, or later, and only one does."""
+    real = threading.Thread.start
+    late = []
+
+    def interrupt(thread):
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    store = Slow()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            keeper.hold(store, "name", "token")
+    assert keeper._thread is None
+    real(late[0])
+    keeper.abandon("token")
+    until(lambda: store.released == ["name"])
+    until(lambda: keeper._thread is None and not late[0].is_alive())

@@ -34,19 +34,19 @@ class Background(DaemonThreads[Refresh]):
         Returns:
             Whether it has been taken.
         """
-        with self._lock:
-            if self._closed or len(self._waiting) >= MOST_WAITING:
-                return False
-            try:
-                if not refresh.claim():
+        offered = False
+        try:
+            with self._lock:
+                if self._closed or len(self._waiting) >= MOST_WAITING or not refresh.claim():
                     return False
-                self._waiting.append(refresh)
-                self._wake()
-            except BaseException:  # interrupted, or no thread can be started
-                if refresh in self._waiting:
-                    self._waiting.remove(refresh)
+                starts = self._enqueue(refresh)
+                offered = True
+            if starts:
+                self._start()
+        except BaseException:  # interrupted, or no thread can be started
+            if self._withdraw(refresh) or not offered:
                 refresh.give_back()
-                raise
+            raise
         return True
 
     def after_fork(self) -> None:

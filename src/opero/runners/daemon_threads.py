@@ -44,12 +44,12 @@ class DaemonThreads(Generic[_J]):
             RuntimeError: If it will not be, since no thread can be started.
         """
         with self._lock:
-            self._waiting.append(job)
+            starts = self._enqueue(job)
+        if starts:
             try:
-                self._wake()
+                self._start()
             except RuntimeError:
-                if not self._threads:  # else one of them will come to it
-                    self._waiting.remove(job)
+                if self._withdraw(job):
                     raise
 
     def carry_out(self, job: _J) -> None:
@@ -75,31 +75,38 @@ class DaemonThreads(Generic[_J]):
         self._threads = set()
         self._idle = []
 
-    def _wake(self) -> None:
-        """See to it that a thread looks for what waits."""
+    def _enqueue(self, job: _J) -> bool:
+        """Let a job wait, with the lock held; return whether it needs a thread to be started."""
+        self._waiting.append(job)
         if self._idle:
             self._idle.pop().release()
-        elif len(self._threads) < self._most:
-            self._start()
+            return False
+        return len(self._threads) < self._most
+
+    def _withdraw(self, job: _J) -> bool:
+        """Take back a job that no thread would come to; return whether it was one."""
+        with self._lock:
+            if self._threads or job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
 
     def _start(self) -> None:
+        """Start a thread, without the lock: what is thrown in may leave this waiting for ever."""
         options: dict[str, Any] = {}
         if sys.version_info >= (3, 14):  # a job brings its context along
             options["context"] = contextvars.Context()
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True, **options)
-        self._threads.add(thread)
-        try:
-            thread.start()
-        except BaseException:
-            if not thread.is_alive():  # it was not interrupted after that
-                self._threads.discard(thread)
-            raise
+        threading.Thread(target=self._work, name=self._name, daemon=True, **options).start()
 
     def _work(self) -> None:
         """Carry out jobs; this is what a thread does."""
         threads = self._threads
         job: _J | None
         try:
+            with self._lock:
+                if len(threads) >= self._most:  # others began meanwhile
+                    return
+                threads.add(threading.current_thread())
             while (job := self._next()) is not None:
                 try:
                     self.carry_out(job)

@@ -11,9 +11,11 @@ import atexit
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from opero import forks
+from opero.locks import Lock
 from opero.real_time import monotonic
 
 from . import leases
@@ -66,9 +68,9 @@ class Renewer:
             token: What the holder is known by.
         """
         self._close_with_process()
-        with self._changed:
+        with self._lock:
             self._held[token] = _Held(store, name, token, monotonic() + _RENEWAL)
-            self._run()
+        self._run()
 
     def let_go(self, token: str) -> str | None:
         """Renew it no more: it is going to be given back; return its mark, if that is known."""
@@ -87,7 +89,8 @@ class Renewer:
 
     def after_fork(self) -> None:
         """Forget everything in a child process: the parent's leases are the parent's."""
-        self._changed = threading.Condition()
+        self._lock = Lock()
+        self._changed = threading.Condition(self._lock)
         self._held: dict[str, _Held] = {}
         self._abandoned: list[_Held] = []
         self._thread: threading.Thread | None = None
@@ -98,7 +101,7 @@ class Renewer:
 
         What is abandoned later is given back at once; what is held later is not renewed.
         """
-        with self._changed:
+        with self._lock:
             self._ending = True
             held = [self._held.pop(token, None) for token in list(self._held)]
             self._abandoned += filter(None, held)
@@ -106,9 +109,11 @@ class Renewer:
             thread = self._thread
         end = monotonic() + _PATIENCE
         if thread is not None:
-            thread.join(_PATIENCE)
+            with suppress(RuntimeError):  # it has not started yet, and perhaps never will
+                thread.join(_PATIENCE)
         while self._abandoned and monotonic() < end:
-            _release(self._abandoned.pop())
+            with suppress(IndexError):  # the thread has taken them meanwhile
+                _release(self._abandoned.pop())
 
     def _close_with_process(self) -> None:
         """Have `close` called when a child process of multiprocessing ends: it skips `atexit`."""
@@ -126,27 +131,42 @@ class Renewer:
             _release(held)
             return
         self._close_with_process()
-        with self._changed:
+        with self._lock:
             self._abandoned.append(held)
-            self._run()
             self._changed.notify()
+        self._run()
 
     def _run(self) -> None:
-        """Start the thread, unless it is there, or the process ends."""
+        """Start the thread, unless it is there, or the process ends.
+
+        Without the lock: what is thrown in may leave `start` waiting for ever.
+        """
         if self._thread is not None or self._ending:
             return
-        self._thread = threading.Thread(target=self._work, name="opero-leases", daemon=True)
+        thread = threading.Thread(target=self._work, name="opero-leases", daemon=True)
         try:
-            self._thread.start()
+            with self._lock:
+                if self._thread is not None or self._ending:
+                    return
+                self._thread = thread
+            thread.start()
         except BaseException as error:
-            self._thread = None
+            with self._lock:
+                if self._thread is thread and not thread.is_alive():
+                    self._thread = None
             if not isinstance(error, RuntimeError):  # no thread can be started: leases expire
                 raise
 
     def _work(self) -> None:
+        thread = threading.current_thread()
+        with self._lock:
+            if self._thread is None:  # `start` was interrupted
+                self._thread = thread
+            if self._thread is not thread:
+                return
         idle_since = monotonic()
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._abandoned and not self._ending:
                     self._changed.wait(_LINGER)
                 abandoned, self._abandoned = self._abandoned, []
