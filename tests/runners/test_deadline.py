@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -571,6 +573,27 @@ def test_a_deadline_that_is_over_before_the_first_attempt_starts_nothing_twice()
         assert len(asyncio.all_tasks()) == 2
 
     run(main())
+
+
+def test_a_queue_of_deadlines_looks_once_at_the_end_of_the_stack(core, monkeypatch):
+    """It looks again if another thread has changed it, which is told by a RuntimeError as well."""
+
+    class Deep(OrderedDict):
+        looks = 0
+
+        def __iter__(self):
+            Deep.looks += 1
+            if Deep.looks == 1:
+                raise RecursionError
+            return super().__iter__()
+
+    kind = core.DeadlineQueue
+    monkeypatch.setattr(sys.modules[kind.__module__], "OrderedDict", Deep)
+    queue = kind(core.TimeLimit(1, core.clock, None), None)
+    with pytest.raises(RecursionError):
+        queue.first()
+    assert queue.first() is None
+    assert Deep.looks == 2
 
 
 def test_under_skipped_waits_a_deadline_counts_the_time_that_would_have_passed():

@@ -202,5 +202,7 @@ class DeadlineQueue:
         while True:
             try:
                 return next(iter(self.waiting), None)
+            except RecursionError:
+                raise
             except RuntimeError:  # a coroutine was closed in another thread at this moment
                 continue
