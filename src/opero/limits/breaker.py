@@ -12,7 +12,7 @@ from opero.core.gate import SharedGate
 
 from .breaker_queue import STATES, BreakerQueue
 from .parameters import KnownParameters
-from .waiting import Standby
+from .waiting import Crowd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
         return redis_queue(core, name, known_as, settings, origin, self._url or "")
 
 
-class BreakersByValue:
+class BreakersByValue(Crowd):
     """The breakers of the fallback values of functions that share one `Breaker`.
 
     No lock: a user's values are compared here, and listeners told.
@@ -388,20 +388,6 @@ class BreakersByValue:
     def known(self) -> list[BreakerQueue]:
         """Return the breakers that there are."""
         return list(self._queues.copy().values())
-
-    def pause_soon(self, length: int) -> None:
-        """Nothing: they go by how attempts end."""
-
-    def standby(self) -> Standby:
-        """Return a place before the breaker that stands for all."""
-        return Standby(self.gate)
-
-    def standby_alone(self) -> Standby:
-        """Return the same."""
-        return Standby(self.gate)
-
-    def after_fork(self) -> None:
-        """Do nothing: each breaker sees to itself, and there is no lock here."""
 
     def _make_room(self) -> None:
         """Forget the oldest breaker that is closed, or the oldest of all."""

@@ -9,7 +9,7 @@ from opero.core.clock import NEVER
 from opero.locks import Lock
 from opero.runners.effects import BELL, REST
 
-from .waiting import Standby
+from .waiting import Crowd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ STATES = ("closed", "open", "half_open")
 """What users call the states of `core/breaker.py`, by their numbers."""
 
 
-class BreakerQueue:
+class BreakerQueue(Crowd):
     """Those who wait until a breaker might let them in; they ask it then.
 
     Nobody has a place in it: when the breaker closes, all may go on, and the first who asks is a
@@ -36,7 +36,6 @@ class BreakerQueue:
         awaited: What one waits for, as a message names it.
     """
 
-    by_value = False
     glance = NEVER
     """After how many nanoseconds those who wait look again, whatever the breaker has said."""
 
@@ -103,17 +102,6 @@ class BreakerQueue:
 
     def look(self) -> None:
         """See to it that the breaker knows how it stands; that may take a while."""
-
-    def pause_soon(self, length: int) -> None:
-        """Nothing: it goes by how attempts end."""
-
-    def standby(self) -> Standby:
-        """Return a place for a scheduler."""
-        return Standby(self.gate)
-
-    def standby_alone(self) -> Standby:
-        """Return the same: a breaker is one for all workers of a map."""
-        return Standby(self.gate)
 
     def heed(self, ring: Callable[[], bool]) -> None:
         """Ring whenever one might ask again: a map's scheduler does not wait here, but comes back.

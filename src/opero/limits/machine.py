@@ -9,11 +9,10 @@ from __future__ import annotations
 from random import random
 from typing import Any
 
-from opero.core.clock import NEVER
 from opero.core.shared_adaptive_bucket import WORDS
 
 from .shared_file import Record, join
-from .wait_queue import WaitQueue
+from .wait_queue import WaitQueue, _translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,12 +58,7 @@ class MachineWaitQueue(WaitQueue):
 
     def steps(self, deadline: int, weight: int) -> Steps:
         """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
-        return super().steps(self._translated(deadline), weight)
-
-    def _translated(self, deadline: int) -> int:
-        if deadline == NEVER:
-            return NEVER
-        return int(deadline - self._caller.now() + self.clock.now())
+        return super().steps(_translated(deadline, self._caller, self.clock), weight)
 
     def _note(self, head: Any, now: int, due: int) -> int:
         bucket = self.bucket

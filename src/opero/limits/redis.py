@@ -39,7 +39,7 @@ from .redis_contact import RedisContact
 from .redis_permits import Grant, Purse
 from .redis_rate import SharedRate, listening
 from .redis_scripts import GIVE_BACK, GRANT, GRANT_ADAPTED, HORIZON, LEARN, NAP, PAUSE
-from .wait_queue import QueueStandby, WaitQueue, _Waiter
+from .wait_queue import QueueStandby, WaitQueue, _translated, _Waiter
 from .waiting import Standby
 from .windows import Windows
 
@@ -260,7 +260,7 @@ class RedisWaitQueue(WaitQueue):
         """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
         clock, bucket = self.clock, self.bucket
         start = clock.now()
-        latest = NEVER if deadline == NEVER else int(deadline - self._caller.now() + start)
+        latest = _translated(deadline, self._caller, clock)
         if bucket.take_many(start, weight) == 0:
             return 0
         waiter = _Waiter(weight)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from opero.clients.outages import Outage
@@ -38,38 +40,36 @@ class RedisContact:
             operation: "script" or "run".
             arguments: What that takes.
         """
-        ticket = self._outage.enter()
-        if not ticket:
-            return None
-        outer = sys.exc_info()[1]
-        try:
-            reply = getattr(client(self._url), operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
-            thrown = thrown_in(error, outer)
-            if thrown is not None:
-                raise thrown from thrown.__cause__
-            self._outage.leave(ticket, error=error)
-            return None
-        finally:
-            outer = None  # its traceback may hold this frame
-        self._outage.leave(ticket)
+        reply = None
+        with self._asking() as allowed:
+            if allowed:
+                reply = getattr(client(self._url), operation)(*arguments)
         return reply
 
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Do the same in a task."""
+        reply = None
+        with self._asking() as allowed:
+            if allowed:
+                reply = await getattr(async_client(self._url), operation)(*arguments)
+        return reply
+
+    @contextmanager
+    def _asking(self) -> Iterator[bool]:
+        """Tell whether the server may be asked, and note how that goes."""
         ticket = self._outage.enter()
         if not ticket:
-            return None
+            yield False
+            return
         outer = sys.exc_info()[1]
         try:
-            reply = await getattr(async_client(self._url), operation)(*arguments)
+            yield True
         except Exception as error:  # noqa: BLE001 - whatever it is, limit and breaker go on
             thrown = thrown_in(error, outer)
             if thrown is not None:
                 raise thrown from thrown.__cause__
             self._outage.leave(ticket, error=error)
-            return None
+        else:
+            self._outage.leave(ticket)
         finally:
             outer = None  # its traceback may hold this frame
-        self._outage.leave(ticket)
-        return reply

@@ -404,6 +404,11 @@ class QueueStandby(Standby):
             self._queue._leave(waiter)
 
 
+def _translated(deadline: int, caller: Clock, clock: Clock) -> int:
+    """Return a deadline by the caller's clock as one by another."""
+    return NEVER if deadline == NEVER else int(deadline - caller.now() + clock.now())
+
+
 def _always() -> bool:
     return True
 

@@ -1,6 +1,7 @@
 """Waiting for a gate, whatever gate it is.
 
     PollingQueue    threads and tasks wait in it, each until the gate lets it in
+    Crowd           what it has in common with others in which nobody has a place
     Standby         a scheduler's place before a gate: it does not wait, it comes back to look
 
 A queue (`GateQueue` of `core/gate.py`) says by effects how to wait (`runners/effects.py`), so
@@ -14,6 +15,8 @@ from opero.runners.effects import SLEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from opero.core.clock import Clock
     from opero.core.gate import Gate
     from opero.runners.effects import Steps
@@ -48,15 +51,38 @@ class Standby:
             pause(now, length)
 
 
-class PollingQueue:
+class Crowd:
+    """What waits at a gate that keeps no order, and that nobody can pause or divide.
+
+    Attributes:
+        gate: The gate.
+    """
+
+    gate: Any
+    by_value = False
+
+    def pause_soon(self, length: int) -> None:
+        """Nothing: such a gate goes by how attempts end."""
+
+    def standby(self) -> Standby:
+        """Return a place for a scheduler."""
+        return Standby(self.gate)
+
+    def standby_alone(self) -> Standby:
+        """Return the same: such a gate is one for all workers of a map."""
+        return Standby(self.gate)
+
+    def after_fork(self) -> None:
+        """Nothing: nobody stands in a queue."""
+
+
+class PollingQueue(Crowd):
     """Waiters at a gate that keeps no order: each asks again when the gate has said.
 
     Attributes:
         gate: The gate.
         awaited: What one waits for, as a message names it.
     """
-
-    by_value = False
 
     def __init__(self, gate: Gate, awaited: str, clock: Clock) -> None:
         """Begin with nobody waiting.
@@ -79,17 +105,3 @@ class PollingQueue:
             yield SLEEP, self.clock, wait
             now = self.clock.now()
         return now - start
-
-    def pause_soon(self, length: int) -> None:
-        """Nothing: such a gate goes by how attempts end."""
-
-    def standby(self) -> Standby:
-        """Return a place for a scheduler."""
-        return Standby(self.gate)
-
-    def standby_alone(self) -> Standby:
-        """Return the same: such a gate is not divided among workers."""
-        return Standby(self.gate)
-
-    def after_fork(self) -> None:
-        """Nothing: nobody stands in a queue."""
