@@ -288,9 +288,14 @@ class RedisWaitQueue(WaitQueue):
                         return -1
         except BaseException as interrupt:
             self._leave(waiter)
-            left = self._left_behind(None if question is None or question.aside else question)
-            if left is not None and not isinstance(interrupt, GeneratorExit):
+            cut = None if question is None or question.aside else question
+            left = self._left_behind(cut)
+            if left is None or isinstance(interrupt, GeneratorExit):
+                raise
+            if cut is None:
                 yield ASK, self.server, "script", left
+            else:  # a server that has not answered yet may be slow to answer this, too
+                self._aside(self.server.ask, "script", *left)
             raise
         finally:
             waiter.wake = bool  # the bell knows the waiter
