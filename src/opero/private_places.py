@@ -64,20 +64,12 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
 
 
 def closed_directory(path: Path, what: str, mend: str) -> Path:
-    """Make a directory, unless it is there, and see that nobody else can look into it.
+    """Do as `private_directory` does, and see that nobody else can look into it either.
 
     Args:
         path: The directory, which must not be a link.
-        what: What it is, for messages.
-        mend: What the user can do about it, for messages.
-
-    Returns:
-        The directory without symbolic links.
-
-    Raises:
-        UnsafePlaceError: If somebody else owns it or can look into it.
-        UnusablePlaceError: If there is something else in its place.
-        OSError: If it cannot be made or looked at.
+        what: As there.
+        mend: As there.
     """
     me = user_id()
     if me is None:
