@@ -76,6 +76,18 @@ class Job:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(kind))
 
 
+class Driven:
+    """Calls the coroutines of an object in a loop of its own, one after the other."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, backend: Any) -> None:
+        self._loop = loop
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._backend, name)
+        return lambda *arguments: self._loop.run_until_complete(method(*arguments))
+
+
 def together(count: int, work: Callable[[int], Any]) -> list[Job]:
     """Do `work(0)`, ..., `work(count - 1)` in threads that start at one moment; wait for all.
 

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from crowd import Driven
 
 from opero.clients.outages import FIRST, LAST, Outage
 from opero.stores.disk import DiskBackend
@@ -298,18 +299,6 @@ class Guarded:
             return found
         finally:
             self.longest = max(self.longest, time.monotonic() - start)
-
-
-class Driven:
-    """Calls the coroutines of an asynchronous backend in a loop of its own."""
-
-    def __init__(self, loop, backend):
-        self._loop = loop
-        self._backend = backend
-
-    def __getattr__(self, name):
-        method = getattr(self._backend, name)
-        return lambda *arguments: self._loop.run_until_complete(method(*arguments))
 
 
 @pytest.fixture(params=["threads", "tasks"])

@@ -9,14 +9,13 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import printed_by
 from redis.exceptions import AuthenticationError, RedisError
 from redis_server import RedisServer
 
@@ -416,19 +415,6 @@ def test_loops_in_several_threads_have_clients_of_their_own(url):
         assert all(pool.map(lambda number: asyncio.run(work(number)), range(24)))
 
 
-def run(script, *arguments):
-    """Run a script in a fresh interpreter with warnings as errors, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout
-
-
 FORK = """
 import asyncio, os, sys, threading
 from opero.clients.redis import async_client, client
@@ -472,7 +458,7 @@ assert check(10)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_leaves_the_connections_of_its_parent_alone(url):
-    assert run(FORK, url) == ""
+    assert printed_by(FORK, url) == ""
 
 
 def test_a_program_that_ends_with_open_connections_says_nothing(url):
@@ -483,7 +469,7 @@ from opero.stores.operations import AsyncOperations, Operations
 Operations(RedisBackend(sys.argv[1])).put("a", b"1", None)
 asyncio.run(AsyncOperations(AsyncRedisBackend(sys.argv[1])).get("a"))
 """
-    assert run(script, url) == ""
+    assert printed_by(script, url) == ""
 
 
 # --- URLs ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
+from crowd import Driven
 
 from opero.stores import disk, in_threads
 from opero.stores.disk import DiskBackend
@@ -20,18 +21,6 @@ pytestmark = pytest.mark.once
 
 NAME = "app:module:function:" + "0" * 32
 OTHER = "app:module:function:" + "1" * 32
-
-
-class Driven:
-    """Calls the coroutines of an asynchronous backend in a loop of its own, one after the other."""
-
-    def __init__(self, loop, backend):
-        self._loop = loop
-        self._backend = backend
-
-    def __getattr__(self, name):
-        method = getattr(self._backend, name)
-        return lambda *arguments: self._loop.run_until_complete(method(*arguments))
 
 
 @pytest.fixture(

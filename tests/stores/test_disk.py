@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from crowd import until
+from fresh_interpreter import printed_by
 
 from opero.stores import database as module
 from opero.stores.disk import DiskBackend, TamperedError
@@ -388,19 +389,6 @@ def test_a_shelf_that_is_dropped_closes_what_it_opened(place):
         gc.collect()
 
 
-def run(script, *arguments):
-    """Run a script in a fresh interpreter with warnings as errors, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout
-
-
 FORK = """
 import os, sys, threading
 from pathlib import Path
@@ -425,7 +413,7 @@ print(backend.count("child"), backend.count("parent"), backend.get("a"))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_and_its_parent_use_it_side_by_side(place):
-    assert run(FORK, place).split() == ["250", "250", "b'1'"]
+    assert printed_by(FORK, place).split() == ["250", "250", "b'1'"]
 
 
 # --- what it survives ---------------------------------------------------------------------------
@@ -451,7 +439,7 @@ def test_who_leaves_a_deleted_database_does_not_disturb_the_next_one(backend, pl
     other = Operations(DiskBackend(place, None, 0.2))
     other.put(NAME, b"new", None)
     backend.close()
-    assert run(READ, place) == "b'new'\n"
+    assert printed_by(READ, place) == "b'new'\n"
     other.put(OTHER, b"newer", None)
     assert backend.get(OTHER) == b"newer"
     other.close()
@@ -627,6 +615,6 @@ for name in ("stores.disk", "clients.redis"):
     except ImportError as error:
         print(error)
 """
-    printed = run(script)
+    printed = printed_by(script)
     assert "pip install 'diskcache>=5.6.3,<6' platformdirs" in printed
     assert "pip install 'redis>=5.0' platformdirs" in printed
