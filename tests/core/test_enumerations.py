@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import sys
 from typing import Any
@@ -51,6 +52,18 @@ class Word(str, enum.Enum):  # noqa: UP042 - the old way
         return made
 
 
+class Day(dt.date, enum.Enum):
+    """Makes dates of one name and value."""
+
+    FIRST = 2024, 1, 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        made = dt.date.__new__(cls, 2024, 1, value)  # type: ignore[call-overload]
+        made._name_, made._value_ = "OTHER", None
+        return made
+
+
 class Mode(enum.Flag, boundary=enum.KEEP):
     """Members that can be combined, and keep bits without a name."""
 
@@ -79,6 +92,7 @@ MEMBERS = st.one_of(
     st.builds(Colour, VALUES),
     st.builds(Word, VALUES),
     st.builds(Status, st.sampled_from([200, 404, 500])),
+    st.builds(Day, st.integers(1, 3)),
     st.builds(Mode, st.integers(0, 15)),
     st.builds(Loose, st.integers(0, 15)),
     st.sampled_from(list(Odd)),
@@ -89,6 +103,8 @@ def told(member: Any) -> Any:
     """Return all that there is to a member, by `repr`, which shows types."""
     content = {name: item for name, item in vars(member).items() if name[0] != "_"}
     plain = int.__repr__(member) if isinstance(member, int) else None
+    if isinstance(member, dt.date):
+        plain = member.isoformat()
     value = id(member) if isinstance(member, Odd) else repr(member._value_)
     return type(member), member._name_, value, plain, repr(content)
 

@@ -456,7 +456,7 @@ def _made_member(value: Any) -> tuple[Any, ...]:
     Args:
         value: The member.
     """
-    take = _BUILTIN.get(type(value)._member_type_)
+    take = _known(type(value)._member_type_)
     attributes = {name: item for name, item in vars(value).items() if name not in _OF_EVERY_MEMBER}
     return (value._name_, value._value_, () if take is None else take(value), attributes)
 
