@@ -50,8 +50,14 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
 
 
 def _union(value: Any) -> tuple[Any, ...]:
-    """The order of a union's types does not count, as it does not for its own equality."""
-    return (frozenset(value.__args__),)
+    """The order of a union's types does not count, as it does not for its own equality.
+
+    It does where one of them has no hash, as `list[Annotated[int, []]]`.
+    """
+    try:
+        return (frozenset(value.__args__),)
+    except TypeError:
+        return (value.__args__,)
 
 
 def _alias(value: Any) -> tuple[Any, ...]:

@@ -92,6 +92,8 @@ SAME: dict[str, Callable[[], Any]] = {
     "pattern of bytes": lambda: re.compile(b"a+"),
     "union": lambda: int | str,
     "union of three": lambda: int | str | None,
+    "union of what has no hash": lambda: list[typing.Annotated[int, []]] | str,
+    "union of something else without a hash": lambda: list[typing.Annotated[int, [1]]] | str,
     "Optional": lambda: typing.Optional[list[int]],  # noqa: UP045
     "generic": lambda: list[int],
     "generic of another": lambda: list[float],
