@@ -19,22 +19,30 @@ MOST_BYTES = 2**30
 """The most bytes of numbers in a column: about a second's work."""
 MOST_VALUES = 2**24
 """The most values in a column that are not numbers: a few seconds' work."""
+_NOT_OF_NUMPY = ("Decimal", "Int128", "UInt128")
+"""What polars calls the types of numbers that numpy has no arrays of."""
 
 
 def pandas_frame(value: Any) -> tuple[Any, ...]:
     """A frame counts by its class, labels, and columns in their order."""
     columns = [_column(value.iloc[:, at].array) for at in range(value.shape[1])]
-    return (_labels(value.columns), _labels(value.index), columns, dict(value.attrs))
+    return (_labels(value.columns), _labels(value.index), columns, *_notes(value))
 
 
 def pandas_series(value: Any) -> tuple[Any, ...]:
     """A series counts by its name, labels and values."""
-    return (value.name, _labels(value.index), _column(value.array), dict(value.attrs))
+    return (value.name, _labels(value.index), _column(value.array), *_notes(value))
 
 
 def pandas_index(value: Any) -> tuple[Any, ...]:
     """An index counts by its names and values, and one of times also by its frequency."""
     return _labels(value)
+
+
+def pandas_categories(value: Any) -> tuple[Any, ...]:
+    """A type of categories counts by these in their order, which its own equality leaves out."""
+    categories = value.categories
+    return (None if categories is None else _labels(categories), bool(value.ordered))
 
 
 def polars_frame(value: Any) -> tuple[Any, ...]:
@@ -43,13 +51,23 @@ def polars_frame(value: Any) -> tuple[Any, ...]:
 
 
 def polars_series(value: Any) -> tuple[Any, ...]:
-    """A series counts by its name, type and values."""
+    """A series counts by its name, type and values; a nested one by the series inside it.
+
+    Python's own times, which `to_list` makes, have no nanoseconds.
+    """
     polars = sys.modules["polars"]
     dtype = value.dtype
     told = (value.name, str(dtype))
+    if dtype == polars.Struct:
+        inside = [polars_series(value.struct.field(name)) for name in value.struct.fields]
+        return (*told, polars_series(value.is_null()), inside)
+    if dtype == polars.List:
+        return (*told, polars_series(value.list.len()), polars_series(value.explode()))
+    if dtype == polars.Array:
+        return (*told, polars_series(value.is_null()), polars_series(value.explode()))
     if dtype in (polars.Categorical, polars.Enum):
         value = value.cast(polars.String)
-    elif dtype != polars.Decimal and (
+    elif not str(dtype).startswith(_NOT_OF_NUMPY) and (
         dtype.is_numeric() or dtype.is_temporal() or dtype == polars.Boolean
     ):
         plain = value.to_physical()
@@ -71,7 +89,24 @@ def _labels(index: Any) -> tuple[Any, ...]:
     if isinstance(index, pandas.MultiIndex):
         levels = [_column(index.get_level_values(at).array) for at in range(index.nlevels)]
         return (kind, names, levels)
-    return (kind, names, _column(index.array), getattr(index, "freqstr", None))
+    return (kind, names, _column(index.array), _frequency(index))
+
+
+def _frequency(index: Any) -> Any:
+    """Return what a frequency is made of: its name leaves out holidays, hours and the like."""
+    name = getattr(index, "freqstr", None)
+    if name is None:
+        return None
+    given = dict(index.freq.kwds)
+    calendar = given.pop("calendar", None)
+    if calendar is not None:
+        given["calendar"] = (calendar.weekmask, calendar.holidays)
+    return (name, index.freq.normalize, given) if given or index.freq.normalize else name
+
+
+def _notes(value: Any) -> tuple[Any, ...]:
+    """Return what a frame or series holds besides values and labels."""
+    return dict(value.attrs), value.flags.allows_duplicate_labels
 
 
 def _column(values: Any) -> tuple[Any, ...]:
@@ -87,8 +122,14 @@ def _column(values: Any) -> tuple[Any, ...]:
         return ("zoned", dtype.unit, dtype.tz, _numbers(numpy.asarray(values.asi8)))
     if isinstance(dtype, pandas.PeriodDtype):
         return ("period", str(dtype), _numbers(numpy.asarray(values.asi8)))
+    name = str(dtype)
+    if name.endswith("[pyarrow]") and "time64[ns]" in name:
+        raise CacheKeyError(
+            f"no cache key can be made of a column of {name}: Python's times have no nanoseconds; "
+            f"cache_key= can say what tells such calls apart instead"
+        )
     _check(len(values), MOST_VALUES, "values that are not numbers")
-    return (str(dtype), _values(list(values)))
+    return (name, _values(list(values)))
 
 
 def _numbers(array: Any) -> Any:

@@ -107,6 +107,7 @@ def _zone_offset(value: Any) -> tuple[Any, ...]:
 
 
 _KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("pandas", "CategoricalDtype"): frames.pandas_categories,
     ("pandas", "CategoricalIndex"): frames.pandas_index,
     ("pandas", "DataFrame"): frames.pandas_frame,
     ("pandas", "DatetimeIndex"): frames.pandas_index,

@@ -33,6 +33,21 @@ PANDAS: dict[str, Callable[[], Any]] = {
     "times": lambda: pd.Series(pd.date_range("2024-01-01", periods=3)),
     "index of times": lambda: pd.date_range("2024-01-01", periods=3),
     "index of other times": lambda: pd.DatetimeIndex(["2024-01-01", "2024-01-03"]),
+    "index of working days": lambda: working_days("2030-01-01"),
+    "index of working days with other holidays": lambda: working_days("2031-01-01"),
+    "index of working hours": lambda: pd.date_range("2024-01-01 12:00", periods=2, freq="bh"),
+    "index of longer working hours": lambda: pd.date_range(
+        "2024-01-01 12:00", periods=2, freq=pd.offsets.BusinessHour(start="08:00")
+    ),
+    "index of days at midnight": lambda: pd.date_range(
+        "2024-01-01", periods=3, freq=pd.offsets.BDay(normalize=True)
+    ),
+    "categories as a type": lambda: pd.CategoricalDtype(["a", "b"]),
+    "categories as a type in another order": lambda: pd.CategoricalDtype(["b", "a"]),
+    "categories that nobody knows yet": lambda: pd.CategoricalDtype(),
+    "frame without duplicate labels": lambda: pd.DataFrame(
+        {"a": [1, 2], "b": ["x", "y"]}
+    ).set_flags(allows_duplicate_labels=False),
     "numbers or nothing": lambda: pd.Series([1, None], dtype="Int64"),
     "booleans or nothing": lambda: pd.Series([True, None], dtype="boolean"),
     "texts or nothing": lambda: pd.Series(["a", None], dtype="string"),
@@ -49,6 +64,17 @@ PANDAS: dict[str, Callable[[], Any]] = {
     "period": lambda: pd.Period("2024-01", freq="M"),
     "interval": lambda: pd.Interval(0, 1),
 }
+
+
+def working_days(holiday: str) -> Any:
+    """Return days that are the same for all holidays, with a frequency that is not."""
+    return pd.date_range("2024-01-01", periods=3, freq=pd.offsets.CDay(holidays=[holiday]))
+
+
+def nanoseconds(count: int) -> Any:
+    """Return a series of one time of day, which Python's own cannot tell from midnight."""
+    return pl.Series("a", [count]).cast(pl.Time)
+
 
 POLARS: dict[str, Callable[[], Any]] = {
     "frame": lambda: pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
@@ -67,6 +93,18 @@ POLARS: dict[str, Callable[[], Any]] = {
     "booleans": lambda: pl.Series("a", [True, None]),
     "lists": lambda: pl.Series("a", [[1], [2, 3]]),
     "records": lambda: pl.Series("a", [{"x": 1}]),
+    "no record": lambda: pl.Series("a", [None], dtype=pl.Struct({"x": pl.Int64})),
+    "a record of nothing": lambda: pl.Series("a", [{"x": None}], dtype=pl.Struct({"x": pl.Int64})),
+    "list of nothing, no list": lambda: pl.Series("a", [[None], []], dtype=pl.List(pl.Int64)),
+    "no list, list of nothing": lambda: pl.Series("a", [[], [None]], dtype=pl.List(pl.Int64)),
+    "list of a nanosecond": lambda: nanoseconds(1).implode(),
+    "list of two nanoseconds": lambda: nanoseconds(2).implode(),
+    "record of a nanosecond": lambda: pl.DataFrame({"x": nanoseconds(1)}).to_struct("a"),
+    "record of two nanoseconds": lambda: pl.DataFrame({"x": nanoseconds(2)}).to_struct("a"),
+    "array of a nanosecond": lambda: nanoseconds(1).reshape((1, 1)),
+    "array of two nanoseconds": lambda: nanoseconds(2).reshape((1, 1)),
+    "wide numbers": lambda: pl.Series("a", [2**64], dtype=pl.Int128),
+    "wider numbers": lambda: pl.Series("a", [2**65], dtype=pl.Int128),
     "categories": lambda: pl.Series("a", ["x", "y"], dtype=pl.Categorical),
     "enumeration": lambda: pl.Series("a", ["x", "y"], dtype=pl.Enum(["x", "y"])),
     "decimals": lambda: pl.Series("a", ["1.0"]).cast(pl.Decimal(10, 2)),
