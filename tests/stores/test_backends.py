@@ -13,6 +13,7 @@ import pytest
 from crowd import Driven
 
 from opero.stores import disk, in_threads
+from opero.stores.backends import Swap
 from opero.stores.disk import DiskBackend
 from opero.stores.operations import AsyncOperations, Operations
 from opero.stores.redis import AsyncRedisBackend, RedisBackend
@@ -334,24 +335,28 @@ def test_a_holder_that_does_not_know_its_mark_is_told_it(counting):
 
 def test_a_swap_changes_nothing_unless_it_finds_what_was_expected(counting):
     """Whatever else it was to do; it says what it found."""
-    swap, get = counting.swap, Operations(counting).get
-    assert swap(NAME, b"1", b"2", None) == (None, None)
+    get = Operations(counting).get
+
+    def swap(*change):
+        return counting.swap(Swap(NAME, *change))
+
+    assert swap(b"1", b"2", None) == (None, None)
     assert get(NAME) is None
-    assert swap(NAME, b"1", None, None, None, (OTHER, b"along", None)) == (None, None)
+    assert swap(b"1", None, None, None, (OTHER, b"along", None)) == (None, None)
     assert get(OTHER) is None
-    assert swap(NAME, None, b"1", None, None, (OTHER, b"along", 60)) == (None, None)
+    assert swap(None, b"1", None, None, (OTHER, b"along", 60)) == (None, None)
     assert counting.get_many([NAME, OTHER]) == [b"1", b"along"]
-    assert swap(NAME, None, b"2", None) == (b"1", None)
-    assert swap(NAME, b"11", b"2", None) == (b"1", None)
+    assert swap(None, b"2", None) == (b"1", None)
+    assert swap(b"11", b"2", None) == (b"1", None)
     assert get(NAME) == b"1"
-    assert swap(NAME, b"1", b"2", None, OTHER) == (None, b"along")
+    assert swap(b"1", b"2", None, OTHER) == (None, b"along")
     assert get(NAME) == b"1"
-    assert swap(NAME, b"1", b"2", 0.05, "nothing there") == (b"1", None)
+    assert swap(b"1", b"2", 0.05, "nothing there") == (b"1", None)
     assert get(NAME) == b"2"
     time.sleep(0.08)
-    assert swap(NAME, b"2", b"3", None) == (None, None)
+    assert swap(b"2", b"3", None) == (None, None)
     assert get(NAME) is None
-    assert swap(NAME, None, None, None) == (None, None)
+    assert swap(None, None, None) == (None, None)
 
 
 def test_a_scan_names_what_begins_and_ends_as_it_is_asked(counting):

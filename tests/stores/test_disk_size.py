@@ -17,6 +17,7 @@ import pytest
 from crowd import until
 
 from opero.stores import database
+from opero.stores.backends import Swap
 from opero.stores.disk import DiskBackend
 
 pytestmark = pytest.mark.once
@@ -235,7 +236,7 @@ def test_an_entry_of_a_quarter_is_kept_and_a_larger_one_is_refused(place):
     assert backend.get_many(["app:1"]) == [bytes(MIB // 4)]
     for call in (
         lambda: backend.put_many([("app:2", bytes(MIB // 4 + 1))], None),
-        lambda: backend.swap("app:3", None, b"1", 1, None, ("app:2", bytes(MIB // 4 + 1), None)),
+        lambda: backend.swap(Swap("app:3", None, b"1", along=("app:2", bytes(MIB // 4 + 1), None))),
     ):
         with pytest.raises(ValueError, match="larger than a quarter of cache_size_limit"):
             call()

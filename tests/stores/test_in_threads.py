@@ -38,9 +38,9 @@ class Gated:
         method = getattr(self._backend, name)
 
         def call(*arguments):
-            removes = name == "swap" and arguments[2] is None
+            removes = name == "swap" and arguments[0].new is None
             self.calls.append("swap away" if removes else name)
-            if not removes or (arguments[5:] and arguments[5] is not None):
+            if not removes or arguments[0].along is not None:
                 self.began.set()
                 assert self.go.wait(20)
             if self._broken:
@@ -299,11 +299,11 @@ async def fetch(key):
 began = threading.Event()
 real = DiskBackend.swap
 
-def slow(self, name, old, new, *more):
-    if new is None:
+def slow(self, change):
+    if change.new is None:
         began.set()
         time.sleep(0.2)
-    return real(self, name, old, new, *more)
+    return real(self, change)
 
 DiskBackend.swap = slow
 """

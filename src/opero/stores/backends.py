@@ -17,6 +17,28 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
+class Swap(NamedTuple):
+    """A change of what stands under a name, made in one step and one round trip.
+
+    Attributes:
+        name: The name.
+        old: What is expected there, never empty; None for nothing.
+        new: What is to stand there, never empty; None to remove it.
+        ttl: For how many seconds.
+        unless: A name under which nothing may stand; else nothing is changed.
+        along: A name, its value and its time to live: stored in the same step if the change is
+            made. With it, a value is stored only while its lease is held. Only one of `unless` and
+            `along` is given.
+    """
+
+    name: str
+    old: bytes | None
+    new: bytes | None
+    ttl: float | None = None
+    unless: str | None = None
+    along: tuple[str, bytes, float | None] | None = None
+
+
 class Swapped(NamedTuple):
     """What a swap found; it was done if `found` is what the caller expected and `entry` is None.
 
@@ -66,28 +88,8 @@ class Backend(Protocol):
             is there from the first scan to the last is among them at least once.
         """
 
-    def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
-        """Change what stands under a name if that is `old`, in one step and one round trip.
-
-        Args:
-            name: The name.
-            old: What is expected, never empty; None for nothing.
-            new: What is to stand there for `ttl` seconds, never empty; None to remove it.
-            ttl: Seconds.
-            unless: A name under which nothing may stand; else nothing is changed.
-            along: A name, its value and its time to live: stored in the same step if the change
-                is made. With it, a value is stored only while its lease is held. Only one of
-                `unless` and `along` is given.
-        """
+    def swap(self, change: Swap, /) -> Swapped:
+        """Change what stands under a name if that is what is expected."""
 
     def close(self) -> None:
         """Close what is open. The backend can still be used: it opens again what it needs."""
@@ -113,16 +115,7 @@ class AsyncBackend(Protocol):
     ) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
 
-    async def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
+    async def swap(self, change: Swap, /) -> Swapped:
         """As `Backend.swap`."""
 
     async def close(self) -> None:

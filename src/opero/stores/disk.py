@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar, cast
 
 from opero.real_time import monotonic
 
-from .backends import Swapped
+from .backends import Swap, Swapped
 from .connections import Connection
 from .database import Database, RenewedError, TamperedError, patiently
 
@@ -210,17 +210,9 @@ class DiskBackend:
         return names, names[-1] if len(names) == SCAN else None
 
     @_patiently
-    def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
+    def swap(self, change: Swap, /) -> Swapped:
         """As `Backend.swap`."""
+        name, old, new, ttl, unless, along = change
         if along is not None:
             self._check(along[1])
         size = len(new or b"") + (0 if along is None else len(along[1]))

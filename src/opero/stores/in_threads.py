@@ -21,7 +21,7 @@ from opero import forks
 from opero.locks import Lock
 from opero.runners.daemon_threads import DaemonThreads
 
-from .backends import Backend, Swapped
+from .backends import Backend, Swap, Swapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,23 +115,14 @@ class InThreads:
         """As `Backend.scan`."""
         return await _submit(READING, self._backend.scan, prefix, suffix, after, expired)
 
-    async def swap(
-        self,
-        name: str,
-        old: bytes | None,
-        new: bytes | None,
-        ttl: float | None,
-        unless: str | None = None,
-        along: tuple[str, bytes, float | None] | None = None,
-        /,
-    ) -> Swapped:
+    async def swap(self, change: Swap, /) -> Swapped:
         """As `Backend.swap`."""
-        swap = functools.partial(self._backend.swap, name, old, new, ttl, unless, along)
-        if new is None:
-            return await _surely(swap)
-        if old is not None:
-            return await _submit(WRITING, swap)
-        return await _wanted(swap, functools.partial(self._backend.swap, name, new, None, None))
+        swap = self._backend.swap
+        if change.new is None:
+            return await _surely(swap, change)
+        if change.old is not None:
+            return await _submit(WRITING, swap, change)
+        return await _wanted(swap, change, Swap(change.name, change.new, None))
 
     async def close(self) -> None:
         """As `Backend.close`."""
@@ -177,7 +168,7 @@ async def _surely(work: Callable[..., _T], *arguments: Any) -> _T:
     return await asyncio.shield(_submit(WRITING, work, *arguments))
 
 
-async def _wanted(swap: Callable[[], Swapped], undo: Callable[[], object]) -> Swapped:
+async def _wanted(swap: Callable[[Swap], Swapped], change: Swap, back: Swap) -> Swapped:
     """Swap something for nothing in a thread; undo it if nobody waits for it any more."""
     lock = Lock()
     unwanted = False
@@ -185,12 +176,12 @@ async def _wanted(swap: Callable[[], Swapped], undo: Callable[[], object]) -> Sw
 
     def work() -> Swapped:
         nonlocal done
-        swapped = swap()
+        swapped = swap(change)
         with lock:
             done = swapped == (None, None)
             undoing = done and unwanted
         if undoing:
-            undo()
+            swap(back)
         return swapped
 
     try:
@@ -200,5 +191,5 @@ async def _wanted(swap: Callable[[], Swapped], undo: Callable[[], object]) -> Sw
             unwanted = True
             undoing = done
         if undoing:
-            WRITING.submit(undo)
+            WRITING.submit(functools.partial(swap, back))
         raise

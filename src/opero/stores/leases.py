@@ -18,11 +18,10 @@ mark is, and the second `swap` is right.
 
 from __future__ import annotations
 
-from typing import Any
-
 from opero.real_time import monotonic
 from opero.runners.effects import ASK
 
+from .backends import Swap
 from .steps import Steps
 
 SECONDS = 5.0
@@ -54,7 +53,7 @@ def take(store: object, name: str, token: str, seconds: float) -> Steps[str | No
         None if it is now held by `token`; else the mark of who holds it.
     """
     mark = _encode(first_mark(token))
-    found, _ = yield ASK, store, "swap", (lease_of(name), None, mark, seconds)
+    found, _ = yield ASK, store, "swap", (Swap(lease_of(name), None, mark, seconds),)
     return _decode(found)
 
 
@@ -67,7 +66,7 @@ def get_and_take(
         The entry or None, and what `take` returned or None.
     """
     mark = _encode(first_mark(token))
-    found, entry = yield ASK, store, "swap", (lease_of(name), None, mark, seconds, name)
+    found, entry = yield ASK, store, "swap", (Swap(lease_of(name), None, mark, seconds, name),)
     return entry, None if entry is not None else _decode(found)
 
 
@@ -86,26 +85,19 @@ def renew(
     Returns:
         The new mark; None if `token` does not hold the lease any more.
     """
-    while True:
-        known = mark or first_mark(token)
-        new = _next_mark(known)
-        found, _ = yield ASK, store, "swap", (lease_of(name), _encode(known), _encode(new), seconds)
-        mark = _decode(found)
-        if mark == known:
-            return new
-        if mark is None or not is_held(token, mark):
-            return None
+    known = yield from _swap_own(store, name, token, mark, seconds)
+    return None if known is None else _next_mark(known)
 
 
 def release(store: object, name: str, token: str, mark: str | None = None) -> Steps[None]:
     """Give the lease back, if `token` holds it; the arguments are those of `renew`."""
-    yield from _give_up(store, name, token, mark, None)
+    yield from _swap_own(store, name, token, mark, None)
 
 
 def seize(store: object, name: str, token: str, seconds: float, mark: str) -> Steps[bool]:
     """Take the lease from a holder whose mark is still `mark`; return whether it was."""
     new = _encode(first_mark(token))
-    found, _ = yield ASK, store, "swap", (lease_of(name), _encode(mark), new, seconds)
+    found, _ = yield ASK, store, "swap", (Swap(lease_of(name), _encode(mark), new, seconds),)
     return bool(_decode(found) == mark)
 
 
@@ -130,23 +122,33 @@ def settle(
     Returns:
         Whether it was stored.
     """
-    return (yield from _give_up(store, name, token, mark, (name, data, lifetime(ttl))))
+    entry = name, data, lifetime(ttl)
+    return (yield from _swap_own(store, name, token, mark, None, entry)) is not None
 
 
-def _give_up(store: object, name: str, token: str, mark: str | None, along: Any) -> Steps[bool]:
+def _swap_own(
+    store: object,
+    name: str,
+    token: str,
+    mark: str | None,
+    seconds: float | None,
+    along: tuple[str, bytes, float | None] | None = None,
+) -> Steps[str | None]:
+    """Renew a lease for `seconds`, or give it back (None), if `token` still holds it.
+
+    Returns:
+        The mark that it had; None if `token` does not hold it.
+    """
     while True:
         known = mark or first_mark(token)
-        found, _ = yield (
-            ASK,
-            store,
-            "swap",
-            (lease_of(name), _encode(known), None, None, None, along),
-        )
+        new = None if seconds is None else _encode(_next_mark(known))
+        change = Swap(lease_of(name), _encode(known), new, seconds, None, along)
+        found, _ = yield ASK, store, "swap", (change,)
         mark = _decode(found)
         if mark == known:
-            return True
+            return known
         if mark is None or not is_held(token, mark):
-            return False
+            return None
 
 
 def lifetime(ttl: float | None) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from opero.clients.redis import Command, Script, async_client, client
 from opero.runners.effects import ASK
 
-from .backends import Swapped
+from .backends import Swap, Swapped
 from .steps import Steps, Task, in_task, in_thread
 
 NAMES: Final = 1000
@@ -112,15 +112,8 @@ def _scan(
     return found, None if int(cursor) == 0 else str(int(cursor))
 
 
-def _swap(
-    store: object,
-    name: str,
-    old: bytes | None,
-    new: bytes | None,
-    ttl: float | None,
-    unless: str | None = None,
-    along: tuple[str, bytes, float | None] | None = None,
-) -> Steps[Swapped]:
+def _swap(store: object, change: Swap) -> Steps[Swapped]:
+    name, old, new, ttl, unless, along = change
     keys: tuple[str, ...] = (name,)
     arguments: tuple[Any, ...] = (old or b"", new or b"", _milliseconds(ttl))
     if along is not None:
