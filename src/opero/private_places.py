@@ -27,13 +27,13 @@ _PRIVATE_FILE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LINKS = 40
 """How many symbolic links a path may lead over, as in Linux."""
-_FLAGS = (
-    os.O_RDWR
-    | getattr(os, "O_CLOEXEC", 0)
+SAFELY: int = (
+    getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO does not wait for its other end
     | getattr(os, "O_BINARY", 0)
 )
+"""Flags of `os.open` for a file that must be what it seems: no link, nothing to wait for."""
 
 
 def private_directory(path: Path, what: str, mend: str) -> Path:
@@ -104,7 +104,7 @@ def private_file(path: Path, what: str, mend: str, flags: int = os.O_CREAT) -> i
         UnusablePlaceError: If there is something else in its place.
         OSError: If it cannot be made or opened.
     """
-    flags |= _FLAGS
+    flags |= os.O_RDWR | SAFELY
     try:
         descriptor = os.open(path, flags, _PRIVATE_FILE)
     except PermissionError:

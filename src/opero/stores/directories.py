@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from opero.private_places import UnusablePlaceError, closed_directory, private_directory
@@ -72,11 +71,7 @@ def user_cache_directory() -> Path:
         UnusablePlaceError: If the user has no home.
         ImportError: If platformdirs is not installed.
     """
-    try:
-        from platformdirs import user_cache_path
-    except ImportError as error:
-        raise _missing() from error
-    return _at_home(user_cache_path, "cache_dir= and cache_secret=")
+    return _at_home("user_cache_path", "cache_dir= and cache_secret=")
 
 
 def user_config_directory() -> Path:
@@ -86,22 +81,26 @@ def user_config_directory() -> Path:
         UnusablePlaceError: If the user has no home.
         ImportError: If platformdirs is not installed.
     """
-    try:
-        from platformdirs import user_config_path
-    except ImportError as error:
-        raise _missing() from error
-    return _at_home(user_config_path, "cache_secret=")
+    return _at_home("user_config_path", "cache_secret=")
 
 
-def _at_home(find: Callable[..., Path], instead: str) -> Path:
+def _at_home(which: str, instead: str) -> Path:
     """Return the directory that platformdirs finds, if the user has a home.
 
     Args:
-        find: A function of platformdirs.
+        which: The name of a function of platformdirs.
         instead: The options that do without a home.
     """
     try:
-        path = find("opero", appauthor=False)
+        import platformdirs
+    except ImportError as error:
+        raise ImportError(
+            "caches on disk and in Redis need the platformdirs package: "
+            "pip install 'platformdirs>=4.0'",
+            name="platformdirs",
+        ) from error
+    try:
+        path: Path = getattr(platformdirs, which)("opero", appauthor=False)
         if path.parts[0].startswith("~"):  # what its older versions return then
             raise RuntimeError
     except RecursionError:  # which is a RuntimeError
@@ -111,12 +110,3 @@ def _at_home(find: Callable[..., Path], instead: str) -> Path:
             f"there is no home directory; set HOME, or give {instead}"
         ) from error
     return path
-
-
-def _missing() -> ImportError:
-    """Make the error for a package that is not installed."""
-    return ImportError(
-        "caches on disk and in Redis need the platformdirs package: "
-        "pip install 'platformdirs>=4.0'",
-        name="platformdirs",
-    )

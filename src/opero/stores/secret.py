@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from opero.exceptions import UnsafePlaceError
-from opero.private_places import UnusablePlaceError, private_directory, user_id
+from opero.private_places import SAFELY, UnusablePlaceError, private_directory, user_id
 
 from .directories import user_config_directory
 
@@ -36,21 +36,8 @@ _MEND = (
     "remove it, and a new one is made (entries signed with the old one are lost), or give the "
     f"secret by cache_secret= or {VARIABLE}"
 )
-_READ = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO does not wait for its other end
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_WRITE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_READ = os.O_RDONLY | SAFELY
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY
 
 
 def secrets_of(
