@@ -62,7 +62,7 @@ class StoredItems:
         Args:
             held: Keys, and what the store had when it was asked first.
         """
-        return self._values.find_again(held)
+        return self._values.find_many([key for key, _ in held], [found for _, found in held])
 
     def keep(self, pairs: list[tuple[Any, Any]]) -> None:
         """Store values under their keys."""

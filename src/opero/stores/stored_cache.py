@@ -704,26 +704,18 @@ class StoredCache:
         return answer
 
     @unwrapped
-    def find_many(self, keys: list[StoredKey]) -> list[Signed | None]:
-        """Look for many entries at once; None for each that is not there, or out of reach."""
+    def find_many(self, keys: list[StoredKey], held: Sequence[Signed] = ()) -> list[Signed | None]:
+        """Look for many entries at once; None for each that is not there.
+
+        Args:
+            keys: Their keys.
+            held: What to return for each if the store is out of reach; None for each by default.
+        """
         try:
             found = self.ask("get_many", [key.name for key in keys])
         except Unavailable:
-            return [None] * len(keys)
+            return list(held) or [None] * len(keys)
         return [self.open_signed(key, data) for key, data in zip(keys, found, strict=True)]
-
-    @unwrapped
-    def find_again(self, held: list[tuple[StoredKey, Signed]]) -> list[Signed | None]:
-        """Return for many failed runs at once the entry that may be served (see `serve_stale`).
-
-        Args:
-            held: Keys, and what the store had for each when its run began.
-        """
-        try:
-            found = self.ask("get_many", [key.name for key, _ in held])
-        except Unavailable:
-            return [entry for _, entry in held]
-        return [self.open_signed(key, data) for (key, _), data in zip(held, found, strict=True)]
 
     @unwrapped
     def put_many(self, pairs: list[tuple[StoredKey, Any]], clock: Clock) -> None:
