@@ -151,7 +151,7 @@ def test_a_tampered_value_is_neither_looked_at_nor_removed(
     assert backend.get(NAME) == b"new"
 
 
-def test_a_tampered_value_is_one_that_no_seal_opens_and_is_replaced(backend, place):
+def test_a_tampered_value_has_no_valid_signature_and_is_replaced(backend, place):
     with database(place) as sql:
         sql("UPDATE Cache SET mode = 4")
     assert backend.get(NAME) == b""
@@ -380,7 +380,7 @@ def test_threads_that_have_ended_leave_no_file_open(backend):
     until(lambda: open_files() <= before - 2)
 
 
-def test_a_shelf_that_is_dropped_closes_what_it_opened(place):
+def test_a_backend_that_is_dropped_closes_what_it_opened(place):
     """Python 3.13 warns of a connection that was not closed."""
     for _ in range(3):
         backend = Operations(DiskBackend(place, None, 0.2))

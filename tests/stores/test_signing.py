@@ -429,7 +429,7 @@ def test_what_is_no_entry_does_not_open(data: Any) -> None:
 
 
 @once
-def test_large_entries_are_sealed_as_small_ones_are() -> None:
+def test_large_entries_are_signed_as_small_ones_are() -> None:
     data = bytearray(entry(b"x" * 1_000_000))
     assert signer().open(KEY, bytes(data)).value == b"x" * 1_000_000
     for at in (0, 7, MAC_END, MAC_END + 20, 500_000, len(data) - 1):
@@ -596,13 +596,13 @@ def test_an_entry_of_a_class_that_has_gone_does_not_open(monkeypatch: pytest.Mon
 
 
 @once
-def test_an_entry_sealed_with_another_secret_does_not_open() -> None:
+def test_an_entry_signed_with_another_secret_does_not_open() -> None:
     for other in (OTHER, SECRET + b"\0", SECRET[:-1], SECRET * 10):
         forged(entry("value", KEY, other))
 
 
 @once
-def test_of_several_secrets_the_first_one_seals_and_all_open() -> None:
+def test_of_several_secrets_the_first_one_signs_and_all_open() -> None:
     old, new = entry("old", KEY, SECRET), entry("new", KEY, OTHER, SECRET)
     both = signer(OTHER, SECRET)
     assert both.open(KEY, old).value == "old"

@@ -98,7 +98,7 @@ class Backend(Protocol):
 class AsyncBackend(Protocol):
     """A backend whose methods are coroutines; each does what the one of `Backend` does.
 
-    Who is cancelled in `swap` may have changed the name all the same.
+    A task cancelled in `swap` may have changed the name all the same.
     """
 
     async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:

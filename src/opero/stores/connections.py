@@ -224,7 +224,7 @@ _WHY: Final = (
 
 
 def _before_fork() -> None:
-    """Wait for those who are inside, and close what a child must neither use nor close."""
+    """Wait for the threads that are inside, and close what a child must neither use nor close."""
     me = get_ident()
     with _lock:
         _forking.append(me)

@@ -3,11 +3,11 @@
 A lease is an entry beside the missing one that says who computes it, by a mark: the holder's token
 and a number that is another whenever the holder has renewed it. It expires after `SECONDS`, so a
 holder that dies costs the others that long at most; one that lives renews it (`renewer`). A value
-is stored in one step with giving its lease back, and only while that is held: whoever clears or
-invalidates takes the lease away too, and so a value that was computed before is not stored after.
+is stored in one step with giving its lease back, and only while that is held: clearing and
+invalidating take the lease away too, and so a value that was computed before is not stored after.
 
 The store's own clock may jump. Set forward, it ends leases early: a call may then run twice. Set
-back, it lets a dead holder's lease live on: so those who wait go by their own monotonic clock, and
+back, it lets a dead holder's lease live on: so the others go by their own monotonic clock, and
 seize a lease whose mark has not changed for `SECONDS` and a little more.
 
 Each operation is a generator that says by effects what to ask a backend (`runners/effects.py`), for

@@ -123,7 +123,7 @@ class Operations:
 class AsyncOperations:
     """What a store is asked for by tasks.
 
-    Who is cancelled in `take` or `get_and_take` may hold the lease all the same: `release` it.
+    A task cancelled in `take` or `get_and_take` may hold the lease all the same: `release` it.
     """
 
     def __init__(self, backend: AsyncBackend) -> None:

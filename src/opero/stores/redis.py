@@ -153,7 +153,7 @@ class _InRedis:
     """
 
     def __init__(self, url: str) -> None:
-        """Read the URL; nothing is connected yet, and no event loop has to run.
+        """Read the URL; nothing is connected yet, and no event loop is needed.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.

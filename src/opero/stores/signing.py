@@ -1,4 +1,4 @@
-"""Entries that cannot be forged: whoever can write to a store can lose its entries, no more.
+"""Entries that cannot be forged: write access to a store is enough to lose them, no more.
 
     b"opero"  version  MAC       made_at  fresh_until  made_in  codec   value
     5 bytes   1 byte   32 bytes  double   double       double   1 byte  the rest

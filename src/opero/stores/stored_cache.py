@@ -524,7 +524,7 @@ class StoredCache:
             found: An outdated entry, or one that is to be renewed; None without.
             deadline: When the call must be over, in nanoseconds.
             token: What our lease would be known by. The renewer renews it from the moment that we
-                have it, so whoever calls this gives it back by `abandon`, whatever happens.
+                have it, so the caller gives it back by `abandon`, whatever happens.
 
         Returns:
             A `Claim`.
@@ -789,7 +789,7 @@ class StoredCache:
 
     @unwrapped
     def _insist(self, operation: str, name: str) -> Any:
-        """Ask for what has to happen, also in the middle of an outage."""
+        """Ask for what must happen, also in the middle of an outage."""
         outer = sys.exc_info()[1]
         try:
             answer = getattr(self.store.operations, operation)(name)
