@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from fresh_interpreter import printed_by
 
 pytestmark = [
     pytest.mark.once,
@@ -53,15 +54,7 @@ print(*found)
 
 def run(place, hidden):
     """Run the script without one of the two packages; return who was there before."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT, str(place), hidden],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout.split()
+    return printed_by(SCRIPT, place, hidden).split()
 
 
 def test_the_fork_does_all_that_diskcache_does(tmp_path):
