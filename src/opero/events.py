@@ -1,8 +1,10 @@
 """Everything that happens goes through here: it is logged, and listeners are told.
 
-core.Events.retry(...)  counts --.
-stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
--> each listener of that kind
+    core.Events.retry(...)  counts --.
+    stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
+                                              -> each listener of that kind
+
+What a listener causes is logged, but listeners are not told of it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,6 @@ from urllib.parse import quote
 
 from opero.core.adaptive_bucket import PROMPT
 from opero.core.clock import NEVER
-from opero.locks import Lock
 from opero.runners.effects import ASK, BELL, REST
 
 from .redis_contact import RedisContact
@@ -239,11 +238,6 @@ class RedisWaitQueue(WaitQueue):
     def standby(self) -> Standby:
         """Return a place in the queue that nobody has taken yet."""
         return RedisStandby(self)
-
-    def standby_alone(self) -> Standby:
-        """Return a place before a bucket of the same rate and burst that nobody shares."""
-        bucket = self.bucket
-        return Standby(bucket.local.fresh(None if bucket.lock is None else Lock()))
 
     def after_fork(self) -> None:
         """Forget those who wait: they did not come along into the child process."""
@@ -511,7 +505,7 @@ class RedisWaitQueue(WaitQueue):
     def _hear(self, heard: list[Any], proposal: list[Any]) -> None:
         assert self._rate is not None
         state, time, applied = heard
-        cut = self._rate.heard(state, float(time), applied, proposal)
+        cut = self._rate.heard(_text(state), float(time), applied, proposal)
         local = self.bucket.local
         with self._lock:  # what this process keeps to by itself is what all keep to
             local.control.rate = self._rate.rate

@@ -114,6 +114,10 @@ class Purse:
         """Nanoseconds between two permits."""
         return int(self.local.interval)
 
+    def fresh(self, lock: Any) -> Any:
+        """Return a bucket of the same rate and burst that nobody shares."""
+        return self.local.fresh(lock)
+
     def enter(self, now: int) -> int:
         """Take a permit if one is there and nobody waits for it (see `TokenBucket.enter`)."""
         return self.take_many(now, 1)

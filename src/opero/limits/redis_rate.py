@@ -149,7 +149,7 @@ class SharedRate:
         control.since, control.series = int(since), series == "1"
         return control, int(cuts)
 
-    def heard(self, state: bytes | str, server: float, applied: int, sent: list[Any]) -> bool:
+    def heard(self, state: str, server: float, applied: int, sent: list[Any]) -> bool:
         """Take over what the server has answered; return whether the rate has been cut.
 
         Args:
@@ -158,14 +158,13 @@ class SharedRate:
             applied: Whether that is the proposal.
             sent: The proposal.
         """
-        text = state.decode() if isinstance(state, bytes) else state
         with self._lock:
             now = self._clock.now()
             self._ahead = round(server * 1000) - now
             if applied and self._state == sent[0]:
                 self._successes = self._rejected = 0
                 self._told = now
-            self._state = text
+            self._state = state
             control, cuts = self._read()
             self.rate, self.series = control.rate, control.series
             cut = cuts != self._cuts
