@@ -136,17 +136,21 @@ class Renewer:
             self._changed.notify()
         self._run()
 
+    def _is_seen_to(self) -> bool:
+        """Return whether the thread is there, or none is needed as the process ends."""
+        return self._thread is not None or self._ending
+
     def _run(self) -> None:
         """Start the thread, unless it is there, or the process ends.
 
         Without the lock: what is thrown in may leave `start` waiting for ever.
         """
-        if self._thread is not None or self._ending:
+        if self._is_seen_to():
             return
         thread = threading.Thread(target=self._work, name="opero-leases", daemon=True)
         try:
             with self._lock:
-                if self._thread is not None or self._ending:
+                if self._is_seen_to():
                     return
                 self._thread = thread
             thread.start()
