@@ -9,7 +9,6 @@ import inspect
 import math
 import operator
 import os
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -26,8 +25,6 @@ LONGEST: float = 1e9
 """The longest time, in seconds, that an option may ask for: about 31 years."""
 _SHOWN = 500
 """The most characters of a value that a message shows."""
-_USER = re.compile("://.*@", re.DOTALL)
-"""User and password in a URL that was given to the wrong option."""
 
 
 def wrong(
@@ -55,7 +52,9 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - it is the user's code
         text = f"<{type(value).__name__}>"
-    text = _USER.sub("://...@", text)
+    begin, end = text.find("://"), text.rfind("@")
+    if 0 <= begin < end:  # it may be a URL that was given to the wrong option
+        text = f"{text[:begin]}://...{text[end:]}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
