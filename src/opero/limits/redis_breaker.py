@@ -36,6 +36,7 @@ from opero import forks
 from opero.clients.redis import LIMIT, Script
 from opero.core.gate import REJECTED, SUCCEEDED, WITHDRAWN
 from opero.core.remote_breaker import PERIOD
+from opero.locks import Lock
 from opero.runners.effects import ASK
 
 from .breaker_queue import BreakerQueue
@@ -380,53 +381,57 @@ class _Courier:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: dict[int, RedisRecord] = {}
-        self._running = False
         self._ending = False
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget everything in a child process: the thread has not come along."""
+        self._lock = Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: dict[int, RedisRecord] = {}
         self._thread: threading.Thread | None = None
 
     def post(self, record: RedisRecord) -> None:
         """Have a record exchanged soon."""
-        with self._changed:
-            self._waiting[id(record)] = record
-            if self._running:
-                self._changed.notify()
-                return
-            self._running = True
-            thread = threading.Thread(target=self._work, name="opero-breakers", daemon=True)
-            try:
-                thread.start()
+        thread: threading.Thread | None = None
+        try:
+            with self._lock:
+                self._waiting[id(record)] = record
+                if self._thread is not None:
+                    self._changed.notify()
+                    return
+                thread = threading.Thread(target=self._work, name="opero-breakers", daemon=True)
                 self._thread = thread
-            except RuntimeError:  # there are too many, or the interpreter is about to end
-                self._running = False
-                self._waiting.clear()
-                record.gate.due = False
+            thread.start()  # without the lock: what is thrown in may leave it waiting for ever
+        except BaseException as error:
+            with self._lock:
+                if thread is not None and self._thread is thread and not thread.is_alive():
+                    self._thread = None
+                    for each in self._waiting.values():
+                        each.gate.due = False
+                    self._waiting.clear()
+            if not isinstance(error, RuntimeError):  # too many threads, or the interpreter ends
+                raise
 
     def end(self) -> None:
         """Report what there is before the interpreter ends."""
-        with self._changed:
+        with self._lock:
             self._ending = True
             self._changed.notify()
             thread = self._thread
         if thread is not None:
-            thread.join(LIMIT)
-
-    def after_fork(self) -> None:
-        """Forget everything in a child process: the thread has not come along."""
-        self._changed = threading.Condition()
-        self._waiting = {}
-        self._running = False
-        self._thread = None
+            with suppress(RuntimeError):  # it has not started yet, and perhaps never will
+                thread.join(LIMIT)
 
     def _work(self) -> None:
-        changed = self._changed
+        thread = threading.current_thread()
         while True:
-            with changed:
+            with self._lock:
+                if self._thread is not thread:  # its start was interrupted
+                    return
                 if not (self._waiting or self._ending):
-                    changed.wait(_LINGER)
+                    self._changed.wait(_LINGER)
                 if not self._waiting:
-                    self._running = False
                     self._thread = None
                     return
                 waiting, self._waiting = self._waiting, {}

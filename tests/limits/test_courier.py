@@ -1,0 +1,79 @@
+"""The thread that tells a Redis of breakers: how it starts, where it cannot, and where that hangs."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from crowd import Job, until
+
+from opero.limits import redis_breaker
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def courier(monkeypatch):
+    """Return a courier of its own."""
+    monkeypatch.setattr(redis_breaker, "_LINGER", 0.01)
+    return redis_breaker._Courier()
+
+
+class Record:
+    """Counts its exchanges."""
+
+    def __init__(self):
+        self.gate = SimpleNamespace(due=True)
+        self.exchanges = 0
+
+    def exchange(self):
+        self.exchanges += 1
+
+
+def test_a_start_that_hangs_keeps_nobody_waiting(courier, monkeypatch):
+    """As after an exception that was thrown into it."""
+    go = threading.Event()
+    hung = []
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "opero-breakers":
+            hung.append(thread)
+            go.wait(20)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    records = [Record(), Record()]
+    first = Job(courier.post, records[0])
+    until(lambda: hung)
+    try:
+        Job(courier.post, records[1]).result()
+        Job(courier.end).result()
+        assert not first.over
+    finally:
+        go.set()
+    first.result()
+    until(lambda: courier._thread is None and not hung[0].is_alive())
+    assert [record.exchanges for record in records] == [1, 1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_no_thread_was_started_for_is_due_again(courier, monkeypatch, error):
+    """The next call of such a breaker starts one."""
+
+    def refuse(_):
+        raise error
+
+    record = Record()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        if error is RuntimeError:
+            courier.post(record)
+        else:
+            with pytest.raises(error):
+                courier.post(record)
+    assert (record.gate.due, record.exchanges) == (False, 0)
+    courier.post(record)
+    until(lambda: record.exchanges == 1 and courier._thread is None)
+    courier.end()
