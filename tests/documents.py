@@ -18,6 +18,7 @@ A comment on the line before a fence is its mark:
 - `<!-- before: NAME -->`, `<!-- after: NAME -->`: run like any other; `docs/test_migration.py` compares
   what the two print. One with `if __name__ == "__main__":` is left to that test.
 - `<!-- on a cluster -->`, `<!-- file: NAME -->`, `<!-- acl -->`: have tests of their own.
+- `<!-- opero 2 -->`: a program for opero 2.x, which does not run; `docs/test_opero_2.py` reads it.
 - `<!-- command: NAME -->`: a command that CI takes from the README.
 
 Any other mark, and any Python that does not stand in such a block, fails `docs/test_docs.py`.
@@ -44,7 +45,8 @@ SCRIPT = 'if __name__ == "__main__":'
 LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json", "promql"}
 """What may stand behind a fence; only the first is Python."""
 MARK = re.compile(
-    r"continues|prints|with redis|on a cluster|acl|(?:before|after|file|command): .+", re.DOTALL
+    r"continues|prints|with redis|on a cluster|opero 2|acl|(?:before|after|file|command): .+",
+    re.DOTALL,
 )
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -77,7 +79,7 @@ class Block:
         """Whether another test runs it."""
         if self.mark.startswith(("before: ", "after: ")):
             return SCRIPT in self.text
-        return self.mark == "on a cluster" or self.mark.startswith("file: ")
+        return self.mark in {"on a cluster", "opero 2"} or self.mark.startswith("file: ")
 
 
 def pages() -> list[Path]:
