@@ -14,9 +14,13 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+PRICES = {"dune": 9.5, "emma": 8.0}
+"""What the books cost that the server knows."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -25,10 +29,12 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """Answer `/data/...`, and `/report` for those who have the second key."""
+        """Answer `/data/...`, `/books/...`, and `/report` for those who have the second key."""
         self.server.seen.append(f"GET {self.path}")
         if self.path.startswith("/data/"):
             self.answer(200, {"id": self.path.removeprefix("/data/")})
+        elif self.path.startswith("/books/"):
+            self.answer_price(self.path.removeprefix("/books/"))
         elif self.headers["Authorization"] == "Bearer backup_key":
             self.answer(200, {self.path.removeprefix("/"): "ready"})
         else:
@@ -38,6 +44,15 @@ class Handler(BaseHTTPRequestHandler):
         """Send back what came."""
         self.server.seen.append(f"POST {self.path}")
         self.answer(200, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def answer_price(self, book: str) -> None:
+        """Send what a book costs; the first request for each book gets a 503."""
+        if book not in PRICES:
+            self.answer(404, {"error": "no such book"})
+        elif self.server.seen.count(f"GET {self.path}") == 1:
+            self.answer(503, {"error": "try again"})
+        else:
+            self.answer(200, {"price": PRICES[book]})
 
     def answer(self, status: int, content: Any) -> None:
         """Send JSON."""
@@ -66,11 +81,23 @@ class Server(ThreadingHTTPServer):
 
 
 class RequestException(OSError):
-    """Stands for the base of the exceptions of `requests`."""
+    """Stands for the base of the exceptions of `requests`.
+
+    Attributes:
+        response: The answer, if there was one.
+    """
+
+    def __init__(self, message: str, response: Response | None = None) -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class HTTPError(RequestException):
     """Stands for `requests.HTTPError`."""
+
+
+class ConnectionError(RequestException):  # noqa: A001 - as in `requests`
+    """Stands for `requests.ConnectionError`."""
 
 
 class Response:
@@ -87,7 +114,7 @@ class Response:
     def raise_for_status(self) -> None:
         """Raise for 400 and above."""
         if self.status_code >= 400:
-            raise HTTPError(f"{self.status_code} Client Error")
+            raise HTTPError(f"{self.status_code} {HTTPStatus(self.status_code).phrase}", self)
 
 
 class Requests(types.ModuleType):
@@ -98,6 +125,7 @@ class Requests(types.ModuleType):
     """
 
     RequestException = RequestException
+    ConnectionError = ConnectionError
     HTTPError = HTTPError
 
     def __init__(self, hosts: dict[str, int]) -> None:
@@ -115,12 +143,14 @@ class Requests(types.ModuleType):
             answer = connection.getresponse()
             return Response(answer.status, answer.read())
         except OSError as error:
-            raise RequestException(f"{parts.netloc}: {error}") from error
+            raise ConnectionError(f"{parts.netloc}: {error}") from error
         finally:
             connection.close()
 
-    def get(self, url: str, headers: dict[str, str] | None = None) -> Response:
-        """Send GET."""
+    def get(
+        self, url: str, headers: dict[str, str] | None = None, timeout: float | None = None
+    ) -> Response:
+        """Send GET; every request has the same time limit."""
         return self.request("GET", url, None, headers or {})
 
     def post(self, url: str, json: Any = None) -> Response:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from typing import Any
 
 import pytest
-from documents import DOCS, REDIS, file_of, name_of, quoted, section, table, text_of
+from documents import DOCS, REDIS, ROOT, file_of, name_of, quoted, section, table, text_of
 
 import opero as package
 from opero import opero, opmap, switches
@@ -25,6 +26,10 @@ from opero.stores import (
     secret,
     stored_cache,
 )
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import excerpt
 
 pytestmark = pytest.mark.once
 
@@ -77,11 +82,11 @@ def test_the_table_of_the_maps_options_has_what_opero_does_not_have() -> None:
     assert every["cache_namespace"] in section("docs/opmap.md", "## Options").replace("`", '"')
 
 
-def test_the_readme_names_every_option_once() -> None:
-    """Its short table has those of both decorators, and no others."""
+def test_the_reference_names_every_option_once() -> None:
+    """The table by mechanism has those of both decorators, and no others."""
     named = [
         option
-        for _, options, _ in table("README.md", "\n## Options\n")
+        for _, options, _ in table("docs/reference/index.md", "\n## Options by mechanism\n")
         for option in re.findall(r"`(\w+)`", options)
     ]
     every = dict([*signature_of(opero), *signature_of(opmap)])
@@ -194,11 +199,11 @@ def test_the_extras_that_are_named_are_all_that_users_may_want() -> None:
 
 
 def test_the_modes_are_those_of_the_code() -> None:
-    """In the README and on the page about them."""
+    """On the page about them."""
     from opero.options.map_rows import MODES
 
-    for name, heading in (("docs/modes.md", "# Choosing a mode"), ("README.md", "Choosing a mode")):
-        assert {quoted(row[1]).strip('"') for row in table(name, heading)} == set(MODES)
+    rows = table("docs/modes.md", "# Choosing a mode")
+    assert {quoted(row[1]).strip('"') for row in rows} == set(MODES)
 
 
 def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
@@ -267,18 +272,23 @@ def test_measured_figures_have_their_place(page: str, what: str) -> None:
     assert text.index(begin) < text.index(end)
 
 
+@pytest.mark.checkout
 def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    """Each of its rows stands in a table that a benchmark has printed."""
-    measured = text_of("docs/performance.md").splitlines()
-    found = re.search(
-        r"^<!-- figures:begin -->\n(.*?)^<!-- figures:end -->$",
-        text_of("README.md"),
-        re.MULTILINE | re.DOTALL,
-    )
-    assert found
-    rows = found[1].splitlines()
-    assert len(rows) > 8
-    assert [row for row in rows if row not in measured] == []
+    """They are what `python -m benchmarks.excerpt` takes from the page on performance, and few."""
+    readme = text_of("README.md")
+    assert readme == excerpt.written(readme, text_of("docs/performance.md"))
+    assert readme.count("<!-- figures:begin -->") == readme.count("<!-- figures:end -->") == 1
+    assert len(excerpt.LINES) <= 6
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("lost", ["| awaited hit |", ", pybreaker 1,072"])
+def test_a_figure_that_the_page_does_not_have_is_an_error(lost: str) -> None:
+    """Nothing is left out in silence."""
+    page = text_of("docs/performance.md")
+    assert lost in page
+    with pytest.raises(LookupError, match="there is no"):
+        excerpt.table(page.replace(lost, ""))
 
 
 def test_every_public_name_is_explained_in_the_text() -> None:
