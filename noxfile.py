@@ -1,6 +1,6 @@
 """What a developer runs: `nox -l` lists it, `nox` alone runs lint and types.
 
-    nox -s tests                              the tests of both halves, on every CPython on PATH
+    nox -s tests                              every test of both halves, on every CPython on PATH
     nox -s tests-3.13 -- tests/core/test_keys.py   whatever stands behind -- goes to pytest
     nox -R -s tests-3.13 -- -k flight         the same environment again, with nothing built anew
     nox -s plain-3.11                         opero built as plain Python
@@ -52,21 +52,21 @@ def types(session: nox.Session) -> None:
     """Mypy over opero itself; mypy and pyright over what users write; every exported type known."""
     session.install(".[lint,test]", env=PLAIN)
     session.run("mypy")
-    session.run("pytest", "-q", "tests/test_typing.py", *session.posargs)
+    session.run("pytest", "-q", "--everything", "tests/test_typing.py", *session.posargs)
 
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The tests of the compiled half and of the plain one beside it."""
+    """Every test, slow ones too, of the compiled half and of the plain one beside it."""
     session.install(".[test]", env=COMPILED)
-    session.run("pytest", *(session.posargs or ("-n", "auto")), env=COMPILED)
+    session.run("pytest", "--everything", *(session.posargs or ("-n", "auto")), env=COMPILED)
 
 
 @nox.session(python=FOUND)
 def plain(session: nox.Session) -> None:
-    """The tests of opero built as plain Python; no compiler is needed."""
+    """Every test of opero built as plain Python; no compiler is needed."""
     session.install(".[test]", env=PLAIN)
-    session.run("pytest", *(session.posargs or ("-n", "auto")))
+    session.run("pytest", "--everything", *(session.posargs or ("-n", "auto")))
 
 
 @nox.session
@@ -74,7 +74,8 @@ def community(session: nox.Session) -> None:
     """The tests of the cache on disk where diskcache-community is in the place of diskcache."""
     session.install(".[test]", env=PLAIN)
     session.run("python", "-m", "pip", "uninstall", "-y", "diskcache")
-    session.run("pytest", "tests/stores", "-k", "disk", *(session.posargs or ("-n", "auto")))
+    chosen = ("--everything", "tests/stores", "-k", "disk")
+    session.run("pytest", *chosen, *(session.posargs or ("-n", "auto")))
 
 
 @nox.session

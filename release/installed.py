@@ -49,7 +49,8 @@ def main() -> int:
     doctor = subprocess.run([sys.executable, "-m", "opero", "doctor"], check=False)
     if doctor.returncode:
         return doctor.returncode
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not checkout and not redis"]
+    chosen = ["--everything", "-m", "not checkout and not redis"]
+    command = [sys.executable, "-m", "pytest", "-q", *chosen]
     files = []
     for name in TESTS:
         (path,) = Path("tests").glob(f"**/test_{name}.py")

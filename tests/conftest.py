@@ -7,6 +7,9 @@ active. `--implementation plain` (or `compiled`) deselects the other half.
 A test marked `redis` needs a redis-server, and starts its own. Where there is none, such tests are
 deselected and the header says so; with `OPERO_REQUIRE_REDIS=1` that is an error.
 
+A test marked `slow` runs with `--everything` only, see `slow_tests.py`. How workers of pytest-xdist
+share the tests, `workers.py` decides.
+
 With `OPERO_HURRY=1` threads switch as often as the interpreter can in every test, not only in those
 that are about threads; CI runs the files that use threads a second time that way.
 """
@@ -34,6 +37,8 @@ from redis_server import EXECUTABLE, RedisServer
 from repeats import REPEATS
 
 from opero import contexts, hotpath, switches
+
+pytest_plugins = ["slow_tests", "workers"]
 
 settings.register_profile(
     "opero",
@@ -103,7 +108,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         else "opero redis: no redis-server, tests that need one are DESELECTED in this run"
     )
     lines.append(f"opero threads: {_threads()}")
-    lines.append(f"opero endurance: {REPEATS} repetitions; OPERO_REPEATS=100 for more")
+    lines.append(f"opero faults: {REPEATS} times each; OPERO_REPEATS=100 for more")
     return lines
 
 

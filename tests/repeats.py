@@ -1,14 +1,14 @@
-"""How often a test of endurance does what it does.
+"""How often a test injects the same fault.
 
-`OPERO_REPEATS` says it. The default keeps the suite short; `.ci/run` takes three,
-and ten with the newest Python; `.ci/stress` takes a hundred.
+`OPERO_REPEATS` says it. The default keeps the suite short; `.ci/run` takes ten with the newest
+Python, `.ci/stress` takes a hundred.
 """
 
 from __future__ import annotations
 
 import os
 
-REPEATS = int(os.environ.get("OPERO_REPEATS", "10"))
+REPEATS = int(os.environ.get("OPERO_REPEATS", "3"))
 
 
 def scaled(times: int) -> int:

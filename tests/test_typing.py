@@ -112,6 +112,7 @@ def expected() -> Iterator[tuple[Line, re.Match[str]]]:
                 assert "  # E:" not in text, f"{path.name}:{number} is not understood"
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_checkers_refuse_misuse_and_nothing_else(
@@ -206,6 +207,7 @@ def test_every_attribute_and_method_is_checked(kind: type, mentioned: set[str]) 
     assert offered_by(kind) - mentioned == set()
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("platform", "version"), [("Linux", "3.14"), ("Darwin", "3.12"), ("Windows", "3.11")]

@@ -24,7 +24,7 @@ import pytest
 
 from opero import switches
 
-pytestmark = [pytest.mark.checkout, pytest.mark.once]
+pytestmark = [pytest.mark.checkout, pytest.mark.once, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "flight"

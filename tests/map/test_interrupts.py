@@ -151,6 +151,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_bar_on_a_line_of_its_own(mode, ending):
     assert lines[-2].endswith("KeyboardInterrupt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "method", "form"),
     [
@@ -178,6 +179,7 @@ def test_interrupts_at_any_moment_leave_nothing_behind(mode, method, form):
     assert lost <= 1 + scaled(5), done.stderr  # Python swallows one that comes within a finalizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_interrupt_at_any_line_leaves_no_loop_and_no_coroutine(loop):
     """Not even between the making of a loop and the handler that guards it."""
