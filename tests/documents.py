@@ -17,6 +17,8 @@ A comment on the line before a fence is its mark:
 - `<!-- with redis -->`: needs a Redis; its address is put in the place of `REDIS`.
 - `<!-- before: NAME -->`, `<!-- after: NAME -->`: run like any other; `docs/test_migration.py` compares
   what the two print. One with `if __name__ == "__main__":` is left to that test.
+- `<!-- today: TOOLS -->`, `<!-- script: FILE -->`: run as programs of their own by `docs/test_why.py`, which
+  compares what they print; the first is a program of other tools, which fails as the page says.
 - `<!-- on a cluster -->`, `<!-- file: NAME -->`, `<!-- acl -->`: have tests of their own.
 - `<!-- opero 2 -->`: a program for opero 2.x, which does not run; `docs/test_opero_2.py` reads it.
 - `<!-- command: NAME -->`: a command that CI takes from the README.
@@ -45,7 +47,8 @@ SCRIPT = 'if __name__ == "__main__":'
 LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json", "promql"}
 """What may stand behind a fence; only the first is Python."""
 MARK = re.compile(
-    r"continues|prints|with redis|on a cluster|opero 2|acl|(?:before|after|file|command): .+",
+    r"continues|prints|with redis|on a cluster|opero 2|acl"
+    r"|(?:before|after|file|command|script|today): .+",
     re.DOTALL,
 )
 FENCE = re.compile(
@@ -79,7 +82,9 @@ class Block:
         """Whether another test runs it."""
         if self.mark.startswith(("before: ", "after: ")):
             return SCRIPT in self.text
-        return self.mark in {"on a cluster", "opero 2"} or self.mark.startswith("file: ")
+        return self.mark in {"on a cluster", "opero 2"} or self.mark.startswith(
+            ("file: ", "script: ", "today: ")
+        )
 
 
 def pages() -> list[Path]:
