@@ -7,7 +7,7 @@
     scenes.py   decorates, drives, checks: single calls
     outages.py  the same while a service is down, its limit changes, or an attempt stalls
     maps.py     the same for maps, against a serial run
-    report.py   the table, the promises, the exit code
+    report.py   the promises, the figures, the exit code
 
 It needs an installed opero and nothing else.
 """
@@ -15,13 +15,14 @@ It needs an installed opero and nothing else.
 from __future__ import annotations
 
 import platform
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from . import maps, outages, scenes
-from .report import Report, Scene
+from .report import WIDTH, Report, Scene
 from .server import DemoServer, Limit
 from .stage import Stage
 
@@ -49,6 +50,7 @@ def play(
     only: Iterable[str] = (),
     hot_calls: int = 100_000,
     limit: Limit = LIMIT,
+    after: Callable[[Scene], object] = id,
     **sizes: Any,
 ) -> Report:
     """Play the scenes against a server of their own.
@@ -58,6 +60,7 @@ def play(
         only: Names of the scenes to play; all when there are none.
         hot_calls: Calls of the hot loop.
         limit: What the server lets through on its limited path.
+        after: Is called with each scene when it is over.
         **sizes: How much the other scenes do: attributes of a `Stage`.
 
     Returns:
@@ -69,19 +72,28 @@ def play(
     with DemoServer(seed, limit) as server:
         for name in chosen:
             report.scenes.append(_played(name, Stage(server, hot_calls, **sizes)))
+            after(report.scenes[-1])
     report.seconds = time.monotonic() - started
     aside = sum(scene.aside for scene in report.scenes)
     report.scenes.append(_afterwards(server, threads, report.seconds - aside, aside))
+    after(report.scenes[-1])
     return report
 
 
-def present(seed: int = 0, only: Iterable[str] = (), hot_calls: int = 100_000, **sizes: Any) -> int:
-    """Play the scenes and print what came of it.
+def present(
+    seed: int = 0,
+    only: Iterable[str] = (),
+    hot_calls: int = 100_000,
+    figures: bool = False,
+    **sizes: Any,
+) -> int:
+    """Play the scenes and print what comes of each.
 
     Args:
         seed: Decides what goes wrong on the server.
         only: Names of the scenes to play; all when there are none.
         hot_calls: Calls of the hot loop.
+        figures: Whether to print the table of figures, too.
         **sizes: How much the other scenes do: attributes of a `Stage`.
 
     Returns:
@@ -91,11 +103,18 @@ def present(seed: int = 0, only: Iterable[str] = (), hot_calls: int = 100_000, *
 
     core = "compiled" if COMPILED else "plain"
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    print(f"opero {__version__}, {core} core, {python}, seed {seed}\n", flush=True)
-    report = play(seed, only, hot_calls, **sizes)
-    print(report.text())
-    for promise in report.broken:
-        print(f"broken: {promise.scene}: {promise.claim}")
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+    def tell(scene: Scene) -> None:
+        print(scene.text(width), flush=True)
+
+    print(f"opero {__version__}, {core} core, {python}, seed {seed}")
+    print("what opero promises -> what happened\n", flush=True)
+    report = play(seed, only, hot_calls, after=tell, **sizes)
+    print()
+    if figures:
+        print(report.figures(width))
+    print(report.verdict(width))
     return report.exit_code
 
 
@@ -104,7 +123,7 @@ def _played(name: str, stage: Stage) -> Scene:
         return SCENES[name](stage)
     except Exception as error:  # noqa: BLE001 - a scene that breaks off is a broken promise
         scene = Scene(name)
-        scene.promise("the scene is played to its end", False, f"{type(error).__name__}: {error}")
+        scene.promise("the scene plays to its end", False, f"{type(error).__name__}: {error}")
         return scene
 
 
@@ -120,9 +139,13 @@ def _afterwards(
         not left,
         ", ".join(sorted(thread.name for thread in left)) or "none",
     )
-    scene.promise("no connection is left open, and the server is gone", server.closed)
     scene.promise(
-        f"beside the serial runs, all of it in less than {LONGEST:g} s plus {SHARE:g} times theirs",
+        "no connection is left open, and the server is gone",
+        server.closed,
+        "closed" if server.closed else "not closed",
+    )
+    scene.promise(
+        f"it takes less than {LONGEST:g} s plus {SHARE:g} times the serial runs",
         seconds < LONGEST + SHARE * aside,
         f"{seconds:.1f} s, serial runs {aside:.1f} s",
     )

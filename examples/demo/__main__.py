@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python examples/demo",
         description="Starts a real HTTP server on a free loopback port that fails, stalls and "
         "says 429, drives it through @opero, maps over the standard library and over thousands "
-        "of URLs through @opmap, prints what happened and checks every promise. "
+        "of URLs through @opmap, and prints each promise with what happened. "
         "The exit code is 0 only if all of them held.",
     )
     parser.add_argument(
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SCENE",
         help="play this scene only; may be given more than once",
     )
+    parser.add_argument(
+        "--figures", action="store_true", help="print what stats() and the server counted, too"
+    )
     chosen = parser.parse_args(arguments)
     if unknown := [name for name in chosen.only if name not in SCENES]:
         parser.error(f"no scene is called {unknown[0]!r}: use one of {', '.join(SCENES)}")
@@ -65,7 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count = getattr(chosen, name)
         if count is not None and count < 25:
             parser.error(f"--{name} {count}: use 25 or more")
-    return present(chosen.seed, chosen.only, chosen.calls, files=chosen.files, urls=chosen.urls)
+    return present(
+        *(chosen.seed, chosen.only, chosen.calls, chosen.figures),
+        files=chosen.files,
+        urls=chosen.urls,
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from opero.map.engines.processes import pool
 from . import library
 from .clients import fetch, fetch_async, transient
 from .library import Measured, measure
-from .report import Scene
+from .report import Scene, counted
 from .server import MOST_MISHAPS, Arrival
 from .stage import Stage, first_of, outcome_of, timed
 
@@ -85,21 +85,21 @@ def standard_library(stage: Stage) -> Scene:
 
     scene.row(f"{workers} processes", (), mapped.stats())
     scene.aside = took_serial
-    what = "all of them" if wanted == len(every) else f"{wanted:,} of {len(every):,}, as asked"
+    what = f"{wanted:,}" if wanted == len(every) else f"{wanted:,} of {len(every):,}, as asked"
     _check_files(scene, what, list(map(_told, serial)), got, middle)
     _check_poison(scene, got[middle : middle + 1], mapped.stats(), items)
     scene.promise(
-        "every file was measured in a worker process",
+        "every file is measured in a worker process",
         bool(ids) and ids == others,
-        f"{len(others)} workers, {took:.1f} s; the serial run in this process {took_serial:.1f} s",
+        f"{len(others)} workers, {took:.1f} s; serial {took_serial:.1f} s",
     )
     if sys.platform != "win32":
         stage.server.eventually(lambda: not any(map(_runs, others)), within=5.0)
         left = sum(map(_runs, others))
         scene.promise(
-            "the killed worker is gone, warm ones wait for the next map and end when told to",
+            "the killed worker is gone, warm ones end when told to",
             warm <= workers and not left,
-            f"{warm} of {len(others)} were warm, {left} are left",
+            f"{warm} of {len(others)} warm, {left} left",
         )
     return scene
 
@@ -112,18 +112,17 @@ def _check_files(
     wrong = [one for good, one in pairs if one != good]
     measures = [each for each in serial if isinstance(each, library.Measure)]
     refused = Counter(each[0].__name__ for each in serial if type(each) is tuple)
-    lines, functions, classes = map(sum, zip(*measures, strict=True)) if measures else (0, 0, 0)
+    lines, functions, _ = map(sum, zip(*measures, strict=True)) if measures else (0, 0, 0)
     scene.promise(
-        f"the files of the standard library, {what}: measured, or refused, as in a serial run, "
-        "and in their order",
+        f"stdlib files ({what}): the outcomes of a serial run",
         bool(measures) and not wrong and len(mapped) == len(serial),
-        f"{len(mapped):,} outcomes of {len(serial):,}, {len(wrong)} differ{first_of(wrong)}",
+        f"{len(mapped):,} outcomes, {len(wrong)} differ{first_of(wrong)}",
     )
     scene.promise(
-        "what is there is Python, but for a few files that are not meant to be",
+        "all but a few are valid Python",
         sum(refused.values()) * 50 <= len(serial) and set(refused) <= {"SyntaxError", "ValueError"},
-        f"{lines:,} lines, {functions:,} functions, {classes:,} classes; "
-        + (", ".join(f"{count} {name}" for name, count in refused.items()) or "nothing refused"),
+        f"{lines:,} lines, {functions:,} functions, "
+        + (", ".join(f"{count} {name}" for name, count in refused.items()) or "none refused"),
     )
 
 
@@ -132,16 +131,25 @@ def _check_poison(scene: Scene, place: Sequence[object], stats: Any, items: Sequ
     errors = found.errors if isinstance(found, AllFailedError) else []
     killed = [error for error in errors if _was_killed(error)]
     scene.promise(
-        "the one that kills its worker stands in its place as what it is",
+        "the file that kills its worker fails alone",
         len(killed) == len(errors) == 2,
-        f"{type(found).__name__}{': ' if errors else ''}{'; '.join(map(str, errors))}",
+        _deaths(found, errors, killed),
     )
     again = stats.attempts - len(items) - stats.retries
     scene.promise(
-        "it alone was tried again; its death cost a chunk's other files one more run at most",
+        "only that file is tried again; its neighbours rerun once at most",
         stats.calls == len(items) and stats.retries == 1 and 0 <= again < CHUNK,
-        f"{stats.retries} retries, {again} files run again",
+        f"{counted(stats.retries, 'retry')}, {again} reran",
     )
+
+
+def _deaths(found: object, errors: Sequence[Exception], killed: Sequence[Exception]) -> str:
+    """What the file's result says about its workers."""
+    last = killed[-1] if killed else None
+    if len(killed) != len(errors) or not isinstance(last, WorkerCrashedError):
+        return f"{type(found).__name__}: {'; '.join(map(str, errors))}"
+    how = last.signal or f"exit code {last.exitcode}"
+    return f"{type(found).__name__}, {how} in {len(killed)} attempts"
 
 
 def _was_killed(error: Exception) -> bool:
@@ -212,31 +220,29 @@ def pages(stage: Stage) -> Scene:
 
     wrong = [one for one, good in zip(got, serial, strict=False) if one != good]
     scene.promise(
-        f"{len(keys):,} URLs, each with the answer of a serial run, and in their order",
+        f"{len(keys):,} URLs: the answers of a serial run, in order",
         len(got) == len(keys) and not wrong,
-        f"{len(got):,} answers, {len(wrong)} differ{first_of(wrong)}; "
-        f"{took:.1f} s, the serial run {took_serial:.1f} s",
+        f"{len(wrong)} differ{first_of(wrong)}; {took:.1f} s, serial {took_serial:.1f} s",
     )
     _check_mishaps(scene, stats, seen, len(keys))
     excess = pace.excess(arrival.at for arrival in seen)
     scene.promise(
-        f"in every window of w seconds the server saw {pace.burst} + {pace.rate:g} w requests or "
-        f"fewer, the {AT_ONCE} forgiven that were on their way when it began",
-        excess <= AT_ONCE,
-        f"worst window {max(excess, 0.0):.1f} above",
+        f"any w seconds have {pace.burst} + {pace.rate:g} w requests at most",
+        excess <= AT_ONCE,  # so many may be on their way when it begins
+        f"{max(excess, 0.0):.1f} above at worst, {AT_ONCE} forgiven",
     )
     last = progress[-1] if progress else None
     scene.promise(
-        "the progress told at the end is exact",
+        "the last report of progress is exact",
         last is not None
         and (last.done, last.failed, last.retried) == (len(keys), 0, stats.retries)
         and last.total == len(keys),
-        f"{last}",
+        f"{last.done} done, {last.failed} failed, {last.retried} retried" if last else "no report",
     )
     scene.promise(
         "no connection and no task is left",
         not talking and not tasks,
-        f"{talking} connections, {', '.join(sorted(tasks)) or 'no tasks'}",
+        f"{counted(talking, 'connection')}, {', '.join(sorted(tasks)) or 'no tasks'}",
     )
     return scene
 
@@ -245,21 +251,21 @@ def _check_mishaps(scene: Scene, stats: Any, seen: Sequence[Arrival], urls: int)
     failed = sum(arrival.status == 500 for arrival in seen)
     dropped = sum(arrival.dropped for arrival in seen)
     scene.promise(
-        "it had to get past answers of 500 and lost connections",
+        "on the way it meets 500s and lost connections",
         bool(failed and dropped),
         f"500: {failed}, lost: {dropped}",
     )
     scene.promise(
-        "there was one retry for each of them, and nothing was asked for twice without need",
+        "one retry for each of them, and no other request",
         stats.retries == failed + dropped and stats.attempts == len(seen) == urls + stats.retries,
-        f"{stats.attempts:,} attempts, {stats.retries} retries, {len(seen):,} requests",
+        f"{stats.retries} retries, {len(seen):,} requests",
     )
     by_key: dict[str, list[float]] = {}
     for arrival in seen:
         by_key.setdefault(arrival.key, []).append(arrival.at)
     gaps = [later - earlier for times in by_key.values() for earlier, later in pairwise(times)]
     scene.promise(
-        f"the server had {MIN_DELAY * 1000:g} ms of peace or more before each retry",
+        f"at least {MIN_DELAY * 1000:g} ms pass before each retry",
         bool(gaps) and min(gaps) >= MIN_DELAY - 0.001,
         f"shortest {min(gaps) * 1000:.0f} ms" if gaps else "no retries",
     )

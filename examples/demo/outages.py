@@ -33,7 +33,7 @@ from opero import (
 from opero.testing import disabled
 
 from .clients import BadStatus, fetch, fetch_async, lines, lines_async, transient
-from .report import Scene
+from .report import Scene, counted
 from .server import DEAF, TOKENS, Limit
 from .stage import LONGEST, Stage, in_a_loop, outcome_of, timed
 
@@ -108,17 +108,17 @@ def outage(stage: Stage) -> Scene:
     scene.row("with a backup", [*server.seen("/service", by="stock")], stock.stats())
     scene.row("a batch", server.seen("/service", by="batch"), ship.stats())
     scene.promise(
-        "the breaker opens, and callers are refused without a request",
+        "the breaker opens, and calls end without a request",
         # the prices that were read before count in the window, too
         until_open[BreakerOpenError] > 0 and seen == until_open[BadStatus] <= len(keys) + MINIMUM,
-        f"{seen} requests for {len(failed)} calls, {until_open[BreakerOpenError]} refused",
+        f"{len(failed)} calls: {seen} requests, {until_open[BreakerOpenError]} refused",
     )
     scene.promise(
-        "a refused call ends at once and says when to come back",
+        "a refused call ends at once and says when to retry",
         isinstance(refused, BreakerOpenError)
         and 0 <= refused.retry_after <= OPEN_FOR
         and seconds < OPEN_FOR,
-        f"{refused!s} after {seconds * 1e3:.1f} ms",
+        f"{seconds * 1e3:.1f} ms, {_come_back(refused)}",
     )
     scene.promise(
         "readers get outdated prices meanwhile, and no error",
@@ -126,25 +126,25 @@ def outage(stage: Stage) -> Scene:
         f"{price.stats().stale} of {len(keys)}",
     )
     scene.promise(
-        "the backup answers every call, and the dead path is soon left alone",
+        "the backup answers, and calls leave the dead path alone",
         backups == [stage.answer("/backup", key) for key in keys] and knocks <= MINIMUM + 1,
-        f"{len(backups)} answers, {knocks} requests at the dead path",
+        f"{len(backups)} answers, {knocks} requests",
     )
     scene.promise(
-        "a batch that begins meanwhile waits for the service, and nothing is lost",
+        "a batch waits for the service, and loses nothing",
         list(shipped) == [stage.answer("/service", f"parcel-{number}") for number in range(60)],
-        f"{shipped.summary()}",
+        f"{len(shipped) - len(shipped.failures)} of 60 items, {shipped.seconds:.2f} s",
     )
     most = 2 + int(DOWN / OPEN_FOR)
     scene.promise(
-        f"while it waits, the batch sends probes, no more than {most} in vain",
+        f"the batch sends {most} probes in vain at most",
         in_vain <= most,
-        f"{in_vain}",
+        f"{in_vain} in vain",
     )
     scene.promise(
         "the breaker closes, and calls go through again",
         again == stage.answer("/service", "b") and shop.state == "closed",
-        f"states: {', '.join(map(str, changes))}",
+        f"{shop.state} after {counted(changes.count('half_open'), 'probe')}",
     )
     return scene
 
@@ -175,12 +175,12 @@ def renewal(stage: Stage) -> Scene:
     scene.promise(
         "only the first reader waits for the server",
         read.stats().misses == 1 and slow <= len(rest) // 50,
-        f"the first {waited:.2f} s, {slow} of {len(rest):,} others more than half of that",
+        f"{waited:.2f} s; {slow} of {len(rest):,} others waited",
     )
     scene.promise(
         "refreshes run in the background, one at a time",
         1 <= read.stats().refreshes == len(renewed) <= 5,
-        f"{read.stats().refreshes} begun, {len(renewed)} told",
+        f"{read.stats().refreshes} begun, {len(renewed)} reported",
     )
     return scene
 
@@ -226,12 +226,12 @@ def changing(stage: Stage) -> Scene:
     rejected = sum(arrival.status == HTTPStatus.TOO_MANY_REQUESTS for arrival in seen)
     scene.row("a batch", seen, ask.stats())
     scene.promise(
-        "every item is done, though the limit fell to a third meanwhile",
+        "every item is done, though the limit falls to a third",
         outcome == [stage.answer("/changing", key) for key in keys],
         f"{len(seen)} requests in {seconds:.1f} s",
     )
     scene.promise(
-        "after a rejection the limit is lower, and few requests are too many",
+        "a rejection lowers the limit, so that few follow",
         bool(cuts) and rejected <= len(keys) // 4,
         f"{rejected} of {len(seen)} rejected, rate now {limiter.rate:.0f}/s",
     )
@@ -248,16 +248,14 @@ def attempted(stage: Stage) -> Scene:
         return await fetch_async(address, "/stall" if nth == 0 else "/item", key, by="cut")
 
     value, seconds = timed(lambda: in_a_loop(read("a")))
-    scene.row("a stalled attempt", server.seen("/stall", by="cut"), read.stats())
+    scene.row("a stall", server.seen("/stall", by="cut"), read.stats())
     scene.promise(
-        "an awaited attempt that stalls is cut, and the next one answers",
+        "an awaited attempt that stalls is cut and made again",
         value == stage.answer("/item", "a") and read.stats().attempts == 2 and seconds < 2.0,
-        f"{seconds:.2f} s, {read.stats().attempts} attempts",
+        f"answer after {seconds:.2f} s, {read.stats().attempts} attempts",
     )
-    scene.promise(
-        "the server sees the client hang up",
-        server.eventually(lambda: server.seen("/stall", by="cut")[-1].hung_up),
-    )
+    cut = server.eventually(lambda: server.seen("/stall", by="cut")[-1].hung_up)
+    scene.promise("the server sees its client hang up", cut, "it did" if cut else "it did not")
 
     def in_a_block() -> tuple[str, int]:
         for attempt in attempts(retries=5, min_delay=0.01, retry_on=transient):
@@ -267,9 +265,9 @@ def attempted(stage: Stage) -> Scene:
 
     block = outcome_of(in_a_block)
     scene.promise(
-        "a block of code is run again until it succeeds",
+        "a block of code runs again until it succeeds",
         block == (stage.answer("/shaky", "1"), 2),
-        f"{block}",
+        f"attempt {block[1]} succeeded" if isinstance(block, tuple) else f"{block!r}",
     )
 
     @opero(retries=DEAF + 1, min_delay=0.01, retry_on=(OSError, BadStatus))
@@ -288,11 +286,12 @@ def attempted(stage: Stage) -> Scene:
     awaited = outcome_of(lambda: in_a_loop(collect("a")))
     scene.row("a stream", server.seen("/stream", by="thread"), tell.stats())
     scene.promise(
-        "a stream that dies before its first item is begun again",
+        "a stream that dies before its first item begins again",
         streamed == awaited == list(TOKENS)
         and len(server.seen("/stream", "a", by="thread")) == DEAF + 1
         and len(server.seen("/stream", "a", by="task")) == DEAF + 1,
-        f"{len(server.seen('/stream', 'a', by='thread'))} requests, {streamed}",
+        f"{len(server.seen('/stream', 'a', by='thread'))} requests, "
+        + (f"{len(streamed)} items" if isinstance(streamed, list) else f"{streamed!r}"),
     )
     got: list[str] = []
 
@@ -306,16 +305,16 @@ def attempted(stage: Stage) -> Scene:
     error = extend()
     requests = len(server.seen("/stream", "cut-b", by="thread"))
     scene.promise(
-        "what breaks behind the first item goes up, and is not begun again",
+        "a stream that dies later raises its error",
         error is not None and got == list(TOKENS[: len(TOKENS) // 2]) and requests == DEAF + 1,
-        f"{type(error).__name__} after {len(got)} items, {requests} requests",
+        f"{type(error).__name__} after {len(got)} items",
     )
     return scene
 
 
 def off(stage: Stage) -> Scene:
     """Switched off, a decorated function is the function."""
-    scene, address = Scene("off"), stage.address
+    scene, address = Scene("switched off"), stage.address
 
     @opero(retries=5, cache=True, timeout=30)
     def read(key: str) -> str:
@@ -325,11 +324,18 @@ def off(stage: Stage) -> Scene:
         outcome = outcome_of(lambda: read("a"))
     seen = stage.server.seen("/broken", by="off")
     scene.promise(
-        "switched off, a call makes one request and raises its own error",
+        "a call makes one request and raises its own error",
         isinstance(outcome, BadStatus) and len(seen) == 1,
-        f"{type(outcome).__name__}, {len(seen)} request(s)",
+        f"{counted(len(seen), 'request')}, {type(outcome).__name__}",
     )
     return scene
+
+
+def _come_back(refused: object) -> str:
+    """What a refused call says."""
+    if isinstance(refused, BreakerOpenError):
+        return f"retry in {refused.retry_after:.2f} s"
+    return f"{refused!r}"
 
 
 SCENES: Final[dict[str, Callable[[Stage], Scene]]] = {

@@ -1,12 +1,15 @@
-"""What a demo run hands back: rows of figures, promises kept or broken, and how they are told.
+"""What a demo run hands back: promises kept or broken, rows of figures, and how they are printed.
 
-stats() of a function + the server's log of its requests -> Row
 a claim + whether it held + what was measured            -> Promise
-rows and promises of all scenes                          -> Report -> text, exit code
+stats() of a function + the server's log of its requests -> Row
+promises and rows of all scenes                          -> Report -> text, exit code
+
+No line is longer than the width that is asked for. A line reads `ok  promise -> what happened`.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,13 +19,30 @@ from opero.stats import Stats
 
 from .server import Arrival, Limit
 
-# fmt: off
+WIDTH: Final = 100
+"""Columns of a line, at most; a narrower terminal has fewer."""
+
 COLUMNS: Final = (
-    "", "calls", "hits", "attempts", "retries", "fallbacks", "failed", "permit s", "backoff s",
-    "requests", "500", "429", "stalls", "rate/s",
+    *("", "calls", "hits", "attempts", "retries", "failed", "wait s"),
+    *("asked", "errors", "rate/s"),
 )
-# fmt: on
-LEGEND: Final = "calls to backoff s: stats() of the function; requests to rate/s: the server's log"
+LEGEND: Final = (
+    "calls to wait s: stats() of the functions; asked to rate/s: requests in the server's log; "
+    "errors: answers of 500 and 429, and stalls"
+)
+
+
+ADVICE: Final = (
+    "What to do: run it again while nothing else is running.",
+    "If it breaks again, report this output and that of: python -m opero doctor",
+)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 request`, `5 requests`, `2 retries`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +65,22 @@ class Row:
         """The line's cells, in the order of `COLUMNS`."""
         statuses = [arrival.status for arrival in self.arrivals]
         rate = self.limit.pace(arrival.at for arrival in self.arrivals) if self.limit else None
+        waited = sum(own.permit_wait + own.backoff_wait for own in self.stats)
+        errors = (
+            statuses.count(HTTPStatus.INTERNAL_SERVER_ERROR),
+            statuses.count(HTTPStatus.TOO_MANY_REQUESTS),
+            sum(arrival.stalled for arrival in self.arrivals),
+        )
         return (
             self.name,
             f"{sum(own.calls for own in self.stats)}",
             f"{sum(own.hits for own in self.stats)}",
             f"{sum(own.attempts for own in self.stats)}",
             f"{sum(own.retries for own in self.stats)}",
-            f"{sum(own.fallbacks for own in self.stats)}",
             f"{sum(own.failures for own in self.stats)}",
-            f"{sum(own.permit_wait for own in self.stats):.2f}",
-            f"{sum(own.backoff_wait for own in self.stats):.2f}",
+            f"{waited:.2f}",
             f"{len(self.arrivals)}",
-            f"{statuses.count(HTTPStatus.INTERNAL_SERVER_ERROR)}",
-            f"{statuses.count(HTTPStatus.TOO_MANY_REQUESTS)}",
-            f"{sum(arrival.stalled for arrival in self.arrivals)}",
+            f"{sum(errors)}",
             "-" if rate is None else f"{rate:.1f}",
         )
 
@@ -71,7 +93,7 @@ class Promise:
         scene: Where it was put to the test.
         claim: What is promised.
         held: Whether it was kept.
-        measured: What was seen, in words.
+        measured: What happened, in words, with units.
     """
 
     scene: str
@@ -79,9 +101,19 @@ class Promise:
     held: bool
     measured: str
 
+    def text(self, width: int = WIDTH) -> str:
+        """The promise and what happened, in lines of this width."""
+        mark = "ok    " if self.held else "BROKEN"
+        told = f"  {mark}  {self}"
+        if len(told) <= width:
+            return told
+        return (
+            f"{_wrapped(f'  {mark}  ', self.claim, width)}\n"
+            f"{_wrapped(' ' * 10 + '-> ', self.measured, width)}"
+        )
+
     def __str__(self) -> str:
-        measured = f" ({self.measured})" if self.measured else ""
-        return f"{'ok    ' if self.held else 'BROKEN'}  {self.scene}: {self.claim}{measured}"
+        return f"{self.claim} -> {self.measured}"
 
 
 @dataclass(slots=True)
@@ -106,9 +138,13 @@ class Scene:
         """Add a line to the table."""
         self.rows.append(Row(f"{self.name}, {what}", stats, arrivals, limit))
 
-    def promise(self, claim: str, held: bool, measured: str = "") -> None:
-        """Add a promise and whether it held."""
+    def promise(self, claim: str, held: bool, measured: str) -> None:
+        """Add a promise, whether it held, and what happened."""
         self.promises.append(Promise(self.name, claim, bool(held), measured))
+
+    def text(self, width: int = WIDTH) -> str:
+        """The scene's name, and its promises."""
+        return "\n".join([self.name, *(promise.text(width) for promise in self.promises)])
 
 
 @dataclass(slots=True)
@@ -138,15 +174,41 @@ class Report:
         """0 when there were promises and every one was kept, else 1."""
         return 0 if self.promises and not self.broken else 1
 
-    def text(self) -> str:
-        """The table, the promises, and the verdict."""
-        rows = [row for scene in self.scenes for row in scene.rows]
-        parts = [_table([COLUMNS, *(row.cells() for row in rows)]), LEGEND, ""] if rows else []
-        parts += [str(promise) for promise in self.promises]
-        parts.append("")
+    def text(self, width: int = WIDTH) -> str:
+        """All scenes, and the verdict."""
+        return "\n".join([*(scene.text(width) for scene in self.scenes), "", self.verdict(width)])
+
+    def verdict(self, width: int = WIDTH) -> str:
+        """Which promises were broken and what to do about it; how many were kept; the exit code."""
+        parts = [
+            _wrapped("broken: ", f"{promise.scene}: {promise.claim}", width)
+            for promise in self.broken
+        ]
+        if self.broken:
+            parts += ADVICE
         kept = len(self.promises) - len(self.broken)
-        parts.append(f"{kept} of {len(self.promises)} promises kept in {self.seconds:.1f} s")
+        parts.append(
+            f"{kept} of {counted(len(self.promises), 'promise')} kept in {self.seconds:.1f} s; "
+            f"exit code {self.exit_code}"
+        )
         return "\n".join(parts)
+
+    def figures(self, width: int = WIDTH) -> str:
+        """The table of figures, for `--figures`; a terminal of 100 columns holds it."""
+        rows = [row for scene in self.scenes for row in scene.rows]
+        table = _table([COLUMNS, *(row.cells() for row in rows)])
+        return f"{table}\n{_wrapped('', LEGEND, width)}\n"
+
+
+def _wrapped(head: str, text: str, width: int) -> str:
+    """A text behind its head, in lines of this width; those after the first are indented."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=head,
+        subsequent_indent=" " * (len(head) + 2 * bool(head)),
+        break_on_hyphens=False,
+    )
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

@@ -25,7 +25,7 @@ from opero import AllFailedError, DeadlineExceeded, RateLimiter, opero
 from opero.stats import Stats
 
 from .clients import BadStatus, fetch, fetch_async, transient
-from .report import Scene
+from .report import Scene, counted
 from .server import KINDS, MOST_TROUBLES, Arrival
 from .stage import LONGEST, Stage, first_of, in_a_loop, in_threads, outcome_of, timed
 
@@ -95,19 +95,19 @@ def _check_loop(
     scene: Scene, how: str, loop: _Loop, stats: Stats, seen: Sequence[Arrival], keys: Sequence[str]
 ) -> None:
     scene.row(how, seen, stats)
-    pace = f"{loop.seconds / max(loop.made, 1) * 1e9:,.0f} ns each, the loop included"
+    pace = f"{loop.seconds / max(loop.made, 1) * 1e9:,.0f} ns per turn"
     scene.promise(
-        f"{how} {loop.wanted:,} times, always with the server's own answer",
+        f"{how} {loop.wanted:,} times: each answer is the server's",
         loop.right == loop.made == loop.wanted,
-        f"{loop.right:,} right of {loop.made:,}, {pace}",
+        f"{loop.right:,} right, {pace}",
     )
     scene.promise(
-        f"{how}, the server was asked once for each key",
+        f"{how}: the server is asked once for each key",
         sorted(arrival.key for arrival in seen) == sorted(keys),
-        f"{len(seen)} requests for {len(keys)} keys",
+        f"{counted(len(seen), 'request')} for {len(keys)} keys",
     )
     scene.promise(
-        f"{how}, every other call was a hit",
+        f"{how}: every other call is a hit",
         stats.calls == loop.made and stats.hits == loop.made - len(keys),
         f"{stats.hits:,} hits in {stats.calls:,} calls",
     )
@@ -164,7 +164,7 @@ def _check_retries(
     right = [stage.answer("/flaky", key) for key in keys]
     wrong = [outcome for outcome, good in zip(outcomes, right, strict=True) if outcome != good]
     scene.promise(
-        f"{who}: every call got its answer in the end",
+        f"{who}: every call gets its answer in the end",
         not wrong,
         f"{len(keys) - len(wrong)} of {len(keys)}{first_of(wrong)}",
     )
@@ -172,12 +172,12 @@ def _check_retries(
     counts: dict[str, int] = {kind: statuses.count(int(kind)) for kind in KINDS if kind != "stall"}
     counts["stall"] = sum(arrival.stalled for arrival in seen)
     scene.promise(
-        f"{who}: it had to get past a 500, a 429 and a stall",
+        f"{who}: on the way they meet a 500, a 429 and a stall",
         all(counts.values()),
         ", ".join(f"{kind}: {count}" for kind, count in counts.items()),
     )
     scene.promise(
-        f"{who}: attempts and retries are what the server saw",
+        f"{who}: stats() counts what the server saw",
         stats.attempts == len(seen) and stats.retries == len(seen) - len(keys),
         f"{stats.attempts} attempts, {stats.retries} retries, {len(seen)} requests",
     )
@@ -187,12 +187,12 @@ def _check_retries(
         for earlier, later in pairwise(arrival for arrival in seen if arrival.key == key)
     ]
     scene.promise(
-        f"{who}: the server had {min_delay * 1000:g} ms of peace or more before each retry",
+        f"{who}: at least {min_delay * 1000:g} ms pass before each retry",
         bool(gaps) and min(gaps) >= min_delay - 0.001,
         f"shortest {min(gaps) * 1000:.0f} ms" if gaps else "no retries",
     )
     scene.promise(
-        f"{who}: the waits are on record",
+        f"{who}: stats() counts the waits",
         stats.backoff_wait >= min_delay * stats.retries > 0,
         f"{stats.backoff_wait:.2f} s for {stats.retries} retries",
     )
@@ -232,9 +232,9 @@ def fallback(stage: Stage) -> Scene:
     first = {arrival.key: arrival.at for arrival in broken}
     in_order = [arrival for arrival in backups if first.get(arrival.key, arrival.at) < arrival.at]
     scene.promise(
-        "always 500: the server saw each key at the primary, then at the backup",
+        "always 500: each key goes to the primary, then to the backup",
         len(broken) == len(backups) == len(in_order) == len(keys),
-        f"{len(broken)} and {len(backups)} requests, {len(in_order)} in order",
+        f"{len(in_order)} of {len(keys)} in order",
     )
     return scene
 
@@ -253,12 +253,12 @@ def _check_fallbacks(
         if outcome != stage.answer("/backup", key)
     ]
     scene.promise(
-        f"{what}: the backup answered every call",
+        f"{what}: the backup answers every call",
         not wrong,
         f"{len(keys) - len(wrong)} of {len(keys)}{first_of(wrong)}",
     )
     scene.promise(
-        f"{what}: one fallback for each call, and no backoff before it",
+        f"{what}: one fallback for each call, without backoff",
         stats.fallbacks == len(keys) and stats.retries == 0 and stats.backoff_wait == 0.0,
         f"{stats.fallbacks} fallbacks, {stats.retries} retries, {stats.backoff_wait:.2f} s",
     )
@@ -300,25 +300,24 @@ def limit(stage: Stage) -> Scene:
     refused = sum(arrival.status == 429 for arrival in seen)
     failed = [outcome for outcome in outcomes if not isinstance(outcome, str)]
     scene.promise(
-        "the server answered every request and never had to say 429",
+        "the server answers every request and never says 429",
         len(seen) == wanted and not refused and not failed,
         f"{len(seen)} requests, {refused} refused{first_of(failed)}",
     )
     times = [arrival.at for arrival in seen]
     excess, pace = allowed.excess(times), allowed.pace(times)
     scene.promise(
-        f"in every window of w seconds the server saw {allowed.burst} + {allowed.rate:g} w "
-        "requests or fewer, late ones forgiven",
+        f"any w seconds have {allowed.burst} + {allowed.rate:g} w requests at most",
         excess <= allowed.tolerated,
-        f"worst window {max(excess, 0.0):.1f} above, {allowed.tolerated:g} forgiven",
+        f"{max(excess, 0.0):.1f} above at worst, {allowed.tolerated:g} forgiven",
     )
     scene.promise(
-        "threads and tasks together use what the limit allows",
+        "threads and tasks use what the limit allows",
         pace is not None and pace >= allowed.rate / 2,
-        f"{pace or 0:.1f} per second of {allowed.rate:g}",
+        f"{pace or 0:.1f} requests/s of {allowed.rate:g}",
     )
     scene.promise(
-        "the waits for permits are on record",
+        "stats() counts the waits for permits",
         min(own.permit_wait, own_async.permit_wait) > 0,
         f"{own.permit_wait:.1f} s in threads, {own_async.permit_wait:.1f} s in tasks",
     )
@@ -359,12 +358,12 @@ def flight(stage: Stage) -> Scene:
         scene.row(f"{len(outcomes)} {what}s", seen, stats)
         wrong = [outcome for outcome in outcomes if outcome != good]
         scene.promise(
-            f"{len(outcomes)} {what}s asked for one missing key, the server saw one request",
+            f"{len(outcomes)} {what}s miss one key: the server sees one request",
             len(seen) == 1 and stats.attempts == 1,
-            f"{len(seen)} requests",
+            counted(len(seen), "request"),
         )
         scene.promise(
-            f"all {len(outcomes)} {what}s got its answer",
+            f"all {len(outcomes)} {what}s get its answer",
             not wrong,
             f"{len(outcomes) - len(wrong)} of {len(outcomes)}{first_of(wrong)}",
         )
@@ -402,25 +401,27 @@ def failure(stage: Stage) -> Scene:
         scene.row(how, seen, stats)
         errors = outcome.errors if isinstance(outcome, AllFailedError) else []
         scene.promise(
-            f"{how}, a call that always fails ends in AllFailedError with an error per attempt",
+            f"{how}: AllFailedError has the error of each attempt",
             len(errors) == len(seen) == stats.attempts == attempts
             and all(isinstance(error, BadStatus) for error in errors),
-            f"{type(outcome).__name__} with {len(errors)} errors, {len(seen)} requests",
+            f"{counted(len(errors), 'error')}, {counted(len(seen), 'request')}"
+            + ("" if errors else f", {type(outcome).__name__}"),
         )
+        copies = pickle.loads(pickle.dumps(outcome)).errors if errors else []
         scene.promise(
-            f"{how}, its cause is the last of them, and all survive a pickle",
+            f"{how}: its cause is the last of them, and a pickle keeps all",
             isinstance(outcome, AllFailedError)
             and outcome.__cause__ is errors[-1]
-            and [str(error) for error in pickle.loads(pickle.dumps(outcome)).errors]
-            == [str(error) for error in errors],
+            and [str(error) for error in copies] == [str(error) for error in errors],
+            f"{counted(len(copies), 'error')} kept",
         )
     missing = outcome_of(lambda: read_missing("x"))
     seen = stage.server.seen("/nowhere")
     scene.row("not transient", seen, read_missing.stats())
     scene.promise(
-        "a 404, which retry_on does not name, is raised as it is after one request",
+        "a 404, which retry_on does not name, is raised at once",
         isinstance(missing, BadStatus) and missing.status == 404 and len(seen) == 1,
-        f"{type(missing).__name__} after {len(seen)} requests",
+        f"{type(missing).__name__} after {counted(len(seen), 'request')}",
     )
     return scene
 
@@ -450,14 +451,14 @@ def deadline(stage: Stage) -> Scene:
     cut = stage.server.eventually(lambda: all(arrival.hung_up for arrival in seen))
     scene.row("stalled server", seen, read_stalled.stats())
     scene.promise(
-        f"a stalled attempt ends in DeadlineExceeded after {seconds:g} s",
+        f"a stalled attempt is cut after {seconds:g} s",
         isinstance(stalled, DeadlineExceeded) and seconds - 0.05 <= took <= seconds + SLACK,
         f"{type(stalled).__name__} after {took:.2f} s",
     )
     scene.promise(
-        "the server saw its client hang up",
+        "the server sees its client hang up",
         len(seen) == 1 and cut,
-        f"{len(seen)} requests, {sum(arrival.hung_up for arrival in seen)} hung up",
+        f"{sum(arrival.hung_up for arrival in seen)} of {counted(len(seen), 'request')}",
     )
 
     broken, took = timed(lambda: read_broken("deadline"))
@@ -465,18 +466,18 @@ def deadline(stage: Stage) -> Scene:
     scene.row("long backoff", seen, read_broken.stats())
     errors = broken.errors if isinstance(broken, DeadlineExceeded) else []
     scene.promise(
-        "a backoff that cannot end in time is not begun, and its error is kept",
+        "a backoff that cannot end in time does not begin",
         len(errors) == len(seen) == 1 and took < seconds + SLACK,
-        f"{type(broken).__name__} with {len(errors)} errors after {took:.2f} s",
+        f"{type(broken).__name__} after {took:.2f} s",
     )
 
     limited, took = timed(lambda: in_a_loop(second_call()))
     seen = stage.server.seen("/item", "deadline")
     scene.row("no permit", seen, read_limited.stats())
     scene.promise(
-        "a permit that cannot come in time is not waited for",
+        "nothing waits for a permit that cannot come in time",
         isinstance(limited, DeadlineExceeded) and len(seen) == 1 and took < seconds + SLACK,
-        f"{type(limited).__name__} after {took:.2f} s, {len(seen)} requests",
+        f"{type(limited).__name__} after {took:.2f} s",
     )
     return scene
 

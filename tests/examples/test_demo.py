@@ -138,7 +138,8 @@ def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None
     assert complaints == ""
     assert f"{half} core" in told
     assert "BROKEN" not in told
-    assert "promises kept" in told
+    assert told.endswith("; exit code 0\n")
+    assert max(map(len, told.splitlines())) <= 100
     assert f"50 of {len(library.files()):,}, as asked" in told
     if hasattr(os, "killpg"):
         assert no_process_is_left_of(ran.pid)
@@ -160,9 +161,9 @@ def test_one_scene_can_be_played_alone(capsys: pytest.CaptureFixture[str]) -> No
     """`--only` plays the scenes it names, and what must hold after every run."""
     assert main(["--only", "failure", "--seed", "5"]) == 0
     told = capsys.readouterr().out
-    assert "failure, called" in told
+    assert "\nfailure\n  ok      called: " in told
     assert "hot loop" not in told
-    assert "afterwards: no thread is left behind" in told
+    assert "no thread is left behind -> none" in told
 
 
 @pytest.mark.parametrize(
@@ -192,8 +193,11 @@ def test_a_broken_promise_is_named_and_the_exit_code_is_1(
     monkeypatch.setattr(scenes, "opero", changed(rate_limit=None))
     assert main(["--only", "limit"]) == 1
     told = capsys.readouterr().out
-    assert "BROKEN  rate limit: the server answered every request and never had to say 429" in told
-    assert "broken: rate limit: " in told
+    words = " ".join(told.split())
+    assert " BROKEN the server answers every request and never says 429 -> " in words
+    assert "\nbroken: rate limit: the server answers every request and never says 429\n" in told
+    assert "python -m opero doctor" in told
+    assert told.endswith("; exit code 1\n")
 
 
 # ------------------------------------------------------------------- each promise can be broken
@@ -202,15 +206,15 @@ def test_a_broken_promise_is_named_and_the_exit_code_is_1(
 @pytest.mark.parametrize(
     ("scene", "sabotage", "claims"),
     [
-        ("hot", changed(cache=None, cache_ttl=None), ["asked once for each key", "was a hit"]),
-        ("hot", changed(cache_ttl=1e-6), ["asked once for each key", "was a hit"]),
-        ("retry", changed(retries=1), ["got its answer in the end"]),
-        ("retry", changed(min_delay=0.0, max_delay=0.0), ["50 ms of peace", "on record"]),
-        ("fallback", changed(arg_fallback=None, min_delay=0.01), ["the backup answered"]),
-        ("limit", changed(rate_limit=None), ["never had to say 429", "late ones forgiven"]),
-        ("flight", changed(cache=None), ["server saw one request"]),
-        ("flight", racing, ["server saw one request"]),
-        ("failure", changed(retries=1), ["an error per attempt"]),
+        ("hot", changed(cache=None, cache_ttl=None), ["asked once for each key", "is a hit"]),
+        ("hot", changed(cache_ttl=1e-6), ["asked once for each key", "is a hit"]),
+        ("retry", changed(retries=1), ["gets its answer in the end"]),
+        ("retry", changed(min_delay=0.0, max_delay=0.0), ["50 ms pass", "counts the waits"]),
+        ("fallback", changed(arg_fallback=None, min_delay=0.01), ["the backup answers"]),
+        ("limit", changed(rate_limit=None), ["never says 429", "requests at most"]),
+        ("flight", changed(cache=None), ["server sees one request"]),
+        ("flight", racing, ["server sees one request"]),
+        ("failure", changed(retries=1), ["the error of each attempt"]),
         ("failure", changed(retry_on=None), ["a 404, which retry_on does not name"]),
     ],
     ids=[
@@ -240,13 +244,13 @@ def test_an_opero_that_does_less_breaks_its_promise(
 @pytest.mark.parametrize(
     ("scene", "name", "sabotage", "claims"),
     [
-        ("outage", "opero", changed(breaker=None), ["refused without a request", "backup answers"]),
-        ("outage", "opero", changed(cache_stale=None), ["played to its end"]),
+        ("outage", "opero", changed(breaker=None), ["end without a request", "backup answers"]),
+        ("outage", "opero", changed(cache_stale=None), ["plays to its end"]),
         ("renewal", "opero", changed(cache_refresh=None), ["only the first reader waits"]),
-        ("changing", "RateLimiter", _fixed, ["after a rejection the limit is lower"]),
+        ("changing", "RateLimiter", _fixed, ["a rejection lowers the limit"]),
         ("attempts", "opero", changed(attempt_timeout=None), ["stalls is cut", "client hang up"]),
-        ("attempts", "opero", changed(retries=1), ["before its first item is begun again"]),
-        ("attempts", "attempts", _once, ["run again until it succeeds"]),
+        ("attempts", "opero", changed(retries=1), ["before its first item begins again"]),
+        ("attempts", "attempts", _once, ["runs again until it succeeds"]),
         ("off", "disabled", contextlib.nullcontext, ["raises its own error"]),
     ],
     ids=[
@@ -279,7 +283,7 @@ def test_a_call_without_its_deadline_breaks_its_promise(monkeypatch: pytest.Monk
     monkeypatch.setattr(scenes, "opero", sabotaged)
     report = play(3, ["deadline"])
     assert report.exit_code == 1
-    for claim in ("DeadlineExceeded after 0.4 s", "hang up", "backoff", "permit"):
+    for claim in ("cut after 0.4 s", "hang up", "backoff", "permit"):
         assert claim in broken_claims(report)
 
 
@@ -291,8 +295,8 @@ def test_a_limiter_that_is_twice_too_fast_breaks_its_promise(
         scenes, "RateLimiter", lambda rate, burst: RateLimiter(2 * rate, burst=burst)
     )
     report = play(3, ["limit"], limit=LIMIT)
-    assert "never had to say 429" in broken_claims(report)
-    assert "late ones forgiven" in broken_claims(report)
+    assert "never says 429" in broken_claims(report)
+    assert "requests at most" in broken_claims(report)
 
 
 def test_a_limiter_that_wastes_permits_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,9 +332,9 @@ def test_a_demo_that_takes_too_long_breaks_a_promise(monkeypatch: pytest.MonkeyP
     aside = 0.0
     monkeypatch.setitem(demo.SCENES, "quick", lambda on: Scene("quick", aside=aside))
     monkeypatch.setattr(demo, "LONGEST", 0.0)
-    assert "all of it in less than 0 s" in broken_claims(play(3, ["quick"]))
+    assert "it takes less than 0 s" in broken_claims(play(3, ["quick"]))
     aside = 3600.0
-    assert "all of it" not in broken_claims(play(3, ["quick"]))
+    assert "it takes less" not in broken_claims(play(3, ["quick"]))
 
 
 def test_a_scene_that_breaks_off_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +345,7 @@ def test_a_scene_that_breaks_off_breaks_a_promise(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(demo.SCENES, "falling", falling)
     report = play(3, ["falling", "failure"])
-    assert "falling: the scene is played to its end" in broken_claims(report)
+    assert "falling: the scene plays to its end" in broken_claims(report)
     assert "LookupError: fell over" in report.text()
     assert len(report.broken) == 1
 
@@ -456,14 +460,14 @@ def test_a_map_over_files_keeps_its_promises(few_files: list[str]) -> None:
     """One that kills its worker and one that is no Python among them."""
     report = play(3, ["library"])
     assert broken_claims(report) == ""
-    assert "80 outcomes of 80" in report.text()
+    assert "80 outcomes, 0 differ" in report.text()
     assert "1 SyntaxError" in report.text()
     assert "SIGKILL" in report.text()
     assert not pool._all
 
 
-AS_SERIAL = "as in a serial run"
-AS_IT_IS = "stands in its place as what it is"
+AS_SERIAL = "the outcomes of a serial run"
+AS_IT_IS = "the file that kills its worker fails alone"
 
 
 @pytest.mark.parametrize(
@@ -472,9 +476,9 @@ AS_IT_IS = "stands in its place as what it is"
         (spoilt_map(lose_the_last), [AS_SERIAL]),
         (spoilt_map(swap_the_ends), [AS_SERIAL]),
         (spoilt_map(forget_why), [AS_SERIAL, AS_IT_IS]),
-        (changed_map(retry_on=None), [AS_SERIAL, "it alone was tried again"]),
-        (changed_map(retries=1), [AS_IT_IS, "it alone was tried again"]),
-        (changed_map(retries=3), [AS_IT_IS, "it alone was tried again"]),
+        (changed_map(retry_on=None), [AS_SERIAL, "only that file is tried again"]),
+        (changed_map(retries=1), [AS_IT_IS, "only that file is tried again"]),
+        (changed_map(retries=3), [AS_IT_IS, "only that file is tried again"]),
         (
             changed_map(mode="thread", workers=1, attempt_timeout=None),
             [AS_IT_IS, "measured in a worker process"],
@@ -512,7 +516,7 @@ def test_files_that_hardly_any_are_python_break_a_promise(
     """That a map refuses what a serial run refuses is not enough."""
     few = [*few_files[:20], *[few_files[-1]] * 20]
     monkeypatch.setattr(library, "files", lambda: few)
-    assert "what is there is Python" in broken_claims(play(3, ["library"]))
+    assert "valid Python" in broken_claims(play(3, ["library"]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are not looked for there")
@@ -531,11 +535,11 @@ def test_a_map_over_urls_keeps_its_promises() -> None:
     """Also when they are few."""
     report = play(3, ["urls"], urls=100)
     assert broken_claims(report) == ""
-    assert "100 answers, 0 differ" in report.text()
+    assert "URLs: the answers of a serial run, in order -> 0 differ" in report.text()
 
 
-AS_SERIAL_ANSWER = "each with the answer of a serial run"
-IN_EVERY_WINDOW = "in every window"
+AS_SERIAL_ANSWER = "the answers of a serial run"
+IN_EVERY_WINDOW = "requests at most"
 
 
 @pytest.mark.parametrize(
@@ -544,8 +548,8 @@ IN_EVERY_WINDOW = "in every window"
         (spoilt_map(lose_the_last), [AS_SERIAL_ANSWER]),
         (spoilt_map(swap_the_ends), [AS_SERIAL_ANSWER]),
         (changed_map(ordered=False), [AS_SERIAL_ANSWER]),
-        (changed_map(retries=1), [AS_SERIAL_ANSWER, "one retry for each", "peace"]),
-        (changed_map(min_delay=0.0, max_delay=0.0, workers=1), ["peace"]),
+        (changed_map(retries=1), [AS_SERIAL_ANSWER, "one retry for each", "ms pass before each retry"]),
+        (changed_map(min_delay=0.0, max_delay=0.0, workers=1), ["ms pass before each retry"]),
         (changed_map(progress=False), ["progress"]),
         (changed_map(rate_limit=None, burst=None, rate_limit_scope=None), [IN_EVERY_WINDOW]),
         (changed_map(rate_limit_scope="worker"), [IN_EVERY_WINDOW]),
@@ -576,7 +580,7 @@ def test_urls_that_are_asked_for_twice_break_a_promise(monkeypatch: pytest.Monke
         return await clients.fetch_async(*args, **options)
 
     monkeypatch.setattr(maps, "fetch_async", twice)
-    assert "asked for twice" in broken_claims(play(3, ["urls"], urls=100))
+    assert "no other request" in broken_claims(play(3, ["urls"], urls=100))
 
 
 def test_a_task_and_a_connection_that_are_left_break_a_promise(
@@ -610,10 +614,43 @@ def test_a_task_and_a_connection_that_are_left_break_a_promise(
     monkeypatch.setattr(maps, "fetch", releasing)
     report = play(3, ["urls"], urls=100)
     assert "no connection and no task is left" in broken_claims(report)
-    assert "1 connections" in report.text()
+    assert "1 connection," in report.text()
 
 
 # ------------------------------------------------------------------------------------ the report
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_every_line_fits_and_says_what_was_promised_and_what_happened(width: int) -> None:
+    """Nothing leaves the terminal to break a line, also when what happened is a long story."""
+    report = play(3, ["flight", "failure", "off"])
+    report.scenes[0].promise("a promise of the usual length, which is broken", False, "it " * 60)
+    lines = report.text(width).splitlines()
+    assert max(map(len, [*lines, *report.figures(100).splitlines()])) <= 100
+    assert max(map(len, lines)) <= width
+    for promise in report.promises:
+        told = promise.text(width).split()
+        assert told == f"{'ok' if promise.held else 'BROKEN'} {promise}".split()
+        assert promise.measured
+    assert lines[-1].endswith("; exit code 1")
+    assert lines[-1].startswith(
+        f"{len(report.promises) - 1} of {len(report.promises)} promises kept"
+    )
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("120", 100), ("", 100)])
+def test_the_demo_is_as_wide_as_the_terminal_and_not_wider_than_100(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe, and where no terminal says how wide it is, too."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--only", "off", "--only", "fallback", "--figures"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 100
+    promises = [line for line in told.splitlines() if "->" in line]
+    assert len(promises) > 6
+    assert max(map(len, promises)) <= width
+    assert told.endswith("; exit code 0\n")
 
 
 def test_a_report_without_promises_is_no_success() -> None:
