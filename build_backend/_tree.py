@@ -30,7 +30,6 @@ PARTS = (
     "build_backend",
     "docs",
     "examples",
-    "mkdocs.yml",
     "noxfile.py",
     "pyproject.toml",
     "release",
@@ -38,6 +37,7 @@ PARTS = (
     "src",
     "tests",
     "tools",
+    "zensical.toml",
 )
 """What is copied. `MANIFEST.in` picks from it what a source distribution holds."""
 

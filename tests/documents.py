@@ -36,10 +36,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-HOOKS = DOCS / ".hooks"
-"""What the site's builder calls."""
 INCLUDED = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
-"""Files outside of `docs/` that are pages of the site; `docs/.hooks/files_above.py` says how."""
+"""Files outside of `docs/` that are pages of the site; `tools/site/pages.py` says how."""
 REDIS = "redis://localhost:6379/0"
 """What the examples call a Redis; in the tests it is another one."""
 SCRIPT = 'if __name__ == "__main__":'

@@ -1,28 +1,30 @@
-"""The site that mkdocs builds has every page and every public name, and fetches nothing.
+"""The site has every page and every public name, and its builder sees what is wrong with it.
 
-That its links and anchors lead somewhere is the business of `mkdocs build --strict`.
+`python -m tools.site` builds it, and checks the links, the search and what a browser loads.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import runpy
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import DOCS, HOOKS, INCLUDED, ROOT, file_of, name_of, text_of
+from documents import DOCS, INCLUDED, ROOT, file_of, name_of, text_of
 
 import opero as package
 from opero import testing
+from tools.site import checks, llms, pages
 
 pytestmark = [pytest.mark.once, pytest.mark.checkout]
 
 
-def hook(name: str) -> dict[str, Any]:
-    """What the file of a hook defines."""
-    return runpy.run_path(str(HOOKS / f"{name}.py"))
+def settings() -> dict[str, Any]:
+    """The settings of the site."""
+    project: dict[str, Any] = tomllib.loads(text_of("zensical.toml"))["project"]
+    return project
 
 
 def listed() -> list[str]:
@@ -63,9 +65,19 @@ def test_every_public_name_has_a_docstring_to_show(name: str) -> None:
 
 def test_the_navigation_has_every_page_once() -> None:
     """And no page that is not there."""
-    nav = text_of("mkdocs.yml").partition("\nnav:\n")[2]
-    pages = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
-    assert sorted(pages) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    nav = settings()["nav"]
+    listed = [page for _, entries in llms.sections(nav) for _, page in entries]
+    assert len(listed) == len(set(listed))
+    assert checks.of_navigation(nav, DOCS) == []
+
+
+def test_a_page_that_the_navigation_lacks_is_seen(tmp_path: Path) -> None:
+    """And one that it lists although it does not exist."""
+    (tmp_path / "a.md").touch()
+    assert checks.of_navigation([{"B": [{"b": "b.md"}]}], tmp_path) == [
+        "the navigation lacks a.md",
+        "the navigation lists b.md, which does not exist",
+    ]
 
 
 def test_the_files_that_are_pages_are_known_to_the_tests() -> None:
@@ -77,16 +89,15 @@ def test_the_files_that_are_pages_are_known_to_the_tests() -> None:
 
 def test_the_builder_takes_the_same_pages_for_files_as_the_tests_do() -> None:
     """Nothing but a link upwards is one; a link in a sentence is none."""
-    of_the_builder = hook("files_above")["file_of"]
     for text in ("[A](../A.md)\n", "[B](../b/B.md)", "See [A](../A.md).\n", "[A](A.md)\n", "# A\n"):
-        assert of_the_builder(text) == file_of(text)
+        assert pages.file_of(text) == file_of(text)
 
 
 def test_a_source_distribution_has_what_the_site_is_built_from() -> None:
     """The pages, what they stand for, and the settings are copied for a build, and picked from it."""
     copied = re.findall(r'^    "([^"]+)",$', text_of("build_backend/_tree.py"), re.MULTILINE)
     picked = [name for line in text_of("MANIFEST.in").splitlines() for name in line.split()[1:]]
-    for name in ("mkdocs.yml", *DOCS.relative_to(ROOT).parts, *INCLUDED):
+    for name in ("zensical.toml", "tools", *DOCS.relative_to(ROOT).parts, *INCLUDED):
         part = Path(name).parts[0]
         assert part in copied
         assert part in picked
@@ -116,8 +127,7 @@ def test_links_of_the_repository_are_links_of_the_site(
     origin: str, page: str, link: str, on_the_site: str
 ) -> None:
     """Whatever leaves `docs/` leads to its page, or is plain text."""
-    relinked = hook("files_above")["relinked"]
-    assert relinked(link, origin, page, {"CHANGELOG.md": "changelog.md"}) == on_the_site
+    assert pages.relinked(link, origin, page, {"CHANGELOG.md": "changelog.md"}) == on_the_site
 
 
 @pytest.mark.parametrize(
@@ -140,4 +150,61 @@ def test_what_a_browser_would_fetch_from_another_host_is_seen(
     """A page that would do so ends the build; a link that a reader may follow does not."""
     path = tmp_path / file
     path.write_text(text, encoding="utf-8")
-    assert hook("nothing_from_elsewhere")["fetched"](path) == fetches
+    assert checks.loaded_from_elsewhere(path) == fetches
+
+
+@pytest.mark.parametrize(
+    ("link", "complaint"),
+    [
+        ('<a href="b.html">x</a>', "a.html: b.html leads nowhere"),
+        ('<a href="c.html#d">x</a>', "a.html: c.html#d leads to an anchor that does not exist"),
+        ('<a href="#d">x</a>', "a.html: #d leads to an anchor that does not exist"),
+        ('<img src="d.svg">', "a.html: d.svg leads nowhere"),
+        ('<i id="e"></i><i id="e"></i>', "a.html: the anchor #e is there more than once"),
+        ('<a href="c.html#c">x</a><a href="https://a.example">x</a><a href="#">x</a>', None),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_seen(
+    tmp_path: Path, link: str, complaint: str | None
+) -> None:
+    """So is an image that is not there, and an anchor that is there twice."""
+    (tmp_path / "a.html").write_text(link, encoding="utf-8")
+    (tmp_path / "c.html").write_text('<i id="c"></i>', encoding="utf-8")
+    assert list(checks.of_links(tmp_path)) == ([complaint] if complaint else [])
+
+
+def test_language_models_get_a_list_of_all_pages_and_their_text(tmp_path: Path) -> None:
+    """As https://llmstxt.org describes it: a title, a summary, sections of links."""
+    staged, site = tmp_path / "staged", tmp_path / "site"
+    pages.stage(ROOT, staged)
+    for folder in {path.parent.relative_to(staged) for path in staged.rglob("*.md")}:
+        (site / folder).mkdir(parents=True, exist_ok=True)
+    project = settings()
+    llms.write(project, staged, site)
+
+    lines = (site / "llms.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# opero"
+    assert lines[2] == f"> {project['site_description']}"
+    links = [match for line in lines if (match := re.match(r"- \[.+\]\(([^)]+)\)", line))]
+    assert len(links) == sum(len(entries) for _, entries in llms.sections(project["nav"]))
+    assert all((site / link[1]).exists() or link[1].endswith(".html") for link in links)
+    assert {line for line in lines if line.startswith("#")} == {
+        "# opero",
+        *(f"## {title}" for title, _ in llms.sections(project["nav"]) if title),
+    }
+    full = (site / "llms-full.txt").read_text(encoding="utf-8")
+    assert llms.heading(text_of("docs/keys.md")) in full
+    assert "<!--" not in re.sub(r"```.*?```", "", full, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("# A\n\n<!-- x -->\n```python\na\n```\n\nSee [b](b.md)\nnow. Then c.\n", "See b now."),
+        ("# A\n\n`f` does it:\n\n- x\n", "`f` does it."),
+        ("# A\n\n| x |\n|---|\n", ""),
+    ],
+)
+def test_a_page_is_described_by_its_first_sentence(text: str, first: str) -> None:
+    """Without links; a page of tables has none."""
+    assert llms.summary(text) == first
