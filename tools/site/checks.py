@@ -34,7 +34,7 @@ ELSEWHERE = ("http:", "https:", "//")
 FOUND = {
     "429": "limits.html",
     "deadline": "failures.html",
-    "jupyter": "install.html",
+    "jupyter": "faq.html",
     "opentelemetry": "telemetry.html",
     "redis": "backends.html",
 }
