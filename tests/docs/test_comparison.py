@@ -49,6 +49,13 @@ RETRIES: dict[str, Make] = {
     "tenacity": lambda it: it.retry(stop=it.stop_after_attempt(2)),
     "pyresilience": lambda it: it.resilient(retry=it.RetryConfig(max_attempts=2, delay=0)),
 }
+TRIO: dict[str, Make] = {
+    "tenacity": lambda it: it.retry(stop=it.stop_after_attempt(2), wait=it.wait_fixed(0.001)),
+    "stamina": lambda it: it.retry(on=OSError, wait_initial=0.001, wait_jitter=0),
+    "nopanic": lambda it: it.retry(2, backoff=it.backoff.fixed(0.001)),
+    "pyresilience": lambda it: it.resilient(retry=it.RetryConfig(max_attempts=2, delay=0.001)),
+    "opero": lambda it: it.opero(retries=2, min_delay=0.001),
+}
 RESULTS: dict[str, Make] = {
     "tenacity": lambda it: it.retry(
         retry=it.retry_if_result(lambda value: value is None), stop=it.stop_after_attempt(2)
@@ -90,6 +97,11 @@ SHARED: dict[str, Make] = {
 METHODS: dict[str, Make] = {
     **{tool: make for tool, make in CACHES.items() if tool != "joblib.Memory"},
     "cachetools": lambda it: it.cachedmethod(lambda self: self.__dict__.setdefault("made", {})),
+}
+OWN_KEYS: dict[str, Make] = {
+    "cachetools": lambda it: it.cached({}, key=lambda *_: 1),
+    "nopanic": lambda it: it.cache(ttl=60, key=lambda *_: 1),
+    "opero": lambda it: it.opero(cache=True, cache_key=lambda *_: "1"),
 }
 MAPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "futures": lambda _, function, items: list(ThreadPoolExecutor(2).map(function, items)),
@@ -158,6 +170,25 @@ def result_is_a_failure(decorate: Decorator) -> bool:
     return counting.calls == 2
 
 
+def trio_waits(decorate: Decorator) -> bool:
+    trio = pytest.importorskip("trio")
+    begun = []
+
+    async def function() -> int:
+        begun.append(1)
+        if len(begun) == 1:
+            raise ConnectionError
+        return 1
+
+    async def main() -> Any:
+        return await decorate(function)()
+
+    try:
+        return bool(trio.run(main) == 1)
+    except Exception:  # noqa: BLE001 - whatever the lack of an asyncio loop leads to
+        return False
+
+
 def generator_is_retried(decorate: Decorator) -> bool:
     begun = []
 
@@ -184,6 +215,11 @@ def every_attempt_pays(decorate: Decorator) -> bool:
 def one_and_true_differ(decorate: Decorator) -> bool:
     cached = decorate(lambda _, value: as_json(value))
     return (cached("a", 1), cached("a", True)) == ("1", "true")
+
+
+def has_own_key(decorate: Decorator) -> bool:
+    cached = decorate(as_json)
+    return (cached("a"), cached("b")) == ('"a"', '"a"')
 
 
 def takes_lists(decorate: Decorator) -> bool:
@@ -236,18 +272,20 @@ def object_goes(decorate: Decorator) -> bool:
 
 
 CHECKS: dict[tuple[str, str], tuple[dict[str, Make], Callable[[Decorator], bool]]] = {
-    ("Calls", "a returned value can be a failure"): (RESULTS, result_is_a_failure),
-    ("Calls", "Ctrl-C is never retried, whatever the options"): (
+    ("Calls", "a result can be a failure"): (RESULTS, result_is_a_failure),
+    ("Calls", "never retries Ctrl-C"): (
         INTERRUPTS,
         interrupt_goes_through,
     ),
-    ("Calls", "retries a generator function"): (RETRIES, generator_is_retried),
-    ("Calls", "every attempt pays the limit"): (LIMITS, every_attempt_pays),
-    ("Caches", "`1` and `True` are different arguments"): (CACHES, one_and_true_differ),
-    ("Caches", "takes lists and dicts"): (CACHES, takes_lists),
+    ("Calls", "generator functions"): (RETRIES, generator_is_retried),
+    ("Calls", "trio"): (TRIO, trio_waits),
+    ("Calls", "each attempt takes a permit"): (LIMITS, every_attempt_pays),
+    ("Caches", "tells `1` from `True`"): (CACHES, one_and_true_differ),
+    ("Caches", "keys of your own"): (OWN_KEYS, has_own_key),
+    ("Caches", "lists and dicts as arguments"): (CACHES, takes_lists),
     ("Caches", "threads share one run"): (SHARED, threads_share),
     ("Caches", "tasks share one run"): (CACHES, tasks_share),
-    ("Caches", "a cached method lets its object go"): (METHODS, object_goes),
+    ("Caches", "methods let their objects go"): (METHODS, object_goes),
 }
 
 
