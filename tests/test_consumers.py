@@ -412,6 +412,7 @@ def test_doctest_finds_the_examples_of_decorated_functions(documented: Any) -> N
         assert runner.run(each).failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_sphinx_documents_decorated_functions(tmp_path: Path) -> None:
     """By autodoc: functions, methods, class and static methods, coroutine functions."""
@@ -717,7 +718,13 @@ RUNS = {
 """How each library runs a function in another process."""
 
 
-@pytest.mark.parametrize("library", RUNS)
+@pytest.mark.parametrize(
+    "library",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in {"dask", "loky"} else ())
+        for name in RUNS
+    ],
+)
 def test_a_function_of_a_script_arrives_decorated(
     core: hotpath.Core, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -111,28 +112,30 @@ assert function.stats().hits == 1, function.stats()
 }
 
 
-def run(code: str, half: str) -> None:
-    """Run a program on one half; one that hangs fails."""
+IMPORTED_FROZEN = ("retries", "permits", "a deadline", "awaited retries")
+"""What is tried where opero was imported while the clock stood."""
+
+
+def run(code: str, waits: Iterable[str], half: str) -> None:
+    """Run a program that waits in each way, on one half; its last line names the one that hangs."""
     switch = "OPERO_PURE_PYTHON" if half == "plain" else "OPERO_REQUIRE_COMPILED"
     environment = {name: value for name, value in os.environ.items() if name[:6] != "OPERO_"}
     environment |= {switch: "1", "OPERO_CACHE_SECRET": "a-secret-of-a-test-of-frozen-clocks"}
+    for wait in waits:
+        code += f"print({wait!r}, flush=True)\nexec({PREPARE + WAITS[wait]!r}, dict(globals()))\n"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
-@pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("freezer", FREEZERS)
-def test_a_frozen_clock_makes_no_wait_endless(core: hotpath.Core, freezer: str, wait: str) -> None:
-    code = BEFORE + FREEZERS[freezer] + PREPARE + "freezer.start()\n" + WAITS[wait]
-    run(code, core.name)
+def test_a_frozen_clock_makes_no_wait_endless(core: hotpath.Core, freezer: str) -> None:
+    """Each wait ends; pytest shows which one was the last to begin."""
+    run(BEFORE + FREEZERS[freezer] + "freezer.start()\n", WAITS, core.name)
 
 
-@pytest.mark.parametrize("wait", ["retries", "permits", "a deadline", "awaited retries"])
 @pytest.mark.parametrize("freezer", FREEZERS)
-def test_opero_may_be_imported_while_the_clock_is_frozen(
-    core: hotpath.Core, freezer: str, wait: str
-) -> None:
-    code = FREEZERS[freezer] + "freezer.start()\n" + BEFORE + PREPARE + WAITS[wait]
-    run(code, core.name)
+def test_opero_may_be_imported_while_the_clock_is_frozen(core: hotpath.Core, freezer: str) -> None:
+    """Freezers replace what modules hold at that moment; opero is not there yet."""
+    run(FREEZERS[freezer] + "freezer.start()\n" + BEFORE, IMPORTED_FROZEN, core.name)
 
 
 def test_the_real_clocks_are_those_of_the_machine() -> None:

@@ -104,6 +104,7 @@ def row_against_itself(most: float) -> EitherRow:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", table.ROWS, ids=lambda row: row.name)
 def test_every_row_measures_or_reports_as_missing_each_of_its_sides(row: Row) -> None:
     """One tiny run gives a finite figure or a reason for every implementation and peer."""
@@ -753,6 +754,7 @@ def test_a_lock_between_two_threads_is_the_seeded_regression_of_their_row() -> N
     assert threads.locking(lambda argument: argument, 3)("abc") == "abc"
 
 
+@pytest.mark.slow
 def test_pip_is_timed_on_a_copy_of_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -866,6 +868,7 @@ def test_a_failing_valgrind_is_an_error_and_not_a_green_gate(
         instructions.count([])
 
 
+@pytest.mark.slow
 def test_importing_opero_brings_no_heavy_module_and_a_seeded_one_is_seen() -> None:
     """The row that counts them is 0, and 1 or more once asyncio comes along."""
     row = imports.HeavyRow()
@@ -876,6 +879,7 @@ def test_importing_opero_brings_no_heavy_module_and_a_seeded_one_is_seen() -> No
 # --- the map ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", maps.ROWS, ids=lambda row: row.name)
 def test_every_row_of_the_map_measures_or_reports_as_missing_each_of_its_sides(row: Any) -> None:
     """One small batch through every side, the results compared with what they have to be.
@@ -970,6 +974,7 @@ def test_a_slowed_map_has_the_same_results(row: tiny.MapRow) -> None:
     assert len(slowed.measure(SMOKE).figures) == 1
 
 
+@pytest.mark.slow
 def test_a_stream_whose_results_are_kept_is_seen_in_its_memory() -> None:
     """The seeded regression of the memory rows, in an interpreter of its own."""
     half = next(half for half in NAMES if half not in unavailable())
@@ -978,6 +983,7 @@ def test_a_stream_whose_results_are_kept_is_seen_in_its_memory() -> None:
     assert kept["mebibytes"] > dropped["mebibytes"] + 24
 
 
+@pytest.mark.slow
 def test_a_stream_in_another_interpreter_tells_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1089,6 +1095,7 @@ def measured_or_missing(row: Any) -> Measured:
     return measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [

@@ -23,6 +23,7 @@ def red(verdicts: list[Verdict]) -> set[str]:
     return {verdict.what for verdict in verdicts if not verdict.holds}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["disk", pytest.param("redis", marks=pytest.mark.redis)])
 def test_a_cache_under_load_holds(backend: str) -> None:
     """Though processes are killed and entries forged meanwhile."""
@@ -34,6 +35,7 @@ def test_a_cache_under_load_holds(backend: str) -> None:
     assert 0 < figures.last <= figures.largest
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_cache_is_seen() -> None:
     """Each of the faults turns its own verdict red."""
     figures = caches.run("disk", 1.5, patience=0.5, faults=caches.FAULTS, **SHORT)
@@ -87,6 +89,7 @@ def test_what_is_wrong_with_the_figures_of_a_limit_is_seen(rate: float) -> None:
     assert "used" in red(limits.judge(lazy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scope", "fault", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -48,9 +49,15 @@ def arguments(way: str, folder: Path) -> tuple[list[str], str | None]:
     return [str(folder / "program.pyz")], None
 
 
-@pytest.mark.parametrize("method", METHODS)
+WAYS = ("file", "module", "package", "standard input", "command", "interactive", "zip")
+
+
 @pytest.mark.parametrize(
-    "way", ["file", "module", "package", "standard input", "command", "interactive", "zip"]
+    ("way", "method"),
+    [
+        pytest.param(way, method, marks=() if number % 3 == 0 else pytest.mark.slow)
+        for number, (method, way) in enumerate(itertools.product(METHODS, WAYS))
+    ],
 )
 def test_a_program_maps_its_own_functions_however_it_was_started(way, method, tmp_path):
     """Classes come back as themselves; nothing complains."""

@@ -107,6 +107,7 @@ def test_a_map_moves_to_a_cluster_by_one_argument(executor):
     assert "in moody" in str(failed.__cause__.__cause__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [0, 1], ids=["opero", "dask"])
 def test_a_dask_worker_killed_in_the_middle_costs_nothing(cluster, executor, tmp_path, again):
     """By SIGKILL from outside, once; dask runs its work again elsewhere, or leaves that to opero."""
@@ -136,6 +137,7 @@ def test_a_dask_worker_killed_in_the_middle_costs_nothing(cluster, executor, tmp
     assert got == [2 * value for value in range(400)]
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_every_dask_worker_is_blamed_alone(executor):
     """All others are right, though they shared chunks and workers with it."""
     items = [*range(60), "die", *range(60, 120)]

@@ -18,7 +18,7 @@ from crowd import PATIENCE
 from opero.exceptions import OperoError
 from opero.map.engines.processes import frozen
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 PROGRAM = """\
 import multiprocessing, os, sys

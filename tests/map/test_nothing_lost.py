@@ -91,6 +91,7 @@ def others(results: list[Any], items: list[Any]) -> list[Any]:
 # --- workers that die -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", faults.DEATHS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_a_worker_that_dies_in_the_middle_costs_one_item_again_and_again(method, word):
@@ -109,9 +110,9 @@ def test_a_worker_that_dies_in_the_middle_costs_one_item_again_and_again(method,
     ("mode", "method", "times"),
     [
         ("async_process", "fork", 25),
-        ("async_process", "forkserver", 5),
-        ("process", "spawn", 2),
-        ("async_process", "spawn", 2),
+        pytest.param("async_process", "forkserver", 5, marks=pytest.mark.slow),
+        pytest.param("process", "spawn", 2, marks=pytest.mark.slow),
+        pytest.param("async_process", "spawn", 2, marks=pytest.mark.slow),
     ],
 )
 def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
@@ -129,6 +130,7 @@ def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
     repeat(once, scaled(times))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_an_item_that_kills_every_worker_it_meets_is_given_up_again_and_again(mode):
     """After as many attempts as it has; each is one of the errors."""
@@ -154,6 +156,7 @@ def test_an_item_that_kills_its_worker_once_has_its_result_in_the_end(tmp_path):
 # --- what does not travel -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", FUNCTIONS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_what_does_not_travel_fails_its_own_item_again_and_again(mode, method):
@@ -176,6 +179,7 @@ def test_what_does_not_travel_fails_its_own_item_again_and_again(mode, method):
     repeat(once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_an_input_that_raises_halfway_leaves_nothing_again_and_again(mode):
     """What came before it is there, and the input's own exception comes out."""
@@ -243,6 +247,7 @@ def drop(stream: Any, how: str) -> None:
         ring.append(ring)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["close", "del", "cycle", "break"])
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, how):
@@ -267,6 +272,7 @@ def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, h
     repeat(once, REPEATS if how == "close" else scaled(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
     """No task, no thread, no process, no file."""
@@ -395,6 +401,7 @@ def produce(megabytes: int) -> Any:
     return np.ones(megabytes << 17)
 
 
+@pytest.mark.slow
 def test_a_large_array_is_in_memory_once_on_each_side_while_it_moves():
     """200 MB there, and 200 MB back, take less than 1.4 times that at the receiving end."""
     numpy = pytest.importorskip("numpy")
@@ -489,7 +496,9 @@ def verdict(word: str, number: int, outcome: Any, retries: int) -> str:
     return "well" if good else f"{word} {number}: {errors!r}"
 
 
-@pytest.mark.parametrize("seed", range(MAPS))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, MAPS))]
+)
 def test_whatever_happens_each_item_has_the_outcome_that_is_its_own(seed, tmp_path):
     """Random faults under random options, in every form of a map."""
     dice = random.Random(seed)
