@@ -16,7 +16,8 @@ A comment on the line before a fence is its mark:
 - `<!-- prints -->`: the output of the block before it.
 - `<!-- with redis -->`: needs a Redis; its address is put in the place of `REDIS`.
 - `<!-- before: NAME -->`, `<!-- after: NAME -->`: run like any other; `docs/test_migration.py` compares
-  what the two print. One with `if __name__ == "__main__":` is left to that test.
+  what the two print. One with `if __name__ == "__main__":` is left to that test, and so is one that
+  needs a library which this Python is too old for.
 - `<!-- today: TOOLS -->`, `<!-- script: FILE -->`: run as programs of their own by `docs/test_why.py`, which
   compares what they print; the first is a program of other tools, which fails as the page says.
 - `<!-- on a cluster -->`, `<!-- file: NAME -->`, `<!-- acl -->`: have tests of their own.
@@ -29,6 +30,7 @@ Any other mark, and any Python that does not stand in such a block, fails `docs/
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +44,8 @@ REDIS = "redis://localhost:6379/0"
 """What the examples call a Redis; in the tests it is another one."""
 SCRIPT = 'if __name__ == "__main__":'
 """What a block has that only a process of its own can run."""
+SINCE = {"pyarallel": (3, 12)}
+"""Libraries whose examples run from a later Python on than opero's own."""
 LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json", "promql"}
 """What may stand behind a fence; only the first is Python."""
 MARK = re.compile(
@@ -79,10 +83,16 @@ class Block:
     def elsewhere(self) -> bool:
         """Whether another test runs it."""
         if self.mark.startswith(("before: ", "after: ")):
-            return SCRIPT in self.text
+            return SCRIPT in self.text or not self.runs_here
         return self.mark in {"on a cluster", "opero 2"} or self.mark.startswith(
             ("file: ", "script: ", "today: ")
         )
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this Python has the libraries that it imports."""
+        imported = re.findall(r"^(?:from|import) (\w+)", self.text, re.MULTILINE)
+        return all(sys.version_info >= SINCE.get(name, (3,)) for name in imported)
 
 
 def pages() -> list[Path]:
