@@ -20,6 +20,7 @@ A comment on the line before a fence is its mark:
   needs a library which this Python is too old for.
 - `<!-- today: TOOLS -->`, `<!-- script: FILE -->`: run as programs of their own by `docs/test_why.py`, which
   compares what they print; the first is a program of other tools, which fails as the page says.
+- `<!-- from: PATH -->`: a part of that file, letter by letter; `examples/test_recipes.py` compares them.
 - `<!-- on a cluster -->`, `<!-- file: NAME -->`, `<!-- acl -->`: have tests of their own.
 - `<!-- opero 2 -->`: a program for opero 2.x, which does not run; `docs/test_opero_2.py` reads it.
 - `<!-- command: NAME -->`: a command that CI takes from the README.
@@ -50,7 +51,7 @@ LANGUAGES = {"python", "sh", "text", "toml", "yaml", "ini", "json", "promql"}
 """What may stand behind a fence; only the first is Python."""
 MARK = re.compile(
     r"continues|prints|with redis|on a cluster|opero 2|acl"
-    r"|(?:before|after|file|command|script|today): .+",
+    r"|(?:before|after|file|from|command|script|today): .+",
     re.DOTALL,
 )
 FENCE = re.compile(
@@ -85,7 +86,7 @@ class Block:
         if self.mark.startswith(("before: ", "after: ")):
             return SCRIPT in self.text or not self.runs_here
         return self.mark in {"on a cluster", "opero 2"} or self.mark.startswith(
-            ("file: ", "script: ", "today: ")
+            ("file: ", "from: ", "script: ", "today: ")
         )
 
     @property

@@ -169,6 +169,7 @@ def test_every_python_block_of_every_page_is_run_by_some_test() -> None:
         "file",  # below
         "opero 2",  # test_opero_2.py
         *("script", "today"),  # test_why.py
+        "from",  # examples/test_recipes.py
     }
     files = {block.mark for block in elsewhere if block.mark.startswith("file: ")}
     assert files == {"file: batch.py"}
