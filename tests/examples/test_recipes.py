@@ -107,6 +107,7 @@ def test_an_llm_batch_stays_within_its_budget_and_pays_once(tmp_path: Path) -> N
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_answers_of_an_llm_batch_are_there_for_the_next_process(tmp_path: Path) -> None:
     home, answers = tmp_path / "home", tmp_path / "answers"
     home.mkdir()
@@ -157,6 +158,17 @@ def test_an_app_answers_503_while_its_service_is_down(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+def test_a_celery_task_runs_under_opero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here without a worker: a lost connection is over within the first run of the task."""
+    monkeypatch.setenv("CELERY_FOLDER", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    fetch = runpy.run_path(path_of("celery_tasks"))["fetch"]
+    assert fetch.apply(args=("blip", 2)).get() == 3
+    assert fetch.apply(args=("outage", 4)).get() == 5
+    assert (tmp_path / "blip").read_text() == "..."
+
+
+@pytest.mark.slow
 def test_celery_tasks_are_retried_inside_and_outside(tmp_path: Path) -> None:
     done = run(tmp_path, path_of("celery_tasks"), warnings="default")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -207,6 +219,25 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def test_the_cells_of_the_notebook_run_as_a_script(tmp_path: Path) -> None:
+    """One after the other, in one namespace, as a kernel runs them; the last one awaits."""
+    out = kept(run(tmp_path, "-c", SCRIPT, json.dumps(cells())))
+    assert out.count("is not for us") == 4
+    assert out.splitlines()[-2:] == ["[2, 2, 2, 2]", "209 primes"]
+
+
+SCRIPT = """
+import ast, asyncio, inspect, json, sys
+
+for cell in json.loads(sys.argv[1]):
+    code = compile(cell, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(code, globals())
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+"""
+
+
+@pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_a_kernel(tmp_path: Path) -> None:
     """A bar is shown in the cell that maps, and no other."""
     program = tmp_path / "kernel.py"
