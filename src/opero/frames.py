@@ -25,13 +25,13 @@ _NOT_OF_NUMPY = ("Decimal", "Int128", "UInt128")
 
 def pandas_frame(value: Any) -> tuple[Any, ...]:
     """A frame counts by its class, labels, and columns in their order."""
-    columns = [_column(value.iloc[:, at].array) for at in range(value.shape[1])]
+    columns = [_column(value.iloc[:, at]) for at in range(value.shape[1])]
     return (_labels(value.columns), _labels(value.index), columns, *_notes(value))
 
 
 def pandas_series(value: Any) -> tuple[Any, ...]:
     """A series counts by its name, labels and values."""
-    return (value.name, _labels(value.index), _column(value.array), *_notes(value))
+    return (value.name, _labels(value.index), _column(value), *_notes(value))
 
 
 def pandas_index(value: Any) -> tuple[Any, ...]:
@@ -87,9 +87,9 @@ def _labels(index: Any) -> tuple[Any, ...]:
     kind = type(index).__name__
     names = list(index.names)
     if isinstance(index, pandas.MultiIndex):
-        levels = [_column(index.get_level_values(at).array) for at in range(index.nlevels)]
+        levels = [_column(index.get_level_values(at)) for at in range(index.nlevels)]
         return (kind, names, levels)
-    return (kind, names, _column(index.array), _frequency(index))
+    return (kind, names, _column(index), _frequency(index))
 
 
 def _frequency(index: Any) -> Any:
@@ -109,12 +109,13 @@ def _notes(value: Any) -> tuple[Any, ...]:
     return dict(value.attrs), value.flags.allows_duplicate_labels
 
 
-def _column(values: Any) -> tuple[Any, ...]:
-    """Return what an array of pandas holds, as plainer values."""
+def _column(column: Any) -> tuple[Any, ...]:
+    """Return what a series or index of pandas holds, as plainer values."""
     numpy, pandas = sys.modules["numpy"], sys.modules["pandas"]
-    dtype = values.dtype
+    dtype = column.dtype  # not that of its array, which is never numpy's own but for times
     if isinstance(dtype, numpy.dtype) and dtype.kind != "O":
-        return ("numpy", _numbers(numpy.asarray(values)))
+        return ("numpy", _numbers(column.to_numpy()))
+    values = column.array
     if isinstance(dtype, pandas.CategoricalDtype):
         codes = _numbers(numpy.asarray(values.codes))
         return ("category", codes, _labels(values.categories), bool(values.ordered))
