@@ -16,7 +16,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ import pytest
 import opero
 import opero.testing
 from opero.contexts import CacheContext
-from opero.functions import Bound, BoundMap, Decorated, Mapped, StoreOptions, UnboundMap
+from opero.functions import Bound, BoundMap, BoundTo, Decorated, Mapped, StoreOptions, UnboundMap
 from opero.stats import CacheInfo, Stats
 
 FILES = sorted((Path(__file__).parent / "typing").glob("*.py"))
@@ -88,17 +88,25 @@ def mypy(outside: Path) -> Findings:
 
 
 @pytest.fixture(scope="module")
-def pyright(outside: Path) -> Findings:
-    """What pyright finds in its strict mode."""
+def pyright_errors(outside: Path) -> list[tuple[Line, str]]:
+    """The errors that pyright finds in its strict mode, each with its line."""
     (outside / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")
     output = run(outside, "pyright", "--outputjson", "--pythonpath", sys.executable)
     report: dict[str, Any] = json.loads(output)
     assert report["summary"]["filesAnalyzed"] == len(FILES)
+    return [
+        (Line(Path(found["file"]).name, found["range"]["start"]["line"] + 1), found["rule"])
+        for found in report["generalDiagnostics"]
+        if found["severity"] == "error"
+    ]
+
+
+@pytest.fixture(scope="module")
+def pyright(pyright_errors: list[tuple[Line, str]]) -> Findings:
+    """What pyright finds, by line."""
     found: Findings = defaultdict(set)
-    for finding in report["generalDiagnostics"]:
-        if finding["severity"] == "error":
-            line = finding["range"]["start"]["line"] + 1
-            found[Line(Path(finding["file"]).name, line)].add(finding["rule"])
+    for line, rule in pyright_errors:
+        found[line].add(rule)
     return found
 
 
@@ -127,6 +135,21 @@ def test_checkers_refuse_misuse_and_nothing_else(
     assert len(reasons) > 50
 
 
+@pytest.mark.once
+def test_a_wrong_option_is_one_error(pyright_errors: list[tuple[Line, str]]) -> None:
+    """It is told once, at the option, and not for each form that a decorator has."""
+    lines = (Path(__file__).parent / "typing/misuse.py").read_text(encoding="utf-8").splitlines()
+    wrong = [
+        n
+        for n, line in enumerate(lines, 1)
+        if re.match(r"    op(ero|map)\(\w+=.*\)  # E", line) and ")(" not in line
+    ]
+    told = Counter(line.number for line, _ in pyright_errors if line.file == "misuse.py")
+
+    assert {number: told[number] for number in wrong if told[number] != 1} == {}
+    assert len(wrong) > 30
+
+
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
 def test_what_checkers_accept_runs(path: Path) -> None:
     """The files that checkers pass do what they claim: they run through without an error."""
@@ -150,6 +173,7 @@ OFFERED = [
     opero.testing.MovableClock,
     Bound,
     BoundMap,
+    BoundTo,
     CacheContext,
     CacheInfo,
     Decorated,

@@ -36,10 +36,17 @@ if TYPE_CHECKING:
     from .blocks import Attempt, AttemptLoops, attempts
     from .event import AttemptRecord, Event
     from .events import subscribe
-    from .functions import CacheBackend, ParallelMode
+    from .functions import ParallelMode
     from .http_errors import retry_after, transient_error
     from .logs import configure_logging, get_logger
-    from .options import BreakerConfig, CacheConfig, FallbackConfig, RateLimitConfig, RetryConfig
+    from .options import (
+        BreakerConfig,
+        CacheBackend,
+        CacheConfig,
+        FallbackConfig,
+        RateLimitConfig,
+        RetryConfig,
+    )
 
 __version__ = "3.0.0"
 """The version of opero."""
@@ -94,7 +101,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
     "AttemptLoops": "blocks",
     "attempts": "blocks",
     "AttemptRecord": "event",
-    "CacheBackend": "functions",
+    "CacheBackend": "options",
     "BreakerConfig": "options",
     "CacheConfig": "options",
     "Event": "event",

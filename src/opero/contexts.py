@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .core.state import State, StoredValues
     from .core.store import MemoryStore
     from .functions import StoreOptions
-    from .options import Seconds
+    from .options import CacheBackend, Seconds
     from .stores.by_hand import Stored
 
     class _MoreForContext(StoreOptions, total=False):
@@ -187,7 +187,7 @@ class CacheContext:
 
 
 def get_cache_context(
-    cache_backend: str = "memory",
+    cache_backend: CacheBackend = "memory",
     cache_namespace: str = "opero",
     **options: Unpack[_MoreForContext],
 ) -> CacheContext:

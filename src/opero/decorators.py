@@ -19,28 +19,24 @@ if TYPE_CHECKING:
     from opero.map.progress import Progress
 
     from .functions import (
-        AwaitingMapDecorator,
-        AwaitingRaisingMapDecorator,
         Decorated,
         Decorator,
         MapDecorator,
         Mapped,
+        ModeT,
+        OnErrorT,
         P,
-        PairMapDecorator,
-        ParallelMode,
         R,
-        RaisingMapDecorator,
-        RaisingPairMapDecorator,
-        RaisingUnpackingMapDecorator,
         StoreOptions,
         T,
-        UnpackingMapDecorator,
-        UnpackingPairMapDecorator,
+        UnpackT,
+        WithItemsT,
     )
     from .limits import Breaker, RateLimiter
     from .options import (
         ArgFallback,
         BreakerConfig,
+        CacheBackend,
         CacheConfig,
         CacheKey,
         CallOptions,
@@ -52,8 +48,6 @@ if TYPE_CHECKING:
         RetryOnResult,
         Seconds,
     )
-
-    _SyncMode = Literal["thread", "process"]
 
     class _MoreForMap(StoreOptions, total=False):
         jitter: bool
@@ -69,7 +63,7 @@ if TYPE_CHECKING:
         breaker: Breaker | BreakerConfig | bool | None
         reraise: bool
         cache_key: CacheKey | None
-        cache_backend: str
+        cache_backend: CacheBackend
         cache_maxsize: int | None
         cache_refresh: Seconds | None
         cache_stale: Seconds | None
@@ -142,7 +136,7 @@ def opero(
     cache_ttl: Seconds | None = None,
     cache_key: CacheKey | None = None,
     cache_namespace: str = "opero",
-    cache_backend: str = "memory",
+    cache_backend: CacheBackend = "memory",
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     jitter: bool = True,
@@ -173,7 +167,7 @@ def opero(
     cache_ttl: Seconds | None = None,
     cache_key: CacheKey | None = None,
     cache_namespace: str = "opero",
-    cache_backend: str = "memory",
+    cache_backend: CacheBackend = "memory",
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
     jitter: bool = True,
@@ -291,52 +285,8 @@ def opmap(mode: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R | BaseExcep
 @overload
 def opmap(mode: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R | BaseException]: ...
 @overload
-def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
-    mode: _SyncMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["return"] = "return",
-    unpack: Literal[False] = False,
-    with_items: Literal[False] = False,
-    **options: Unpack[_MoreForMap],
-) -> MapDecorator: ...
-@overload
-def opmap(  # type: ignore[overload-overlap] # a mode may be known at run time only
-    mode: _SyncMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["raise"],
-    unpack: Literal[False] = False,
-    with_items: Literal[False] = False,
-    **options: Unpack[_MoreForMap],
-) -> RaisingMapDecorator: ...
-@overload
 def opmap(
-    mode: ParallelMode,
+    mode: ModeT = ...,
     workers: int | None = 4,
     ordered: bool = True,
     progress: bool | Literal["log"] | Callable[[Progress], object] = True,
@@ -351,143 +301,11 @@ def opmap(
     cache_namespace: str = "opero_opmap_item",
     rate_limit: float | RateLimitConfig | RateLimiter | None = None,
     *,
-    on_error: Literal["return"] = "return",
-    unpack: Literal[False] = False,
-    with_items: Literal[False] = False,
+    on_error: OnErrorT = ...,
+    unpack: UnpackT = ...,
+    with_items: WithItemsT = ...,
     **options: Unpack[_MoreForMap],
-) -> AwaitingMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode,
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["raise"],
-    unpack: Literal[False] = False,
-    with_items: Literal[False] = False,
-    **options: Unpack[_MoreForMap],
-) -> AwaitingRaisingMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["return"] = "return",
-    unpack: Literal[False] = False,
-    with_items: Literal[True],
-    **options: Unpack[_MoreForMap],
-) -> PairMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["raise"],
-    unpack: Literal[False] = False,
-    with_items: Literal[True],
-    **options: Unpack[_MoreForMap],
-) -> RaisingPairMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["return"] = "return",
-    unpack: Literal[True],
-    with_items: Literal[False] = False,
-    **options: Unpack[_MoreForMap],
-) -> UnpackingMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["raise"],
-    unpack: Literal[True],
-    with_items: Literal[False] = False,
-    **options: Unpack[_MoreForMap],
-) -> RaisingUnpackingMapDecorator: ...
-@overload
-def opmap(
-    mode: ParallelMode = "process",
-    workers: int | None = 4,
-    ordered: bool = True,
-    progress: bool | Literal["log"] | Callable[[Progress], object] = True,
-    retries: int = 3,
-    backoff_factor: float = 1.5,
-    min_delay: Seconds = 0.1,
-    max_delay: Seconds = 30.0,
-    retry_on: RetryOn = (Exception,),
-    arg_fallback: ArgFallback | FallbackConfig | None = None,
-    cache: bool | CacheConfig = False,
-    cache_ttl: Seconds | None = None,
-    cache_namespace: str = "opero_opmap_item",
-    rate_limit: float | RateLimitConfig | RateLimiter | None = None,
-    *,
-    on_error: Literal["return", "raise"] = "return",
-    unpack: Literal[True],
-    with_items: Literal[True],
-    **options: Unpack[_MoreForMap],
-) -> UnpackingPairMapDecorator: ...
+) -> MapDecorator[ModeT, OnErrorT, UnpackT, WithItemsT]: ...
 def opmap(
     mode: Any = "process",
     workers: int | None = 4,
@@ -517,7 +335,7 @@ def opmap(
     breaker: Breaker | BreakerConfig | bool | None = None,
     reraise: bool = False,
     cache_key: CacheKey | None = None,
-    cache_backend: str = "memory",
+    cache_backend: CacheBackend = "memory",
     cache_maxsize: int | None = 1024,
     cache_refresh: Seconds | None = None,
     cache_stale: Seconds | None = None,
@@ -681,7 +499,7 @@ def get_cache_decorator(
     cache_ttl: Seconds | None = None,
     cache_key: CacheKey | None = None,
     cache_namespace: str = "opero",
-    cache_backend: str = "memory",
+    cache_backend: CacheBackend = "memory",
     **kwargs: Unpack[_MoreForCache],
 ) -> Decorator:
     """Make a decorator that caches, with single flight, and does nothing else.

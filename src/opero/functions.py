@@ -20,6 +20,7 @@ from collections.abc import (
 )
 from os import PathLike
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -42,6 +43,7 @@ S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 
@@ -56,10 +58,31 @@ class StoreOptions(TypedDict, total=False):
     cache_url: str
 
 
+_Sync = Literal["thread", "process"]
+_Return = Literal["return"]
+_Raise = Literal["raise"]
+_No = Literal[False]
+_Yes = Literal[True]
 ParallelMode = Literal["thread", "process", "async", "async_process"]
 """Where a map makes its attempts: the type of `mode=`."""
-CacheBackend = Literal["memory", "disk", "redis"]
-"""Where values are kept: the type of `cache_backend=`."""
+
+
+if TYPE_CHECKING:  # `typing` has defaults of type variables from Python 3.13 on
+    from typing_extensions import TypeVar as Var
+
+    ModeT = Var("ModeT", _Sync, ParallelMode, default=_Sync)
+    OnErrorT = Var("OnErrorT", _Return, _Raise, default=_Return)
+    UnpackT = Var("UnpackT", _No, _Yes, default=_No)
+    WithItemsT = Var("WithItemsT", _No, _Yes, default=_No)
+    Mode_co = Var("Mode_co", bound=ParallelMode, covariant=True, default=_Sync)
+    OnError_co = Var("OnError_co", bound=str, covariant=True, default=_Return)
+    Unpack_co = Var("Unpack_co", bound=bool, covariant=True, default=_No)
+    WithItems_co = Var("WithItems_co", bound=bool, covariant=True, default=_No)
+else:
+    Mode_co = TypeVar("Mode_co", covariant=True)
+    OnError_co = TypeVar("OnError_co", covariant=True)
+    Unpack_co = TypeVar("Unpack_co", covariant=True)
+    WithItems_co = TypeVar("WithItems_co", covariant=True)
 
 
 class _Figures(Protocol):
@@ -80,20 +103,18 @@ class _Figures(Protocol):
         ...
 
 
-class _Takes(Protocol, Generic[S_contra, Q, R_co]):
-    """A function by its first parameter and the others."""
-
-    def __call__(self, first: S_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
-
-
 class Decorated(_Figures, Protocol, Generic[P, R_co]):
     """A function decorated by opero.
 
-    No checker tells it whether `@staticmethod` or `@classmethod` stands beside it in a class, so
-    `__get__` goes by the first parameter: one that takes the class makes a class method, one that
-    takes the instance a method, any other a static method. Only a static method whose first
-    parameter would take the instance too, as `object` does, is taken for a method: checkers refuse
-    a call of it on an instance, and understand one on the class.
+    In a class, `__get__` cannot see whether `@staticmethod` or `@classmethod` is beside it, so it
+    goes by the first parameter: one that takes the class makes a class method, one that takes the
+    instance a method, any other a static method. A static method whose first parameter would take
+    the instance too, as `object` does, is mistaken for a method: checkers refuse a call of it on an
+    instance, and accept one on the class.
+
+    Where the first parameter's type is `Self` and so is the result's, mypy loses both: it finds
+    `Never` for the first parameter, and no instance takes that. The overloads with `_AnyIfNever`
+    are for this case alone.
     """
 
     @property
@@ -111,12 +132,26 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
 
     @overload
     def __get__(
-        self: _Takes[type[T], Q, R], instance: T | None, owner: type[T], /
-    ) -> Bound[Q, R]: ...
+        self: _TakesFirst[type[T]], instance: T | None, owner: type[T], /
+    ) -> BoundTo[P, R_co]: ...
+    @overload
+    def __get__(
+        self: _TakesFirst[type[S]], instance: None, owner: type[T], /
+    ) -> _BoundOrStatic[P, R_co, T]: ...
     @overload
     def __get__(self, instance: None, owner: type, /) -> Decorated[P, R_co]: ...
     @overload
-    def __get__(self: _Takes[S, Q, R], instance: S, owner: type | None = ..., /) -> Bound[Q, R]: ...
+    def __get__(
+        self: _TakesFirst[S], instance: S, owner: type | None = ..., /
+    ) -> BoundTo[P, R_co]: ...
+    @overload
+    def __get__(
+        self: _TakesFirst[type[S]], instance: _AnyIfNever[S], owner: type[T], /
+    ) -> _BoundOrStatic[P, R_co, T]: ...
+    @overload
+    def __get__(
+        self: _TakesFirst[S], instance: _AnyIfNever[S], owner: type[T], /
+    ) -> _BoundOrStatic[P, R_co, T]: ...
     @overload
     def __get__(self, instance: object, owner: type | None = ..., /) -> Decorated[P, R_co]: ...
 
@@ -130,7 +165,7 @@ class Bound(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     @property
-    def __func__(self) -> Decorated[..., R_co]:
+    def __func__(self) -> Any:  # mypy would bind it once more
         """The decorated function without it."""
         ...
 
@@ -146,6 +181,77 @@ class Bound(_Figures, Protocol, Generic[P, R_co]):
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the value of one call on this instance; return whether there was one."""
         ...
+
+
+class _TakesFirst(Protocol, Generic[S_contra]):
+    """A function by its first parameter."""
+
+    def __call__(self, first: S_contra, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class _AnyIfNever(Protocol, Generic[S_contra]):
+    """Any object, if `S_contra` is `Never`; else none, as no type is both `str` and an index."""
+
+    def __format__(self, value: S_contra, /) -> str: ...  # type: ignore[override]
+    def __reduce_ex__(self, value: S_contra, /) -> Any: ...  # type: ignore[override]
+
+
+class BoundTo(_Figures, Protocol, Generic[P, R_co]):
+    """What checkers show for a method looked up on its instance; it can be used as a `Bound`.
+
+    `P` still has the first parameter, which each call drops: so a method with type variables of
+    its own keeps them.
+    """
+
+    @property
+    def __self__(self) -> Any:
+        """The instance, or the class."""
+        ...
+
+    @property
+    def __func__(self) -> Decorated[P, R_co]:
+        """The decorated function without it."""
+        ...
+
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]:
+        """The function itself, without opero and without the instance."""
+        ...
+
+    def __call__(self: BoundTo[Concatenate[Any, Q], R], *args: Q.args, **kwargs: Q.kwargs) -> R:
+        """Call the method, with all that opero adds."""
+        ...
+
+    def cache_invalidate(
+        self: BoundTo[Concatenate[Any, Q], R], *args: Q.args, **kwargs: Q.kwargs
+    ) -> bool:
+        """Forget the value of one call on this instance; return whether there was one."""
+        ...
+
+
+class _BoundOrStatic(_Figures, Protocol, Generic[P, R_co, T_co]):
+    """A method that returns its instance, or a generic static method: mypy cannot tell which."""
+
+    @property
+    def __self__(self) -> Any: ...
+    @property
+    def __func__(self) -> Decorated[P, R_co]: ...
+    @property
+    def __wrapped__(self) -> Callable[P, R_co]: ...
+
+    @overload
+    def __call__(
+        self: _BoundOrStatic[Concatenate[Any, Q], Any, T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> T: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
+    def cache_invalidate(
+        self: _BoundOrStatic[Concatenate[Any, Q], Any, Any], *args: Q.args, **kwargs: Q.kwargs
+    ) -> bool: ...
+    @overload
+    def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
 
 
 class Decorator(Protocol):
@@ -350,148 +456,175 @@ class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
         ...
 
 
-# The second form of each pair is for mypy, which finds a function whose item has a name, with
-# `**kwargs` behind it, not to be of the first form.
-
-
-class MapDecorator(Protocol):
-    """What `opmap` returns for ordinary functions; failures stand in the results."""
-
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, P], R], /
-    ) -> Mapped[T, P, R | BaseException]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], R], /
-    ) -> Mapped[T, ..., R | BaseException]: ...
-
-
-class RaisingMapDecorator(Protocol):
-    """The same with `on_error="raise"`: there are only results."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R]: ...
-
-
-class AwaitingMapDecorator(Protocol):
-    """What `opmap` returns in a mode for coroutine functions, or in one that is not known."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
-        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, P, R | BaseException]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, ..., R | BaseException]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, P], R], /
-    ) -> Mapped[T, P, R | BaseException]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], R], /
-    ) -> Mapped[T, ..., R | BaseException]: ...
-
-
-class AwaitingRaisingMapDecorator(Protocol):
-    """The same with `on_error="raise"`."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
-        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, P, R]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, ..., R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Mapped[T, P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[T, ...], R], /) -> Mapped[T, ..., R]: ...
-
-
-class PairMapDecorator(Protocol):
-    """What `opmap` returns with `with_items=True`: each result is paired with its item."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
-        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, P], R], /
-    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], R], /
-    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
-
-
-class RaisingPairMapDecorator(Protocol):
-    """The same with `on_error="raise"`."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
-        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, P, tuple[T, R]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]], /
-    ) -> Mapped[T, ..., tuple[T, R]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, P], R], /
-    ) -> Mapped[T, P, tuple[T, R]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[T, ...], R], /
-    ) -> Mapped[T, ..., tuple[T, R]]: ...
-
-
 Arguments = Sequence[Any] | Mapping[str, Any]
 """An item that holds the arguments of its call."""
 
 
-class UnpackingMapDecorator(Protocol):
-    """What `opmap` returns with `unpack=True`: an item holds the arguments of its call."""
+class MapDecorator(Protocol, Generic[Mode_co, OnError_co, Unpack_co, WithItems_co]):
+    """What `opmap` returns when it is given options: a decorator.
+
+    Its parameters are those of the options that change the results: `mode` (a coroutine function
+    is awaited in a mode that may be for them), `on_error` ("return": failures stand among the
+    results), `unpack` (an item holds the arguments of its call) and `with_items` (each result is
+    paired with its item).
+    """
+
+    # The second form of each pair is for mypy, which finds a function whose item has a name, with
+    # `**kwargs` behind it, not to be of the first form.
 
     @overload
+    def __call__(  # type: ignore[overload-overlap] # a mode may be known at run time only
+        self: MapDecorator[_Sync, _Return, _No, _No],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
     def __call__(
-        self, function: Callable[..., Coroutine[Any, Any, R]], /
+        self: MapDecorator[_Sync, _Return, _No, _No],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., R | BaseException]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a mode may be known at run time only
+        self: MapDecorator[_Sync, _Raise, _No, _No],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[_Sync, _Raise, _No, _No],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self: MapDecorator[ParallelMode, _Return, _No, _No],
+        function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Return, _No, _No],
+        function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, ..., R | BaseException]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Return, _No, _No],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, R | BaseException]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Return, _No, _No],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., R | BaseException]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self: MapDecorator[ParallelMode, _Raise, _No, _No],
+        function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Raise, _No, _No],
+        function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, ..., R]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Raise, _No, _No],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, R]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[ParallelMode, _Raise, _No, _No],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self: MapDecorator[Any, _Return, _No, _Yes],
+        function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Return, _No, _Yes],
+        function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Return, _No, _Yes],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Return, _No, _Yes],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., tuple[T, R | BaseException]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # a coroutine is awaited, nothing else
+        self: MapDecorator[Any, _Raise, _No, _Yes],
+        function: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, P, tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Raise, _No, _Yes],
+        function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]],
+        /,
+    ) -> Mapped[T, ..., tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Raise, _No, _Yes],
+        function: Callable[Concatenate[T, P], R],
+        /,
+    ) -> Mapped[T, P, tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Raise, _No, _Yes],
+        function: Callable[Concatenate[T, ...], R],
+        /,
+    ) -> Mapped[T, ..., tuple[T, R]]: ...
+    @overload
+    def __call__(
+        self: MapDecorator[Any, _Return, _Yes, _No],
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
     ) -> Mapped[Arguments, ..., R | BaseException]: ...
     @overload
     def __call__(
-        self, function: Callable[..., R], /
+        self: MapDecorator[Any, _Return, _Yes, _No],
+        function: Callable[..., R],
+        /,
     ) -> Mapped[Arguments, ..., R | BaseException]: ...
-
-
-class RaisingUnpackingMapDecorator(Protocol):
-    """The same with `on_error="raise"`."""
-
     @overload
     def __call__(
-        self, function: Callable[..., Coroutine[Any, Any, R]], /
+        self: MapDecorator[Any, _Raise, _Yes, _No],
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
     ) -> Mapped[Arguments, ..., R]: ...
     @overload
-    def __call__(self, function: Callable[..., R], /) -> Mapped[Arguments, ..., R]: ...
-
-
-class UnpackingPairMapDecorator(Protocol):
-    """The same with `with_items=True`, whatever `on_error` says."""
-
+    def __call__(
+        self: MapDecorator[Any, _Raise, _Yes, _No],
+        function: Callable[..., R],
+        /,
+    ) -> Mapped[Arguments, ..., R]: ...
     @overload
     def __call__(
-        self, function: Callable[..., Coroutine[Any, Any, R]], /
+        self: MapDecorator[Any, Any, _Yes, _Yes],
+        function: Callable[..., Coroutine[Any, Any, R]],
+        /,
     ) -> Mapped[Arguments, ..., tuple[Arguments, R | BaseException]]: ...
     @overload
     def __call__(
-        self, function: Callable[..., R], /
+        self: MapDecorator[Any, Any, _Yes, _Yes],
+        function: Callable[..., R],
+        /,
     ) -> Mapped[Arguments, ..., tuple[Arguments, R | BaseException]]: ...

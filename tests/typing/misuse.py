@@ -175,6 +175,8 @@ def objects(limiter: RateLimiter) -> None:
     RateLimiter(5, scope="host")  # E: arg-type | reportArgumentType
     RateLimiter(5, 1, "machine")  # E: call-arg | reportCallIssue
     RateLimiter(5, windows=[100, 60])  # E: list-item | reportArgumentType
+    get_cache_context("file")  # E: arg-type | reportArgumentType
+    CacheConfig(backend="file")  # E: arg-type | reportArgumentType
     get_cache_context(cache_size=1)  # E: call-arg | reportCallIssue
     package.cache_clear()  # E: attr-defined | reportAttributeAccessIssue
     clear_cache(1)  # E: arg-type | reportArgumentType
@@ -220,8 +222,8 @@ async def maps() -> None:
 
 def map_options() -> None:
     """Give wrong options."""
-    opmap(mode="threads")  # E: call-overload | reportCallIssue
-    opmap(mode=3)  # E: call-overload | reportCallIssue
+    opmap(mode="threads")  # E: call-overload | reportArgumentType
+    opmap(mode=3)  # E: call-overload | reportArgumentType
     opmap(worker=4)  # E: call-overload | reportCallIssue
     opmap(workers="4")  # E: call-overload | reportArgumentType
     opmap(workers=2.5)  # E: call-overload | reportArgumentType
@@ -233,7 +235,9 @@ def map_options() -> None:
     opmap(attempt_timeout="5")  # E: call-overload | reportArgumentType
     opmap(start_method="clone")  # E: call-overload | reportArgumentType
     opmap(executor=4)  # E: call-overload | reportArgumentType
-    opmap(on_error="ignore")  # E: call-overload | reportCallIssue
+    opmap(on_error="ignore")  # E: call-overload | reportArgumentType
+    opmap(cache_backend="file")  # E: call-overload | reportArgumentType
+    opmap(unpack="no")  # E: call-overload | reportArgumentType
     opmap(loop="trio")  # E: call-overload | reportArgumentType
     opmap(cache_dir=5)  # E: call-overload | reportArgumentType
     opmap(cache_place="/tmp")  # E: call-overload | reportCallIssue

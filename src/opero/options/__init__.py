@@ -18,6 +18,7 @@ from .checked import CacheOptions, CallOptions, RetryOptions
 from .configs import (
     ArgFallback,
     BreakerConfig,
+    CacheBackend,
     CacheConfig,
     CacheKey,
     FallbackConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "POSITIONAL",
     "ArgFallback",
     "BreakerConfig",
+    "CacheBackend",
     "CacheConfig",
     "CacheKey",
     "CacheOptions",

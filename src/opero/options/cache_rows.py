@@ -128,7 +128,7 @@ CACHE_ROWS: tuple[Option, ...] = (
     Option(
         "cache_backend",
         "memory",
-        "str",
+        "CacheBackend",
         _backend,
         'Where values are kept: "memory"; "disk", which survives the process and is shared by '
         'those of this machine; or "redis", which hosts share too.',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 RetryAfter = Callable[[Exception], float | timedelta | None]
@@ -13,6 +13,8 @@ RetryOnResult = Callable[[Any], object]
 ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
 CacheKey = Callable[..., Any]
 Seconds = float | timedelta
+CacheBackend = Literal["memory", "disk", "redis"]
+"""Where values are kept: the type of `cache_backend=`."""
 
 
 def say_no_field(config: type, name: str, known: Sequence[str]) -> str:
@@ -50,7 +52,7 @@ class CacheConfig(Config):
 
     enabled: bool = True
     ttl: Seconds | None = None
-    backend: str = "memory"
+    backend: CacheBackend = "memory"
     namespace: str = "opero"
     key_function: CacheKey | None = None
     backend_options: dict[str, Any] = field(default_factory=dict, repr=False)
