@@ -6,9 +6,10 @@ takes a sample of what a container holds, and asks arrays and frames what they s
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
-from sys import getsizeof
 from typing import Any, Final
 
 SMALL: Final = frozenset({bool, float, int, type(None)})
@@ -37,6 +38,26 @@ _CELL = 50
 """Bytes that a frame's cell takes up beside its pointer, if it holds an object."""
 
 
+def estimated_size(thing: Any) -> int:
+    """Return about how many bytes a value takes up, without what it refers to.
+
+    PyPy has no `sys.getsizeof`, so this takes its place there.
+    """
+    if isinstance(thing, str):
+        return 64 + (len(thing) if thing.isascii() else 3 * len(thing))
+    if isinstance(thing, (bytes, bytearray)):
+        return 48 + len(thing)
+    if isinstance(thing, (list, tuple, deque)):
+        return 64 + 8 * len(thing)
+    if isinstance(thing, (dict, frozenset, set)):
+        return 128 + 48 * len(thing)
+    return 64
+
+
+size_of: Callable[[Any], int] = sys.getsizeof if hasattr(object, "__sizeof__") else estimated_size
+"""How many bytes a value takes up, without what it refers to."""
+
+
 class Scales:
     """Weighs the items of one input, one after the other.
 
@@ -56,7 +77,7 @@ class Scales:
         if kinds <= SMALL:
             return SMALLEST * len(items)
         if kinds <= _FLAT:
-            return sum(map(getsizeof, items))
+            return sum(map(size_of, items))
         if self._calm < _CALM:
             return sum(map(self.weigh, items))
         some = items[::_EVERY]
@@ -69,7 +90,7 @@ class Scales:
             return SMALLEST
         try:
             if kind in _FLAT:
-                return getsizeof(item)
+                return size_of(item)
             self._seen = set()
             weight = self._inside(item, kind, _DEPTH, True)
             self._parts = self._seen
@@ -81,7 +102,7 @@ class Scales:
     def _inside(self, item: Any, kind: type, depth: int, whole: bool) -> int:
         if kind in SMALL:
             return SMALLEST
-        size = getsizeof(item) if kind in _FLAT else self._of_compound(item, kind, depth)
+        size = size_of(item) if kind in _FLAT else self._of_compound(item, kind, depth)
         if size < _HEAVY or whole:
             return size
         self._seen.add(id(item))
@@ -93,17 +114,17 @@ class Scales:
             count = base.__len__(item)
             step = 1 if count <= 2 * _SAMPLE else count // _SAMPLE
             some = [base.__getitem__(item, at) for at in range(0, count, step)]
-            return base.__sizeof__(item) + self._of_sample(some, count, depth)
+            return _own_size(item, base) + self._of_sample(some, count, depth)
         if kind is dict:
             some = [each for pair in islice(item.items(), _SAMPLE) for each in pair]
-            return getsizeof(item) + self._of_sample(some, 2 * len(item), depth)
+            return size_of(item) + self._of_sample(some, 2 * len(item), depth)
         if kind in {deque, frozenset, set}:
             some = list(islice(item, _SAMPLE))
-            return getsizeof(item) + self._of_sample(some, len(item), depth)
+            return size_of(item) + self._of_sample(some, len(item), depth)
         told = _told(item, kind)
         if told is not None:
             return told
-        size = getsizeof(item)
+        size = size_of(item)
         held = getattr(item, "__dict__", None)
         if type(held) is dict:
             size += self._inside(held, dict, depth, False)
@@ -121,6 +142,12 @@ class Scales:
 
     def _part(self, item: Any, depth: int) -> int:
         return self._inside(item, type(item), depth - 1, False) if depth else SMALLEST
+
+
+def _own_size(item: Any, base: Any) -> int:
+    """Return the size of a list or tuple, whatever a subclass says of itself."""
+    measure = estimated_size if size_of is estimated_size else base.__sizeof__
+    return int(measure(item))
 
 
 def _told(item: Any, kind: type) -> int | None:
