@@ -38,6 +38,9 @@ from repeats import REPEATS
 
 from opero import contexts, hotpath, switches
 
+if sys.implementation.name == "pypy":  # there, cloudpickle cannot be imported without this
+    import opero.map.serialization.cloud  # noqa: F401
+
 pytest_plugins = ["slow_tests", "workers"]
 
 settings.register_profile(
@@ -140,7 +143,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what is there before the first test; tests collect often."""
     gc.collect()
-    gc.freeze()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

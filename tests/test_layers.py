@@ -235,3 +235,13 @@ def test_a_circle_is_found():
         {"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("b"), "d": frozenset("a")}
     ) == [["b", "c", "b"]]
     assert circles({"a": frozenset("bc"), "b": frozenset("c")}) == []
+
+
+def test_cloudpickle_is_imported_in_one_place():
+    """On PyPy it is imported with care; see `opero.map.serialization.cloud`."""
+    found = [
+        module
+        for module, path in modules().items()
+        if re.search(r"^\s*(from|import) cloudpickle", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert found == ["opero.map.serialization.cloud"]

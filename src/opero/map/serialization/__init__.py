@@ -2,6 +2,7 @@
 
 names.py              functions by their names: where a worker finds one by importing it
 fingerprints.py       whether two processes have the same code of a function
+cloud.py              cloudpickle, as it can be imported
 by_value.py           functions and classes by value, through cloudpickle
 module_by_value.py    modules by value, as far as what is in them can travel
 stand_ins.py          what pickle refuses, and what arrives in its place

@@ -240,22 +240,22 @@ def settle(thing: Any, state: tuple[str | None, Any, Any, Any, Any]) -> None:
 
 def settle_function(function: types.FunctionType, state: Any) -> None:
     """Give a function its contents; its namespace keeps what it has."""
-    from cloudpickle.cloudpickle import _function_setstate
+    from .cloud import cloudpickle
 
     attributes, slots = state
     present = function.__globals__
     given = slots["__globals__"]
     slots["__globals__"] = {name: given[name] for name in given if name not in present}
-    _function_setstate(function, (attributes, slots))
+    cloudpickle._function_setstate(function, (attributes, slots))
 
 
 def settle_class(kind: type, state: Any) -> None:
     """Give a class its contents; decorated functions among them bind as decorated ones do."""
-    from cloudpickle.cloudpickle import _class_setstate
-
     from opero.copies import leave_places
 
-    _class_setstate(kind, state)
+    from .cloud import cloudpickle
+
+    cloudpickle._class_setstate(kind, state)
     leave_places(kind, state[0], take_place)
 
 
@@ -270,10 +270,10 @@ def take_place(before: Any, after: Any) -> None:
 
 def settle_enum(kind: Any, state: Any) -> None:
     """Give an enumeration its contents, and its members what their `__init__` has set."""
-    from cloudpickle.cloudpickle import _class_setstate
+    from .cloud import cloudpickle
 
     contents, slots, members = state
-    _class_setstate(kind, (contents, slots))
+    cloudpickle._class_setstate(kind, (contents, slots))
     for name, attributes in members.items():
         vars(kind.__members__[name]).update(attributes)
 
@@ -290,7 +290,7 @@ def skeleton(
 
     What the `__init_subclass__` of a base or the `__init__` of a metaclass have done, travels too.
     """
-    from cloudpickle.cloudpickle import _lookup_class_or_track
+    from .cloud import cloudpickle
 
     names = {sys.intern(each): value for each, value in names.items()}
     hooks = [
@@ -312,7 +312,7 @@ def skeleton(
         finally:
             for base, hook in hooks:
                 base.__init_subclass__ = hook
-    return _lookup_class_or_track(tracker, made)
+    return cloudpickle._lookup_class_or_track(tracker, made)
 
 
 def _has_arrived(kind: type) -> bool:

@@ -16,10 +16,8 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
-from cloudpickle import cloudpickle as cloud
-
 from . import arrivals, handles, library_classes, module_by_value, stand_ins
+from .cloud import cloudpickle as cloud
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 _LATER = sys.version_info[:2] >= (3, 14)  # annotations are evaluated when they are read
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
         def _function_reduce(self, func: Any) -> Any: ...
 
 else:
-    _CloudPickler = cloudpickle.Pickler
+    _CloudPickler = cloud.Pickler
 
 
 class Pickler(_CloudPickler):

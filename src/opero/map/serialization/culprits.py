@@ -135,7 +135,7 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any, bool]]:
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any, bool]]:
-    from cloudpickle.cloudpickle import _extract_code_globals
+    from .cloud import cloudpickle
 
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
@@ -143,7 +143,7 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any, bool]
             yield f", which uses {name}", cell.cell_contents, True
         except ValueError:
             continue  # it is empty
-    for name in _extract_code_globals(code):
+    for name in cloudpickle._extract_code_globals(code):
         if name in function.__globals__:
             yield f", which uses {name}", function.__globals__[name], True
     for value in function.__defaults__ or ():

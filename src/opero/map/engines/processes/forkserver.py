@@ -130,9 +130,8 @@ def main(number: int) -> None:
         number: The descriptor of the socket that requests come by.
     """
     std_streams.fill()
-    import cloudpickle  # noqa: F401 - here, so that no worker has to
-
-    import opero.map.engines.processes.worker  # noqa: F401
+    import opero.map.engines.processes.worker
+    import opero.map.serialization.cloud  # noqa: F401 - here, so that no worker has to
 
     util._close_stdin()  # type: ignore[attr-defined]
     with socket.socket(fileno=number) as end:
