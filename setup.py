@@ -44,19 +44,37 @@ LIBRARY = Extension(
     ],
 )
 
-DEPENDENCIES = [
-    "cloudpickle>=3.0,<4",
-    "tqdm>=4.66",
-    "uvloop>=0.19; sys_platform != 'win32' and platform_python_implementation != 'PyPy'",
-    "xxhash>=3.4",
-]
-if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-    # It has no wheels without the lock, which no marker tells, nor on 3.15. opero works without it.
-    DEPENDENCIES.append(
-        "orjson>=3.10; platform_python_implementation != 'PyPy' and python_version < '3.15'"
-    )
+HAS_UVLOOP = "(sys_platform == 'linux' or sys_platform == 'darwin')"
+"""Where uvloop has wheels, on CPython."""
+
+
+def requires(for_any_python: bool) -> list[str]:
+    """Return what opero depends on: each has wheels for everybody who gets it.
+
+    orjson has none without the interpreter's lock, which no marker tells, and its wheels for 3.15
+    on Linux need glibc 2.39. opero works without it, and without uvloop.
+
+    Args:
+        for_any_python: Whether every Python may install what is built, not only the present one.
+    """
+    if for_any_python:
+        newest = "3.12"  # the last CPython that has no build without the lock
+    elif sysconfig.get_config_var("Py_GIL_DISABLED"):
+        newest = ""
+    else:
+        newest = "3.14"
+    cpython = "platform_python_implementation == 'CPython'"
+    orjson = f"orjson>=3.10; {cpython} and python_version <= '{newest}'"
+    return [
+        "cloudpickle>=3.0,<4",
+        *([orjson] if newest else []),
+        "tqdm>=4.66",
+        f"uvloop>=0.19; {HAS_UVLOOP} and {cpython}",
+        "xxhash>=3.4",
+    ]
+
 
 if __name__ == "__main__":
     from build_backend.hooks import steer
 
-    setup(install_requires=DEPENDENCIES, **steer(LIBRARY))
+    setup(**steer(LIBRARY, requires))

@@ -20,6 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+WHY_PLAIN = "why_plain.txt"
+"""The file in a plain wheel's metadata that says why it is plain; `opero.build_record` reads it."""
+
 EPOCH = "SOURCE_DATE_EPOCH"
 """The variable that gives the date of every file, in seconds since 1970."""
 
@@ -61,16 +64,19 @@ def epoch(environ: Mapping[str, str]) -> int:
     )
 
 
-def rewrite_wheel(wheel: Path) -> None:
+def rewrite_wheel(wheel: Path, why_plain: str = "") -> None:
     """Write a wheel again, in place.
 
     Args:
         wheel: The file.
+        why_plain: Why it is plain Python, in a sentence that it is to keep; nothing if it is not.
     """
     with ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     record = next(name for name in files if name.endswith(".dist-info/RECORD"))
     del files[record]
+    if why_plain:
+        files[record.replace("RECORD", WHY_PLAIN)] = f"{why_plain}\n".encode()
     # The specification of wheels wants the metadata last; so does the record of all of them.
     names = sorted(files, key=lambda name: (".dist-info/" in name, name))
     lines = io.StringIO()

@@ -2,10 +2,14 @@
 
     settings -> choice -> compile in a copy -> check the wheel -> hand it on
                              | not possible, and "auto"
-                             +-> one line on stderr -> plain in another copy -> check -> hand on
+                             +-> plain in another copy -> check -> hand on
 
 An editable install takes the library out of such a wheel and puts it into the source tree. The rest
 is the plain editable wheel of setuptools.
+
+One line on stderr says whether the wheel is compiled or plain, and why: pip needs `-v` to show it.
+So a plain wheel also keeps the reason, which `python -m opero doctor` prints; and where you did not
+ask for a plain wheel, its file name has the reason in short. pip prints that name without `-v`.
 """
 
 from __future__ import annotations
@@ -22,11 +26,14 @@ from pathlib import Path
 from setuptools import build_meta
 
 from . import _archive, _settings, _tree, _wheel
-from ._compile import NotCompiledError, compiling, declared
+from ._compile import NotCompiledError, compiler, compiling, declared
 from ._settings import ROOT, ConfigSettings, switches
 
 COMPILED_FOLDER = ROOT / "src" / "opero" / "_compiled"
 """Where an editable install puts the library."""
+
+ASKED_FOR = "this is the wheel for any platform, built with build=plain"
+"""Why a wheel is plain that was asked to be."""
 
 
 @contextlib.contextmanager
@@ -67,7 +74,7 @@ def get_requires_for_build_sdist(config_settings: ConfigSettings | None = None) 
 def prepare_metadata_for_build_wheel(
     metadata_directory: str, config_settings: ConfigSettings | None = None
 ) -> str:
-    """Write the metadata, which is the same for every kind of build.
+    """Write the metadata: a plain wheel depends on what every Python can have.
 
     Args:
         metadata_directory: Where to.
@@ -78,8 +85,12 @@ def prepare_metadata_for_build_wheel(
     """
     target = os.path.abspath(metadata_directory)
     with _one_line_errors():
-        _, rest = _settings.read(config_settings)
-        with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(False):
+        choice, rest = _settings.read(config_settings)
+        with (
+            _tree.fresh_copy() as copy,
+            _tree.working_in(copy),
+            compiling(False, for_any_python=choice == "plain"),
+        ):
             return str(build_meta.prepare_metadata_for_build_wheel(target, rest))
 
 
@@ -104,7 +115,11 @@ def build_sdist(sdist_directory: str, config_settings: ConfigSettings | None = N
     with _one_line_errors(), tempfile.TemporaryDirectory(prefix="opero-sdist-") as folder:
         _archive.epoch(os.environ)
         _, rest = _settings.read(config_settings)
-        with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(False):
+        with (
+            _tree.fresh_copy() as copy,
+            _tree.working_in(copy),
+            compiling(False, for_any_python=True),
+        ):
             name = str(build_meta.build_sdist(folder, rest))
         _archive.rewrite_sdist(Path(folder, name))
         shutil.move(Path(folder, name), target / name)
@@ -131,7 +146,7 @@ def build_wheel(
     with _one_line_errors():
         _archive.epoch(os.environ)
         choice, rest = _settings.read(config_settings)
-        with _checked_wheel(choice, rest) as wheel:
+        with _checked_wheel(choice, rest) as (wheel, _):
             shutil.move(wheel, target / wheel.name)
             return wheel.name
 
@@ -154,41 +169,52 @@ def build_editable(
     target = os.path.abspath(wheel_directory)
     with _one_line_errors():
         choice, rest = _settings.read(config_settings)
-        with _checked_wheel(choice, rest) as wheel:
+        with _checked_wheel(choice, rest) as (wheel, why_plain):
             _put_library(wheel)
-        with _tree.working_in(ROOT), compiling(False):
-            return str(build_meta.build_editable(target, rest))
+        with _tree.working_in(ROOT), compiling(False, for_any_python=choice == "plain"):
+            name = str(build_meta.build_editable(target, rest))
+        _archive.rewrite_wheel(Path(target, name), why_plain)
+        return name
 
 
 @contextlib.contextmanager
 def _checked_wheel(
     choice: str, config_settings: dict[str, str | list[str] | None]
-) -> Iterator[Path]:
+) -> Iterator[tuple[Path, str]]:
     """Make a wheel in a temporary directory, and check what is in it.
 
     Yields:
-        Its path, until the end of the `with` block.
+        Its path, until the end of the `with` block, and why it is plain: nothing if it is compiled.
     """
     with tempfile.TemporaryDirectory(prefix="opero-wheel-") as folder:
         target = Path(folder)
+        why_plain = ASKED_FOR if choice == "plain" else ""
         try:
-            wheel = _make_wheel(target, config_settings, compiled=choice != "plain")
+            wheel = _make_wheel(target, config_settings, why_plain)
         except NotCompiledError as error:
             if choice == "compiled":
                 raise
-            print(f"opero: building plain Python, because {error}", file=sys.stderr, flush=True)
-            wheel = _make_wheel(target, config_settings, compiled=False)
-        yield wheel
+            why_plain = str(error)
+            tagged = {"--build-option": f"--build-number=0.{error.tag}", **config_settings}
+            wheel = _make_wheel(target, tagged, why_plain)
+        kind = f"plain Python: {why_plain}" if why_plain else f"compiled by {compiler()}"
+        print(f"opero: {kind}", file=sys.stderr, flush=True)
+        yield wheel, why_plain
 
 
 def _make_wheel(
-    folder: Path, config_settings: dict[str, str | list[str] | None], *, compiled: bool
+    folder: Path, config_settings: dict[str, str | list[str] | None], why_plain: str
 ) -> Path:
     """Make one wheel from one fresh copy of the tree, and check it."""
-    with _tree.fresh_copy() as copy, _tree.working_in(copy), compiling(compiled):
+    asked_for = why_plain == ASKED_FOR
+    with (
+        _tree.fresh_copy() as copy,
+        _tree.working_in(copy),
+        compiling(not why_plain, for_any_python=asked_for),
+    ):
         wheel = folder / str(build_meta.build_wheel(str(folder), config_settings))
-        _wheel.check(wheel, copy / "src", declared() if compiled else "")
-    _archive.rewrite_wheel(wheel)
+        _wheel.check(wheel, copy / "src", "" if why_plain else declared())
+    _archive.rewrite_wheel(wheel, why_plain)
     return wheel
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -63,7 +63,16 @@ C_FOLDER = "c"
 
 
 class NotCompiledError(Exception):
-    """No library was made; the text says why."""
+    """No library was made; the text says why.
+
+    Attributes:
+        tag: The same in a word or two, for the name of a plain wheel.
+    """
+
+    def __init__(self, text: str, tag: str = "compiling_failed") -> None:
+        """Keep the reason, long and short."""
+        super().__init__(text)
+        self.tag = tag
 
 
 class _Run:
@@ -72,16 +81,25 @@ class _Run:
     Attributes:
         compiling: Whether it makes it; outside a build it is None.
         name: Its full name, as `setup.py` declares it.
+        compiler: What compiles it.
+        for_any_python: Whether what is built has to suit every Python, not only the present one.
     """
 
     compiling: bool | None = None
+    for_any_python: bool = True
     name: str = ""
+    compiler: str = ""
 
 
 @contextlib.contextmanager
-def compiling(yes: bool) -> Iterator[None]:
-    """Say for the time of a `with` block whether `setup.py` is run to compile."""
-    _Run.compiling = yes
+def compiling(yes: bool, *, for_any_python: bool) -> Iterator[None]:
+    """Say for the time of a `with` block what `setup.py` is run for.
+
+    Args:
+        yes: Whether to compile.
+        for_any_python: Whether what is built has to suit every Python, not only the present one.
+    """
+    _Run.compiling, _Run.for_any_python = yes, for_any_python
     try:
         yield
     finally:
@@ -93,11 +111,17 @@ def declared() -> str:
     return _Run.name
 
 
-def steer(library: Extension) -> dict[str, Any]:
-    """Tell `setup.py` what to pass to `setup()`.
+def compiler() -> str:
+    """Return what compiled the last library: the compiler's command, and Cython's version."""
+    return f"{_Run.compiler} and Cython {version('Cython')}"
+
+
+def steer(library: Extension, requires: Callable[[bool], list[str]]) -> dict[str, Any]:
+    """Return what `setup.py` passes to `setup()`.
 
     Args:
         library: Its name, and a source for each module in it.
+        requires: Returns what opero depends on, given whether that has to suit every Python.
 
     Returns:
         Keyword arguments of `setup()`: without the library, unless this build compiles.
@@ -111,6 +135,7 @@ def steer(library: Extension) -> dict[str, Any]:
     return {
         "ext_modules": [library] if _Run.compiling else [],
         "cmdclass": {"build_ext": Compile},
+        "install_requires": requires(_Run.for_any_python),
     }
 
 
@@ -197,21 +222,29 @@ class Compile(build_ext):
     def _check_python(self) -> None:
         """Raise if there is no use in looking for a compiler."""
         if sys.implementation.name != "cpython":
-            raise NotCompiledError(f"{sys.implementation.name} is faster without extension modules")
+            raise NotCompiledError(
+                f"{sys.implementation.name} runs plain Python faster than extension modules",
+                f"on_{sys.implementation.name}",
+            )
         if find_spec("Cython") is None:
-            raise NotCompiledError("Cython is not installed")
+            raise NotCompiledError("Cython is not installed", "no_cython")
         if tuple(map(int, version("Cython").split(".")[:2])) < FIRST_CYTHON:
             wanted = ".".join(map(str, FIRST_CYTHON))
-            raise NotCompiledError(f"Cython {version('Cython')} is older than {wanted}")
+            raise NotCompiledError(
+                f"Cython {version('Cython')} is older than {wanted}", "old_cython"
+            )
 
     def _check_compiler(self) -> None:
         """Compile next to nothing, so that what is missing is said before anything else is."""
         headers = Path(sysconfig.get_path("include"), "Python.h")
         if not headers.exists():
-            raise NotCompiledError(f"the headers of Python are not installed: no {headers}")
+            raise NotCompiledError(
+                f"Python's headers were not found: there is no {headers}", "no_python_headers"
+            )
         command = getattr(self.compiler, "compiler_so", None)
+        _Run.compiler = command[0] if command else self.compiler.compiler_type
         if command and shutil.which(command[0]) is None:
-            raise NotCompiledError(f"there is no C compiler: {command[0]!r} was not found")
+            raise NotCompiledError(f"no C compiler was found (tried {command[0]})", "no_c_compiler")
         probe = Path(self.build_temp, "probe.c")
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text(

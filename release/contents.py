@@ -38,6 +38,7 @@ _METADATA = (
     "licenses/LICENSE",
     "top_level.txt",
 )
+_WHY_PLAIN = "why_plain.txt"
 _HOOK = "opero/_pyinstaller/hook-opero.py"
 _FIELDS = {"Name": "opero", "Requires-Python": ">=3.11", "License-Expression": "MIT"}
 _GIVEN = ("Summary", "Classifier", "Requires-Dist", "Provides-Extra", "License-File")
@@ -92,7 +93,8 @@ def read_wheel(path: Path) -> Wheel:
 def wheel_faults(wheel: Wheel) -> list[str]:
     """Say what is wrong with the contents of a wheel; an empty list if nothing is."""
     info = f"opero-{wheel.version}.dist-info"
-    metadata = {f"{info}/{name}" for name in _METADATA}
+    names = (*_METADATA, _WHY_PLAIN) if wheel.is_plain else _METADATA
+    metadata = {f"{info}/{name}" for name in names}
     library = set() if wheel.is_plain else {f"opero/_compiled/library{suffix(wheel)}"}
     sources = {name for name in wheel.files if re.fullmatch(r"opero/(\w+/)*\w+\.py", name)}
     core = {f"opero/core/{name}.py" for name in wheel.registry}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import opero
-from opero import doctor, hotpath, opmap, self_test
+from opero import build_record, doctor, hotpath, opmap, self_test
 from opero.__main__ import main
 
 pytestmark = pytest.mark.once
@@ -112,17 +112,43 @@ def test_a_plain_installation_is_healthy(plain_tree: Path) -> None:
     """Without compiled modules opero is meant to run as plain Python."""
     ran = run("doctor", tree=plain_tree)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    told = "opero._compiled.library is not installed; opero was built as plain Python"
+    told = "opero was built as plain Python"
     assert f"plain: {told}." in ran.stdout
     assert f"compiled modules        {told}\n" in ran.stdout
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "no C compiler was found (tried gcc)",
+        "this is the wheel for any platform, built with build=plain",
+        "CompileError: command '/usr/bin/gcc' failed with exit code 1",
+    ],
+)
+def test_a_plain_installation_says_why_it_was_built_so(plain_tree: Path, why: str) -> None:
+    """The reason is the one that the build wrote beside the metadata."""
+    record = plain_tree / f"opero-{opero.__version__}.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text(f"Name: opero\nVersion: {opero.__version__}\n")
+    (record / build_record.WHY_PLAIN).write_text(f"{why}\n")
+    ran = run("doctor", tree=plain_tree)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"plain: opero was built as plain Python: {why}.\n" in ran.stdout
+
+
+def test_a_compiled_installation_does_not_ask_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the build of another opero on the path wrote down is not told."""
+    monkeypatch.setattr(build_record, "why_plain", lambda: "no C compiler was found")
+    monkeypatch.setattr(hotpath, "REASON", "All compiled modules are installed and load.")
+    assert "no C compiler" not in dict(doctor.examine().facts)["runs"]
 
 
 def test_a_switch_is_told_with_its_value(plain_tree: Path) -> None:
     """Who wonders why it is plain sees the switch that says so."""
     ran = run("doctor", tree=plain_tree, OPERO_PURE_PYTHON="1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "plain: OPERO_PURE_PYTHON is on" in ran.stdout
+    assert "plain: OPERO_PURE_PYTHON=1 is set." in ran.stdout
     told = [line.split() for line in ran.stdout.splitlines()]
     assert ["OPERO_PURE_PYTHON", "'1'"] in told
     assert ["OPERO_REQUIRE_COMPILED", "not", "set"] in told
@@ -155,7 +181,7 @@ def test_files_made_for_another_python_are_named(plain_tree: Path) -> None:
     stranger.write_bytes(b"")
     ran = run("doctor", tree=plain_tree)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"this is {sys.implementation.cache_tag} and there are {stranger.name}" in ran.stdout
+    assert f"this is {sys.implementation.cache_tag}, not {stranger.name}" in ran.stdout
 
 
 def test_the_examination_imports_no_optional_part() -> None:

@@ -33,6 +33,7 @@ LAYERS = (
     (
         "_pyinstaller",
         "bits",
+        "build_record",
         "captures",
         "event",
         "exceptions",

@@ -19,7 +19,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Final, Literal
 
-from . import __version__, hotpath, self_test, switches
+from . import __version__, build_record, hotpath, self_test, switches
 
 PARTS: Final = (
     "orjson",
@@ -80,7 +80,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     python = f"{platform.python_implementation()} {platform.python_version()}, {_gil()}"
     found.facts += [
         ("opero", f"{__version__} in {Path(__file__).parent}"),
-        ("runs", f"{hotpath.core.name}: {hotpath.REASON}"),
+        ("runs", f"{hotpath.core.name}: {_with_record(hotpath.REASON)}"),
         ("python", f"{python}, {sys.executable}"),
         ("platform", platform.platform()),
     ]
@@ -92,7 +92,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     try:
         hotpath.load("compiled")
     except hotpath.MissingLibraryError as error:
-        told = str(error)
+        told = _with_record(str(error))
     except Exception as error:  # noqa: BLE001 - a broken library may raise anything
         told = f"they do not load, {type(error).__name__}: {error}"
         found.problems.append(f"compiled modules: {told}")
@@ -125,6 +125,16 @@ def present() -> int:
     try_out(found)
     print(found.text())
     return 1 if found.problems else 0
+
+
+def _with_record(reason: str) -> str:
+    """Return `reason` with what the build wrote down, if the build is the reason."""
+    record = build_record.why_plain() if reason.startswith(hotpath.BUILT_PLAIN) else ""
+    return (
+        reason.replace(hotpath.BUILT_PLAIN, f"{hotpath.BUILT_PLAIN}: {record}")
+        if record
+        else reason
+    )
 
 
 def _version(name: str) -> str:

@@ -102,6 +102,9 @@ _CLASSES: Final = {
 MODULES: Final = tuple(_CLASSES)
 """The modules of `opero.core` that `opero._compiled` has too; `setup.py` names the same ones."""
 
+BUILT_PLAIN: Final = "opero was built as plain Python"
+"""Why the compiled half is not there, if it never was; `opero.build_record` may know more."""
+
 _PACKAGES: Final = {"plain": "opero.core", "compiled": "opero._compiled"}
 _LIBRARY: Final = "opero._compiled.library"
 
@@ -236,7 +239,7 @@ def _find_library() -> None:
     except ModuleNotFoundError as error:
         if error.name != _LIBRARY:
             raise
-        raise MissingLibraryError(f"{_LIBRARY} is not installed; {_others()}") from None
+        raise MissingLibraryError(_why_missing()) from None
 
 
 def _seal(modules: list[Any]) -> None:
@@ -256,7 +259,7 @@ def _choose() -> tuple[Core, str]:
     """Return the half to use, and why."""
     wanted = switches.wanted_at_import(os.environ)
     if wanted == "plain":
-        return load("plain"), f"{switches.PURE_PYTHON} is on."
+        return load("plain"), f"{switches.PURE_PYTHON}={os.environ[switches.PURE_PYTHON]} is set."
     try:
         return load("compiled"), f"All {len(MODULES)} compiled modules are installed and load."
     except MissingLibraryError as error:
@@ -275,8 +278,8 @@ def _choose() -> tuple[Core, str]:
     return load("plain"), reason
 
 
-def _others() -> str:
-    """Say what stands where the library would be, for whom it may concern."""
+def _why_missing() -> str:
+    """Say why there is no library: what stands in its place may be for another Python."""
     package = import_module(_PACKAGES["compiled"])
     files = sorted(
         name
@@ -286,8 +289,9 @@ def _others() -> str:
         if name.endswith((".so", ".pyd"))
     )
     if not files:
-        return "opero was built as plain Python"
-    return f"this is {sys.implementation.cache_tag} and there are {', '.join(files)}"
+        return BUILT_PLAIN
+    here, there = sys.implementation.cache_tag, ", ".join(files)
+    return f"opero was compiled for another Python: this is {here}, not {there}"
 
 
 core: Core

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from opero import switches
+from opero.build_record import WHY_PLAIN
 
 pytestmark = [pytest.mark.checkout, pytest.mark.once, pytest.mark.slow]
 
@@ -139,6 +140,13 @@ def contents(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
+def why_plain(wheel: Path) -> str:
+    """Return why a wheel says that it is plain; nothing if it does not."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(f"/{WHY_PLAIN}")]
+        return "".join(archive.read(name).decode().strip() for name in names)
+
+
 def binaries(wheel: Path) -> set[str]:
     """Return the files in a wheel that are not Python, by name."""
     return {
@@ -185,8 +193,11 @@ def test_a_plain_build_needs_neither_compiler_nor_cython(tree: Tree) -> None:
     outcome = tree.wheel({"build": "plain"}, hidden=("Cython",), **NO_COMPILER)
     assert outcome.code == 0, outcome.stderr
     assert outcome.returned.endswith("-py3-none-any.whl")
-    assert not binaries(tree.out / outcome.returned)
-    assert not outcome.complaint()
+    wheel = tree.out / outcome.returned
+    assert not binaries(wheel)
+    told = "this is the wheel for any platform, built with build=plain"
+    assert outcome.complaint() == f"opero: plain Python: {told}"
+    assert why_plain(wheel) == told
 
 
 def test_nothing_that_older_builds_left_gets_into_a_plain_wheel(tree: Tree) -> None:
@@ -202,21 +213,33 @@ def test_nothing_that_older_builds_left_gets_into_a_plain_wheel(tree: Tree) -> N
     assert not names & {"a.so", "b.abi3.so", "c.c"}
 
 
-def test_without_a_compiler_auto_builds_plain_and_says_so_in_one_line(tree: Tree) -> None:
-    """The fallback is a whole plain wheel, and one line names the compiler that was not found."""
+def test_without_a_compiler_auto_builds_plain_and_says_so(tree: Tree) -> None:
+    """The line, the file name, which pip prints, and the wheel itself say what was not found."""
     outcome = tree.wheel({}, **NO_COMPILER)
     assert outcome.code == 0, outcome.stderr
-    assert outcome.returned.endswith("-py3-none-any.whl")
-    assert not binaries(tree.out / outcome.returned)
-    assert outcome.complaint().count("\n") == 0
-    assert "plain Python, because there is no C compiler: '/nonexistent/cc'" in outcome.complaint()
+    assert outcome.returned.endswith("-0.no_c_compiler-py3-none-any.whl")
+    wheel = tree.out / outcome.returned
+    assert not binaries(wheel)
+    told = "no C compiler was found (tried /nonexistent/cc)"
+    assert outcome.complaint() == f"opero: plain Python: {told}"
+    assert why_plain(wheel) == told
+
+
+def test_an_editable_install_without_a_compiler_keeps_the_reason_too(tree: Tree) -> None:
+    """The doctor of a checkout knows it as well."""
+    outcome = tree.call("build_editable", str(tree.out), {}, **NO_COMPILER)
+    assert outcome.code == 0, outcome.stderr
+    assert why_plain(tree.out / outcome.returned) == (
+        "no C compiler was found (tried /nonexistent/cc)"
+    )
 
 
 def test_without_cython_auto_builds_plain_and_says_so(tree: Tree) -> None:
     """A build without isolation may lack Cython; the fallback names it."""
     outcome = tree.wheel({}, hidden=("Cython",))
-    assert outcome.returned.endswith("-py3-none-any.whl"), outcome.stderr
-    assert outcome.complaint().endswith("because Cython is not installed")
+    assert outcome.returned.endswith("-0.no_cython-py3-none-any.whl"), outcome.stderr
+    assert outcome.complaint() == "opero: plain Python: Cython is not installed"
+    assert why_plain(tree.out / outcome.returned) == "Cython is not installed"
 
 
 @needs_compiler
@@ -228,9 +251,18 @@ def test_a_build_that_fails_half_way_leaves_nothing_of_it_in_the_wheel(tree: Tre
     added = 'LIBRARY.sources.append("src/opero/_compiled/broken.pyx")'
     setup.write_text(setup.read_text().replace("if __name", f"{added}\n\nif __name"))
     outcome = tree.wheel({"build": "auto"})
-    assert outcome.returned.endswith("-py3-none-any.whl"), outcome.stderr
+    assert outcome.returned.endswith("-0.compiling_failed-py3-none-any.whl"), outcome.stderr
     assert not binaries(tree.out / outcome.returned)
-    assert outcome.complaint().startswith("opero: building plain Python, because CompileError")
+    assert outcome.complaint().startswith("opero: plain Python: CompileError: ")
+    assert why_plain(tree.out / outcome.returned).startswith("CompileError: ")
+
+
+@needs_compiler
+def test_a_compiled_build_says_what_compiled_it_and_keeps_no_reason(tree: Tree) -> None:
+    """The line is for people: another name of the same compiler gives the same bytes."""
+    outcome = tree.wheel({})
+    assert re.fullmatch(r"opero: compiled by \S+ and Cython 3\.\S+", outcome.complaint())
+    assert why_plain(tree.out / outcome.returned) == ""
 
 
 @pytest.mark.parametrize(
@@ -243,7 +275,7 @@ def test_where_compiled_is_required_no_compiler_is_a_loud_failure(
     """The build ends with an error that names the compiler, and without a wheel."""
     outcome = tree.wheel(settings, **NO_COMPILER, **environ)
     assert outcome.code != 0
-    assert outcome.complaint() == "opero: there is no C compiler: '/nonexistent/cc' was not found"
+    assert outcome.complaint() == "opero: no C compiler was found (tried /nonexistent/cc)"
     assert not list(tree.out.iterdir())
 
 

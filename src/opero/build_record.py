@@ -1,0 +1,21 @@
+"""What the build of this installation wrote down: why it is plain Python, if it is.
+
+The build backend puts the sentence beside the metadata of a plain wheel. Only the doctor reads it:
+an import of opero does not look at metadata.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Final
+
+WHY_PLAIN: Final = "why_plain.txt"
+"""The name of the file in the `.dist-info` folder; `build_backend/_archive.py` writes it."""
+
+
+def why_plain() -> str:
+    """Return why opero was built as plain Python; an empty string if there is no record of it."""
+    try:
+        return (metadata.distribution("opero").read_text(WHY_PLAIN) or "").strip()
+    except metadata.PackageNotFoundError:
+        return ""
