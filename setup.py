@@ -58,7 +58,7 @@ def requires(for_any_python: bool) -> list[str]:
         for_any_python: Whether every Python may install what is built, not only the present one.
     """
     if for_any_python:
-        newest = "3.12"  # the last CPython that has no build without the lock
+        newest = "3.13"  # from 3.14 on opero is for builds without the lock too
     elif sysconfig.get_config_var("Py_GIL_DISABLED"):
         newest = ""
     else:

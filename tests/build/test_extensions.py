@@ -143,7 +143,7 @@ class TestSources:
         ("version", "implementation", "here", "anywhere"),
         [
             ("3.11", "CPython", True, True),
-            ("3.13", "CPython", True, False),
+            ("3.13", "CPython", True, True),
             ("3.14", "CPython", True, False),
             ("3.15", "CPython", False, False),
             ("3.11", "PyPy", False, False),
