@@ -354,6 +354,6 @@ def test_what_an_item_that_raises_costs(tool: str) -> None:
 def test_every_tool_has_its_row() -> None:
     """What stands in the head of a table is also in the first one, with a reason to take it."""
     rows = {row[0] for row in table(PAGE, "\n## Use that one when\n")}
-    named = {re.sub(r"[`\[\]]|\(.*\)|functools\.", "", row) for row in rows}
+    named = {re.sub(r"[`\[\]]|\(.*\)", "", row).split(" ")[-1] for row in rows}
     tools = {tool.partition(".")[0] for each in ("Calls", "Caches", "Maps") for tool in head(each)}
     assert tools - {"opero", "futures"} <= named
