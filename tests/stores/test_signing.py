@@ -698,3 +698,9 @@ def test_a_wrong_variable_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match=secret.VARIABLE) as caught:
         secret.secrets_of(None, {secret.VARIABLE: text})
     assert "geheim" not in str(caught.value)
+
+
+@once
+def test_a_phrase_in_the_variable_is_several_secrets_and_the_message_says_so() -> None:
+    with pytest.raises(ValueError, match="holds 3 secrets, separated by spaces; number 1 is too"):
+        secret.secrets_of(None, {secret.VARIABLE: "correct horse battery-staple"})

@@ -105,6 +105,8 @@ def _checked(source: str, secrets: Sequence[object]) -> list[bytes]:
     found = []
     for at, secret in enumerate(secrets, 1):
         which = source if len(secrets) == 1 else f"{source} number {at}"
+        if source == VARIABLE and len(secrets) > 1:
+            which = f"{VARIABLE} holds {len(secrets)} secrets, separated by spaces; number {at}"
         if not isinstance(secret, (str, bytes)):
             raise TypeError(
                 f"{which} is of type {type(secret).__name__}: use a str or bytes, or a list of them"
