@@ -1,117 +1,71 @@
-"""`python -m benchmarks.chart docs/performance.md OUT.svg`: what a call costs, as a picture.
+"""`python -m benchmarks.chart docs/performance.md OUT.svg`: what a decorated call costs, as bars.
 
-Draws the table that `python -m benchmarks --readme` printed, so that picture and table cannot be of
-different runs: a line for each row that is in nanoseconds, a mark for each side, the axis
-logarithmic. The same table gives the same file, byte for byte.
+Draws rows of the tables that `python -m benchmarks --readme` printed, so that picture and tables
+are of the same run. The axis is linear. The same tables give the same file, byte for byte.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from . import drawing
+from . import published
+from .published import OPERO, Line
+from .svg import WIDTH, Drawing
 
-_MEASURED = re.compile(
-    r"^<!-- measured:begin -->\n(?P<table>.*?)\n\n(?P<machine>[^\n]+)\n.*?^<!-- measured:end -->$",
-    re.MULTILINE | re.DOTALL,
-)
-_SIDE = re.compile(r"(?P<name>.+?) (?P<figure>\d[\d,.]*)(?:, |$)")
-_OPERO = ("opero", "opero, plain Python")
-_COLORS = ("#08306b", "#2171b5", "#6baed6", "#00441b", "#238b45", "#74c476", "#54278f", "#969696")
-_MARKS = "sD^vP<X>"
-
-
-@dataclass(frozen=True)
-class WaitQueue:
-    """A row of the table.
-
-    Attributes:
-        name: What was measured.
-        sides: Nanoseconds by side, opero's two halves first.
-    """
-
-    name: str
-    sides: dict[str, float]
+GROUPS: Final = {
+    "hit, three arguments, one by keyword": "A cache hit, three arguments",
+    "retry, first attempt succeeds: added": "Retries, first attempt succeeds: added to the call",
+    "permit free: added": "A rate limit that is not reached: added to the call",
+    "breaker closed: added": "A closed circuit breaker: added to the call",
+}
+"""The rows that are drawn, and what the picture calls them."""
+YARDSTICKS: Final = ("bare call", "lru_cache")
+"""Sides that do something else, and so are not drawn; `lru_cache` is, beside a cache hit."""
+_LEFT, _RIGHT = 118, WIDTH - 62
+"""Between which the bars are."""
 
 
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
+def sides(line: Line) -> list[str]:
+    """Return the sides of a row that are drawn: opero, then the others, the cheapest first."""
+    left_out = YARDSTICKS[:1] if line.name.startswith("hit") else YARDSTICKS
+    peers = [peer for peer in line.peers if peer not in left_out]
+    return [OPERO, *sorted(peers, key=line.number)]
 
 
-def read(page: str) -> tuple[list[WaitQueue], str]:
-    """Reads the table of a page.
+def draw(lines: Mapping[str, Line], machine: str, out: Path) -> None:
+    """Draw the rows.
 
     Args:
-        page: The Markdown.
-
-    Returns:
-        The rows that are in nanoseconds, in their order, and the machine's name.
-
-    Raises:
-        ValueError: If there is no measured table on the page.
-    """
-    found = _MEASURED.search(page)
-    if found is None:
-        raise ValueError("there is no measured table on this page")
-    lines = []
-    for row in found["table"].splitlines()[2:]:
-        name, compiled, plain, peers = (cell.strip() for cell in row.strip("|").split(" | "))
-        if re.search(r"\(\w+\)$", name):
-            continue  # a unit of its own
-        sides = {_OPERO[0]: _number(compiled), _OPERO[1]: _number(plain)}
-        sides.update((side["name"], _number(side["figure"])) for side in _SIDE.finditer(peers))
-        lines.append(WaitQueue(name, sides))
-    return lines, found["machine"]
-
-
-def draw(lines: Sequence[WaitQueue], machine: str, out: Path) -> None:
-    """Draws the rows.
-
-    Args:
-        lines: What `read` returned.
+        lines: The rows by name.
         machine: What stands below the picture.
-        out: The file; its suffix says which kind.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
+        out: The file.
     """
-    pyplot = drawing.pyplot(9)
-    figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
-    places = range(len(lines), 0, -1)
-    peers = list(dict.fromkeys(side for line in lines for side in line.sides if side not in _OPERO))
-    for side in (*_OPERO, *peers):
-        points = [
-            (line.sides[side], place)
-            for line, place in zip(lines, places, strict=True)
-            if side in line.sides
-        ]
-        if side in _OPERO:
-            color = ("#b2182b", "#ef8a62")[_OPERO.index(side)]
-            style = {"color": color, "marker": "o", "s": 80, "zorder": 3}
-        else:
-            place = peers.index(side)
-            mark = _MARKS[(place // len(_COLORS) + place) % len(_MARKS)]
-            style = {"color": _COLORS[place % len(_COLORS)], "marker": mark, "s": 26, "zorder": 2}
-        axes.scatter(*zip(*points, strict=True), label=side, **style)
-    for line, place in zip(lines, places, strict=True):
-        cost = line.sides[_OPERO[0]]
-        axes.annotate(f"{cost:,g}", (cost, place), (0, 7), textcoords="offset points", ha="center")
-    axes.set_xscale("log")
-    axes.set_xlabel("nanoseconds per call")
-    axes.set_yticks(list(places), [line.name for line in lines])
-    axes.set_title("What a call costs, and what the same costs elsewhere")
-    axes.grid(visible=True, axis="both", which="major", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    drawing.save(figure, machine, 7, out)
+    most = math.ceil(max(lines[name].number(OPERO) for name in GROUPS))
+    drawing = Drawing(f"With opero, none of these costs over {most} ns")
+    longest = max(lines[name].number(side) for name in GROUPS for side in sides(lines[name]))
+    y = 50.0
+    drawing.text(16, y, "nanoseconds; a shorter bar is better", "note")
+    for name, title in GROUPS.items():
+        y += 28
+        drawing.text(16, y, title, "group")
+        y += 8
+        for side in sides(lines[name]):
+            style = "own" if side == OPERO else ""
+            width = max((_RIGHT - _LEFT) * lines[name].number(side) / longest, 1.5)
+            drawing.text(_LEFT - 8, y + 11, side, style, anchor="end")
+            drawing.bar(_LEFT, y, width, f"bar {style}".strip())
+            drawing.text(_LEFT + width + 6, y + 11, lines[name].figures[side], style)
+            y += 17
+    drawing.text(16, y + 22, machine, "note")
+    drawing.save(y + 38, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the table and draws.
+    """Read the tables and draw.
 
     Args:
         arguments: The command line; None for that of the process.
@@ -120,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chart", description=__doc__)
-    parser.add_argument("page", type=Path, help="where the table stands")
+    parser.add_argument("page", type=Path, help="where the tables stand")
     parser.add_argument("out", type=Path, help="the file to draw")
     options = parser.parse_args(arguments)
-    draw(*read(options.page.read_text(encoding="utf-8")), options.out)
+    draw(*published.read(options.page.read_text(encoding="utf-8")), options.out)
     return 0
 
 

@@ -7,11 +7,12 @@ between two comments of the README, so that both pages tell of the same run.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from . import published
 
 BEGIN: Final = "<!-- figures:begin -->\n"
 END: Final = "<!-- figures:end -->"
@@ -70,23 +71,15 @@ def table(page: str) -> str:
         The Markdown, with a line break at the end.
 
     Raises:
-        LookupError: If the page lacks a row or a peer.
+        KeyError: If the page lacks a row or a peer.
     """
+    rows, _ = published.read(page)
     out = ["| | opero | for comparison |", "|---|---:|---|"]
     for line in LINES:
-        row = re.search(rf"^\| {re.escape(line.row)} \| ([\d.,]+) \|.*$", page, re.MULTILINE)
-        if row is None:
-            raise LookupError(f"there is no row {line.row!r}")
-        told = [_told(peer, row[0]) for peer in line.peers]
-        out.append(f"| {line.words} | {row[1]} | {', '.join(told)} |")
+        figures = rows[line.row].figures
+        told = [f"{peer} {figures[peer]}" for peer in line.peers]
+        out.append(f"| {line.words} | {figures[published.OPERO]} | {', '.join(told)} |")
     return "\n".join([*out, ""])
-
-
-def _told(peer: str, row: str) -> str:
-    found = re.search(rf"[|,] {re.escape(peer)} ([\d.,]*\d)(?:,| \|)", row)
-    if found is None:
-        raise LookupError(f"there is no {peer} in {row!r}")
-    return f"{peer} {found[1]}"
 
 
 def written(readme: str, page: str) -> str:

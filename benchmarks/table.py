@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import asyncs, calls, entries, imports, interpreter, keys, threads
+from . import asyncs, calls, entries, imports, interpreter, keys, published, threads
 from .measure import Effort
 from .rows import BARE, COMPILED, PLAIN, Measured, Row, Target
 
@@ -169,7 +169,7 @@ def text(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str]
 
 
 def readme(results: Sequence[Result], effort: Effort, how: Callable[[Effort], str] = method) -> str:
-    """The Markdown table for docs/performance.md, some rows of which the README repeats.
+    """The Markdown tables for docs/performance.md, some rows of which the README repeats.
 
     Args:
         results: The rows with their figures.
@@ -179,19 +179,21 @@ def readme(results: Sequence[Result], effort: Effort, how: Callable[[Effort], st
     Returns:
         The Markdown, without a line break at the end.
     """
-    out = ["| what | opero | opero, plain Python | for comparison |", "|---|---:|---:|---|"]
+    rows = []
     for row, measured in results:
         if row.unit == "modules" or not measured.figures:
             continue
-        others = ", ".join(
-            f"{name} {number(figure)}"
-            for name, figure in measured.figures.items()
-            if name not in (COMPILED, PLAIN)
-        )
-        own = (number(measured.figures.get(COMPILED)), number(measured.figures.get(PLAIN)))
         unit = "" if row.unit == "ns" else f" ({row.unit})"
-        out.append(f"| {row.name}{unit} | {own[0]} | {own[1]} | {others} |")
-    return "\n".join([*out, "", f"{machine()}.", f"{how(effort)}.".replace("\n", " ")])
+        figures = {
+            published.OPERO: number(measured.figures.get(COMPILED)),
+            published.PLAIN: number(measured.figures.get(PLAIN)),
+        }
+        for name, figure in measured.figures.items():
+            if name not in (COMPILED, PLAIN):
+                figures[name] = number(figure)
+        rows.append(published.Line(f"{row.name}{unit}", figures))
+    told = [f"{machine()}.", f"{how(effort)}.".replace("\n", " ")]
+    return "\n".join([published.tables(rows), "", *told])
 
 
 def as_json(results: Sequence[Result], effort: Effort) -> dict[str, Any]:
