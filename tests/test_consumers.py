@@ -721,7 +721,7 @@ RUNS = {
 @pytest.mark.parametrize(
     "library",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in {"dask", "loky"} else ())
+        pytest.param(name, marks=pytest.mark.slow if name in {"dask", "joblib", "loky"} else ())
         for name in RUNS
     ],
 )

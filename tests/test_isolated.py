@@ -13,7 +13,13 @@ FOLDER = Path(__file__).with_name("isolated")
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(script, marks=pytest.mark.slow if script.startswith("leak") else ())
+        for script in SCRIPTS
+    ],
+)
 def test_a_script_in_a_fresh_interpreter_ends_well_and_says_nothing(script, core):
     """Exit code 0, nothing on stderr, with warnings as errors."""
     if script in {"fork_child"} and not hasattr(os, "fork"):

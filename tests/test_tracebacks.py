@@ -285,6 +285,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_a_greenlet_that_is_killed_leaves_the_memory_as_it_should_be(
     core: hotpath.Core, tmp_path: Path
 ) -> None:

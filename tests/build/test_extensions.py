@@ -115,6 +115,7 @@ def test_what_only_new_has_made_is_no_object_of_ours() -> None:
         assert f"__pyx_unpickle_{kind.__name__}" not in vars(sys.modules[kind.__module__])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", PUBLIC)
 def test_every_module_imports_alone_and_without_a_warning(module: str) -> None:
     """In an isolated interpreter where any warning is an error."""

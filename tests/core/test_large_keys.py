@@ -112,6 +112,7 @@ def depth_of(value: Any) -> int:
     return len(str(type(value)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     around=st.sampled_from(sorted(AROUND)),

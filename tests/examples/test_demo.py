@@ -114,7 +114,9 @@ def broken_claims(report: Report) -> str:
 # ------------------------------------------------------------------------------------ the command
 
 
-@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize(
+    "half", [HALVES[0], *(pytest.param(half, marks=pytest.mark.slow) for half in HALVES[1:])]
+)
 def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None:
     """`python examples/demo` ends with 0, in time, with no warning and no process left behind."""
     plain = "1" if half == "plain" else "0"
@@ -470,6 +472,7 @@ AS_SERIAL = "the outcomes of a serial run"
 AS_IT_IS = "the file that kills its worker fails alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "claims"),
     [
@@ -542,6 +545,7 @@ AS_SERIAL_ANSWER = "the answers of a serial run"
 IN_EVERY_WINDOW = "requests at most"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "claims"),
     [

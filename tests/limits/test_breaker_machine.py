@@ -365,6 +365,7 @@ def test_a_directory_that_others_could_write_to_is_refused(core, options, monkey
         Breaker(**options)
 
 
+@pytest.mark.slow
 def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
     core, options, monkeypatch, tmp_path
 ):

@@ -86,6 +86,7 @@ async def slowly(count: int, seconds: float = 0.001, ended: list[str] | None = N
 # --- large numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both_loops
 def test_many_items_share_a_thousand_slots(loop):
     """As many run at once as may, with a task for each slot and none for those that wait."""
@@ -460,6 +461,7 @@ assert not left, left
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "async", "async_process"])
 @pytest.mark.parametrize("start", ["asyncio.run(main())", "import uvloop; uvloop.run(main())"])
 def test_ctrl_c_ends_an_awaited_map(mode, start, tmp_path):

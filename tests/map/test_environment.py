@@ -99,6 +99,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["ignored", "handled", "in a thread"])
 def test_a_crash_costs_one_item_where_nobody_knows_how_children_end(how):
     """What the fork server starts tells its exit code all the same."""
@@ -157,6 +158,7 @@ def few_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_map_waits_while_descriptors_run_short_and_says_so_if_they_stay_so(
     method, few_files, monkeypatch
@@ -284,6 +286,7 @@ with open(sys.argv[1], "w") as file:
 EXPECTED = [[0, 1, 2]] * 6 + [[0, 3, 2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_maps_work_where_standard_streams_are_closed(closed, tmp_path):
     """No socket takes their numbers; uvloop would end a program that closes such a one."""
@@ -291,6 +294,7 @@ def test_maps_work_where_standard_streams_are_closed(closed, tmp_path):
     assert json.loads((tmp_path / "told").read_text()) == EXPECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["long", "missing"])
 def test_maps_work_whatever_the_directory_for_temporary_files_is(kind, tmp_path):
     """No socket has a name in it, nor has memory that is shared."""
@@ -431,6 +435,7 @@ def outer():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_map_works_in_a_worker_of_celery(tmp_path):
     """Its pool is daemonic, and has keys that no other library can pickle."""
@@ -486,6 +491,7 @@ everybody_can_import = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize(
     "change", ["setegid", "setgroups", pytest.param("seteuid", marks=[everybody_can_import])]

@@ -716,7 +716,13 @@ def seen_from_the_start(value: int) -> tuple[int, list[int]]:
     return value, STARTED
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method == "fork" else pytest.mark.slow)
+        for method in multiprocessing.get_all_start_methods()
+    ],
+)
 def test_processes_that_the_user_prepares_make_the_attempts(method):
     """However they are started; with an initializer, and for a few jobs each."""
     few = {} if method == "fork" else {"max_tasks_per_child": 2}
@@ -784,6 +790,7 @@ if hasattr(cf, "InterpreterPoolExecutor"):  # since Python 3.14
         assert not recwarn.list
 
 
+@pytest.mark.slow
 def test_loky_is_an_executor_like_any_other():
     """It breaks like a pool of the standard library; the next `get_reusable_executor` is another."""
     import loky

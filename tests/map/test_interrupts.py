@@ -194,6 +194,7 @@ def test_an_interrupt_at_any_line_leaves_no_loop_and_no_coroutine(loop):
     assert int(places.split()[0]) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("mode", "form", "how"),

@@ -131,6 +131,7 @@ def test_such_a_module_is_refused_whatever_leads_to_it(part, method, tmp_path, m
     assert count <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stream", "amap", "astream", "thread of its own"])
 def test_no_way_to_map_gets_around_it(how, tmp_path, monkeypatch):
     """Nor does a thread, if the import waits for that."""
@@ -248,6 +249,7 @@ def test_a_worker_that_was_forked_from_a_half_imported_module_does_not_stay(tmp_
     assert (out, err) == ("[0, 1, 4, 9] [[1], [4]]\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [each for each in METHODS if each != "fork"])
 def test_workers_of_an_executor_refuse_as_well(method, tmp_path, monkeypatch):
     """Both that import the module for a map, and that import a main module without a guard."""

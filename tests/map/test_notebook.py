@@ -191,6 +191,7 @@ def retried(item):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["1", "2", "2 --full", "3"])
 def test_autoreload_reaches_the_workers(notebook, tmp_path, level):
     """Whether it reloads the module or puts new code into its functions, decorated ones too."""
@@ -253,6 +254,7 @@ def total(item):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -459,6 +461,7 @@ CELLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", CELLS)
 def test_an_interrupted_cell_leaves_nothing(notebook, tmp_path, way):
     """Neither a process nor a thread; the next cell runs as if nothing had been."""
@@ -485,6 +488,7 @@ def test_an_interrupted_cell_leaves_nothing(notebook, tmp_path, way):
     )
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_killed_leaves_no_worker(tmp_path):
     """They see that it is gone, in the middle of an attempt too."""
     with new_kernel() as notebook:

@@ -296,6 +296,7 @@ def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
 # --- where it is called from ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_several_threads_map_at_once_each_with_workers_that_die(mode):
     """None sees anything of the others."""

@@ -561,6 +561,7 @@ def test_wait_ends_early_when_it_is_woken_and_in_time_when_it_is_not():
         assert only(engine.wait(None)).results == [0]
 
 
+@pytest.mark.slow
 def test_many_maps_leave_no_process_and_no_file(tmp_path):
     """Good ones, with crashes, with what does not pickle, and abandoned ones."""
 

@@ -234,6 +234,7 @@ def test_the_bar_of_a_map_counts_dead_workers_and_cached_items():
     assert after == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_an_interrupted_map_says_how_far_it_came_and_leaves_a_clean_line(mode):
     """By a signal, while an item runs; it is one that the first ones did not have to wait for."""

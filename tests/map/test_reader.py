@@ -789,6 +789,7 @@ def program(text: str, *args: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "end"),
     [
@@ -804,6 +805,7 @@ def test_the_interpreter_ends_though_the_input_waits_for_ever(core, mode, end):
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 2\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 @pytest.mark.parametrize("form", ["call", "stream"])

@@ -56,6 +56,7 @@ def registers(path: str, _: Any) -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("method", start.METHODS)
 def test_no_worker_has_more_items_than_it_may(mode, method):
@@ -152,6 +153,7 @@ def leaks(size: int, value: int, held: list[bytes] = []) -> tuple[int, int]:  # 
     return os.getpid(), resident()
 
 
+@pytest.mark.slow
 def test_a_worker_that_takes_too_much_memory_is_renewed():
     """Between two chunks; one that takes little is not."""
     base = opmap(workers=1, **QUIET)(partial(leaks, 0))([1])[0][1]
@@ -165,6 +167,7 @@ def test_a_worker_that_takes_too_much_memory_is_renewed():
     assert len({pid for pid, _ in mapped(partial(leaks, 10))(range(20))}) == 1
 
 
+@pytest.mark.slow
 def test_streams_and_coroutines_get_renewed_workers_too():
     """A stream that is left early leaves no successor behind."""
     mapped = opmap(workers=2, max_items_per_worker=2, **QUIET)(who)

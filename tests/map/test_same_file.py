@@ -305,6 +305,7 @@ PYTEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["importlib", "prepend"])
 def test_functions_of_tests_travel_however_pytest_imports_them(mode, tmp_path):
     """In two folders, with tests of the same name where the mode allows it."""

@@ -153,6 +153,7 @@ def test_the_window_is_filled_behind_a_slow_item(core, make):
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("form", ["stream", "astream", "asynchronous"])
 def test_so_it_is_where_items_travel(mode, form):
@@ -227,6 +228,7 @@ def test_the_items_of_a_list_are_let_go_when_they_have_their_results(core):
     assert most < 500
 
 
+@pytest.mark.slow
 @ways
 def test_one_item_that_is_larger_than_the_window_is_read_alone(mode):
     """Nothing stands still."""
@@ -262,6 +264,7 @@ def test_a_number_of_items_is_read_whatever_their_size(core):
     assert function(bytes(20 * MIB) for _ in range(5)) == [20 * MIB] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["thread", "process"])
 @pytest.mark.parametrize("second", ["thread", "async"])
 def test_streams_in_a_row_stay_within_their_windows(first, second):

@@ -78,6 +78,7 @@ def test_what_a_worker_registers_for_its_end_runs(method, mode, tmp_path):
     assert (tmp_path / "parent log").read_text() == "of the program\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_end_that_fails_or_ends_early_is_told_and_holds_up_nobody(method, tmp_path):
     """The others that are registered run all the same."""

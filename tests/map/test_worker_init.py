@@ -271,6 +271,7 @@ def test_one_that_cannot_travel_is_refused_before_anything_starts():
         mapped([1])
 
 
+@pytest.mark.slow
 def test_it_may_fail_again_and_again_and_nothing_is_left():
     """No process, no open file."""
     mapped = opmap(workers=2, worker_init=set_up.exits, start_method="fork", **QUIET)(set_up.names)

@@ -109,7 +109,7 @@ with manual_clock() as clock:
 """
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
+@pytest.mark.parametrize("store", ["memory", pytest.param("disk", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "program",
     [LONG, RECURSION, RINGS, REFRESHES],

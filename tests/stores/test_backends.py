@@ -440,6 +440,7 @@ print(*settled)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["disk", pytest.param("redis", marks=pytest.mark.redis)])
 def test_of_many_processes_exactly_one_takes_each_lease(kind, tmp_path, request):
     where = str(tmp_path / "cache")

@@ -62,6 +62,7 @@ def test_the_fork_does_all_that_diskcache_does(tmp_path):
     assert run(tmp_path / "cache", "diskcache") == ["diskcache_community"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("diskcache") is None, reason="diskcache is not installed"
 )

@@ -107,6 +107,7 @@ FORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FORKS)
 def test_no_child_hangs_that_is_forked_while_threads_use_the_cache(tmp_path, how):
     body = """
@@ -232,6 +233,7 @@ print(ends(child), use())
     assert run(tmp_path / "cache", body) == "0 0"
 
 
+@pytest.mark.slow
 def test_no_child_hangs_where_other_threads_use_sqlite_in_their_own_way(tmp_path):
     """Some of the children find a mutex taken, and go on without the cache."""
     body = """

@@ -100,6 +100,7 @@ def place(tmp_path):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "size", "count"),
     [
@@ -123,6 +124,7 @@ def test_one_writer_stays_within_the_limit(place, limit, size, count):
     backend.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1_000, 20_000, 200_000])
 @pytest.mark.parametrize(("writers", "readers"), [(2, 0), (6, 0), (3, 3)])
 def test_many_threads_stay_within_the_limit(place, size, writers, readers):
@@ -303,6 +305,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 def test_processes_that_are_killed_while_they_write_leave_no_more_than_the_limit(place):
     limit = 4 * MIB

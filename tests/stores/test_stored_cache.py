@@ -308,6 +308,7 @@ def test_clearing_goes_on_past_a_store_that_is_out_of_reach(disk):
     assert near.cache_info().currsize == far_away.cache_info().currsize == 0
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_clearing_a_namespace_forgets_what_other_programs_have_stored_there(store):
     """Of functions that this process does not know."""
@@ -406,6 +407,7 @@ def test_tasks_that_miss_one_value_share_a_run(store):
     assert function.__opero__.stored_cache.flights == {}
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["slow", "aslow"])
 def test_processes_that_miss_one_value_share_a_run(store, name):
@@ -1114,6 +1116,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("mode", ["process", "thread", "async"])
 def test_a_batch_that_was_killed_goes_on_where_it_was(store, mode, tmp_path):
