@@ -353,7 +353,7 @@ def test_what_an_item_that_raises_costs(tool: str) -> None:
 
 def test_every_tool_has_its_row() -> None:
     """What stands in the head of a table is also in the first one, with a reason to take it."""
-    rows = {row[0] for row in table(PAGE, "\n## Use that one when\n")}
+    rows = {row[0] for row in table(PAGE, "\n## When to use which\n")}
     named = {re.sub(r"[`\[\]]|\(.*\)", "", row).split(" ")[-1] for row in rows}
     tools = {tool.partition(".")[0] for each in ("Calls", "Caches", "Maps") for tool in head(each)}
     assert tools - {"opero", "futures"} <= named

@@ -60,8 +60,14 @@ def installed(tool: str) -> str:
 
 @pytest.mark.parametrize("block", TODAY, ids=lambda block: f"{block.line}-{block.mark[7:]}")
 def test_the_tools_of_today_fail_as_the_page_says(block: Block, tmp_path: Path) -> None:
-    """Each program prints what stands behind its `print` calls."""
-    expected, printed = run(block, tmp_path)
+    """Each program prints what stands behind its `print` calls, in one of three runs.
+
+    On a busy machine a hundred threads may not start within the time of one query.
+    """
+    for _ in range(3):
+        expected, printed = run(block, tmp_path)
+        if printed == expected:
+            break
     names = " and ".join(installed(tool) for tool in tools(block))
     assert printed == expected, (
         f"{PAGE}:{block.line}: {names} no longer fails as the page says: "
