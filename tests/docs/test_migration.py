@@ -34,6 +34,7 @@ import stamina
 import tenacity
 from documents import SINCE
 
+import opero as opero_package
 from opero import opero, opmap
 from opero.options import read_by
 from opero.stores import secret
@@ -393,6 +394,16 @@ def test_the_index_leads_to_every_page() -> None:
     assert files == {"index", "opero-2", *PEERS}
     index = text_of("index")
     assert {name for name in PEERS if f"({name}.md)" in index} == set(PEERS)
+
+
+@pytest.mark.once
+def test_what_the_index_says_to_write_is_allowed() -> None:
+    """Its table has a line for libraries without a page, too."""
+    written = re.findall(r"`@?((?:opero|opmap|get_\w+|RateLimiter)\([^`]*\))` \|", text_of("index"))
+    assert len(written) >= 10
+    names = {name: getattr(opero_package, name) for name in opero_package.__all__}
+    for expression in written:
+        assert eval(expression, dict(names)) is not None, expression
 
 
 @pytest.mark.once
