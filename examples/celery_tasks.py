@@ -4,8 +4,8 @@
     python examples/celery_tasks.py
 
 It starts a worker with two processes, whose broker is a temporary directory, and sends it tasks
-that fail, recover and hang. Exits with 1 if one of them ended otherwise than it should, or if
-something is left. To serve them yourself: celery -A celery_tasks worker, with CELERY_FOLDER set.
+that fail, recover and hang. Exits with 1 if one of them ends otherwise than it should. In your
+project the broker is Redis or RabbitMQ, and you start the worker.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python examples/dataframe_etl.py
 
 It cleans 2,000 orders with pandas, of which some are broken. Exits with 1 if a row is lost, is out
-of order, or is in the wrong frame. For polars, see the two functions that take its place.
+of order, or is in the wrong frame. For polars, see `etl_polars`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def etl(orders: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def etl_polars(orders: Any) -> tuple[Any, Any]:
-    """Do the same to a frame of polars."""
+    """Do the same with a polars frame."""
     import polars as pl
 
     results = clean(orders.to_dicts())

@@ -59,7 +59,7 @@ def request_scope(database: Database) -> Iterator[None]:
 
 
 async def greeting(user: int) -> str:
-    """Stand for code that knows nothing about requests, deep below one."""
+    """Greet a user; code this deep knows nothing about requests."""
     return f"Hello, {await current.get().name_of(user)}"
 
 
