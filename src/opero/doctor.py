@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, metadata, util
@@ -21,17 +23,25 @@ from typing import Final, Literal
 
 from . import __version__, build_record, hotpath, self_test, switches
 
-PARTS: Final = (
-    "orjson",
-    "xxhash",
-    "tqdm",
-    "cloudpickle",
-    "uvloop",
-    "diskcache",
-    "diskcache_community",
-    "redis",
-)
-"""What opero or a coming part of it can use; module and distribution have one name."""
+PARTS: Final = {
+    "xxhash": "cache keys",
+    "cloudpickle": "functions sent to worker processes",
+    "tqdm": "progress bars",
+    "orjson": "quicker cache keys",
+    "uvloop": "quicker event loops",
+    "diskcache": 'cache_backend="disk"',
+    "diskcache_community": "a fork of diskcache, in its place",
+    "redis": 'cache_backend="redis", scope="redis"',
+}
+"""What opero can use, and for what; module and distribution have one name."""
+
+WIDTH: Final = 100
+"""Columns of a line, at most; a narrower terminal has fewer."""
+
+_LEFT: Final = 11
+"""Columns of the names on the left."""
+
+_ADVICE: Final = "To report it, send this whole output."
 
 
 @dataclass(slots=True)
@@ -52,19 +62,47 @@ class Findings:
     parts: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def text(self) -> str:
-        """All of it, for people."""
-        lines = [f"{name:<22}  {value}" for name, value in self.facts]
-        lines += ["", "self-test"]
-        for half in dict.fromkeys(half for half, _, _ in self.trials):
-            faults = {name: fault for each, name, fault in self.trials if each == half}
-            told = ", ".join(f"{name} FAILED" if fault else name for name, fault in faults.items())
-            lines.append(f"  {half:<10}  {told}")
-        lines += ["", "optional parts"]
-        lines += [f"  {name:<19}  {version}" for name, version in self.parts]
-        lines += ["", *(f"problem: {problem}" for problem in self.problems)]
-        lines.append("not healthy" if self.problems else "healthy")
+    def text(self, width: int = WIDTH) -> str:
+        """All of it, for people, in lines of this width; only a path may be longer."""
+        lines = [_beside(name, value, width) for name, value in self.facts]
+        halves = list(dict.fromkeys(half for half, _, _ in self.trials))
+        promises = dict.fromkeys(name for _, name, _ in self.trials)
+        faults = {(half, name): fault for half, name, fault in self.trials}
+        lines += ["", "self-test: what opero promises -> what happened"]
+        for name in promises:
+            told = [f"{half} {'FAILED' if faults[half, name] else 'ok'}" for half in halves]
+            lines.append(f"  {self_test.promise(name)} -> {', '.join(told)}")
+        lines += ["", "other packages that opero uses"]
+        long = max(map(len, PARTS))
+        lines += [
+            _beside(f"  {name:<{long}}  ", f"{version:<13}  {PARTS[name]}", width)
+            for name, version in self.parts
+        ]
+        lines.append("")
+        for problem in self.problems:
+            lines.append(_beside("problem:", problem, width))
+        if self.problems:
+            lines.append(_ADVICE)
+        health = "not healthy" if self.problems else "healthy"
+        lines.append(f"{health}; exit code {self.exit_code}")
         return "\n".join(lines)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the installation is healthy, else 1."""
+        return 1 if self.problems else 0
+
+
+def _beside(name: str, value: str, width: int) -> str:
+    """A value to the right of its name, in as many lines as it takes; paths stay whole."""
+    return textwrap.fill(
+        value,
+        width,
+        initial_indent=name.ljust(_LEFT),
+        subsequent_indent=" " * _LEFT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def examine(environ: Mapping[str, str] = os.environ) -> Findings:
@@ -83,10 +121,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
         ("runs", f"{hotpath.core.name}: {_with_record(hotpath.REASON)}"),
         ("python", f"{python}, {sys.executable}"),
         ("platform", platform.platform()),
-    ]
-    found.facts += [
-        (name, repr(environ[name]) if name in environ else "not set")
-        for name in (switches.PURE_PYTHON, switches.REQUIRE_COMPILED, switches.BUILD)
+        ("switches", _switches(environ)),
     ]
     found.parts += [(name, _version(name)) for name in PARTS]
     try:
@@ -94,12 +129,15 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     except hotpath.MissingLibraryError as error:
         told = _with_record(str(error))
     except Exception as error:  # noqa: BLE001 - a broken library may raise anything
-        told = f"they do not load, {type(error).__name__}: {error}"
-        found.problems.append(f"compiled modules: {told}")
+        told = f"the modules do not load, {type(error).__name__}: {error}"
+        found.problems.append(
+            f"{told}. Install opero again, with this Python; until then {switches.PURE_PYTHON}=1 "
+            "chooses plain Python."
+        )
     else:
-        told = f"in {import_module('opero._compiled.library').__file__}"
+        told = _inside(Path(import_module("opero._compiled.library").__file__ or ""))
         found.halves.insert(0, "compiled")
-    found.facts.append(("compiled modules", told))
+    found.facts.append(("compiled", told))
     return found
 
 
@@ -123,8 +161,8 @@ def present() -> int:
     """
     found = examine()
     try_out(found)
-    print(found.text())
-    return 1 if found.problems else 0
+    print(found.text(min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
+    return found.exit_code
 
 
 def _with_record(reason: str) -> str:
@@ -135,6 +173,19 @@ def _with_record(reason: str) -> str:
         if record
         else reason
     )
+
+
+def _inside(file: Path) -> str:
+    """The path of a file of opero; what the first line says is left out."""
+    folder = Path(__file__).parent
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def _switches(environ: Mapping[str, str]) -> str:
+    """The environment variables that are set, with their values."""
+    names = (switches.PURE_PYTHON, switches.REQUIRE_COMPILED, switches.BUILD)
+    given = [f"{name}={environ[name]!r}" for name in names if name in environ]
+    return ", ".join(given) or f"none is set ({', '.join(names)})"
 
 
 def _version(name: str) -> str:

@@ -43,6 +43,11 @@ def run(halves: tuple[Half, ...]) -> list[tuple[str, str, str]]:
     return found
 
 
+def promise(name: str) -> str:
+    """Return what a trial shows, in words that begin with its name."""
+    return f"{name}: {(TRIALS[name].__doc__ or '').rstrip('.').lower()}"
+
+
 def _fault(trial: Callable[[], None]) -> str:
     """Run one trial, and return what went wrong."""
     try:
@@ -59,6 +64,7 @@ def _same(what: str, got: object, wanted: object) -> None:
 
 
 def _cache() -> None:
+    """A second call is a hit."""
     calls = []
 
     @opero(cache=True)
@@ -72,6 +78,7 @@ def _cache() -> None:
 
 
 def _retry() -> None:
+    """A call that fails twice succeeds in attempt 3."""
     attempts = []
 
     @opero(retries=3, min_delay=0, max_delay=0)
@@ -92,6 +99,8 @@ def _retry() -> None:
 
 
 def _fallback() -> None:
+    """When two values fail, the third is tried."""
+
     @opero(arg_fallback={"host": ["second", "third"]})
     def ask(host: str) -> str:
         if host != "third":
@@ -102,6 +111,8 @@ def _fallback() -> None:
 
 
 def _limit() -> None:
+    """6 calls at 200 per second take 25 ms."""
+
     @opero(rate_limit=RATE)
     def paced() -> None: ...
 
@@ -114,6 +125,8 @@ def _limit() -> None:
 
 
 def _deadline() -> None:
+    """A call that never ends is cut after 20 ms."""
+
     @opero(timeout=0.02)
     async def endless() -> None:
         await asyncio.sleep(1)
@@ -126,6 +139,7 @@ def _deadline() -> None:
 
 
 def _single_flight() -> None:
+    """10 tasks that miss one key run once."""
     runs = []
 
     @opero(cache=True)
@@ -152,10 +166,12 @@ def _map(mode: Any) -> None:
 
 
 def _map_in_threads() -> None:
+    """40 items come back in their order."""
     _map("thread")
 
 
 def _map_in_processes() -> None:
+    """40 items come back in their order."""
     _map("process")
 
 
