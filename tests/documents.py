@@ -192,8 +192,8 @@ def section(name: str, heading: str) -> str:
 
 
 def quoted(cell: str) -> str:
-    """What stands between backticks at the beginning of a cell."""
-    found = re.match(r"`([^`]*)`", cell)
+    """What stands between backticks at the beginning of a cell, or of the link that it begins with."""
+    found = re.match(r"(?:<a [^>]*>)?`([^`]*)`", cell)
     assert found, cell
     return found[1]
 
@@ -207,9 +207,10 @@ def links(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link into a page may name: its headings, as GitHub and the site spell them."""
+    """What a link into a page may name: its headings, as GitHub and the site spell them, and ids."""
+    ids = set(re.findall(r'<a id="(\w+)"', text))
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return ids | {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def file_of(text: str) -> str | None:

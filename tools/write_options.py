@@ -190,6 +190,11 @@ def value(option: Option, function: str) -> str:
     return text if " GiB" in text else f"`{text}`"
 
 
+def anchored(option: Option) -> str:
+    """Return the name of an option as a cell that others can link to."""
+    return f'<a id="{option.name}" href="#{option.name}">`{option.name}`</a>'
+
+
 def of_call() -> Iterator[str]:
     """The options that `@opero` has as parameters."""
     yield "| option | default | meaning |"
@@ -197,7 +202,7 @@ def of_call() -> Iterator[str]:
     for option in read_by("opero"):
         if not is_stored(option):
             meaning = cell(option, option.doc)
-            yield f"| `{option.name}` | {value(option, 'opero')} | {meaning} |"
+            yield f"| {anchored(option)} | {value(option, 'opero')} | {meaning} |"
 
 
 def of_backends() -> Iterator[str]:
@@ -207,7 +212,7 @@ def of_backends() -> Iterator[str]:
     for option in read_by("opero"):
         if is_stored(option):
             readers, meaning = ", ".join(option.backends), cell(option, option.doc)
-            yield f"| `{option.name}` | {readers} | {value(option, 'opero')} | {meaning} |"
+            yield f"| {anchored(option)} | {readers} | {value(option, 'opero')} | {meaning} |"
 
 
 def of_mechanisms() -> Iterator[str]:
@@ -232,7 +237,7 @@ def of_map() -> Iterator[str]:
     for option in read_by("opmap"):
         if option.name not in calls or option.each:
             meaning = cell(option, option.each or option.doc)
-            yield f"| `{option.name}` | {value(option, 'opmap')} | {meaning} |"
+            yield f"| {anchored(option)} | {value(option, 'opmap')} | {meaning} |"
 
 
 TABLES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def main() -> int:
     pages.stage(ROOT, staged)
     shutil.rmtree(site, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    if built := subprocess.run(command, cwd=ROOT, check=False).returncode:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPERO_PURE_PYTHON": "1"}
+    if built := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
         return built
     llms.write(project, staged, site)
     complaints += checks.of_site(site)

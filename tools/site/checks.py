@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,18 @@ def of_search(site: Path) -> Iterator[str]:
             yield f"the search for {word!r} does not find {page}"
 
 
+def of_signatures(site: Path) -> Iterator[str]:
+    """Whether the reference shows the options' types, as an editor does, and not `Any`.
+
+    Args:
+        site: The built site.
+    """
+    page = site / "reference" / "decorators.html"
+    text = unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
+    if untyped := re.findall(r"\w+: Any\b(?= =)|-> Any\b", text):
+        yield f"{page.name}: {', '.join(untyped)}"
+
+
 def of_site(site: Path) -> list[str]:
     """Return what is wrong with a built site.
 
@@ -151,4 +164,4 @@ def of_site(site: Path) -> list[str]:
         for path in sorted(site.rglob("*"))
         for address in loaded_from_elsewhere(path)
     ]
-    return [*elsewhere, *of_links(site), *of_search(site)]
+    return [*elsewhere, *of_links(site), *of_search(site), *of_signatures(site)]
