@@ -284,3 +284,22 @@ def test_an_unknown_command_is_told(plain_tree: Path) -> None:
     assert "'dance'" in ran.stderr
     assert "demo" in ran.stderr
     assert "doctor" in ran.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    """`python -m opero doctor | head -1` prints no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "opero", "--help"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, "")
