@@ -38,17 +38,27 @@ class Sharers:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._started: list[int] = []
         self.join()
 
     def start(self, work: str, halves: list[str], **arguments: Any) -> list[int]:
         """Fork a process for each of `halves` and let it do `work`; return their process ids."""
-        pids: list[int] = self._ask({"work": work, "halves": halves, "arguments": arguments})
-        return pids
+        request = {"work": work, "halves": halves, "arguments": arguments}
+        self._started = list(self._ask(request))
+        return self._started
 
     def join(self) -> list[Any]:
         """Wait for the processes and return what their work returned, None for one that died."""
         results: list[Any] = self._ask({})
+        self._started = []
         return results
+
+    def clear(self) -> None:
+        """Kill what a failed test has not waited for, so that the next one does not get it."""
+        for pid in self._started:
+            os.kill(pid, signal.SIGKILL)
+        if self._started:
+            self.join()
 
     def run(self, work: str, halves: list[str], **arguments: Any) -> list[Any]:
         """Start, and join."""

@@ -11,12 +11,19 @@ from sharers import Sharers
 
 
 @pytest.fixture(scope="module")
-def sharers() -> Iterator[Sharers]:
+def helper() -> Iterator[Sharers]:
     """A helper that forks processes."""
     if not hasattr(os, "fork"):
         pytest.skip("the helper forks")
     with Sharers() as helper:
         yield helper
+
+
+@pytest.fixture
+def sharers(helper: Sharers) -> Iterator[Sharers]:
+    """The helper, for one test."""
+    yield helper
+    helper.clear()
 
 
 @pytest.fixture

@@ -159,7 +159,15 @@ def test_one_process_of_many_probes(core, sharers, options):
     start = soon(6)
     sharers.start("knock", both(core, 6), breaker=options, start=start, seconds=0.5)
     until(lambda: time.monotonic() > start)
-    breaker.trip(0.1)
+
+    def tripped() -> bool:
+        try:
+            breaker.trip(0.1)
+        except TimeoutError:  # the one that holds the lock waits for its turn on a busy machine
+            return False
+        return True
+
+    until(tripped)
     assert sum(sharers.join()) == 1
     assert breaker.state == "half_open"
 
@@ -375,8 +383,8 @@ def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
     hour = 3600 * 10**9
     now = time.monotonic_ns()
     used = Breaker(**{**options, "name": "used"})
-    used.trip(30)
-    Breaker(**{**options, "name": "open"}).trip(30)
+    used.trip(3000)
+    Breaker(**{**options, "name": "open"}).trip(3000)
     (path,) = shared_place.directory().iterdir()
     for later, size in [(0, 1 << 13), (1, 1 << 14), (hour + 2, 1 << 14)]:
         monkeypatch.setattr(shared_file, "monotonic_ns", lambda later=later: now + later)

@@ -103,20 +103,23 @@ def mixed(count: int) -> list[str]:
 # --- the rate -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eight_processes_hold_one_rate_and_share_it_fairly(core, sharers, name):
-    """Each gets between half and twice its share, and all of them no more than the rate."""
+    """While all of them wait, each gets between half and twice its share, and all no more than the rate."""
     rate = 200
     for _ in range(8):  # a machine that is busy with other things may not be fair itself
         times = sharers.run(
             "acquire", both(core, 8), limit=limit(name, rate), start=soon(8), seconds=1.2
         )
-        everything = sorted(time for each in times for time in each)
-        if not everything:  # nobody was there in time
+        if not all(times):  # one of them was not there in time
             continue
+        everything = sorted(time for each in times for time in each)
         span = (everything[-1] - everything[0]) / 1e9
         assert len(everything) <= 1 + rate * (span + 0.02)  # the first may have been noted late
-        share = len(everything) / 8
-        if share > 20 and all(share / 2 <= len(each) <= 2 * share for each in times):
+        begun, ended = max(each[0] for each in times), min(each[-1] for each in times)
+        together = [sum(begun <= time <= ended for time in each) for each in times]
+        share = sum(together) / 8
+        if share > 20 and all(share / 2 <= count <= 2 * share for count in together):
             return
     raise AssertionError(list(map(len, times)))
 
@@ -734,14 +737,19 @@ def open_files():
 # --- a rate that adapts ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_find_out_together_what_a_server_allows(core, sharers, name):
     """Compiled and plain ones: they have one rate, and together use what there is."""
-    adaptive = limit(name, 500, adaptive=True, floor=10)
-    server = limit(f"{name}-server", 100, 5)
-    halves = mixed(4)
-    found = sharers.run("learn", halves, limit=adaptive, server=server, start=soon(4), seconds=4.0)
-    served, rejected, rates = zip(*found, strict=True)
-    assert sum(served) > 100
+    for attempt in range(5):
+        adaptive = limit(f"{name}-{attempt}", 500, adaptive=True, floor=10)
+        server = limit(f"{name}-server-{attempt}", 100, 5)
+        found = sharers.run(
+            "learn", mixed(4), limit=adaptive, server=server, start=soon(4), seconds=4.0
+        )
+        served, rejected, rates = zip(*found, strict=True)
+        if sum(served) > 200 and min(served) > 10:
+            break  # else the machine was too busy to ask for more than the server allows
+    assert sum(served) > 200
     assert sum(rejected) < sum(served) / 4
     assert min(served) > 10
     assert max(rates) < 250  # the last one asked at another moment than the first

@@ -765,11 +765,14 @@ def from_a_thread(task: Any) -> None:
 @pytest.mark.parametrize("chunk", [1, 9])
 def test_what_was_meant_for_an_item_that_has_ended_hits_no_other(cancels, chunk):
     """Its task is used no more, as somebody still knows it."""
+    known = []
 
     @once
     async def work(x):
         if x == 2:
-            cancels(asyncio.current_task())
+            known.append(asyncio.current_task())
+        if x == 4:
+            cancels(known[0])
         await asyncio.sleep(0.001 if x < 3 else 0.03)
         return x
 

@@ -214,7 +214,7 @@ def test_the_errors_so_far_come_with_it(first):
     """Attempts that fail before a delay, and one that is cut."""
     attempts = []
 
-    @opero(retries=9, min_delay=0.001, max_delay=0.001, timeout=0.05)
+    @opero(retries=9, min_delay=0.001, max_delay=0.001, timeout=0.5)
     async def work():
         attempts.append(1)
         await asyncio.sleep(0)
