@@ -4,7 +4,7 @@
     python examples/celery_tasks.py
 
 It starts a worker with two processes, whose broker is a temporary directory, and sends it tasks
-that fail, recover and hang. Exits with 1 if one of them ends otherwise than it should. In your
+that fail, recover and hang. Exits with 1 if one of them does not end as it should. In your
 project the broker is Redis or RabbitMQ, and you start the worker.
 """
 

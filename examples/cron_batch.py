@@ -1,11 +1,11 @@
-"""A batch for cron and Docker: one line of log each, exit codes, and a clean end at SIGTERM.
+"""A batch for cron and Docker: one log line for each event, exit codes, a clean end at SIGTERM.
 
     pip install '.[disk]'                # in a checkout of opero
     python examples/cron_batch.py        # or see cron_batch.Dockerfile
 
 Exit codes: 0 if all is done, 1 if items have failed, 143 if SIGTERM ended it. What is done is
 stored in the directory that BATCH_FOLDER names, so the next run goes on where this one ended.
-`--check` runs it against its promises: it is terminated in the middle, and run again.
+`--check` checks its promises: it terminates a run in the middle, and runs it again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     pip install . pandas                 # in a checkout of opero
     python examples/dataframe_etl.py
 
-It cleans 2,000 orders with pandas, of which some are broken. Exits with 1 if a row is lost, is out
+It cleans 2,000 orders with pandas; some are broken. Exits with 1 if a row is lost, is out
 of order, or is in the wrong frame. For polars, see `etl_polars`.
 """
 

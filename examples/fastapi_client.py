@@ -3,7 +3,7 @@
     pip install . fastapi uvicorn httpx  # in a checkout of opero
     python examples/fastapi_client.py
 
-It starts a toy service and the app, each on a port of its own, takes the service down and up again,
+It starts a toy service and the app, each on its own port, takes the service down and up again,
 and asks the app. Exits with 1 if the app waited for a service that is down, or did not recover.
 To serve the app alone: PRICES_URL=https://... uvicorn --app-dir examples fastapi_client:app
 """

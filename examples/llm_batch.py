@@ -5,7 +5,7 @@
 
 It starts a toy provider that allows 100 requests a second, is out of order for some prompts, and
 counts tokens. The batch runs three times: the first run stops when its money is spent, the second
-one pays for the rest, the third one costs nothing. Exits with 1 if one of these is not so.
+one pays for the rest, the third one costs nothing. Exits with 1 if one of these is not true.
 
 Answers are kept in a temporary directory, or in the one that LLM_ANSWERS names: then another run
 of this program costs nothing.

@@ -1,9 +1,9 @@
-"""A cache for one request: what a request looks up, it looks up once, and forgets at its end.
+"""A cache for one request, which looks up each value once and forgets it at the end.
 
     pip install .                        # in a checkout of opero
     python examples/request_cache.py
 
-Two requests at once, each of which asks for the same users again and again. Exits with 1 if one of
+Two requests at once, and each asks for the same users again and again. Exits with 1 if one of
 them asked the database twice, saw the values of the other, or left anything behind.
 """
 

@@ -1,4 +1,4 @@
-"""A toy HTTP server on loopback: the recipes ask it in place of a real one."""
+"""A toy HTTP server on loopback: the recipes use it instead of a real one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     python examples/worker_model.py
 
 It classifies 3,000 texts with a toy model that takes a while to load. Exits with 1 if a process
-loaded it twice, or worked on after its 1,000th text.
+loaded it twice, or went on after its 1,000th text.
 """
 
 from __future__ import annotations

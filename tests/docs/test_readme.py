@@ -74,5 +74,5 @@ def test_the_first_screen_has_what_convinces(page: str) -> None:
 def test_what_is_saved_is_what_the_readme_says() -> None:
     """The lines of both programs are counted."""
     before, after = (marked(f"{role}: prices").text.count("\n") for role in ("before", "after"))
-    assert f"The same by hand: {before} lines in place of {after}" in text_of("README.md")
+    assert f"The same by hand: {before} lines instead of {after}" in text_of("README.md")
     assert after <= before / 2
