@@ -226,6 +226,21 @@ def test_links_between_files_lead_to_files_and_headings_that_exist() -> None:
 
 @pytest.mark.once
 @pytest.mark.checkout
+def test_code_fits_on_a_screen() -> None:
+    """Without scrolling sideways: 100 columns at most."""
+    wide = [
+        f"{name_of(path)}: {line}"
+        for path in pages()
+        for block in blocks(path)
+        if block.language in ("python", "sh", "toml", "yaml")
+        for line in block.text.splitlines()
+        if len(line) > 100
+    ]
+    assert wide == []
+
+
+@pytest.mark.once
+@pytest.mark.checkout
 def test_the_head_of_every_table_is_as_wide_as_the_line_below_it() -> None:
     """A script that writes tables can put the head of one above another."""
     wrong = []
