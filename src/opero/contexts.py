@@ -194,21 +194,21 @@ def get_cache_context(
     """Open a namespace's cache for use by hand; opening it again gives the same values.
 
     Args:
-        cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
-            shared by those of this machine; or "redis", which hosts share too.
-        cache_namespace: The name under which `clear_cache` finds the values.
-        **options: `cache_ttl`: Seconds for which a value counts; None for ever. `cache_maxsize`
-            (memory): The greatest number of cached values (of each instance, for a method); None
-            for no bound. `cache_stale` (memory, disk, redis): Seconds after `cache_ttl` for which
-            an outdated value is served if the run fails. `cache_secret` (disk, redis): What entries
-            are signed with: a `str` or `bytes` of 16 bytes or more, or several in a list, of which
-            the first signs and all verify; None for what the environment variable
-            `OPERO_CACHE_SECRET` holds, else the user's key file. `cache_version` (disk, redis): A
-            name; entries of all other names are not found. `cache_pickle` (disk, redis): Whether
-            values may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
-            directory. `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None
-            for no bound. `cache_url` (redis): Where the server is: `redis://`, `rediss://` or
-            `unix://`.
+        cache_backend: Where to keep values: "memory"; "disk", which outlives the process and which
+            all processes on this machine share; or "redis", which machines share too.
+        cache_namespace: The name by which `clear_cache` finds the values.
+        **options: `cache_ttl`: How many seconds a value stays valid; None means forever.
+            `cache_maxsize` (memory): The most values to keep (for a method: for each instance);
+            None for no limit. `cache_stale` (memory, disk, redis): How many seconds after
+            `cache_ttl` an outdated value may still be served if the run fails. `cache_secret`
+            (disk, redis): The secret that signs entries: a `str` or `bytes` of 16 bytes or more; or
+            a list of them: the first signs, and all verify. None uses the environment variable
+            `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version` (disk, redis): A
+            version of your choice; entries of other versions are not found. `cache_pickle` (disk,
+            redis): Whether values may be pickled. `cache_dir` (disk): The directory; None for the
+            user's cache directory. `cache_size_limit` (disk): How many bytes the cache may take
+            before the oldest entries are evicted; None for no limit. `cache_url` (redis): The
+            server's address: `redis://`, `rediss://` or `unix://`.
 
     Returns:
         The cache, which is also a context manager.

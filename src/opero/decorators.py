@@ -197,61 +197,61 @@ def opero(
             breaker( permit( attempt timeout( attempt )))))))
 
     Args:
-        retries: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        retries: The most attempts in total, the first included; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt, at least 1.
         min_delay: The shortest delay between attempts, in seconds.
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
-            predicate of the exception. Any other goes up at once, unchanged.
-        arg_fallback: The name of a parameter that holds a list or tuple of values to try in order,
-            each as its element 0; or `{"parameter": [values]}`, whose values are tried one at a
-            time after the caller's own; or a `FallbackConfig`.
-        cache: Whether returned values are cached; or a `CacheConfig`.
-        cache_ttl: Seconds for which a value counts; None for ever.
-        cache_key: A function that makes the key from the call's own arguments; None: all of them
-            are it.
-        cache_namespace: The name under which `clear_cache` finds the values.
-        cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
-            shared by those of this machine; or "redis", which hosts share too.
-        rate_limit: The greatest number of attempts started per second; or a `RateLimitConfig`; or a
+            predicate of the exception. Any other exception is raised immediately, unchanged.
+        arg_fallback: The name of a parameter that takes a list or tuple of values to try in order:
+            the function finds the current one at index 0. Or `{"parameter": [values]}`: values to
+            try one at a time after the caller's own. Or a `FallbackConfig`.
+        cache: Whether to cache returned values; or a `CacheConfig`.
+        cache_ttl: How many seconds a value stays valid; None means forever.
+        cache_key: A function that makes the key from the call's arguments; None uses all arguments.
+        cache_namespace: The name by which `clear_cache` finds the values.
+        cache_backend: Where to keep values: "memory"; "disk", which outlives the process and which
+            all processes on this machine share; or "redis", which machines share too.
+        rate_limit: The most attempts to start per second; or a `RateLimitConfig`; or a
             `RateLimiter`, which several functions may share.
-        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
-        burst: How many attempts may start at once after a pause.
+        jitter: Whether each delay is random, between `min_delay` and its ceiling; if False, it is
+            the ceiling.
+        burst: How many attempts may start without a wait after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate_limit` while they succeed.
         rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
             hundredth of `rate_limit`.
-        timeout: Seconds for a whole call, waits included. A wait that would not end in time is not
-            begun; an awaited attempt is cut, a running ordinary one cannot be.
-        attempt_timeout: Seconds for one awaited attempt, waits before it not included: then it is
-            cancelled and has failed with `AttemptTimeout`. Not for ordinary functions: nothing
-            stops a thread.
-        retry: A `RetryConfig`, in place of the keywords for retries.
-        retry_after: A function that returns, for an exception, how many seconds the server asks to
-            wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
-            that long at least, up to `max_delay`, or up to the deadline with a `timeout`; for
-            longer waits the call gives up at once.
-        retry_on_result: A predicate of the returned value; true means that this attempt has failed.
+        timeout: The deadline of a whole call in seconds, waits included. No wait begins that would
+            end too late. An awaited attempt is cancelled; a running ordinary function cannot be
+            stopped.
+        attempt_timeout: How many seconds one awaited attempt may take, waits before it not
+            included. Then it is cancelled and counts as failed with `AttemptTimeout`. Not for
+            ordinary functions: nothing can stop a thread.
+        retry: A `RetryConfig`, instead of the keywords for retries.
+        retry_after: A function that takes the exception and returns how many seconds the server
+            asks you to wait, or None; `opero.retry_after` knows the errors of the usual clients.
+            The next delay is at least that long, up to `max_delay`, or up to the deadline with a
+            `timeout`. If the server asks for longer, the call gives up immediately.
+        retry_on_result: A predicate of the returned value; true means that the attempt has failed.
         fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
             tuple of types, or a predicate of the exception.
-        breaker: A circuit breaker: True for one of the function's own, or a `BreakerConfig`; or a
-            `Breaker`, which several functions may share. While it is open, no attempt begins.
-        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
-        cache_maxsize: The greatest number of cached values (of each instance, for a method); None
-            for no bound.
-        cache_refresh: Seconds before the end of `cache_ttl` from which a hit renews the value in
-            the background and is served at once.
-        cache_stale: Seconds after `cache_ttl` for which an outdated value is served if the run
-            fails.
+        breaker: A circuit breaker: True or a `BreakerConfig` for one that belongs to this function;
+            or a `Breaker`, which several functions may share. While it is open, no attempt begins.
+        reraise: Whether to raise the last attempt's own exception instead of `AllFailedError`.
+        cache_maxsize: The most values to keep (for a method: for each instance); None for no limit.
+        cache_refresh: How many seconds before the end of `cache_ttl` a hit starts to refresh the
+            value in the background; the hit itself returns immediately.
+        cache_stale: How many seconds after `cache_ttl` an outdated value may still be served if the
+            run fails.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
-            `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16
-            bytes or more, or several in a list, of which the first signs and all verify; None for
-            what the environment variable `OPERO_CACHE_SECRET` holds, else the user's key file.
-            `cache_version` (disk, redis): A name; entries of all other names are not found.
+            `cache_secret` (disk, redis): The secret that signs entries: a `str` or `bytes` of 16
+            bytes or more; or a list of them: the first signs, and all verify. None uses the
+            environment variable `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version`
+            (disk, redis): A version of your choice; entries of other versions are not found.
             `cache_pickle` (disk, redis): Whether values may be pickled. `cache_dir` (disk): The
-            directory; None for the user's own cache directory. `cache_size_limit` (disk): Bytes,
-            beyond which the oldest entries go; None for no bound. `cache_url` (redis): Where the
-            server is: `redis://`, `rediss://` or `unix://`.
+            directory; None for the user's cache directory. `cache_size_limit` (disk): How many
+            bytes the cache may take before the oldest entries are evicted; None for no limit.
+            `cache_url` (redis): The server's address: `redis://`, `rediss://` or `unix://`.
 
     Returns:
         The decorated function, or a decorator. The decorated function keeps its signature and has
@@ -359,99 +359,97 @@ def opmap(
     """Let a function of one item map itself over many, in parallel, with resilience for each item.
 
     Args:
-        mode: Where attempts are made: "thread" and "process" for ordinary functions, "async" (one
-            event loop) and "async_process" (one in each process) for coroutine functions.
-        workers: How many threads or processes, or coroutines at once; None for as many as there are
-            CPUs for this process. With `executor`, how many jobs it is given at once; None for as
-            many as it has workers.
-        ordered: Whether results come in the order of the items, or as they are ready.
-        progress: Whether a bar is shown, in a terminal or a notebook; "log" for a line in the log
-            every 30 seconds; or a function that gets a `Progress`, ten times a second at most and
-            once at the end.
-        retries: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        mode: Where attempts run: "thread" and "process" for ordinary functions, "async" (one event
+            loop) and "async_process" (one in each process) for coroutine functions.
+        workers: How many threads, processes or concurrent coroutines; None for as many as this
+            process has CPUs. With `executor`: how many jobs it gets at a time; None for as many as
+            it has workers.
+        ordered: Whether results come in the order of the items; if False, as they are ready.
+        progress: Whether to show a bar in a terminal or a notebook; "log" for a line in the log
+            every 30 seconds; or a function that takes a `Progress`, called at most ten times a
+            second and once at the end.
+        retries: The most attempts in total, the first included; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt, at least 1.
         min_delay: The shortest delay between attempts, in seconds.
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
-            predicate of the exception. Any other goes up at once, unchanged.
-        arg_fallback: The name of a parameter that holds a list or tuple of values to try in order,
-            each as its element 0; or `{"parameter": [values]}`, whose values are tried one at a
-            time after the caller's own; or a `FallbackConfig`.
-        cache: Whether returned values are cached; or a `CacheConfig`.
-        cache_ttl: Seconds for which a value counts; None for ever.
-        cache_namespace: The name under which `clear_cache` finds the values.
-        rate_limit: The greatest number of attempts started per second, by each worker; or a
-            `RateLimitConfig`; or a `RateLimiter`, which is one for all that share it.
-        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
-        burst: How many attempts may start at once after a pause.
+            predicate of the exception. Any other exception is raised immediately, unchanged.
+        arg_fallback: The name of a parameter that takes a list or tuple of values to try in order:
+            the function finds the current one at index 0. Or `{"parameter": [values]}`: values to
+            try one at a time after the caller's own. Or a `FallbackConfig`.
+        cache: Whether to cache returned values; or a `CacheConfig`.
+        cache_ttl: How many seconds a value stays valid; None means forever.
+        cache_namespace: The name by which `clear_cache` finds the values.
+        rate_limit: The most attempts that each worker starts per second; or a `RateLimitConfig`; or
+            a `RateLimiter`, one limit for all who share it.
+        jitter: Whether each delay is random, between `min_delay` and its ceiling; if False, it is
+            the ceiling.
+        burst: How many attempts may start without a wait after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate_limit` while they succeed.
         rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
             hundredth of `rate_limit`.
-        timeout: Seconds for an item, from its first attempt on, waits included; it cuts an awaited
-            attempt too.
-        attempt_timeout: Seconds for one attempt: then its process is killed, or its coroutine
-            cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.
-        retry: A `RetryConfig`, in place of the keywords for retries.
-        retry_after: A function that returns, for an exception, how many seconds the server asks to
-            wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
-            that long at least, up to `max_delay`, or up to the deadline with a `timeout`; for
-            longer waits the call gives up at once.
-        retry_on_result: A predicate of the returned value; true means that this attempt has failed.
+        timeout: The deadline of an item in seconds, counted from its first attempt, waits included;
+            an awaited attempt is cancelled then.
+        attempt_timeout: How many seconds one attempt may take. Then its process is killed, or its
+            coroutine cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.
+        retry: A `RetryConfig`, instead of the keywords for retries.
+        retry_after: A function that takes the exception and returns how many seconds the server
+            asks you to wait, or None; `opero.retry_after` knows the errors of the usual clients.
+            The next delay is at least that long, up to `max_delay`, or up to the deadline with a
+            `timeout`. If the server asks for longer, the call gives up immediately.
+        retry_on_result: A predicate of the returned value; true means that the attempt has failed.
         fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
             tuple of types, or a predicate of the exception.
-        breaker: A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`,
+        breaker: A circuit breaker, one for all workers: True or a `BreakerConfig`; or a `Breaker`,
             which several functions may share. While it is open, items wait.
-        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
-        cache_key: A function that makes the key from the call's own arguments; None: all of them
-            are it.
-        cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
-            shared by those of this machine; or "redis", which hosts share too.
-        cache_maxsize: The greatest number of cached values (of each instance, for a method); None
-            for no bound.
-        cache_refresh: Seconds before the end of `cache_ttl` from which a hit renews the value in
-            the background and is served at once.
-        cache_stale: Seconds after `cache_ttl` for which an outdated value is served if the run
-            fails.
-        chunk_size: How many items are handed to a worker at once; None to go by measured time. Not
-            with a `rate_limit` or a `timeout`, which hand them out one by one.
-        rate_limit_scope: Whether `rate_limit` counts for each worker or, "total", for the whole
-            map. A `RateLimiter` counts for all who share it.
-        start_method: How processes are started: "forkserver", "spawn" or "fork"; None for the first
-            of these that there is.
-        worker_init: A function without arguments that each worker calls before its first item: it
-            loads a model, or opens a connection. Not for `async`.
-        max_items_per_worker: After how many items a worker process is renewed; its successor starts
-            before it ends.
-        max_memory_per_worker: At how many bytes of resident memory a worker process is renewed,
+        reraise: Whether to raise the last attempt's own exception instead of `AllFailedError`.
+        cache_key: A function that makes the key from the call's arguments; None uses all arguments.
+        cache_backend: Where to keep values: "memory"; "disk", which outlives the process and which
+            all processes on this machine share; or "redis", which machines share too.
+        cache_maxsize: The most values to keep (for a method: for each instance); None for no limit.
+        cache_refresh: How many seconds before the end of `cache_ttl` a hit starts to refresh the
+            value in the background; the hit itself returns immediately.
+        cache_stale: How many seconds after `cache_ttl` an outdated value may still be served if the
+            run fails.
+        chunk_size: How many items a worker gets at a time; None sizes chunks by measured time. Not
+            with a `rate_limit` or a `timeout`: with them, workers get one item at a time.
+        rate_limit_scope: Whether `rate_limit` applies to each worker or, with "total", to the whole
+            map. A `RateLimiter` applies to all who share it.
+        start_method: How processes start: "forkserver", "spawn" or "fork"; None for the first of
+            these that this platform has.
+        worker_init: A function without arguments that each worker calls before its first item, such
+            as to load a model or open a connection. Not for `async`.
+        max_items_per_worker: After how many items a worker process is replaced; its successor
+            starts before it ends.
+        max_memory_per_worker: At how many bytes of resident memory a worker process is replaced,
             between two chunks.
-        executor: A `concurrent.futures.Executor` that makes the attempts instead of opero's own
+        executor: A `concurrent.futures.Executor` that runs the attempts instead of opero's own
             workers.
-        on_error: "return" puts an item's failure in its place; "raise" ends the map with the first
-            item that fails for good.
-        unpack: Whether an item holds the arguments of its call: a tuple or a list those by
-            position, a dict those by keyword.
-        with_items: Whether each result is paired with its item: `(item, result)`.
-        max_errors: The number of items whose failure ends the map; or, as a float, the share of the
-            items that are done, once there are 20. No more items are handed out then; those that
-            workers already have are finished, so somewhat more than `max_errors` items may fail;
-            the rest stand as `NotRun`.
-        total: How many items there are, for the progress of an input without a length.
-        loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.
-        read_ahead: How many items at most are read and not done with: in a stream, until their
-            result is taken. None goes by the workers and by the size of chunks, up to 64 MiB of
-            items.
-        read_in: Where iterators are read: "thread" for one of the map, or "caller" for yours, if
-            the input is bound to it, as a SQLite cursor is.
+        on_error: "return" puts a failure where the item's result would be; "raise" ends the map
+            with the first item that fails for good.
+        unpack: Whether an item holds the arguments of its call: a tuple or list the positional
+            ones, a dict the keyword ones.
+        with_items: Whether to pair each result with its item: `(item, result)`.
+        max_errors: How many failed items end the map; or, as a float, the share of failures among
+            the items done, once 20 are done. Then no more items are handed out. Workers finish the
+            items that they have, so a few more than `max_errors` may fail. The rest become
+            `NotRun`.
+        total: The number of items, for the progress of an input without a length.
+        loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop if it is installed.
+        read_ahead: The most items that are read but not done; in a stream, an item is done once you
+            take its result. None goes by the workers and the size of chunks, up to 64 MiB of items.
+        read_in: Which thread reads iterators: "thread" for one that the map starts, or "caller" for
+            yours, if the input is bound to it, as a SQLite cursor is.
         **kwargs: Options of the stored backends, an error beside one that does not read them.
-            `cache_secret` (disk, redis): What entries are signed with: a `str` or `bytes` of 16
-            bytes or more, or several in a list, of which the first signs and all verify; None for
-            what the environment variable `OPERO_CACHE_SECRET` holds, else the user's key file.
-            `cache_version` (disk, redis): A name; entries of all other names are not found.
+            `cache_secret` (disk, redis): The secret that signs entries: a `str` or `bytes` of 16
+            bytes or more; or a list of them: the first signs, and all verify. None uses the
+            environment variable `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version`
+            (disk, redis): A version of your choice; entries of other versions are not found.
             `cache_pickle` (disk, redis): Whether values may be pickled. `cache_dir` (disk): The
-            directory; None for the user's own cache directory. `cache_size_limit` (disk): Bytes,
-            beyond which the oldest entries go; None for no bound. `cache_url` (redis): Where the
-            server is: `redis://`, `rediss://` or `unix://`.
+            directory; None for the user's cache directory. `cache_size_limit` (disk): How many
+            bytes the cache may take before the oldest entries are evicted; None for no limit.
+            `cache_url` (redis): The server's address: `redis://`, `rediss://` or `unix://`.
 
     Returns:
         The mapped function, or a decorator. It takes an iterable and keyword arguments for all
@@ -505,26 +503,25 @@ def get_cache_decorator(
     """Make a decorator that caches, with single flight, and does nothing else.
 
     Args:
-        cache: Whether returned values are cached; or a `CacheConfig`.
-        cache_ttl: Seconds for which a value counts; None for ever.
-        cache_key: A function that makes the key from the call's own arguments; None: all of them
-            are it.
-        cache_namespace: The name under which `clear_cache` finds the values.
-        cache_backend: Where values are kept: "memory"; "disk", which survives the process and is
-            shared by those of this machine; or "redis", which hosts share too.
-        **kwargs: `cache_maxsize` (memory): The greatest number of cached values (of each instance,
-            for a method); None for no bound. `cache_refresh` (memory, disk, redis): Seconds before
-            the end of `cache_ttl` from which a hit renews the value in the background and is served
-            at once. `cache_stale` (memory, disk, redis): Seconds after `cache_ttl` for which an
-            outdated value is served if the run fails. `cache_secret` (disk, redis): What entries
-            are signed with: a `str` or `bytes` of 16 bytes or more, or several in a list, of which
-            the first signs and all verify; None for what the environment variable
-            `OPERO_CACHE_SECRET` holds, else the user's key file. `cache_version` (disk, redis): A
-            name; entries of all other names are not found. `cache_pickle` (disk, redis): Whether
-            values may be pickled. `cache_dir` (disk): The directory; None for the user's own cache
-            directory. `cache_size_limit` (disk): Bytes, beyond which the oldest entries go; None
-            for no bound. `cache_url` (redis): Where the server is: `redis://`, `rediss://` or
-            `unix://`.
+        cache: Whether to cache returned values; or a `CacheConfig`.
+        cache_ttl: How many seconds a value stays valid; None means forever.
+        cache_key: A function that makes the key from the call's arguments; None uses all arguments.
+        cache_namespace: The name by which `clear_cache` finds the values.
+        cache_backend: Where to keep values: "memory"; "disk", which outlives the process and which
+            all processes on this machine share; or "redis", which machines share too.
+        **kwargs: `cache_maxsize` (memory): The most values to keep (for a method: for each
+            instance); None for no limit. `cache_refresh` (memory, disk, redis): How many seconds
+            before the end of `cache_ttl` a hit starts to refresh the value in the background; the
+            hit itself returns immediately. `cache_stale` (memory, disk, redis): How many seconds
+            after `cache_ttl` an outdated value may still be served if the run fails. `cache_secret`
+            (disk, redis): The secret that signs entries: a `str` or `bytes` of 16 bytes or more; or
+            a list of them: the first signs, and all verify. None uses the environment variable
+            `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version` (disk, redis): A
+            version of your choice; entries of other versions are not found. `cache_pickle` (disk,
+            redis): Whether values may be pickled. `cache_dir` (disk): The directory; None for the
+            user's cache directory. `cache_size_limit` (disk): How many bytes the cache may take
+            before the oldest entries are evicted; None for no limit. `cache_url` (redis): The
+            server's address: `redis://`, `rediss://` or `unix://`.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -545,19 +542,20 @@ def get_retry_decorator(
     """Make a decorator that retries, and does nothing else.
 
     Args:
-        retries: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        retries: The most attempts in total, the first included; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt, at least 1.
         min_delay: The shortest delay between attempts, in seconds.
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
-            predicate of the exception. Any other goes up at once, unchanged.
-        **kwargs: `jitter`: Whether a delay is drawn between `min_delay` and its ceiling, or is the
-            ceiling. `retry_after`: A function that returns, for an exception, how many seconds the
-            server asks to wait, or None; `opero.retry_after` knows the usual clients' errors. The
-            next delay is that long at least, up to `max_delay`, or up to the deadline with a
-            `timeout`; for longer waits the call gives up at once. `retry_on_result`: A predicate of
-            the returned value; true means that this attempt has failed. `reraise`: Whether the last
-            attempt's own exception is raised, in place of `AllFailedError`.
+            predicate of the exception. Any other exception is raised immediately, unchanged.
+        **kwargs: `jitter`: Whether each delay is random, between `min_delay` and its ceiling; if
+            False, it is the ceiling. `retry_after`: A function that takes the exception and returns
+            how many seconds the server asks you to wait, or None; `opero.retry_after` knows the
+            errors of the usual clients. The next delay is at least that long, up to `max_delay`, or
+            up to the deadline with a `timeout`. If the server asks for longer, the call gives up
+            immediately. `retry_on_result`: A predicate of the returned value; true means that the
+            attempt has failed. `reraise`: Whether to raise the last attempt's own exception instead
+            of `AllFailedError`.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -574,12 +572,12 @@ def get_rate_limit_decorator(
     """Make a decorator that limits how often a function starts, and does nothing else.
 
     Args:
-        rate_limit: The greatest number of attempts started per second; or a `RateLimitConfig`; or a
+        rate_limit: The most attempts to start per second; or a `RateLimitConfig`; or a
             `RateLimiter`, which several functions may share.
-        **kwargs: `burst`: How many attempts may start at once after a pause. `adaptive`: Whether
-            the rate falls when the server rejects attempts, and rises again up to `rate_limit`
-            while they succeed. `rate_floor`: The lowest rate of an adaptive limit, in attempts per
-            second; None for a hundredth of `rate_limit`.
+        **kwargs: `burst`: How many attempts may start without a wait after a pause. `adaptive`:
+            Whether the rate falls when the server rejects attempts, and rises again up to
+            `rate_limit` while they succeed. `rate_floor`: The lowest rate of an adaptive limit, in
+            attempts per second; None for a hundredth of `rate_limit`.
 
     Raises:
         TypeError: If an option has the wrong type or there is no such option.
@@ -596,9 +594,9 @@ def get_fallback_decorator(
     """Make a decorator that tries the values of one argument in order, and does nothing else.
 
     Args:
-        arg_fallback: The name of a parameter that holds a list or tuple of values to try in order,
-            each as its element 0; or `{"parameter": [values]}`, whose values are tried one at a
-            time after the caller's own; or a `FallbackConfig`.
+        arg_fallback: The name of a parameter that takes a list or tuple of values to try in order:
+            the function finds the current one at index 0. Or `{"parameter": [values]}`: values to
+            try one at a time after the caller's own. Or a `FallbackConfig`.
         **kwargs: `fallback_on`: After which exceptions the next value of `arg_fallback` is tried: a
             type, a tuple of types, or a predicate of the exception.
 

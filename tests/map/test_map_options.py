@@ -47,7 +47,7 @@ async def adouble(item: Any, plus: Any = 0) -> Any:
 FUNCTIONS = {"thread": double, "process": double, "async": adouble, "async_process": adouble}
 
 MODES = "one of 'thread', 'process', 'async', 'async_process'"
-PROGRESS = "True, False, 'log' or an ordinary function of a Progress"
+PROGRESS = "True, False, 'log' or an ordinary function that takes a Progress"
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("mode", "threads", ValueError, MODES),
     ("mode", "Thread", ValueError, MODES),
@@ -61,7 +61,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("workers", NAN, TypeError, "a whole number"),
     ("workers", 0, ValueError, "1 or more"),
     ("workers", -1, ValueError, "1 or more"),
-    ("workers", 1_000_001, ValueError, "1000000 at most"),
+    ("workers", 1_000_001, ValueError, "at most 1000000"),
     ("workers", 10**30, ValueError, "a whole number up to"),
     ("ordered", 1, TypeError, "True or False"),
     ("ordered", None, TypeError, "True or False"),
@@ -221,7 +221,9 @@ def test_a_client_of_dask_is_no_executor_but_has_one() -> None:
 
         def get_executor(self) -> Any: ...
 
-    with pytest.raises(TypeError, match=r"Executor, such as its get_executor\(\) returns$"):
+    with pytest.raises(
+        TypeError, match=r"Executor, such as the one that its get_executor\(\) returns$"
+    ):
         opmap(executor=Client())
 
 
@@ -245,11 +247,26 @@ class Nowhere(Executor):
         ({"mode": "thread", "loop": "asyncio"}, "^loop='asyncio': only mode='async' and"),
         ({"mode": "process", "loop": "asyncio"}, "^loop='asyncio': only mode='async' and"),
         ({"executor": Nowhere(), "loop": "asyncio"}, "^loop='asyncio': only mode='async' and"),
-        ({"cache": CacheConfig(True), "cache_ttl": 5}, "^cache_ttl=5 beside cache=CacheConfig"),
-        ({"cache": CacheConfig(True), "cache_namespace": "x"}, "^cache_namespace='x' beside"),
-        ({"retry": RetryConfig(2), "retries": 5}, "^retries=5 beside retry=RetryConfig"),
-        ({"rate_limit": RateLimiter(5), "burst": 2}, "^burst=2 beside rate_limit=RateLimiter"),
-        ({"rate_limit": RateLimitConfig(5), "burst": 2}, "^burst=2 beside rate_limit="),
+        (
+            {"cache": CacheConfig(True), "cache_ttl": 5},
+            "^cache_ttl=5 is not allowed together with cache=CacheConfig",
+        ),
+        (
+            {"cache": CacheConfig(True), "cache_namespace": "x"},
+            "^cache_namespace='x' is not allowed together with",
+        ),
+        (
+            {"retry": RetryConfig(2), "retries": 5},
+            "^retries=5 is not allowed together with retry=RetryConfig",
+        ),
+        (
+            {"rate_limit": RateLimiter(5), "burst": 2},
+            "^burst=2 is not allowed together with rate_limit=RateLimiter",
+        ),
+        (
+            {"rate_limit": RateLimitConfig(5), "burst": 2},
+            "^burst=2 is not allowed together with rate_limit=",
+        ),
         ({"cache_dir": "x"}, "^cache_dir='x' has no effect without cache=True and cache_back"),
         ({"cache": True, "cache_dir": "x"}, "^cache_dir='x' is not read by cache_backend='mem"),
         ({"rate_limit_scope": "total"}, "^rate_limit_scope='total' has no effect without rate_"),
@@ -324,9 +341,9 @@ def test_a_misspelt_option_names_its_nearest_neighbour(option: str, meant: str) 
 @pytest.mark.once
 def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> None:
     """Those of the map and those of each item."""
-    with pytest.raises(TypeError, match=r"^opmap\(\) has no option 'zzz'; there are ") as caught:
+    with pytest.raises(TypeError, match=r"^opmap\(\) has no option 'zzz'; it has ") as caught:
         opmap(zzz=1)
-    told = set(str(caught.value).partition("there are ")[2].split(", "))
+    told = set(str(caught.value).partition("it has ")[2].split(", "))
     assert told >= set(inspect.signature(opmap).parameters) - {"kwargs"}
 
 

@@ -713,7 +713,7 @@ def test_the_end_by_errors_is_told(caplog):
     ("given", "words"),
     [
         ({"max_errors": 0}, "1 ends the map with the first"),
-        ({"max_errors": -2}, "a whole number from 1 on"),
+        ({"max_errors": -2}, "a whole number of 1 or more"),
         ({"max_errors": 0.0}, "share between 0.0 and 1.0"),
         ({"max_errors": 1.5}, "share between 0.0 and 1.0"),
         ({"max_errors": float("nan")}, "share between 0.0 and 1.0"),

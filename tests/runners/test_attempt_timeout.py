@@ -935,9 +935,7 @@ def test_an_ordinary_function_is_refused_with_what_to_do_instead(function):
 @pytest.mark.parametrize("timeout", [2, 1.5])
 def test_one_that_is_not_shorter_than_the_timeout_has_no_effect_and_is_refused(timeout):
     """The call would be over by then."""
-    with pytest.raises(
-        ValueError, match=f"attempt_timeout=2 has no effect beside timeout={timeout}"
-    ):
+    with pytest.raises(ValueError, match=f"attempt_timeout=2 has no effect: timeout={timeout}"):
         opero(attempt_timeout=2, timeout=timeout)
     assert opmap(mode="process", attempt_timeout=2, timeout=timeout, workers=1)(abs)
 

@@ -662,7 +662,9 @@ def test_what_cannot_tell_is_refused_at_decoration(wrong: Any) -> None:
 
 @once
 def test_it_is_refused_beside_a_config() -> None:
-    with pytest.raises(ValueError, match=r"retry_after=.* beside retry=RetryConfig"):
+    with pytest.raises(
+        ValueError, match=r"retry_after=.* is not allowed together with retry=RetryConfig"
+    ):
         opero(retry=RetryConfig(), retry_after=asks)
     with pytest.raises(TypeError, match="did you mean 'retry_after'"):
         opero(retry_aftr=asks)  # type: ignore[call-overload]

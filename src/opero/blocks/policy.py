@@ -68,26 +68,28 @@ def attempts(
     In a coroutine write `async for`. You can keep what this returns and use it for many loops.
 
     Args:
-        retries: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        retries: The most attempts in total, the first included; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt, at least 1.
         min_delay: The shortest delay between attempts, in seconds.
         max_delay: The longest delay between attempts, in seconds.
         retry_on: Which exceptions are worth another attempt: a type, a tuple of types, or a
-            predicate of the exception. Any other goes up at once, unchanged.
-        rate_limit: A `RateLimiter`, of which each attempt takes a permit; loops may share it.
-        jitter: Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.
-        timeout: Seconds for all attempts, waits included. A wait that would not end in time is not
-            begun; what the block of an `async for` awaits is cut.
-        attempt_timeout: Seconds for one attempt, waits before it not included: then what it awaits
-            is cancelled, and it has failed with `AttemptTimeout`. For `async for` only.
-        retry: A `RetryConfig`, in place of the keywords for retries.
-        retry_after: A function that returns, for an exception, how many seconds the server asks to
-            wait, or None; `opero.retry_after` knows the usual clients' errors. The next delay is
-            that long at least, up to `max_delay`, or up to the deadline with a `timeout`; for
-            longer waits the call gives up at once.
-        breaker: A `Breaker`, which counts each attempt; loops may share it. While it is open, no
+            predicate of the exception. Any other exception is raised immediately, unchanged.
+        rate_limit: A `RateLimiter`; each attempt takes a permit from it. Loops may share it.
+        jitter: Whether each delay is random, between `min_delay` and its ceiling; if False, it is
+            the ceiling.
+        timeout: The deadline of all attempts in seconds, waits included. No wait begins that would
+            end too late; whatever the block of an `async for` awaits is cancelled.
+        attempt_timeout: How many seconds one attempt may take, waits before it not included. Then
+            whatever it awaits is cancelled, and it counts as failed with `AttemptTimeout`. For
+            `async for` only.
+        retry: A `RetryConfig`, instead of the keywords for retries.
+        retry_after: A function that takes the exception and returns how many seconds the server
+            asks you to wait, or None; `opero.retry_after` knows the errors of the usual clients.
+            The next delay is at least that long, up to `max_delay`, or up to the deadline with a
+            `timeout`. If the server asks for longer, the call gives up immediately.
+        breaker: A `Breaker`, which counts each attempt. Loops may share it. While it is open, no
             attempt begins.
-        reraise: Whether the last attempt's own exception is raised, in place of `AllFailedError`.
+        reraise: Whether to raise the last attempt's own exception instead of `AllFailedError`.
         **kwargs: None; an error says how to spell an option.
 
     Returns:

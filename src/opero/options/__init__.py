@@ -1,13 +1,13 @@
-"""The options: one table, and every check that they have to pass.
+"""The options: one table, and all their checks.
 
 option, table, *_rows   the table, one row for each option
 configs                 the config objects that users make
-checks                  the checks of one value each
-hints, spelling         what to say about a misspelt name
+checks                  the checks of single values
+hints, spelling         the messages for a misspelt name
 reading                 given -> checked
-checked                 what the checks let through
+checked                 the checked options
 
-A wrong option fails when the function is decorated, with a message that says what is wrong and what
+A wrong option fails when you decorate the function, with a message that says what is wrong and what
 to write instead.
 """
 

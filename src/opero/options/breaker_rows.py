@@ -1,4 +1,4 @@
-"""The rows of the fields of `BreakerConfig`, which are parameters of `Breaker`, and no options."""
+"""The rows of the fields of `BreakerConfig`: parameters of `Breaker`, not options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _field(
 
 
 def _url(name: str, value: Any) -> str | None:
-    """Check that a value is a string, and do not show it: there may be a password in it."""
+    """Check that a value is a string, and do not show it: it may contain a password."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}= must be a string, not {type(value).__name__}")
     return value
@@ -47,18 +47,18 @@ def checked(config: BreakerConfig) -> BreakerConfig:
     """Return a configuration with every field checked, and times in seconds.
 
     Raises:
-        TypeError: If one is of a wrong type.
-        ValueError: If one has a value that is not allowed, or its scope lacks what it needs or is
-            given what it does not read.
+        TypeError: If a field has the wrong type.
+        ValueError: If a field's value is not allowed, or the scope lacks a field that it needs or
+            does not read one that was given.
     """
     fields = {row.field: row.check(row.field, getattr(config, row.field)) for row in BREAKER_ROWS}
     scope = fields["scope"]
     if scope != "process" and fields["name"] is None:
-        raise ValueError(f"scope={scope!r} needs name=, by which others know the breaker")
+        raise ValueError(f"scope={scope!r} needs name=: processes share a breaker by its name")
     if scope == "redis" and fields["url"] is None:
         raise ValueError("scope='redis' needs url=, such as 'redis://localhost:6379/0'")
     if scope != "redis" and fields["url"] is not None:
-        raise ValueError(f"url= is not read by scope={scope!r}")
+        raise ValueError(f"url= is not read by scope={scope!r}: leave it out")
     return BreakerConfig(**fields)
 
 
@@ -68,7 +68,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         None,
         "str | None",
         partial(optional, checks.name),
-        "What events, log and messages call it; None for the name of the function.",
+        "Its name in events, logs and messages; None for the name of the function.",
         ("circuit_name", "circuit_breaker_name", "key"),
     ),
     _field(
@@ -76,7 +76,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         30.0,
         "Seconds",
         checks.positive,
-        "Seconds that it looks back.",
+        "How many seconds it looks back.",
         (
             *("sampling_duration", "rolling_window", "interval", "sliding_window_size"),
             *("sliding_window", "rolling_duration", "rolling_counting_timeout", "ttl", "period"),
@@ -100,7 +100,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         10,
         "int",
         checks.count,
-        "How many attempts there must have been in the window, 1 or more.",
+        "The least number of attempts in the window before it can open, 1 or more.",
         (
             *("fail_max", "failure_threshold", "minimum_throughput", "minimum_number_of_calls"),
             *("volume_threshold", "max_failures", "maxfail", "threshold", "min_calls"),
@@ -112,7 +112,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         30.0,
         "Seconds",
         checks.positive,
-        "Seconds for which it stays open.",
+        "How many seconds it stays open.",
         (
             *("recovery_timeout", "reset_timeout", "break_duration", "wait_duration_in_open_state"),
             *("timeout", "timeout_duration", "cooldown", "sleep_window", "cool_down"),
@@ -125,7 +125,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         1,
         "int",
         checks.count,
-        "How many probes may be under way at once, and must succeed to close it.",
+        "How many probes may run at the same time, and how many must succeed to close it.",
         (
             *("success_threshold", "half_open_max_calls", "half_open_requests", "half_open_max"),
             *("permitted_number_of_calls_in_half_open_state", "max_requests", "trial_calls"),
@@ -136,7 +136,7 @@ BREAKER_ROWS: tuple[Option, ...] = (
         "process",
         "str",
         partial(checks.choice, choices=SCOPES),
-        'Who shares it: "process", or by its name "machine" or "redis".',
+        'Who shares it: "process"; or, by its name, "machine" or "redis".',
         ("storage", "state_storage"),
     ),
     _field(
@@ -144,9 +144,9 @@ BREAKER_ROWS: tuple[Option, ...] = (
         None,
         "str | None",
         _url,
-        'Where the server is, as "redis://host:port/0"; for "redis".',
+        'The server\'s address, such as "redis://host:port/0"; for "redis" only.',
         ("redis_url", "redis", "dsn"),
         secret=True,
     ),
 )
-"""A row for each field, in their order."""
+"""A row for each field, in the order of the fields."""

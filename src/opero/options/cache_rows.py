@@ -1,4 +1,4 @@
-"""The rows of the options of a cache."""
+"""The rows of the cache options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _cache(name: str, value: Any) -> Any:
 
 
 def _cache_ttl(name: str, value: Any) -> float:
-    hint = "None means for ever, and without cache=True nothing is cached"
+    hint = "None means forever; to cache nothing, leave out cache=True"
     return checks.positive(name, value, hint)
 
 
@@ -43,14 +43,14 @@ def _maxsize(name: str, value: Any) -> int:
         checks.wrong(
             name,
             value,
-            "1 or more entries, or None for no bound",
+            "1 or more entries, or None for no limit",
             hint="" if value else "leave cache=True out to cache nothing",
         )
     return int(value)
 
 
 def _size_limit(name: str, value: Any) -> int:
-    allowed = "a number of bytes, or None for no bound"
+    allowed = "a number of bytes, or None for no limit"
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**63:
         checks.wrong(name, value, allowed)
     return value
@@ -73,7 +73,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         False,
         "bool | CacheConfig",
         _cache,
-        "Whether returned values are cached; or a `CacheConfig`.",
+        "Whether to cache returned values; or a `CacheConfig`.",
         _CACHE,
         config="CacheConfig",
         field="enabled",
@@ -85,7 +85,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "Seconds | None",
         partial(optional, _cache_ttl),
-        "Seconds for which a value counts; None for ever.",
+        "How many seconds a value stays valid; None means forever.",
         _STORE,
         config="CacheConfig",
         field="ttl",
@@ -97,7 +97,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "CacheKey | None",
         partial(optional, lambda name, value: checks.function(name, value, _KEY)),
-        "A function that makes the key from the call's own arguments; None: all of them are it.",
+        "A function that makes the key from the call's arguments; None uses all arguments.",
         _CACHE,
         config="CacheConfig",
         field="key_function",
@@ -117,7 +117,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         "opero",
         "str",
         checks.name,
-        "The name under which `clear_cache` finds the values.",
+        "The name by which `clear_cache` finds the values.",
         _STORE,
         config="CacheConfig",
         field="namespace",
@@ -130,8 +130,8 @@ CACHE_ROWS: tuple[Option, ...] = (
         "memory",
         "CacheBackend",
         _backend,
-        'Where values are kept: "memory"; "disk", which survives the process and is shared by '
-        'those of this machine; or "redis", which hosts share too.',
+        'Where to keep values: "memory"; "disk", which outlives the process and which all '
+        'processes on this machine share; or "redis", which machines share too.',
         _STORE,
         config="CacheConfig",
         field="backend",
@@ -144,7 +144,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         1024,
         "int | None",
         partial(optional, _maxsize),
-        "The greatest number of cached values (of each instance, for a method); None for no bound.",
+        "The most values to keep (for a method: for each instance); None for no limit.",
         _STORE,
         config="CacheConfig",
         field="maxsize",
@@ -164,8 +164,8 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "Seconds | None",
         partial(optional, checks.seconds),
-        "Seconds before the end of `cache_ttl` from which a hit renews the value in the background "
-        "and is served at once.",
+        "How many seconds before the end of `cache_ttl` a hit starts to refresh the value in the "
+        "background; the hit itself returns immediately.",
         _CACHE,
         config="CacheConfig",
         field="refresh",
@@ -187,7 +187,8 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "Seconds | None",
         partial(optional, checks.seconds),
-        "Seconds after `cache_ttl` for which an outdated value is served if the run fails.",
+        "How many seconds after `cache_ttl` an outdated value may still be served if the run "
+        "fails.",
         _STORE,
         config="CacheConfig",
         field="stale",
@@ -202,9 +203,9 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "str | bytes | Sequence[str | bytes] | None",
         checks.anything,
-        "What entries are signed with: a `str` or `bytes` of 16 bytes or more, or several in a "
-        "list, of which the first signs and all verify; None for what the environment "
-        "variable `OPERO_CACHE_SECRET` holds, else the user's key file.",
+        "The secret that signs entries: a `str` or `bytes` of 16 bytes or more; or a list of "
+        "them: the first signs, and all verify. None uses the environment variable "
+        "`OPERO_CACHE_SECRET`, or else the user's key file.",
         _STORE,
         config="CacheConfig",
         field="secret",
@@ -219,7 +220,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         "",
         "str",
         checks.text,
-        "A name; entries of all other names are not found.",
+        "A version of your choice; entries of other versions are not found.",
         _STORE,
         config="CacheConfig",
         field="version",
@@ -245,7 +246,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         None,
         "str | PathLike[str] | None",
         checks.path,
-        "The directory; None for the user's own cache directory.",
+        "The directory; None for the user's cache directory.",
         _STORE,
         config="CacheConfig",
         field="dir",
@@ -258,7 +259,8 @@ CACHE_ROWS: tuple[Option, ...] = (
         2**30,
         "int | None",
         partial(optional, _size_limit),
-        "Bytes, beyond which the oldest entries go; None for no bound.",
+        "How many bytes the cache may take before the oldest entries are evicted; None for no "
+        "limit.",
         _STORE,
         config="CacheConfig",
         field="size_limit",
@@ -272,7 +274,7 @@ CACHE_ROWS: tuple[Option, ...] = (
         "redis://localhost:6379/0",
         "str",
         _url,
-        "Where the server is: `redis://`, `rediss://` or `unix://`.",
+        "The server's address: `redis://`, `rediss://` or `unix://`.",
         _STORE,
         config="CacheConfig",
         field="url",

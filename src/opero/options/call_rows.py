@@ -1,4 +1,4 @@
-"""The rows of the options of a call, but for those of its cache: retries, fallback, rate, time."""
+"""The rows of a call's options, except its cache: retries, fallback, rate, time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LIMIT = (*CALLS, "get_rate_limit_decorator")
 def _retries(name: str, value: Any) -> int:
     hint = without_brackets(value)
     if value is None:
-        hint = f"{name}=1 is one attempt, without retries"
+        hint = f"{name}=1 means one attempt and no retries"
     attempts = checks.whole(name, value, hint)
     if attempts < 0:
-        checks.wrong(name, value, "the number of attempts in all, 0 or more")
+        checks.wrong(name, value, "the total number of attempts, 0 or more")
     return attempts
 
 
@@ -39,7 +39,7 @@ def _factor(name: str, value: Any) -> float:
 
 
 def _timeout(name: str, value: Any) -> float:
-    return checks.positive(name, value, "None means no bound")
+    return checks.positive(name, value, "None means no limit")
 
 
 def _retry(name: str, value: Any) -> Any:
@@ -67,18 +67,18 @@ def _breaker(name: str, value: Any) -> Any:
     allowed = "True, a BreakerConfig or a Breaker"
     hint = without_brackets(value)
     if isinstance(value, str):
-        hint = f"a breaker of that name is Breaker({checks.shown(value)})"
+        hint = f"for a breaker of that name, write Breaker({checks.shown(value)})"
     elif isinstance(value, type) and issubclass(value, (SharedGate, BreakerConfig)):
         hint = f"write {value.__name__}(), with parentheses"
     elif isinstance(value, SharedGate):
         hint = _belongs(value)
     elif isinstance(value, (int, float)):
-        hint = "how many attempts it looks at is BreakerConfig(minimum=...)"
+        hint = "for the number of attempts before it can open, write BreakerConfig(minimum=...)"
     return checks.wrong(name, value, allowed, TypeError, hint)
 
 
 def _rate(name: str, value: Any) -> float:
-    """Check a rate; what is for another option is refused with the name of that."""
+    """Check a rate; a breaker is refused with the name of the option that takes it."""
     if isinstance(value, SharedGate):
         allowed = "a number of permits per second, a RateLimitConfig or a RateLimiter"
         checks.wrong(name, value, allowed, TypeError, _belongs(value))
@@ -86,20 +86,20 @@ def _rate(name: str, value: Any) -> float:
 
 
 def _belongs(value: SharedGate) -> str:
-    """Say which option takes a value."""
+    """Return a hint that names the option that takes a value."""
     return f"give {type(value).__name__}(...) to {value._option}="
 
 
-_PREDICATE = "an ordinary function of the returned value that tells whether it is a failure"
+_PREDICATE = "an ordinary function of the returned value that returns whether it is a failure"
 
 CALL_ROWS: tuple[Option, ...] = (
-    # --- how a function is attempted again --------------------------------------------------------
+    # --- retries ----------------------------------------------------------------------------------
     Option(
         "retries",
         3,
         "int",
         _retries,
-        "The greatest number of attempts in all; 0 and 1 both mean one.",
+        "The most attempts in total, the first included; 0 and 1 both mean one.",
         _RETRY,
         config="RetryConfig",
         field="attempts",
@@ -113,7 +113,7 @@ CALL_ROWS: tuple[Option, ...] = (
         1.5,
         "float",
         _factor,
-        "What the delay's ceiling grows by from attempt to attempt, at least 1.",
+        "The factor by which the delay's ceiling grows with each attempt, at least 1.",
         _RETRY,
         config="RetryConfig",
         field="backoff_factor",
@@ -150,7 +150,7 @@ CALL_ROWS: tuple[Option, ...] = (
         "RetryOn",
         checks.exceptions,
         "Which exceptions are worth another attempt: a type, a tuple of types, or a predicate of "
-        "the exception. Any other goes up at once, unchanged.",
+        "the exception. Any other exception is raised immediately, unchanged.",
         _RETRY,
         config="RetryConfig",
         field="retry_on",
@@ -166,9 +166,9 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "ArgFallback | FallbackConfig | None",
         partial(optional, checks.fallback),
-        "The name of a parameter that holds a list or tuple of values to try in order, each as its "
-        'element 0; or `{"parameter": [values]}`, whose values are tried one at a time after the '
-        "caller's own; or a `FallbackConfig`.",
+        "The name of a parameter that takes a list or tuple of values to try in order: the "
+        'function finds the current one at index 0. Or `{"parameter": [values]}`: values to try '
+        "one at a time after the caller's own. Or a `FallbackConfig`.",
         _FALLBACK,
         config="FallbackConfig",
         field="argument",
@@ -180,8 +180,8 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "float | RateLimitConfig | RateLimiter | None",
         partial(optional, _rate),
-        "The greatest number of attempts started per second; or a `RateLimitConfig`; or a "
-        "`RateLimiter`, which several functions may share.",
+        "The most attempts to start per second; or a `RateLimitConfig`; or a `RateLimiter`, which "
+        "several functions may share.",
         (*_LIMIT, "attempts"),
         config="RateLimitConfig",
         field="rate",
@@ -189,17 +189,18 @@ CALL_ROWS: tuple[Option, ...] = (
             *("rate", "ratelimit", "limit", "limiter", "rps", "qps", "calls_per_second", "calls"),
             *("max_rate", "requests_per_second", "per_second", "throttle"),
         ),
-        each="The greatest number of attempts started per second, by each worker; or a "
-        "`RateLimitConfig`; or a `RateLimiter`, which is one for all that share it.",
-        block="A `RateLimiter`, of which each attempt takes a permit; loops may share it.",
+        each="The most attempts that each worker starts per second; or a `RateLimitConfig`; or a "
+        "`RateLimiter`, one limit for all who share it.",
+        block="A `RateLimiter`; each attempt takes a permit from it. Loops may share it.",
     ),
-    # --- by keyword only --------------------------------------------------------------------------
+    # --- keyword-only -----------------------------------------------------------------------------
     Option(
         "jitter",
         True,
         "bool",
         checks.flag,
-        "Whether a delay is drawn between `min_delay` and its ceiling, or is the ceiling.",
+        "Whether each delay is random, between `min_delay` and its ceiling; if False, it is the "
+        "ceiling.",
         _RETRY,
         config="RetryConfig",
         field="jitter",
@@ -210,7 +211,7 @@ CALL_ROWS: tuple[Option, ...] = (
         1,
         "int",
         checks.burst,
-        "How many attempts may start at once after a pause.",
+        "How many attempts may start without a wait after a pause.",
         _LIMIT,
         config="RateLimitConfig",
         field="burst",
@@ -249,8 +250,9 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "Seconds | None",
         partial(optional, _timeout),
-        "Seconds for a whole call, waits included. A wait that would not end in time is not begun; "
-        "an awaited attempt is cut, a running ordinary one cannot be.",
+        "The deadline of a whole call in seconds, waits included. No wait begins that would end "
+        "too late. An awaited attempt is cancelled; a running ordinary function cannot be "
+        "stopped.",
         _BLOCKS,
         also=(
             "timeout_seconds",
@@ -260,34 +262,36 @@ CALL_ROWS: tuple[Option, ...] = (
             "timeout_s",
             "total_timeout",
         ),
-        each="Seconds for an item, from its first attempt on, waits included; it cuts an awaited "
-        "attempt too.",
-        block="Seconds for all attempts, waits included. A wait that would not end in time is not "
-        "begun; what the block of an `async for` awaits is cut.",
+        each="The deadline of an item in seconds, counted from its first attempt, waits included; "
+        "an awaited attempt is cancelled then.",
+        block="The deadline of all attempts in seconds, waits included. No wait begins that would "
+        "end too late; whatever the block of an `async for` awaits is cancelled.",
     ),
     Option(
         "attempt_timeout",
         None,
         "Seconds | None",
         partial(optional, _timeout),
-        "Seconds for one awaited attempt, waits before it not included: then it is cancelled and "
-        "has failed with `AttemptTimeout`. Not for ordinary functions: nothing stops a thread.",
+        "How many seconds one awaited attempt may take, waits before it not included. Then it is "
+        "cancelled and counts as failed with `AttemptTimeout`. Not for ordinary functions: "
+        "nothing can stop a thread.",
         _BLOCKS,
         also=(
             *("item_timeout", "task_timeout", "worker_timeout", "per_attempt_timeout"),
             *("try_timeout", "per_try_timeout", "call_timeout"),
         ),
-        each="Seconds for one attempt: then its process is killed, or its coroutine cancelled "
-        "(`AttemptTimeout`). Not for threads, which cannot be stopped.",
-        block="Seconds for one attempt, waits before it not included: then what it awaits is "
-        "cancelled, and it has failed with `AttemptTimeout`. For `async for` only.",
+        each="How many seconds one attempt may take. Then its process is killed, or its coroutine "
+        "cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.",
+        block="How many seconds one attempt may take, waits before it not included. Then whatever "
+        "it awaits is cancelled, and it counts as failed with `AttemptTimeout`. For `async for` "
+        "only.",
     ),
     Option(
         "retry",
         None,
         "RetryConfig | None",
         _retry,
-        "A `RetryConfig`, in place of the keywords for retries.",
+        "A `RetryConfig`, instead of the keywords for retries.",
         _BLOCKS,
         also=("retry_config", "retry_policy", "policy"),
     ),
@@ -296,10 +300,10 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "RetryAfter | None",
         partial(optional, _retry_after),
-        "A function that returns, for an exception, how many seconds the server asks to wait, or "
-        "None; `opero.retry_after` knows the usual clients' errors. The next delay is that long at "
-        "least, up to `max_delay`, or up to the deadline with a `timeout`; for longer waits the "
-        "call gives up at once.",
+        "A function that takes the exception and returns how many seconds the server asks you to "
+        "wait, or None; `opero.retry_after` knows the errors of the usual clients. The next delay "
+        "is at least that long, up to `max_delay`, or up to the deadline with a `timeout`. If the "
+        "server asks for longer, the call gives up immediately.",
         _RETRY,
         config="RetryConfig",
         field="retry_after",
@@ -312,7 +316,7 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "RetryOnResult | None",
         partial(optional, lambda name, value: checks.function(name, value, _PREDICATE)),
-        "A predicate of the returned value; true means that this attempt has failed.",
+        "A predicate of the returned value; true means that the attempt has failed.",
         _FUNCTIONS,
         config="RetryConfig",
         field="retry_on_result",
@@ -337,14 +341,14 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "Breaker | BreakerConfig | bool | None",
         _breaker,
-        "A circuit breaker: True for one of the function's own, or a `BreakerConfig`; or a "
+        "A circuit breaker: True or a `BreakerConfig` for one that belongs to this function; or a "
         "`Breaker`, which several functions may share. While it is open, no attempt begins.",
         _BLOCKS,
         also=("circuit_breaker", "circuit", "circuitbreaker", "cb", "use_circuit_breaker"),
         more="See [circuit breakers](breaker.md).",
-        each="A circuit breaker, one for all workers: True, or a `BreakerConfig`; or a `Breaker`, "
+        each="A circuit breaker, one for all workers: True or a `BreakerConfig`; or a `Breaker`, "
         "which several functions may share. While it is open, items wait.",
-        block="A `Breaker`, which counts each attempt; loops may share it. While it is open, no "
+        block="A `Breaker`, which counts each attempt. Loops may share it. While it is open, no "
         "attempt begins.",
     ),
     Option(
@@ -352,7 +356,7 @@ CALL_ROWS: tuple[Option, ...] = (
         False,
         "bool",
         checks.flag,
-        "Whether the last attempt's own exception is raised, in place of `AllFailedError`.",
+        "Whether to raise the last attempt's own exception instead of `AllFailedError`.",
         _RETRY,
         config="RetryConfig",
         field="reraise",

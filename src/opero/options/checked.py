@@ -1,4 +1,4 @@
-"""What the checks let through: the options of one function, in the units that opero counts in."""
+"""The checked options of one function, in the units that opero counts in."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class CacheOptions:
     """How a function's values are cached, checked.
 
     Attributes:
-        ttl: Nanoseconds for which a value counts; 0 for ever.
-        maxsize: Entries in memory; 0 for no bound.
+        ttl: Nanoseconds for which a value stays valid; 0 means forever.
+        maxsize: The most entries in memory; 0 for no limit.
         namespace: The namespace.
-        key_function: Makes the key; None to go by the arguments.
-        backend: Where they are kept: "memory", "disk" or "redis".
+        key_function: Makes the key; None to make it from the arguments.
+        backend: Where values are kept: "memory", "disk" or "redis".
         directory: Where the disk store is; None for the user's cache directory.
-        size_limit: Bytes on disk; None for no bound.
+        size_limit: The most bytes on disk; None for no limit.
         url: Where Redis is.
-        secret: What entries are signed with; None for what the environment or the key file says.
-        refresh: Nanoseconds before the end of `ttl` from which a hit renews the value.
+        secret: The secret that signs entries; None for that of the environment or the key file.
+        refresh: Nanoseconds before the end of `ttl` from which a hit refreshes the value.
         stale: Nanoseconds for which an outdated value may be served.
-        version: What the user retires old values by.
+        version: Entries of other versions are not found.
         pickles: Whether values may be pickled.
     """
 
@@ -47,18 +47,18 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class RetryOptions:
-    """How a function is attempted again, checked; see `RetryConfig`.
+    """How a function is retried, checked; see `RetryConfig`.
 
     Attributes:
-        attempts: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt.
+        attempts: The most attempts in total; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt.
         min_delay: The shortest delay in seconds.
         max_delay: The longest delay in seconds.
         retry_on: A tuple of types, or a predicate of the exception.
-        jitter: Whether the delay is drawn at random below its ceiling.
-        retry_after: How many seconds the server asks to wait, by the exception; None without.
-        retry_on_result: A predicate of the returned value; None without.
-        reraise: Whether the last exception itself is raised.
+        jitter: Whether each delay is random, between `min_delay` and its ceiling.
+        retry_after: Takes the exception and returns how many seconds to wait; None if not given.
+        retry_on_result: A predicate of the returned value; None if not given.
+        reraise: Whether to raise the last exception itself.
     """
 
     attempts: int
@@ -77,15 +77,15 @@ class CallOptions:
     """Every option of one decorated function, checked.
 
     Attributes:
-        retry: How it is attempted again.
-        arg_fallback: Which argument falls back to which values; None without.
+        retry: How it is retried.
+        arg_fallback: Which argument falls back to which values; None for none.
         fallback_on: After which exceptions the next value is tried: a tuple of types or a
             predicate.
-        cache: How it is cached; None without.
-        limit: Its rate limit, a `RateLimitConfig` or a `RateLimiter`; None without.
-        timeout: Nanoseconds for a whole call; 0 for no bound.
-        attempt_timeout: Nanoseconds for each awaited attempt of it; 0 for no bound.
-        breaker: Its circuit breaker, a checked `BreakerConfig` or a `Breaker`; None without.
+        cache: How it is cached; None for not at all.
+        limit: Its rate limit, a `RateLimitConfig` or a `RateLimiter`; None for none.
+        timeout: Nanoseconds for a whole call; 0 for no limit.
+        attempt_timeout: Nanoseconds for each awaited attempt; 0 for no limit.
+        breaker: Its circuit breaker, a checked `BreakerConfig` or a `Breaker`; None for none.
     """
 
     retry: RetryOptions
@@ -98,7 +98,7 @@ class CallOptions:
     breaker: BreakerConfig | Any | None
 
     def undecorated(self) -> CallOptions:
-        """Return options with which a function does what it would do undecorated."""
+        """Return options with which the function behaves as if it were undecorated."""
         retry = replace(
             self.retry, attempts=1, retry_after=None, retry_on_result=None, reraise=False
         )

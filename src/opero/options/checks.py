@@ -1,4 +1,4 @@
-"""Checks of one value each: they return it as opero keeps it, or say what is wrong and what to use.
+"""Checks of single values: each returns the value as opero keeps it, or says what to use instead.
 
 Every check takes the option's name as the caller wrote it, and the value.
 """
@@ -20,9 +20,9 @@ from opero.never_failures import names_stop
 from .spelling import nearest
 
 MOST: int = 10**9
-"""The greatest whole number that an option may ask for."""
+"""The greatest whole number allowed."""
 LONGEST: float = 1e9
-"""The longest time, in seconds, that an option may ask for: about 31 years."""
+"""The longest time allowed, in seconds: about 31 years."""
 _SHOWN = 500
 """The most characters of a value that a message shows."""
 
@@ -34,26 +34,26 @@ def wrong(
 
     Args:
         option: The option's name.
-        value: What it was given.
+        value: The value that the caller gave.
         allowed: What to use instead.
-        kind: The exception: `TypeError` if the value is of a wrong type.
-        hint: What to do with this very value, if that is known.
+        kind: The exception: `TypeError` if the value has the wrong type.
+        hint: Advice on this particular value, if there is any.
     """
     also = f"; {hint}" if hint else ""
     raise kind(f"{option}={shown(value)} is not allowed: use {allowed}{also}")
 
 
 def shown(value: Any) -> str:
-    """Return a value's `repr`, cut where it is long, without the user and password of a URL.
+    """Return a value's `repr`, cut if it is long, without the user and password of a URL.
 
-    One that raises costs no message.
+    If `repr` raises, return the name of the type.
     """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - it is the user's code
+    except Exception:  # noqa: BLE001 - a `repr` is the user's code
         text = f"<{type(value).__name__}>"
     begin, end = text.find("://"), text.rfind("@")
-    if 0 <= begin < end:  # it may be a URL that was given to the wrong option
+    if 0 <= begin < end:  # it may be a URL given to the wrong option
         text = f"{text[:begin]}://...{text[end:]}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -62,7 +62,7 @@ def shown(value: Any) -> str:
 
 
 def whole(option: str, value: Any, hint: str = "") -> int:
-    """Check a whole number, which whatever can be an index is."""
+    """Check a whole number: anything that can be an index."""
     try:
         number = None if _kind(value) == "b" else int(operator.index(value))
     except TypeError:  # an array has an `__index__` too
@@ -75,7 +75,7 @@ def whole(option: str, value: Any, hint: str = "") -> int:
 
 
 def count(option: str, value: Any) -> int:
-    """Check a number of things of which there must be one at least."""
+    """Check a whole number of 1 or more."""
     number = whole(option, value)
     if number < 1:
         wrong(option, value, "1 or more")
@@ -83,7 +83,7 @@ def count(option: str, value: Any) -> int:
 
 
 def number(option: str, value: Any, allowed: str = "a number", hint: str = "") -> float:
-    """Check a finite number, which whatever can be a float is, but for texts and dates."""
+    """Check a finite number: anything that can be a float, except texts and dates."""
     found = None
     try:
         if _kind(value) in "iuf" and hasattr(type(value), "__float__"):
@@ -102,7 +102,7 @@ def number(option: str, value: Any, allowed: str = "a number", hint: str = "") -
 
 
 def _kind(value: Any) -> str:
-    """Return a letter for what a value is, as numpy has them; "f" for all it has no other for."""
+    """Return numpy's letter for the kind of a value; "f" if it has no other."""
     if isinstance(value, bool):
         return "b"
     if isinstance(value, (str, bytes, bytearray)):
@@ -159,7 +159,7 @@ def lowest_rate(option: str, value: Any, given: float, burst: int, adaptive: boo
 
     Args:
         option: What the caller called it.
-        value: What was given; None for a hundredth of the rate.
+        value: What the caller gave; None for a hundredth of the rate.
         given: The rate, checked.
         burst: The burst, checked.
         adaptive: Whether the limit is adaptive.
@@ -204,26 +204,26 @@ def text(option: str, value: Any) -> str:
 
 
 def name(option: str, value: Any) -> str:
-    """Check that a value is a string with something in it."""
+    """Check that a value is a string that is not empty."""
     if not text(option, value):
         wrong(option, value, "a string with at least one character")
     return str(value)
 
 
 def path(option: str, value: Any) -> str | os.PathLike[str] | None:
-    """Check that a value can be a path, or is None; the store looks whether it is one."""
+    """Check that a value can be a path, or is None; the store checks the path itself."""
     if value is None or isinstance(value, (str, os.PathLike)):
         return value
     wrong(option, value, "a path", TypeError)
 
 
 def anything(_option: str, value: Any) -> Any:
-    """Let pass what is looked at elsewhere."""
+    """Accept any value; another place checks it."""
     return value
 
 
 def without_brackets(value: Any) -> str:
-    """Say what to do if a value is what is to be decorated, "" if it is not."""
+    """Return a hint if the value is the function to decorate, else ""."""
     decorated = is_callable(value) and not isinstance(value, type)
     return "write the decorator with parentheses" if decorated else ""
 
@@ -232,18 +232,18 @@ def without_brackets(value: Any) -> str:
 
 
 def function(option: str, value: Any, allowed: str) -> Callable[..., Any]:
-    """Check that a value can be called, and returns its answer at once."""
+    """Check that a value is a function that returns its answer when called."""
     if not is_callable(value):
         wrong(option, value, allowed, TypeError)
     if is_deferred(value):
-        hint = "what a coroutine function or a generator function returns is no answer yet"
+        hint = "a coroutine function or a generator function does not return its answer when called"
         wrong(option, value, allowed, TypeError, hint)
     called: Callable[..., Any] = value
     return called
 
 
 def is_deferred(value: Any) -> bool:
-    """Return whether calling what can be called only makes a coroutine or a generator."""
+    """Return whether a call of the value only makes a coroutine or a generator."""
     while isinstance(value, partial):
         value = value.func
     asks = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
@@ -269,7 +269,7 @@ def exceptions(option: str, value: Any) -> Any:
 
 
 def _instead(value: Any) -> str:
-    """Say what to write in place of something that is nearly an exception type."""
+    """Return a hint on what to write instead of something that is almost an exception type."""
     if isinstance(value, BaseException):
         return f"write the type, {type(value).__name__}, not an instance of it"
     if isinstance(value, (list, set, frozenset)):
@@ -279,7 +279,7 @@ def _instead(value: Any) -> str:
     return ""
 
 
-# --- what is made of several values ---------------------------------------------------------------
+# --- several values -------------------------------------------------------------------------------
 
 
 def fallback(option: str, value: Any) -> str | Mapping[str, tuple[Any, ...]] | None:
@@ -301,5 +301,5 @@ def fallback(option: str, value: Any) -> str | Mapping[str, tuple[Any, ...]] | N
 
 
 def optional(check: Callable[..., Any], option: str, value: Any) -> Any:
-    """Let None pass, and check anything else."""
+    """Accept None, and check anything else."""
     return None if value is None else check(option, value)

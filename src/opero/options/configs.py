@@ -1,4 +1,4 @@
-"""The config objects: the options of one mechanism each, to be kept in one place and shared."""
+"""The config objects: each holds the options of one mechanism, to keep in one place and share."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ ArgFallback = str | Mapping[str, list[Any] | tuple[Any, ...]]
 CacheKey = Callable[..., Any]
 Seconds = float | timedelta
 CacheBackend = Literal["memory", "disk", "redis"]
-"""Where values are kept: the type of `cache_backend=`."""
+"""The type of `cache_backend=`: where values are kept."""
 
 
 def say_no_field(config: type, name: str, known: Sequence[str]) -> str:
-    """Say that a config object has no such field; `hints`, which knows all options, says it so."""
-    return f"{config.__name__}() has no field {name!r}; there are {', '.join(known)}"
+    """Return the message for an unknown field; `hints` replaces this function with a better one."""
+    return f"{config.__name__}() has no field {name!r}; it has {', '.join(known)}"
 
 
 class Config:
-    """What the config objects have in common: a misspelt field names its nearest neighbour."""
+    """The base of the config objects: the error for a misspelt field suggests the nearest name."""
 
     if not TYPE_CHECKING:
 
         def __new__(cls, *_: Any, **kwargs: Any) -> Any:
-            """Refuse fields that there are none of, before `__init__` does it in other words."""
+            """Refuse unknown fields, before `__init__` refuses them with a worse message."""
             known = [each.name for each in fields(cls)] if kwargs else []
             for name in kwargs:
-                if name not in known and cls.__module__ == __name__:  # others take what they like
+                if name not in known and cls.__module__ == __name__:  # subclasses may add their own
                     raise TypeError(say_no_field(cls, name, known))
             return super().__new__(cls)
 
 
 @dataclass
 class CacheConfig(Config):
-    """How a function's values are cached; for `cache=`.
+    """How to cache a function's values; for `cache=`.
 
     Attributes:
-        enabled: Whether they are cached at all; False keeps the other fields, and caches nothing.
-        ttl: Seconds for which a value counts, or a `timedelta`; None for ever.
-        backend: Where they are kept: "memory", "disk" or "redis".
-        namespace: The name under which `clear_cache` finds them.
-        key_function: Makes the key from the call's own arguments; None: from all of them.
+        enabled: Whether to cache values at all; False keeps the other fields and caches nothing.
+        ttl: How long a value stays valid, in seconds or as a `timedelta`; None means forever.
+        backend: Where to keep values: "memory", "disk" or "redis".
+        namespace: The name by which `clear_cache` finds the values.
+        key_function: Makes the key from the call's arguments; None uses all arguments.
         backend_options: The backend's own options, without the prefix `cache_`, such as `maxsize`
-            or `dir`. They may hold a secret, so no `repr` shows them.
+            or `dir`. They may contain a secret, so no `repr` shows them.
     """
 
     enabled: bool = True
@@ -60,19 +60,19 @@ class CacheConfig(Config):
 
 @dataclass
 class RetryConfig(Config):
-    """How a function is attempted again; for `retry=`.
+    """How to retry a function; for `retry=`.
 
     Attributes:
-        attempts: The greatest number of attempts in all; 0 and 1 both mean one.
-        backoff_factor: What the delay's ceiling grows by from attempt to attempt, at least 1.
+        attempts: The most attempts in total, the first included; 0 and 1 both mean one.
+        backoff_factor: The factor by which the delay's ceiling grows with each attempt, at least 1.
         min_delay: The shortest delay, in seconds or as a `timedelta`.
         max_delay: The longest delay, in seconds or as a `timedelta`.
         retry_on: An exception type, a tuple of them, or a predicate of the exception.
-        jitter: Whether the delay is drawn at random below its ceiling.
-        retry_after: Tells from the exception how many seconds the server asks to wait, or None;
-            `opero.retry_after` knows the usual clients' errors.
+        jitter: Whether each delay is random, between `min_delay` and its ceiling.
+        retry_after: Takes the exception and returns how many seconds the server asks you to wait,
+            or None; `opero.retry_after` knows the errors of the usual clients.
         retry_on_result: A predicate of the returned value; true means that the attempt has failed.
-        reraise: Whether the last exception itself is raised, in place of `AllFailedError`.
+        reraise: Whether to raise the last exception itself instead of `AllFailedError`.
     """
 
     attempts: int = 3
@@ -91,8 +91,9 @@ class FallbackConfig(Config):
     """Which values an argument falls back to; for `arg_fallback=`.
 
     Attributes:
-        argument: The name of a parameter that holds a list or tuple of values, each of which is
-            tried as its element 0; or `{"parameter": [values]}`, tried after the caller's own.
+        argument: The name of a parameter that takes a list or tuple of values to try in order: the
+            function finds the current one at index 0. Or `{"parameter": [values]}`: values to try
+            after the caller's own.
         fallback_on: After which exceptions the next value is tried: a type, a tuple of types, or a
             predicate.
     """
@@ -105,17 +106,17 @@ class FallbackConfig(Config):
 class BreakerConfig(Config):
     """When a function's circuit breaker opens, and for how long; for `breaker=`.
 
-    Each function that is decorated with it has a breaker of its own; several share a `Breaker`.
+    Each function that you decorate with it gets its own breaker; to share one, use a `Breaker`.
 
     Attributes:
-        name: What events, log and messages call it; None for the name of the function.
-        window: Seconds that it looks back, or a `timedelta`.
+        name: Its name in events, logs and messages; None for the name of the function.
+        window: How far it looks back, in seconds or as a `timedelta`.
         failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
-        minimum: How many attempts there must have been in the window, 1 or more.
-        open_for: Seconds for which it stays open, or a `timedelta`.
-        probes: How many probes may be under way at once, and must succeed to close it.
-        scope: Who shares it: "process", or by its name "machine" or "redis".
-        url: Where the server is, as "redis://host:port/0"; for "redis".
+        minimum: The least number of attempts in the window before it can open, 1 or more.
+        open_for: How long it stays open, in seconds or as a `timedelta`.
+        probes: How many probes may run at the same time, and how many must succeed to close it.
+        scope: Who shares it: "process"; or, by its name, "machine" or "redis".
+        url: The server's address, such as "redis://host:port/0"; for "redis" only.
     """
 
     name: str | None = None
@@ -133,8 +134,8 @@ class RateLimitConfig(Config):
     """How often a function may start; for `rate_limit=`.
 
     Attributes:
-        rate: Starts per second; None for no limit.
-        burst: Starts that may follow each other at once after a pause.
+        rate: The most starts per second; None for no limit.
+        burst: How many starts may follow each other without a wait after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate` while they succeed.
         floor: The lowest rate of an adaptive limit, in starts per second; None for a hundredth of

@@ -1,4 +1,4 @@
-"""What to say to who misspelt an option, or wrote the name that another library has for it."""
+"""The messages for a misspelt option, or for the name that another library gives it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .table import OPTIONS, fields_of, read_by
 
 
 def no_option(function: str, option: str) -> str:
-    """Say that a function takes no such option, and what to write instead.
+    """Return a message that a function has no such option, and what to write instead.
 
     Args:
-        function: The decorator, or what else takes options.
-        option: The name that it was given.
+        function: The decorator, or another function that takes options.
+        option: The name that the caller gave.
     """
     said = f"{function}() has no option {option!r}"
     known = {each.name: each for each in read_by(function)}
@@ -41,7 +41,7 @@ def no_option(function: str, option: str) -> str:
     near = nearest(option, names, 0.78)
     if near is not None:
         return f"{said}; did you mean {names[near]!r}?"
-    return f"{said}; there are {', '.join(sorted(known))}"
+    return f"{said}; it has {', '.join(sorted(known))}"
 
 
 def _readers(option: Option) -> str:
@@ -50,11 +50,11 @@ def _readers(option: Option) -> str:
 
 
 def no_field(config: type, name: str, known: Sequence[str]) -> str:
-    """Say that a config object has no such field, and what to write instead.
+    """Return a message that a config object has no such field, and what to write instead.
 
     Args:
         config: Its class.
-        name: The field that it was given.
+        name: The field that the caller gave.
         known: The fields that it has.
     """
     said = f"{config.__name__}() has no field {name!r}"
@@ -63,26 +63,26 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
             meant = f"backend_options={{{field!r}: ...}}" if option.backends else repr(field)
             return f"{said}; did you mean {meant}?"
     near = nearest(name, known)
-    return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
+    return f"{said}; did you mean {near!r}?" if near else f"{said}; it has {', '.join(known)}"
 
 
 def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
-    """Say that a class of opero takes no such keyword, and what to write instead.
+    """Return a message that a class of opero has no such parameter, and what to write instead.
 
     Args:
         kind: The name of the class.
-        name: The keyword that it was given.
+        name: The keyword that the caller gave.
         known: The parameters that it has.
     """
     said = f"{kind}() has no parameter {name!r}"
     rows = fields_of(BreakerConfig) if kind == "Breaker" else OPTIONS
     meant = [each for each in known if each in rows and name.lower() in rows[each].also]
     near = meant[0] if meant else nearest(name, known)
-    return f"{said}; did you mean {near!r}?" if near else f"{said}; there are {', '.join(known)}"
+    return f"{said}; did you mean {near!r}?" if near else f"{said}; it has {', '.join(known)}"
 
 
 def no_backend_option(field: object) -> str:
-    """Say that no backend reads an option, and what to write instead."""
+    """Return a message that no backend reads an option, and what to write instead."""
     said = f"backend_options has no option {field!r}"
     options = {name: each for name, each in fields_of(CacheConfig).items() if each.backends}
     if isinstance(field, str):
@@ -92,7 +92,7 @@ def no_backend_option(field: object) -> str:
         near = nearest(field, options)
         if near:
             return f"{said}; did you mean {near!r}?"
-    return f"{said}; there are {', '.join(options)}"
+    return f"{said}; it has {', '.join(options)}"
 
 
 configs.say_no_field = no_field

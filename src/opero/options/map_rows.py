@@ -19,7 +19,7 @@ SCOPES: tuple[str, ...] = ("worker", "total")
 _MAP = ("opmap",)
 _LEAST_MEMORY = 10 * 2**20
 _MOST_WORKERS = 1_000_000
-"""The greatest number of workers; each costs a little memory before it does anything."""
+"""The most workers allowed; each takes a little memory before it does anything."""
 
 
 def _choice(*words: str) -> Any:
@@ -32,21 +32,22 @@ def _choice(*words: str) -> Any:
 def _workers(name: str, value: Any) -> int:
     workers = checks.whole(name, value)
     if workers < 1:
-        checks.wrong(name, value, "1 or more", hint="None means the CPUs of this process")
+        hint = "None means as many as this process has CPUs"
+        checks.wrong(name, value, "1 or more", hint=hint)
     if workers > _MOST_WORKERS:
-        checks.wrong(name, value, f"{_MOST_WORKERS} at most")
+        checks.wrong(name, value, f"at most {_MOST_WORKERS}")
     return workers
 
 
 def _progress(name: str, value: Any) -> Any:
-    allowed = "True, False, 'log' or an ordinary function of a Progress"
+    allowed = "True, False, 'log' or an ordinary function that takes a Progress"
     if isinstance(value, bool) or (isinstance(value, str) and value == "log"):
         return value
     return checks.function(name, value, allowed)
 
 
 def _max_errors(name: str, value: Any) -> float:
-    allowed = "a whole number from 1 on, or a share between 0.0 and 1.0"
+    allowed = "a whole number of 1 or more, or a share between 0.0 and 1.0"
     if isinstance(value, float):
         if not 0.0 < value <= 1.0:
             checks.wrong(name, value, allowed)
@@ -76,12 +77,12 @@ def _worker_init(name: str, value: Any) -> Any:
     try:
         inspect.signature(found).bind()
     except ValueError:
-        pass  # nobody knows what it takes
+        pass  # its signature is unknown
     except TypeError as error:
         called = getattr(found, "__qualname__", None) or checks.shown(found)
         raise TypeError(
-            f"{name}={called} is not allowed: it is called without arguments, and is {error}; use "
-            f"functools.partial({called}, ...), which gives it its arguments"
+            f"{name}={called} is not allowed: workers call it without arguments ({error}); use "
+            f"functools.partial({called}, ...) to give it its arguments"
         ) from None
     return found
 
@@ -89,7 +90,7 @@ def _worker_init(name: str, value: Any) -> Any:
 def _bytes(name: str, value: Any) -> int:
     allowed = "a number of bytes"
     if isinstance(value, str):
-        checks.wrong(name, value, allowed, TypeError, "512 MiB are 512 * 2**20")
+        checks.wrong(name, value, allowed, TypeError, "512 MiB is 512 * 2**20")
     try:
         size = operator.index(value)
     except TypeError:
@@ -97,7 +98,7 @@ def _bytes(name: str, value: Any) -> int:
     if size is None or isinstance(value, bool):
         checks.wrong(name, value, allowed, TypeError)
     if size < _LEAST_MEMORY:
-        hint = "no worker takes less; 512 MiB are 512 * 2**20"
+        hint = "no worker takes less; 512 MiB is 512 * 2**20"
         checks.wrong(name, value, f"{_LEAST_MEMORY} bytes or more", hint=hint)
     return size
 
@@ -106,7 +107,7 @@ def _executor(name: str, value: Any) -> Executor:
     if not isinstance(value, Executor):
         allowed = "a concurrent.futures.Executor"
         if hasattr(value, "get_executor"):
-            allowed += ", such as its get_executor() returns"
+            allowed += ", such as the one that its get_executor() returns"
         checks.wrong(name, value, allowed, TypeError)
     return value
 
@@ -117,8 +118,8 @@ MAP_ROWS: tuple[Option, ...] = (
         "process",
         "ParallelMode",
         _choice(*MODES),
-        'Where attempts are made: "thread" and "process" for ordinary functions, "async" (one '
-        'event loop) and "async_process" (one in each process) for coroutine functions.',
+        'Where attempts run: "thread" and "process" for ordinary functions, "async" (one event '
+        'loop) and "async_process" (one in each process) for coroutine functions.',
         _MAP,
         also=("backend", "kind", "parallel", "prefer", "parallel_mode", "executor_type"),
         more="See [choosing a mode](modes.md).",
@@ -128,9 +129,9 @@ MAP_ROWS: tuple[Option, ...] = (
         4,
         "int | None",
         partial(optional, _workers),
-        "How many threads or processes, or coroutines at once; None for as many as there are CPUs "
-        "for this process. With `executor`, how many jobs it is given at once; None for as many as "
-        "it has workers.",
+        "How many threads, processes or concurrent coroutines; None for as many as this process "
+        "has CPUs. With `executor`: how many jobs it gets at a time; None for as many as it has "
+        "workers.",
         _MAP,
         also=(
             *("n_jobs", "max_workers", "num_workers", "n_workers", "processes", "threads", "jobs"),
@@ -142,7 +143,7 @@ MAP_ROWS: tuple[Option, ...] = (
         True,
         "bool",
         checks.flag,
-        "Whether results come in the order of the items, or as they are ready.",
+        "Whether results come in the order of the items; if False, as they are ready.",
         _MAP,
         also=("order", "keep_order", "preserve_order", "as_completed", "unordered"),
     ),
@@ -151,9 +152,9 @@ MAP_ROWS: tuple[Option, ...] = (
         True,
         'bool | Literal["log"] | Callable[[Progress], object]',
         _progress,
-        'Whether a bar is shown, in a terminal or a notebook; "log" for a line in the log every '
-        "30 seconds; or a function that gets a `Progress`, ten times a second at most and once at "
-        "the end.",
+        'Whether to show a bar in a terminal or a notebook; "log" for a line in the log every '
+        "30 seconds; or a function that takes a `Progress`, called at most ten times a second and "
+        "once at the end.",
         _MAP,
         also=("show_progress", "progress_bar", "tqdm", "verbose", "desc"),
     ),
@@ -162,8 +163,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, checks.count),
-        "How many items are handed to a worker at once; None to go by measured time. Not with a "
-        "`rate_limit` or a `timeout`, which hand them out one by one.",
+        "How many items a worker gets at a time; None sizes chunks by measured time. Not with a "
+        "`rate_limit` or a `timeout`: with them, workers get one item at a time.",
         _MAP,
         also=("chunksize", "batch_size", "batch", "chunk", "chunks"),
     ),
@@ -172,8 +173,8 @@ MAP_ROWS: tuple[Option, ...] = (
         "worker",
         'Literal["worker", "total"]',
         _choice(*SCOPES),
-        'Whether `rate_limit` counts for each worker or, "total", for the whole map. A '
-        "`RateLimiter` counts for all who share it.",
+        'Whether `rate_limit` applies to each worker or, with "total", to the whole map. A '
+        "`RateLimiter` applies to all who share it.",
         _MAP,
         needs=("rate_limit",),
         also=("scope", "limit_scope", "rate_scope"),
@@ -183,8 +184,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         'Literal["forkserver", "spawn", "fork"] | None',
         partial(optional, _start_method),
-        'How processes are started: "forkserver", "spawn" or "fork"; None for the first of these '
-        "that there is.",
+        'How processes start: "forkserver", "spawn" or "fork"; None for the first of these that '
+        "this platform has.",
         _MAP,
         also=("mp_context", "context", "method", "mp_start_method"),
     ),
@@ -193,8 +194,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "Callable[[], object] | None",
         partial(optional, _worker_init),
-        "A function without arguments that each worker calls before its first item: it loads a "
-        "model, or opens a connection. Not for `async`.",
+        "A function without arguments that each worker calls before its first item, such as to "
+        "load a model or open a connection. Not for `async`.",
         _MAP,
         also=(
             *("initializer", "init", "initialiser", "worker_initializer", "worker_setup", "setup"),
@@ -207,7 +208,7 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, checks.count),
-        "After how many items a worker process is renewed; its successor starts before it ends.",
+        "After how many items a worker process is replaced; its successor starts before it ends.",
         _MAP,
         also=(
             *(
@@ -226,7 +227,7 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, _bytes),
-        "At how many bytes of resident memory a worker process is renewed, between two chunks.",
+        "At how many bytes of resident memory a worker process is replaced, between two chunks.",
         _MAP,
         also=("max_memory_per_child", "worker_max_memory_per_child", "memory_limit", "max_memory"),
         more="See [worker processes](workers.md#workers-that-are-renewed).",
@@ -236,7 +237,7 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "Executor | None",
         partial(optional, _executor),
-        "A `concurrent.futures.Executor` that makes the attempts instead of opero's own workers.",
+        "A `concurrent.futures.Executor` that runs the attempts instead of opero's own workers.",
         _MAP,
         also=("pool", "client"),
     ),
@@ -245,8 +246,8 @@ MAP_ROWS: tuple[Option, ...] = (
         "return",
         'Literal["return", "raise"]',
         _choice("return", "raise"),
-        '"return" puts an item\'s failure in its place; "raise" ends the map with the first item '
-        "that fails for good.",
+        '"return" puts a failure where the item\'s result would be; "raise" ends the map with the '
+        "first item that fails for good.",
         _MAP,
         also=("return_exceptions", "raise_on_error", "fail_fast", "raises"),
     ),
@@ -255,8 +256,8 @@ MAP_ROWS: tuple[Option, ...] = (
         False,
         "bool",
         checks.flag,
-        "Whether an item holds the arguments of its call: a tuple or a list those by position, a "
-        "dict those by keyword.",
+        "Whether an item holds the arguments of its call: a tuple or list the positional ones, a "
+        "dict the keyword ones.",
         _MAP,
         also=("star", "starmap", "unpack_args", "spread"),
     ),
@@ -265,7 +266,7 @@ MAP_ROWS: tuple[Option, ...] = (
         False,
         "bool",
         checks.flag,
-        "Whether each result is paired with its item: `(item, result)`.",
+        "Whether to pair each result with its item: `(item, result)`.",
         _MAP,
         also=("return_items", "with_input", "pairs"),
     ),
@@ -274,10 +275,9 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "float | None",
         partial(optional, _max_errors),
-        "The number of items whose failure ends the map; or, as a float, the share of the items "
-        "that are done, once there are 20. No more items are handed out then; those that workers "
-        "already have are finished, so somewhat more than `max_errors` items may fail; the rest "
-        "stand as `NotRun`.",
+        "How many failed items end the map; or, as a float, the share of failures among the items "
+        "done, once 20 are done. Then no more items are handed out. Workers finish the items that "
+        "they have, so a few more than `max_errors` may fail. The rest become `NotRun`.",
         _MAP,
         also=("maxfail", "max_failures", "error_limit", "max_errors_ratio"),
     ),
@@ -286,7 +286,7 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, _total),
-        "How many items there are, for the progress of an input without a length.",
+        "The number of items, for the progress of an input without a length.",
         _MAP,
         also=("length", "n_items", "num_items", "expected", "count"),
     ),
@@ -295,7 +295,7 @@ MAP_ROWS: tuple[Option, ...] = (
         "auto",
         'Literal["auto", "uvloop", "asyncio"]',
         _choice(*LOOPS),
-        'The event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed.',
+        'The event loop: "uvloop", "asyncio", or "auto" for uvloop if it is installed.',
         _MAP,
         also=("event_loop", "use_uvloop", "loop_factory"),
     ),
@@ -304,8 +304,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, checks.count),
-        "How many items at most are read and not done with: in a stream, until their result is "
-        "taken. None goes by the workers and by the size of chunks, up to 64 MiB of items.",
+        "The most items that are read but not done; in a stream, an item is done once you take "
+        "its result. None goes by the workers and the size of chunks, up to 64 MiB of items.",
         _MAP,
         also=("buffersize", "pre_dispatch", "prefetch", "window", "buffer_size", "lookahead"),
         more="See [how the input is read](opmap.md#how-the-input-is-read).",
@@ -315,8 +315,8 @@ MAP_ROWS: tuple[Option, ...] = (
         "thread",
         'Literal["thread", "caller"]',
         _choice("thread", "caller"),
-        'Where iterators are read: "thread" for one of the map, or "caller" for yours, if the '
-        "input is bound to it, as a SQLite cursor is.",
+        'Which thread reads iterators: "thread" for one that the map starts, or "caller" for '
+        "yours, if the input is bound to it, as a SQLite cursor is.",
         _MAP,
         also=("read_from", "input_thread"),
     ),

@@ -1,4 +1,4 @@
-"""What a row of the table of options says."""
+"""A row of the table of options."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class Option:
     """One option.
 
     Attributes:
-        name: What decorators call it.
-        default: What it is if nobody gives it.
+        name: Its name in decorators.
+        default: Its value if the caller does not give it.
         type: Its type, as signatures write it.
-        check: Takes the name that the caller used and the value; returns it as opero keeps it, or
-            raises.
-        doc: One line on what it means, for docstrings and for the tables of the docs.
+        check: Takes the name that the caller used and the value; returns the value as opero keeps
+            it, or raises.
+        doc: What it means, in one line, for docstrings and the tables of the docs.
         readers: The functions that take it.
         config: The config object that has it as a field; "" if none has.
-        field: What it is called there.
-        backends: Which backends read it, if it is one of a store.
-        needs: Other options, one of which must be on for this one to have an effect.
-        also: What other libraries call it.
-        defaults: Its default in functions where that is another.
-        written: The default, as signatures and tables write it, where `repr` writes it otherwise.
+        field: Its name there.
+        backends: Which backends read it, if it is an option of a store.
+        needs: Other options: it has an effect only if at least one of them is on.
+        also: Its names in other libraries.
+        defaults: Its default in the functions where that differs from `default`.
+        written: The default, as signatures and tables write it, if that is not its `repr`.
         more: What the page on the option adds to `doc`, in Markdown.
-        each: What it means for an item of a map, if that reads otherwise.
-        block: What it means for a block of code, if that reads otherwise.
-        secret: Whether no message may show its value.
+        each: What it means for an item of a map, if that differs from `doc`.
+        block: What it means for a block of code, if that differs from `doc`.
+        secret: Whether messages must not show its value.
     """
 
     name: str

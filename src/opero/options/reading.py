@@ -1,10 +1,10 @@
 """Reads what a caller gave: refuses what is wrong, and returns all options checked.
 
-given -> Reading, which takes config objects apart -> checks by the rows -> effects -> CallOptions
+given -> Reading, which unpacks config objects -> checks by the rows -> effects -> CallOptions
 
-A value that equals the default counts as not given, so a default may be spelled out anywhere. An
-option that is given and has no effect is an error, but not where its mechanism is switched off on
-purpose: by `CacheConfig(enabled=False)`, by `get_cache_decorator(cache=False)`, by `retries=1`.
+A value that equals the default counts as not given, so you may spell out a default anywhere. An
+option that has no effect is an error, unless its mechanism is switched off on purpose: by
+`CacheConfig(enabled=False)`, `get_cache_decorator(cache=False)` or `retries=1`.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ _HOLDERS = {
 }
 """The options that take a config object."""
 _WHOLE = frozenset({"breaker"})
-"""Those whose config object has fields that are no options."""
+"""Those whose config object has fields that are not options."""
 _MISSED = {
     "arg_fallback": "without arg_fallback=: add it",
     "cache": "without cache=True: add it",
     "rate_limit": "without rate_limit=: add it",
     "adaptive": "without adaptive=True: add it",
 }
-"""What an option has no effect without, and what to do about it."""
+"""The end of the message for an option that has no effect, by what it needs."""
 
 
 class Reading:
-    """The options that one function was given, config objects taken apart.
+    """The options given to one function, config objects unpacked.
 
     Attributes:
         function: The function that reads them.
         values: The value of every option, by name.
-        given: The names of those that were given as keywords, with another value than the default.
-        called: The fields that were in a config object, by the names of their options.
+        given: The names of the keywords whose value is not the default.
+        called: The fields given in a config object, by the names of their options.
     """
 
     def __init__(self, function: str, given: Mapping[str, Any]) -> None:
-        """Take the options apart.
+        """Read the options, and unpack config objects.
 
         Args:
             function: The function that reads them.
-            given: What it was given, by name; what is missing has its default.
+            given: What the caller gave, by name; the rest have their defaults.
 
         Raises:
             TypeError: If there is no such option.
-            ValueError: If an option stands beside a config object that has it.
+            ValueError: If an option is given together with a config object that contains it.
         """
         known = {option.name: option for option in read_by(function)}
         for name in given:
@@ -107,10 +107,10 @@ class Reading:
             raise TypeError(f"{name}={what} is not allowed: {where}")
 
     def _take_apart(self, name: str, config: Any) -> None:
-        """Put the fields of a config object in the place of its options.
+        """Set options from the fields of a config object.
 
         Args:
-            name: The option that holds it.
+            name: The option that it was given to.
             config: The config object.
         """
         kind = type(config).__name__
@@ -126,8 +126,8 @@ class Reading:
         for field, option in fields.items():
             if option.name != name and option.name in self.given:
                 raise ValueError(
-                    f"{self._shown(option)} beside {name}={kind}(...): give it to {kind}(...) "
-                    f"instead"
+                    f"{self._shown(option)} is not allowed together with {name}={kind}(...): give "
+                    f"it to {kind}(...) instead"
                 )
             if not option.backends:
                 self.values[option.name] = getattr(config, field)
@@ -138,7 +138,7 @@ class Reading:
             self.called[option.name] = field
 
     def check(self, name: str) -> Any:
-        """Check the value of an option by itself, and return it as opero keeps it."""
+        """Check the value of one option, and return it as opero keeps it."""
         if name not in self._checked:
             value = self.values[name]
             if value is OPTIONS[name].default:
@@ -152,10 +152,10 @@ class Reading:
         return self.called.get(name, name)
 
     def refuse_idle(self) -> None:
-        """Refuse an option that was given and has no effect.
+        """Refuse options that were given and have no effect.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If an option has no effect.
         """
         for option in read_by(self.function):
             if option.name not in self.given or option.name in self.called:
@@ -171,10 +171,10 @@ class Reading:
             )
 
     def refuse_unread(self) -> None:
-        """Refuse an option that the chosen backend does not read.
+        """Refuse options that the chosen backend does not read.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If the backend does not read an option.
         """
         backend = self.values["cache_backend"]
         for option in OPTIONS.values():
@@ -189,7 +189,7 @@ class Reading:
                 )
 
     def is_on(self, need: str) -> bool:
-        """Return whether a mechanism is on, or switched off where it is all that there is."""
+        """Return whether a mechanism is on, or is the only one and was switched off on purpose."""
         value = self.values[need]
         if need == "cache":
             return bool(value) or self.function not in {"opero", "opmap"}
@@ -205,11 +205,11 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
 
     Args:
         function: The decorator that reads them.
-        given: What it was given, by name; what is missing has its default.
+        given: What the caller gave, by name; the rest have their defaults.
 
     Raises:
         TypeError: If there is no such option, or one has the wrong type.
-        ValueError: If an option's value is not allowed, does not go with another, or has no effect.
+        ValueError: If an option's value is not allowed, conflicts with another, or has no effect.
     """
     reading = Reading(function, given)
     limiter = reading.values["rate_limit"]
@@ -218,7 +218,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
         for name in ("burst", "adaptive", "rate_floor"):
             if name in reading.given:
                 raise ValueError(
-                    f"{name}={checks.shown(reading.values[name])} beside "
+                    f"{name}={checks.shown(reading.values[name])} is not allowed together with "
                     f"rate_limit=RateLimiter(...): give it to RateLimiter(...) instead"
                 )
     else:
@@ -233,7 +233,7 @@ def call_options(function: str, given: Mapping[str, Any]) -> CallOptions:
     if limiter is None and rate is not None:
         limiter = _rate_limit(reading, rate)
     timeout = _nanoseconds(reading.check("timeout"))
-    attempt_timeout = 0  # the attempts of a map are ended by the map
+    attempt_timeout = 0  # a map ends its attempts itself
     if function != "opmap":
         attempt_timeout = _attempt_timeout(reading, timeout)
     reading.values["rate_limit"] = limiter
@@ -266,13 +266,13 @@ def _cache_options(reading: Reading) -> CacheOptions:
     stale = reading.check("cache_stale")
     refresh = reading.check("cache_refresh")
     for option, given, why in (
-        ("cache_stale", stale, "without it, nothing gets stale"),
-        ("cache_refresh", refresh, "without it, no value ends, and none is renewed"),
+        ("cache_stale", stale, "without it, values never become outdated"),
+        ("cache_refresh", refresh, "without it, values never expire, so none needs a refresh"),
     ):
         if given and ttl is None:
             name, needed = reading.name_of(option), f"{reading.name_of('cache_ttl')}="
             if option in reading.given and not reading.is_on("cache"):
-                needed = f"cache=True and {needed}"  # as well: not one error after the other
+                needed = f"cache=True and {needed}"  # one error for both, not one after the other
             shown = checks.shown(reading.values[option])
             raise ValueError(f"{name}={shown} needs {needed}: {why}")
     if refresh and refresh >= ttl:
@@ -297,7 +297,7 @@ def _cache_options(reading: Reading) -> CacheOptions:
 
 
 def _refuse_for_blocks(reading: Reading) -> None:
-    """Refuse what has no effect on a block of code."""
+    """Refuse the options that have no effect on a block of code."""
     if reading.values["retry_on_result"] is not None:
         name = reading.name_of("retry_on_result")
         raise ValueError(
@@ -311,8 +311,8 @@ def _refuse_for_blocks(reading: Reading) -> None:
         if isinstance(value, (int, float)):
             of = "" if value is True else checks.shown(value)
         raise ValueError(
-            f"{name}={checks.shown(value)} would be one for each loop by itself: make one for all, "
-            f"SHARED = {what}({of}), outside the function, and write {name}=SHARED"
+            f"{name}={checks.shown(value)} would make a new one for each loop: make one for all of "
+            f"them outside the function, SHARED = {what}({of}), and write {name}=SHARED"
         )
 
 
@@ -322,9 +322,9 @@ def _attempt_timeout(reading: Reading, timeout: int) -> int:
     if 0 < timeout <= length:
         attempt, whole = reading.values["attempt_timeout"], reading.values["timeout"]
         raise ValueError(
-            f"attempt_timeout={checks.shown(attempt)} has no effect beside "
-            f"timeout={checks.shown(whole)}, which ends the whole call by then: give a shorter "
-            f"one, or leave one of them out"
+            f"attempt_timeout={checks.shown(attempt)} has no effect: "
+            f"timeout={checks.shown(whole)} ends the whole call by then; give a shorter "
+            f"attempt_timeout=, or leave one of them out"
         )
     return length
 
@@ -343,7 +343,7 @@ def _retry_options(reading: Reading) -> RetryOptions:
         least, most = reading.values["min_delay"], reading.values["max_delay"]
         if "max_delay" in reading.given or "max_delay" in reading.called:
             checks.wrong("max_delay", most, f"at least min_delay, which is {checks.shown(least)}")
-        hint = "give a max_delay= too"
+        hint = "or give a max_delay= too"
         checks.wrong("min_delay", least, f"at most max_delay, which is {most!r}", hint=hint)
     return RetryOptions(**checked)
 
@@ -355,12 +355,12 @@ def _checked_default(name: str) -> Any:
 
 
 def _nanoseconds(seconds: float | None) -> int:
-    """Return a time in nanoseconds, 0 for none."""
+    """Return a time in nanoseconds; 0 for None."""
     return 0 if seconds is None else max(1, int(1e9 * seconds))
 
 
 def _says(option: Option, value: Any, function: str) -> bool:
-    """Return whether a value is more than a default spelled out."""
+    """Return whether a value differs from the default."""
     if option.backends and "memory" not in option.backends:
         return value is not None  # no signature shows these
     default = option.default_of(function)
@@ -368,5 +368,5 @@ def _says(option: Option, value: Any, function: str) -> bool:
         return False
     try:
         return bool(value != default)
-    except Exception:  # noqa: BLE001 - what the user gave compares as it likes
+    except Exception:  # noqa: BLE001 - comparing may run the user's code
         return True

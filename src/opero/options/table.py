@@ -1,11 +1,11 @@
-"""The table of options: one row for each, which everything else that lists options goes by.
+"""The table of options: one row for each. Everything else that lists options follows it.
 
-checks and defaults         `reading.py` and `opero.map.options`, by the rows
-hints                       `hints.py`, by the rows' names and by `also`
+checks and defaults         `reading.py` and `opero.map.options` read the rows
+hints                       `hints.py` reads the rows' names and `also`
 signatures and docstrings   of `decorators.py`, `functions.py` and `contexts.py`: generated
 tables of the docs          generated
 
-`python -m tools.write_options` writes what is generated; a test says when that is due.
+`python -m tools.write_options` writes the generated parts; a test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ POSITIONAL: dict[str, tuple[str, ...]] = {
     "attempts": ("retries", "backoff_factor", "min_delay", "max_delay", "retry_on"),
     "get_cache_context": ("cache_backend", "cache_namespace"),
 }
-"""What each function takes by position, in the order of the reference, which stays as it is."""
+"""The positional parameters of each function; their order is public and must not change."""
 
 OPTIONS: dict[str, Option] = {
     option.name: option for option in (*CALL_ROWS, *CACHE_ROWS, *MAP_ROWS)
 }
-"""Every option, by its name."""
+"""Every option, by name."""
 
 
 _READ_BY: dict[str, tuple[Option, ...]] = {
@@ -55,17 +55,17 @@ _READ_BY: dict[str, tuple[Option, ...]] = {
 
 
 def read_by(function: str) -> tuple[Option, ...]:
-    """Return the options that a function reads, those that it takes by position first."""
+    """Return the options that a function reads, the positional ones first."""
     return _READ_BY[function]
 
 
 def fields_of(config: Any) -> dict[str, Option]:
-    """Return the options that a config object, or its class, has as fields, by the fields' names.
+    """Return the options that are fields of a config object or its class, by field name.
 
-    Those of a backend are in its `backend_options`.
+    A backend's options are in its `backend_options`.
     """
     kind = config if isinstance(config, type) else type(config)
-    for each in kind.__mro__:  # a subclass has them too
+    for each in kind.__mro__:  # a subclass has the same fields
         if each.__name__ in _FIELDS:
             return _FIELDS[each.__name__]
     return {}
