@@ -127,7 +127,9 @@ def test_what_is_wrong_is_told_in_lines_that_fit() -> None:
     """A long error does not break them either."""
     found = doctor.examine()
     found.trials = [("plain", name, "fault") for name in self_test.TRIALS]
-    found.parts = [(name, "1.2.3 by its metadata, but there is no module") for name in doctor.PARTS]
+    found.parts = [
+        (name, "1.2.3 in the metadata, but the module is missing") for name in doctor.PARTS
+    ]
     found.problems = ["something " * 40]
     lines = found.text(80).splitlines()
     assert [line for line in lines if len(line) > 80 and len(line.split()) > 1] == []
@@ -186,7 +188,7 @@ def test_a_library_that_does_not_load_is_not_healthy(plain_tree: Path) -> None:
     ran = run("doctor", tree=plain_tree)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     words = " ".join(ran.stdout.split())
-    assert "problem: the modules do not load, ImportError: " in words
+    assert "problem: the modules fail to load, ImportError: " in words
     assert "Install opero again, with this Python" in words
     assert name in ran.stdout
     assert ran.stdout.endswith("\nnot healthy; exit code 1\n")
@@ -199,7 +201,7 @@ def test_modules_of_another_version_are_not_healthy(plain_tree: Path) -> None:
     ran = run("doctor", tree=plain_tree)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     words = " ".join(ran.stdout.split())
-    assert "problem: the modules do not load, ImportError: " in words
+    assert "problem: the modules fail to load, ImportError: " in words
     assert "Install opero again, with this Python" in words
     assert "belongs to another version of opero" in ran.stdout
 
@@ -238,7 +240,7 @@ def test_a_part_whose_files_are_gone_is_told(monkeypatch: pytest.MonkeyPatch) ->
     """Metadata without a module is not called installed."""
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "1.2.3")
     monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
-    assert doctor._version("orjson") == "1.2.3 by its metadata, but there is no module"
+    assert doctor._version("orjson") == "1.2.3 in the metadata, but the module is missing"
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -409,11 +409,11 @@ def test_a_listener_is_let_go(core: hotpath.Core) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ((print, "retries"), ValueError, "no event 'retries'; did you mean 'retry'"),
-        ((print, "cache"), ValueError, "There are hit, miss"),
+        ((print, "retries"), ValueError, "kind of event 'retries'; did you mean 'retry'"),
+        ((print, "cache"), ValueError, "Use one of hit, miss"),
         ((print, "hit", "gave_up"), ValueError, "did you mean 'give_up'"),
-        ((print, 7), TypeError, "a kind of event is a string, not 7"),
-        ((print, ["hit"]), TypeError, "is a string"),
+        ((print, 7), TypeError, "the kind of an event must be a string, not 7"),
+        ((print, ["hit"]), TypeError, "must be a string"),
         (("retry", print), TypeError, "the listener comes first"),
         ((None,), TypeError, "needs a function, not None"),
         ((awaited_item_of,), TypeError, "awaited_item_of is a coroutine function"),

@@ -150,9 +150,9 @@ def test_hits_and_permits_are_written_at_debug(
             list(map(function, (1, 1, 2)))
     name = function.__qualname__
     assert messages(caplog, logging.DEBUG) == [
-        f"{name}: permit after 0.000 s",
+        f"{name}: waited 0.000 s for a permit",
         f"{name}: cache hit",
-        f"{name}: permit after 0.500 s",
+        f"{name}: waited 0.500 s for a permit",
     ]
 
 

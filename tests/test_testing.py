@@ -270,14 +270,14 @@ def test_an_assertion_on_attempts_holds(core: hotpath.Core) -> None:
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"attempts": 2}, "2 attempts expected, 3 made"),
-        ({"attempts": 3, "errors": []}, "errors expected: none"),
-        ({"attempts": 3, "errors": [KeyError, OSError]}, "errors expected: KeyError, OSError"),
+        ({"attempts": 2}, "expected 2 attempts, but 3 were made"),
+        ({"attempts": 3, "errors": []}, "expected errors: none"),
+        ({"attempts": 3, "errors": [KeyError, OSError]}, "expected errors: KeyError, OSError"),
         (
             {"attempts": 3, "errors": [OSError, TimeoutError("1 left")]},
-            "errors expected: OSError, TimeoutError: 1 left",
+            "expected errors: OSError, TimeoutError: 1 left",
         ),
-        ({"attempts": 3, "delays": [1, 3]}, "delays expected: 1 s, 3 s"),
+        ({"attempts": 3, "delays": [1, 3]}, "expected delays: 1 s, 3 s"),
     ],
 )
 def test_an_assertion_that_fails_tells_the_story(
@@ -343,5 +343,5 @@ def test_only_functions_are_recorded() -> None:
     """At least one."""
     with pytest.raises(TypeError, match=r"needs functions, not 3"):
         record_attempts(3).__enter__()  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="needs a decorated function"):
+    with pytest.raises(TypeError, match="needs at least one decorated function"):
         record_attempts().__enter__()

@@ -1,7 +1,7 @@
-"""The decorators: `@opero`, `@opmap`, and those of one mechanism each, as readers see them.
+"""The public decorators: `@opero`, `@opmap`, and one for each mechanism.
 
 opero(...) -> options.plan -> assembly.decorate
-opmap(...) -> the same, and map_plan -> assembly.decorate_map
+opmap(...) -> the same, plus map_plan -> assembly.decorate_map
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ if TYPE_CHECKING:
 
 
 class _Default(str):
-    """A default that can be told apart from the same text given by a caller."""
+    """A default that differs from the same text passed by a caller."""
 
     __slots__ = ()
     unsaid = True
@@ -112,7 +112,7 @@ _WORKER: Any = _Default("worker")
 if not TYPE_CHECKING:
 
     def overload(function: Any) -> Any:
-        """Stand in for `typing.overload`: `import opero` does without `typing`."""
+        """Replace `typing.overload`, because `import opero` does not import `typing`."""
         return function
 
 
@@ -190,7 +190,7 @@ def opero(
     """Make a function resilient: cache, retries with backoff, argument fallback, rate limit.
 
     Works with and without parentheses, on functions, coroutine functions, methods, class methods
-    and static methods; on generator functions until their first item is out. The order of
+    and static methods. On generator functions it works until the first item is out. The order of
     operations is
 
         deadline( cache + single flight( retries( fallback values(
@@ -258,15 +258,15 @@ def opero(
         `cache_info`, `cache_clear`, `cache_invalidate`, `stats` and `__wrapped__`.
 
     Raises:
-        TypeError: If an option has the wrong type or no such option exists, or what is decorated
-            is no function, or a generator function that is cached.
+        TypeError: If an option has the wrong type or does not exist, or if you decorate something
+            that is not a function, or cache a generator function.
         ValueError: If an option's value is not allowed, or `arg_fallback` names no parameter.
 
     A call raises:
-        AllFailedError: If every attempt has failed; a function with one attempt and no fallback
-            raises its own exception.
-        DeadlineExceeded: If `timeout` passed, or would pass in a wait.
-        CacheKeyError: If the arguments make no cache key; it names the argument.
+        AllFailedError: If every attempt failed. A function with one attempt and no fallback raises
+            its own exception.
+        DeadlineExceeded: If `timeout` passed, or would pass during the next wait.
+        CacheKeyError: If an argument cannot be part of a cache key; the message names it.
 
     Example:
         ```python
@@ -356,7 +356,7 @@ def opmap(
     read_in: Literal["thread", "caller"] = "thread",
     **kwargs: Any,
 ) -> Any:
-    """Let a function of one item map itself over many, in parallel, with resilience for each item.
+    """Map a function of one item over many, in parallel, with resilience for each item.
 
     Args:
         mode: Where attempts run: "thread" and "process" for ordinary functions, "async" (one event
@@ -452,15 +452,16 @@ def opmap(
             `cache_url` (redis): The server's address: `redis://`, `rediss://` or `unix://`.
 
     Returns:
-        The mapped function, or a decorator. It takes an iterable and keyword arguments for all
-        items, and returns a `MapResult`, which is a list; `stream`, `amap` and `astream` are its
-        lazy and its async forms. A method is mapped as one: `shop.price(items)`.
+        The mapped function, or a decorator. The mapped function takes an iterable, and keyword
+        arguments that all items share, and returns a `MapResult`, which is a list. `stream`,
+        `amap` and `astream` are its lazy and async forms. A mapped method stays a method:
+        `shop.price(items)`.
 
     Raises:
-        TypeError: If an option has the wrong type or no such option exists, or what is decorated
-            is not a function that takes an item.
-        ValueError: If an option's value is not allowed, or does not go with another one or with
-            the function.
+        TypeError: If an option has the wrong type or does not exist, or if you decorate something
+            that is not a function of an item.
+        ValueError: If an option's value is not allowed, or does not work with another option or
+            with the function.
 
     Example:
         ```python
@@ -475,8 +476,8 @@ def opmap(
     if function is not None and hasattr(type(workers), "__iter__"):
         name = getattr(function, "__name__", "function").replace("<lambda>", "function")
         raise TypeError(
-            f"opmap is a decorator, and takes no items: write opmap({name})(items), or put @opmap "
-            f"above the function and call that with the items"
+            f"opmap is a decorator and takes no items: write opmap({name})(items), or put @opmap "
+            f"above the function and call the function with the items"
         )
     checked = _checked("opmap", given)
     from opero.map.options import map_options
@@ -500,7 +501,7 @@ def get_cache_decorator(
     cache_backend: CacheBackend = "memory",
     **kwargs: Unpack[_MoreForCache],
 ) -> Decorator:
-    """Make a decorator that caches, with single flight, and does nothing else.
+    """Create a decorator that only caches, with single flight.
 
     Args:
         cache: Whether to cache returned values; or a `CacheConfig`.
@@ -524,7 +525,7 @@ def get_cache_decorator(
             server's address: `redis://`, `rediss://` or `unix://`.
 
     Raises:
-        TypeError: If an option has the wrong type or there is no such option.
+        TypeError: If an option has the wrong type or does not exist.
         ValueError: If an option's value is not allowed.
     """
     given = _given(locals())
@@ -539,7 +540,7 @@ def get_retry_decorator(
     retry_on: RetryOn = (Exception,),
     **kwargs: Unpack[_MoreForRetry],
 ) -> Decorator:
-    """Make a decorator that retries, and does nothing else.
+    """Create a decorator that only retries.
 
     Args:
         retries: The most attempts in total, the first included; 0 and 1 both mean one.
@@ -558,7 +559,7 @@ def get_retry_decorator(
             of `AllFailedError`.
 
     Raises:
-        TypeError: If an option has the wrong type or there is no such option.
+        TypeError: If an option has the wrong type or does not exist.
         ValueError: If an option's value is not allowed.
     """
     given = _given(locals())
@@ -569,7 +570,7 @@ def get_rate_limit_decorator(
     rate_limit: float | RateLimitConfig | RateLimiter | None,
     **kwargs: Unpack[_MoreForRateLimit],
 ) -> Decorator:
-    """Make a decorator that limits how often a function starts, and does nothing else.
+    """Create a decorator that only limits how often a function starts.
 
     Args:
         rate_limit: The most attempts to start per second; or a `RateLimitConfig`; or a
@@ -580,7 +581,7 @@ def get_rate_limit_decorator(
             attempts per second; None for a hundredth of `rate_limit`.
 
     Raises:
-        TypeError: If an option has the wrong type or there is no such option.
+        TypeError: If an option has the wrong type or does not exist.
         ValueError: If an option's value is not allowed.
     """
     given = _given(locals())
@@ -591,7 +592,7 @@ def get_fallback_decorator(
     arg_fallback: ArgFallback | FallbackConfig | None,
     **kwargs: Unpack[_MoreForFallback],
 ) -> Decorator:
-    """Make a decorator that tries the values of one argument in order, and does nothing else.
+    """Create a decorator that only tries the values of one argument in order.
 
     Args:
         arg_fallback: The name of a parameter that takes a list or tuple of values to try in order:
@@ -601,19 +602,20 @@ def get_fallback_decorator(
             type, a tuple of types, or a predicate of the exception.
 
     Raises:
-        TypeError: If an option has the wrong type or there is no such option.
-        ValueError: At decoration, if the function has no such parameter; at the call, if it holds
-            no list or tuple, or an empty one.
+        TypeError: If an option has the wrong type or does not exist.
+        ValueError: At decoration, if the function has no such parameter; at the call, if the
+            argument is not a list or tuple, or is empty.
     """
     given = _given(locals())
     return _decorator(_checked("get_fallback_decorator", given))
 
 
 def _given(variables: dict[str, Any]) -> dict[str, Any]:
-    """Return what a decorator was given, by name.
+    """Return the options that a caller passed to a decorator, by name.
 
     Args:
-        variables: Its local variables. Until Python 3.12 a debugger writes to the very dictionary.
+        variables: The decorator's local variables. Until Python 3.12, debuggers write to this
+            dictionary.
     """
     given = {**variables}
     given.update(given.pop("kwargs"))
@@ -621,7 +623,7 @@ def _given(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_decorated(value: Any) -> bool:
-    """Return whether the first argument is what a decorator without parentheses decorates."""
+    """Return whether the first argument is a function: the decorator has no parentheses."""
     return callable(value) or hasattr(type(value), "__get__")
 
 

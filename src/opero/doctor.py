@@ -3,8 +3,8 @@
     hotpath, switches, opero._compiled, installed distributions -> Findings -> text
     self_test ──────────────────────────────────────────────────────┘
 
-The examination imports the compiled modules, because a file that is there may still not load. It
-imports nothing of the optional parts: it asks the import system and the installed metadata.
+The examination imports the compiled modules, because a file that exists may still fail to load. It
+does not import the optional parts: it asks the import system and the installed metadata.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PARTS: Final = {
     "orjson": "quicker cache keys",
     "uvloop": "quicker event loops",
     "diskcache": 'cache_backend="disk"',
-    "diskcache_community": "a fork of diskcache, in its place",
+    "diskcache_community": "a fork of diskcache, used instead",
     "redis": 'cache_backend="redis", scope="redis"',
 }
-"""What opero can use, and for what; module and distribution have one name."""
+"""What opero can use, and for what; module and distribution have the same name."""
 
 WIDTH: Final = 100
 """Columns of a line, at most; a narrower terminal has fewer."""
@@ -49,11 +49,11 @@ class Findings:
     """What the examination found.
 
     Attributes:
-        facts: Names and values, in the order they are told.
+        facts: Names and values, in the order they are printed.
         halves: The halves that are installed and load.
-        trials: Each trial of the self-test: its half, its name, and its fault or nothing.
-        parts: Name and version of each optional part; the version says so when it is absent.
-        problems: What is wrong, in sentences; none when the installation is healthy.
+        trials: For each trial of the self-test, its half, its name, and its fault or "".
+        parts: Name and version of each optional part; the version says if the part is missing.
+        problems: What is wrong, in sentences; empty when the installation is healthy.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
     def text(self, width: int = WIDTH) -> str:
-        """All of it, for people, in lines of this width; only a path may be longer."""
+        """Return all findings as text, in lines of this width; only a path may be longer."""
         lines = [_beside(name, value, width) for name, value in self.facts]
         halves = list(dict.fromkeys(half for half, _, _ in self.trials))
         promises = dict.fromkeys(name for _, name, _ in self.trials)
@@ -94,7 +94,7 @@ class Findings:
 
 
 def _beside(name: str, value: str, width: int) -> str:
-    """A value to the right of its name, in as many lines as it takes; paths stay whole."""
+    """Return a value to the right of its name, in as many lines as it takes; keep paths whole."""
     return textwrap.fill(
         value,
         width,
@@ -109,7 +109,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     """Examine the running installation.
 
     Args:
-        environ: Where the switches stand.
+        environ: The environment, which holds the switches.
 
     Returns:
         What was found; `problems` is empty when the installation is healthy.
@@ -129,7 +129,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     except hotpath.MissingLibraryError as error:
         told = _with_record(str(error))
     except Exception as error:  # noqa: BLE001 - a broken library may raise anything
-        told = f"the modules do not load, {type(error).__name__}: {error}"
+        told = f"the modules fail to load, {type(error).__name__}: {error}"
         found.problems.append(
             f"{told}. Install opero again, with this Python; until then {switches.PURE_PYTHON}=1 "
             "chooses plain Python."
@@ -142,7 +142,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
 
 
 def try_out(found: Findings) -> None:
-    """Try every mechanism once on each half that is installed, and add what came of it.
+    """Try every mechanism once on each installed half, and add the results.
 
     Args:
         found: What `examine` returned.
@@ -154,7 +154,7 @@ def try_out(found: Findings) -> None:
 
 
 def present() -> int:
-    """Examine the installation, try it out, and print what was found.
+    """Examine the installation, try it out, and print the findings.
 
     Returns:
         The exit code: 0 when it is healthy, else 1.
@@ -166,7 +166,7 @@ def present() -> int:
 
 
 def _with_record(reason: str) -> str:
-    """Return `reason` with what the build wrote down, if the build is the reason."""
+    """Return `reason`; if it is the build, add what the build recorded."""
     record = build_record.why_plain() if reason.startswith(hotpath.BUILT_PLAIN) else ""
     return (
         reason.replace(hotpath.BUILT_PLAIN, f"{hotpath.BUILT_PLAIN}: {record}")
@@ -176,20 +176,20 @@ def _with_record(reason: str) -> str:
 
 
 def _inside(file: Path) -> str:
-    """The path of a file of opero; what the first line says is left out."""
+    """Return the path of a file of opero, without the folder that the first line shows."""
     folder = Path(__file__).parent
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
 def _switches(environ: Mapping[str, str]) -> str:
-    """The environment variables that are set, with their values."""
+    """Return the environment variables that are set, with their values."""
     names = (switches.PURE_PYTHON, switches.REQUIRE_COMPILED, switches.BUILD)
     given = [f"{name}={environ[name]!r}" for name in names if name in environ]
     return ", ".join(given) or f"none is set ({', '.join(names)})"
 
 
 def _version(name: str) -> str:
-    """The version of an installed distribution, without importing it."""
+    """Return the version of an installed distribution, without importing it."""
     try:
         present = util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -197,12 +197,12 @@ def _version(name: str) -> str:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "present, of unknown version" if present else "not installed"
-    return version if present else f"{version} by its metadata, but there is no module"
+        return "installed, version unknown" if present else "not installed"
+    return version if present else f"{version} in the metadata, but the module is missing"
 
 
 def _gil() -> str:
-    """Whether this Python has a GIL, and whether it is on."""
+    """Say whether this Python has a GIL, and whether it is on."""
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "with the GIL"
     enabled = getattr(sys, "_is_gil_enabled", lambda: True)()

@@ -1,4 +1,4 @@
-"""One thing that happened, as it is logged and as listeners get it."""
+"""The event that the log and the listeners get."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ class AttemptRecord(NamedTuple):
     """One attempt of a call, in the history of a `call_end` event.
 
     Attributes:
-        number: Which it was, counted from 1.
-        began: Seconds from the beginning of the call to that of the attempt.
-        seconds: How long it took.
-        waited: Seconds that it had to wait for permits before it.
+        number: The number of the attempt, counted from 1.
+        began: Seconds from the start of the call to the start of the attempt.
+        seconds: How long the attempt took.
+        waited: Seconds that the call waited for permits before it.
         delay: Seconds that the call slept before it.
-        error: What it raised, or what stands for a rejected result; None if it succeeded.
+        error: What it raised, or a `ResultRejected`; None if it succeeded.
     """
 
     number: int
@@ -26,42 +26,42 @@ class AttemptRecord(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One thing that happened, as a listener gets it; a field that a kind does not use is None.
+    """One event, as a listener gets it. Fields that a kind does not use are None.
 
-    There are no arguments and no results in it. The error is the exception itself; a listener that
-    keeps it keeps its traceback, and what the function had in its variables.
+    An event holds no arguments and no results. The error is the exception itself: a listener that
+    keeps it also keeps its traceback and the function's local variables.
 
     Attributes:
         kind: What happened: one of `KINDS`.
         time: The time of day, in seconds since 1970.
-        function: The qualified name of the decorated function, or of the one that has the loop, for
-            a block of code below `attempts`.
+        function: The qualified name of the decorated function; for a block of `attempts`, the name
+            of the function that contains the loop.
         module: The function's module.
         namespace: The namespace of its cache.
         backend: Where its cache is: "memory", "disk" or "redis".
         mode: "sync" or "async" for a call; the `mode` of the map for an item of a map.
-        attempt: The number of the attempt that has failed, counted from 1.
+        attempt: The number of the failed attempt, counted from 1.
         of: The greatest number of attempts of this call.
         delay: Seconds until the next attempt.
-        seconds: Seconds that it took; what exactly depends on the kind.
+        seconds: A duration; its meaning depends on the kind.
         error: The exception.
         reason: Why, in words.
-        call: A number that the events of one call share from its first failure on, or those of one
-            map's begin and end. What runs at the same time has different ones; a later call may
-            have it again.
-        store: The store, or the place of a limiter, that failed; or the limit whose rate is cut,
-            or that the server has lost.
+        call: A number that the events of one call share from its first failure on, as do the start
+            and end of one map. Calls that run at the same time have different numbers; a later
+            call may reuse one.
+        store: The store or limiter backend that failed; or the limit whose rate was cut or whose
+            record the server lost.
         worker: The number of the map's worker, counted from 0.
         workers: How many workers the map has.
-        items: How many items the map has, or at its end had done; None if that is not known.
-        failed: How many of them failed for good; how many operations of a store failed.
-        attempts: How many attempts a map, or a call, has made.
-        retried: How many of them it has made because another failed.
-        index: The place in the input, counted from 0, of the map's item that has failed.
-        history: The attempts of a call that is over, in order.
+        items: How many items the map has or, at its end, has done; None if that is unknown.
+        failed: How many items failed for good, or how many operations of a store failed.
+        attempts: How many attempts the map or call made.
+        retried: How many of these attempts followed a failed one.
+        index: The position in the input, counted from 0, of the item that failed.
+        history: The attempts of a finished call, in order.
         breaker: The name of the circuit breaker.
         state: Its new state: "open", "half_open" or "closed".
-        rate: The rate of an adaptive limit from now on, in permits per second.
+        rate: The new rate of an adaptive limit, in permits per second.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Event(NamedTuple):
     failed: int | None = None
     attempts: int | None = None
     retried: int | None = None
-    index: int | None = None  # type: ignore[assignment] # tuple.index, which nobody needs here
+    index: int | None = None  # type: ignore[assignment] # hides tuple.index
     history: tuple[AttemptRecord, ...] | None = None
     breaker: str | None = None
     state: str | None = None
@@ -103,7 +103,7 @@ class Origin(NamedTuple):
 
 
 NOWHERE = Origin()
-"""The origin of what belongs to no function, such as an outage of a store."""
+"""The origin of an event without a function, such as the outage of a store."""
 
 KINDS: tuple[str, ...] = (
     "hit",
@@ -128,4 +128,4 @@ KINDS: tuple[str, ...] = (
 """The kinds of events."""
 
 ON_REQUEST: tuple[str, ...] = ("call_end",)
-"""The kinds to be named by those who want them: what they sum up has been told one by one."""
+"""Kinds that a listener gets only if it names them: they sum up earlier events."""

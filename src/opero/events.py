@@ -1,10 +1,10 @@
-"""Everything that happens goes through here: it is logged, and listeners are told.
+"""Where every event goes: to the log and to the listeners.
 
     core.Events.retry(...)  counts --.
     stores, limits, maps ------------+-> tell -> the log (`opero.logs`)
                                               -> each listener of that kind
 
-What a listener causes is logged, but listeners are not told of it.
+Events that a listener causes are logged, but not passed to listeners.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .locks import Lock
 Listener = Callable[[Event], object]
 
 _listeners: dict[str, tuple[_Subscription, ...]] = {}
-"""Who listens, by kind; a tuple is replaced and never changed, and there is no empty one."""
+"""The listeners of each kind; a tuple is replaced, never changed, and is never empty."""
 
 _UNASKED = tuple(kind for kind in KINDS if kind not in ON_REQUEST)
 _halves: dict[str, Any] = {}
@@ -36,9 +36,9 @@ class _Subscription:
     """One listener.
 
     Attributes:
-        listener: It.
-        active: Whether it is told; false after its end, also for the event being told just now.
-        warned: Whether the log says already that it raises.
+        listener: The function.
+        active: Whether it gets events; false once it has ended, even for an event in progress.
+        warned: Whether the log already says that it raises.
     """
 
     __slots__ = ("active", "listener", "warned")
@@ -50,23 +50,23 @@ class _Subscription:
 
 
 def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
-    """Call `listener` whenever something happens, until you end it.
+    """Call `listener` for each event, until you end the subscription.
 
-    The listener is called in the thread, or in the task, in which it happens, and the call goes on
-    when the listener returns, so it should be quick. What it raises is logged, once, and has no
-    other effect. It is not told of what it causes itself.
+    The listener runs in the thread or task where the event happens, and the call continues when
+    the listener returns: keep it quick. If it raises, the log says so once, and nothing else
+    happens. It does not get events that it causes itself.
 
     Args:
         listener: An ordinary function; it gets one `Event`.
-        *kinds: The kinds of events it wants (see `Event`). None means all but `call_end`, which
-            sums up what was told before; first attempts take longer while somebody wants that.
+        *kinds: The kinds of events it wants (see `Event`). Without any, it gets all but
+            `call_end`, which sums up the others and slows first attempts down.
 
     Returns:
-        A function that ends it. You may call it in the listener, and more than once.
+        A function that ends the subscription. You may call it in the listener, and more than once.
 
     Raises:
-        TypeError: If the listener cannot be called, or is a coroutine function.
-        ValueError: If there is no such kind of event.
+        TypeError: If the listener is not callable, or is a coroutine function.
+        ValueError: If a kind does not exist.
     """
     given: object = listener
     if not callable(given):
@@ -74,8 +74,8 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
         raise TypeError(f"subscribe() needs a function, not {given!r}{hint}")
     if iscoroutinefunction(listener) or iscoroutinefunction(type(listener).__call__):
         raise TypeError(
-            f"subscribe() needs an ordinary function, and {_name_of(listener)} is a coroutine "
-            f"function: let an ordinary one put the event into a queue that a task reads"
+            f"subscribe() needs an ordinary function, but {_name_of(listener)} is a coroutine "
+            f"function: use an ordinary one that puts events into a queue, and read it in a task"
         )
     for kind in kinds:
         _check_kind(kind)
@@ -102,12 +102,12 @@ def subscribe(listener: Listener, *kinds: str) -> Callable[[], None]:
 
 def _check_kind(kind: Any) -> None:
     if not isinstance(kind, str):
-        raise TypeError(f"subscribe(): a kind of event is a string, not {kind!r}")
+        raise TypeError(f"subscribe(): the kind of an event must be a string, not {kind!r}")
     if kind not in KINDS:
         near = get_close_matches(kind.removesuffix("s"), KINDS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"subscribe(): there is no event {kind!r}; {hint}There are {', '.join(KINDS)}"
+            f"subscribe(): unknown kind of event {kind!r}; {hint}Use one of {', '.join(KINDS)}"
         )
 
 
@@ -121,7 +121,7 @@ def of_half(core: Any) -> Any:
 
 
 def _forget() -> None:
-    """Let both halves ask anew who heeds what happens."""
+    """Make both halves look up the listeners again."""
     for events in list(_halves.values()):
         events.forget()
     roster.trace("call_end" in _listeners)
@@ -131,7 +131,7 @@ logs.when_levels_change(_forget)
 
 
 def tell(kind: str, origin: Origin = NOWHERE, **fields: Any) -> None:
-    """Log an event and tell those who listen.
+    """Log an event and pass it to its listeners.
 
     Args:
         kind: One of `KINDS`.
@@ -163,7 +163,7 @@ def _tell_one(subscription: _Subscription, event: Event) -> None:
         if not subscription.warned:
             subscription.warned = True
             logs.warn(
-                "the listener %s raised %s; it is told of further events, and this is said once",
+                "the listener %s raised %s; it still gets events, but this is logged only once",
                 _name_of(subscription.listener),
                 describe(error),
             )
@@ -172,13 +172,13 @@ def _tell_one(subscription: _Subscription, event: Event) -> None:
 def _name_of(listener: Any) -> str:
     try:
         return str(getattr(listener, "__qualname__", None) or type(listener).__qualname__)
-    except Exception:  # noqa: BLE001 - an object that answers nothing
+    except Exception:  # noqa: BLE001 - attribute access may raise
         return "(one without a name)"
 
 
 def _after_fork() -> None:
-    """Make the lock anew, in a child process: another thread may have held it."""
-    global _lock  # noqa: PLW0603 - the old one stays taken for good
+    """Replace the lock in a child process: another thread may have held it during the fork."""
+    global _lock  # noqa: PLW0603 - the old one would stay locked forever
     _lock = Lock()
 
 

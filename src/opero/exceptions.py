@@ -1,7 +1,7 @@
 """The exceptions that opero raises; every one is an `OperoError`.
 
-An exception that carries other exceptions has to survive a pickle whatever its payload is: the
-second half of this module says how.
+An exception that carries other exceptions must survive a pickle, whatever its payload is. The
+second half of this module makes sure of that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class OperoError(RuntimeError):
     """Base of every exception that opero itself raises.
 
     Attributes:
-        index: The place in the input, counted from 0, of the item of a map that has failed with it;
-            None for what is not the failure of an item.
+        index: The position in the input, counted from 0, of the map item that failed; None if no
+            item of a map failed.
         item: That item.
     """
 
@@ -25,7 +25,7 @@ class OperoError(RuntimeError):
 
 
 class _Failure(OperoError):
-    """A failure that carries the errors of the attempts behind it.
+    """A failure that carries the errors of its attempts.
 
     Attributes:
         message: Description of the failure.
@@ -60,23 +60,23 @@ class _Failure(OperoError):
 
 
 class AllFailedError(_Failure):
-    """Every attempt has failed; `errors` holds the exception of each, `__cause__` the last one."""
+    """Every attempt failed; `errors` holds their exceptions, and `__cause__` is the last one."""
 
 
 class DeadlineExceeded(_Failure, TimeoutError):
-    """The call's `timeout` passed, or would have passed in a wait that was therefore not begun.
+    """The call's `timeout` passed, or the next wait would have ended after it.
 
     `errors` holds the exceptions of the attempts so far.
     """
 
 
 class BreakerOpenError(_Failure):
-    """A circuit breaker is open and refuses the call's next attempt, which is not made.
+    """A circuit breaker is open and refused the call's next attempt.
 
-    `errors` holds the exceptions of the attempts that the call has made before.
+    `errors` holds the exceptions of the call's earlier attempts.
 
     Attributes:
-        retry_after: Seconds until the breaker might let an attempt in.
+        retry_after: Seconds until the breaker may let an attempt through.
     """
 
     retry_after: float = 0.0
@@ -84,26 +84,26 @@ class BreakerOpenError(_Failure):
 
 
 class CacheKeyError(OperoError, TypeError):
-    """The arguments of a call cannot be told apart faithfully, so no cache key can be made."""
+    """An argument cannot be encoded faithfully, so the call has no cache key."""
 
 
 class UnsafePlaceError(OperoError, ValueError):
-    """A directory or file that has to be private is not: others own it, or could write to it."""
+    """A directory or file that must be private is not: others own it, or can write to it."""
 
 
 class ResultRejected(OperoError):
-    """An attempt returned a value that `retry_on_result` says is a failure.
+    """An attempt returned a value that `retry_on_result` rejected.
 
     Attributes:
-        value: What the attempt returned; None, with a note, in a copy whose value could not be
-            pickled.
+        value: What the attempt returned. In a copy from another process it is None, with a note,
+            if the value could not be pickled.
     """
 
     value: Any = None
     _origin: Any = None  # the policy of the call; None in a copy from another process
 
     def __init__(self, value: Any, origin: Any = None) -> None:
-        """Keep the value, which the message does not show: it may be a secret, or large.
+        """Keep the value. The message does not show it: it may be secret, or large.
 
         Args:
             value: What the attempt returned.
@@ -126,19 +126,19 @@ class WorkerCrashedError(OperoError):
 
     Attributes:
         message: Description of what happened.
-        exitcode: The process's exit code; None if it is not known.
-        signal: The name of the signal that ended it, such as "SIGKILL"; None if none did.
+        exitcode: The process's exit code; None if it is unknown.
+        signal: The name of the signal that killed it, such as "SIGKILL"; None if no signal did.
     """
 
     def __init__(
         self, message: str, exitcode: int | None = None, signal: str | None = None
     ) -> None:
-        """Keep what is known about the process's end.
+        """Keep what is known about how the process died.
 
         Args:
             message: Description of what happened.
-            exitcode: The process's exit code; None if it is not known.
-            signal: The name of the signal that ended it; None if none did.
+            exitcode: The process's exit code; None if it is unknown.
+            signal: The name of the signal that killed it; None if no signal did.
         """
         super().__init__(message, exitcode, signal)
         self.message = message
@@ -159,23 +159,23 @@ class AttemptTimeout(OperoError, TimeoutError):
 
 
 class NotRun(OperoError):
-    """Stands for an item of a map that did not run, as `max_errors` had ended the map.
+    """The result of an item that did not run because `max_errors` ended the map.
 
-    If the item had failed before, and would have been tried again, `__cause__` is what it failed
-    with. A stream raises it in place of an input that was cut off; `index` is then that of the
+    If the item had already failed and was waiting for a retry, `__cause__` is its last error. A
+    stream raises `NotRun` at its end if input was left unread; `index` is then the position of the
     first item that was not read.
     """
 
 
 class ErrorStandIn(OperoError):
-    """Takes the place of an exception that cannot be pickled, and says which one it was."""
+    """Replaces an exception that cannot be pickled, and says which one it was."""
 
 
 # --- carrying exceptions through a pickle -------------------------------------------------------
 #
-# The default pickle of an exception calls `type(error)(*error.args)`, which fails for a class whose
-# `__init__` takes other arguments than it hands to `super().__init__`. Such an exception is rebuilt
-# without its `__init__`: same type, same args, same attributes.
+# Unpickling an exception calls `type(error)(*error.args)`, which fails for a class whose `__init__`
+# takes other arguments than it passes to `super().__init__`. We rebuild such an exception without
+# its `__init__`: same type, same args, same attributes.
 
 if TYPE_CHECKING:
     _Packed = tuple[str, Any]
@@ -193,13 +193,13 @@ def _pack_one(error: BaseException) -> _Packed:
     parts = (type(error), error.args, _extras(error))
     try:
         _rebuild_parts(*pickle.loads(pickle.dumps(parts)))
-    except Exception:  # noqa: BLE001 - whatever it is, the exception does not travel
+    except Exception:  # noqa: BLE001 - the exception cannot travel, for any reason
         return "lost", f"{type(error).__module__}: {describe(error)}"
     return "parts", parts
 
 
 def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
-    """Return a copy of an error or of an attribute, or itself if no copy can be made."""
+    """Return a copy of an error or an attribute, or the original if it cannot be copied."""
     import copy
 
     try:
@@ -212,7 +212,7 @@ def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _survives(error: BaseException) -> bool:
-    """Return whether a plain pickle brings `error` back as it is."""
+    """Return whether a plain pickle round trip restores `error`."""
     import pickle
 
     try:
@@ -221,12 +221,12 @@ def _survives(error: BaseException) -> bool:
         return False
     try:
         return type(copy) is type(error) and bool(copy.args == error.args)
-    except Exception:  # noqa: BLE001 - arguments with an __eq__ of their own
+    except Exception:  # noqa: BLE001 - the arguments' own __eq__ may raise
         return False
 
 
 def _extras(error: BaseException) -> dict[str, Any]:
-    """The attributes of `error` beyond its message and errors that can be pickled."""
+    """Return the picklable attributes of `error`, except its message and errors."""
     import pickle
 
     extras = {}
@@ -237,18 +237,18 @@ def _extras(error: BaseException) -> dict[str, Any]:
             continue
         try:
             pickle.loads(pickle.dumps(value))
-        except Exception:  # noqa: BLE001 - this attribute stays behind
+        except Exception:  # noqa: BLE001 - leave this attribute out
             continue
         extras[name] = value
     return extras
 
 
 class Contained(Exception):
-    """Stands for what a user's code has raised that is no `Exception`, and ends but one item."""
+    """Wraps what user code raised if it is not an `Exception` and must fail only one item."""
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the message of `error`, whatever its `__str__` does."""
+    """Return the class and message of `error`, even if its `__str__` fails."""
     if isinstance(error, Contained):
         return describe(error.args[0])
     try:
@@ -263,10 +263,10 @@ def with_article(word: str) -> str:
 
 
 def gave_up_by(error: BaseException, policy: Any) -> bool:
-    """Return whether a call under `policy` has given up with `error`, or with one in its group.
+    """Return whether a call under `policy` gave up with `error`, or with one in its group.
 
-    An outer call of the same function does not try again what an inner one has given up: a failing
-    leaf of a recursion is attempted as often as the options say, not that many times at each level.
+    In a recursion, an outer call does not retry what an inner call of the same function gave up on.
+    Otherwise the number of attempts would multiply at each level.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(gave_up_by(each, policy) for each in error.exceptions)
@@ -274,11 +274,11 @@ def gave_up_by(error: BaseException, policy: Any) -> bool:
 
 
 def belongs_to_one(error: BaseException, policy: Any) -> bool:
-    """Return whether what a run has raised concerns the caller who made it, and no other.
+    """Return whether the error of a run concerns only the caller that made the run.
 
-    An interrupt, a cancellation, the timeout of a greenlet or of a test, and the run's own deadline
-    belong to one caller, and so does how deep its stack is. A breaker refuses those who have no
-    time to wait, and others may have it. Others who wait for the run make it anew.
+    That is so for an interrupt, a cancellation, the timeout of a greenlet or a test, the run's own
+    deadline, and a stack that is too deep. A breaker refuses callers without time to wait; others
+    may have time. Callers waiting for such a run start a new one.
     """
     if not isinstance(error, Exception) or isinstance(error, RecursionError):
         return True
@@ -288,10 +288,10 @@ def belongs_to_one(error: BaseException, policy: Any) -> bool:
 
 
 def note_attempts(error: BaseException, count: int) -> None:
-    """Add a note to `error` that says how many attempts were made, in place of an earlier one.
+    """Add a note to `error` that says how many attempts were made; replace an earlier such note.
 
     Args:
-        error: What is raised again. One that takes no notes goes without.
+        error: What is raised again. If it accepts no notes, it gets none.
         count: The number of attempts.
     """
     note = f"opero: {count} attempt{' was' if count == 1 else 's were'} made"
@@ -328,21 +328,21 @@ def _rebuild_parts(
     kind: type[Exception], args: tuple[Any, ...], extras: dict[str, Any]
 ) -> Exception:
     error = _new(kind, args)
-    BaseException.__setattr__(error, "args", args)  # it may be frozen
+    BaseException.__setattr__(error, "args", args)  # the class may be frozen
     vars(error).update(extras)
     return error
 
 
 def _new(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
-    """Make a `kind` without its `__init__`, by the first base whose memory layout allows it."""
+    """Create a `kind` without its `__init__`, with the first base whose memory layout fits."""
     for base in kind.__mro__:
         if "__new__" in vars(base):
             try:
                 error: Exception = base.__new__(kind, *args)
-            except TypeError:  # "not safe": a later base has the larger layout
+            except TypeError:  # "not safe": a base further on has the larger layout
                 continue
             return error
-    raise TypeError(f"{kind.__qualname__} cannot be made without its __init__")
+    raise TypeError(f"{kind.__qualname__} cannot be created without its __init__")
 
 
 def _rebuild_failure(

@@ -1,8 +1,8 @@
-"""What a decorated function looks like to a type checker, and to a reader.
+"""What a decorated function looks like to type checkers and readers.
 
-At run time it is a `Function` or `AsyncFunction` of the active half, or a `MappedFunction`; these
+At run time it is a `Function` or `AsyncFunction` of the active half, or a `MappedFunction`. These
 classes only describe it: the function's own parameters and return type, and the attributes that
-opero adds. Nothing in opero imports this module at run time; an annotation may:
+opero adds. opero itself never imports this module at run time. Use it for annotations:
 `Decorated[[int], str]`, or `Mapped[int, [], str]` for a map over ints.
 """
 
@@ -48,7 +48,7 @@ U = TypeVar("U")
 
 
 class StoreOptions(TypedDict, total=False):
-    """The options of the backends that keep values outside the process."""
+    """The options of the backends that store values outside the process."""
 
     cache_secret: str | bytes | Sequence[str | bytes] | None
     cache_version: str
@@ -64,10 +64,10 @@ _Raise = Literal["raise"]
 _No = Literal[False]
 _Yes = Literal[True]
 ParallelMode = Literal["thread", "process", "async", "async_process"]
-"""Where a map makes its attempts: the type of `mode=`."""
+"""Where a map runs its attempts: the type of `mode=`."""
 
 
-if TYPE_CHECKING:  # `typing` has defaults of type variables from Python 3.13 on
+if TYPE_CHECKING:  # `typing` has type variables with defaults only from Python 3.13 on
     from typing_extensions import TypeVar as Var
 
     ModeT = Var("ModeT", _Sync, ParallelMode, default=_Sync)
@@ -95,26 +95,26 @@ class _Figures(Protocol):
         ...
 
     def cache_clear(self) -> None:
-        """Forget every value; what is running now will not be stored either."""
+        """Forget every value, including those of calls that are still running."""
         ...
 
     def stats(self) -> Stats:
-        """Return what has happened since the function was decorated."""
+        """Return the counters, which started when the function was decorated."""
         ...
 
 
 class Decorated(_Figures, Protocol, Generic[P, R_co]):
     """A function decorated by opero.
 
-    In a class, `__get__` cannot see whether `@staticmethod` or `@classmethod` is beside it, so it
-    goes by the first parameter: one that takes the class makes a class method, one that takes the
-    instance a method, any other a static method. A static method whose first parameter would take
-    the instance too, as `object` does, is mistaken for a method: checkers refuse a call of it on an
-    instance, and accept one on the class.
+    In a class, `__get__` cannot see whether the function is also a `@staticmethod` or a
+    `@classmethod`, so it looks at the type of the first parameter: the class means a class method,
+    the instance a method, and anything else a static method. If the first parameter of a static
+    method accepts the instance too, as `object` does, checkers mistake it for a method: they reject
+    a call on an instance, and accept one on the class.
 
-    Where the first parameter's type is `Self` and so is the result's, mypy loses both: it finds
-    `Never` for the first parameter, and no instance takes that. The overloads with `_AnyIfNever`
-    are for this case alone.
+    If the first parameter and the result are both typed `Self`, mypy infers `Never` for the
+    first parameter, which no instance matches. The overloads with `_AnyIfNever` exist only for
+    this case.
     """
 
     @property
@@ -123,11 +123,11 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function, with all that opero adds."""
+        """Call the function, with everything that opero adds."""
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one call, given by its arguments; return whether there was one."""
+        """Forget the value for these arguments; return whether there was one."""
         ...
 
     @overload
@@ -165,7 +165,7 @@ class Bound(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     @property
-    def __func__(self) -> Any:  # mypy would bind it once more
+    def __func__(self) -> Any:  # with a better type, mypy would bind it again
         """The decorated function without it."""
         ...
 
@@ -190,17 +190,17 @@ class _TakesFirst(Protocol, Generic[S_contra]):
 
 
 class _AnyIfNever(Protocol, Generic[S_contra]):
-    """Any object, if `S_contra` is `Never`; else none, as no type is both `str` and an index."""
+    """Matches any object if `S_contra` is `Never`; else none: no type is both `str` and index."""
 
     def __format__(self, value: S_contra, /) -> str: ...  # type: ignore[override]
     def __reduce_ex__(self, value: S_contra, /) -> Any: ...  # type: ignore[override]
 
 
 class BoundTo(_Figures, Protocol, Generic[P, R_co]):
-    """What checkers show for a method looked up on its instance; it can be used as a `Bound`.
+    """What checkers show for a method looked up on its instance; it also works as a `Bound`.
 
-    `P` still has the first parameter, which each call drops: so a method with type variables of
-    its own keeps them.
+    `P` still includes the first parameter, and each call drops it. This way, a generic method
+    keeps its type variables.
     """
 
     @property
@@ -255,7 +255,7 @@ class _BoundOrStatic(_Figures, Protocol, Generic[P, R_co, T_co]):
 
 
 class Decorator(Protocol):
-    """A decorator whose options are given."""
+    """A decorator with its options set."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap] # a static method can be called too
@@ -270,12 +270,12 @@ class Decorator(Protocol):
 class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
     """A function of one item that `opmap` maps over many.
 
-    `Mapped[Item, [further parameters], Result]`: `Result` is what may stand in the results, so with
-    `on_error="return"` it is a union: what the function returns, or a `BaseException`. It is not
-    only an `Exception`, as the `SystemExit` and the `CancelledError` of an item stand there too.
+    In `Mapped[Item, [further parameters], Result]`, `Result` is the type of each result. With
+    `on_error="return"` it is a union of what the function returns and `BaseException`; not
+    `Exception`, because an item may also end in `SystemExit` or `CancelledError`.
 
-    The further parameters can only be given by keyword, which no checker knows to ask for; it does
-    check their names and types.
+    Pass the further parameters by keyword only. Checkers cannot enforce that, but they do check
+    names and types.
     """
 
     @property
@@ -338,7 +338,7 @@ class Mapped(_Figures, Protocol, Generic[S_contra, P, R]):
 
 
 class _TakesItem(Protocol, Generic[S_contra, T_contra, Q, R_co]):
-    """A mapped method by its first two parameters and the others."""
+    """A mapped method, split into its first two parameters and the rest."""
 
     @property
     def __wrapped__(self) -> Callable[Concatenate[S_contra, T_contra, Q], Any]: ...
@@ -349,7 +349,7 @@ class _TakesItem(Protocol, Generic[S_contra, T_contra, Q, R_co]):
 class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
     """A mapped method together with its instance, or a class method with its class.
 
-    `BoundMap[Item, [further parameters], Result]`, as `Mapped`.
+    `BoundMap[Item, [further parameters], Result]`, like `Mapped`.
     """
 
     @property
@@ -400,12 +400,12 @@ class BoundMap(_Figures, Protocol, Generic[S_contra, P, R]):
         ...
 
     def cache_invalidate(self, item: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the value of one item of this instance; return whether there was one."""
+        """Forget this instance's value of one item; return whether there was one."""
         ...
 
 
 class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
-    """A mapped method that is looked up on its class, and takes the instance before the items.
+    """A mapped method looked up on its class: it takes the instance before the items.
 
     `UnboundMap[Owner, Item, [further parameters], Result]`.
     """
@@ -452,7 +452,7 @@ class UnboundMap(_Figures, Protocol, Generic[T_contra, S_contra, P, R]):
     def cache_invalidate(
         self, instance: T_contra, item: S_contra, /, *args: P.args, **kwargs: P.kwargs
     ) -> bool:
-        """Forget the value of one item of an instance; return whether there was one."""
+        """Forget an instance's value of one item; return whether there was one."""
         ...
 
 
@@ -461,16 +461,15 @@ Arguments = Sequence[Any] | Mapping[str, Any]
 
 
 class MapDecorator(Protocol, Generic[Mode_co, OnError_co, Unpack_co, WithItems_co]):
-    """What `opmap` returns when it is given options: a decorator.
+    """The decorator that `opmap` returns when you pass options.
 
-    Its parameters are those of the options that change the results: `mode` (a coroutine function
-    is awaited in a mode that may be for them), `on_error` ("return": failures stand among the
-    results), `unpack` (an item holds the arguments of its call) and `with_items` (each result is
-    paired with its item).
+    Its type parameters are the options that change the results: `mode` (modes for coroutine
+    functions await them), `on_error` ("return": failures are among the results), `unpack` (an
+    item holds the arguments of its call) and `with_items` (each result comes with its item).
     """
 
-    # The second form of each pair is for mypy, which finds a function whose item has a name, with
-    # `**kwargs` behind it, not to be of the first form.
+    # The second form of each pair is for mypy: the first does not match a function whose item
+    # parameter can be passed by name and is followed by `**kwargs`.
 
     @overload
     def __call__(  # type: ignore[overload-overlap] # a mode may be known at run time only

@@ -1,7 +1,7 @@
 """The `opero` logger: silent until the program configures logging, or calls `configure_logging`.
 
-A record is one line, whatever names, errors and servers say, and has the fields of its event beside
-its text (`extra`), for handlers that write JSON. Arguments of calls are in neither.
+A record is always one line, whatever text names, errors and servers contain. It also carries the
+fields of its event (`extra`), for handlers that write JSON. Neither holds arguments of calls.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEVELS: Final = {
     "map_start": logging.DEBUG,
     "map_end": logging.DEBUG,
 }
-"""At which level an event is logged; the kinds that are not here are not."""
+"""The level of each kind of event; other kinds are not logged."""
 
 FIELDS: Final = (
     "kind",
@@ -68,7 +68,7 @@ FIELDS: Final = (
     "state",
     "rate",
 )
-"""The fields of an event that a record has too, behind `opero_`; a record has them all."""
+"""The fields of an event that every record has too, with the prefix `opero_`."""
 
 _LONGEST: Final = 1000
 _watchers: list[Callable[[], object]] = []
@@ -76,9 +76,9 @@ _diverted: list[str] = []
 
 
 class _Levels(dict[int, bool]):
-    """The logger's own memory of which levels are enabled.
+    """The logger's cache of enabled levels.
 
-    `logging` clears it whenever any level changes, and that is the moment to ask again.
+    `logging` clears it whenever any level changes, which tells us to check the levels again.
     """
 
     def clear(self) -> None:
@@ -88,7 +88,7 @@ class _Levels(dict[int, bool]):
 
 
 WATCHED: Final = type(getattr(LOGGER, "_cache", None)) is dict
-"""Whether a change of levels is noticed."""
+"""Whether opero notices a change of levels."""
 
 if WATCHED:
     LOGGER._cache = _Levels()  # type: ignore[attr-defined]
@@ -100,19 +100,19 @@ def when_levels_change(watcher: Callable[[], object]) -> None:
 
 
 def is_logged(kind: str) -> bool:
-    """Return whether events of this kind are logged, and their level is enabled."""
+    """Return whether events of this kind are logged and their level is enabled."""
     level = LEVELS.get(kind)
     return level is not None and kind not in _diverted and LOGGER.isEnabledFor(level)
 
 
 def divert(kinds: Iterable[str]) -> Callable[[], None]:
-    """Write events of some kinds here no more: somebody else does.
+    """Stop logging events of some kinds, because the caller logs them.
 
     Args:
         kinds: The kinds.
 
     Returns:
-        A function that ends it; it may be called more than once.
+        A function that resumes logging; you may call it more than once.
     """
     left = list(kinds)
     _diverted.extend(left)
@@ -125,29 +125,29 @@ def divert(kinds: Iterable[str]) -> Callable[[], None]:
 
 
 def level_of(event: Event) -> int:
-    """Return the level of an event, of a kind that is logged."""
+    """Return the level of an event whose kind is logged."""
     if event.error is None and event.kind in {"stale", "refresh"}:
-        return logging.DEBUG  # nothing is wrong
+        return logging.DEBUG  # not a failure
     if event.kind == "breaker" and event.state != "open":
         return logging.INFO
     return LEVELS[event.kind]
 
 
 class Screen(Protocol):
-    """Something drawn where lines of the log may appear: it makes room for them."""
+    """Something drawn in the terminal, such as a progress bar, that makes room for log lines."""
 
     def hide(self) -> None:
-        """Leave an empty line; it may be called again before `show`, and in any thread."""
+        """Clear the line; may be called again before `show`, and from any thread."""
 
     def show(self) -> None:
-        """Draw it again, if it was hidden as often as it is shown."""
+        """Draw it again, once `show` was called as often as `hide`."""
 
 
 _screens: dict[int, Screen] = {}
 _writing: list[None] = []  # an element for each line that is being written
 
 _MOMENT: Final = 0.1
-"""Seconds for which a screen waits at most for lines that were begun before it."""
+"""The longest time, in seconds, that a screen waits for lines begun before it."""
 
 
 def _forget() -> None:
@@ -161,7 +161,7 @@ forks.register("screens", after_in_child=_forget)
 def make_room(screen: Screen) -> None:
     """Hide `screen` whenever a line is written, until `take_room`.
 
-    It may be drawn as soon as this returns: no line that was begun before is still being written.
+    You may draw it as soon as this returns: lines begun earlier have been written by then.
     """
     _screens[id(screen)] = screen
     end = monotonic() + _MOMENT
@@ -170,13 +170,13 @@ def make_room(screen: Screen) -> None:
 
 
 def take_room(screen: Screen) -> None:
-    """Take note that `screen` is gone."""
+    """Forget `screen`, which is gone."""
     _screens.pop(id(screen), None)
 
 
 @contextmanager
 def in_room() -> Iterator[None]:
-    """Hide what is drawn while something is written to the log."""
+    """Hide all screens while something is written to the log."""
     _writing.append(None)
     try:
         screens = tuple(_screens.values())
@@ -193,7 +193,7 @@ def in_room() -> Iterator[None]:
 
 def _log(level: int, template: str, given: Sequence[Any], extra: dict[str, Any]) -> None:
     values = [_on_one_line(value) for value in given]
-    _writing.append(None)  # before the look at the screens: one that comes later waits
+    _writing.append(None)  # before we read the screens: a screen that comes later waits
     try:
         if not _screens:
             LOGGER.log(level, template, *values, extra=extra)
@@ -206,7 +206,7 @@ def _log(level: int, template: str, given: Sequence[Any], extra: dict[str, Any])
 
 
 def write(event: Event) -> None:
-    """Write an event, of a kind that is logged, to the log."""
+    """Write an event whose kind is logged to the log."""
     level = level_of(event)
     if not LOGGER.isEnabledFor(level):
         return
@@ -216,7 +216,7 @@ def write(event: Event) -> None:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """Return the `FIELDS` of an event as a log has them: texts on one line, an error as text."""
+    """Return the `FIELDS` of an event for a log: text on one line, an error as text."""
     fields = {name: _on_one_line(getattr(event, name)) for name in FIELDS}
     if event.error is not None:
         fields["error"] = one_line(describe(event.error))
@@ -224,17 +224,17 @@ def fields_of(event: Event) -> dict[str, Any]:
 
 
 def warn(template: str, *values: Any) -> None:
-    """Write a warning that is no event.
+    """Write a warning that is not an event.
 
     Args:
         template: The text, as in `logging`.
-        *values: What goes into it.
+        *values: The values to fill in.
     """
     _log(logging.WARNING, template, values, dict.fromkeys(_EXTRA))
 
 
 def inform(template: str, *values: Any) -> None:
-    """Write a line at INFO that is no event; the arguments are those of `warn`."""
+    """Write a line at INFO that is not an event; takes the same arguments as `warn`."""
     _log(logging.INFO, template, values, dict.fromkeys(_EXTRA))
 
 
@@ -242,7 +242,7 @@ _EXTRA: Final = tuple(f"opero_{name}" for name in FIELDS)
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line: what is not printable is escaped, and the end cut if need be."""
+    """Return a text as one line: escape unprintable characters, and cut the end if it is long."""
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."
     if text.isprintable():
@@ -257,7 +257,7 @@ def _on_one_line(value: Any) -> Any:
 
 
 def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
-    """Return the line of an event, as a template and what goes into it.
+    """Return the line of an event, as a template and the values to fill in.
 
     Args:
         event: The event.
@@ -272,13 +272,14 @@ def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
         case "hit":
             return "%s: cache hit", (name,)
         case "permit_wait":
-            return "%s: permit after %.3f s", (name, event.seconds)
+            return "%s: waited %.3f s for a permit", (name, event.seconds)
         case "rate_cut":
-            return "%s: the server rejects attempts; %.3g per second now", (event.store, event.rate)
+            template = "%s: the server rejects attempts; the rate is now %.3g per second"
+            return template, (event.store, event.rate)
         case "limit_lost":
             template = (
-                "%s: the server has lost its record, by eviction or a flush; the processes that "
-                "use it restore it (use a server whose maxmemory-policy is noeviction)"
+                "%s: the server lost its record, by eviction or a flush; the processes that use it "
+                "restore it (use a server with maxmemory-policy noeviction)"
             )
             return template, (event.store,)
         case "retry":
@@ -295,31 +296,31 @@ def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
         case "deadline":
             return "%s: out of time after %g s: %s", (name, event.seconds, why)
         case "stale" if error is None:
-            template = "%s: another caller renews the value; the last one is served"
+            template = "%s: another caller is renewing the value; serving the last one"
             return template, (name,)
         case "stale":
-            template = "%s: the run failed with %s; the last value is served, outdated for %.1f s"
+            template = "%s: the run failed with %s; serving the last value, outdated for %.1f s"
             return template, (name, error, event.seconds)
         case "breaker":
             template = "the circuit breaker %s is %s: %s"
             return template, (event.breaker, (event.state or "").replace("_", "-"), why)
         case "refresh" if error is None:
-            return "%s: a cached value was renewed in %.3f s", (name, event.seconds)
+            return "%s: renewed a cached value in %.3f s", (name, event.seconds)
         case "refresh":
-            template = "%s: renewing a cached value failed with %s, after %.3f s; it still counts"
+            template = "%s: renewing a cached value failed with %s after %.3f s; it stays valid"
             return template, (name, error, event.seconds)
         case "store_down":
-            return "%s is out of order (%s); %s", (event.store, error, why)
+            return "%s is unavailable (%s); %s", (event.store, error, why)
         case "store_up":
             return (
-                "%s works again, after %.1f s; operations that failed or were left out: %d",
+                "%s works again after %.1f s; operations that failed or were skipped: %d",
                 (event.store, event.seconds, event.failed),
             )
         case "worker_crash":
             return "%s: worker %d of the map: %s", (name, event.worker, error)
         case "map_start":
             return (
-                "%s: a map of %s begins, mode %s, with %d workers",
+                "%s: a map of %s begins; mode %s, %d workers",
                 (name, _counted(event.items), event.mode, event.workers),
             )
         case _:
@@ -339,7 +340,7 @@ def get_logger(name: str | None = None) -> logging.Logger:
     """Return opero's logger.
 
     Args:
-        name: The name of a child of it; None for the logger itself.
+        name: The name of a child logger; None for the logger itself.
     """
     return LOGGER if name is None else LOGGER.getChild(name)
 
@@ -348,7 +349,7 @@ def configure_logging(
     level: int | str = logging.INFO,
     format: str = "%(asctime)s %(levelname)s %(name)s: %(message)s",  # noqa: A002 - as in logging
 ) -> logging.Logger:
-    """Write opero's log to standard error; calling it again changes level and format.
+    """Write opero's log to standard error; call it again to change level and format.
 
     Args:
         level: The lowest level to write, as in `logging`.

@@ -1,9 +1,9 @@
-"""For test suites: no delays, time that a test moves, opero switched off, attempts to assert on.
+"""For test suites: skip delays, move time, switch opero off, and assert on attempts.
 
     from opero.testing import disabled, manual_clock, record_attempts, skip_waits
 
     def test_recovers():
-        with skip_waits() as clock:  # backoff and rate limits pass at once
+        with skip_waits() as clock:  # backoff and rate limits take no time
             assert fetch() == "value"
         assert clock.waited > 0
 
@@ -13,8 +13,8 @@
             clock.advance(61)  # ... until the test moves it
             price("A")
 
-Both act on every decorated function and `RateLimiter` of the process at once. Time never goes back:
-after the test it runs on from where it was moved to. As a pytest fixture:
+Both act on every decorated function and `RateLimiter` of the process. Time never goes back: after
+the test it continues from where the test moved it. As a pytest fixture:
 
     @pytest.fixture(autouse=True)
     def no_waiting():
@@ -57,14 +57,14 @@ __all__ = [
 
 
 _switching = Lock()
-"""Held while something is changed for the whole process."""
+"""Guards changes that affect the whole process."""
 
 
 class MovableClock:
     """The time that decorated functions see.
 
     Attributes:
-        started: When the test got hold of it, in seconds.
+        started: The time at which the test began to use it, in seconds.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -92,20 +92,22 @@ class MovableClock:
         if isinstance(seconds, timedelta):
             seconds = seconds.total_seconds()
         if seconds < 0:
-            raise ValueError(f"seconds={seconds!r} is not allowed: time does not go back")
+            raise ValueError(
+                f"seconds={seconds!r} is not allowed: time cannot go back; use 0 or more"
+            )
         self._clock.advance(round(seconds * 1e9))
 
 
 @contextmanager
 def skip_waits() -> Iterator[MovableClock]:
-    """Let every wait be over at once: time moves to its end instead."""
+    """End every wait immediately, and move time to its end."""
     with _moved(False) as clock:
         yield clock
 
 
 @contextmanager
 def manual_clock() -> Iterator[MovableClock]:
-    """Stop time: only the test moves it, and waits, which are over at once."""
+    """Stop time. Only the test moves it, and waits, which end immediately."""
     with _moved(True) as clock:
         yield clock
 
@@ -115,8 +117,8 @@ class _Use:
 
     Attributes:
         clock: The clock.
-        freezes: Whether it stops it.
-        frozen: Whether the clock stood still before.
+        freezes: Whether it stops the clock.
+        frozen: Whether the clock was stopped before.
         skipping: Whether waits were skipped before.
     """
 
@@ -128,9 +130,9 @@ class _Use:
 
 
 _uses: list[_Use] = []
-"""Those of all `with` blocks that are under way.
+"""The uses of all `with` blocks in progress.
 
-In threads and tasks they overlap, and do not end in the order in which they began.
+Blocks in threads and tasks overlap, and may not end in the order in which they began.
 """
 
 
@@ -140,7 +142,7 @@ def _moved(freezes: bool) -> Iterator[MovableClock]:
     try:
         with _switching:
             for other in _uses:
-                if other.clock is use.clock:  # as it was before the first of them
+                if other.clock is use.clock:  # keep how it was before the first use
                     use.frozen, use.skipping = other.frozen, other.skipping
             _uses.append(use)
             if freezes and not use.clock.frozen:
@@ -163,10 +165,10 @@ def _moved(freezes: bool) -> Iterator[MovableClock]:
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Let every decorated function do what it would do undecorated.
+    """Make every decorated function behave as if it were not decorated.
 
-    There is no cache, retry, fallback, limit, breaker or deadline, and nothing is counted. This
-    holds for all threads and tasks, for functions of every kind, also those decorated meanwhile.
+    Nothing is cached, retried, limited or counted; no fallback, breaker or deadline applies. This
+    covers all threads and tasks, and functions of every kind, including those decorated meanwhile.
     A map calls its function once for each item, one after the other, in the caller's thread.
     """
     with _switched(True):
@@ -181,16 +183,16 @@ def enabled() -> Iterator[None]:
 
 
 class _Wish:
-    """What one `with` asks for: that opero is off, or on."""
+    """What one `with` asks for: opero off, or on."""
 
     def __init__(self, off: bool) -> None:
         self.off = off
 
 
 _wishes: list[_Wish] = []
-"""Those of all `with` blocks that are under way; the latest holds.
+"""The wishes of all `with` blocks in progress; the latest applies.
 
-In threads and tasks they overlap, and do not end in the order in which they began.
+Blocks in threads and tasks overlap, and may not end in the order in which they began.
 """
 
 
@@ -210,7 +212,7 @@ def _switched(off: bool) -> Iterator[None]:
 
 
 def _switch() -> None:
-    """Do what the latest wish asks for."""
+    """Apply the latest wish."""
     off = bool(_wishes) and _wishes[-1].off
     off_switch.switch(off)
     for core in hotpath.loaded():
@@ -267,7 +269,7 @@ class AttemptsRecord:
 
     @property
     def attempts(self) -> int:
-        """How many attempts were made: how often the functions below the decorators ran."""
+        """How many attempts were made: how often the undecorated functions ran."""
         return self._count("attempts")
 
     @property
@@ -289,8 +291,8 @@ class AttemptsRecord:
     def errors(self) -> list[BaseException]:
         """What the failed attempts raised, in order.
 
-        It is not an error of theirs if `retry_on` does not match it, or if a function has one
-        attempt only: the call raises that itself.
+        Errors that the call raises unchanged are not here: those that `retry_on` does not match,
+        and those of functions with a single attempt.
         """
         errors: list[BaseException] = []
         for event in self.events:
@@ -309,31 +311,31 @@ class AttemptsRecord:
         """Assert how many attempts were made, and how they failed.
 
         Args:
-            attempts: How many attempts of all functions together.
-            errors: What the failed ones raised, in order: exceptions, compared by type and text, or
-                types, which a subclass satisfies. None does not compare them.
-            delays: The delays between rounds, in seconds, to the millisecond. None does not compare
-                them.
+            attempts: How many attempts all functions made together.
+            errors: What the failed attempts raised, in order: exceptions, compared by type and
+                text, or types, which subclasses match. None skips this check.
+            delays: The delays between rounds, in seconds, compared to the millisecond. None skips
+                this check.
 
         Raises:
-            AssertionError: If it was otherwise; it says what happened.
+            AssertionError: If anything differs; the message says what happened.
         """
         wrong = []
         if self.attempts != attempts:
-            wrong.append(f"{attempts} attempts expected, {self.attempts} made")
+            wrong.append(f"expected {attempts} attempts, but {self.attempts} were made")
         if errors is not None and not _alike(self.errors, errors, _is_like):
             expected = ", ".join(
                 each.__name__ if isinstance(each, type) else describe(each) for each in errors
             )
-            wrong.append(f"errors expected: {expected or 'none'}")
+            wrong.append(f"expected errors: {expected or 'none'}")
         if delays is not None and not _alike(self.delays, delays, _is_near):
             expected = ", ".join(f"{each:g} s" for each in delays)
-            wrong.append(f"delays expected: {expected or 'none'}")
+            wrong.append(f"expected delays: {expected or 'none'}")
         if wrong:
             raise AssertionError("; ".join(wrong) + self._story())
 
     def _story(self) -> str:
-        """Return what happened, a line for each failed attempt."""
+        """Return what happened, with a line for each failed attempt."""
         names = ", ".join(sorted(name for _, name in self._names))
         lines = [f"{names}: calls: {self.calls}, hits: {self.hits}, attempts: {self.attempts}"]
         for event in self.events:
@@ -350,18 +352,18 @@ class AttemptsRecord:
 
 @contextmanager
 def record_attempts(*functions: Callable[..., Any]) -> Iterator[AttemptsRecord]:
-    """Record what attempts some decorated functions make.
+    """Record the attempts of some decorated functions.
 
     Args:
-        *functions: Decorated functions, methods and maps, and functions in which there are blocks
-            of `opero.attempts`. All calls count, in all threads; what is recorded of failures, and
-            of blocks, goes by the functions' names.
+        *functions: Decorated functions, methods and maps, and functions that contain blocks of
+            `opero.attempts`. Calls in all threads count. Failures and blocks are matched by the
+            functions' names.
 
     Raises:
-        TypeError: If there is none, or one is no function.
+        TypeError: If you pass no function, or something that is not one.
     """
     if not functions:
-        raise TypeError("record_attempts() needs a decorated function, or more than one")
+        raise TypeError("record_attempts() needs at least one decorated function")
     stop = roster.read_figures()
     try:
         record = AttemptsRecord(functions)
@@ -376,10 +378,10 @@ def record_attempts(*functions: Callable[..., Any]) -> Iterator[AttemptsRecord]:
 
 
 def _source_of(function: Any) -> tuple[tuple[str, str], Any]:
-    """Return what a function is called in events, and what counts for it if it is decorated."""
+    """Return a function's name in events, and its state if it is decorated."""
     held: Any = getattr(function, "__opero__", None)
     if held is not None:
-        state = getattr(held, "call", held)  # a map's is that of one item
+        state = getattr(held, "call", held)  # a map counts in the state of its item function
         return roster.name_of(state.origin), state
     if not hasattr(function, "__code__"):
         raise TypeError(f"record_attempts() needs functions, not {function!r}")

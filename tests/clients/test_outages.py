@@ -78,10 +78,10 @@ def test_an_outage_is_one_warning_and_its_end_one_line(clock, log):
     assert not try_it(outage)
     (warning, first), (info, second) = log()
     assert (warning, info) == ("WARNING", "INFO")
-    assert first.startswith("the redis cache at 127.0.0.1:6379 is out of order (OSError: refused)")
+    assert first.startswith("the redis cache at 127.0.0.1:6379 is unavailable (OSError: refused)")
     assert second == (
-        "the redis cache at 127.0.0.1:6379 works again, after 60.0 s; "
-        "operations that failed or were left out: 15"
+        "the redis cache at 127.0.0.1:6379 works again after 60.0 s; "
+        "operations that failed or were skipped: 15"
     )
 
 

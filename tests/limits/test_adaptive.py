@@ -289,7 +289,7 @@ def test_a_cut_is_an_event_and_a_line_of_the_log_but_not_more_than_one_a_second(
     )
     assert events[0].store == "the rate limit of 100 per second"
     assert caplog.messages[0] == (
-        "the rate limit of 100 per second: the server rejects attempts; 61.6 per second now"
+        "the rate limit of 100 per second: the server rejects attempts; the rate is now 61.6 per second"
     )
 
 
