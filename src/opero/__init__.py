@@ -1,4 +1,4 @@
-"""opero makes any function resilient by one decorator: cache, retries, fallback, rate limit."""
+"""opero makes any function resilient with one decorator: cache, retries, fallback, rate limit."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ __all__ = [
     "transient_error",
 ]
 
-_LATER = {  # their modules import what `import opero` does without, such as `typing`
+_LATER = {  # imported on first use, because their modules need others, such as `typing`
     "Attempt": "blocks",
     "AttemptLoops": "blocks",
     "attempts": "blocks",
@@ -120,7 +120,7 @@ _LATER = {  # their modules import what `import opero` does without, such as `ty
 }
 
 
-if not TYPE_CHECKING:  # a checker that saw it would take any misspelt name for one of opero's
+if not TYPE_CHECKING:  # with `__getattr__`, checkers would accept any misspelt name
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

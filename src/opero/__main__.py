@@ -14,11 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after `python -m opero`; those of the process when None.
+        arguments: The words after `python -m opero`; None to read them from the command line.
 
     Returns:
         The exit code: 0 when all is well, 1 when the installation is not healthy. Wrong arguments
-        end in `SystemExit(2)`.
+        raise `SystemExit(2)`.
     """
     parser = argparse.ArgumentParser(
         prog="python -m opero",
@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     commands.add_parser(
         "doctor",
-        help="say which implementation runs and why, what else is installed, and try it out",
-        description="Examines the installation and tries every mechanism once on each half that "
-        "is installed, which takes a second or two. The exit code is 0 when all is well.",
+        help="show which implementation runs and why and what else is installed, and try it out",
+        description="Examines the installation and tries every mechanism once on each installed "
+        "half, compiled and plain. Takes a second or two. The exit code is 0 when all is well.",
     )
     commands.add_parser("demo", help="say where the demo is", add_help=False)
     chosen, unknown = parser.parse_known_args(arguments)

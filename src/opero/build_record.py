@@ -1,7 +1,7 @@
-"""What the build of this installation wrote down: why it is plain Python, if it is.
+"""The build's record of why this installation is plain Python, if it is.
 
-The build backend puts the sentence beside the metadata of a plain wheel. Only the doctor reads it:
-an import of opero does not look at metadata.
+The build backend stores the reason with the metadata of a plain wheel. Only the doctor reads it:
+importing opero does not read metadata.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Caches by namespace: clearing them together, and using one by hand.
+"""Caches by namespace: clear them together, or use one by hand.
 
-In memory every decorated function has a store of its own, so that a hot one cannot push out the
-values of the others; the store that `get_cache_context` opens stands beside them in the namespace.
+In memory, each decorated function has its own store, so a busy function cannot evict the values of
+others. `get_cache_context` opens one more store in the namespace.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _stored: weakref.WeakSet[Stored] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """Forget, in a child process, the runs of the parent's other threads."""
+    """Forget the runs of the parent's other threads, in a child process."""
     global _lock  # noqa: PLW0603 - another thread may have held the old one
     _lock = Lock()
     for members in _functions.values():
@@ -51,20 +51,20 @@ forks.register("caches", after_in_child=_after_fork)
 
 
 def register(namespace: str, function: State) -> None:
-    """Note that a decorated function caches in `namespace`, for as long as its state exists."""
+    """Record that a decorated function caches in `namespace`, as long as its state exists."""
     with _lock:
         _functions.setdefault(namespace, weakref.WeakSet()).add(function)
 
 
 def clear_cache(namespace: str | None = None) -> None:
-    """Forget the cached values of every function of a namespace, and those put there by hand.
+    """Forget the cached values of every function in a namespace, and those put there by hand.
 
     Args:
-        namespace: Which; None for all of them.
+        namespace: The namespace; None for all of them.
 
     Raises:
-        TypeError: If `namespace` is no string.
-        OperoError: If a store is out of reach; the others have been cleared then.
+        TypeError: If `namespace` is not a string.
+        OperoError: If a store cannot be reached; the other stores are still cleared.
     """
     given: Any = namespace
     if given is not None and not isinstance(given, str):
@@ -95,7 +95,7 @@ def clear_cache(namespace: str | None = None) -> None:
     everything: list[StoredValues] = [*outside, *(stored.stored_cache for stored in opened)]
     namespaces = {(id(each.store), each.namespace): each for each in everything}
     failure: OperoError | None = None
-    for each in namespaces.values():  # with what functions of other programs have stored there
+    for each in namespaces.values():  # includes values that functions of other programs stored
         try:
             each.clear_namespace()
         except OperoError as error:
@@ -130,13 +130,13 @@ class _InMemory:
 
 
 class CacheContext:
-    """A cache used by hand; a context manager, though nothing has to be closed.
+    """A cache used by hand. It is a context manager, but you need not close it.
 
-    Keys are told apart as arguments are: by type and value, at every depth. A stored backend that
-    is out of order holds nothing: `get` returns the default and `set` does nothing, with a WARNING.
+    Keys differ as arguments do: by type and value, at every depth. While a stored backend is
+    unavailable, `get` returns the default and `set` does nothing; the log has a WARNING.
 
     Attributes:
-        namespace: The namespace it was opened in.
+        namespace: The namespace of this cache.
     """
 
     def __init__(self, namespace: str, store: _InMemory | Stored) -> None:
@@ -155,12 +155,12 @@ class CacheContext:
         return None
 
     def get(self, key: Any, default: Any = None, *, stale: bool = False) -> Any:
-        """Return the value of `key`, or `default` if there is none that still counts.
+        """Return the value of `key`, or `default` if there is none or it has expired.
 
         Args:
             key: The key.
-            default: What is returned if there is no such value.
-            stale: Whether an outdated value does, too, within the seconds of `cache_stale`.
+            default: The value to return otherwise.
+            stale: Whether to accept a value that expired less than `cache_stale` seconds ago.
         """
         entry = self._store.find(key)
         if entry is None and stale:
@@ -168,15 +168,15 @@ class CacheContext:
         return default if entry is None else entry.value
 
     def set(self, key: Any, value: Any) -> None:
-        """Keep `value` under `key`."""
+        """Store `value` under `key`."""
         self._store.put(key, value)
 
     def delete(self, key: Any) -> bool:
-        """Forget `key`; return whether it was there."""
+        """Forget `key`; return whether it existed."""
         return bool(self._store.drop(key))
 
     def clear(self) -> None:
-        """Forget everything in the namespace, the values of decorated functions included."""
+        """Forget everything in the namespace, including the values of decorated functions."""
         clear_cache(self.namespace)
 
     def __contains__(self, key: object) -> bool:
@@ -191,7 +191,7 @@ def get_cache_context(
     cache_namespace: str = "opero",
     **options: Unpack[_MoreForContext],
 ) -> CacheContext:
-    """Open a namespace's cache for use by hand; opening it again gives the same values.
+    """Open a namespace's cache for use by hand; open it again to see the same values.
 
     Args:
         cache_backend: Where to keep values: "memory"; "disk", which outlives the process and which
@@ -215,7 +215,8 @@ def get_cache_context(
 
     Raises:
         TypeError: If an option is unknown or has the wrong type.
-        ValueError: If an option's value is not allowed, or differs from that of the first opening.
+        ValueError: If an option's value is not allowed, or if the namespace is already open with
+            other options.
     """
     from .options import cache_options
 
@@ -240,8 +241,8 @@ def get_cache_context(
             plan.stale,
         ):
             raise ValueError(
-                f"cache_namespace={plan.namespace!r} is open already with other options: "
-                f"cache_maxsize={store.maxsize or None}, cache_ttl={store.ttl / 1e9 or None}, "
-                f"cache_stale={store.late / 1e9 or None}"
+                f"cache_namespace={plan.namespace!r} is already open with other options; use the "
+                f"same: cache_maxsize={store.maxsize or None}, "
+                f"cache_ttl={store.ttl / 1e9 or None}, cache_stale={store.late / 1e9 or None}"
             )
     return CacheContext(plan.namespace, _InMemory(store, core.Freezer()))

@@ -1,13 +1,13 @@
-"""What the errors of HTTP clients tell: how long to wait, and whether another attempt may help.
+"""What HTTP clients' errors say: how long to wait, and whether another attempt may help.
 
-The answer is found by the shape of the exception, so that no client library is imported:
+opero looks at the attributes of the exception, and so imports no client library:
 
-    error.response.headers, .status_code                  httpx, requests, and what is built on them
+    error.response.headers, .status_code                  httpx, requests, and those built on them
     error.headers, .status or .code                       aiohttp, urllib
     error.response["ResponseMetadata"]["HTTPHeaders"], ["HTTPStatusCode"]     botocore
     error.retry_after                                     a number, if there are no such headers
 
-Where there was no answer at all, the names of the exception's classes tell, by library.
+If the server did not answer at all, the names of the exception's classes decide, by library.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ _NO_ANSWER = {
 _NO_ANSWER["httpx2"] = _NO_ANSWER["httpx"]
 _NO_ANSWER["httpcore2"] = _NO_ANSWER["httpcore"]
 _FOR_GOOD = frozenset({"ClientConnectorCertificateError", "SSLCertVerificationError"})
-"""Classes below those, or behind them, that the next attempt will meet again."""
+"""Subclasses or causes of those that are permanent: the next attempt would fail with them too."""
 _THROTTLED = re.compile(
     r"Throttl|TooManyRequests|SlowDown|RequestTimeout|(Request|Bandwidth)LimitExceeded"
     r"|ProvisionedThroughputExceeded|RequestRateTooLarge"
 )
-"""Codes of AWS that say "later" beside a status of 400."""
+"""AWS error codes that mean "later", although their status is 400."""
 _UNREACHABLE = frozenset({"ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENETRESET"})
 _DEEP = 8
-"""How far down a chain of causes is looked."""
+"""How many causes in a chain to look at."""
 
 
 def transient_error(error: BaseException) -> bool:
     """Return whether another attempt may help; for `retry_on=`.
 
-    It may after a lost connection, a timeout, or an answer with the HTTP status 408, 425, 429, 500,
-    502, 503 or 504: in errors of Python itself, of httpx, requests, aiohttp, urllib, urllib3 and
-    botocore, and of libraries that hand theirs on. An invalid certificate, another status and
+    A lost connection, a timeout, and the HTTP statuses 408, 425, 429, 500, 502, 503 and 504 are
+    transient. This covers errors of Python itself, of httpx, requests, aiohttp, urllib, urllib3
+    and botocore, and of libraries that pass those on. An invalid certificate, another status, and
     everything else is not transient. A group is transient if each exception in it is.
 
     Args:
-        error: What an attempt raised. It is not changed, and nothing is raised.
+        error: What an attempt raised. This function neither changes it nor raises anything.
 
     Example:
         ```python
@@ -110,7 +110,7 @@ def _is_for_good(error: BaseException) -> bool:
 
 
 def _is_unreachable(error: OSError) -> bool:
-    """Return whether the operating system had no way to the host."""
+    """Return whether the operating system found no route to the host."""
     import errno
 
     return errno.errorcode.get(error.errno or 0) in _UNREACHABLE
@@ -124,7 +124,7 @@ def _is_throttled(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status of the answer that an error is about, None if it is about none."""
+    """Return the HTTP status of an error's response; None if it has none."""
     response = _attribute(error, "response")
     if isinstance(response, Mapping):
         return _number_of(response["ResponseMetadata"]["HTTPStatusCode"])
@@ -142,22 +142,22 @@ def _status(error: BaseException) -> int | None:
 
 
 def _number_of(value: Any) -> int | None:
-    """Return a value if it is an HTTP status, an `http.HTTPStatus` included."""
+    """Return a value as a number if it is an HTTP status, such as an `http.HTTPStatus`."""
     if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:
         return int(value)
     return None
 
 
 def _attribute(holder: Any, name: str) -> Any:
-    """Return an attribute, None if there is none or it cannot be had."""
+    """Return an attribute; None if it is missing or cannot be read."""
     try:
         return getattr(holder, name, None)
-    except Exception:  # noqa: BLE001 - urllib's, come from a process without its body: a KeyError
+    except Exception:  # noqa: BLE001 - urllib's error, unpickled without its body, raises KeyError
         return None
 
 
 def asks_for_less(error: BaseException) -> bool:
-    """Return whether an error is a server's answer that it gets too many requests: 429 or 503."""
+    """Return whether a server says that it gets too many requests: 429 or 503."""
     try:
         if isinstance(error, BaseExceptionGroup):
             return any(asks_for_less(each) for each in error.exceptions)
@@ -168,19 +168,19 @@ def asks_for_less(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Tell how many seconds a server has asked to be left alone; for `retry_after=`.
+    """Return how many seconds a server asks you to wait; for `retry_after=`.
 
-    It reads `Retry-After`, in seconds or as an HTTP date, and `retry-after-ms`, of errors of httpx,
-    requests, aiohttp, urllib and botocore, and of libraries that hand theirs on; else a number of
-    seconds, or a `timedelta`, that an error has as its attribute `retry_after`. Of a group it is
-    the longest wait that one of its exceptions asks for.
+    It reads the headers `Retry-After` (seconds or an HTTP date) and `retry-after-ms` from errors
+    of httpx, requests, aiohttp, urllib and botocore, and of libraries that pass those on. Without
+    them, it reads the error's attribute `retry_after`: a number of seconds or a `timedelta`. For a
+    group, it returns the longest wait of its exceptions.
 
     Args:
         error: What an attempt raised.
 
     Returns:
-        Seconds from now, 0 for a date that has passed; None if the error says nothing, or what
-        means nothing. It raises nothing.
+        Seconds from now; 0 for a date in the past; None if the error says nothing or something
+        invalid. It raises nothing.
 
     Example:
         ```python
@@ -200,7 +200,7 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def _from(headers: Any) -> float | None:
-    """Return what headers tell, in seconds."""
+    """Return the wait that headers ask for, in seconds."""
     precise = _text(headers, "retry-after-ms")
     if precise is not None and _NUMBER.fullmatch(precise):
         return float(precise) / 1000
@@ -211,7 +211,7 @@ def _from(headers: Any) -> float | None:
 
 
 def _number(error: BaseException) -> float | None:
-    """Return what the error itself tells, in seconds."""
+    """Return the wait that the error itself asks for, in seconds."""
     number: Any = getattr(error, "retry_after", None)
     if hasattr(type(number), "total_seconds"):
         number = number.total_seconds()
@@ -221,7 +221,7 @@ def _number(error: BaseException) -> float | None:
 
 
 def _headers(error: BaseException) -> Any:
-    """Return the headers of the answer that an error is about, None if it is about none."""
+    """Return the headers of an error's response; None if it has none."""
     response = _attribute(error, "response")
     if isinstance(response, Mapping):
         return response["ResponseMetadata"]["HTTPHeaders"]
@@ -230,7 +230,7 @@ def _headers(error: BaseException) -> Any:
 
 
 def _text(headers: Any, name: str) -> str | None:
-    """Return a header's text, however its name is written."""
+    """Return a header's text, whatever the case of its name."""
     text = headers.get(name)
     if text is None:
         for other in headers:  # a plain dict
@@ -249,7 +249,7 @@ def _until(text: str) -> float | None:
     from email.utils import parsedate_to_datetime
 
     date = parsedate_to_datetime(text)
-    if date.tzinfo is None:  # an old form, which means UTC
+    if date.tzinfo is None:  # an old form that means UTC
         date = date.replace(tzinfo=UTC)
     left = date.timestamp() - time.time()
     return max(0.0, left) if math.isfinite(left) else None

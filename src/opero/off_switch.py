@@ -1,16 +1,16 @@
-"""Whether opero is switched off, so that decorated functions do what they would do undecorated.
+"""Whether opero is switched off, so that decorated functions behave as if undecorated.
 
-`opero.testing` switches. A call does not look here: it is another one meanwhile (`bypass` in
-`core.call`). What is not begun often does: a map, or a block that is retried.
+`opero.testing` sets the switch. Maps and retried blocks read it. Calls do not, because that would
+slow each call down: they are swapped for others meanwhile (`bypass` in `core.call`).
 """
 
 from __future__ import annotations
 
 is_off: bool = False
-"""Whether it is."""
+"""Whether opero is off."""
 
 
 def switch(off: bool) -> None:
-    """Switch it off, or on; `opero.testing` does so."""
-    global is_off  # noqa: PLW0603 - there is one process
+    """Switch opero off or on, for `opero.testing`."""
+    global is_off  # noqa: PLW0603 - the switch is for the whole process
     is_off = off

@@ -1,7 +1,7 @@
-"""The self-test of `python -m opero doctor`: each mechanism once, on each half that is installed.
+"""The self-test of `python -m opero doctor`: each mechanism once, on each installed half.
 
-It takes about a second. It shows that what is installed works on this machine; that opero keeps its
-promises is for the tests and the demo of the source tree.
+It takes about a second. It only shows that the installation works on this machine; the tests and
+the demo in the source tree show that opero keeps its promises.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(halves: tuple[Half, ...]) -> list[tuple[str, str, str]]:
         halves: "compiled", "plain" or both.
 
     Returns:
-        For each trial the half, its name, and what went wrong: nothing if it is empty.
+        For each trial the half, its name, and what went wrong; "" if it passed.
     """
     found: list[tuple[str, str, str]] = []
     active = hotpath.core
@@ -185,4 +185,4 @@ TRIALS: Final[dict[str, Callable[[], None]]] = {
     "map in threads": _map_in_threads,
     "map in processes": _map_in_processes,
 }
-"""What is tried, by name."""
+"""The trials by name."""

@@ -1,7 +1,7 @@
 """What a decorated function counts: the table of counters, and what `cache_info()` returns.
 
-`Stats` is the table. A row more is a counter more: `call.add(name, amount)` counts it from Python,
-and `stats()` has it. What C code counts is also in the `enum` of `_compiled/call.pyx`.
+`Stats` is the table. To add a counter, add a row: Python code counts with `call.add(name, amount)`,
+and `stats()` returns the sum. Counters of C code are also in the `enum` of `_compiled/call.pyx`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class CacheInfo(NamedTuple):
     Attributes:
         hits: Calls answered from the cache.
         misses: Calls that found no value.
-        maxsize: The greatest number of entries (of each instance, for a method); None: no bound.
-        currsize: The number of entries now (of all living instances together, for a method).
+        maxsize: The greatest number of entries (for a method, per instance); None for no limit.
+        currsize: The number of entries now (for a method, of all living instances together).
     """
 
     hits: int
@@ -27,25 +27,25 @@ class CacheInfo(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """What `stats()` returns; counted since the function was decorated.
+    """What `stats()` returns: counts since the function was decorated.
 
     Attributes:
         calls: Calls of the decorated function.
         hits: Calls answered from the cache.
         misses: Calls that found no value in the cache.
-        attempts: Times the function itself was started.
+        attempts: How often the function itself was started.
         retries: Attempts that began another round.
         fallbacks: Attempts that took the next fallback value within a round.
         failures: Runs that ended in an exception.
         permit_wait: Seconds spent waiting for rate-limit permits.
         backoff_wait: Seconds spent waiting between rounds.
         stale: Calls answered with an outdated value, as `cache_stale` allows.
-        refreshes: Runs in the background that began to renew a value, as `cache_refresh` asks.
-        store_failures: Times the disk or Redis store could not be used, a call going on without.
-        rejected: Stored entries that were not taken, as they were forged, damaged or another's;
-            each counts once.
+        refreshes: Background runs started to renew a value, because of `cache_refresh`.
+        store_failures: How often a call continued without the disk or Redis store, which failed.
+        rejected: Stored entries rejected because they were forged, damaged or belonged to another
+            function; each counts once.
         refused: Attempts that a circuit breaker refused.
-        breaker_wait: Seconds spent waiting for a circuit breaker to let an attempt in.
+        breaker_wait: Seconds spent waiting for a circuit breaker to let an attempt through.
     """
 
     calls: int = 0
@@ -70,7 +70,7 @@ COUNTERS: tuple[str, ...] = Stats._fields
 
 
 def stats_of(counts: Mapping[str, int]) -> Stats:
-    """Return the stats for some counts; waits, of type `float`, are counted in nanoseconds."""
+    """Return the stats for some counts; counts of waits are in nanoseconds."""
     unset = Stats._field_defaults
     values: dict[str, Any] = {
         name: count / 1e9 if isinstance(unset[name], float) else count

@@ -1,11 +1,11 @@
 """The switches that choose between compiled and plain, and the only parser of them.
 
-    OPERO_BUILD=auto|compiled|plain     what a build makes; also `build=` as a config setting
-    OPERO_REQUIRE_COMPILED=1            builds and imports without compiled modules are errors
-    OPERO_PURE_PYTHON=1                 plain Python at run time, whatever is installed
+    OPERO_BUILD=auto|compiled|plain     what to build; also `build=` as a config setting
+    OPERO_REQUIRE_COMPILED=1            fail builds and imports without compiled modules
+    OPERO_PURE_PYTHON=1                 use plain Python at run time, whatever is installed
 
-The build backend loads this file by its path, before opero exists; so it imports the standard
-library only, and a switch cannot mean one thing to the build and another to the import.
+The build backend loads this file by its path, before opero is installed, so that a switch means the
+same to the build and to the import. Import only the standard library here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     Choice = Literal["auto", "compiled", "plain"]
-    """What is wanted: "auto" takes compiled modules if it can, the others insist."""
+    """Which implementation to use: "auto" prefers compiled modules, the others insist."""
 
 CHOICES: Final[tuple[Choice, ...]] = ("auto", "compiled", "plain")
 """Every `Choice`."""
@@ -27,10 +27,10 @@ SETTING: Final = "build"
 """The config setting of the build, as in `pip install . -C build=plain`."""
 
 BUILD: Final = "OPERO_BUILD"
-"""The environment twin of the config setting; the config setting goes before it."""
+"""The environment variable for the config setting, which takes precedence."""
 
 REQUIRE_COMPILED: Final = "OPERO_REQUIRE_COMPILED"
-"""If on, whatever lacks a compiled module fails: the build, the import, the tests."""
+"""If on, the build, the import and the tests fail if a compiled module is missing."""
 
 PURE_PYTHON: Final = "OPERO_PURE_PYTHON"
 """If on, an import of opero chooses plain Python. Builds do not read it."""
@@ -40,7 +40,7 @@ _ON: Final = ("1", "true", "yes", "on")
 
 
 class SwitchError(ValueError):
-    """A switch has a value that means nothing, or two switches contradict each other."""
+    """A switch has an invalid value, or two switches contradict each other."""
 
 
 def is_on(name: str, environ: Mapping[str, str]) -> bool:
@@ -51,8 +51,8 @@ def is_on(name: str, environ: Mapping[str, str]) -> bool:
         environ: The environment.
 
     Returns:
-        True for 1, true, yes and on; False for 0, false, no, off, nothing, and a variable that is
-        not set. Case and surrounding spaces do not count.
+        True for 1, true, yes and on; False for 0, false, no, off, an empty value, and a variable
+        that is not set. Case and surrounding spaces do not matter.
 
     Raises:
         SwitchError: If it has any other value.
@@ -64,12 +64,12 @@ def is_on(name: str, environ: Mapping[str, str]) -> bool:
         return False
     raise SwitchError(
         f"{name}={environ[name]!r}: use one of {', '.join(_ON)} for on, "
-        f"or one of {', '.join(_OFF[1:])} or nothing for off"
+        f"or one of {', '.join(_OFF[1:])} or an empty value for off"
     )
 
 
 def wanted_at_import(environ: Mapping[str, str]) -> Choice:
-    """Tell which implementation an import of opero has to choose.
+    """Return which implementation an import of opero must choose.
 
     Args:
         environ: The environment.
@@ -78,31 +78,32 @@ def wanted_at_import(environ: Mapping[str, str]) -> Choice:
         "plain" or "compiled" if a switch insists on it, else "auto".
 
     Raises:
-        SwitchError: If both switches are on, or one has a value that means nothing.
+        SwitchError: If both switches are on, or one has an invalid value.
     """
     plain = is_on(PURE_PYTHON, environ)
     compiled = is_on(REQUIRE_COMPILED, environ)
     if plain and compiled:
         raise SwitchError(
-            f"{PURE_PYTHON} and {REQUIRE_COMPILED} are both on, but they contradict each other"
+            f"{PURE_PYTHON} and {REQUIRE_COMPILED} are both on and contradict each other: "
+            f"unset one of them"
         )
     return "plain" if plain else "compiled" if compiled else "auto"
 
 
 def wanted_at_build(environ: Mapping[str, str], setting: Any = None) -> Choice:
-    """Tell what a build has to make.
+    """Return what a build must produce.
 
     Args:
         environ: The environment.
         setting: The value of the config setting `build`; a list if it was given more than once;
-            None if it was not given. It goes before the environment variable.
+            None if it was not given. It takes precedence over the environment variable.
 
     Returns:
-        "compiled" if nothing else is allowed, "plain" likewise, "auto" for compiled if possible.
+        "compiled" or "plain" if the build must be that; "auto" for compiled if possible.
 
     Raises:
-        SwitchError: If a value is none of `CHOICES`, or plain is asked for where compiled is
-            required.
+        SwitchError: If a value is not one of `CHOICES`, or if it is "plain" and
+            `OPERO_REQUIRE_COMPILED` is on.
     """
     values = setting if isinstance(setting, (list, tuple)) else [setting]
     choices = {_choice(SETTING, value) for value in values if value not in (None, "")}
@@ -112,14 +113,14 @@ def wanted_at_build(environ: Mapping[str, str], setting: Any = None) -> Choice:
     if is_on(REQUIRE_COMPILED, environ):
         if choice == "plain":
             raise SwitchError(
-                f"a plain build was asked for, but {REQUIRE_COMPILED} is on and forbids it"
+                f"you asked for a plain build, but {REQUIRE_COMPILED} is on: change one of them"
             )
         return "compiled"
     return choice
 
 
 def _choice(name: str, value: object) -> Choice:
-    """Read `value` of the setting or variable `name`; nothing means "auto"."""
+    """Read `value` of the setting or variable `name`; empty means "auto"."""
     word = str(value).strip().lower()
     if not word:
         return "auto"

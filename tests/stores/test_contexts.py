@@ -247,7 +247,10 @@ def test_a_namespace_that_is_open_keeps_its_options(core: hotpath.Core) -> None:
     get_cache_context(cache_namespace="options")
     get_cache_context(cache_namespace="options", cache_ttl=5, cache_maxsize=7)
     with pytest.raises(
-        ValueError, match=re.escape("'options' is open already with other options: cache_maxsize=7")
+        ValueError,
+        match=re.escape(
+            "'options' is already open with other options; use the same: cache_maxsize=7"
+        ),
     ):
         get_cache_context(cache_namespace="options", cache_ttl=6, cache_maxsize=7)
 
