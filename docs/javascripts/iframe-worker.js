@@ -15,16 +15,18 @@ if (location.protocol === "file:") {
         messages.forEach(data => this.postMessage(data))
       }
       this.frame.addEventListener("message", ({ data }) => {
-        const event = new MessageEvent("message", { data })
-        this.dispatchEvent(event)
-        this.onmessage?.(event)
+        setTimeout(() => { // never within the call that asked, as with a worker
+          const event = new MessageEvent("message", { data })
+          this.dispatchEvent(event)
+          this.onmessage?.(event)
+        })
       })
       document.documentElement.append(this.frame)
     }
 
     postMessage(data) {
       if (this.waiting) this.waiting.push(data)
-      else this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data }))
+      else setTimeout(() => this.frame.contentWindow?.dispatchEvent(new MessageEvent("message", { data })))
     }
 
     terminate() {

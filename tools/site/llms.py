@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tools.site.pages import FENCED
+
 MARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 GENERATED = re.compile(r"^::: ", re.MULTILINE)
@@ -38,9 +40,10 @@ def heading(text: str) -> str:
 
 
 def summary(text: str) -> str:
-    """Return the first sentence of a page, or "" if it has none."""
-    for paragraph in re.split(r"\n{2,}", MARK.sub("", text)):
-        if re.match(r"[A-Z@`\[*\"]", paragraph) and not paragraph.startswith("```"):
+    """Return the first sentence of what a page says before its first section, or ""."""
+    opening = FENCED.sub("", MARK.sub("", text)).partition("\n## ")[0]
+    for paragraph in re.split(r"\n{2,}", opening):
+        if re.match(r"[\w@`\[*\"]", paragraph):
             plain = LINK.sub(r"\1", " ".join(paragraph.split()))
             return re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
     return ""
