@@ -141,3 +141,12 @@ def test_a_source_distribution_picks_from_what_is_copied_for_a_build() -> None:
     picked = [name for line in manifest for name in line.split()]
     assert sorted(picked) == sorted(parts())
     assert [name for name in parts() if not (ROOT / name).exists()] == []
+
+
+def test_what_a_plain_pytest_leaves_out_runs_elsewhere() -> None:
+    """Slow tests: in each session of nox that tests, in the workflow, on each Python of `.ci/run`."""
+    assert read(".github/workflows/tests.yml").count("pytest -n auto --everything") == 1
+    for session in re.findall(r"def (tests|plain)\((.*?)\n@nox", read("noxfile.py"), re.DOTALL):
+        assert '"--everything"' in session[1], session[0]
+    assert "-m slow" in read(".ci/run")
+    assert read(".ci/run").count("--everything") == 2

@@ -30,12 +30,18 @@ METHODS = ["forkserver", "fork", "spawn"]
 FORMS = ["call", "stream", "amap", "astream"]
 WAYS = [
     *[(mode, "", form) for mode in ("thread", "async", "executor") for form in FORMS],
-    *[(mode, "forkserver", form) for mode in ("process", "async_process") for form in FORMS],
-    ("process", "fork", "call"),
-    ("process", "fork", "amap"),
-    ("process", "spawn", "stream"),
-    ("async_process", "fork", "stream"),
-    ("async_process", "spawn", "call"),
+    *[("process", "forkserver", form) for form in FORMS],
+    *[
+        pytest.param(*way, marks=pytest.mark.slow)
+        for way in (
+            *[("async_process", "forkserver", form) for form in FORMS],
+            ("process", "fork", "call"),
+            ("process", "fork", "amap"),
+            ("process", "spawn", "stream"),
+            ("async_process", "fork", "stream"),
+            ("async_process", "spawn", "call"),
+        )
+    ],
 ]
 PROMPT = 20
 """Seconds that a program may take to end; it takes far less, unless the machine is very busy."""
