@@ -68,7 +68,9 @@ def _implementations() -> tuple[str, ...]:
 
 IMPLEMENTATIONS = _implementations()
 
-MOSTLY_PYTHON = {"clients", "docs", "examples", "integrations", "map", "stores"}
+MOSTLY_PYTHON = {
+    "clients", "docs", "examples", "integrations", "limits", "map", "runners", "stores",
+}  # fmt: skip
 """The folders of tests of what is never compiled. Where the compiled half is active there, the
 repetition of a test on the plain half is `slow`."""
 
@@ -146,6 +148,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what is there before the first test; tests collect often."""
+    _freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Let it also pass over what a file of tests leaves, such as the modules that it imported."""
+    done = yield
+    if nextitem is not None and nextitem.path != item.path:
+        _freeze()
+    return done
+
+
+def _freeze() -> None:
     gc.collect()
     if hasattr(gc, "freeze"):  # PyPy has none
         gc.freeze()

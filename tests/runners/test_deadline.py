@@ -431,9 +431,9 @@ def test_a_function_that_answers_the_cut_with_a_value_is_heard(cache):
 def test_a_loop_that_was_blocked_past_the_deadline_still_takes_a_finished_value(cache):
     """The run is over when the caller looks: that is no reason to throw its value away."""
 
-    @opero(retries=1, timeout=0.02, cache=cache)
+    @opero(retries=1, timeout=0.2, cache=cache)
     async def fetch():
-        time.sleep(0.05)
+        time.sleep(0.3)
         return "value"
 
     assert run(fetch()) == "value"
