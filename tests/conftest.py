@@ -5,7 +5,8 @@ once to the plain one; the fixture `core` is that half. A test marked `once` run
 active. `--implementation plain` (or `compiled`) deselects the other half.
 
 A test marked `redis` needs a redis-server, and starts its own. Where there is none, such tests are
-deselected and the header says so; with `OPERO_REQUIRE_REDIS=1` that is an error.
+deselected and the header says so; with `OPERO_REQUIRE_REDIS=1` that is an error. A test marked
+`refcounts` needs a Python that counts references, as CPython does and PyPy does not.
 
 A test marked `slow` runs with `--everything` only, see `slow_tests.py`. How workers of pytest-xdist
 share the tests, `workers.py` decides.
@@ -67,6 +68,8 @@ def _implementations() -> tuple[str, ...]:
 
 
 IMPLEMENTATIONS = _implementations()
+COUNTS = hasattr(sys, "getrefcount")
+"""Whether this Python counts references, so that a value goes with the last one."""
 
 MOSTLY_PYTHON = {
     "clients", "docs", "examples", "integrations", "limits", "map", "runners", "stores",
@@ -87,6 +90,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that do not depend on the implementation, and let Ctrl-C in."""
+    config.addinivalue_line(
+        "markers", "refcounts: needs values to go with their last reference; deselected on PyPy"
+    )
     config.addinivalue_line("markers", "once: not repeated for each implementation")
     config.addinivalue_line(
         "markers", "redis: needs a redis-server; deselected where there is none"
@@ -116,6 +122,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         if EXECUTABLE
         else "opero redis: no redis-server, tests that need one are DESELECTED in this run"
     )
+    if not COUNTS:
+        lines.append("opero references: not counted, tests that need that are DESELECTED")
     lines.append(f"opero threads: {_threads()}")
     lines.append(f"opero faults: {REPEATS} times each; OPERO_REPEATS=100 for more")
     return lines
@@ -138,12 +146,13 @@ def _threads() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need a redis-server where there is none."""
-    if EXECUTABLE is None:
-        left_out = [item for item in items if item.get_closest_marker("redis")]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker("redis")]
+    """Leave out the tests that need a redis-server or counted references where there are none."""
+    missing = [name for name, here in (("redis", EXECUTABLE), ("refcounts", COUNTS)) if not here]
+    left_out = [item for item in items if any(map(item.get_closest_marker, missing))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
 
 
 def pytest_collection_finish() -> None:

@@ -59,7 +59,7 @@ def outer({handle}):
 def of_function(state: Any, name: str) -> Any:
     """Return `__defaults__`, `__kwdefaults__`, `__globals__` or `__builtins__`."""
     plain = _plain(state)
-    if plain is not None:
+    if plain is not None and hasattr(plain, name):  # on PyPy, functions have no `__builtins__`
         return getattr(plain, name)
     if name == "__globals__":
         module = sys.modules.get(getattr(state.func, "__module__", None) or "")

@@ -428,6 +428,7 @@ def test_a_block_outside_of_functions_goes_by_its_module():
         exec(code, {"attempts": attempts, "__name__": "some.module"})
 
 
+@pytest.mark.refcounts
 def test_the_options_are_checked_once_for_each_combination(monkeypatch):
     """Values that may belong to a call, such as closures, are not kept."""
     from opero.blocks import policy
@@ -737,6 +738,7 @@ def test_an_interrupt_in_a_wait_for_a_permit_leaves_the_line():
     assert limiter._bucket.queued == 0
 
 
+@pytest.mark.refcounts
 def test_a_loop_that_is_over_keeps_nothing_alive(caplog):
     """Neither the error nor what the block's function held, without the garbage collector."""
     caplog.set_level("CRITICAL", "opero")  # a record of the log holds the error

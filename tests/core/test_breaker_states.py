@@ -271,6 +271,7 @@ def test_its_watcher_learns_of_every_change(core):
     assert all(state == now for state, _, now, _ in seen)
 
 
+@pytest.mark.refcounts
 def test_a_finalizer_in_the_middle_of_a_step_gets_no_second_probe(core):
     """The one that comes back is refused, or the other one is."""
     answers = []

@@ -367,7 +367,8 @@ def test_it_is_a_function(core: hotpath.Core) -> None:
         assert callable(function)
         plain = function.__wrapped__
         assert function.__globals__ is globals()
-        assert function.__builtins__ is plain.__builtins__
+        if hasattr(plain, "__builtins__"):  # PyPy's functions have none
+            assert function.__builtins__ is plain.__builtins__
         assert function.__defaults__ == plain.__defaults__
         assert function.__kwdefaults__ == plain.__kwdefaults__
         assert function.__name__ == plain.__name__

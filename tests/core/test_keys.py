@@ -33,6 +33,7 @@ import pytest
 
 from opero import CacheKeyError, hotpath
 
+PYPY = sys.implementation.name == "pypy"
 UTC = dt.UTC
 HOUR = dt.timedelta(hours=1)
 NAN = float("nan")
@@ -638,6 +639,7 @@ class TestOrder:
         assert freezer.freeze((1, 2)) != freezer.freeze((2, 1))
         assert freezer.freeze(ordered(a=1, b=2)) != freezer.freeze(ordered(b=2, a=1))
 
+    @pytest.mark.skipif(PYPY, reason="all nans are one element of a set on PyPy")
     def test_elements_with_one_key_are_counted(self, core: hotpath.Core) -> None:
         """Several nans, or objects with an equality of identity, can be in one set."""
         freezer = core.Freezer()

@@ -396,6 +396,7 @@ def hit(function: Any, argument: float) -> weakref.ref[Any]:
     return weakref.ref(found)
 
 
+@pytest.mark.refcounts
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -456,6 +457,7 @@ def test_no_value_outlives_its_entry(core: hotpath.Core, how: str, kind: str) ->
         assert [ref() for ref in refs] == [None, None]
 
 
+@pytest.mark.refcounts
 @pytest.mark.parametrize("how", ["clear", "invalidate"])
 def test_no_argument_outlives_its_entry(core: hotpath.Core, how: str) -> None:
     """Neither one alone nor one of several."""
@@ -509,6 +511,7 @@ def test_an_instance_at_the_address_of_one_that_ended_has_values_of_its_own(
     assert Slotted.method.cache_info().currsize == 0
 
 
+@pytest.mark.refcounts
 def test_many_instances_take_turns(core: hotpath.Core) -> None:
     """More of them than are kept at hand, equal to each other, each with values of its own."""
 
@@ -543,6 +546,7 @@ def test_many_instances_take_turns(core: hotpath.Core) -> None:
 # --- what runs in the middle ----------------------------------------------------------------------
 
 
+@pytest.mark.refcounts
 @pytest.mark.parametrize("deed", ["call", "clear", "invalidate", "call others"])
 @pytest.mark.parametrize("kind", ["function", "method"])
 def test_the_end_of_a_value_may_use_the_cache(core: hotpath.Core, kind: str, deed: str) -> None:

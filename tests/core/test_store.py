@@ -554,6 +554,7 @@ def values_alive(store: Any, forget: Any) -> int:
         store.put(key, value)
     del value
     forget(store)
+    gc.collect()
     return sum(ref() is not None for ref in refs)
 
 
@@ -594,6 +595,7 @@ def test_replaced_values_do_not_pile_up(core: hotpath.Core) -> None:
         refs.append(weakref.ref(value))
         store.put("key", value)
     del value
+    gc.collect()
     assert sum(ref() is not None for ref in refs) <= 2 * 10 + 17
     assert store.find("key").value is not None
 
@@ -860,6 +862,7 @@ def test_the_bound_and_the_expiry_are_those_of_each_store(core: hotpath.Core) ->
     assert (stores.of(Instance()).maxsize, stores.of(Instance()).ttl) == (3, 5)
 
 
+@pytest.mark.refcounts
 def test_a_store_never_keeps_its_instance_alive(core: hotpath.Core) -> None:
     """The instance dies at once with its last reference, and the store with it."""
     stores, instance = instance_stores(core), Instance()
@@ -882,6 +885,7 @@ def test_an_instance_in_a_reference_cycle_can_be_collected(core: hotpath.Core) -
     assert (ref(), stores.all()) == (None, [])
 
 
+@pytest.mark.refcounts
 def test_two_instances_are_never_mixed_when_memory_is_used_again(core: hotpath.Core) -> None:
     """Thousands of instances live one after the other, most at the same address."""
     stores = instance_stores(core)

@@ -588,6 +588,7 @@ class Payload:
     """Something that a weak reference can watch."""
 
 
+@pytest.mark.refcounts
 @ways
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_stream_lets_go_of_what_it_has_handed_on(mode, ordered):

@@ -204,7 +204,16 @@ def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dic
         contents = {
             name: each for name, each in contents.items() if type(each).__name__ != "CField"
         }
-    return early, {name: each for name, each in contents.items() if name not in early}
+    at_birth = {*early, *_private_slots(kind)}
+    return early, {name: each for name, each in contents.items() if name not in at_birth}
+
+
+def _private_slots(kind: Any) -> set[str]:
+    """Return the names of a class's slots that begin with `__`, as they are in the class."""
+    slots = vars(kind).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else slots
+    prefix = "_" + kind.__name__.lstrip("_")
+    return {prefix + name for name in names if name[:2] == "__" != name[-2:]}
 
 
 _OF_CTYPES = ("_anonymous_", "_align_", "_pack_", "_layout_", "_fields_")

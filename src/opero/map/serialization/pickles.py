@@ -18,6 +18,9 @@ from opero.map.interrupts import contained
 from .culprits import unpicklable
 from .handles import may_hold
 
+if sys.implementation.name == "pypy":  # before a pickle names a function of cloudpickle
+    from . import cloud  # noqa: F401
+
 LARGE = 1 << 15
 """Bytes from which a buffer travels apart; a smaller one is cheaper inside the pickle."""
 

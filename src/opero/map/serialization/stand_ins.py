@@ -189,7 +189,7 @@ def _generator(pickler: Any, generator: Any) -> Any:
     closure = tuple(
         CellType(*([values[name]] if name in values else [])) for name in code.co_freevars
     )
-    function = FunctionType(code, frame.f_globals, generator.__name__, None, closure)
+    function = FunctionType(code, frame.f_globals, generator.__name__, None, closure or None)
     function.__qualname__ = generator.__qualname__
     function.__module__ = frame.f_globals.get("__name__", "__main__")
     positional = code.co_argcount
