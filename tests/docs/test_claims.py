@@ -34,7 +34,7 @@ from benchmarks import excerpt
 pytestmark = pytest.mark.once
 
 OPTIONS = ("docs/opero.md", "\n## Options\n")
-BACKENDS_OPTIONS = ("docs/opero.md", "options of their own. One that the chosen backend")
+BACKENDS_OPTIONS = ("docs/opero.md", "their own options. An option that the chosen backend")
 OFFERS = "## What the decorated function offers"
 
 
@@ -233,9 +233,11 @@ def test_the_times_that_a_failing_store_costs_are_those_of_the_code() -> None:
 
 def test_the_times_that_processes_wait_for_each_other_are_those_of_the_code() -> None:
     """The list says them in words."""
-    text = section("docs/backends.md", "## When several processes miss the same value")
+    text = " ".join(
+        section("docs/backends.md", "## When several processes miss the same value").split()
+    )
     assert (leases.SECONDS, leases.SECONDS + leases._GRACE, renewer._PATIENCE) == (5.0, 5.5, 2.0)
-    for words in ("five seconds", "five\n  and a half seconds", "two seconds"):
+    for words in ("five seconds", "five and a half seconds", "two seconds"):
         assert words in text, words
     assert stored_cache._NEAR == 10
     assert "last tenth" in section("docs/backends.md", "## How long a value counts")
@@ -247,9 +249,9 @@ def test_what_the_limit_of_a_directory_bounds_is_what_the_code_keeps_to() -> Non
     assert database.CHECKPOINT == 4 << 20
     assert "4 MiB or an eighth of the limit" in text
     assert database.LEAST == 512 << 10
-    assert "A limit below 512 KiB is taken for 512 KiB" in text
+    assert "A limit below 512 KiB counts as 512 KiB" in text
     assert database.PATIENCE == 0.1
-    assert "at most a tenth of a second" in text
+    assert "a tenth of a second at most" in text
     assert connections.FORK_WAIT == 3.0
     assert "three seconds at most" in text
 
