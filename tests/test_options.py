@@ -26,6 +26,7 @@ from opero import (
     RateLimitConfig,
     RateLimiter,
     RetryConfig,
+    attempts,
     get_cache_context,
     get_cache_decorator,
     get_fallback_decorator,
@@ -470,6 +471,14 @@ def test_a_misspelt_option_names_its_nearest_neighbour(
     pattern = rf"^{make.__name__}\(\) has no option '{option}'; did you mean '{meant}'\?$"
     with pytest.raises(TypeError, match=pattern):
         make(*required, **{option: 1})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("period", ["period", "time_period", "per"])
+@pytest.mark.parametrize("make", [opero, opmap, RateLimitConfig, RateLimiter, attempts])
+def test_the_period_of_another_librarys_limit_is_no_burst(make: Any, period: str) -> None:
+    with pytest.raises(TypeError, match=rf"'{period}': a rate is per second, so write 100 / 60"):
+        make(**{period: 60})
 
 
 @pytest.mark.parametrize(

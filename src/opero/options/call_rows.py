@@ -216,7 +216,7 @@ CALL_ROWS: tuple[Option, ...] = (
         config="RateLimitConfig",
         field="burst",
         needs=("rate_limit",),
-        also=("capacity", "bucket_size", "max_burst", "time_period"),
+        also=("capacity", "bucket_size", "max_burst"),
     ),
     Option(
         "adaptive",

@@ -10,6 +10,11 @@ from .option import Option
 from .spelling import nearest
 from .table import OPTIONS, fields_of, read_by
 
+_PERIODS = {"period", "time_period", "per"}
+"""What other libraries call the time that a rate is counted over; no option of opero is that."""
+
+_PER_SECOND = "a rate is per second, so write 100 / 60 for 100 in 60 seconds"
+
 
 def no_option(function: str, option: str) -> str:
     """Return a message that a function has no such option, and what to write instead.
@@ -21,6 +26,8 @@ def no_option(function: str, option: str) -> str:
     said = f"{function}() has no option {option!r}"
     known = {each.name: each for each in read_by(function)}
     word = option.lower()
+    if word in _PERIODS and "rate_limit" in known:
+        return f"{said}: {_PER_SECOND}"
     meant = [repr(name) for name, each in known.items() if word in {*each.also, each.field}]
     if meant:
         return f"{said}; did you mean {' or '.join(meant)}?"
@@ -58,6 +65,8 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
         known: The fields that it has.
     """
     said = f"{config.__name__}() has no field {name!r}"
+    if name.lower() in _PERIODS and "rate" in known:
+        return f"{said}: {_PER_SECOND}"
     for field, option in fields_of(config).items():
         if name in {option.name, field} or name.lower() in option.also:
             meant = f"backend_options={{{field!r}: ...}}" if option.backends else repr(field)
@@ -75,6 +84,8 @@ def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
         known: The parameters that it has.
     """
     said = f"{kind}() has no parameter {name!r}"
+    if name.lower() in _PERIODS and "rate_limit" in known:
+        return f"{said}: {_PER_SECOND}"
     rows = fields_of(BreakerConfig) if kind == "Breaker" else OPTIONS
     meant = [each for each in known if each in rows and name.lower() in rows[each].also]
     near = meant[0] if meant else nearest(name, known)
