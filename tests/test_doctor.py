@@ -301,6 +301,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
             text=True,
             timeout=60,
             check=False,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
     finally:
         os.close(writing)

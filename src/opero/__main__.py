@@ -51,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        code = main()
-        sys.stdout.flush()
+        try:
+            code = main()
+        finally:  # `--help` ends by `SystemExit`
+            sys.stdout.flush()
     except BrokenPipeError:  # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crowd import Job, together, until
+from crowd import Job, together, until, until_async
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer
@@ -1273,6 +1273,7 @@ def test_a_refresh_that_fails_after_the_end_leaves_its_followers_the_outdated_va
 
             async def caller() -> Any:
                 waiting = asyncio.ensure_future(function.decorated(1))
+                await until_async(lambda: function.decorated.stats().misses == 2)
                 await asyncio.sleep(0.02)
                 function.goes_on.set()
                 return await waiting
