@@ -122,7 +122,7 @@ def test_an_iterator_is_not_cached_but_refused(
     async def later(n: int) -> Any:
         return ITERATORS[name]()
 
-    text = rf"function is cached, and it has returned an? {name}, .*a list or a tuple of its items"
+    text = rf"function is cached, but it returned an? {name}, .*a list or a tuple of its items"
     cached = opero(**options)(function)
     for _ in range(2):
         with pytest.raises(TypeError, match=text):

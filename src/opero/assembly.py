@@ -53,7 +53,7 @@ def decorate(function: Any, plan: CallOptions) -> Any:
 
 
 def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
-    """Make the state of a decorated function, of the active implementation.
+    """Create the state of a decorated function for the active implementation.
 
     Args:
         function: A function, coroutine function or generator function.
@@ -80,12 +80,12 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
     yielding = yields(function, face)
     if plan.cache is not None and yielding:
         raise TypeError(
-            f"cache=True: {name} is a generator function, and what it yields is used up by the "
-            f"first caller: leave the cache out, or decorate a function that returns a list"
+            f"cache=True: {name} is a generator function, and its first caller would use up the "
+            f"cached generator: leave the cache out, or decorate a function that returns a list"
         )
     if plan.cache is not None and binding is None:
         raise ValueError(
-            f"cache=True: {name} has no signature that tells its arguments apart: decorate a "
+            f"cache=True: {name} has no signature, so opero cannot make cache keys: decorate a "
             f"function of your own that calls it"
         )
     store = instances = stored_cache = None
@@ -159,7 +159,7 @@ def state_of(function: Any, plan: CallOptions) -> Call | AsyncCall:
 
 
 def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
-    """Let `function` map itself over many items.
+    """Make `function` map itself over many items.
 
     Args:
         function: A function or coroutine function of one item, a class method or a static method.
@@ -171,7 +171,7 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
 
     Raises:
         TypeError: If it is something else.
-        ValueError: If the options do not go with the function.
+        ValueError: If the options do not fit the function.
     """
     from opero.map.mapped import Map, MappedFunction
     from opero.map.options import check_function
@@ -181,11 +181,13 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
     if isinstance(function, classmethod):
         return _ClassMethod(decorate_map(function.__func__, checked, plan))
     if isinstance(getattr(function, "__opero__", None), Map):
-        raise TypeError(f"opmap maps functions of one item, and {function!r} is a map already")
+        raise TypeError(
+            f"opmap maps functions of one item, but {function!r} is already a map: use @opmap once"
+        )
     if yields(function, face_of(function)):
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
-            f"opmap maps functions that return a result, and {name} is a generator function: map a "
+            f"opmap maps functions that return a result, but {name} is a generator function: map a "
             f"function that returns a list of its items: return list({name}(...))"
         )
     call = state_of(function, checked)
@@ -195,7 +197,7 @@ def decorate_map(function: Any, checked: CallOptions, plan: MapOptions) -> Any:
 
 
 def policy_of(core: hotpath.Core, plan: CallOptions) -> Policy:
-    """Make the policy that checked options ask for."""
+    """Create the policy for checked options."""
     retry = plan.retry
     types, predicate = _condition(retry.retry_on)
     fallback_types, fallback_predicate = (
@@ -219,7 +221,7 @@ def policy_of(core: hotpath.Core, plan: CallOptions) -> Policy:
 
 
 def _condition(errors: Any) -> tuple[Any, Any]:
-    """Return the exception types, or the predicate, that an option has been given."""
+    """Return the exception types or the predicate of an option."""
     return (errors, None) if isinstance(errors, tuple) else (None, errors)
 
 
@@ -228,8 +230,8 @@ def _stored_cache(
 ) -> StoredCache:
     """Open the stored cache of a function.
 
-    What the function has captured counts as if it were an argument, unless its user says by
-    `cache_key` what a value depends on.
+    What the function has captured counts like an argument, unless `cache_key` says what a value
+    depends on.
     """
     from opero.stores.opening import open_stored_cache
 
@@ -251,7 +253,7 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
 
 
 def _generate(name: str, yielding: str) -> Any:
-    """Return what makes the generators that callers get; None if there are none.
+    """Return the function that creates callers' generators; None if there are none.
 
     Args:
         name: The function's name.
@@ -283,7 +285,7 @@ def _fallback(
         or found.kind in {found.VAR_POSITIONAL, found.VAR_KEYWORD}
     ):
         raise ValueError(
-            f"arg_fallback={parameter!r}: {name} has no parameter of that name to hold a value; it "
-            f"has {', '.join(names) or 'none'}"
+            f"arg_fallback={parameter!r}: {name} has no parameter of that name; it has "
+            f"{', '.join(names) or 'none'}"
         )
     return core.Fallback(name, signature, parameter, None if listed is None else tuple(listed))

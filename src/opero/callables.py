@@ -1,4 +1,4 @@
-"""What can be decorated, and what it is: the plain function behind it, and whether that yields."""
+"""What can be decorated: the plain function inside a callable, and whether it yields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NoDecorator:
-    """Base of what other libraries let one decorate with: calling it says what to write here."""
+    """Base of classes that are decorators in other libraries: a call says what to write instead."""
 
     __slots__ = ()
     _instead = ""  # what to write
@@ -20,7 +20,7 @@ class NoDecorator:
     if not TYPE_CHECKING:
 
         def __call__(self, *_: Any, **__: Any) -> Any:
-            """Refuse to decorate a function.
+            """Reject a function to decorate.
 
             Raises:
                 TypeError: Always.
@@ -29,18 +29,18 @@ class NoDecorator:
 
 
 def is_callable(value: Any) -> bool:
-    """Return whether a value can be called, and not only to say that this is a mistake."""
+    """Return whether a value is callable, and not only to report a mistake."""
     return callable(value) and not isinstance(value, NoDecorator)
 
 
 def face_of(function: Any) -> Any:
-    """Return the plain function behind a callable, and refuse what opero cannot wrap."""
+    """Return the plain function inside a callable; reject what opero cannot wrap."""
     if isinstance(function, (property, functools.cached_property)):
         raise TypeError("opero decorates functions: put it below @property, not above")
     if isinstance(function, type):
         raise TypeError(
-            f"opero decorates functions, and {function.__qualname__} is a class: decorate its "
-            f"methods, or a function that makes an instance: lambda x: {function.__name__}(x)"
+            f"opero decorates functions, but {function.__qualname__} is a class: decorate its "
+            f"methods, or a function that creates an instance: lambda x: {function.__name__}(x)"
         )
     if not is_callable(function):
         raise TypeError(f"opero decorates functions, not {function!r}")
@@ -48,33 +48,32 @@ def face_of(function: Any) -> Any:
     while isinstance(face, functools.partial):
         face = face.func
     if not hasattr(face, "__qualname__"):
-        face = type(face).__call__  # an instance that is called
+        face = type(face).__call__  # a callable instance
     returning = face
     while type(returning) is functools._lru_cache_wrapper:
         returning = returning.__wrapped__
     if returning is not face and yields(returning):
         raise TypeError(
             f"opero cannot decorate the generator function {returning.__qualname__} above "
-            f"lru_cache, which returns the first call's generator again, used up: leave it out"
+            f"lru_cache, which would return the first call's used-up generator: leave lru_cache out"
         )
     code = getattr(returning, "__code__", None)
     if getattr(code, "co_flags", 0) & 0x0100:  # CO_ITERABLE_COROUTINE
         raise TypeError(
-            f"opero cannot decorate {returning.__qualname__}, a generator that types.coroutine has "
-            f"made a coroutine of: write it as a coroutine function (async def)"
+            f"opero cannot decorate {returning.__qualname__}, a generator that types.coroutine "
+            f"turned into a coroutine: write it as a coroutine function (async def)"
         )
     if code in _codes_of_context_managers():
         raise TypeError(
-            f"opero cannot decorate {returning.__qualname__}, a context manager made of a "
-            f"generator: that begins in the with statement, when the call has returned. Decorate "
-            f"the generator function, and put @contextmanager above @opero: what comes before the "
-            f"yield is retried then"
+            f"opero cannot decorate {returning.__qualname__}, a context manager made from a "
+            f"generator, because its code runs after the call, in the with statement: put "
+            f"@contextmanager above @opero, and opero retries what comes before the yield"
         )
     return face
 
 
 def bare_of(function: Any) -> Any:
-    """Return what a function is below decorators of opero's and `functools.lru_cache`."""
+    """Return a function without opero's decorators and `functools.lru_cache`."""
     while not hasattr(function, "__self__"):
         if type(function) is functools._lru_cache_wrapper:
             function = function.__wrapped__
@@ -86,7 +85,7 @@ def bare_of(function: Any) -> Any:
 
 
 def yields(*functions: Any) -> str:
-    """Return whether one of these is a generator function: "sync", "async", or "" for no."""
+    """Return the kind of generator function among these: "sync", "async", or "" if none is."""
     import inspect
 
     if any(inspect.isgeneratorfunction(function) for function in functions):
@@ -95,17 +94,17 @@ def yields(*functions: Any) -> str:
 
 
 def is_method(signature: inspect.Signature | None) -> bool:
-    """Return whether a function takes `self`, wherever it is written.
+    """Return whether a function takes `self`, wherever it is defined.
 
-    A class tells the functions in its body that they are its methods, by `__set_name__`, but not
-    those below `@property`, nor those that are assigned to it later.
+    A class notifies the functions in its body with `__set_name__`, but not those below `@property`,
+    nor those assigned to it later.
     """
     first = None if signature is None else next(iter(signature.parameters.values()), None)
     return first is not None and first.name == "self" and first.kind <= first.POSITIONAL_OR_KEYWORD
 
 
 def signature_or_none(function: Any) -> inspect.Signature | None:
-    """Return a function's signature; None if it has none, as some functions written in C."""
+    """Return a function's signature; None if it has none, like some functions written in C."""
     from .signatures import signature_of
 
     try:
@@ -115,7 +114,7 @@ def signature_or_none(function: Any) -> inspect.Signature | None:
 
 
 def _codes_of_context_managers() -> tuple[Any, ...]:
-    """Return the code that every function below `@contextmanager`, or the awaited one, becomes."""
+    """Return the code of functions wrapped by `@contextmanager` or `@asynccontextmanager`."""
     contextlib = sys.modules.get("contextlib")
     if contextlib is None:
         return ()

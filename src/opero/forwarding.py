@@ -1,9 +1,9 @@
-"""What a decorated function answers for the attributes that only a function made by `def` has.
+"""The attributes of a decorated function that otherwise only a function made by `def` has.
 
-Its code is that of a small function which calls the decorated one, as the code of a
-`functools.wraps` wrapper is. It has the parameters, the name, the file and the line of the user's
-function, because tools look there. It is not the user's code: whoever copies a function by its
-parts, as cloudpickle does, gets one that leads to the decoration.
+Its code is that of a small function that calls the decorated one, like a `functools.wraps` wrapper.
+It has the parameters, the name, the file and the line of the user's function, because tools look
+there. It is not the user's code: a copy made from a function's parts, as cloudpickle makes it,
+leads to the decoration.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def of_function(state: Any, name: str) -> Any:
 
 
 def closure_of(function: Any) -> tuple[CellType]:
-    """Return the closure that goes with the code of a decorated function."""
+    """Return the closure for the code of a decorated function."""
     return (CellType(Handle(function)),)
 
 
 def code_of(state: Any) -> CodeType:
-    """Return the code of a function that calls the decorated one, and does nothing else."""
+    """Return the code of a function that only calls the decorated one."""
     plain = _plain(state)
     code: CodeType | None = None if plain is None else plain.__code__
     parameters, arguments, taken = "*args, **kwargs", "*args, **kwargs", {"args", "kwargs"}
@@ -98,38 +98,38 @@ def code_of(state: Any) -> CodeType:
 
 
 def check_code(state: Any, code: Any) -> None:
-    """Refuse to replace a decorated function's code by that of another function.
+    """Refuse to replace a decorated function's code with that of another function.
 
-    IPython's `%autoreload` gives functions the code that they have in their file now. What is
-    decorated keeps its own; by this error IPython knows that it has to reload the module.
+    IPython's `%autoreload` replaces the code of functions whose files have changed. A decorated
+    function keeps its code; this error makes IPython reload the module.
 
     Raises:
-        OperoError: If it does.
+        OperoError: If the code is that of another function.
     """
     if isinstance(code, CodeType) and not is_forwarding(code):
         raise OperoError(
-            f"{state.name} is decorated, and has no code of its own to be replaced: that is in "
-            f"__wrapped__. Decorate the new function, or reload its module"
+            f"you cannot replace the code of {state.name}, because it is decorated; its own code "
+            f"is in __wrapped__. Decorate the new function, or reload its module"
         )
 
 
 def _plain(state: Any) -> Any:
-    """Return the function that was decorated, if it is one made by `def`; else None."""
+    """Return the function that was decorated, if `def` made it; else None."""
     return state.func if type(state.func) is FunctionType else None
 
 
 def _inner(code: CodeType) -> CodeType:
-    """Return the code of the one function in some code."""
+    """Return the code of the only function in some code."""
     return next(each for each in code.co_consts if isinstance(each, CodeType))
 
 
 def _spelled(code: CodeType) -> tuple[str, str, set[str]]:
-    """Return a function's parameters, the arguments that hand them on, and their names."""
+    """Return a function's parameters, the arguments that pass them on, and their names."""
     names = list(code.co_varnames)
     first = names[: code.co_argcount]
     last = names[code.co_argcount :][: code.co_kwonlyargcount]
     rest = names[code.co_argcount + code.co_kwonlyargcount :]
-    parameters = list(first)  # which of them have a default is not in the code
+    parameters = list(first)  # the code does not say which have defaults
     arguments = list(first)
     if code.co_posonlyargcount:
         parameters.insert(code.co_posonlyargcount, "/")

@@ -1,8 +1,8 @@
-"""What frames of pandas and polars are made of, for cache keys: columns as arrays, not as objects.
+"""Cache keys of pandas and polars frames: columns count as arrays, not as objects.
 
-`library_values` asks here. Numbers and times go into a key as the bytes of an array, texts as one
-long text with the lengths of its parts, anything else value by value. How long that takes has a
-bound: larger frames have no key, and `cache_key=` can say what tells them apart.
+`library_values` calls this module. A key contains numbers and times as the bytes of an array,
+strings as one long string with the lengths of its parts, and anything else value by value. Frames
+above a size limit have no key, because it would take too long; use `cache_key=` for them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_BYTES = 2**30
-"""The most bytes of numbers in a column: about a second's work."""
+"""The greatest number of bytes in a column of numbers: about a second's work."""
 MOST_VALUES = 2**24
-"""The most values in a column that are not numbers: a few seconds' work."""
+"""The greatest number of other values in a column: a few seconds' work."""
 _NOT_OF_NUMPY = ("Decimal", "Int128", "UInt128")
-"""What polars calls the types of numbers that numpy has no arrays of."""
+"""The numeric types of polars for which numpy has no arrays."""
 
 
 def pandas_frame(value: Any) -> tuple[Any, ...]:
@@ -40,7 +40,7 @@ def pandas_index(value: Any) -> tuple[Any, ...]:
 
 
 def pandas_categories(value: Any) -> tuple[Any, ...]:
-    """A type of categories counts by these in their order, which its own equality leaves out."""
+    """A categorical type counts by its categories in order; its own equality ignores the order."""
     categories = value.categories
     return (None if categories is None else _labels(categories), bool(value.ordered))
 
@@ -93,7 +93,7 @@ def _labels(index: Any) -> tuple[Any, ...]:
 
 
 def _frequency(index: Any) -> Any:
-    """Return what a frequency is made of: its name leaves out holidays, hours and the like."""
+    """Return the parts of a frequency: its name leaves out holidays, hours and the like."""
     name = getattr(index, "freqstr", None)
     if name is None:
         return None
@@ -105,14 +105,14 @@ def _frequency(index: Any) -> Any:
 
 
 def _notes(value: Any) -> tuple[Any, ...]:
-    """Return what a frame or series holds besides values and labels."""
+    """Return the metadata of a frame or series."""
     return dict(value.attrs), value.flags.allows_duplicate_labels
 
 
 def _column(column: Any) -> tuple[Any, ...]:
-    """Return what a series or index of pandas holds, as plainer values."""
+    """Return the values of a pandas series or index as simpler values."""
     numpy, pandas = sys.modules["numpy"], sys.modules["pandas"]
-    dtype = column.dtype  # not that of its array, which is never numpy's own but for times
+    dtype = column.dtype  # not the dtype of its array, which is numpy's own only for times
     if isinstance(dtype, numpy.dtype) and dtype.kind != "O":
         return ("numpy", _numbers(column.to_numpy()))
     values = column.array
@@ -139,7 +139,7 @@ def _numbers(array: Any) -> Any:
 
 
 def _values(values: list[Any]) -> Any:
-    """Return values as one text and the lengths of its parts, if they are all text."""
+    """Return values as one string with the lengths of its parts, if all are strings."""
     if {*map(type, values)} != {str}:
         return values
     numpy = sys.modules.get("numpy")

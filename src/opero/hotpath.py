@@ -1,15 +1,14 @@
-"""Chooses the compiled or the plain half of opero, once, and says which and why.
+"""Chooses the compiled or the plain half of opero once, and says which and why.
 
     core       the active half, a `Core`: decorators read its classes at decoration
     COMPILED   whether that is the compiled half
     REASON     why that half, in a sentence
-    load()     either half by name, both side by side if need be
+    load()     either half by name; both may be loaded at the same time
 
-All compiled modules are in one library. A missing library and a broken one are different things.
-If it is missing, opero was built as plain Python and runs so. If it is there and does not load, or
-has no module that opero looks for, the installation is broken: opero still runs, as plain Python,
-and warns. `OPERO_REQUIRE_COMPILED` makes either an `ImportError`; `OPERO_PURE_PYTHON` chooses plain
-without looking.
+One library holds all compiled modules. If it is missing, opero was built as plain Python, and runs
+as such. If it exists but fails to load, or lacks a module that opero needs, the installation is
+broken: opero warns, and runs as plain Python. With `OPERO_REQUIRE_COMPILED`, both are an
+`ImportError`; with `OPERO_PURE_PYTHON`, opero uses plain Python without looking for the library.
 """
 
 from __future__ import annotations
@@ -100,10 +99,10 @@ _CLASSES: Final = {
 }
 
 MODULES: Final = tuple(_CLASSES)
-"""The modules of `opero.core` that `opero._compiled` has too; `setup.py` names the same ones."""
+"""The modules of `opero.core` that are also in `opero._compiled`; `setup.py` has the same list."""
 
 BUILT_PLAIN: Final = "opero was built as plain Python"
-"""Why the compiled half is not there, if it never was; `opero.build_record` may know more."""
+"""Why the compiled half is missing if it was never built; `opero.build_record` may know more."""
 
 _PACKAGES: Final = {"plain": "opero.core", "compiled": "opero._compiled"}
 _LIBRARY: Final = "opero._compiled.library"
@@ -114,7 +113,7 @@ class Core:
 
     Attributes:
         name: "plain" or "compiled".
-        clock: What this half tells the time by; tests move it.
+        clock: The clock of this half; tests move it.
     """
 
     name: Literal["plain", "compiled"]
@@ -164,19 +163,19 @@ class Core:
     TracedRetrying: type[traced.TracedRetrying]
 
     def __init__(self, name: Literal["plain", "compiled"], classes: dict[str, Any]) -> None:
-        """Gather the classes of the half called `name`."""
+        """Collect the classes of the half called `name`."""
         self.name = name
         self.clock = classes["Clock"]()
         vars(self).update(classes)
 
     def new_lock(self) -> Lock | None:
-        """Return a mutex for one object's methods, or None where they are atomic without one.
+        """Return a mutex for one object's methods, or None if they are atomic without one.
 
-        A method in C runs from start to end under the interpreter's lock; one in Python does not.
+        The interpreter's lock covers a whole method in C, but not a method in Python.
         """
         if self.name == "compiled" and not FREE_THREADED:
             return None
-        return Lock()  # a finalizer may come back in the middle of a step
+        return Lock()  # reentrant: a finalizer may call in at any point
 
 
 class MissingLibraryError(ImportError):
@@ -187,7 +186,7 @@ _loaded: dict[str, Core] = {}
 
 
 def load(name: Literal["plain", "compiled"]) -> Core:
-    """Import one half of opero, whichever is active.
+    """Import one half of opero, active or not.
 
     Args:
         name: "plain" or "compiled".
@@ -197,8 +196,8 @@ def load(name: Literal["plain", "compiled"]) -> Core:
 
     Raises:
         MissingLibraryError: If the compiled half is not installed.
-        ImportError: If it is installed and does not load, or comes from another version of opero.
-        ValueError: If there is no half of that name.
+        ImportError: If it is installed but fails to load, or belongs to another version of opero.
+        ValueError: If no half has that name.
     """
     if name in _loaded:
         return _loaded[name]
@@ -228,7 +227,7 @@ def load(name: Literal["plain", "compiled"]) -> Core:
 
 
 def loaded() -> list[Core]:
-    """Return the halves that are loaded: one, unless `load` was asked for the other."""
+    """Return the loaded halves: one, unless `load` loaded the other."""
     return list(_loaded.values())
 
 
@@ -243,7 +242,7 @@ def _find_library() -> None:
 
 
 def _seal(modules: list[Any]) -> None:
-    """Let extension types be made by calling them only: `__new__` alone makes what would crash."""
+    """Block `__new__` of extension types: objects created without `__init__` would crash."""
     without_new = import_module(f"{_PACKAGES['compiled']}.call").without_new
     for module in modules:
         for kind in list(vars(module).values()):
@@ -267,10 +266,10 @@ def _choose() -> tuple[Core, str]:
         if wanted == "auto":
             return load("plain"), reason
         cause: Exception = error
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        if wanted == "auto" and "subinterpreter" in str(error):  # nobody can do anything about it
+    except Exception as error:  # noqa: BLE001 - we report any error
+        if wanted == "auto" and "subinterpreter" in str(error):  # users cannot fix that
             return load("plain"), "Compiled modules load in the main interpreter only."
-        reason = f"A compiled module does not load, {type(error).__name__}: {error}."
+        reason = f"A compiled module fails to load, {type(error).__name__}: {error}."
         cause = error
     if wanted == "compiled":
         raise ImportError(f"{switches.REQUIRE_COMPILED} is on. {reason}") from cause
@@ -279,7 +278,7 @@ def _choose() -> tuple[Core, str]:
 
 
 def _why_missing() -> str:
-    """Say why there is no library: what stands in its place may be for another Python."""
+    """Say why there is no library: the installed one may be for another Python."""
     package = import_module(_PACKAGES["compiled"])
     files = sorted(
         name

@@ -1,7 +1,7 @@
-"""What the values of other libraries are made of: pydantic, msgspec, pandas, polars, dateutil.
+"""How values of other libraries come apart: pydantic, msgspec, pandas, polars, dateutil.
 
-`decompose.py` asks here, once for each class. Nothing is imported: a library that is not loaded has
-made none of the values that are looked at.
+`decompose.py` calls this module once for each class. It imports nothing: if a library is not
+loaded, no value is from it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
         cls: The class.
 
     Returns:
-        A function from a value to its parts, which are plainer values, and the names by which the
-        class is known wherever it stands (None to go by its own module and name); None if the class
+        A function from a value to its parts, which are simpler values, and the names of the class
+        that are the same everywhere (None to use its own module and name); None if the class
         belongs to none of the libraries.
     """
     model = _loaded("pydantic", "BaseModel")
@@ -42,14 +42,14 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
 
 
 def _loaded(library: str, name: str) -> Any:
-    """Return what a module has under a name, None if it is not loaded or has none."""
+    """Return an attribute of a module; None if the module is not loaded or lacks it."""
     return getattr(sys.modules.get(library), name, None)
 
 
 def _model(value: Any) -> tuple[Any, ...]:
     """A pydantic model counts by its fields, which of them were set, and its extra values.
 
-    Private attributes do not count, nor does what `cached_property` leaves in the instance.
+    Private attributes do not count, nor do values that `cached_property` stores in the instance.
     """
     cls = type(value)
     names = getattr(cls, "__pydantic_fields__", None)
@@ -91,7 +91,7 @@ def _interval(value: Any) -> tuple[Any, ...]:
 
 
 def _zone_file(value: Any) -> tuple[Any, ...]:
-    """A time zone of dateutil's counts by its file, if it is what that file holds."""
+    """A dateutil time zone counts by its file, if it has the contents of that file."""
     path = getattr(value, "_filename", None)
     gettz = _loaded("dateutil.tz", "gettz")
     if not isinstance(path, str) or gettz is None or gettz(path) != value:
@@ -130,4 +130,4 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("dateutil.tz", "tzoffset"): _zone_offset,
     ("dateutil.tz", "UTC"): _nothing,
 }
-"""The takes of classes that are known by name, or by the one value that they have."""
+"""How classes come apart that are known by name, or have only one value."""

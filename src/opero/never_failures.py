@@ -1,7 +1,7 @@
-"""What is never a failure, whatever the options say: exceptions that mean "stop" or "later".
+"""Exceptions that are never failures, whatever the options say: they mean "stop" or "later".
 
-They are asked for only after an attempt has raised something. Classes of libraries are looked up in
-`sys.modules`: an exception of a library that is not loaded cannot have been raised.
+opero checks them only after an attempt has raised. It looks up classes of libraries in
+`sys.modules`: if a library is not loaded, nobody raised its exceptions.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ ORDINARY = frozenset(
         ZeroDivisionError,
     }
 )
-"""The commonest types that are known to be failures, and no failures of opero's, at a glance."""
+"""The most common types of failures, none of them opero's own, for a quick check."""
 
 _STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What ends a program or a generator; options cannot name them."""
+"""Exceptions that end a program or a generator; options cannot name them."""
 _STOPS_OF_LIBRARIES = (
     ("asyncio.exceptions", ("CancelledError",)),
     ("trio", ("Cancelled",)),
     ("greenlet", ("GreenletExit",)),
 )
-"""What ends a task or a greenlet; options that name them are not obeyed."""
+"""Exceptions that end a task or a greenlet, even if options name them."""
 
 _SIGNALS = (StopIteration, StopAsyncIteration, RecursionError, MemoryError)
 _SIGNALS_OF_LIBRARIES = (
@@ -63,20 +63,20 @@ _SIGNALS_OF_LIBRARIES = (
     ("click.exceptions", ("Exit", "Abort")),
     ("django.http.response", ("Http404",)),
 )
-"""What a library raises to steer its caller."""
+"""Exceptions that a library raises to control its caller."""
 _ANSWERS = (
     ("starlette.exceptions", "HTTPException", "status_code"),
     ("werkzeug.exceptions", "HTTPException", "code"),
     ("aiohttp.web_exceptions", "HTTPException", "status"),
 )
-"""What is raised in an endpoint to answer the request, and what its status is called there.
+"""Exceptions that an endpoint raises to answer a request, with the attribute of their status.
 
-An answer of 500 and above is a failure like any other.
+A status of 500 and above is a failure like any other.
 """
 
 
 def is_never_failure(error: BaseException) -> bool:
-    """Return whether `error`, or one in its group, ends a call at once and uncounted."""
+    """Return whether `error`, or one in its group, ends a call immediately and uncounted."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_never_failure(each) for each in error.exceptions)
     return is_stop(error) or _signal(error) is not None
@@ -88,7 +88,7 @@ def is_stop(error: BaseException) -> bool:
 
 
 def names_stop(kind: type[BaseException]) -> bool:
-    """Return whether every exception of a class is one that `is_stop` knows."""
+    """Return whether `is_stop` is true of every exception of a class."""
     if issubclass(kind, _STOPS):
         return True
     found = (_loaded(module, name) for module, names in _STOPS_OF_LIBRARIES for name in names)
@@ -96,12 +96,12 @@ def names_stop(kind: type[BaseException]) -> bool:
 
 
 def is_named(error: BaseException, types: tuple[type[BaseException], ...]) -> bool:
-    """Return whether options name `error`, which is never a failure otherwise, by its very type.
+    """Return whether options name the exact type of `error`, which otherwise is never a failure.
 
     Args:
-        error: An exception that `is_never_failure` knows. A group is never named, nor is what ends
-            a program or a task.
-        types: What `retry_on` or `fallback_on` names.
+        error: An exception for which `is_never_failure` is true. Options cannot name a group, nor
+            an exception that ends a program or a task.
+        types: The types in `retry_on` or `fallback_on`.
     """
     if isinstance(error, BaseExceptionGroup) or is_stop(error):
         return False
@@ -112,7 +112,7 @@ def is_named(error: BaseException, types: tuple[type[BaseException], ...]) -> bo
 
 
 def _signal(error: BaseException) -> type[BaseException] | None:
-    """Return the class that makes `error` a signal to the caller, None if it is none."""
+    """Return the class that makes `error` a signal to the caller; None if it is not one."""
     for kind in _SIGNALS:
         if isinstance(error, kind):
             return kind
@@ -130,7 +130,7 @@ def _signal(error: BaseException) -> type[BaseException] | None:
 def _kind(
     error: BaseException, table: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> type[BaseException] | None:
-    """Return the first class of a table that `error` is an instance of."""
+    """Return the first class in a table that `error` is an instance of."""
     for module, names in table:
         if module in sys.modules:
             for name in names:
@@ -141,6 +141,6 @@ def _kind(
 
 
 def _loaded(module: str, name: str) -> type[BaseException] | None:
-    """Return an exception class of a module, None while that is not loaded."""
+    """Return an exception class of a module; None if the module is not loaded."""
     kind: Any = getattr(sys.modules.get(module), name, None)
     return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None

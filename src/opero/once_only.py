@@ -1,7 +1,7 @@
-"""Values that can be used once only, which no cache can give to two callers.
+"""Values that can be used only once, and so cannot be cached.
 
-A generator or another iterator is used up by the first who iterates over it, a coroutine by the
-first who awaits it. From the second call on, a cached one would be empty, or an error.
+The first caller uses up an iterator, such as a generator, or awaits a coroutine. From the second
+call on, the cached value would be empty or an error.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 ORDINARY = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
-"""Types of which no value can be used once only."""
+"""Types whose values can be used more than once."""
 
 
 def is_once_only(value: Any) -> bool:
-    """Return whether a value is an iterator, or can be awaited, and is no mock object."""
+    """Return whether a value is an iterator or awaitable, and not a mock object."""
     kind = type(value)
     if kind in ORDINARY:
         return False
@@ -33,37 +33,37 @@ def _is_mock(kind: type) -> bool:
 
 
 def error_of(name: str, value: Any) -> TypeError:
-    """Make the error that says what to return in place of such a value.
+    """Create the error that says what to return instead of such a value.
 
     Args:
-        name: The name of the function that has returned it.
-        value: What it has returned.
+        name: The name of the function.
+        value: What it returned.
     """
     kind = type(value)
     article = "an" if kind.__name__[:1] in "aeiou" else "a"
-    what = f"{name} is cached, and it has returned {article} {kind.__name__}, which can be"
+    what = f"{name} is cached, but it returned {article} {kind.__name__}, which can be"
     if hasattr(kind, "__await__"):
         if kind is CoroutineType:
-            value.close()  # nobody awaits it, and Python would warn of that
+            value.close()  # else Python warns that it was never awaited
         return TypeError(
-            f"{what} awaited once only: make {name} a coroutine function (async def), so that its "
-            f"result is cached, or decorate the one that it calls"
+            f"{what} awaited only once: make {name} a coroutine function (async def), so that "
+            f"opero caches its result, or decorate the one that it calls"
         )
     return TypeError(
-        f"{what} iterated over once only, so the next caller would find it empty: return a list or "
+        f"{what} iterated over only once, so the next caller would find it empty: return a list or "
         f"a tuple of its items"
     )
 
 
 def check(name: str, value: Any) -> None:
-    """Refuse a value that can be used once only.
+    """Reject a value that can be used only once.
 
     Args:
-        name: The name of the function that has returned it.
-        value: What it has returned.
+        name: The name of the function.
+        value: What it returned.
 
     Raises:
-        TypeError: If it is one.
+        TypeError: If the value can be used only once.
     """
     if is_once_only(value):
         raise error_of(name, value)

@@ -1,7 +1,7 @@
-"""What some values of the standard library are made of: types, patterns, item getters.
+"""How some values of the standard library come apart: types, patterns, item getters.
 
-`decompose.py` asks here, once for each class. Nothing is imported: a module that is not loaded has
-made none of the values that are looked at.
+`decompose.py` calls this module once for each class. It imports nothing: if a module is not loaded,
+no value is from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 UNION = ("typing", "Union")
-"""What `int | str` and `Optional[int]` are made by, on every Python."""
+"""The name of the class of `int | str` and `Optional[int]`, on every Python."""
 
 
 def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str] | None] | None:
@@ -25,9 +25,9 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
         cls: The class.
 
     Returns:
-        A function from a value to its parts, which are plainer values, and the names by which the
-        class is known on every Python (None to go by its own module and name); None if the class
-        is none of those that are known here.
+        A function from a value to its parts, which are simpler values, and the names of the class
+        that are the same on every Python (None to use its own module and name); None if this
+        module does not know the class.
     """
     if cls is UnionType:
         return _union, UNION
@@ -50,9 +50,9 @@ def take_of(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, str
 
 
 def _union(value: Any) -> tuple[Any, ...]:
-    """The order of a union's types does not count, as it does not for its own equality.
+    """The order of a union's types does not count, as in its own equality.
 
-    It does where one of them has no hash, as `list[Annotated[int, []]]`.
+    It does count if one of them has no hash, such as `list[Annotated[int, []]]`.
     """
     try:
         return (frozenset(value.__args__),)

@@ -199,7 +199,7 @@ def test_a_batch_ends_cleanly_at_sigterm_and_goes_on(tmp_path: Path) -> None:
     assert all(
         re.match(r"\d{4}-\d\d-\d\d [\d:,]+ (INFO|WARNING) ", line) for line in out.splitlines()
     )
-    assert "stopped before its end" in out
+    assert "stopped early" in out
     assert "WARNING ended by SIGTERM; what is done is stored" in out
     assert left_in(tmp_path) == [".cache"]  # where caches are if nothing else is said
 

@@ -875,8 +875,8 @@ def test_a_wrong_option_fails_at_decoration_and_says_what_to_write(options, said
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("call", "give it to a function by `@opero"),
-        ("call_async", "give it to a function by `@opero"),
+        ("call", "pass it to a function with `@opero"),
+        ("call_async", "pass it to a function with `@opero"),
         ("current_state", "read state"),
         ("opened", "read state"),
         ("open", r"call trip\(\)"),

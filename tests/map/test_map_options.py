@@ -154,11 +154,11 @@ def test_a_process_that_is_bound_to_one_cpu_has_one_worker() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rate_limit": 20}, "^rate_limit=20 counts for each of 4 workers, 80 per second in all:"),
+        ({"rate_limit": 20}, "^rate_limit=20 applies to each of 4 workers, 80 per second in all:"),
         ({"rate_limit": 20, "workers": 3}, "each of 3 workers, 60 per second in all"),
         ({"rate_limit": 0.5, "mode": "async"}, "each of 4 workers, 2 per second in all"),
         ({"rate_limit": RateLimitConfig(5), "mode": "thread"}, "workers, 20 per second in all"),
-        ({"rate_limit": 5}, "scope='worker' if that is .*='total' for 5 per second in all"),
+        ({"rate_limit": 5}, "scope='worker' if you want that, .*='total' for 5 per second in all"),
     ],
     ids=str,
 )
@@ -193,7 +193,7 @@ def test_who_says_what_the_rate_counts_for_is_not_warned(options: dict[str, Any]
 @pytest.mark.once
 def test_an_executors_workers_are_warned_of_without_a_number() -> None:
     """Nobody knows it yet."""
-    with pytest.warns(UserWarning, match="^rate_limit=5 counts for each of the executor's workers"):
+    with pytest.warns(UserWarning, match="^rate_limit=5 applies to each of the executor's workers"):
         opmap(executor=Nowhere(), workers=None, rate_limit=5)
 
 
@@ -530,20 +530,32 @@ NO_FUNCTIONS: list[tuple[str, Any, str]] = [
     (
         "a generator function",
         generator,
-        r"and generator is a generator function: .*: return list\(generator\(\.\.\.\)\)$",
+        r"but generator is a generator function: .*: return list\(generator\(\.\.\.\)\)$",
     ),
     (
         "an async generator function",
         async_generator,
-        "and async_generator is a generator function: map a function that returns a list",
+        "but async_generator is a generator function: map a function that returns a list",
     ),
-    ("a class", Mapping, "opero decorates functions, and Mapping is a class: decorate its methods"),
-    ("a builtin class", int, "and int is a class: .*: lambda x: int\\(x\\)"),
+    ("a class", Mapping, "opero decorates functions, but Mapping is a class: decorate its methods"),
+    ("a builtin class", int, "but int is a class: .*: lambda x: int\\(x\\)"),
     ("a property", property(double), "put it below @property, not above"),
-    ("a map", opmap(**QUIET)(double), "maps functions of one item, .* is a map already$"),
-    ("no parameter", lambda: 1, r"calls a function with an item, .*\(\) takes no argument"),
-    ("none by position", lambda *, item: 1, r"item, .*\(\*, item\) takes no argument by position$"),
-    ("two by position", lambda a, b, /: 1, r"item by keyword, .*\(a, b, /\) does not take 'b' so"),
+    ("a map", opmap(**QUIET)(double), "maps functions of one item, but .* is already a map: "),
+    (
+        "no parameter",
+        lambda: 1,
+        r"passes the item by position, .*\(\) takes no positional argument",
+    ),
+    (
+        "none by position",
+        lambda *, item: 1,
+        r"position, but .*\(\*, item\) takes no positional argument: ",
+    ),
+    (
+        "two by position",
+        lambda a, b, /: 1,
+        r"item by keyword, .*\(a, b, /\) takes 'b' by position only",
+    ),
 ]
 
 
@@ -720,7 +732,7 @@ def test_a_text_is_one_value_and_not_many(items: Any, remedy: str) -> None:
     mapped = opmap(**QUIET)(len)
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
         with pytest.raises(
-            TypeError, match=rf"^len\(\): the items are a .*, one value: .*{remedy}"
+            TypeError, match=rf"^len\(\): the items are a .*, a single value: .*{remedy}"
         ):
             form(items)
     assert mapped([items]) == [len(items)]
@@ -738,11 +750,11 @@ def several(item: int, factor: int, name: str = "", *, last: int = 0) -> int:
         (several, (2,), r"write several\(items, factor=2\)$"),
         (several, (2.5, "secret"), r"write several\(items, factor=2\.5, name=\.\.\.\)$"),
         (several, ([2],), r"factor=\.\.\.\); for several arguments per item, .* unpack=True$"),
-        (several, (1, 2, 3), r"give what all items share by keyword$"),
+        (several, (1, 2, 3), r"pass what all items share by keyword$"),
         (lambda item, /, plus: 1, (None,), r"write .*<lambda>\(items, plus=None\)$"),
         (len, ([2],), r"by keyword; for several .* write len\(zip\(a, b\)\) with unpack=True$"),
-        (lambda *items: 1, (True,), r"give what all items share by keyword$"),
-        (dict.fromkeys, (True,), r"give what all items share by keyword$"),
+        (lambda *items: 1, (True,), r"pass what all items share by keyword$"),
+        (dict.fromkeys, (True,), r"pass what all items share by keyword$"),
     ],
 )
 @pytest.mark.once
@@ -751,9 +763,7 @@ def test_what_is_given_by_position_is_told_how_to_go(
 ) -> None:
     """By keyword, with the name of the parameter where there is one; values stay private."""
     mapped = opmap(**QUIET)(function)
-    words = (
-        rf"takes only the items by position, and {1 + len(more)} arguments were given: .*{remedy}"
-    )
+    words = rf"takes only the items by position, but got {1 + len(more)} arguments: .*{remedy}"
     with pytest.raises(TypeError, match=words):
         mapped([1], *more)
     with pytest.raises(TypeError, match=r"\.stream\(\) takes only the items by position"):
@@ -792,8 +802,11 @@ def test_an_option_in_a_call_belongs_to_the_decorator(
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        (5, r"the items, an int, are not iterable: for one item give a list, several\(\[5\]\)$"),
-        (object(), r"the items, an object, are .* several\(\[item\]\)$"),
+        (
+            5,
+            r"the items are an int, which is not iterable: for one item pass a list, several\(\[5\]\)$",
+        ),
+        (object(), r"the items are an object, .* several\(\[item\]\)$"),
         (None, r"the items are None, .* or \[\] for none$"),
     ],
 )
@@ -807,7 +820,7 @@ def test_what_holds_no_items_says_how_to_give_one(items: Any, words: str) -> Non
 @pytest.mark.parametrize("items", [[1], (1, 2), iter([1]), range(3), "ab"])
 def test_a_decorator_that_is_given_items_says_how_to_map_them(items: Any) -> None:
     """As the builtin map is called."""
-    with pytest.raises(TypeError, match=r"^opmap is a decorator, .*write opmap\(len\)\(items\)"):
+    with pytest.raises(TypeError, match=r"^opmap is a decorator and .*write opmap\(len\)\(items\)"):
         opmap(len, items)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"write opmap\(function\)\(items\)"):
         opmap(lambda item: item, items)  # type: ignore[call-overload]
@@ -824,7 +837,7 @@ def test_a_class_is_mapped_by_a_function_that_calls_it() -> None:
 def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
     """To all items, or to each; what does not fit otherwise is told as it is."""
     mapped = opmap(**QUIET)(several)
-    words = r"^several\(\) is missing argument 'factor': give it to all .* several\(items, factor=\.\.\.\)"
+    words = r"^several\(\) is missing argument 'factor': pass it for all .* several\(items, factor=\.\.\.\)"
     with pytest.raises(TypeError, match=words):
         mapped([(1, 2)])
     with pytest.raises(TypeError, match=r"^several\(\) got an unexpected keyword argument 'x'$"):

@@ -266,7 +266,9 @@ def test_what_is_no_input_is_refused_at_once(mode):
     """Before anything runs, by all four forms."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
-        with pytest.raises(TypeError, match=r"double\(\): the items, an int, are not iterable"):
+        with pytest.raises(
+            TypeError, match=r"double\(\): the items are an int, which is not iterable"
+        ):
             form(5)
         with pytest.raises(TypeError, match="unexpected keyword argument 'minus'"):
             form([], minus=5)
@@ -277,7 +279,7 @@ def test_what_is_no_input_is_refused_at_once(mode):
         yield 1
 
     for form in (mapped, mapped.stream):
-        with pytest.raises(TypeError, match="an async_generator, come asynchronously: use amap"):
+        with pytest.raises(TypeError, match="an async_generator, which is asynchronous: use amap"):
             form(source())
 
 
@@ -285,9 +287,9 @@ def test_what_is_no_input_is_refused_at_once(mode):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((), r"double(\.\w+)?\(\) is missing the items: give an iterable of them$"),
+        ((), r"double(\.\w+)?\(\) is missing the items: pass an iterable of them$"),
         (([1], 2), r"double(\.\w+)?\(\) takes only the items by position, and 2 arguments were "),
-        (([1], [2], [3]), "and 3 arguments were given: "),
+        (([1], [2], [3]), "but got 3 arguments: "),
     ],
     ids=["none", "two", "three"],
 )

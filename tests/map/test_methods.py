@@ -574,14 +574,14 @@ def test_a_method_of_a_class_maps_over_its_instances() -> None:
 
 def test_a_call_without_instance_or_items_says_what_is_missing(core: hotpath.Core) -> None:
     """On the class and on an instance, in all forms."""
-    missing = r"^Shop\.thread{}\(\) is missing its instance: call it on one, or give it first: "
+    missing = r"^Shop\.thread{}\(\) is missing its instance: call it on one, or pass one first: "
     for form in ("", ".stream", ".amap", ".astream"):
         call = functools.reduce(getattr, form.split(".")[1:], Shop.thread)
         for args in ((), ([1],)):
             with pytest.raises(TypeError, match=missing.format(re.escape(form))):
                 call(*args)  # type: ignore[operator]
         bound = functools.reduce(getattr, form.split(".")[1:], Shop(1).thread)
-        with pytest.raises(TypeError, match=r"is missing the items: give an iterable of them$"):
+        with pytest.raises(TypeError, match=r"is missing the items: pass an iterable of them$"):
             bound()
         with pytest.raises(TypeError, match=r"write Shop\.thread.*\(items, plus=2\)$"):
             bound([1], 2)
@@ -611,7 +611,7 @@ def test_further_parameters_of_a_method_are_taken_by_keyword_only() -> None:
             return item + plus
 
     assert Positional().fine([1], plus=1) == [2]
-    with pytest.raises(TypeError, match=r"does not take 'plus' so"):
+    with pytest.raises(TypeError, match=r"takes 'plus' by position only"):
 
         class Refused:
             @opmap(**QUIET)

@@ -442,9 +442,9 @@ def test_a_map_logs_its_end(mode, caplog):
     opmap(mode=mode, progress="log", retries=2, min_delay=0, total=10)(function)(iter(range(7)))
     opmap(mode=mode, progress="log", retries=1, total=10)(function)(iter(()))
     state = "6 of 7 items succeeded, 1 failed,"
-    early = "; the input ended early: 7 items, and total=10"
+    early = "; the input ended early: 7 items, but total=10"
     none = (
-        "0 of 0 items succeeded, 0 failed, 0 retries; the input ended early: 0 items, and total=10"
+        "0 of 0 items succeeded, 0 failed, 0 retries; the input ended early: 0 items, but total=10"
     )
     wanted = [f"{state} 0 retries"] * 4 + [f"{state} 1 retry{early}", none]
     for line, end in zip(lines_logged(caplog), wanted, strict=True):
@@ -474,7 +474,7 @@ def test_a_map_that_is_not_whole_says_so(mode, caplog):
     totals = [int(re.search(r"of (\d+) items", line)[1]) for line in ends]
     assert totals == [3, 10, 28, 1000]
     for line in ends:
-        assert re.search(r"work: stopped before its end, after [\d.]+ s: \d+ of ", line)
+        assert re.search(r"work: stopped early after [\d.]+ s: \d+ of ", line)
     assert "3 of 3 items succeeded, 0 failed, 0 retries" in ends[0]
 
 

@@ -1338,7 +1338,9 @@ def test_a_cache_of_a_stream_is_refused(
     core: hotpath.Core, function: Any, options: dict[str, Any]
 ) -> None:
     """The first caller would use it up."""
-    with pytest.raises(TypeError, match="is a generator function, and what it yields is used up"):
+    with pytest.raises(
+        TypeError, match="is a generator function, and its first caller would use up"
+    ):
         opero(**options)(function)
 
 
@@ -1360,5 +1362,5 @@ def test_a_generator_made_a_coroutine_is_refused(core: hotpath.Core) -> None:
     """It yields to the event loop, not to its caller."""
     with pytest.raises(TypeError, match="write it as a coroutine function"):
         opero(types.coroutine(numbers.__wrapped__))
-    with pytest.raises(TypeError, match="leave it out"):
+    with pytest.raises(TypeError, match="leave lru_cache out"):
         opero(functools.lru_cache(numbers.__wrapped__))

@@ -1,4 +1,4 @@
-"""`Breaker`: a circuit breaker as users hold it, in every scope."""
+"""`Breaker`: the public circuit breaker, in every scope."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["Breaker"]
 
 _numbers = count(1)
-"""Of breakers that have no name, and are no function's own."""
+"""Numbers for breakers without a name that no function owns."""
 
 MOST_VALUES = 256
-"""How many fallback values have a breaker of their own; the oldest closed one makes room."""
+"""How many fallback values have their own breaker; beyond that, the oldest closed one goes."""
 
 
 _USED = (
-    "give it to a function by `@opero(breaker=...)`, or to a block of code by "
+    "pass it to a function with `@opero(breaker=...)`, or to a block of code with "
     "`for attempt in opero.attempts(retries=1, breaker=...):`"
 )
 
@@ -52,32 +52,32 @@ _NAMED_ELSEWHERE = {
         'call opero.subscribe(listener, "breaker") instead',
     ),
 }
-"""What to do instead of what breakers of other libraries have by these names."""
+"""What to do instead, by the names that breakers of other libraries use."""
 
 
 class Breaker(SharedGate, KnownParameters, NoDecorator):
-    """Keeps calls from a dependency that fails: it opens when too many of their attempts do.
+    """Protects a failing dependency from calls: it opens when too many attempts fail.
 
     While it is open, no attempt begins: a call takes its next fallback value, or a stale cached
-    value, or waits if its `timeout` leaves the time, or raises `BreakerOpenError` at once. After
-    `open_for` seconds one attempt is let in as a probe. If it succeeds, the breaker closes, if it
-    fails, it opens again.
+    value, or waits if its `timeout` allows, or raises `BreakerOpenError` immediately. After
+    `open_for` seconds, the breaker lets one attempt through as a probe. If the probe succeeds, the
+    breaker closes; if it fails, the breaker opens again.
 
-    A failure is what `retry_on` of the function matches, what its `retry_on_result` rejects, an
-    attempt that took longer than `attempt_timeout`, and a crashed worker. Other exceptions and
-    cancellations count as nothing. Functions that are given the same object share it, ordinary
-    ones, coroutine functions and maps alike. If a function has `arg_fallback`, each of its values
-    has a breaker of its own within this one.
+    These are failures: an exception that the function's `retry_on` matches, a result that its
+    `retry_on_result` rejects, an attempt that took longer than `attempt_timeout`, and a crashed
+    worker. Other exceptions and cancellations do not count. Ordinary functions, coroutine functions
+    and maps can all share one `Breaker`. If a function has `arg_fallback`, each of its values has
+    its own breaker within this one.
 
     Scopes:
-        process: Everybody who is given this object.
-        machine: All processes of this user on this machine that name it alike, by shared memory.
-        redis: All processes that name it alike at this Redis. They decide by what they know, and
-            exchange that with the server beside their attempts. While the server is gone, each
-            decides by itself.
+        process: All users of this object share it.
+        machine: All processes of this user on this machine share it by name, in shared memory.
+        redis: All processes that use this Redis share it by name. Each decides by what it knows
+            and synchronizes with the server in the background. While the server is unavailable,
+            each process decides alone.
 
-    The last two go by real time, also where `opero.testing` moves the clock. There the settings are
-    a part of the name: breakers of other settings are other breakers.
+    The last two use real time, even where `opero.testing` moves the clock. Their settings are part
+    of the name: breakers with other settings are other breakers.
 
     Example:
         ```python
@@ -106,25 +106,24 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
         scope: Literal["process", "machine", "redis"] = "process",
         url: str | None = None,
     ) -> None:
-        """Make a closed breaker.
+        """Create a closed breaker.
 
         Args:
-            name: What events, log and messages call it; None for "breaker-1", or the next number.
-                For "machine" and "redis" it is what those who share it know it by.
+            name: Its name in events, the log and messages; None for "breaker-1" or the next
+                number. For "machine" and "redis", processes share a breaker by its name.
             window: Seconds that it looks back, or a `timedelta`.
             failure_ratio: The share of failed attempts that opens it, above 0 and at most 1.
-            minimum: How many attempts there must have been in that time, 1 or more.
+            minimum: The least number of attempts in the window before it can open, 1 or more.
             open_for: Seconds for which it stays open, or a `timedelta`.
-            probes: How many probes may be under way at once, and must succeed to close it.
-            scope: Who shares it: "process" for everybody who is given this object, "machine" or
-                "redis".
-            url: Where the server is, as "redis://host:port/0"; for "redis".
+            probes: How many probes may run at once, and must succeed to close it.
+            scope: Who shares it: "process" for all users of this object, "machine" or "redis".
+            url: The server's address, such as "redis://host:port/0"; for "redis".
 
         Raises:
-            TypeError: If an argument is of a wrong type, or there is no such parameter.
-            ValueError: If one has a value that is not allowed, or a scope lacks what it needs or is
-                given what it does not read.
-            UnsafePlaceError: If the directory of the shared memory could be written to by others.
+            TypeError: If an argument has the wrong type, or a parameter does not exist.
+            ValueError: If a value is not allowed, or an argument is missing for the scope or does
+                not apply to it.
+            UnsafePlaceError: If others can write to the directory of the shared memory.
             ImportError: If the scope is "redis" and redis-py is not installed.
         """
         from opero.options import BreakerConfig
@@ -134,11 +133,11 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
         self._set_up(checked(config))
 
     def _set_up(self, config: BreakerConfig, origin: Origin | None = None) -> None:
-        """Make the breaker that a checked configuration describes.
+        """Set up the breaker that a checked configuration describes.
 
         Args:
-            config: What it describes, with all times in seconds.
-            origin: The function that it belongs to alone; None if several may share it.
+            config: The configuration, with all times in seconds.
+            origin: The function that owns it; None if several may share it.
         """
         own = None if origin is None else origin.function
         self._name: str = config.name or own or f"breaker-{next(_numbers)}"
@@ -165,7 +164,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @classmethod
     def _of(cls, config: BreakerConfig, origin: Origin) -> Breaker:
-        """Make the breaker that belongs to one function alone."""
+        """Create a breaker that one function owns."""
         breaker = cls.__new__(cls)
         breaker._set_up(config, origin)
         return breaker
@@ -210,7 +209,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def name(self) -> str:
-        """What events, log and messages call it."""
+        """Its name in events, the log and messages."""
         return self._name
 
     @property
@@ -225,7 +224,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def minimum(self) -> int:
-        """How many attempts there must have been in that time."""
+        """The least number of attempts in the window before it can open."""
         return self._minimum
 
     @property
@@ -235,7 +234,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def probes(self) -> int:
-        """How many probes may be under way at once, and must succeed to close it."""
+        """How many probes may run at once, and must succeed to close it."""
         return self._probes
 
     @property
@@ -245,11 +244,11 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def state(self) -> str:
-        """Its state now: "closed", "open", or "half_open" from when it lets a probe in.
+        """Its state now: "closed", "open", or "half_open" once it lets a probe through.
 
-        If it is used by functions with `arg_fallback` alone, that is the state of the value that is
-        best off. In scope "redis" it is what this process has heard within the last second; if
-        that is nothing, the server is asked, which takes a second at most.
+        If only functions with `arg_fallback` use it, this is the best state among the values. In
+        scope "redis" it is at most a second old; if this process knows nothing newer, it asks the
+        server, which takes a second at most.
         """
         used = self._used()
         for queue in used:
@@ -260,16 +259,16 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
         return STATES[best]
 
     def trip(self, seconds: float | timedelta | None = None) -> None:
-        """Open it now, for all fallback values too; what is under way does not count any more.
+        """Open it now, for all fallback values too; attempts in progress no longer count.
 
-        Others who share it heed that, but for fallback values that this process has not used. In
-        scope "redis" this asks the server, which takes a second at most.
+        This also opens it for other processes that share it, except for fallback values that this
+        process has not used. In scope "redis" this asks the server, which takes a second at most.
 
         Args:
             seconds: For how long, in seconds or as a `timedelta`; None for `open_for`.
 
         Raises:
-            TypeError: If it is no time.
+            TypeError: If it is not a time.
             ValueError: If it is not above 0, or more than 31 years.
         """
         from opero.options import checks
@@ -283,9 +282,9 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
             queue.gate.trip(now, length, "trip() was called")
 
     def reset(self) -> None:
-        """Close it now, for all fallback values too; it begins to count anew.
+        """Close it now, for all fallback values too, and start counting again.
 
-        Others who share it heed that, as with `trip`.
+        Like `trip`, this affects other processes that share it.
         """
         self._values.shut_until = 0
         for queue in self._all():
@@ -302,12 +301,12 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
         return values
 
     def _new_queue(self, name: str, value: Any, number: int) -> BreakerQueue:
-        """Make a breaker, and where one waits for it.
+        """Create a breaker and its queue.
 
         Args:
-            name: What it is called in events and messages.
-            value: The fallback value that it is for.
-            number: The place of that among the values, counted from 0.
+            name: Its name in events and messages.
+            value: Its fallback value.
+            number: The position of that value, counted from 0.
         """
         core, origin, settings = self._core, self._origin, self._settings
         if self.scope == "process":
@@ -328,12 +327,12 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 class BreakersByValue(Crowd):
     """The breakers of the fallback values of functions that share one `Breaker`.
 
-    No lock: a user's values are compared here, and listeners told.
+    There is no lock, because this code compares users' values and calls listeners.
 
     Attributes:
-        gate: Stands for all of them, where one asks what kind of gate they are.
+        gate: Represents all of them where code asks for the kind of the gate.
         awaited: The same, in a message.
-        shut_until: Until when, in nanoseconds, a value that comes up is shut off, as all are.
+        shut_until: Until when, in nanoseconds, new values start open, after a `trip` of all.
     """
 
     by_value = True
@@ -341,12 +340,12 @@ class BreakersByValue(Crowd):
     def __init__(
         self, shared: BreakerQueue, new_queue: Callable[[str, Any, int], BreakerQueue], clock: Clock
     ) -> None:
-        """Begin without any.
+        """Start without any.
 
         Args:
-            shared: What stands for all.
-            new_queue: Makes the breaker of a value, given a name, the value and its place.
-            clock: Tells the time.
+            shared: The gate that represents all.
+            new_queue: Creates the breaker of a value, given a name, the value and its position.
+            clock: The clock.
         """
         self.gate: Any = shared.gate
         self.awaited: str = shared.awaited
@@ -358,14 +357,14 @@ class BreakersByValue(Crowd):
         self.shut_until: int = 0
 
     def of(self, value: Any, number: int) -> BreakerQueue:
-        """Return the breaker of a fallback value, and where one waits for it.
+        """Return the queue of a fallback value's breaker.
 
-        No name and no message shows the value: it may be a secret.
+        Names and messages never show the value: it may be secret.
 
         Args:
-            value: The value, which counts by its type and by equality; if it cannot be hashed, its
-                place among the values counts.
-            number: That place, counted from 0.
+            value: The value, compared by type and equality. If it has no hash, its position counts
+                instead.
+            number: That position, counted from 0.
         """
         try:
             key: Any = (type(value), value)
@@ -379,14 +378,14 @@ class BreakersByValue(Crowd):
             self._make_room()
         name = f"{self._shared.name}[{next(self._numbers)}]"
         made = self._new_queue(name, value, number)
-        queue = self._queues.setdefault(key, made)  # a thread may have been quicker
+        queue = self._queues.setdefault(key, made)  # another thread may have been faster
         now = self._clock.now()
         if queue is made and now < self.shut_until:
             queue.gate.trip(now, self.shut_until - now, "trip() was called")
         return queue
 
     def known(self) -> list[BreakerQueue]:
-        """Return the breakers that there are."""
+        """Return the existing breakers."""
         return list(self._queues.copy().values())
 
     def _make_room(self) -> None:
@@ -398,5 +397,5 @@ class BreakersByValue(Crowd):
 
 
 def _again(kind: type[Breaker], name: str | None, settings: dict[str, Any]) -> Breaker:
-    """Make a breaker from a pickle: one that knows nothing of the other, unless they are shared."""
+    """Create a breaker from a pickle: a new, separate one unless its scope is shared."""
     return kind(name, **settings)

@@ -1,4 +1,4 @@
-"""`RateLimiter`: what users hold in their hands, whatever is behind it."""
+"""`RateLimiter`: the public rate limiter, in every scope."""
 
 from __future__ import annotations
 
@@ -29,25 +29,24 @@ __all__ = ["RateLimiter"]
 class RateLimiter(SharedGate, KnownParameters, NoDecorator):
     """Hands out permits at no more than a given rate, to threads and to tasks of any event loop.
 
-    Over any `w` seconds no more than `burst + rate_limit * w` permits are handed out; waiters of
-    one process get theirs first come, first served. A cancelled waiter leaves its permit to the
-    next.
+    It hands out at most `burst + rate_limit * w` permits in any `w` seconds. Waiters of one process
+    are served in order. The permit of a cancelled waiter goes to the next.
 
     Scopes:
-        process: The limit holds for everybody who uses this object.
-        machine: It holds for all processes of this user on this machine that name it alike, by
-            shared memory. Each of those that wait gets about the same share.
-        redis: It holds for all processes that name it alike at this Redis, by the server's clock.
-            Those that wait take turns. While the server is gone the same limit holds in each
-            process for itself.
+        process: The limit applies to all users of this object.
+        machine: It applies to all processes of this user on this machine that use the same name,
+            through shared memory. Waiting processes get about equal shares.
+        redis: It applies to all processes that use the same name in this Redis, by the server's
+            clock. Waiting processes take turns. While the server is unavailable, each process
+            applies the limit separately.
 
-    The last two go by real time, also where `opero.testing` moves the clock.
+    The last two use real time, even where `opero.testing` moves the clock.
 
     An adaptive limiter finds out what a server allows: `rate` falls when the server rejects
-    attempts, and rises again while they succeed, up to `rate_limit`. It learns how the attempts of
-    decorated functions end, and blocks of code in `with limiter:`. A rejection is an attempt that
-    failed and for which `retry_after=` answers, or whose error is an answer with the HTTP status
-    429 or 503. The algorithm is told in `opero.core.rate_control`.
+    attempts, and rises again while they succeed, up to `rate_limit`. It learns from how attempts
+    of decorated functions and blocks of `with limiter:` end. A rejection is a failed attempt for
+    which `retry_after=` returns a wait, or whose error has the HTTP status 429 or 503.
+    `opero.core.rate_control` describes the algorithm.
 
     Example:
         ```python
@@ -61,8 +60,8 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
     """
 
     _instead = (
-        "a RateLimiter is not a decorator: give it to a function by `@opero(rate_limit=...)`, or "
-        "to a block of code by `with limiter:`"
+        "a RateLimiter is not a decorator: pass it to a function with `@opero(rate_limit=...)`, or "
+        "use it around a block of code with `with limiter:`"
     )
 
     def __init__(
@@ -77,28 +76,28 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         adaptive: bool = False,
         floor: float | None = None,
     ) -> None:
-        """Make a limiter, with all of its burst free unless others share it.
+        """Create a limiter. Its whole burst is available unless others share it.
 
         Args:
             rate_limit: Permits per second.
-            burst: Permits that may be taken at once after a quiet time.
+            burst: Permits available at once after a pause.
             scope: Who shares the limit: "process", "machine" or "redis".
-            name: What it is called by those who share it; for "machine" and "redis".
-            url: Where the server is, as "redis://host:port/0"; for "redis".
-            windows: Further limits: never more than so many permits in any so many seconds, each
-                as `(permits, seconds)`. A permit must be free in all of them. The burst, or a
-                tenth of `permits` if that is more, may come at once; but not more than half.
+            name: The name by which processes share it; for "machine" and "redis".
+            url: The server's address, such as "redis://host:port/0"; for "redis".
+            windows: Further limits, each a pair `(permits, seconds)`: at most that many permits in
+                any that many seconds. A permit must be free in all of them. The burst, or a tenth
+                of `permits` if that is more, may come at once, but at most half of `permits`.
             adaptive: Whether the rate follows what the server allows.
-            floor: The lowest rate of an adaptive limiter, in permits per second; a hundredth of
-                `rate_limit` unless you say otherwise.
+            floor: The lowest rate of an adaptive limiter, in permits per second; by default a
+                hundredth of `rate_limit`.
 
         Raises:
-            TypeError: If an argument is of a wrong type.
-            ValueError: If the rate is not positive and finite, the burst is less than 1, the floor
-                is above the rate or given to a limiter that is not adaptive, a scope lacks what it
-                needs or is given what it does not read; or if the processes that share a
-                machine-wide limit have another rate for it.
-            UnsafePlaceError: If the directory of the shared memory could be written to by others.
+            TypeError: If an argument has the wrong type.
+            ValueError: If the rate is not positive and finite; the burst is less than 1; the floor
+                is above the rate, or the limiter is not adaptive; an argument is missing for the
+                scope or does not apply to it; or other processes share this machine-wide limit
+                with other settings.
+            UnsafePlaceError: If others can write to the directory of the shared memory.
             ImportError: If the scope is "redis" and redis-py is not installed.
         """
         from opero.options import checks
@@ -142,7 +141,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
             self._queue.called = f"the rate limit {self.name!r} in Redis"
         self._bucket: TokenBucket = self._queue.gate
         _queues.add(self._queue)
-        from opero.runners import sync  # noqa: F401 - a child forked in the middle of it would hang
+        from opero.runners import sync  # noqa: F401 - a child forked during this import would hang
 
     def __repr__(self) -> str:
         parts = [repr(self.rate_limit), f"burst={self.burst!r}"]
@@ -169,12 +168,12 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def rate_limit(self) -> float:
-        """Permits per second; of an adaptive limiter the most that it allows."""
+        """Permits per second; for an adaptive limiter, the maximum."""
         return self._rate_limit
 
     @property
     def burst(self) -> int:
-        """Permits that may be taken at once after a quiet time."""
+        """Permits available at once after a pause."""
         return self._burst
 
     @property
@@ -184,12 +183,12 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def name(self) -> str | None:
-        """What the limit is called; None in scope "process"."""
+        """The name of the limit; None in scope "process"."""
         return self._name
 
     @property
     def windows(self) -> tuple[tuple[int, float], ...]:
-        """Further limits that hold at the same time, each in permits and seconds."""
+        """Further limits that apply at the same time, each in permits and seconds."""
         return self._windows
 
     @property
@@ -199,7 +198,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def floor(self) -> float | None:
-        """The lowest rate of an adaptive limiter, in permits per second; else None."""
+        """The lowest rate of an adaptive limiter, in permits per second; None for others."""
         return self._floor
 
     @property
@@ -208,7 +207,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         return float(self._queue.rate()) if self.adaptive else self.rate_limit
 
     def try_acquire(self, weight: int = 1) -> bool:
-        """Take a permit if one is free now and nobody waits for it; return whether one was.
+        """Take a permit if one is free and nobody is waiting; return whether that succeeded.
 
         Args:
             weight: How many permits to take at once, `burst` at most.
@@ -216,7 +215,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         return bool(self._queue.try_take(self._checked_weight(weight)))
 
     def acquire_sync(self, weight: int = 1) -> None:
-        """Block this thread until it has a permit.
+        """Block this thread until it gets a permit.
 
         Args:
             weight: How many permits to take at once, `burst` at most.
@@ -224,7 +223,7 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         self._wait_sync(NEVER, self._checked_weight(weight))
 
     async def acquire(self, weight: int = 1) -> None:
-        """Wait until this task has a permit.
+        """Wait until this task gets a permit.
 
         Args:
             weight: How many permits to take at once, `burst` at most.
@@ -232,18 +231,18 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
         await self._wait(NEVER, self._checked_weight(weight))
 
     def pause(self, seconds: float | timedelta) -> None:
-        """Let nobody have a permit for a while, neither those who wait nor others who share it.
+        """Hand out no permits for a while, neither to waiters nor to others who share the limit.
 
-        A pause that lasts longer already goes on. Afterwards permits come one by one, as if the
-        burst had been spent, to those who wait in their order. In scope "redis" this asks the
-        server, which takes a second at most; other processes may still use permits that they have
-        been granted for the next tenth of a second.
+        A longer pause that is already in progress continues. Afterwards, waiters get permits one
+        by one and in order, as if the burst had been spent. In scope "redis" this asks the server,
+        which takes a second at most; other processes may still use permits granted for the next
+        tenth of a second.
 
         Args:
             seconds: How long, in seconds or as a `timedelta`; 0 does nothing.
 
         Raises:
-            TypeError: If it is no number.
+            TypeError: If it is not a time.
             ValueError: If it is negative, or more than 31 years.
         """
         from opero.options import checks
@@ -314,13 +313,13 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
             self._end_block(error)
 
     def _begin_block(self) -> None:
-        """Note when a block begins that has its permit."""
+        """Record when a block begins that has its permit."""
         _blocks.set((*_blocks.get(), (id(self), self._queue.clock.now())))
 
     def _end_block(self, error: BaseException | None) -> None:
-        """Let the limit know how the innermost block of this task or thread has ended."""
+        """Report to the limit how the innermost block of this task or thread ended."""
         blocks = list(_blocks.get())
-        entered = 0  # where it is not known: no rejection of such a block counts
+        entered = 0  # unknown; rejections of such a block do not count
         for at in range(len(blocks) - 1, -1, -1):
             if blocks[at][0] == id(self):
                 entered = blocks.pop(at)[1]
@@ -335,21 +334,21 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
                 self._queue.report(REJECTED, entered)
 
     def _checked_weight(self, weight: Any) -> int:
-        """Return a weight as an int; refuse one that can never be had at once."""
-        if type(weight) is int and weight == 1:  # by far the commonest
+        """Return a weight as an int; reject one that can never be available at once."""
+        if type(weight) is int and weight == 1:  # by far the most common
             return 1
         from opero.options import checks
 
         count = checks.count("weight", weight)
         if count > self.burst:
             raise ValueError(
-                f"weight={weight!r} is not allowed: no more than burst={self.burst!r} permits can "
-                f"be had at once"
+                f"weight={weight!r} is not allowed: use at most burst={self.burst!r}, which limits "
+                f"how many permits are available at once"
             )
         if count > self._most:
             raise ValueError(
-                f"weight={weight!r} is not allowed: of windows={self.windows!r}, no more than "
-                f"{self._most} permits can be had at once"
+                f"weight={weight!r} is not allowed: use at most {self._most}, because "
+                f"windows={self.windows!r} limit how many permits are available at once"
             )
         return count
 
@@ -357,14 +356,14 @@ class RateLimiter(SharedGate, KnownParameters, NoDecorator):
 def _bucket(
     core: Any, rate: float, burst: int, limits: tuple[tuple[int, int], ...], floor: float | None
 ) -> Any:
-    """Make a bucket for the callers of this process.
+    """Create a bucket for the callers of this process.
 
     Args:
         core: The active half of opero.
         rate: Permits per second.
-        burst: Permits that may be taken at once.
+        burst: Permits available at once.
         limits: Interval and burst of further limits.
-        floor: The lowest rate of an adaptive limit; None if it is not.
+        floor: The lowest rate of an adaptive limit; None for other limits.
     """
     lock = core.new_lock()
     if floor is not None:
@@ -377,7 +376,7 @@ def _bucket(
 def _settings(
     rate: float, burst: int, windows: tuple[tuple[int, float], ...], floor: float | None
 ) -> str:
-    """Say what a limit is, for people and to compare."""
+    """Describe a limit, for people and for comparison."""
     further = "".join(f", {permits} in any {seconds!r} s" for permits, seconds in windows)
     adaptive = "" if floor is None else f", adaptive down to {floor!r}"
     return f"{rate!r} per second with burst {burst}{further}{adaptive}"
@@ -387,12 +386,12 @@ def _checked_name(name: Any, scope: str) -> str | None:
     if scope == "process":
         if name is not None:
             raise ValueError(
-                f"name={name!r} is not read by scope='process': a limit that others know by its "
-                f"name has scope='machine' or scope='redis'"
+                f"name={name!r} is not read by scope='process': use scope='machine' or "
+                f"scope='redis' to share a limit by its name, or leave name out"
             )
         return None
     if name is None:
-        raise ValueError(f"scope={scope!r} needs name=, by which others know the limit")
+        raise ValueError(f"scope={scope!r} needs name=, by which processes share the limit")
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} is not allowed: use a string")
     return name
@@ -401,7 +400,7 @@ def _checked_name(name: Any, scope: str) -> str | None:
 def _checked_url(url: Any, scope: str) -> str | None:
     if scope != "redis":
         if url is not None:
-            raise ValueError(f"url= is not read by scope={scope!r}")
+            raise ValueError(f"url= is not read by scope={scope!r}: leave it out")
         return None
     if url is None:
         raise ValueError("scope='redis' needs url=, such as 'redis://localhost:6379/0'")
@@ -421,18 +420,18 @@ def _again(
     adaptive: bool = False,
     floor: float | None = None,
 ) -> RateLimiter:
-    """Make a limiter from a pickle."""
+    """Create a limiter from a pickle."""
     more: dict[str, Any] = {}
-    if adaptive:  # a subclass may not take them
+    if adaptive:  # a subclass may not accept these
         more = {"adaptive": True, "floor": floor}
     return kind(rate, burst, scope=scope, name=name, url=url, windows=windows, **more)
 
 
 _blocks: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("opero_blocks", default=())
-"""The blocks of adaptive limiters that are under way here: whose, and since when."""
+"""The blocks of adaptive limiters in progress here: the limiter, and the start."""
 
 _queues: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those of all limiters: decorated functions hold only them."""
+"""The queues of all limiters; decorated functions refer only to the queues."""
 
 
 def _after_fork() -> None:

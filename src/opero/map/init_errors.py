@@ -1,4 +1,4 @@
-"""What a map says whose `worker_init` does not do what it should."""
+"""The errors of a map whose `worker_init` fails."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from opero.exceptions import OperoError, describe
 
 
 def init_failed(init: Any, error: BaseException) -> OperoError:
-    """Return the error of a map whose `worker_init` has raised something."""
+    """Return the error of a map whose `worker_init` raised an exception."""
     return OperoError(f"worker_init={_named(init)} failed in a worker: {describe(error)}")
 
 
 def init_ended_worker(init: Any, error: BaseException) -> OperoError:
-    """Return the error of a map whose `worker_init` ends the processes that it runs in."""
+    """Return the error of a map whose `worker_init` ends its worker processes."""
     what = str(error).replace(" in the middle of an attempt", "")
     return OperoError(f"worker_init={_named(init)} ends the workers that call it: {what}")
 
 
 def init_took_too_long(init: Any, seconds: float) -> OperoError:
-    """Return the error of a map with a time limit whose `worker_init` does not end."""
+    """Return the error of a map with a time limit whose `worker_init` does not return."""
     return OperoError(
-        f"worker_init={_named(init)} was still running after {seconds:g} s, and was stopped; a "
-        f"map with an attempt_timeout gives it that long"
+        f"worker_init={_named(init)} was still running after {seconds:g} s, the most that a "
+        f"map with this attempt_timeout allows, and was stopped: do less in it, or allow more"
     )
 
 

@@ -1,6 +1,6 @@
-"""Ctrl-C at a bad moment: where a thread or a process has begun and nobody knows of it yet.
+"""Ctrl-C at a bad moment: when a thread or process has started but is not recorded yet.
 
-And what is no Ctrl-C, though it looks like it: a user's `__reduce__` may raise anything.
+Also what only looks like Ctrl-C: a user's `__reduce__` may raise anything.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from opero.exceptions import Contained
 
 @contextmanager
 def ctrl_c_later() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block; use this for what takes no time to speak of."""
+    """Delay Ctrl-C until the end of the block; use this only for very short blocks."""
     previous: Any = None
     if threading.current_thread() is threading.main_thread():
         previous = signal.getsignal(signal.SIGINT)
-    if not callable(previous):  # it is ignored, or not ours to handle
+    if not callable(previous):  # ignored, or not handled by Python
         yield
         return
     pressed: list[tuple[Any, Any]] = []
@@ -39,11 +39,11 @@ def ctrl_c_later() -> Iterator[None]:
 
 
 def contained(work: Callable[[], Any]) -> Any:
-    """Do what runs a user's code that is to end nothing: a pickling, an unpickling.
+    """Run user code that must not end the program, such as pickling or unpickling.
 
     Raises:
-        Contained: In place of `SystemExit` or the like, if it is raised again when the work is done
-            again; else a signal has raised it, such as Ctrl-C, and it is raised as it is.
+        Contained: Instead of `SystemExit` or the like, if a second run of the work raises it too.
+            Otherwise a signal such as Ctrl-C raised it, and it is raised unchanged.
         BaseException: What the work raises.
     """
     try:
@@ -55,6 +55,6 @@ def contained(work: Callable[[], Any]) -> Any:
             work()
         except type(error) as again:
             raise Contained(again) from None
-        except Exception:  # noqa: BLE001 - the work fails, and a signal has come
+        except Exception:  # noqa: BLE001 - the work fails, and a signal came too
             pass
         raise

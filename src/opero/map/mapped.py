@@ -1,4 +1,4 @@
-"""The mapped function: what `@opmap` returns, and what one call of it puts together."""
+"""The mapped function that `@opmap` returns, and how one call of it sets up a map."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ if TYPE_CHECKING:
 _AIM = 8_000_000
 """How long a chunk should take, in nanoseconds."""
 _AIM_OF_TASKS = 200_000
-"""The same where all workers take turns in one thread."""
+"""The same if all workers take turns in one thread."""
 _AIM_OF_EXECUTORS = 50_000_000
-"""The same where every chunk takes a way of milliseconds, as on a cluster."""
+"""The same if sending a chunk takes milliseconds, as on a cluster."""
 _AT_ONCE = 16
 """How many coroutines each process of mode `async_process` runs at once."""
 
 OWN = ("amap", "astream", "stream")
-"""The names that a map adds to those of every decorated function."""
+"""The attributes that a map adds to those of every decorated function."""
 
 
 class _Forms:
-    """The forms of a map, for what is called with the items alone, or with an instance first."""
+    """The forms of a map, called with the items, or with an instance and the items."""
 
     __slots__ = ()
 
@@ -87,12 +87,12 @@ class _Forms:
 
 
 class MappedFunction(_Forms, FunctionLike):
-    """What the user holds: a function of one item that maps itself over many."""
+    """The public object: a function of one item that maps itself over many."""
 
     __slots__ = ()
 
     def __init__(self, mapping: Map) -> None:
-        """Take over name, docstring and attributes of the function.
+        """Copy the name, docstring and attributes of the function.
 
         Args:
             mapping: How it maps.
@@ -143,27 +143,28 @@ class Map:
         call: The state of the function under `@opero`, with the options of an item's attempts.
         plan: How it is mapped.
         func: The function that was decorated.
-        face: The plain function behind it.
+        face: The plain function that it wraps.
         name: Its qualified name, for messages.
         options: The checked options of an item.
-        decorate: What has decorated it: called with the function and all options it does so again.
+        decorate: The function that decorated it; call it with the function and all options to
+            decorate again.
         core: The implementation that was active at decoration.
-        leading: What the function gets before the item: its instance, or its class.
-        bound_to: What it gets there, if it was written in a class body: "instance" or "class".
+        leading: What the function gets before the item: its instance or class.
+        bound_to: Which of these it gets, if it was defined in a class body: "instance" or "class".
         placed: Whether it is an attribute of a class.
-        inline: Whether the function is called where the map is.
+        inline: Whether the map calls the function in its own thread.
     """
 
     awaited = False
     maps = True
 
     def __init__(self, call: State, plan: MapOptions, decorate: Callable[..., Any]) -> None:
-        """Know how the items of a map are attempted.
+        """Store how to attempt the items.
 
         Args:
             call: The state of the function under `@opero`.
             plan: How it is mapped.
-            decorate: What has decorated it.
+            decorate: The function that decorated it.
         """
         self.call = call
         self.plan = plan
@@ -185,7 +186,7 @@ class Map:
         return bound
 
     def undecorated(self) -> Map:
-        """Return a map that calls the function as it is, item by item, where it is called."""
+        """Return a map that calls the plain function, item by item, in the caller's thread."""
         bare = copy(self)
         bare.inline = True
         bare.call = self.decorate(self.func, self.options.undecorated(), self.plan).__opero__.call
@@ -193,29 +194,29 @@ class Map:
         return bare
 
     def become_attribute(self) -> None:
-        """Take note that the function is an attribute of a class, and so gets its instance."""
+        """Record that the function is an attribute of a class, and so gets its instance."""
         if not self.plan.unpack:
             check_method(self.call)
         self.placed = True
 
     def become_method(self) -> None:
-        """Let the instance count by identity, and have a cache of its own."""
+        """Identify the instance by identity, and give it its own cache."""
         self.call.become_method()
 
     def function(self, items: Iterable[Any], /, **shared: Any) -> MapResult[Any]:
         """Map over `items`.
 
         Args:
-            items: What the function is called with, one after the other.
+            items: The items to call the function with.
             **shared: Keyword arguments of every call.
 
         Returns:
-            The results; in the place of an item that failed for good stands its exception.
+            The results. An item that failed for good has its exception as its result.
 
         Raises:
-            TypeError: If `items` is no iterable or `shared` does not fit the function; before
-                anything is run.
-            BaseException: What iterating over `items` raises; and what an item fails with, if
+            TypeError: Before anything runs, if `items` is not iterable or `shared` does not fit the
+                function.
+            BaseException: What iterating over `items` raises; and an item's failure, if
                 `on_error="raise"`.
         """
         scheduler = self._scheduler(items, shared, False)
@@ -239,10 +240,10 @@ class Map:
         return _concluded(results, scheduler)
 
     def stream(self, items: Iterable[Any], /, **shared: Any) -> Generator[Any, None, None]:
-        """Map over `items` lazily: results come as they are ready, and input is read as they go.
+        """Map over `items` lazily: yield results when they are ready, and read input as needed.
 
         Args:
-            items: What the function is called with; it may be endless.
+            items: The items to call the function with; may be endless.
             **shared: Keyword arguments of every call.
 
         Returns:
@@ -257,7 +258,7 @@ class Map:
         """Map over `items` from a coroutine.
 
         Args:
-            items: An iterable, or an asynchronous one.
+            items: An iterable or asynchronous iterable.
             **shared: Keyword arguments of every call.
         """
         scheduler = self._scheduler(items, shared, False)
@@ -265,10 +266,10 @@ class Map:
         return _gather(scheduler, self._aparts(scheduler, items, shared))
 
     def astream(self, items: Any, /, **shared: Any) -> AsyncGenerator[Any, None]:
-        """Map over `items` lazily from a coroutine, by `async for`.
+        """Map over `items` lazily from a coroutine, with `async for`.
 
         Args:
-            items: An iterable, or an asynchronous one.
+            items: An iterable or asynchronous iterable.
             **shared: Keyword arguments of every call.
         """
         scheduler = self._scheduler(items, shared, True)
@@ -289,7 +290,7 @@ class Map:
         return bool(self.call.cache_invalidate(*args, **shared))
 
     def stats(self) -> Any:
-        """Return what has happened to all items since the function was decorated."""
+        """Return the counters for all items since the function was decorated."""
         return self.call.stats()
 
     # --- one map --------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ class Map:
         shared: dict[str, Any],
         stop: Stop | None = None,
     ) -> Generator[list[Any], None, None]:
-        """Begin a map; its results come some at a time."""
+        """Begin a map; yield its results in batches."""
         if self.plan.mode == "async":
             from . import event_loops
 
@@ -331,7 +332,7 @@ class Map:
     def _drive_async(
         self, scheduler: Scheduler, source: Input, shared: dict[str, Any]
     ) -> AsyncGenerator[list[Any], None]:
-        from .task_driver import drive_async  # it needs `asyncio`, which takes time to import
+        from .task_driver import drive_async  # imports `asyncio`, which takes time
 
         return drive_async(
             scheduler,
@@ -343,16 +344,16 @@ class Map:
         )
 
     def _input(self, items: Any) -> Input:
-        """Return what the items are read by; nothing is read yet."""
+        """Return the reader of the items, without reading any."""
         kind = with_article(type(items).__name__)
         if hasattr(items, "__aiter__"):
             raise TypeError(
-                f"{self.name}(): the items, {kind}, come asynchronously: use amap or astream"
+                f"{self.name}(): the items are {kind}, which is asynchronous: use amap or astream"
             )
         if isinstance(items, (str, bytes, bytearray)):
             what = "characters" if isinstance(items, str) else "numbers"
             raise TypeError(
-                f"{self.name}(): the items are {kind}, one value: give [value] to map "
+                f"{self.name}(): the items are {kind}, a single value: pass [value] to map "
                 f"over that, or list(value) to map over its {what}"
             )
         if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
@@ -364,12 +365,12 @@ class Map:
         return SequenceReader(items) if isinstance(items, Sequence) else Reader(items)
 
     def _scheduler(self, items: Any, shared: dict[str, Any], streamed: bool) -> Scheduler:
-        """Make the scheduler of one map, and refuse what does not fit the function.
+        """Create the scheduler of one map; reject arguments that do not fit the function.
 
         Args:
             items: The input.
             shared: Keyword arguments of every call.
-            streamed: Whether results are handed on as they come.
+            streamed: Whether the map yields results as they come.
         """
         call, plan, core = self.call, self.plan, self.core
         if call.binding is not None:
@@ -407,7 +408,7 @@ class Map:
         )
 
     def _check_shared(self, binding: Binding, shared: dict[str, Any]) -> None:
-        """Refuse what all items share and the function does not take."""
+        """Reject shared arguments that the function does not take."""
         if not self.plan.unpack:
             try:
                 binding.arguments((*self.leading, None), shared)
@@ -430,7 +431,7 @@ class Map:
         return progress.open(self.plan.progress, total, self.name)
 
     def _engine(self, shared: dict[str, Any], workers: int, in_task: bool = False) -> Any:
-        """Make what runs the attempts of one map.
+        """Create the engine that runs the attempts of one map.
 
         Args:
             shared: Keyword arguments of every call.
@@ -487,11 +488,11 @@ class Map:
 
 
 def _resolved(held: Any, form: str, args: tuple[Any, ...]) -> tuple[Map, Any]:
-    """Return the map that a call asks for, and its items.
+    """Return the map of a call, and its items.
 
     Args:
-        held: What is called: a `MappedFunction` or a `MappedMethod`.
-        form: What follows its name in an error message.
+        held: The called object: a `MappedFunction` or a `MappedMethod`.
+        form: The suffix of its name in error messages.
         args: The positional arguments: the items, and before them the instance of a method that
             is called on its class.
     """
@@ -507,22 +508,22 @@ def _resolved(held: Any, form: str, args: tuple[Any, ...]) -> tuple[Map, Any]:
             raise TypeError(missing_receiver(mapping.name, form, mapping.bound_to))
     name = mapping.name + form
     if not args:
-        raise TypeError(f"{name}() is missing the items: give an iterable of them")
+        raise TypeError(f"{name}() is missing the items: pass an iterable of them")
     if len(args) > 1:
         raise TypeError(by_position(name, mapping.call, len(mapping.leading), args[1:]))
     return mapping.undecorated() if off_switch.is_off else mapping, args[0]
 
 
 def _length(items: Any) -> int:
-    """Return how many items there are, -1 if nobody knows."""
+    """Return how many items there are, -1 if that is unknown."""
     try:
         return len(items)
-    except Exception:  # noqa: BLE001 - `range(1 << 99)` has one that does not fit
+    except Exception:  # noqa: BLE001 - the length of `range(1 << 99)` overflows
         return -1
 
 
 def _concluded(results: MapResult[Any], scheduler: Scheduler) -> MapResult[Any]:
-    """Return the results of a map that is over, with what has become of the batch."""
+    """Return the results of a finished map, with a report on the batch."""
     output = scheduler.output
     failures = output.failures or []
     failures.sort(key=_index)
@@ -542,7 +543,7 @@ def _index(failure: FailedItem) -> int:
 def _each(
     scheduler: Scheduler, parts: Generator[list[Any], None, None]
 ) -> Generator[Any, None, None]:
-    """Yield results one by one, and let go of each."""
+    """Yield results one by one, without keeping them."""
     with closing(parts):
         for part in parts:
             part.reverse()

@@ -1,4 +1,4 @@
-"""The options of a map that a single call does not have, and every check they must pass."""
+"""The options that only maps have, and their checks."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ class MapOptions:
     """How a function is mapped over items, checked.
 
     Attributes:
-        mode: Where the attempts are made: one of `MODES`.
-        workers: How many threads, processes or coroutines at once; None to ask the executor.
+        mode: Where attempts run: one of `MODES`.
+        workers: How many threads, processes or coroutines run at once; None to ask the executor.
         ordered: Whether results come in the order of the items.
-        progress: Whether a bar is shown; "log"; or what is told of the progress.
-        chunk_size: Items handed out at once; 0 to go by measured time.
-        one_limit: Whether the rate limit is one for the whole map, not for each worker.
-        attempt_timeout: Seconds for one attempt; None for no bound.
-        start_method: How processes are started; None for the best there is.
-        executor: What runs the attempts instead of opero's own workers; None without.
+        progress: Whether to show a bar; "log"; or the function that gets the progress.
+        chunk_size: Items per chunk; 0 to adapt to measured time.
+        one_limit: Whether the rate limit applies to the whole map, not to each worker.
+        attempt_timeout: Seconds for one attempt; None for no limit.
+        start_method: How to start processes; None for the best one available.
+        executor: What runs the attempts instead of opero's own workers; None if opero's do.
         raises: Whether the first item that fails for good ends the map.
         loop: Which event loop: one of `LOOPS`.
         unpack: Whether an item holds the arguments of its call.
-        with_items: Whether results come behind their items.
-        max_errors: How many failures, or which share of them, ends the map; None for no bound.
+        with_items: Whether each result comes with its item.
+        max_errors: How many failures, or which share of them, end the map; None for no limit.
         setup: What workers do before their first item, and when they are renewed.
-        in_caller: Whether an iterator is read in the thread that calls the map.
-        read_ahead: How many items stand between input and consumer at most; None to go by chunks.
+        in_caller: Whether to read an iterator in the thread that calls the map.
+        read_ahead: The greatest number of items between input and consumer; None to adapt to
+            chunks.
         total: How many items there are, if the input does not say.
     """
 
@@ -68,10 +69,10 @@ class MapOptions:
     total: int | None
 
     def undecorated(self, mode: str) -> MapOptions:
-        """Return the options of the same map without workers, and without a bound for attempts.
+        """Return the options of the same map without workers and attempt timeouts.
 
         Args:
-            mode: Who calls the function: "thread", or "async" for one that is awaited.
+            mode: "thread", or "async" for a coroutine function.
         """
         return replace(
             self,
@@ -86,7 +87,7 @@ class MapOptions:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave behind what belongs to this process: an executor, and who is told of progress."""
+        """Leave out what belongs to this process: the executor and the progress function."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         executor = given.pop("executor")
         if callable(self.progress):
@@ -95,10 +96,10 @@ class MapOptions:
 
 
 class AbsentExecutor(Executor):
-    """Stands for the executor of a map that has travelled to another process without it.
+    """Stands in for the executor of a map that was sent to another process without it.
 
     Args:
-        name: What it is called.
+        name: The name of the executor.
     """
 
     def __init__(self, name: str) -> None:
@@ -110,24 +111,24 @@ class AbsentExecutor(Executor):
         Raises:
             RuntimeError: Always.
         """
-        raise RuntimeError(f"it is a {self.name}, and stayed in the process that made it")
+        raise RuntimeError(f"it is a {self.name}, and exists only in the process that created it")
 
 
 def _arrived(given: dict[str, Any], executor: str | None) -> MapOptions:
-    """Return the options that have come from another process."""
+    """Return options that came from another process."""
     absent = None if executor is None else AbsentExecutor(executor)
     return MapOptions(**given, executor=absent)
 
 
 def map_options(given: Mapping[str, Any]) -> MapOptions:
-    """Check the options that only a map has, each by itself and against the others.
+    """Check the options that only maps have, each alone and in combination.
 
     Args:
-        given: What `opmap` was given, by name; `call_options` has let the others pass.
+        given: What the caller passed to `opmap`, by name; `call_options` checks the others.
 
     Raises:
         TypeError: If an option has the wrong type.
-        ValueError: If an option's value is not allowed, or does not go with another.
+        ValueError: If an option's value is not allowed, or does not work with another option.
     """
     reading = Reading("opmap", given)
     mode = reading.check("mode")
@@ -173,27 +174,27 @@ def _cpus() -> int:
 
 
 def _warn_of_the_total(rate: float, workers: int | None) -> None:
-    """Warn who may not know that each worker has the rate to itself."""
+    """Warn callers who may not know that each worker has the rate to itself."""
     count = "each of the executor's workers" if workers is None else f"each of {workers} workers"
     total = "" if workers is None else f", {rate * workers:g} per second in all"
     warnings.warn(
-        f"rate_limit={rate:g} counts for {count}{total}: say rate_limit_scope='worker' if that is "
-        f"what you want, or rate_limit_scope='total' for {rate:g} per second in all",
-        stacklevel=4,  # whoever calls `opmap`
+        f"rate_limit={rate:g} applies to {count}{total}: use rate_limit_scope='worker' if you want "
+        f"that, or rate_limit_scope='total' for {rate:g} per second in all",
+        stacklevel=4,  # the caller of `opmap`
     )
 
 
 def check_function(plan: MapOptions, call: State, signature: inspect.Signature | None) -> None:
-    """Check that a function can be mapped so.
+    """Check that a function can be mapped with these options.
 
     Args:
-        plan: How it is to be mapped.
+        plan: How to map it.
         call: The state of the function under `@opero`.
-        signature: Its parameters; None if nobody knows them.
+        signature: Its parameters; None if they are unknown.
 
     Raises:
         TypeError: If it does not take an item.
-        ValueError: If it does not go with the mode.
+        ValueError: If it does not work with the mode.
     """
     mode, name = plan.mode, call.name
     asynchronous = call.awaited
@@ -211,14 +212,14 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
         signature.bind_partial(None)
     except TypeError:
         raise TypeError(
-            f"opmap calls a function with an item, and {name}{signature} takes no argument by "
-            f"position"
+            f"opmap passes the item by position, but {name}{signature} takes no positional "
+            f"argument: add a parameter for the item"
         ) from None
     for parameter in parameters[1 + leading :]:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise TypeError(
-                f"opmap gives all arguments but the item by keyword, and {name}{signature} does "
-                f"not take {parameter.name!r} so"
+                f"opmap passes all arguments but the item by keyword, but {name}{signature} takes "
+                f"{parameter.name!r} by position only"
             )
 
 
@@ -235,7 +236,7 @@ def _checked_executor(reading: Reading, mode: str) -> Executor | None:
 def _checked_chunk_size(reading: Reading, mode: str) -> int:
     size: int = reading.check("chunk_size") or 0
     for name in ("rate_limit", "timeout"):
-        # where coroutines start together, a chunk of those that do may be smaller
+        # coroutines of a chunk start together, so it may be as small as that group
         some = name == "timeout" and mode == "async_process"
         if size > 1 and reading.values[name] is not None and not some:
             raise ValueError(
@@ -251,8 +252,8 @@ def _checked_attempt_timeout(
     seconds: float | None = reading.check("attempt_timeout")
     if seconds is not None and (mode == "thread" or executor is not None):
         raise ValueError(
-            f"attempt_timeout={shown(reading.values['attempt_timeout'])}: a running thread cannot "
-            f"be stopped, nor can what an executor runs; use mode='process', or mode='async' for "
+            f"attempt_timeout={shown(reading.values['attempt_timeout'])}: opero cannot stop a "
+            f"running thread, nor what an executor runs; use mode='process', or mode='async' for "
             f"coroutine functions"
         )
     return seconds

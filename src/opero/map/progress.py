@@ -1,7 +1,7 @@
-"""How far a map is: a tqdm bar, lines in the log, or a function of the user's that is told.
+"""The progress of a map: a tqdm bar, lines in the log, or a user's function.
 
-The driver says how things stand as often as it likes; what is shown is throttled here, and exact at
-the end, whatever the end is.
+The driver may report progress as often as it likes. This module throttles what it shows, and the
+final figures are exact however the map ends.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from opero.real_time import monotonic
 from .interrupts import ctrl_c_later
 
 INTERVAL = 0.1
-"""Seconds between two updates, at least."""
+"""The least time between two updates, in seconds."""
 LOG_INTERVAL = 30.0
 """Seconds between two lines of the log."""
 
 
 class Progress(NamedTuple):
-    """How far a map is; this is what a function given as `progress=` is called with.
+    """The progress of a map, as a function passed as `progress=` gets it.
 
     Attributes:
-        done: How many items have their final result, failed ones included.
-        failed: How many of them have failed for good.
-        retried: How many attempts were made because another failed.
+        done: How many items have their final result, including failed ones.
+        failed: How many of them failed for good.
+        retried: How many attempts followed a failed one.
         total: How many items there are; None if the input has no length.
         elapsed: Seconds since the map began.
     """
@@ -44,11 +44,11 @@ class Progress(NamedTuple):
 
 
 class Bar:
-    """Shows nothing; the others show what they are told.
+    """The base class, which shows nothing.
 
     Attributes:
-        total: How many items there are; None if nobody knows.
-        whole: Whether the input was read to its end, and every item has run.
+        total: How many items there are; None if unknown.
+        whole: Whether the input was read to its end and every item ran.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -66,12 +66,12 @@ class Bar:
         self.whole: bool = False
 
     def update(self, done: int, failed: int, retried: int) -> None:
-        """Take note of how things stand, and show it if it is time.
+        """Record the progress, and show it if enough time has passed.
 
         Args:
             done: How many items have their final result.
             failed: How many of them are failures.
-            retried: How many attempts were made because another failed.
+            retried: How many attempts followed a failed one.
         """
         self._figures = (done, failed, retried)
         now = monotonic()
@@ -80,7 +80,7 @@ class Bar:
             self._tell()
 
     def close(self) -> None:
-        """Show how things stand at the end, and leave a clean line; a second call does nothing."""
+        """Show the final progress, and leave a clean line; a second call does nothing."""
         if self._open:
             self._open = False
             try:
@@ -101,34 +101,34 @@ class Bar:
         try:
             self._show(self._figures)
         except BaseException:
-            self._open = False  # who cannot take it is not told the end either
+            self._open = False  # after an error, do not report the end either
             self._leave()
             raise
         self._shown = self._figures
 
     def _show(self, figures: tuple[int, int, int]) -> None:
-        """Show how things stand."""
+        """Show the progress."""
 
     def _leave(self) -> None:
         """Leave a clean line."""
 
 
 class Silent(Bar):
-    """No bar, at no cost."""
+    """No progress, at no cost."""
 
     def update(self, done: int, failed: int, retried: int) -> None:
         """Do nothing."""
 
 
 class Told(Bar):
-    """A function of the user's."""
+    """Progress that a user's function gets."""
 
     def __init__(self, total: int | None, tell: Callable[[Progress], object]) -> None:
         """Call nothing yet.
 
         Args:
             total: How many items there are; None if nobody knows.
-            tell: The function; what it raises comes out of the map.
+            tell: The function; the map raises what it raises.
         """
         super().__init__(total)
         self._function = tell
@@ -138,14 +138,14 @@ class Told(Bar):
 
 
 class Logged(Bar):
-    """Lines in the log: one every 30 seconds, also while no item ends, and one at the end."""
+    """Lines in the log: one every 30 seconds, even while no item ends, and one at the end."""
 
     def __init__(self, total: int | None, name: str) -> None:
         """Write nothing yet.
 
         Args:
             total: How many items there are; None if nobody knows.
-            name: What to call the map.
+            name: The name of the map.
         """
         super().__init__(total)
         self._name = name
@@ -162,11 +162,11 @@ class Logged(Bar):
         return self
 
     def update(self, done: int, failed: int, retried: int) -> None:
-        """Take note of how things stand."""
+        """Record the progress."""
         self._figures = (done, failed, retried)
 
     def _write(self) -> None:
-        """Write a line now and then; this is what the thread does."""
+        """Write a line now and then; the thread runs this."""
         while not self._over.wait(LOG_INTERVAL):
             done, *_ = self._figures
             elapsed = monotonic() - self._began
@@ -188,7 +188,7 @@ class Logged(Bar):
         early = ""
         if self.total is not None and self.total > done:
             if self.whole:
-                early = f"; the input ended early: {done} items, and total={self.total}"
+                early = f"; the input ended early: {done} items, but total={self.total}"
             else:
                 total = self.total
         good = f"{done - failed} of {total} items succeeded"
@@ -199,7 +199,7 @@ class Logged(Bar):
         if self._thread.ident is not None:
             self._thread.join()
         elapsed = _duration(monotonic() - self._began)
-        what = "finished in" if self.whole else "stopped before its end, after"
+        what = "finished in" if self.whole else "stopped early after"
         inform("%s: %s %s: %s", self._name, what, elapsed, self._end())
 
 
@@ -208,7 +208,7 @@ def _retries(count: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time as people say it."""
+    """Return a duration for people."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -220,21 +220,21 @@ def _duration(seconds: float) -> str:
 
 
 class Drawn(Bar):
-    """A tqdm bar, which makes room for lines of opero's log."""
+    """A tqdm bar that makes room for lines of opero's log."""
 
     def __init__(self, total: int | None, name: str) -> None:
         """Draw it.
 
         Args:
             total: How many items there are; None if nobody knows.
-            name: What to call it.
+            name: The name of the bar.
         """
         super().__init__(total)
         self._bar = _tqdm()(
             total=total, desc=name, mininterval=0, miniters=0, dynamic_ncols=True, delay=1e-9
         )
-        self._bar.delay = 0  # it only was not to be drawn before there is room for it
-        self._turn = Lock()  # a reentrant one: a signal's handler may write to the log
+        self._bar.delay = 0  # it only kept tqdm from drawing before there was room
+        self._turn = Lock()  # reentrant: a signal handler may write to the log
         self._hidden = 0
         make_room(self)
         with self._turn:
@@ -242,14 +242,14 @@ class Drawn(Bar):
                 self._bar.refresh()
 
     def hide(self) -> None:
-        """Leave an empty line."""
+        """Clear the line."""
         with self._turn:
             self._hidden += 1
             if self._hidden == 1 and not self._bar.disable:
                 self._bar.clear()
 
     def show(self) -> None:
-        """Draw it again below the line that was written."""
+        """Draw it again below the written line."""
         with self._turn:
             self._hidden -= 1
             if not (self._hidden or self._bar.disable):
@@ -271,10 +271,10 @@ class Drawn(Bar):
 
 
 def _tqdm() -> Any:
-    """Return tqdm's bar for a terminal or a notebook, without what it would leave behind.
+    """Return tqdm's bar for a terminal or a notebook, without its side effects.
 
-    That is a thread that watches it, and a lock of `multiprocessing`, which fixes the start method;
-    and in a notebook without widgets, where the bar is text, the advice to install them.
+    Those are a monitor thread; a lock of `multiprocessing`, which fixes the start method; and, in a
+    notebook without widgets, where the bar is text, the advice to install them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -285,11 +285,11 @@ def _tqdm() -> Any:
 
 
 def is_shown() -> bool:
-    """Return whether somebody sees a bar: in a terminal, or in a notebook."""
+    """Return whether a bar would be visible: in a terminal or a notebook."""
     try:
         if sys.stderr.isatty():
             return True
-    except (AttributeError, ValueError):  # there is no stderr, or it is closed
+    except (AttributeError, ValueError):  # stderr is missing or closed
         pass
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
@@ -299,16 +299,16 @@ def is_shown() -> bool:
 def open(  # noqa: A001 - read as `progress.open`
     progress: bool | str | Callable[[Progress], object], total: int | None, name: str
 ) -> Bar:
-    """Begin to show how far a map is.
+    """Begin to show the progress of a map.
 
     Args:
-        progress: True for a bar, where one can be seen; "log" for lines in the log; or a function
-            to call with a `Progress` at most ten times a second, and with the final one at the end.
-        total: How many items there are; None if nobody knows.
-        name: What to call the bar.
+        progress: True for a bar, where it is visible; "log" for lines in the log; or a function to
+            call with a `Progress` at most ten times a second, and once at the end.
+        total: How many items there are; None if unknown.
+        name: The name of the bar.
 
     Returns:
-        What the driver tells how things stand; a context manager.
+        A context manager that the driver reports progress to.
     """
     if callable(progress):
         return Told(total, progress)

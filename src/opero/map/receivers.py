@@ -1,8 +1,8 @@
 """What a mapped function gets before the item: a method its instance, a class method its class.
 
-A function cannot know whether it is a method before the class body ends. Until then its name and
-its first parameter speak for it; and where `@property` or `@classmethod` stands between it and the
-class, nobody tells it at all.
+A function cannot know whether it is a method before the class body ends. Until then, opero looks
+at its name and its first parameter. If `@property` or `@classmethod` is between it and the class,
+it never finds out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def bound_to(call: State) -> str:
-    """Return what a function gets before the item: "instance", "class", or "" for nothing.
+    """Return what a function gets before the item: "instance", "class", or "" for neither.
 
     Args:
         call: The state of the function under `@opero`.
@@ -35,7 +35,7 @@ def bound_to(call: State) -> str:
 
 
 def check_method(call: State) -> None:
-    """Check that a function takes an item beside its instance or its class.
+    """Check that a function takes an item in addition to its instance or class.
 
     Args:
         call: The state of the function under `@opero`.
@@ -50,35 +50,35 @@ def check_method(call: State) -> None:
         signature.bind_partial(None, None)
     except TypeError:
         raise TypeError(
-            f"opmap calls a method with its instance and an item, and {call.name}{signature} "
-            f"takes no two arguments by position: if it needs no instance, put @staticmethod above "
+            f"opmap calls a method with its instance and an item, but {call.name}{signature} does "
+            f"not take two positional arguments: if it needs no instance, put @staticmethod above "
             f"@opmap"
         ) from None
 
 
 def missing_receiver(name: str, form: str, kind: str) -> str:
-    """Return what to say of a method that is called on its class and gets no instance."""
+    """Return the error message for a method called on its class without an instance."""
     if kind == "class":
         return (
-            f"{name}{form}() is missing its class: put @classmethod below @opmap, or give the "
+            f"{name}{form}() is missing its class: put @classmethod below @opmap, or pass the "
             f"class first: {name}{form}(cls, items)"
         )
     return (
-        f"{name}{form}() is missing its instance: call it on one, or give it first: "
+        f"{name}{form}() is missing its instance: call it on one, or pass one first: "
         f"{name}{form}(self, items)"
     )
 
 
 def by_position(name: str, call: State, leading: int, more: Sequence[Any]) -> str:
-    """Return what to say of arguments that are given by position behind the items.
+    """Return the error message for positional arguments after the items.
 
     Args:
-        name: What was called.
+        name: The name of the called function.
         call: The state of the function under `@opero`.
-        leading: How many parameters stand before the item.
+        leading: How many parameters come before the item.
         more: The arguments.
     """
-    wrong = f"{name}() takes only the items by position, and {1 + len(more)} arguments were given"
+    wrong = f"{name}() takes only the items by position, but got {1 + len(more)} arguments"
     several = ""
     if any(isinstance(value, (list, tuple, range)) for value in more):
         several = f"; for several arguments per item, write {name}(zip(a, b)) with unpack=True"
@@ -87,14 +87,14 @@ def by_position(name: str, call: State, leading: int, more: Sequence[Any]) -> st
         behind = list(call.binding.signature.parameters.values())[leading + 1 :]
         parameters = [each for each in behind if each.kind is each.POSITIONAL_OR_KEYWORD]
     if len(parameters) < len(more):
-        return f"{wrong}: give what all items share by keyword{several}"
+        return f"{wrong}: pass what all items share by keyword{several}"
     given = zip(parameters, more, strict=False)
     shared = ", ".join(f"{parameter.name}={_shown(value)}" for parameter, value in given)
-    return f"{wrong}: what all items share goes by keyword; write {name}(items, {shared}){several}"
+    return f"{wrong}: pass what all items share by keyword; write {name}(items, {shared}){several}"
 
 
 def misplaced_option(binding: Binding, shared: Mapping[str, Any]) -> str:
-    """Return what to do about an option of the decorator among what all items share; "" without.
+    """Return a hint if the shared arguments contain an option of the decorator; "" if not.
 
     Args:
         binding: The signature of the function.
@@ -102,7 +102,7 @@ def misplaced_option(binding: Binding, shared: Mapping[str, Any]) -> str:
     """
     options = {option.name for option in read_by("opmap")}
     for name, value in shared.items():
-        if name not in binding.slots:  # the first one that the function does not take
+        if name not in binding.slots:  # the first one that the function lacks
             if name not in options:
                 break
             return f": {name} is an option of the decorator: opmap({name}={_shown(value)})"
@@ -110,32 +110,32 @@ def misplaced_option(binding: Binding, shared: Mapping[str, Any]) -> str:
 
 
 def no_items(name: str, items: Any) -> str:
-    """Return what to say of items that are not iterable.
+    """Return the error message for items that are not iterable.
 
     Args:
-        name: What was called.
-        items: What it was given.
+        name: The name of the called function.
+        items: What the caller passed.
     """
     if items is None:
         return (
-            f"{name}(): the items are None, which is not iterable: give a list of them, or [] for "
+            f"{name}(): the items are None, which is not iterable: pass a list of them, or [] for "
             f"none"
         )
     kind = type(items).__name__
     one = _shown(items) if _shown(items) != "..." else "item"
     return (
-        f"{name}(): the items, {with_article(kind)}, are not iterable: "
-        f"for one item give a list, {name}([{one}])"
+        f"{name}(): the items are {with_article(kind)}, which is not iterable: "
+        f"for one item pass a list, {name}([{one}])"
     )
 
 
 def missing_shared(name: str, binding: Binding, leading: int, shared: Mapping[str, Any]) -> str:
-    """Return what to do about arguments that are missing behind the item; nothing if none is.
+    """Return a hint about missing arguments after the item; "" if none is missing.
 
     Args:
-        name: What was called.
+        name: The name of the called function.
         binding: The signature of the function.
-        leading: How many parameters stand before the item.
+        leading: How many parameters come before the item.
         shared: What all items share.
     """
     behind = list(binding.signature.parameters.values())[leading + 1 :]
@@ -150,11 +150,11 @@ def missing_shared(name: str, binding: Binding, leading: int, shared: Mapping[st
         return ""
     given = ", ".join(f"{each}=..." for each in missing)
     return (
-        f": give it to all items by keyword, {name}(items, {given}), or to each in a tuple, a list "
-        f"or a dict, with unpack=True"
+        f": pass it for all items by keyword, {name}(items, {given}), or with each item in a "
+        f"tuple, a list or a dict, with unpack=True"
     )
 
 
 def _shown(value: Any) -> str:
-    """Return a number as it is; what could be a secret, or long, as an ellipsis."""
+    """Return a number as text; anything that could be secret or long as an ellipsis."""
     return repr(value) if type(value) in {bool, float, int, type(None)} else "..."

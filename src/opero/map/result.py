@@ -1,4 +1,4 @@
-"""What a map returns: the list of its results, and what has become of the batch."""
+"""What a map returns: the list of its results, with a report on the batch."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ R = TypeVar("R")
 
 
 class FailedItem(NamedTuple):
-    """An item of a map that has failed for good.
+    """An item of a map that failed for good.
 
     Attributes:
-        index: Its place in the input, counted from 0.
+        index: Its position in the input, counted from 0.
         item: The item; None in a copy whose item could not be pickled.
-        error: What it failed with.
+        error: Its exception.
     """
 
-    index: int  # type: ignore[assignment] # tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment] # hides tuple.index
     item: Any
     error: BaseException
 
 
 class MapResult(list[R]):
-    """The results of a map: a list, and what has become of the batch.
+    """The results of a map: a list, with a report on the batch.
 
-    It compares, prints and is written as JSON like the list that it is; a slice of it is a plain
-    list. It pickles, whatever the exceptions in it are.
+    It compares, prints and serializes to JSON like any list; a slice of it is a plain list. You
+    can pickle it, even if exceptions in it cannot be pickled.
 
     Attributes:
-        failures: The items that failed for good, in the order of the input: each a `FailedItem`.
-        complete: Whether every item ran to its end, with success or without; False if `max_errors`
-            has ended the map before.
-        attempts: How many attempts were made; what the cache answers takes none.
-        retried: How many of them were made because another failed.
+        failures: The items that failed for good, each a `FailedItem`, in input order.
+        complete: Whether every item ran, successfully or not; False if `max_errors` ended the map
+            early.
+        attempts: How many attempts were made; cache hits need none.
+        retried: How many of these attempts followed a failed one.
         seconds: How long the map took.
         function: The name of the function.
     """
@@ -53,14 +53,14 @@ class MapResult(list[R]):
         seconds: float = 0.0,
         function: str = "a map",
     ) -> None:
-        """Take over what a map has come to.
+        """Store the outcome of a map.
 
         Args:
             results: The results.
             failures: The items that failed for good.
-            complete: Whether every item ran to its end.
+            complete: Whether every item ran.
             attempts: How many attempts were made.
-            retried: How many of them were made because another failed.
+            retried: How many of these attempts followed a failed one.
             seconds: How long it took.
             function: The name of the function.
         """
@@ -111,7 +111,7 @@ class MapResult(list[R]):
 
 
 class _Packed:
-    """An exception of a result in a pickle; it comes out of it as the exception itself."""
+    """Wraps an exception in a pickle; unpickling returns the exception itself."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -125,16 +125,16 @@ def _unpacked(packed: Any) -> BaseException:
 
 
 def _packed(value: Any, packed: dict[int, _Packed]) -> Any:
-    """Return what to pickle of a result; of the same exception it is the same."""
+    """Return what to pickle for a result; the same object for the same exception."""
     if isinstance(value, BaseException):
         return packed.setdefault(id(value), _Packed(value))
     if type(value) is tuple and len(value) == 2 and isinstance(value[1], BaseException):
-        return _portable(value[0]), _packed(value[1], packed)  # as `with_items` puts it
+        return _portable(value[0]), _packed(value[1], packed)  # from `with_items`
     return value
 
 
 def _portable(item: Any) -> Any:
-    """Return an item of a failure, or None if it cannot be pickled."""
+    """Return the item of a failure, or None if it cannot be pickled."""
     import pickle
 
     try:
@@ -151,12 +151,12 @@ def _rebuild(
 
 
 def _outcome(result: Any) -> Any:
-    """Return a result without its item, if that stands before it."""
+    """Return a result without its item, if it has one."""
     return result[1] if type(result) is tuple and len(result) == 2 else result
 
 
 def _kind(error: BaseException) -> str:
-    """Return the type that tells why an item failed: of the last attempt, if there were several."""
+    """Return the exception type that says why an item failed: that of its last attempt."""
     if isinstance(error, AllFailedError) and error.errors:
         error = error.errors[-1]
     return type(error).__name__

@@ -1,7 +1,7 @@
-"""The numbers of the standard streams, which a program may have closed.
+"""The file descriptors of the standard streams, which a program may have closed.
 
-Where 0, 1 or 2 is free, the next file gets that number: a socket of ours would be what the function
-prints to, and libuv, below uvloop, ends a program that closes a file with such a number.
+If 0, 1 or 2 is free, the next file gets that number. The function might then print to one of our
+sockets, and libuv, which uvloop uses, ends a program that closes such a descriptor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LAST = 2
 
 
 def closed() -> bool:
-    """Return whether one of these numbers is free."""
+    """Return whether one of these descriptors is free."""
     for number in range(_LAST + 1):
         try:
             os.fstat(number)
@@ -25,7 +25,7 @@ def closed() -> bool:
 
 
 def fill() -> list[int]:
-    """Open the null device under every number of a standard stream that is free; return these."""
+    """Open the null device at every free descriptor of a standard stream; return these."""
     taken: list[int] = []
     while True:
         number = os.open(os.devnull, os.O_RDWR)
@@ -38,7 +38,7 @@ def fill() -> list[int]:
 
 @contextmanager
 def filled() -> Iterator[None]:
-    """Keep what is opened in the block off the numbers of the standard streams."""
+    """Keep files opened in the block off the descriptors of the standard streams."""
     taken = fill()
     try:
         yield
@@ -48,7 +48,7 @@ def filled() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Write out what the streams of this process hold, if they can."""
+    """Flush the standard streams of this process, if possible."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""The options that say how a worker is set up and when it is renewed, and their checks."""
+"""The options that say how to set up and when to renew a worker, and their checks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class WorkerOptions:
     """What each worker does before its first item, and when it is renewed.
 
     Attributes:
-        init: Called before the first item; None without.
-        items: After how many items it is renewed; 0 for never.
-        memory: At how many bytes of resident memory it is renewed; 0 for never.
+        init: The function to call before the first item, or None.
+        items: After how many items to renew it; 0 for never.
+        memory: At how many bytes of resident memory to renew it; 0 for never.
     """
 
     init: Callable[[], object] | None = None
@@ -29,11 +29,11 @@ class WorkerOptions:
 
 
 def worker_options(reading: Reading, mode: str, executor: Executor | None) -> WorkerOptions:
-    """Check the options of workers, each by itself and against the others.
+    """Check the options of workers, each alone and in combination.
 
     Raises:
         TypeError: If an option has the wrong type.
-        ValueError: If an option's value is not allowed, or does not go with another.
+        ValueError: If an option's value is not allowed, or does not work with another option.
     """
     return WorkerOptions(
         init=_checked_init(reading, mode, executor),
