@@ -127,7 +127,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Findings:
     try:
         hotpath.load("compiled")
     except hotpath.MissingLibraryError as error:
-        told = _with_record(str(error))
+        told = "not installed" if str(error) in hotpath.REASON else _with_record(str(error))
     except Exception as error:  # noqa: BLE001 - a broken library may raise anything
         told = f"the modules fail to load, {type(error).__name__}: {error}"
         found.problems.append(

@@ -272,7 +272,10 @@ def _choose() -> tuple[Core, str]:
         reason = f"A compiled module fails to load, {type(error).__name__}: {error}."
         cause = error
     if wanted == "compiled":
-        raise ImportError(f"{switches.REQUIRE_COMPILED} is on. {reason}") from cause
+        raise ImportError(
+            f"{switches.REQUIRE_COMPILED} is on. {reason} Unset it to run plain Python; "
+            "`python -m opero doctor` then says more."
+        ) from cause
     warnings.warn(f"opero runs as plain Python. {reason}", RuntimeWarning, stacklevel=2)
     return load("plain"), reason
 

@@ -339,6 +339,7 @@ class TestAnInstallation:
         _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
         told = "ImportError: OPERO_REQUIRE_COMPILED is on. opero was built as plain Python."
         assert stderr.splitlines()[-1].startswith(told)
+        assert "Unset it to run plain Python" in stderr
 
     def test_that_lacks_one_module_warns_and_is_plain(self, folder: Path) -> None:
         """No build makes such a thing, so something happened to it."""
