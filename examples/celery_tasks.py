@@ -62,7 +62,7 @@ def fetch(name: str, recovers_after: int) -> int:
 @app.task(name="report", soft_time_limit=1, time_limit=10)
 @opero(retries=3, min_delay=0.01)
 def report(name: str) -> None:
-    """Hang; celery's limit ends the task, and opero does not begin it again."""
+    """Hang; celery's limit ends the task, and opero does not start it again."""
     attempt(name)
     time.sleep(30)
 

@@ -38,7 +38,7 @@ log = logging.getLogger("batch")
     cache_dir=os.environ.get("BATCH_FOLDER"),
 )
 def convert(number: int) -> int:
-    """Convert one document; what it logs in its process is written here, too."""
+    """Convert one document; what it logs in its process appears here, too."""
     time.sleep(0.02)
     if number % 25 == 0:
         log.info("document %d is converted", number)

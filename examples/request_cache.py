@@ -34,7 +34,7 @@ class Database:
 
 
 class Lookups:
-    """What one request has looked up. Each instance has a cache of its own, and takes it along."""
+    """What one request has looked up. Each instance has its own cache, which ends with it."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -50,7 +50,7 @@ current: ContextVar[Lookups] = ContextVar("current")
 
 @contextmanager
 def request_scope(database: Database) -> Iterator[None]:
-    """Give a request lookups of its own; in FastAPI or Django this is a middleware."""
+    """Give a request its own lookups; in FastAPI or Django this is a middleware."""
     token = current.set(Lookups(database))
     try:
         yield

@@ -16,7 +16,7 @@ def serving(answer: Answer) -> Iterator[str]:
     """Serve on a free port.
 
     Args:
-        answer: Answers each request, in a thread of its own.
+        answer: Answers each request, in its own thread.
 
     Yields:
         The server's URL.

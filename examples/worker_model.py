@@ -23,7 +23,7 @@ model: dict[str, str] | None = None
 
 def load_model(name: str = "toy") -> None:
     """Load the model, once in each worker; in yours, `torch.load` or the like."""
-    global model  # noqa: PLW0603 - each worker process has one of its own
+    global model  # noqa: PLW0603 - each worker process has its own
     time.sleep(0.2)
     model = {"good": "praise", "bad": "complaint"}
     log.info("process %d has loaded the model %r", os.getpid(), name)
