@@ -294,7 +294,8 @@ def _line_of(event: Event, error: str | None) -> tuple[str, tuple[Any, ...]]:
             template = "%s: attempt %d of %d failed with %s; giving up%s"
             return template, (*failed, why and f", as {why}")
         case "deadline":
-            return "%s: out of time after %g s: %s", (name, event.seconds, why)
+            last = error and f"; the last error: {error}"
+            return "%s: out of time after %g s: %s%s", (name, event.seconds, why, last or "")
         case "stale" if error is None:
             template = "%s: another caller is renewing the value; serving the last one"
             return template, (name,)

@@ -166,11 +166,7 @@ def no_entry(call: Any, attempts: Any, awaited: str, wait: int) -> BaseException
     seconds = max(0, wait) / 1e9
     message = f"{call.name}: {awaited} is open and lets nobody in for {seconds:.3g} s"
     if errors:
-        count = len(errors)
-        message += (
-            f"; {count} attempt{' has' if count == 1 else 's have'} failed, the last with "
-            f"{describe(errors[-1])}"
-        )
+        message += _so_far(errors)
         call.events.give_up(call, attempts, errors[-1], f"{awaited} is open")
     failure = _failed(BreakerOpenError, call, message, errors)
     assert isinstance(failure, BreakerOpenError)
@@ -210,7 +206,18 @@ def _late(call: Any, attempts: Any, what: str) -> BaseException:
         message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
     else:
         message = f"{call.name} has until its cached value is outdated, and {what}"
-    return _failed(DeadlineExceeded, call, message, errors)
+    return _failed(DeadlineExceeded, call, message + _so_far(errors), errors)
+
+
+def _so_far(errors: list[Any]) -> str:
+    """Say how many attempts have failed, and with what, for the end of a message."""
+    if not errors:
+        return ""
+    count = len(errors)
+    return (
+        f"; {count} attempt{' has' if count == 1 else 's have'} failed, the last with "
+        f"{describe(errors[-1])}"
+    )
 
 
 def misfits(call: Any, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
