@@ -1,4 +1,4 @@
-"""How many bits a size has: what a bound on the size of a tree is added up of, on the way down."""
+"""The number of bits of a size, which limits on the size of a tree add up on the way down."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ def width(size: int) -> int:
     Compiled modules have this in C (`_compiled/bits.pxd`).
 
     Args:
-        size: A number that is not negative.
+        size: A number, 0 or more.
     """
     return (size | 1).bit_length()

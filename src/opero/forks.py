@@ -1,18 +1,18 @@
-"""What opero does around a fork: every module registers here, and the order stands here.
+"""What opero does around a fork: modules register handlers here, and `ORDER` sorts them.
 
-The system gets three functions, once. They call what the modules have registered under the ranks
-of `ORDER`: before a fork from the last rank to the first, after it from the first to the last. So
-what is taken last is given back first, as with nested `with` statements. Every handler is called,
-whatever another one raises; Python reports the errors on stderr and goes on with the fork.
+opero registers three functions with Python, once. They call the modules' handlers by the ranks of
+`ORDER`: before a fork from the last rank to the first, after it from the first to the last. So the
+lock taken last is released first, as with nested `with` statements. Every handler is called, even
+if another one raises; Python reports the errors on stderr and continues with the fork.
 
-A child process has one thread, the one that forked. Locks that other threads held there stay taken
-for good, and what those threads were doing never ends: handlers make new locks and forget runs.
+A child process has one thread, the one that forked. Locks that other threads held stay locked
+forever, and the work of those threads never ends: handlers create new locks and forget runs.
 """
 
 from __future__ import annotations
 
 import os
-import threading  # noqa: F401 - its own handler goes first then: ours may start a thread
+import threading  # noqa: F401 - so that its own handler runs before ours, which may start a thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ ORDER: Final = (
     "workers",  # their lock is held over the fork: taken last, given back first
     "screens",  # the bars that the parent draws
     "listeners",  # the lock of those who subscribe to events
-    "flights",  # the lock of single flight, which all that follows may take
+    "flights",  # the lock of single flight, which all handlers below may take
     "followers",  # who waits for which flight
-    "outages",  # what is known of stores and servers
+    "outages",  # what opero knows about stores and servers
     "limiters",  # their queues and lock files
     "breakers",  # their queues, and the probes of the parent
     "leases",  # the renewer, before the stores that it renews in
     "refreshes",  # the threads that renew cached values
     "stores",  # connections and locks of what is open
-    "caches",  # the runs of decorated functions, on top of all that
+    "caches",  # the runs of decorated functions, which use all of the above
     "readers",  # what reads the figures of all those
 )
-"""The ranks, from what others rely on to what relies on others."""
+"""The ranks: each may rely on those before it."""
 
 _before: dict[str, list[Callable[[], object]]] = {rank: [] for rank in ORDER}
 _in_parent: dict[str, list[Callable[[], object]]] = {rank: [] for rank in ORDER}
@@ -49,11 +49,11 @@ def register(
     after_in_parent: Callable[[], object] | None = None,
     after_in_child: Callable[[], object] | None = None,
 ) -> None:
-    """Register what one module does around a fork; where there is no fork, nothing comes of it.
+    """Register what one module does around a fork; no effect on systems without fork.
 
     Args:
-        rank: One of `ORDER`. Handlers of one rank run in the order in which they were registered,
-            those before a fork the other way round.
+        rank: One of `ORDER`. Handlers of one rank run in the order of registration; those before a
+            fork in reverse order.
         before: Called in the parent before the fork.
         after_in_parent: Called in the parent after the fork, and after a fork that failed.
         after_in_child: Called in the child.
@@ -68,17 +68,17 @@ def register(
 
 
 def _call(handlers: Iterable[Callable[[], object]]) -> None:
-    """Call all handlers; raise what they have raised when all have been called."""
+    """Call all handlers; then raise what they raised."""
     errors = []
     for handler in handlers:
         try:
             handler()
-        except BaseException as error:  # noqa: BLE001 - the fork goes on all the same
+        except BaseException as error:  # noqa: BLE001 - the fork continues anyway
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise BaseExceptionGroup("handlers of a fork have failed", errors)
+        raise BaseExceptionGroup("handlers around a fork failed", errors)
 
 
 def _before_fork() -> None:

@@ -1,7 +1,7 @@
 """Whether threads run at the same time, or take turns under the interpreter's lock (the GIL).
 
-It is a property of the build, not of the moment: a free-threaded interpreter that has turned its
-lock on for one import turns it off again, and never tells those who have asked before.
+This is a property of the build, not of the moment: a free-threaded interpreter that turned its lock
+on for an import turns it off again without notice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ FREE_THREADED = "free-threading" in sys.version
 
 
 def look_up(table: dict[Any, Any], key: Any) -> Any:
-    """Return what a dict that other threads change has under a key, or None.
+    """Return the value of a key, or None, in a dict that other threads change.
 
-    Compiled modules have this in C (`_compiled/gil.pxd`). What Cython makes of `table.get` counts
-    the reference a moment after it has looked; without the lock, another thread may have freed the
+    Compiled modules have this in C (`_compiled/gil.pxd`). Cython's code for `table.get` takes the
+    reference a moment after the look-up; without the lock, another thread may have freed the
     object by then.
     """
     return table.get(key)

@@ -1,8 +1,8 @@
-"""Who runs, and so who waits: a thread, or a greenlet under gevent and eventlet.
+"""Who runs and waits: a thread, or a greenlet under gevent and eventlet.
 
-These put functions of their own in the place of those of `threading`: a lock then blocks a greenlet
-and not its thread, and `get_ident` tells greenlets apart. So both are looked up in `threading` when
-they are needed, and never by `from threading import`: whoever a lock blocks is who waits.
+Those libraries replace functions of `threading`: a lock then blocks a greenlet instead of its
+thread, and `get_ident` identifies greenlets. So opero looks both up in `threading` when it needs
+them, and never uses `from threading import`: the identified one is the one that a lock blocks.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _BUILTIN = type(len)
 
 
 def identifier() -> Callable[[], int]:
-    """Return the function that identifies whoever calls it, as long as it runs."""
+    """Return the function that identifies its caller while the caller runs."""
     return threading.get_ident
 
 
 def is_of_threads(identify: Callable[[], int]) -> bool:
-    """Return whether an identifier is that of the system's threads."""
+    """Return whether a function identifies the system's threads."""
     return isinstance(identify, _BUILTIN)
 
 
 def frame_of(identify: Callable[[], int], who: int) -> FrameType | None:
-    """Return the frame that a thread is in; None if it has ended.
+    """Return the current frame of a thread; None if it has ended.
 
     Raises:
-        LookupError: If nobody can know, as for a greenlet.
+        LookupError: If that is unknown, as for a greenlet.
     """
     if not is_of_threads(identify):
-        raise LookupError("greenlets do not tell where they are")
+        raise LookupError("the frame of a greenlet is unknown")
     return sys._current_frames().get(who)

@@ -1,9 +1,9 @@
-"""The machine's clocks, for what waits or measures: no test can stop them.
+"""The machine's clocks, for waits and measurements: no test can stop them.
 
-Libraries such as freezegun look through all modules for the functions of `time`, and put others in
-their place; a wait that goes by a stopped clock never ends. So these are the functions of a second
-instance of that module, which nobody else knows. They are no others' business either: the clock
-that `opero.testing` moves is `opero.core.clock.Clock`, and the time of day stays with `time`.
+Libraries such as freezegun replace the functions of `time` in all modules, and a wait by a stopped
+clock never ends. So these functions come from a second instance of `time` that nobody else knows.
+Tests do not need to move them: `opero.testing` moves `opero.core.clock.Clock`, and the time of day
+still comes from `time`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _again() -> Any:
-    """Return another instance of `time`, which is made as the first one was."""
+    """Return another instance of `time`, created like the first one."""
     spec = time.__spec__
     loader: Any = None if spec is None else spec.loader
     if loader is None:

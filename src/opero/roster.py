@@ -1,8 +1,8 @@
-"""All decorated functions of the process, and what those that are gone have counted.
+"""All decorated functions of the process, and the counts of deleted ones.
 
-Code that reads figures at intervals, as `opero.integrations` does, finds them here: no call pays.
-A function that is made and gone between two readings would be missing, and a sum that falls is
-taken for a restart. So while anybody reads, the figures of a function outlive it (`keep`).
+Code that reads figures at intervals, such as `opero.integrations`, reads them here, at no cost to
+calls. A function created and deleted between two readings would be missing, and readers take a
+falling sum for a restart. So while there are readers, figures outlive their functions (`keep`).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
         """The state of a decorated function (see `core.state`).
 
         Attributes:
-            origin: What its events say about it.
+            origin: What its events say about their origin.
         """
 
         origin: Origin
 
         def trace(self, on: bool) -> None:
-            """Let the history of its calls be told, or not."""
+            """Report the history of its calls, or stop."""
 
         def totals(self) -> dict[str, int]:
-            """Return what it has counted, by the names in `Stats`, waits in nanoseconds."""
+            """Return its counts by the names in `Stats`, with waits in nanoseconds."""
 
 
 _MOST_LOOSE = 1000
-"""The figures of functions that are gone are added up when there are so many of them."""
+"""How many deleted functions to collect before their figures are added up."""
 
 keeping: int = 0
 """How many readers there are."""
 
 tracing: bool = False
-"""Whether somebody wants the history of calls (see `core.traced`)."""
+"""Whether anyone wants the history of calls (see `core.traced`)."""
 
 _living: dict[weakref.ref[Decorated], None] = {}
 _loose: deque[tuple[Origin, dict[str, int]]] = deque()
@@ -54,7 +54,7 @@ _maps: dict[int, weakref.ref[Any]] = {}
 
 
 def enlist(state: Decorated) -> None:
-    """Note that a function has been decorated, for as long as its state exists."""
+    """Record a decorated function, as long as its state exists."""
     _living[weakref.ref(state, _forget)] = None
     if tracing:
         state.trace(True)
@@ -70,8 +70,8 @@ def living() -> list[Decorated]:
 
 
 def trace(on: bool) -> None:
-    """Let all functions, also those yet to come, tell the history of their calls, or not."""
-    global tracing  # noqa: PLW0603 - there is one process
+    """Make all functions, present and future, report the history of their calls, or stop."""
+    global tracing  # noqa: PLW0603 - it is for the whole process
     if on != tracing:
         tracing = on
         for state in living():
@@ -82,7 +82,7 @@ def trace(on: bool) -> None:
 
 
 def read_figures() -> Callable[[], None]:
-    """Let figures outlive their functions until the function that this returns is called."""
+    """Let figures outlive their functions until you call the returned function."""
     global keeping  # noqa: PLW0603
     keeping += 1
     ended = False
@@ -101,8 +101,8 @@ def read_figures() -> Callable[[], None]:
 
 
 def keep(state: Decorated) -> None:
-    """Keep the figures of a function that is about to go; a finalizer calls this, anywhere."""
-    if is_finalizing():  # nothing can be imported any more, and nobody will read
+    """Keep the figures of a function being deleted; a finalizer may call this at any point."""
+    if is_finalizing():  # imports no longer work, and nobody will read
         return
     counts = state.totals()
     if any(counts.values()):
@@ -112,16 +112,16 @@ def keep(state: Decorated) -> None:
 
 
 def _add_up() -> None:
-    """Add the figures of functions that are gone to those of functions of the same name."""
+    """Add the figures of deleted functions to those of functions with the same name."""
     global _adding  # noqa: PLW0603
-    if _adding:  # it is a finalizer in the middle of this, or another thread
+    if _adding:  # a finalizer during this, or another thread
         return
     _adding = True
     try:
         while _loose:
             try:
                 origin, counts = _loose.popleft()
-            except IndexError:  # a reader has ended meanwhile
+            except IndexError:  # a reader ended meanwhile
                 break
             _add(_gone, origin, counts)
     finally:
@@ -129,8 +129,8 @@ def _add_up() -> None:
 
 
 def figures() -> dict[tuple[str, str], Stats]:
-    """Return what has been counted, by module and qualified name; functions may share these."""
-    states = living()  # first: what goes from now on has been seen here
+    """Return all counts by module and qualified name, which several functions may share."""
+    states = living()  # first, so that functions deleted from now on are included
     _add_up()
     sums = {name: counts.copy() for name, counts in _gone.copy().items()}
     for state in states:
@@ -141,7 +141,7 @@ def figures() -> dict[tuple[str, str], Stats]:
 
 
 def name_of(origin: Origin | Event) -> tuple[str, str]:
-    """Return the module and the qualified name that an event's, or a function's, origin tells."""
+    """Return the module and the qualified name in the origin of an event or a function."""
     return origin.module or "", origin.function or ""
 
 
@@ -159,21 +159,21 @@ def _add(
                 known[counter] += count
 
 
-# --- maps that are under way ----------------------------------------------------------------------
+# --- running maps ---------------------------------------------------------------------------------
 
 
 def begin_map(loop: Any) -> None:
-    """Note that a map has begun; `loop` is its `MapLoop`."""
+    """Record that a map began; `loop` is its `MapLoop`."""
     _maps[id(loop)] = weakref.ref(loop)
 
 
 def end_map(loop: Any) -> None:
-    """Note that a map is over."""
+    """Record that a map ended."""
     _maps.pop(id(loop), None)
 
 
 def maps() -> list[Any]:
-    """Return the loops of the maps that are under way."""
+    """Return the loops of the running maps."""
     return [loop for each in list(_maps.values()) if (loop := each()) is not None]
 
 

@@ -1,7 +1,7 @@
-"""Signatures of functions whose annotations may name what is not there yet.
+"""Signatures of functions whose annotations may use names that are not defined yet.
 
-Since Python 3.14 an annotation is evaluated when it is asked for, so it may name a class that is
-defined further down, or what is only imported for type checkers. A decorator comes before all that.
+Since Python 3.14, annotations are evaluated on first use. They may name a class defined further
+down, or something imported only for type checkers. A decorator runs before that.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def signature_of(function: Any) -> inspect.Signature:
     """Return the signature of a function; since Python 3.14 an unknown name is a `ForwardRef`.
 
     Args:
-        function: Anything that can be called.
+        function: Any callable.
 
     Raises:
-        TypeError: It cannot be called.
-        ValueError: It has no signature, like some functions written in C.
+        TypeError: If it is not callable.
+        ValueError: If it has no signature, like some functions written in C.
     """
     return inspect.signature(function, **_AS_FAR_AS_KNOWN)
 
 
 def takes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a function takes some arguments; True if nobody knows."""
+    """Return whether a function accepts these arguments; True if that is unknown."""
     try:
         signature_of(function).bind(*args, **kwargs)
     except TypeError:

@@ -1,10 +1,10 @@
-"""Exceptions that somebody throws into the middle of an operation: they belong to the caller.
+"""Exceptions thrown into the middle of an operation: they belong to the caller.
 
-A store, or a server, fails with the exceptions of its library and of Python. What else comes out of
-an operation on it was thrown in: by a signal handler, such as the one behind celery's soft time
-limit, or by a thread that sends one to another (`PyThreadState_SetAsyncExc`). That is no outage,
-also if something else has failed while it was on its way out, as a file that was closed twice.
-An exception of Python itself counts as thrown in if it comes out of a signal handler.
+A store or a server fails with exceptions of its library and of Python. Any other exception was
+thrown in: by a signal handler, such as that of celery's soft time limit, or by another thread
+(`PyThreadState_SetAsyncExc`). That is not an outage, even if something else failed on the way out,
+such as closing a file twice. An exception of Python itself counts as thrown in if it comes from a
+signal handler.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _T = TypeVar("_T")
 _LIBRARIES = frozenset(
     {"opero", "redis", "hiredis", "valkey", "libvalkey", "diskcache", "diskcache_community"}
 )
-"""Whose exceptions are failures, beside those of Python and its standard library."""
+"""Libraries whose exceptions are failures, besides Python and its standard library."""
 
 _CHAIN = 20
-"""How many exceptions of a chain are looked at."""
+"""How many exceptions of a chain to look at."""
 
 
 class Thrown(BaseException):
-    """Carries an exception that was thrown in past all that handles failures.
+    """Carries an exception that was thrown in past all handlers of failures.
 
     Attributes:
         error: The exception, for the caller.
@@ -41,7 +41,7 @@ class Thrown(BaseException):
 
 
 def unwrapped(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let a function raise what was thrown in, in place of what carries it."""
+    """Make a function raise the exception that was thrown in, instead of its carrier."""
 
     @functools.wraps(function)
     def unwrapping(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -54,11 +54,11 @@ def unwrapped(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def thrown_in(error: Exception, outer: BaseException | None) -> BaseException | None:
-    """Return the exception that belongs to the caller, if an operation has failed with one.
+    """Return the exception that belongs to the caller, if an operation failed with one.
 
     Args:
-        error: What the operation raised: that exception, or one that a library made of it.
-        outer: What was being handled before the operation began.
+        error: What the operation raised: that exception, or one that a library derived from it.
+        outer: The exception handled when the operation began.
     """
     handled = out_of_handler(error, outer)
     if handled is not None:
@@ -69,20 +69,22 @@ def thrown_in(error: Exception, outer: BaseException | None) -> BaseException | 
             break
         if isinstance(each, KeyboardInterrupt | SystemExit) or _is_foreign(each):
             return each
-        each = each.__context__ if each.__cause__ is None else None  # `from`: it was understood
+        each = (
+            each.__context__ if each.__cause__ is None else None
+        )  # `from` means that a library handled it
     return None
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Return whether neither Python nor a library that stores use has made it."""
+    """Return whether it comes neither from Python nor from a library that stores use."""
     home = type(error).__module__.partition(".")[0]
     return home not in _LIBRARIES and home not in sys.stdlib_module_names
 
 
 def out_of_handler(error: BaseException, outer: BaseException | None) -> BaseException | None:
-    """Return the exception of a chain that a signal handler of the program has raised, if any.
+    """Return the exception in a chain that a signal handler of the program raised, if any.
 
-    The arguments are those of `thrown_in`.
+    It takes the same arguments as `thrown_in`.
     """
     handlers: set[CodeType] | None = None
     each: BaseException | None = error
@@ -103,7 +105,7 @@ def out_of_handler(error: BaseException, outer: BaseException | None) -> BaseExc
 
 
 def _handlers() -> set[CodeType]:
-    """Return the code of the signal handlers that are installed."""
+    """Return the code of the installed signal handlers."""
     found: set[CodeType] = set()
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)

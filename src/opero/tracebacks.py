@@ -1,4 +1,4 @@
-"""Tracebacks begin in the function that failed, or in whoever called it: not in between."""
+"""Tracebacks without opero's frames between the caller and the function that failed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _OURS = (
 
 
 def without_top(error: BaseException) -> BaseException:
-    """Take the frames of whoever has made an attempt, and caught its error, out of its traceback.
+    """Remove the frames that made an attempt and caught its error from the error's traceback.
 
-    They tell nothing, and they hold the error, which holds them.
+    They say nothing useful, and they form a reference cycle with the error.
     """
     traceback = error.__traceback__
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__")):
@@ -28,11 +28,11 @@ def without_top(error: BaseException) -> BaseException:
 
 
 def shorten(error: BaseException) -> BaseException:
-    """Leave the way through opero out of the traceback of what a call raises.
+    """Remove opero's frames from the traceback of what a call raises.
 
-    `raise` without an exception, in the same `except`, adds nothing to it. Of an error that arose
-    in opero, or in a function written in C, the place where it arose is left, unless it is one of
-    opero's own: its message says all.
+    A bare `raise` in the same `except` adds nothing to it. If an error was raised in opero, or in a
+    function written in C, the frame that raised it stays. For opero's own exceptions it goes too:
+    their message says everything.
     """
     traceback = error.__traceback__
     last = None

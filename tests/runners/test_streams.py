@@ -1352,7 +1352,7 @@ def test_a_context_manager_below_is_refused_with_the_order_that_works(core: hotp
     ):
         made = maker(func)
         for thing in (made, functools.partial(made)):
-            with pytest.raises(TypeError, match="put @contextmanager above @opero: what comes"):
+            with pytest.raises(TypeError, match="put @contextmanager above @opero, and"):
                 opero(thing)
     with contextlib.suppress(StopIteration), contextmanager(opero(numbers.__wrapped__))(1) as item:
         assert item == 0

@@ -1,4 +1,4 @@
-"""What PyInstaller asks for when it freezes a program that uses opero: where the hook is."""
+"""Tells PyInstaller where the hook is when it freezes a program that uses opero."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def get_hook_dirs() -> list[str]:
-    """Return the folder of the hook; the entry point `pyinstaller40` leads here."""
+    """Return the folder of the hook; the entry point `pyinstaller40` names this function."""
     return [str(Path(__file__).parent)]

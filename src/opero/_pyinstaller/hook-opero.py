@@ -1,7 +1,7 @@
-"""The modules that PyInstaller does not find by itself.
+"""The modules that PyInstaller does not find.
 
-opero chooses its half by name, compiled modules import others out of its sight, and public names
-and the progress bar are imported when they are needed.
+It misses them because opero imports its compiled or plain half by name, compiled modules import
+others in C, and opero imports public names and the progress bar on first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from PyInstaller.utils.hooks import collect_submodules
 
 _LEFT_OUT = ("opero.__main__", "opero._pyinstaller", "opero.integrations")
-"""What no frozen program runs, and what the program that uses it imports itself."""
+"""Modules that a frozen program never runs, or imports itself if it uses them."""
 
 
 def _is_needed(name: str) -> bool:

@@ -1,13 +1,14 @@
-"""opero in the dashboards, traces and logs that a program has already.
+"""Send opero's metrics, traces and logs to the tools that a program already uses.
 
-| module | what it gives to | needs |
+| module | sends to | needs |
 |---|---|---|
 | `opentelemetry` | traces and metrics of OpenTelemetry | opentelemetry-api |
 | `prometheus` | a registry of prometheus_client | prometheus_client |
 | `structlog` | structlog's loggers | structlog |
 
-Each has one function, `instrument`, which switches it on and returns a function that ends it. The
-libraries are imported then. `measures` has the metrics, which both kinds of metrics have in common.
+Each has one function, `instrument`, which switches it on, and returns a function that switches it
+off. Only `instrument` imports the library. `measures` defines the metrics that OpenTelemetry and
+Prometheus share.
 
     calls, hits, attempts --> stats() --.
                                         +--> Measures.read() --> a scrape, an export

@@ -1,12 +1,12 @@
 """The metrics of opero, and their values at one moment.
 
-What happens often, such as hits and attempts, is read from `stats()` of all functions when somebody
-collects: no call pays for it. What happens where something went wrong is counted by listening.
+Frequent events, such as hits and attempts, are read from `stats()` of all functions at collection
+time, at no cost to calls. Failures are counted by a listener.
 
 Names, units and attributes follow the semantic conventions of OpenTelemetry
-(https://opentelemetry.io/docs/specs/semconv/general/metrics/): there are none for retries, limits
-and breakers, but for the attributes `code.function.name` and `error.type`. A label has few values:
-where there are too many, the further ones count as `OTHER`.
+(https://opentelemetry.io/docs/specs/semconv/general/metrics/). These have nothing for retries,
+limits and breakers except the attributes `code.function.name` and `error.type`. The number of
+values of a label is limited: beyond it, further values count as `OTHER`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from opero.locks import Lock
 FUNCTION: Final = "code.function.name"
 ERROR: Final = "error.type"
 OTHER: Final = "_OTHER"
-"""What stands for the values of a label beyond the first `MOST`, as `error.type` has it."""
+"""Replaces the values of a label beyond the first `MOST`, as in `error.type`."""
 
 MOST: Final = 1000
-"""How many functions, stores, limits, breakers and types of errors are told apart, of each kind."""
+"""How many functions, stores, limits, breakers and error types have their own label, each."""
 
 BOUNDARIES: Final = tuple(0.01 * 2**power for power in range(15))
-"""The boundaries of histograms in seconds: as those of the GenAI conventions, for slow calls."""
+"""The boundaries of histograms in seconds, as in the GenAI conventions, for slow calls."""
 
 
 class Metric(NamedTuple):
     """One metric.
 
     Attributes:
-        name: Its name, as OpenTelemetry writes it.
-        unit: What it counts, in UCUM; in braces if that is no unit.
-        text: One line that says what it is.
+        name: Its name in OpenTelemetry.
+        unit: Its unit in UCUM, in braces if it counts things.
+        text: A one-line description.
         labels: The names of its attributes.
         gauge: Whether it may fall.
     """
@@ -103,10 +103,10 @@ COUNTED: Final = {
         "opero.breaker.wait", "s", "Time that calls waited for a circuit breaker", _OF_FUNCTIONS
     ),
 }
-"""What is read from the counter of a function (see `opero.stats.Stats`)."""
+"""Metrics read from the counters of a function (see `opero.stats.Stats`)."""
 
 _TOGETHER: Final = (("calls", "attempts", "retries", "failures"), ("hits", "misses"))
-"""Counters that are told as 0, too, if one of them is not: a rate needs a value to begin with."""
+"""Counters reported even as 0 once one of them is not 0: a rate needs a first value."""
 
 ERRORS: Final = Metric(
     "opero.attempt.errors",
@@ -194,7 +194,7 @@ METRICS: Final = (
     BREAKER_STATE,
     TRANSITIONS,
 )
-"""All of them, but for the histograms."""
+"""All metrics except the histograms."""
 
 STATES: Final = ("closed", "half_open", "open")
 _KINDS: Final = (
@@ -215,13 +215,13 @@ Labels = tuple[str, ...]
 
 
 class Few:
-    """Lets the first `MOST` values of a label stand, and no further ones."""
+    """Keeps the first `MOST` values of a label, and replaces further ones."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def of(self, value: str) -> str:
-        """Return a value of a label, or what stands for it."""
+        """Return a value of a label, or its replacement."""
         if value not in self._known:
             if len(self._known) >= MOST:
                 return OTHER
@@ -230,12 +230,12 @@ class Few:
 
 
 def function_name(module: str | None, name: str | None) -> str:
-    """Return the full name of a function, as `code.function.name` has it."""
+    """Return the full name of a function, for `code.function.name`."""
     return f"{module}.{name}" if module else name or ""
 
 
 def error_type(error: BaseException | None) -> str:
-    """Return what `error.type` says of an exception: its type's full name; "" for none."""
+    """Return the full name of an exception's type, for `error.type`; "" for None."""
     if error is None:
         return ""
     kind = type(error)
@@ -245,7 +245,7 @@ def error_type(error: BaseException | None) -> str:
 
 
 class Measures:
-    """Counts what happens, and reads what has been counted elsewhere."""
+    """Counts events, and reads what was counted elsewhere."""
 
     def __init__(self) -> None:
         """Begin to count."""
@@ -258,13 +258,13 @@ class Measures:
         _all[id(self)] = self
 
     def close(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         _all.pop(id(self), None)
         for end in self._endings:
             end()
 
     def after_fork(self) -> None:
-        """Make the lock anew, in a child process; the parent's maps do not run here."""
+        """Replace the lock in a child process, and forget the parent's maps."""
         self._lock = Lock()
         self._seen.clear()
 
@@ -308,14 +308,14 @@ class Measures:
                 self._add(CRASHES, (name,))
 
     def _change(self, event: Event) -> None:
-        """Note the state that a breaker has now."""
+        """Record the new state of a breaker."""
         breaker = self._short("breaker", event.breaker or "")
         self._add(TRANSITIONS, (breaker, event.state or ""))
         for state in STATES:
             self._counts[BREAKER_STATE][breaker, state] = 1.0 if state == event.state else 0.0
 
     def _end_map(self, event: Event, name: str) -> None:
-        """Note a map that is over, in the place of what was seen of it while it was under way."""
+        """Record a finished map, which replaces what was recorded while it ran."""
         self._seen.pop(event.call or 0, None)
         failed = event.failed or 0
         self._add(MAPS, (name,))
@@ -355,7 +355,7 @@ class Measures:
             yield metric, counters.get(metric) or maps.get(metric) or noted[metric]
 
     def _rise(self, metric: Metric, values: dict[Labels, float]) -> None:
-        """Let no value be less than it was: of a function that is going, nothing may be seen."""
+        """Keep values from falling: the counts of a function being deleted may be missing."""
         highest = self._highest[metric]
         for labels in highest.keys() | values.keys():
             value = max(highest.get(labels, 0.0), values.get(labels, 0.0))
@@ -366,10 +366,10 @@ class Measures:
         return next(values for each, values in self.read() if each is metric)
 
     def _maps(self) -> dict[Metric, dict[Labels, float]]:
-        """Look at the maps that are under way."""
+        """Read the progress of the running maps."""
         running: dict[Labels, float] = {}
         left: dict[Labels, float] = {}
-        with self._lock:  # a map that ends waits with telling it
+        with self._lock:  # so that a map cannot report its end meanwhile
             for loop in roster.maps():
                 scheduler, origin = loop.scheduler, loop.scheduler.call.origin
                 name = self.function(origin.module, origin.function)
@@ -385,7 +385,7 @@ class Measures:
 def _of_functions(
     label: Callable[[str | None, str | None], str],
 ) -> dict[Metric, dict[Labels, float]]:
-    """Return what the decorated functions have counted."""
+    """Return the counts of the decorated functions."""
     found: dict[Metric, dict[Labels, float]] = {metric: {} for metric in COUNTED.values()}
     for (module, name), stats in roster.figures().items():
         labels = (label(module, name),)

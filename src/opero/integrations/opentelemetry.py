@@ -4,10 +4,10 @@
 
     opentelemetry.instrument()  # with the global providers
 
-A call that was retried, or had to wait for a permit, becomes a span: a child of the span that is
-current where it is called, with the call's own begin and end, and an event for each attempt. Calls
-that succeed at once, and hits, become none. Metrics are read from the functions' own figures when
-they are exported (`measures`). Neither has arguments, results or texts of errors in it.
+A call that was retried, or waited for a permit, becomes a span: a child of the caller's current
+span, with the call's own start and end, and an event for each attempt. Calls that succeed
+immediately, and hits, become no spans. Metrics are read from the functions' counters when they are
+exported (`measures`). Neither contains arguments, results or error messages.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def instrument(
     spans: bool = True,
     metrics: bool = True,
 ) -> Callable[[], None]:
-    """Give OpenTelemetry spans and metrics of opero's.
+    """Send opero's spans and metrics to OpenTelemetry.
 
-    You may call it more than once: each provider gets each span and each metric once, until the
-    last of the functions that it has returned is called.
+    You may call it more than once: each provider gets each span and each metric once, until you
+    have called all the functions that it returned.
 
     Args:
-        tracer_provider: Where spans go; None means the global one.
-        meter_provider: Where metrics go; None means the global one.
-        spans: Whether to make spans, and the histogram of how long those calls took. While they
-            are on, first attempts take a longer way; hits do not.
-        metrics: Whether to give metrics.
+        tracer_provider: Where spans go; None for the global provider.
+        meter_provider: Where metrics go; None for the global provider.
+        spans: Whether to create spans, and the histogram of how long those calls took. This slows
+            first attempts down, but not hits.
+        metrics: Whether to send metrics.
 
     Returns:
-        A function that ends it. You may call it more than once.
+        A function that switches it off. You may call it more than once.
 
     Raises:
         ImportError: If opentelemetry-api is not installed.
@@ -90,7 +90,7 @@ def instrument(
 
 
 class _Spans:
-    """Makes a span of each event that is the end of something, once for each provider."""
+    """Creates a span for each event that ends a call or a map, once for each provider."""
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
@@ -98,10 +98,10 @@ class _Spans:
         self._unsubscribe: Callable[[], None] | None = None
 
     def switch_on(self, instruments: _Instruments | None) -> Callable[[], None]:
-        """Make spans from now on, until the function that this returns is called.
+        """Create spans from now on, until you call the returned function.
 
         Args:
-            instruments: What is told how long the calls took, too.
+            instruments: The instruments that record how long the calls took.
         """
         self._users.append(instruments)
         if self._unsubscribe is None:
@@ -116,7 +116,7 @@ class _Spans:
         return end
 
     def hear(self, event: Event) -> None:
-        """Make a span, or an event of the current one."""
+        """Create a span, or add an event to the current one."""
         from opentelemetry import context, trace
 
         if context.get_value("suppress_instrumentation"):  # an exporter's own calls
@@ -187,7 +187,7 @@ _spans: WeakKeyDictionary[Any, _Spans] = WeakKeyDictionary()
 
 
 def _spans_of(provider: Any, version: str) -> _Spans:
-    """Return what makes the spans of a provider: two of them would make each span twice."""
+    """Return the one object that creates a provider's spans: two would create each span twice."""
     found = _spans.get(provider)
     if found is None:
         found = _spans[provider] = _Spans(provider.get_tracer("opero", version))
@@ -195,7 +195,7 @@ def _spans_of(provider: Any, version: str) -> _Spans:
 
 
 def _attributes_of(event: Event) -> dict[str, Any]:
-    """Return what says where an event comes from, and how it ended."""
+    """Return attributes that say where an event comes from and how the call ended."""
     attributes: dict[str, Any] = {}
     if event.function is not None:
         attributes[FUNCTION] = function_name(event.module, event.function)
@@ -221,10 +221,10 @@ _ATTRIBUTES: Final = {
 
 
 class _Instruments:
-    """The instruments of one provider, which keeps them for ever: they are made once.
+    """The instruments of one provider, created once because the provider never drops them.
 
     Attributes:
-        measures: What they tell; None while it is off.
+        measures: The values that they report; None while switched off.
     """
 
     def __init__(self, meter: Any) -> None:
@@ -243,7 +243,7 @@ class _Instruments:
         )
 
     def switch_on(self) -> Callable[[], None]:
-        """Tell how things stand from now on, until the function that this returns is called."""
+        """Report values from now on, until you call the returned function."""
         self._users += 1
         if self.measures is None:
             self.measures = Measures()
@@ -257,7 +257,7 @@ class _Instruments:
         return end
 
     def observe(self, event: Event) -> None:
-        """Note how long a call took."""
+        """Record how long a call took."""
         measures = self.measures
         if measures is not None:
             attributes = {FUNCTION: measures.function(event.module, event.function)}
@@ -292,7 +292,7 @@ _instruments: WeakKeyDictionary[Any, _Instruments] = WeakKeyDictionary()
 
 
 def _instruments_of(provider: Any, version: str) -> _Instruments:
-    """Return the instruments of a provider; a second set of the same names would be refused."""
+    """Return a provider's instruments; it would reject a second set with the same names."""
     found = _instruments.get(provider)
     if found is None:
         found = _instruments[provider] = _Instruments(provider.get_meter("opero", version))

@@ -1,15 +1,15 @@
-"""Metrics for Prometheus, by prometheus_client.
+"""Metrics for Prometheus, through prometheus_client.
 
     from opero.integrations import prometheus
 
     prometheus.instrument()  # in the registry that prometheus_client exposes by default
 
-What happens often is read from the functions' own figures when Prometheus scrapes. Names and labels
-are those that OpenTelemetry's metrics (`opero.integrations.opentelemetry`) have in Prometheus, so
-that one dashboard serves both.
+Counts of frequent events are read from the functions' counters when Prometheus scrapes. Names and
+labels are the same as those of OpenTelemetry's metrics (`opero.integrations.opentelemetry`) in
+Prometheus, so one dashboard serves both.
 
-With several processes behind one endpoint (`PROMETHEUS_MULTIPROC_DIR`) prometheus_client reads
-files, and asks no process. Then a thread of each process writes its values there every few seconds.
+If several processes share one endpoint (`PROMETHEUS_MULTIPROC_DIR`), prometheus_client reads files
+instead of asking processes. In each process, a thread writes the values there every few seconds.
 """
 
 from __future__ import annotations
@@ -55,22 +55,21 @@ PERMIT_DURATION: Final = Metric(
 def instrument(
     registry: Any = None, *, durations: bool = False, interval: float = 5.0
 ) -> Callable[[], None]:
-    """Show opero's metrics to Prometheus.
+    """Expose opero's metrics to Prometheus.
 
     Args:
-        registry: The registry of prometheus_client that gets them; None means the default one.
-        durations: Whether to have histograms of how long calls took that were retried or had to
-            wait, and of the waits for permits. While they are on, first attempts take a longer way;
-            hits do not.
-        interval: Seconds between two times that the values are written, in the multi-process mode
-            of prometheus_client; nothing reads it otherwise.
+        registry: The registry of prometheus_client; None for the default one.
+        durations: Whether to add histograms of the duration of calls that were retried or had to
+            wait, and of the waits for permits. This slows first attempts down, but not hits.
+        interval: Seconds between two writes of the values. Only the multi-process mode of
+            prometheus_client uses it.
 
     Returns:
-        A function that ends it. You may call it more than once.
+        A function that switches it off. You may call it more than once.
 
     Raises:
         ImportError: If prometheus_client is not installed.
-        ValueError: If the registry has opero's metrics already, or `interval` is not positive.
+        ValueError: If the registry already has opero's metrics, or `interval` is not positive.
     """
     try:
         import prometheus_client as client
@@ -105,8 +104,8 @@ def instrument(
 
 
 _TWICE: Final = (
-    "opero's metrics already: call instrument() once, or end the earlier one by the function "
-    "that it has returned"
+    "opero's metrics already: call instrument() only once, or first call the function that it "
+    "returned"
 )
 
 
@@ -120,19 +119,19 @@ def _label_names(metric: Metric) -> list[str]:
 
 
 class _Histogram:
-    """How many values fell between which boundaries, by labels."""
+    """Counts how many values fell between the boundaries, by labels."""
 
     def __init__(self) -> None:
         self.rows: dict[Labels, list[float]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
-        """Note a value."""
+        """Record a value."""
         row = self.rows.setdefault(labels, [0.0] * (len(BOUNDARIES) + 2))
         row[bisect_left(BOUNDARIES, value)] += 1
         row[-1] += value
 
     def buckets(self, labels: Labels) -> tuple[list[tuple[str, float]], float]:
-        """Return how many values were at most as great as each boundary, and the sum of all."""
+        """Return how many values were at most each boundary, and the sum of all values."""
         row = self.rows[labels]
         total = 0.0
         found = []
@@ -143,7 +142,7 @@ class _Histogram:
 
 
 class _Durations:
-    """Tells how long calls took, and waited, from the events of their ends."""
+    """Reports how long calls took and waited, from `call_end` events."""
 
     def __init__(
         self, measures: Measures, observe: Callable[[Metric, Labels, float], None]
@@ -162,7 +161,7 @@ class _Durations:
 
 
 class _Collector:
-    """Gives a registry the values of the moment."""
+    """Gives a registry the current values."""
 
     def __init__(self, durations: bool) -> None:
         self._measures: Measures | None = Measures()
@@ -175,7 +174,7 @@ class _Collector:
             self._histograms[metric].observe(labels, value)
 
     def close(self) -> bool:
-        """End it; return whether it was on."""
+        """Switch it off; return whether it was on."""
         measures, self._measures = self._measures, None
         if measures is None:
             return False
@@ -192,7 +191,7 @@ class _Collector:
             yield _histogram_family(metric)
 
     def collect(self) -> Iterator[Any]:
-        """Yield the metrics with the values of the moment."""
+        """Yield the metrics with their current values."""
         measures = self._measures
         if measures is None:
             return
@@ -228,7 +227,7 @@ def _histogram_family(metric: Metric) -> Any:
 
 
 class _Publisher:
-    """Writes the values of this process where those of all processes are read from."""
+    """Writes the values of this process to the files that the endpoint reads."""
 
     def __init__(self, client: Any, durations: bool, interval: float) -> None:
         self._interval = interval
@@ -262,7 +261,7 @@ class _Publisher:
         self._metrics[metric].labels(*labels).observe(value)
 
     def _go_on(self) -> dict[Metric, dict[Labels, float]]:
-        """Return what an earlier one has written of the counts of functions: it is in the files."""
+        """Return the functions' counts that an earlier publisher wrote to the files."""
         return {
             metric: {
                 labels: min(value, _left[metric][labels])
@@ -304,7 +303,7 @@ class _Publisher:
             held.inc(max(0.0, value - before))
 
     def _at_end_of_child(self) -> None:
-        """Write a last time in a child of multiprocessing, too, which runs no `atexit`."""
+        """Write a last time in a child of multiprocessing too, which does not run `atexit`."""
         from multiprocessing import util
 
         util.Finalize(self, self._publish_last, exitpriority=0)
@@ -314,7 +313,7 @@ class _Publisher:
             self.publish()
 
     def close(self) -> None:
-        """Write a last time, and end it."""
+        """Write a last time, then stop."""
         if self._over.is_set():
             return
         self._over.set()
@@ -328,7 +327,7 @@ class _Publisher:
         self._measures.close()
 
     def hold(self) -> None:
-        """Write nothing during a fork, with a lock of prometheus_client's taken."""
+        """Stop writing during a fork, so that no lock of prometheus_client is held."""
         self._lock.acquire()
 
     def go_on(self) -> None:
@@ -336,7 +335,7 @@ class _Publisher:
         self._lock.release()
 
     def after_fork(self) -> None:
-        """Go on in a child process: what the parent has counted so far is not the child's."""
+        """Continue in a child process, without what the parent counted so far."""
         self._lock = Lock()
         self._over = threading.Event()
         self._written = {
@@ -348,7 +347,7 @@ class _Publisher:
 _publishers: dict[int, _Publisher] = {}
 
 _left: dict[Metric, dict[Labels, float]] = {}
-"""What the publishers that have ended had written."""
+"""What publishers had written when they ended."""
 
 _held: list[_Publisher] = []
 

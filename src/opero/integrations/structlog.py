@@ -1,11 +1,11 @@
-"""What happens, as structured entries of structlog.
+"""Events as structured entries of structlog.
 
     from opero.integrations import structlog
 
     structlog.instrument()
 
-An entry is called `opero.retry`, say, and has the fields of its event (`opero.Event`) that say
-something. While this is on, these lines do not go to the logger `opero` as well.
+The name of an entry is, for example, `opero.retry`. It has the fields of its event (`opero.Event`)
+that are not None. While this is on, these lines do not go to the logger `opero`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _NAMES: Final = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: 
 
 
 def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[], None]:
-    """Write what happens to structlog, in the place of the logger `opero`.
+    """Write events to structlog instead of the logger `opero`.
 
     Args:
-        logger: The logger of structlog; None means `structlog.get_logger("opero")`.
-        level: The lowest level to write. Below `logging.INFO` hits and permits are written, too,
-            and each of them pays for it.
+        logger: The logger of structlog; None for `structlog.get_logger("opero")`.
+        level: The lowest level to write. Below `logging.INFO`, hits and permits are written too,
+            which slows each of them down.
 
     Returns:
-        A function that ends it. You may call it more than once.
+        A function that switches it off. You may call it more than once.
 
     Raises:
         ImportError: If structlog is not installed.
@@ -56,14 +56,14 @@ def instrument(logger: Any = None, *, level: int = logging.INFO) -> Callable[[],
     resume = logs.divert(kinds)
 
     def end() -> None:
-        resume()  # first: an event at this moment has a line too many rather than none
+        resume()  # first, so that an event at this moment is logged twice rather than not at all
         unsubscribe()
 
     return end
 
 
 def _fields_of(event: Event) -> dict[str, Any]:
-    """Return the fields of an event that say something; an error as text, as in the log."""
+    """Return the fields of an event that are not None; an error as text, as in the log."""
     fields = logs.fields_of(event)
     del fields["kind"]
     return {name: value for name, value in fields.items() if value is not None}
