@@ -337,7 +337,7 @@ def test_a_map_that_is_left_early_says_so(core: hotpath.Core, hear: Any) -> None
     results.close()
     start, end = heard.events
     assert start.items is None
-    assert end.reason == "it was ended before all were done"
+    assert end.reason == "it ended before all items were done"
 
 
 def kill_at_two(item: int) -> int:

@@ -1,15 +1,15 @@
 """Directories and files that nobody else can write to.
 
-A path is followed step by step from the root, symbolic links included. Every step must be one
-that only we or root can turn elsewhere: a directory of ours or of root, which nobody else may write
-to unless it is sticky like /tmp, or a link of ours or of root. (The root itself is taken as it is.)
-What is missing is made, for us alone, whatever the umask is. The directory at the end must be ours.
+opero follows a path step by step from the root, symbolic links included. Only we or root may be
+able to redirect a step: it must be a directory of ours or of root that nobody else can write to,
+unless it is sticky like /tmp, or a link of ours or of root. (The root itself is not checked.)
+Missing directories are created for us alone, whatever the umask. The last directory must be ours.
 
-A group may write to a directory if we are its only member, as where each user has a group of their
-own and the umask is 002.
+A group may write to a directory if we are its only member, as on systems where each user has their
+own group and the umask is 002.
 
-Access control lists are not read; nor is anything on systems without user ids, where the user's
-own directories are private as they are.
+opero does not read access control lists. It checks nothing on systems without user ids, where the
+user's own directories are already private.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _PRIVATE = 0o700
 _PRIVATE_FILE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LINKS = 40
-"""How many symbolic links a path may lead over, as in Linux."""
+"""How many symbolic links a path may contain, as in Linux."""
 SAFELY: int = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # so that a FIFO does not wait for its other end
+    | getattr(os, "O_NONBLOCK", 0)  # so that opening a FIFO does not block
     | getattr(os, "O_BINARY", 0)
 )
-"""Flags of `os.open` for a file that must be what it seems: no link, nothing to wait for."""
+"""Flags of `os.open` for a file that must be a regular one: not a link, not a FIFO."""
 
 
 def private_directory(path: Path, what: str, mend: str) -> Path:
-    """Make a directory, unless it is there, and see that nobody else can write to it.
+    """Create a directory if it is missing, and check that nobody else can write to it.
 
     Args:
         path: The directory.
@@ -48,9 +48,9 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
         The directory without symbolic links.
 
     Raises:
-        UnsafePlaceError: If somebody else owns it or could write to it.
-        UnusablePlaceError: If there is something else in its place.
-        OSError: If it cannot be made or looked at.
+        UnsafePlaceError: If someone else owns it or can write to it.
+        UnusablePlaceError: If the path is not a directory.
+        OSError: If it cannot be created or examined.
     """
     me = user_id()
     if me is None:
@@ -64,7 +64,7 @@ def private_directory(path: Path, what: str, mend: str) -> Path:
 
 
 def closed_directory(path: Path, what: str, mend: str) -> Path:
-    """Do as `private_directory` does, and see that nobody else can look into it either.
+    """Like `private_directory`, but also check that nobody else can read it.
 
     Args:
         path: The directory, which must not be a link.
@@ -82,7 +82,7 @@ def closed_directory(path: Path, what: str, mend: str) -> Path:
     if not stat.S_ISDIR(found.st_mode):
         check.give_up(here, "is not a directory")
     check.readers(here, found)
-    if found.st_mode & _PRIVATE != _PRIVATE:  # who made it died before it was as it should be
+    if found.st_mode & _PRIVATE != _PRIVATE:  # its creator died before setting the mode
         here.chmod(_PRIVATE)
     return here
 
@@ -100,15 +100,15 @@ def private_file(path: Path, what: str, mend: str, flags: int = os.O_CREAT) -> i
         A descriptor, which belongs to the caller.
 
     Raises:
-        UnsafePlaceError: If somebody else owns it or can open it.
-        UnusablePlaceError: If there is something else in its place.
-        OSError: If it cannot be made or opened.
+        UnsafePlaceError: If someone else owns it or can open it.
+        UnusablePlaceError: If the path is not a regular file.
+        OSError: If it cannot be created or opened.
     """
     flags |= os.O_RDWR | SAFELY
     try:
         descriptor = os.open(path, flags, _PRIVATE_FILE)
     except PermissionError:
-        path.chmod(_PRIVATE_FILE)  # it was made under a umask that takes our own rights, too
+        path.chmod(_PRIVATE_FILE)  # created under a umask that removes our own rights too
         descriptor = os.open(path, flags, _PRIVATE_FILE)
     try:
         found = os.fstat(descriptor)
@@ -128,26 +128,26 @@ def private_file(path: Path, what: str, mend: str, flags: int = os.O_CREAT) -> i
 
 
 def user_id() -> int | None:
-    """Return our user id, None on a system that has none."""
+    """Return our user id; None on a system without user ids."""
     return os.geteuid() if hasattr(os, "geteuid") else None
 
 
 class UnusablePlaceError(OSError):
-    """A place is of no use, though no danger either; the message says why, and what to do."""
+    """A place cannot be used, but is not unsafe; the message says why and what to do."""
 
 
 def _walk(path: Path, me: int, check: _Check) -> tuple[Path, os.stat_result]:
-    """Follow a path and make what is missing; return where it leads, and what is there.
+    """Follow a path and create what is missing; return where it leads, and its status.
 
     Args:
         path: The path.
         me: Our user id.
-        check: Refuses each step that somebody else could turn elsewhere.
+        check: Rejects each step that someone else could redirect.
     """
     try:
         whole = path if path.is_absolute() else Path.cwd() / path
     except FileNotFoundError:
-        check.give_up(path, "is in the working directory, which does not exist any more")
+        check.give_up(path, "is in the working directory, which no longer exists")
     here = Path(whole.anchor)
     found = here.lstat()
     todo = _steps(whole)
@@ -155,7 +155,7 @@ def _walk(path: Path, me: int, check: _Check) -> tuple[Path, os.stat_result]:
     while todo:
         step = todo.pop()
         if step == "..":
-            here = here.parent  # there are no links in it any more
+            here = here.parent  # it no longer contains links
             found = here.lstat()
             continue
         there = here / step
@@ -164,7 +164,7 @@ def _walk(path: Path, me: int, check: _Check) -> tuple[Path, os.stat_result]:
             check.owner(there, found, me, 0)
             links += 1
             if links > _LINKS:
-                check.give_up(there, "is a symbolic link without an end")
+                check.give_up(there, "is part of a loop of symbolic links")
             target = there.readlink()
             if target.is_absolute():
                 here = Path(target.anchor)
@@ -181,7 +181,7 @@ def _walk(path: Path, me: int, check: _Check) -> tuple[Path, os.stat_result]:
 
 
 class _Check:
-    """Refuses what is not safe on the way to one directory.
+    """Rejects unsafe steps on the way to one directory.
 
     Attributes:
         what: What the directory is, for messages.
@@ -197,7 +197,7 @@ class _Check:
         self.mend = mend
 
     def owner(self, there: Path, found: os.stat_result, *allowed: int) -> None:
-        """Refuse what is found `there` if its owner is not one of those that are allowed."""
+        """Reject what is `there` if its owner is not one of the allowed users."""
         if found.st_uid not in allowed:
             kind = "is a symbolic link and " if stat.S_ISLNK(found.st_mode) else ""
             names = [f"user {user}" if user else "root" for user in sorted({*allowed})]
@@ -205,25 +205,25 @@ class _Check:
             self.refuse(there, f"{kind}belongs to user {found.st_uid}, not to {who}")
 
     def writers(self, there: Path, found: os.stat_result) -> None:
-        """Refuse what is found `there` if others than its owner may write to it."""
+        """Reject what is `there` if users other than its owner can write to it."""
         mode = stat.S_IMODE(found.st_mode)
         if mode & stat.S_IWOTH:
-            self.refuse(there, f"can be written to by everybody (mode {mode:04o})")
+            self.refuse(there, f"is writable by everyone (mode {mode:04o})")
         if mode & stat.S_IWGRP and not _is_own_group(found.st_gid, found.st_uid):
-            self.refuse(there, f"can be written to by its group (mode {mode:04o})")
+            self.refuse(there, f"is writable by its group (mode {mode:04o})")
 
     def readers(self, there: Path, found: os.stat_result) -> None:
-        """Refuse what is found `there` if others than its owner may do anything with it."""
+        """Reject what is `there` if users other than its owner have any access to it."""
         if found.st_mode & _OTHERS:
             self.refuse(there, f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
 
     def refuse(self, there: Path, why: str) -> NoReturn:
-        """Say what is not safe about what is found `there`."""
+        """Raise an error that says why what is `there` is unsafe."""
         which = "it" if there == self.path else str(there)
         raise UnsafePlaceError(f"{self.what} {self.path} is not safe: {which} {why}; {self.mend}")
 
     def give_up(self, there: Path, why: str) -> NoReturn:
-        """Say why what is found `there` is of no use."""
+        """Raise an error that says why what is `there` cannot be used."""
         which = "it" if there == self.path else str(there)
         raise UnusablePlaceError(
             f"{self.what} {self.path} cannot be used: {which} {why}; {self.mend}"
@@ -233,9 +233,9 @@ class _Check:
 def _is_own_group(group: int, user: int) -> bool:
     """Return whether a group has its owner's name and no other member.
 
-    Not so of root: in a container, users without a name are in its group.
-    Source: what OpenSSH asks in Debian before it trusts a file (user-group-modes.patch), and
-    `usergroups` of pam_umask(8).
+    Never for root: in a container, users without a name are in its group. Source: what OpenSSH in
+    Debian checks before it trusts a file (user-group-modes.patch), and `usergroups` of
+    pam_umask(8).
     """
     if sys.platform == "win32" or not group or not user:
         return False
@@ -254,12 +254,12 @@ def _is_own_group(group: int, user: int) -> bool:
 
 
 def _steps(path: Path) -> list[str]:
-    """Take a path apart: its steps from the root on, the first one last."""
+    """Split a path into its steps from the root, the first one last."""
     return [step for step in reversed(path.parts) if step != path.anchor]
 
 
 def _find_or_make(path: Path) -> os.stat_result:
-    """Make a directory for us alone, unless something is there, and tell what is there."""
+    """Create a directory for us alone, unless something is there; return the status."""
     try:
         return path.lstat()
     except FileNotFoundError:

@@ -198,7 +198,7 @@ def test_a_map_goes_on_with_the_workers_that_there_is_room_for(number, monkeypat
     real, made, refused = os.fork, [], []
 
     def told() -> int:
-        return sum("goes on with the 1 workers" in line for line in caplog.messages)
+        return sum("continues with only 1 workers" in line for line in caplog.messages)
 
     def fork() -> int:
         if len(made) == 1 and not (len(refused) > 2 and told()):

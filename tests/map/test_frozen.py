@@ -60,7 +60,7 @@ def test_a_frozen_program_without_freeze_support_says_so_and_does_not_multiply(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     told = "must call multiprocessing.freeze_support() first"
-    assert "should be a worker, and runs the program again" in done.stderr
+    assert "should be a worker, but runs the program again" in done.stderr
     assert Path(begun).read_text(encoding="utf-8").count("begun") <= 15
     if method == "fork":
         assert (done.returncode, done.stdout) == (0, "0 2 4\n")

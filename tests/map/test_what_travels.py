@@ -45,7 +45,7 @@ def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
     """Which global, of which function, and by which way it leads there."""
     text = run(str(HERE / "what_cannot_travel.py"), typed="", folder=tmp_path)
     said = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    remedy = "; make it in the function, or once in each worker by worker_init="
+    remedy = "; create it in the function, or once in each worker with worker_init="
     why = "(TypeError: cannot pickle 'sqlite3.Connection' object)"
     for name, way in {
         "itself": "DB",
@@ -120,7 +120,7 @@ def test_what_multiprocessing_shares_is_shared_with_workers(method):
         assert f"{kind} cannot be pickled: RuntimeError: {kind} objects should only be" in line
     assert len(refused) == 7
     for line in refused[4:]:
-        assert "exists in forked processes only: make it by multiprocessing.get_context(" in line
+        assert "works only in forked processes: create it with multiprocessing.get_context(" in line
     assert "the shared argument 'forked' of type multiprocessing" in refused[4]
     assert "it uses FORKED, a multiprocessing.sharedctypes.Synchronized (" in refused[5]
 

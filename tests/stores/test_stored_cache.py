@@ -767,7 +767,7 @@ def test_an_unsafe_place_or_secret_is_refused_at_decoration(tmp_path, monkeypatc
     place = tmp_path / "open"
     place.mkdir()
     place.chmod(0o777)
-    with pytest.raises(OperoError, match=f"{place}.*written to by everybody"):
+    with pytest.raises(OperoError, match=f"{place}.*writable by everyone"):
         opero(cache=True, cache_backend="disk", cache_dir=place)(functions.double)
     with pytest.raises(ValueError, match="cache_secret= is too short") as error:
         opero(cache=True, cache_backend="disk", cache_secret="hush")(functions.double)

@@ -1,19 +1,19 @@
 """Words that the processes of a machine share: one file for all, mapped into memory.
 
-It is in a directory that only its user can open, best in /dev/shm, and its name has the machine's
-boot: the times in it count from there. It grows by doubling.
+The file is in a directory that only its user can open, preferably in /dev/shm. Its name identifies
+the boot of the machine, because times in it count from there. It grows by doubling.
 
     header   what kind of file it is, how much of it is in use, how often a place was given away
     records  one for each limit and each breaker, in units of 512 bytes:
              64 bytes that say what it is, the flag and the words, the settings in words
 
-Locks on single bytes, far behind the records, say who does what: one byte is locked by who joins, a
-byte of each record by who changes its words in plain Python, and another one, together with others,
-by those who use it. The system releases the locks of a process that dies. So a record that nobody
-uses any more can be made anew with other settings, or its place taken by another one.
+Locks on single bytes, far beyond the records, coordinate processes. A process that joins locks one
+byte. Each record has a byte that a process locks to change its words in plain Python, and another
+that all its users hold as a shared lock. The system releases the locks of a process that dies, so
+an unused record can get other settings, and its place can go to another record.
 
-If somebody removes the file, those who use it join another within a tenth of a second, and take
-along what they know: so one burst comes twice, and no more.
+If someone removes the file, its users join a new one within a tenth of a second, and copy what they
+know to it: at most one burst happens twice.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def join(core: Any, record: Record) -> Any:
             "store_down",
             store=f"the machine-wide {record.what}",
             error=error,
-            reason="this process decides by itself",
+            reason="this process decides alone",
         )
     memory = bytearray((record.words + 1) * STRIDE)
     _fill(memory, 0, record)
@@ -216,7 +216,7 @@ class _SharedFile:
         end = monotonic() + patience
         while not lock_byte(self._descriptor, _JOIN):
             if monotonic() > end:
-                raise TimeoutError(f"{self.path}: a process that has stopped holds its lock")
+                raise TimeoutError(f"{self.path}: a suspended process holds its lock")
             time.sleep(0.001)
         try:
             yield
@@ -267,7 +267,7 @@ class _SharedFile:
                 raise ValueError(
                     f"the machine-wide {record.what} is {there.decode(errors='replace')} for the "
                     f"processes that use it, so it cannot be {record.settings} here: use another "
-                    f"name, or end them first"
+                    f"name, or end those processes first"
                 )
             self._remove(at)
         size = STRIDE * (record.words + 2) + len(settings)
@@ -363,7 +363,7 @@ class _SharedFile:
         if sys.platform == "win32":  # where there was room for all of it when it grew
             self.memory[at : at + len(data)] = bytes(data)
         elif os.pwrite(self._descriptor, data, at) != len(data):
-            raise OSError(f"{self.path}: there is no room in it")
+            raise OSError(f"{self.path}: no space left in this file")
 
     # --- who uses what --------------------------------------------------------------------------
 

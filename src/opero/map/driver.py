@@ -20,25 +20,25 @@ from .scheduler import LIMIT, Scheduler
 from .stored_items import StoredItems
 
 PATIENCE: Final = 1.0
-"""Seconds that the end of a map waits for an input that is busy, or does not answer."""
+"""Seconds that the end of a map waits for an input that is busy or does not respond."""
 
 
 class MapLoop:
-    """What both drivers have in common: who is idle, and how the input ended.
+    """The common part of both drivers: which slots are idle, and how the input ended.
 
     Attributes:
-        scheduler: Decides.
-        engine: Runs.
+        scheduler: Decides what runs.
+        engine: Runs it.
         input: Where the items come from.
-        clock: Tells the time.
-        stored: The items' stored values; None if they are not kept outside the process.
+        clock: The clock.
+        stored: The items' stored values; None without a stored cache.
         idle: The slots without a job.
-        fault: What the input raised, or what an item failed with if that ends the map; it is raised
-            after the results before it.
-        cut: Whether a failure has ended the map, with items left.
-        over: Whether there is nothing more to do.
+        fault: What the input raised, or the failure of an item if that ends the map; raised after
+            the results before it.
+        cut: Whether a failure ended the map with items left.
+        over: Whether there is nothing left to do.
         began: When the map began, in nanoseconds.
-        total: How many items there are; None if that is not known.
+        total: How many items there are; None if unknown.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class MapLoop:
         )
 
     def end(self) -> None:
-        """Leave nothing of the map's behind, and tell that it has ended."""
+        """Clean up after the map, and report that it ended."""
         scheduler, output = self.scheduler, self.scheduler.output
         roster.end_map(self)
         scheduler.end()
         scheduler.elapsed = self.clock.now() - self.began
-        reason = None if self.over and not self.cut else "it was ended before all were done"
+        reason = None if self.over and not self.cut else "it ended before all items were done"
         if scheduler.stopped:
             reason = "too many items failed"
         tell(
@@ -96,14 +96,14 @@ class MapLoop:
         """Begin to read.
 
         Args:
-            wake: Lets the waiting for the engine end; any thread may call it.
+            wake: Ends the wait for the engine; any thread may call it.
         """
         if self.scheduler.gates is not None:
             self.scheduler.gates.bell = wake
         self.input.begin(wake)
 
     def hand_out(self) -> None:
-        """Give every idle slot something to do, as far as there is anything."""
+        """Give every idle slot a job, as far as there are jobs."""
         now = self.clock.now()
         for slot in self.idle.copy():
             job = self.scheduler.assign(slot, now)
@@ -114,7 +114,7 @@ class MapLoop:
                 break  # there is nothing for the others either
 
     def read(self) -> bool:
-        """Feed the scheduler what it asks for, as far as that is there; return whether it is."""
+        """Feed the scheduler the items it asks for, if available; return whether they are."""
         scheduler, source = self.scheduler, self.input
         if scheduler.stopped and self.stored is not None:
             self.stored.asks = False
@@ -135,20 +135,20 @@ class MapLoop:
         return False
 
     def _warn_of_large_items(self) -> None:
-        """Warn, once, that workers are idle since no more items may stand in memory."""
+        """Warn, once, that workers are idle because no more items fit in memory."""
         if self._warned or self.scheduler.read - self.scheduler.settled >= self.engine.slots:
             return
         self._warned = True
         warn(
-            "%s: the items are so large that some of the %d workers have none, as no more than %d "
-            "MiB of items are read ahead; say read_ahead= to read a number of items of any size",
+            "%s: the items are so large that some of the %d workers are idle, because at most %d "
+            "MiB of items are read ahead; use read_ahead= to read a number of items of any size",
             self.scheduler.call.name,
             self.engine.slots,
             LIMIT >> 20,
         )
 
     def confirm(self) -> bool:
-        """Ask the store again before outdated values are served; return whether any stood ready."""
+        """Ask the store again before outdated values are served; return whether there were any."""
         held = self.scheduler.in_doubt()
         if held:
             assert self.stored is not None
@@ -156,14 +156,14 @@ class MapLoop:
         return bool(held)
 
     def keep(self) -> None:
-        """Store what there is to store, before anybody gets it."""
+        """Store new values before they are handed on."""
         pairs = self.scheduler.to_store()
         if pairs:
             assert self.stored is not None
             self.stored.keep(pairs)
 
     def results(self, bar: Any) -> list[Any]:
-        """Return the results to hand on now, show how far it is, and note the end."""
+        """Return the results to hand on now, show the progress, and notice the end."""
         scheduler, output = self.scheduler, self.scheduler.output
         ready = scheduler.collect()
         bar.update(output.settled - output.not_run, output.failed, scheduler.retried)
@@ -177,7 +177,7 @@ class MapLoop:
         return ready
 
     def take_in(self, events: list[Report | Crash]) -> None:
-        """Tell the scheduler what has come of jobs."""
+        """Report the outcomes of jobs to the scheduler."""
         for event in events:
             self.idle.append(event.slot)
             if isinstance(event, Report):
@@ -195,7 +195,7 @@ class MapLoop:
                 )
 
     def raise_fault(self) -> None:
-        """Raise what has ended the map, if anything has; forget it, as its traceback holds this."""
+        """Raise what ended the map, if anything; forget it, as its traceback refers to this."""
         fault, self.fault = self.fault, None
         if fault is not None:
             try:
@@ -204,9 +204,9 @@ class MapLoop:
                 fault = None
 
     def patience(self) -> float | None:
-        """Return for how many seconds at most nothing can happen without the engine.
+        """Return for how many seconds nothing can happen without the engine.
 
-        A clock that skips waits is moved instead, if nothing runs meanwhile.
+        If nothing runs meanwhile, a clock that skips waits moves instead.
         """
         if not self.idle:
             return None
@@ -232,16 +232,16 @@ def drive(
     """Run a map to its end.
 
     Args:
-        scheduler: Decides.
-        make_engine: Makes what runs; it is closed at the end, whatever the end is.
-        source: The input; it is closed at the end, too.
-        clock: Tells the time.
-        make_bar: Makes what shows how far it is; a context manager.
+        scheduler: Decides what runs.
+        make_engine: Creates the engine, which is closed at the end in any case.
+        source: The input, which is closed too.
+        clock: The clock.
+        make_bar: Creates the progress display, a context manager.
         raises: Whether the first item that fails for good ends the map.
-        stop: Ends the map from another thread; None if nobody does.
+        stop: Ends the map from another thread; None if no thread does.
 
     Yields:
-        Results, some at a time.
+        Results in batches.
 
     Raises:
         BaseException: What the input raised, after the results of the items before; and, if
@@ -268,7 +268,7 @@ def drive(
                 if loop.over:
                     break
                 if ready:
-                    yield ready  # the list belongs to whoever gets it
+                    yield ready  # the list belongs to the consumer
                 else:
                     loop.take_in(engine.wait(loop.patience()))
     finally:

@@ -1,4 +1,4 @@
-"""How many failures end a map, and what stands for the items that do not run then."""
+"""How many failures end a map, and the results of the items that do not run then."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from opero.exceptions import NotRun
 from .output import Output
 
 _ENOUGH = 20
-"""How many items must be done before a share of them counts."""
+"""How many items must be done before a share of failures counts."""
 
 
 class ErrorLimit:
-    """The bound of `max_errors` in one map."""
+    """The limit of `max_errors` in one map."""
 
     def __init__(self, most: float, name: str, output: Output) -> None:
-        """Know the bound.
+        """Store the limit.
 
         Args:
-            most: With how many failures it is reached; a float is a share of the items done.
+            most: The number of failures at which it is reached; a float is a share of the items
+                done.
             name: The mapped function, for messages.
             output: Counts the failures.
         """
@@ -26,7 +27,7 @@ class ErrorLimit:
         self._output = output
 
     def is_reached(self) -> bool:
-        """Return whether so many items have failed for good."""
+        """Return whether that many items have failed for good."""
         most, done, failed = self._most, self._output.settled, self._output.failed
         if isinstance(most, int):
             return failed >= most
@@ -39,11 +40,11 @@ class ErrorLimit:
         return "1 item has failed" if failed == 1 else f"{failed} items have failed"
 
     def not_run(self, index: int, error: BaseException | None = None) -> NotRun:
-        """Return what stands for an item that does not run.
+        """Return the result of an item that does not run.
 
         Args:
-            index: Its place in the input.
-            error: What it has failed with before, if it would have been tried again.
+            index: Its position in the input.
+            error: Its last failure, if it was waiting for a retry.
         """
         what = "did not run" if error is None else "was not tried again"
         made = NotRun(

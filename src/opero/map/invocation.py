@@ -91,15 +91,15 @@ def _unpacked(item: Any) -> Invocation:
         for name in named:
             if not isinstance(name, str):
                 raise TypeError(
-                    f"with unpack=True the keys of a dict are the names of arguments, and this one "
-                    f"is {with_article(type(name).__name__)}"
+                    f"with unpack=True the keys of a dict must be the names of arguments, but this "
+                    f"one is {with_article(type(name).__name__)}"
                 )
         return Invocation((), named)
     if isinstance(item, Sequence) and not isinstance(item, _ONE_VALUE):
         return Invocation(tuple(item), {})
     raise TypeError(
-        f"with unpack=True an item is a tuple or a list of positional arguments, or a dict of "
-        f"keyword arguments, and this one is {with_article(type(item).__name__)}: {_remedy(item)}"
+        f"with unpack=True an item must be a tuple or a list of positional arguments, or a dict of "
+        f"keyword arguments, but this one is {with_article(type(item).__name__)}: {_remedy(item)}"
     )
 
 

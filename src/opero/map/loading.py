@@ -81,12 +81,12 @@ def check_not_loading(name: str) -> None:
     for module, frame in tops.items():
         raise OperoError(
             f"{name}() maps in processes at the top of {module} ({frame.f_code.co_filename}, line "
-            f"{frame.f_lineno}), and a worker process is importing that: it would start workers "
-            f"that do the same, without end. Move the call into a function, or below "
+            f"{frame.f_lineno}), and a worker process is importing that module: it would start "
+            f"workers that do the same, endlessly. Move the call into a function, or below "
             f'`if __name__ == "__main__":`'
         )
     raise OperoError(
         f"{name}() maps in processes in a worker process that is not set up yet: it would start "
-        f"workers that do the same, without end. Move the call into the function that is mapped, "
-        f"or into the program"
+        f"workers that do the same, endlessly. Move the call into the mapped function, or into the "
+        f"program"
     )

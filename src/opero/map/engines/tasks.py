@@ -189,8 +189,8 @@ class TaskEngine:
             _, lost = await asyncio.wait(lost, timeout=_GRACE)
         if lost:
             warn(
-                "%s attempts that took longer than attempt_timeout do not end when they are "
-                "cancelled; they are left to the event loop",
+                "%s attempts that took longer than attempt_timeout ignore their cancellation; the "
+                "map leaves them to the event loop",
                 len(lost),
             )
         if again:

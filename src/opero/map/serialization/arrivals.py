@@ -204,7 +204,7 @@ def at_home(token: str, name: str) -> Any:
     """Return what has come back to where it was made."""
     thing = _known.get(token)
     if thing is None:
-        raise LookupError(f"{name} is gone: nothing in this process refers to it any more")
+        raise LookupError(f"{name} is gone: nothing in this process refers to it anymore")
     return thing
 
 

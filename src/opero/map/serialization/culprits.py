@@ -47,8 +47,8 @@ def unpicklable_function(function: Any, error: Exception) -> TypeError:
     if culprit is function:
         return TypeError(f"{text}: {describe(error)}")
     return TypeError(
-        f"{text}: it uses {way}, {_a(culprit)} ({describe(reason or error)}); make it in the "
-        f"function, or once in each worker by worker_init="
+        f"{text}: it uses {way}, {_a(culprit)} ({describe(reason or error)}); create it in the "
+        f"function, or once in each worker with worker_init="
     )
 
 

@@ -60,8 +60,8 @@ def reducer_of(kind: type) -> Callable[[Any, Any], Any] | None:
 def _semaphore(_: Any, lock: Any) -> Any:
     if lock._semlock.name is None:  # it has no name by which another process could open it
         raise RuntimeError(
-            f"this {type(lock).__qualname__} of the start method 'fork' exists in forked processes "
-            f"only: make it by multiprocessing.get_context('spawn')"
+            f"this {type(lock).__qualname__} of the start method 'fork' works only in forked "
+            f"processes: create it with multiprocessing.get_context('spawn')"
         )
     return NotImplemented
 

@@ -71,7 +71,7 @@ def _miss(module: str, lost: dict[str, str], name: str) -> Any:
     if name not in lost:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     raise AttributeError(
-        f"{module}.{name} has not come along to the worker ({lost[name]}): no worker can import "
-        f"{module} as the program has it, because its file has changed since, or it has none. "
-        f"Reload it in the program, or make {name} in the function"
+        f"{module}.{name} was not sent to the worker ({lost[name]}): no worker can import "
+        f"{module} as the program has it, because its file has changed, or it has none. Reload it "
+        f"in the program, or create {name} in the function"
     )

@@ -115,9 +115,9 @@ class SameModules:
             self.refused.add(name)
             self.refused.update(_being_imported())
             raise OperoError(
-                f"a worker cannot import {name} as the program has it: its file has changed since, "
-                f"or it has none. Reload it in the program, or import it at the top of the module "
-                f"that uses it"
+                f"a worker cannot import {name} as the program has it: its file has changed, or it "
+                f"has none. Reload it in the program, or import it at the top of the module that "
+                f"uses it"
             )
         found = self._found(name, path)
         if found is None or not _leads_to(found, row):

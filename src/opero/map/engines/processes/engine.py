@@ -1,11 +1,11 @@
-"""The engine of mode `process`: it hands jobs to leased workers, and reads what came of them.
+"""The engine of mode `process`: it sends jobs to leased workers, and reads their outcomes.
 
-One job at a time is with a worker, which reads all of it before it writes; nothing here blocks on a
-worker but `wait`, and `wait` looks at all of them at once. A map in a coroutine waits in a thread,
-and may start a job meanwhile: they take turns.
+A worker has one job at a time, and reads all of it before it writes. Only `wait` blocks on workers,
+and it waits for all of them together. A map in a coroutine waits in a thread, and may start a job
+meanwhile: they take turns.
 
-A job's items travel in one pickle. If that goes wrong on either side, or a worker dies over it, the
-job is sent again carefully, each item for itself: then it is known which one is to blame.
+A job's items are sent in one pickle. If that fails on either side, or the worker dies, the job is
+sent again carefully, with each item in its own pickle, to find the item that causes it.
 """
 
 from __future__ import annotations
@@ -306,8 +306,8 @@ class ProcessEngine:
                 if module not in self._seen.apart:
                     raise
                 raise TypeError(
-                    f"{error}. No worker can import {module} as this program has it, as its file "
-                    f"has changed since, or it has none: reload it, and it need not be pickled"
+                    f"{error}. No worker can import {module} as this program has it, because its "
+                    f"file has changed or it has none: reload it, so that it need not be pickled"
                 ) from error.__cause__
         code = fingerprint(function) if name else None
         return {"name": name, "value": len(parts), "code": code}, parts
@@ -583,8 +583,8 @@ class ProcessEngine:
             return  # another worker has said so before
         if self._apart.issuperset(names):
             raise OperoError(
-                f"a worker cannot import {', '.join(names)} as this program has: the files have "
-                f"changed since. Reload the modules, or start the program anew"
+                f"a worker cannot import {', '.join(names)} as this program did: the files have "
+                f"changed. Reload the modules, or restart the program"
             )
         self._pack(loaded_modules.blame(names))
 

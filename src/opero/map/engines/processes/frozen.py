@@ -24,7 +24,7 @@ def refuse_to_multiply() -> None:
         OperoError: If so; the message says what is missing.
     """
     if getattr(sys, "frozen", False) and _is_helper(sys.argv[1:]):
-        raise OperoError(f"this process should be a worker, and runs the program again: {_REMEDY}")
+        raise OperoError(f"this process should be a worker, but runs the program again: {_REMEDY}")
 
 
 def remedy() -> str:

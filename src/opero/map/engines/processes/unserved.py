@@ -69,7 +69,7 @@ class Unserved:
             self._since = monotonic_ns()
             if not self._told:
                 self._told = True
-                warn("a map goes on with the %d workers that it has: %s", workers, self._error)
+                warn("a map continues with only %d workers: %s", workers, self._error)
         elif monotonic_ns() - self._since > PATIENCE * 1e9:
             raise OperoError(str(self._error)) from self._error.__cause__
         return self._again
