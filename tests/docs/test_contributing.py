@@ -49,6 +49,18 @@ def missing_in(text: str) -> set[str]:
     }
 
 
+def imported_folders() -> set[str]:
+    """Return the folders of the checkout that tests import when they are collected."""
+    names = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+    return {name for name in names if (ROOT / name).is_dir()}
+
+
 def requirements(text: str) -> dict[str, str]:
     """Return the bounds of each quoted requirement, by its name."""
     return dict(re.findall(r'"([A-Za-z0-9-]+)((?:[<>=!~]=?[\d.]+,?)+)"', text))
@@ -150,3 +162,9 @@ def test_what_a_plain_pytest_leaves_out_runs_elsewhere() -> None:
         assert '"--everything"' in session[1], session[0]
     assert "-m slow" in read(".ci/run")
     assert read(".ci/run").count("--everything") == 2
+
+
+def test_what_tests_import_stands_beside_them_where_a_wheel_is_tested() -> None:
+    """There, pytest collects every file of tests, also those that it then deselects."""
+    (copied,) = re.findall(r"^    cp -R (.+) \"\$1\"$", read(".ci/common"), re.MULTILINE)
+    assert {"benchmarks", "tools"} <= imported_folders() <= set(copied.split())

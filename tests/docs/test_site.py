@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from documents import DOCS, INCLUDED, ROOT, file_of, name_of, text_of
 
 import opero as package
 from opero import testing
+
+sys.path.insert(0, str(ROOT))
+
 from tools.site import checks, llms, pages
 
 pytestmark = [pytest.mark.once, pytest.mark.checkout]
