@@ -135,6 +135,7 @@ def test_checkers_refuse_misuse_and_nothing_else(
     assert len(reasons) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_a_wrong_option_is_one_error(pyright_errors: list[tuple[Line, str]]) -> None:
     """It is told once, at the option, and not for each form that a decorator has."""
