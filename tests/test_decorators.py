@@ -877,7 +877,7 @@ def test_a_backoff_that_cannot_end_in_time_is_not_begun(core: hotpath.Core, eith
         assert pytest.approx(clock.waited) == 4.0, "the second delay, of 8 s, was not begun"
     assert [error.args[0] for error in caught.value.errors] == [1, 2]
     assert caught.value.__cause__ is caught.value.errors[-1]
-    assert "function has 10 s" in str(caught.value)
+    assert "function cannot finish within its timeout of 10 s" in str(caught.value)
 
 
 def test_a_wait_for_a_permit_that_cannot_end_in_time_is_not_begun(

@@ -136,7 +136,7 @@ def test_a_server_that_asks_too_much_is_the_reason_for_giving_up(
     with pytest.raises(AllFailedError):
         function()
     (event,) = heard.events
-    assert event.reason == "the server asked for a wait of 100 s, and max_delay is 5 s"
+    assert event.reason == "the server asked for a wait of 100 s, but max_delay is 5 s"
 
 
 def test_an_error_that_is_not_retried_is_no_event(
@@ -167,7 +167,7 @@ def test_deadlines(core: hotpath.Core, decorated: Any, hear: Any) -> None:
     (event,) = heard.events
     assert (event.kind, event.attempt, event.seconds) == ("deadline", 1, 1.0)
     assert event.error is error
-    assert event.reason == "the wait of 5 s before attempt 2 would not end in time"
+    assert event.reason == "the wait of 5 s before attempt 2 would end too late"
 
 
 def test_stored_caches_tell_hits_misses_and_stale_values(

@@ -403,7 +403,7 @@ def test_giving_up_and_running_out_of_time_are_warnings(
         function()
     (line,) = lines
     assert line["text"].endswith(
-        "out of time after 1 s: the wait of 5 s before attempt 2 would not end in time; "
+        "out of time after 1 s: the wait of 5 s before attempt 2 would end too late; "
         "the last error: ZeroDivisionError: division by zero"
     )
     assert line["opero_seconds"] == 1.0

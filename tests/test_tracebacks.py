@@ -230,7 +230,7 @@ async def refused(_: int = 0) -> None:
 def test_trio_gets_an_error_that_says_so_and_why_a_loop_was_needed(core: hotpath.Core) -> None:
     trio = pytest.importorskip("trio")
     function = opero(retries=2, min_delay=0.01)(refused)
-    with pytest.raises(OperoError, match="opero waits by asyncio, and trio runs") as failed:
+    with pytest.raises(OperoError, match="opero waits with asyncio, but trio runs") as failed:
         trio.run(function)
     assert isinstance(failed.value.__cause__, ConnectionError)
     with pytest.raises(ConnectionError):

@@ -143,7 +143,7 @@ def test_a_wait_that_cannot_end_in_time_is_not_begun(core):
     """The deadline counts from the beginning of the loop."""
 
     async def main():
-        with pytest.raises(DeadlineExceeded, match="before attempt 3 would not end") as caught:
+        with pytest.raises(DeadlineExceeded, match="before attempt 3 would end too late") as caught:
             async for attempt in attempts(retries=9, min_delay=3, max_delay=3, timeout=5):
                 with attempt:
                     raise Flop(attempt.number)
@@ -558,10 +558,10 @@ def test_without_a_task_of_asyncio_it_says_what_it_needs(option):
                 if attempt.number == 1 and not options:
                     raise Flop
 
-    with pytest.raises(OperoError, match="opero waits by asyncio, and trio runs this coroutine"):
+    with pytest.raises(OperoError, match="opero waits with asyncio, but trio runs this coroutine"):
         trio.run(lambda: work(**{option: 5}))
     assert ran == []
-    with pytest.raises(OperoError, match="opero waits by asyncio, and trio runs") as caught:
+    with pytest.raises(OperoError, match="opero waits with asyncio, but trio runs") as caught:
         trio.run(work)
     assert ran == [1]
     assert type(caught.value.__cause__) is Flop

@@ -129,7 +129,7 @@ def test_a_wait_that_cannot_end_in_time_is_not_begun(gate, asynchronous):
     """And an attempt that had come in elsewhere is withdrawn."""
     gate.opens = clocks.NEVER - 1
     function = opero(retries=1, timeout=60)(failing(0, asynchronous))
-    with pytest.raises(DeadlineExceeded, match="its turn would not come in time"):
+    with pytest.raises(DeadlineExceeded, match="its turn would come too late"):
         outcome(function, "value")
     assert gate.entered == []
     assert gate.left == []
@@ -399,7 +399,7 @@ def test_who_is_refused_gets_an_error_at_once(core, monkeypatch, asynchronous, c
         book.opens = core.clock.now() + 10**9
         with pytest.raises(BreakerOpenError) as caught:
             outcome(function, "value")
-        assert "the door is open and lets nobody in for 1 s" in str(caught.value)
+        assert "the door is open and lets no attempt in for 1 s" in str(caught.value)
         assert caught.value.retry_after == 1.0
         assert caught.value.errors == []
         assert (function.stats().attempts, function.stats().refused) == (0, 1)

@@ -854,7 +854,7 @@ def test_without_a_task_it_says_what_it_needs(options):
 
     run(main())
     trio = pytest.importorskip("trio")
-    with pytest.raises(OperoError, match="opero waits by asyncio, and trio runs this coroutine"):
+    with pytest.raises(OperoError, match="opero waits with asyncio, but trio runs this coroutine"):
         trio.run(work)
     assert begun == []
     assert (work.stats().retries, work.stats().fallbacks, work.stats().refused) == (0, 0, 0)

@@ -173,7 +173,7 @@ def test_a_wait_that_would_end_just_at_the_deadline_is_not_begun(kind):
     options = {"retries": 2, "min_delay": 5, "max_delay": 5, "timeout": 5}
     with manual_clock() as clock:
         with pytest.raises(
-            DeadlineExceeded, match="the wait of 5 s before attempt 2 would not end"
+            DeadlineExceeded, match="the wait of 5 s before attempt 2 would end too late"
         ):
             call(decorated(kind, body, **options), kind)
         assert clock.waited == 0

@@ -33,7 +33,7 @@ from opero import (
 )
 from opero.testing import manual_clock
 
-PASSED = "has 0.02 s, and an attempt was still running then"
+PASSED = "timeout of 0.02 s: an attempt was still running then"
 """What `DeadlineExceeded` says after the shortest deadline of these tests."""
 
 CUTS = pytest.mark.parametrize(
@@ -790,7 +790,7 @@ def test_without_a_task_it_says_what_it_needs(options):
         assert "no task" in await outcome
 
     run(main())
-    with pytest.raises(OperoError, match="opero waits by asyncio"):
+    with pytest.raises(OperoError, match="opero waits with asyncio"):
         work().send(None)
     assert begun == []
 

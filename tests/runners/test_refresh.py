@@ -505,7 +505,7 @@ def test_a_permit_that_would_come_after_the_end_is_not_waited_for(subject, store
         assert function.runs == [1]
     error = heard[-1].error
     assert isinstance(error, DeadlineExceeded)
-    assert "has until its cached value is outdated, and its rate-limit permit" in str(error)
+    assert "cannot finish before its cached value is outdated: its rate-limit permit" in str(error)
     assert "deadline" not in {event.kind for event in heard}
 
 
@@ -521,7 +521,7 @@ def test_a_refresh_has_the_timeout_of_a_call(subject, store, heard):
         assert len(function.runs) == 2
     error = heard[-1].error
     assert isinstance(error, DeadlineExceeded)
-    assert "has 2 s" in str(error)
+    assert "timeout of 2 s" in str(error)
 
 
 def test_a_refresh_of_a_coroutine_function_is_cut_at_its_timeout(store, heard):

@@ -1124,7 +1124,7 @@ cdef class Method(MethodLike):
 
     def __init__(self, func, instance):
         if self.__func__ is not None:  # a call that is under way needs it still
-            raise TypeError("a bound method is made once; bind the function again")
+            raise TypeError("a bound method cannot be initialized again; bind the function again")
         MethodLike.__init__(self, func, instance)
         self.vectorcall = call_bound
 

@@ -4,9 +4,9 @@
     loop         Loop -> an Attempt for each `with`
     async_loop   the same, awaiting
 
-A loop is a call whose attempts the user's own code makes, so what follows a failure is decided as
-for any call, by `core.retrying`. The loop waits where it hands out the next attempt. What a block
-has raised is judged where its `with` ends: if no attempt follows, it is raised there.
+A loop is a call whose attempts the user's own code makes. So `core.retrying` decides what follows a
+failure, as for any call. The loop waits before it hands out the next attempt. The end of a `with`
+judges what its block has raised: if no attempt follows, the error is raised there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The loop over the attempts of a block in a coroutine: it awaits, and can cut a block.
+"""The loop over the attempts of a block in a coroutine: it awaits, and can cancel a block.
 
-What the block awaits is cut as what a function awaits is (see `opero.runners.deadlines`). The end
-of a `with` awaits nothing. So a scope of anyio that ends at the same moment goes before it only if
-it has asked for the end of the task by then, as with `asyncio.timeout`.
+Deadlines cancel what the block awaits as they cancel what a function awaits (see
+`opero.runners.deadlines`). The end of a `with` awaits nothing. So an anyio scope that ends at the
+same moment takes precedence only if it has already cancelled the task, as with `asyncio.timeout`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 def limits_of(timeout: int, attempt_timeout: int) -> Limits:
-    """Return how long a whole loop may take, and each of its attempts; None for no bound.
+    """Return the time limits of a whole loop and of each of its attempts; None for no limit.
 
     Args:
-        timeout: Nanoseconds; 0 for no bound.
-        attempt_timeout: The same for an attempt.
+        timeout: Nanoseconds for the loop; 0 for no limit.
+        attempt_timeout: Nanoseconds for an attempt; 0 for no limit.
     """
     core = hotpath.core
     whole, each = [
@@ -46,10 +46,10 @@ class AsyncLoop(Loop):
     """The attempts of one `async for` loop.
 
     Attributes:
-        whole: How long all of it may take; None for no bound.
-        each: How long each attempt may take; None for no bound.
-        cuts: The deadlines of the attempt that is being made.
-        handled: What was being handled where its block begins.
+        whole: The time limit of the loop; None for no limit.
+        each: The time limit of each attempt; None for no limit.
+        cuts: The deadlines of the current attempt.
+        handled: The exception being handled when the attempt's block began.
     """
 
     __slots__ = ("cuts", "each", "handled", "whole")
@@ -94,10 +94,10 @@ class AsyncLoop(Loop):
             retrying = None
 
     def task(self) -> asyncio.Task[Any] | None:
-        """Return the task that deadlines would cancel, if there are any.
+        """Return the task that deadlines would cancel; None without deadlines.
 
         Raises:
-            OperoError: If there is no task of asyncio.
+            OperoError: If no asyncio task runs the loop.
         """
         if self.each is not None:
             return task_of(self.call.name, "attempt_timeout")
@@ -106,7 +106,7 @@ class AsyncLoop(Loop):
         return None
 
     def enter(self) -> None:
-        """Let a block be cut when its time is over."""
+        """Begin the deadlines of a block."""
         task = self.task()
         self.handled = sys.exc_info()[1]
         for limit in (self.each, self.whole):
@@ -119,7 +119,7 @@ class AsyncLoop(Loop):
                 self.cuts.append(cut)
 
     def leave(self, error: BaseException | None) -> None:
-        """Take note of how a block has ended, and why."""
+        """Note how a block has ended, and why."""
         cuts, self.cuts = self.cuts, []
         handled, self.handled = self.handled, None
         late = [cut.limit for cut in cuts if cut.stopping]
@@ -128,7 +128,7 @@ class AsyncLoop(Loop):
             for cut in cuts:
                 cut.leave()
             if late and cuts[0].task.cancelling() > cuts[0].cancelling:
-                late = []  # others have cancelled the task, too, and go before
+                late = []  # somebody else has cancelled the task too, and takes precedence
             if isinstance(error, GeneratorExit):
                 self.retrying.abandoned()
             elif late and self.whole in late:
@@ -147,8 +147,8 @@ class AsyncLoop(Loop):
             error = handled = raised = None  # their frames hold this one
 
     def end_late(self, error: BaseException | None) -> None:
-        """Take note of how a block has ended that was cut at the deadline of the whole loop."""
-        if error is None:  # it has answered the cut, and that is heard
+        """Note how a block has ended that was cancelled at the deadline of the whole loop."""
+        if error is None:  # it has handled the cancellation and succeeded
             self.retrying.returned(None)
             return
         if not isinstance(error, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The loop over the attempts of a block, and what a `with` inside it does."""
+"""The loop over the attempts of a block, and the attempts that it hands out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from typing import Self
 
 WAITING, HANDED_OUT, INSIDE, OVER = range(4)
-"""Where a loop stands: before an attempt, before its `with`, in it, behind the last one."""
+"""The stages of a loop: before an attempt, before its `with`, inside it, after the last one."""
 
 
 class MisusedLoopError(OperoError):
-    """A loop over attempts is not written as it should be; no block is run again for that."""
+    """The code of a loop over attempts is wrong; the block is not retried."""
 
 
 class Attempt:
@@ -36,16 +36,16 @@ class Attempt:
         self.number: int = number
 
     def __enter__(self) -> Self:
-        """Begin it.
+        """Begin the attempt.
 
         Raises:
-            OperoError: If it has begun before.
+            OperoError: If the attempt has already begun or is over.
         """
         loop = self._loop
         if loop.current != self.number or loop.stage != HANDED_OUT:
-            what = "has begun already" if loop.is_inside(self.number) else "is over"
+            what = "has already begun" if loop.is_inside(self.number) else "is over"
             raise MisusedLoopError(
-                f"{loop.name}: attempt {self.number} {what}; each is for one `with`, and the "
+                f"{loop.name}: attempt {self.number} {what}: use each attempt in one `with`; the "
                 f"loop gives you the next"
             )
         loop.enter()
@@ -58,10 +58,10 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """End it; true if another one follows.
+        """End the attempt; return whether another one follows.
 
         Raises:
-            OperoError: What the loop fails with, if that is not the error of the block itself.
+            OperoError: If the loop fails with an error other than the block's own.
         """
         loop = self._loop
         failure: BaseException | None = None
@@ -82,7 +82,7 @@ class Attempt:
             error = failure = None  # their frames hold this one
 
     def __aenter__(self) -> NoReturn:
-        raise TypeError("write `with attempt:`, without `async`: only the loop waits")
+        raise TypeError("write `with attempt:`, without `async`: only the loop awaits")
 
     def __aexit__(self, *_: object) -> None: ...
 
@@ -99,11 +99,11 @@ class Loop:
     """The attempts of one `for` loop.
 
     Attributes:
-        name: What messages call the block.
-        call: What counts and tells, as for a decorated function.
-        retrying: What follows, and when.
-        current: The number of the attempt that was handed out last.
-        stage: Where the loop stands.
+        name: The name of the block in messages.
+        call: Counts and reports events, as for a decorated function.
+        retrying: Decides what follows, and when.
+        current: The number of the latest attempt.
+        stage: The stage of the loop.
     """
 
     __slots__ = ("call", "current", "name", "retrying", "stage")
@@ -151,7 +151,7 @@ class Loop:
         """Return whether no attempt follows.
 
         Raises:
-            MisusedLoopError: If the last one was not made, or is being made.
+            MisusedLoopError: If the last attempt was not made, or is still running.
         """
         if self.stage == WAITING:
             return False
@@ -165,23 +165,23 @@ class Loop:
         self.withdraw()
         raise MisusedLoopError(
             f"{name}: attempt {number} was not made: write `with attempt:` around the code in the "
-            f"loop, so that its errors are seen, and its end ends the loop"
+            f"loop, so that the loop sees its errors and ends when it succeeds"
         )
 
     def withdraw(self) -> None:
-        """Take note that an attempt that was handed out is not made."""
+        """Note that an attempt that was handed out is not made."""
         self.retrying.withdrawn()
         self.end()
 
     def end(self) -> BaseException | None:
-        """End it, and let go of its errors, whose frames hold it; return what it fails with."""
+        """End the loop, release its errors, whose frames refer to it, and return its failure."""
         failure: BaseException | None = self.retrying.error
         self.stage = OVER
         self.retrying = None
         return failure
 
     def is_inside(self, number: int) -> bool:
-        """Return whether the block of an attempt is being run."""
+        """Return whether the block of an attempt is running."""
         return self.current == number and self.stage == INSIDE
 
     def hand_out(self) -> Attempt:
@@ -191,17 +191,17 @@ class Loop:
         return Attempt(self, self.current)
 
     def enter(self) -> None:
-        """Take note that a block begins."""
+        """Note that a block begins."""
 
     def leave(self, error: BaseException | None) -> None:
-        """Take note of how a block has ended."""
+        """Note how a block has ended."""
         if error is None:
             self.retrying.returned(None)
         else:
             self.judge(error)
 
     def judge(self, error: BaseException) -> None:
-        """Decide whether another attempt follows on a failure."""
+        """Decide whether another attempt follows a failure."""
         retrying = self.retrying
         try:
             retrying.failed(error)
@@ -212,7 +212,7 @@ class Loop:
         finally:
             error = None  # type: ignore[assignment]  # its frames hold this one
         if retrying.over:
-            retrying.next()  # which says so
+            retrying.next()  # reports the failure
         else:
             self.stage = WAITING
 
@@ -243,13 +243,13 @@ class BareLoop(Loop):
         return self.hand_out()
 
     def leave(self, error: BaseException | None) -> None:
-        """Take note of how the block has ended."""
+        """Note how the block has ended."""
 
     def withdraw(self) -> None:
-        """Take note that the attempt is not made."""
+        """Note that the attempt is not made."""
         self.stage = OVER
 
     def end(self) -> BaseException | None:
-        """End it; nothing but the block's own error is raised."""
+        """End the loop; only the block's own error is raised."""
         self.stage = OVER
         return None

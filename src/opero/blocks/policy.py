@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 _MOST_PLANS = 128
-"""How many checked combinations of options are kept; a loop that is written out asks each time."""
+"""How many checked combinations of options to keep; a loop written in place checks each time."""
 
 _plans: dict[tuple[Any, ...], CallOptions] = {}
 
 _AWAITS = 0x0080 | 0x0200
-"""The flags of the code of coroutines and of asynchronous generators."""
+"""The code flags of coroutines and asynchronous generators."""
 
 
 def attempts(
@@ -58,14 +58,14 @@ def attempts(
     reraise: bool = False,
     **kwargs: Unpack[_NoOthers],
 ) -> AttemptLoops:
-    """Make a block of code resilient, where a function for it would be in the way.
+    """Make a block of code resilient, where you do not want a function for it.
 
-    Write a loop over what this returns, and the block in a `with` inside it. A block that ends
-    without an exception ends the loop; one that fails is run again, after a delay:
+    Loop over what this returns, and put the block in a `with` inside the loop. If the block ends
+    without an exception, so does the loop; if it fails, it runs again after a delay:
 
         deadline( retries( breaker( permit( attempt timeout( block )))))
 
-    In a coroutine write `async for`. You can keep what this returns and use it for many loops.
+    In a coroutine, write `async for`. You can keep what this returns and use it for many loops.
 
     Args:
         retries: The most attempts in total, the first included; 0 and 1 both mean one.
@@ -103,7 +103,7 @@ def attempts(
         AllFailedError: If every attempt has failed. With one attempt, or with `reraise`, that is
             the block's own exception.
         DeadlineExceeded: If `timeout` passed, or would pass in a wait.
-        OperoError: If the loop is not written as it should be; it says how.
+        OperoError: If the code of the loop is wrong; the message says how to write it.
 
     Example:
         ```python
@@ -118,7 +118,7 @@ def attempts(
 
 
 def _plan(given: Mapping[str, Any]) -> CallOptions:
-    """Check the options, once for each combination of values that say all by themselves."""
+    """Check the options; keep the result if the values alone determine it."""
     key = tuple([(name, type(value), value) for name, value in given.items()])
     if not all(map(_is_plain, given.values())):
         return call_options("attempts", given)
@@ -132,7 +132,7 @@ def _plan(given: Mapping[str, Any]) -> CallOptions:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value may be kept: one that belongs to a call of a function may not."""
+    """Return whether a value may be kept; one made in a function call may not."""
     if value is None or type(value) in {bool, int, float, timedelta}:
         return True
     if isinstance(value, type) or type(value) is FunctionType:
@@ -141,7 +141,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class AttemptLoops(NoDecorator):
-    """What `attempts` returns: a policy for blocks of code, to loop over as often as you like."""
+    """A policy for blocks of code, as `attempts` returns it; loop over it as often as you like."""
 
     _instead = (
         "attempts() is for blocks of code: decorate a function with @opero(...), which takes the "
@@ -157,8 +157,8 @@ class AttemptLoops(NoDecorator):
         """Begin a loop in an ordinary function.
 
         Raises:
-            OperoError: If the loop is in a coroutine, whose event loop it would block.
-            ValueError: If there is an `attempt_timeout`, which nothing could keep.
+            OperoError: If the loop is in a coroutine: it would block the event loop.
+            ValueError: If there is an `attempt_timeout`: nothing could enforce it.
         """
         frame = sys._getframe(1)
         if frame.f_code.co_flags & _AWAITS:
@@ -188,7 +188,7 @@ class AttemptLoops(NoDecorator):
         return AsyncLoop(self._state(frame, "async"), self._limits)
 
     def stats(self) -> Stats:
-        """Return what has happened in all loops over this; `calls` counts the loops."""
+        """Return the counts of all loops over this policy; `calls` is the number of loops."""
         total: dict[str, int] = {}
         for state in list(self._states.values()):
             for name, count in state.counted().items():
@@ -231,12 +231,12 @@ class AttemptLoops(NoDecorator):
     def __repr__(self) -> str:
         return f"attempts(retries={self._plan.retry.attempts})"
 
-    # --- what they are not ----------------------------------------------------------------------
+    # --- wrong uses -----------------------------------------------------------------------------
 
     def __enter__(self) -> NoReturn:
         raise TypeError(
-            "attempts() is there to loop over: write `for attempt in attempts(...):` and, in it, "
-            "`with attempt:`"
+            "attempts() is for loops: write `for attempt in attempts(...):` and, inside it, `with "
+            "attempt:`"
         )
 
     def __exit__(self, *_: object) -> None: ...
@@ -250,12 +250,12 @@ def _block_in(function: str) -> str:
 
 
 def _name(frame: FrameType) -> str:
-    """Return what messages call the block in the function that a frame belongs to."""
+    """Return the name, in messages, of the block in a frame's function."""
     return _block_in(_where(frame)[1])
 
 
 def _where(frame: FrameType) -> tuple[str, str]:
-    """Return the module and the name of the function that a frame belongs to."""
+    """Return the module and the name of a frame's function."""
     module = str(frame.f_globals.get("__name__") or "?")
     function = frame.f_code.co_qualname
     return module, module if function == "<module>" else function

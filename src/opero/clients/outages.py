@@ -1,18 +1,18 @@
-"""A store that is out of order: one warning, few attempts, and back to work by itself.
+"""The outage of a store: one warning, few attempts, and automatic recovery.
 
-It is a circuit breaker (`core/breaker.py`) that one failure opens, and that stays open for longer
-after each probe. Reading and writing have one each, since a store that is full, locked or read-only
-can still be read.
+It is a circuit breaker (`core/breaker.py`) that opens at one failure and stays open longer after
+each probe. Reading and writing have one each, since a store that is full, locked or read-only can
+still be read.
 
-    ticket = outage.enter(writing)      0: leave the store alone
+    ticket = outage.enter(writing)      0: do not use the store
     outage.leave(ticket, writing)       it worked
     outage.leave(ticket, writing, why)  it failed
 
     writing=False    get, get_many, count
-    writing=True     everything else, `get_and_take` too: if that is refused, or has failed, a plain
-                     `get` may still find the entry
+    writing=True     everything else, `get_and_take` too: if that is refused or fails, a plain `get`
+                     may still find the entry
 
-An operation that was cut, by a cancelled task or by Ctrl-C, tells nothing, so nobody reports it.
+An operation interrupted by a cancelled task or by Ctrl-C says nothing, so it is not reported.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ FIRST: Final = 0.5
 
 LAST: Final = 10.0
 """The longest time until one caller tries again; it doubles from `FIRST` with each attempt. A
-failure that comes so soon after an outage's end belongs to the same outage: it is not logged."""
+failure within this time after an outage's end belongs to the same outage and is not logged."""
 
 _FIRST: Final = int(FIRST * 1e9)
 _LAST: Final = int(LAST * 1e9)
 
 
 class Outage:
-    """Keeps callers away from a store that fails, and lets one through now and then to try it.
+    """Keeps callers away from a store that fails, and now and then lets one through to try it.
 
     So a store that hangs costs one caller its time limit, every half second at first and every ten
-    seconds in the end, and all others nothing. Threads and tasks may share one.
+    seconds in the end; all others lose no time. Threads and tasks may share one.
 
     Attributes:
-        what: The store, as the log calls it.
-        failures: Operations that failed or were left out, in all.
+        what: The name of the store in the log.
+        failures: The number of operations that failed or were left out.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Outage:
         clock: Callable[[], float] = monotonic,
         instead: str = "calls go on without it",
     ) -> None:
-        """Start in good order.
+        """Begin with a store that works.
 
         Args:
             what: The store, such as "the redis cache at 127.0.0.1:6379"; it goes into the log.
             clock: Returns seconds.
-            instead: What is done meanwhile, for the log.
+            instead: What happens meanwhile, for the log.
         """
         self.what = what
         self._instead = instead
@@ -74,7 +74,7 @@ class Outage:
         _outages.add(self)
 
     def _begin(self) -> None:
-        """Know of nothing, also in a child process: other threads of the parent held the lock."""
+        """Reset everything; also in a child process, where a parent's thread may hold the lock."""
         self._lock = Lock()
         self._reading = _breaker()
         self._writing = _breaker()
@@ -84,10 +84,10 @@ class Outage:
         self._failures_before = 0
 
     def enter(self, writing: bool = False) -> int:
-        """Return the ticket of an operation; 0 if the store is to be left alone, a failure too.
+        """Return the ticket of an operation; 0 to leave it out, which counts as a failure.
 
         Args:
-            writing: Whether the operation changes the store. If it cannot be read, it is not
+            writing: Whether the operation changes the store. A store that cannot be read is not
                 written either.
         """
         breaker = self._writing if writing else self._reading
@@ -119,11 +119,11 @@ class Outage:
             return breaker.lack(int(self._clock() * 1e9)) > 0
 
     def leave(self, ticket: int, writing: bool = False, error: Exception | None = None) -> None:
-        """Report how an operation has ended; the beginning and the end of an outage are logged.
+        """Note how an operation has ended; log the beginning and the end of an outage.
 
         Args:
-            ticket: What `enter` returned. With 0, the store was asked all the same: if it answers,
-                it is in order.
+            ticket: What `enter` returned. With 0, the operation ran all the same: if it succeeded,
+                the store works.
             writing: As in `enter`.
             error: What the store raised; None if it worked.
         """
@@ -152,7 +152,7 @@ class Outage:
             "store_down",
             store=self.what,
             error=error,
-            reason=f"{self._instead}, and it is tried again from time to time",
+            reason=f"{self._instead}; opero tries it again from time to time",
         )
 
     def _worked(self, ticket: int, writing: bool) -> None:
@@ -186,5 +186,5 @@ forks.register("outages", after_in_child=_after_fork)
 
 
 def _breaker() -> CircuitBreaker:
-    """Return a breaker that any failure opens; `Outage` has the lock."""
+    """Return a breaker that any failure opens; `Outage` provides the lock."""
     return hotpath.core.CircuitBreaker(_FIRST, 0.0, 1, _FIRST, 1)

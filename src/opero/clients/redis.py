@@ -1,20 +1,20 @@
 """Connections to Redis: one client per URL and process, and one per URL and event loop.
 
-redis-py makes the connections: it connects, authenticates, packs commands and parses replies. What
-it does not promise, this module adds:
+redis-py connects, authenticates, packs commands and parses replies. This module adds what redis-py
+does not promise:
 
-- Time. No command is tried twice, and none takes longer than `LIMIT`, the making of a connection
-  included, whatever the server does. Only the resolver of host names has limits of its own.
-- Order. A connection that did not get every reply it waited for is closed, never used again: not
-  after an error, not after a cancelled task, not after Ctrl-C. So no reply meets another's command.
-- Life. A connection that died while it was idle is replaced before a command is lost on it, a
-  forked child makes its own, and those of an event loop are closed when the loop ends.
+- Time. No command is sent twice, and none takes longer than `LIMIT`, including the time to connect,
+  whatever the server does. Only the resolver of host names has its own limits.
+- Order. A connection that missed a reply is closed and never used again: after an error, a
+  cancelled task, or Ctrl-C. So no command gets the reply of another.
+- Life. A connection that died while idle is replaced before a command is lost on it. A forked child
+  makes its own connections. Those of an event loop are closed when the loop ends.
 
-The pools of redis-py are no help here. A signal handler that calls a cached function may find their
-lock taken, by its own thread, and an interrupt may leave it taken. That for tasks gives connections
-back in steps that a second cancellation cuts short, and does not see that a server was restarted
-until the event loop has looked at the socket. Its time limits hold for each piece of a reply, or
-take a busy loop for a slow server.
+redis-py's connection pools do not help here. A signal handler that calls a cached function may find
+their lock taken by its own thread, and an interrupt may leave it taken. The pool for tasks returns
+connections in steps that a second cancellation cuts short, and does not notice a restarted server
+until the event loop has polled the socket. Its time limits apply to each piece of a reply, or
+mistake a busy loop for a slow server.
 """
 
 from __future__ import annotations
@@ -58,27 +58,27 @@ except ImportError as _error:
 from . import redis_url
 
 SILENCE: Final = 0.5
-"""Seconds for a connection to be made; and for threads also the longest pause within a reply.
+"""Seconds to make a connection; for threads, also the longest pause within a reply.
 `?socket_timeout=` in the URL changes it."""
 
 LIMIT: Final = 2 * SILENCE
-"""Seconds for a command: for connecting, if need be, and for its reply. With `?socket_timeout=` in
-the URL it is twice that. Each further reply of a batch has as long after the one before."""
+"""Seconds for a command, connecting included; twice `?socket_timeout=` if the URL has that. Each
+further reply of a batch gets the same time after the one before."""
 
 CONNECTIONS: Final = 64
-"""How many connections the client of an event loop has at most; `?max_connections=` changes it."""
+"""The most connections of an event loop's client; `?max_connections=` changes it."""
 
 IDLE: Final = 32
-"""How many idle connections a client of threads keeps."""
+"""How many idle connections a client for threads keeps."""
 
 LATE: Final = 0.05
-"""A timer that rings so many seconds late says that the program was busy, not the server."""
+"""A timer that fires this many seconds late shows that the program was busy, not the server."""
 
 _OF_CLUSTERS: Final = (AskError, ClusterCrossSlotError, ClusterError)
-"""What a server of a cluster answers where the keys, or some of them, are on another one."""
+"""The errors of a server in a cluster if another server has the keys, or some of them."""
 
 _IN_CLUSTERS: Final = ("MOVED ", "ASK ", "CROSSSLOT ", "CLUSTERDOWN ")
-"""The same in words, for versions of redis-py that have no exceptions for that."""
+"""Their messages, for versions of redis-py without these exceptions."""
 
 __all__ = ["AsyncClient", "Client", "Command", "NoScriptError", "Script", "async_client", "client"]
 
@@ -87,11 +87,11 @@ Command = Sequence[Any]
 
 
 class Script:
-    """A Lua script, known to the server by its digest once it has run there.
+    """A Lua script, which the server knows by its digest once it has run there.
 
     Attributes:
         source: The script.
-        digest: What `EVALSHA` calls it.
+        digest: The digest for `EVALSHA`.
     """
 
     __slots__ = ("digest", "source")
@@ -102,7 +102,7 @@ class Script:
 
 
 class Client:
-    """Runs commands for the threads of this process; each has a connection to itself meanwhile.
+    """Runs commands for the threads of this process; each command has a connection to itself.
 
     Attributes:
         where: Host and port, or the path of the socket: for messages, without user and password.
@@ -115,7 +115,7 @@ class Client:
             url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.
 
         Raises:
-            ValueError: If it is no such URL, or has a setting that redis-py does not know.
+            ValueError: If it is not such a URL, or has a setting that redis-py does not know.
         """
         self._target = _Target(url)
         self.where: str = self._target.where
@@ -137,14 +137,14 @@ class Client:
         return self.batch((command,))[0]
 
     def batch(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands at once and read their replies.
+        """Send commands together and read their replies.
 
         Returns:
             The replies, in order.
 
         Raises:
-            redis.RedisError: As in `run`. An error of one command does not keep the others from
-                being run; the first of the errors is raised.
+            redis.RedisError: As in `run`. All commands run even if one fails; the first error is
+                raised.
         """
         connection = self._take()
         whole = False
@@ -161,7 +161,7 @@ class Client:
         return _checked(replies)
 
     def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script, which Redis does in one step; send its source only if it is not there.
+        """Run a script, atomically in Redis; send its source only if the server lacks it.
 
         Raises:
             redis.RedisError: As in `run`.
@@ -204,9 +204,9 @@ class Client:
 
 
 class AsyncClient:
-    """Runs commands for the tasks of one event loop; each has a connection to itself meanwhile.
+    """Runs commands for the tasks of one event loop; each command has a connection to itself.
 
-    At most `CONNECTIONS` are open; later callers wait for one, for `LIMIT` at most.
+    At most `CONNECTIONS` are open; further callers wait for one, at most for `LIMIT`.
 
     Attributes:
         where: As in `Client`.
@@ -233,7 +233,7 @@ class AsyncClient:
         return (await self.batch((command,)))[0]
 
     async def batch(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands at once and read their replies; as `Client.batch`."""
+        """Send commands together and read their replies; as `Client.batch`."""
         if self._places.locked():
             try:
                 async with asyncio.timeout(self._target.limit):
@@ -273,13 +273,13 @@ class AsyncClient:
             return await self.run("EVAL", script.source, len(keys), *keys, *arguments)
 
     def close(self) -> None:
-        """Close all connections, those in use too, in the client's own event loop."""
+        """Close all connections, even those in use, in the client's own event loop."""
         while self._open:
             self._drop(next(iter(self._open)))
         self._idle.clear()
 
     def bury(self) -> None:
-        """Close the sockets of an event loop that was closed before them."""
+        """Close the sockets of an event loop that is already closed."""
         for connection in self._open:
             _bury(connection)
         self._open.clear()
@@ -300,7 +300,7 @@ class AsyncClient:
         return connection
 
     def _drop(self, connection: Any) -> None:
-        """Close a connection at once: what was not sent is not sent, what comes is not read."""
+        """Close a connection immediately: send nothing more, and read nothing more."""
         self._open.discard(connection)
         writer = connection._writer
         if writer is not None:
@@ -337,7 +337,7 @@ def client(url: str) -> Client:
 def async_client(url: str) -> AsyncClient:
     """Return the client of this URL for the running event loop.
 
-    It is closed when the loop ends as `asyncio.run` ends it. If a loop was only closed, its
+    It is closed when the loop ends as `asyncio.run` ends it. If a loop is merely closed, its
     sockets are closed when another loop asks for a client.
 
     Raises:
@@ -358,7 +358,7 @@ _clients: dict[str, Client] = {}
 _loops: dict[asyncio.AbstractEventLoop, tuple[_Clients, AsyncGenerator[None, None]]] = {}
 """The clients of each event loop, by URL, and what closes them when it ends."""
 _inherited: list[Any] = []
-"""Connections of the parent, in a forked child: to close them here would disturb its event loop."""
+"""In a forked child, the parent's connections: closing them would disturb its event loop."""
 
 
 @atexit.register
@@ -407,11 +407,11 @@ async def _keep(loop: asyncio.AbstractEventLoop, clients: _Clients) -> AsyncGene
 
 
 class _LoopWatch:
-    """Closes a connection whose reply does not come in time.
+    """Closes a connection whose reply comes too late.
 
     Attributes:
-        connection: What to close.
-        expired: Whether it had to.
+        connection: The connection.
+        expired: Whether it was closed.
     """
 
     __slots__ = ("_due", "_limit", "_loop", "_pardoned", "_timer", "connection", "expired")
@@ -426,7 +426,7 @@ class _LoopWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Give the next reply its time."""
+        """Start the time of the next reply."""
         self._due = self._loop.time() + self._limit
         if self._timer is None:
             self._timer = self._loop.call_at(self._due, self._ring)
@@ -443,19 +443,19 @@ class _LoopWatch:
             return
         now = self._loop.time()
         if now - timer.when() > LATE and not self._pardoned:
-            self._pardoned = True  # the reply may be there and could not be looked at
+            self._pardoned = True  # the reply may have come, but the loop was too busy to read it
             self._due = max(self._due, now + self._limit / 2)
         if now < self._due - 0.001:
             self._timer = self._loop.call_at(self._due, self._ring)
             return
         self.expired = True
         writer = self.connection._writer
-        if writer is not None:  # else it is connecting, and that has a limit of its own
+        if writer is not None:  # else it is connecting, which has its own limit
             writer.transport.abort()
 
 
 class _Target:
-    """What a URL says, and connections to there.
+    """The settings in a URL; makes connections to its server.
 
     Attributes:
         where: Host and port, or the path of the socket.
@@ -495,7 +495,7 @@ class _Target:
         return made
 
     def for_tasks(self) -> Any:
-        """Make one for an event loop; `_LoopWatch` gives its replies their time."""
+        """Make a connection for an event loop; `_LoopWatch` limits the time of its replies."""
         return self._aio_kind(
             **self._settings, socket_timeout=None, retry=AsyncRetry(NoBackoff(), 0)
         )
@@ -509,22 +509,22 @@ def _checked(replies: list[Any]) -> list[Any]:
 
 
 def _explained(error: Exception) -> Exception:
-    """Return an error that a server has answered, in words that help, and without arguments."""
+    """Return a server's error with a helpful message, without the command's arguments."""
     text = str(error)
     if isinstance(error, _OF_CLUSTERS) or text.startswith(_IN_CLUSTERS) or "cluster" in text:
         return ResponseError(f"{redis_url.CLUSTER} ({type(error).__name__}: {text})")
     said, unknown, _ = text.partition(", with args beginning with")
-    if unknown:  # it goes on with keys and values
+    if unknown:  # keys and values follow
         return type(error)(f"{said}; if this is a Sentinel: {redis_url.SENTINEL}")
     return error
 
 
 class _Bounded:
-    """Mixed into a connection of redis-py: its socket keeps to a time limit.
+    """A mixin for redis-py's connections: its socket has a time limit.
 
     Attributes:
-        until: The monotonic time at which patience ends.
-        silence: Seconds that one receiving or sending may take.
+        until: The monotonic time of the limit.
+        silence: Seconds that one read or write may take.
     """
 
     until = 0.0
@@ -561,13 +561,13 @@ class _Socket:
     def _hurry(self) -> None:
         left = self._connection.until - monotonic()
         if left <= 0:
-            raise TimeoutError("the time for this command is over")
+            raise TimeoutError("the time limit of this command has passed")
         self._sock.settimeout(min(left, self._connection.silence))
 
 
 @cache
 def _bounded(kind: type) -> Any:
-    """Return a class of connections of redis-py with `_Bounded` mixed in."""
+    """Return a connection class of redis-py with `_Bounded` mixed in."""
     return type(f"Bounded{kind.__name__}", (_Bounded, kind), {})
 
 
@@ -599,5 +599,5 @@ def _bury(connection: Any) -> None:
     sock = getattr(transport, "_sock", None)
     if sock is not None:
         sock.close()
-        transport._closing = True  # or the transport warns of what nobody can mend any more
+        transport._closing = True  # else the transport warns about what nobody can fix any more
         transport._sock = None

@@ -1,12 +1,12 @@
-"""URLs of Redis: read by redis-py, and refused where it would guess, before anything is connected.
+"""Redis URLs: redis-py reads them; those where it would guess are refused before any connection.
 
     redis://[user:password@]host[:port][/db]            valkey:// is the same
     rediss://...                                        over TLS; valkeys:// is the same
     unix://[user:password@]/path/of/the/socket[?db=N]
 
-A password with `/`, `?` or `#` in it, as it is, would end the part of the URL that it stands in;
-what is left of it would be a host, a port or a database, and would be shown in messages as such.
-So such a URL is refused, and no message shows a URL or a piece that may belong to a password.
+An unencoded `/`, `?` or `#` in a password would end the part of the URL that contains it. The rest
+of the password would become a host, a port or a database, and messages would show it as such. So
+such a URL is refused, and no message shows a URL or a piece that may belong to a password.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _SCHEMES: Final = {
     "valkeys": "rediss",
     "unix": "unix",
 }
-"""What redis-py calls the schemes."""
+"""redis-py's names of the schemes."""
 
 _USAGE: Final = (
     "not a Redis URL: use redis://[user:password@]host[:port][/db], rediss://... for TLS, or "
     "unix://[user:password@]/path/of/the/socket (valkey:// and valkeys:// are the same as redis:// "
-    "and rediss://); percent-encode what is special in a user or password"
+    "and rediss://); percent-encode special characters in the user and the password"
 )
 _ENCODE: Final = (
-    "the Redis URL cannot be read as it is meant: percent-encode what is special in the user and "
-    "the password, with urllib.parse.quote(password, safe='')"
+    "the Redis URL is ambiguous: percent-encode special characters in the user and the password, "
+    "with urllib.parse.quote(password, safe='')"
 )
 CLUSTER: Final = (
     "opero does not use Redis Cluster, where several servers share the keys: give the Redis URL of "
-    "a server that is in no cluster"
+    "a server that is not in a cluster"
 )
 SENTINEL: Final = (
     "opero does not ask a Sentinel for the server: give the Redis URL of the server itself, or of "
-    "a name or proxy that leads to whichever is the master"
+    "a name or proxy that leads to the current master"
 )
 
 _OURS: Final = (
@@ -53,7 +53,7 @@ _OURS: Final = (
     "retry_on_timeout",
     "retry_on_error",
 )
-"""Settings of redis-py in a URL that would change what replies look like, or try again."""
+"""Settings of redis-py in a URL that would change the form of replies, or retry."""
 
 _KNOWN: Final = inspect.signature(AbstractConnection.__init__).parameters
 _DATABASE: Final = re.compile(r"/?|/[0-9]+/?")
@@ -64,11 +64,11 @@ def read(url: Any) -> dict[str, Any]:
     """Read a URL.
 
     Returns:
-        Settings as redis-py's connections take them, the class of the connection among them.
+        The settings of redis-py's connections, including the connection class.
 
     Raises:
-        ValueError: If it is no such URL, or leads to something else than one server; the message
-            does not show it.
+        ValueError: If it is not such a URL, or leads to anything but one server; the message does
+            not show it.
     """
     trouble, address = _look_at(url)
     if not trouble:
@@ -94,10 +94,10 @@ def read(url: Any) -> dict[str, Any]:
 
 
 def take_number(settings: dict[str, Any], name: str, usual: float) -> float:
-    """Take a setting that is a number above 0 from what a URL says.
+    """Take a setting that is a number above 0 from the settings of a URL.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is anything else.
     """
     value = settings.pop(name, usual)
     if not isinstance(value, (int, float)) or not 0 < value < 1e6:
@@ -106,7 +106,7 @@ def take_number(settings: dict[str, Any], name: str, usual: float) -> float:
 
 
 def _look_at(url: Any) -> tuple[str, str]:
-    """Return what is wrong with a URL, or nothing, and the URL as redis-py takes it."""
+    """Return what is wrong with a URL ("" for nothing), and the URL in redis-py's form."""
     if not isinstance(url, str):
         return _USAGE, ""
     scheme, separator, rest = url.strip().partition("://")
@@ -137,7 +137,7 @@ def _look_at(url: Any) -> tuple[str, str]:
 
 
 def refusal(url: str, error: Exception) -> str:
-    """Say which setting redis-py has refused, unless its name may be a piece of a password.
+    """Return which setting redis-py has refused, unless its name may be a piece of a password.
 
     Args:
         url: The URL.

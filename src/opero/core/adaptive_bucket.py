@@ -1,8 +1,8 @@
 """The token bucket of an adaptive limit: it learns how attempts end, and changes its rate.
 
-What is owed stays owed: when the rate changes, the time until the next permits grows or shrinks as
-the interval between permits does. So over any window there are never more permits than the burst,
-and what the rate at each moment allows. A pause stays as long as it is, and a cut spends the burst.
+When the rate changes, the time until the next permits grows or shrinks in proportion to the
+interval between permits. So over any window there are never more permits than the burst plus what
+the rate at each moment allows. A pause keeps its length, and a cut spends the burst.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SUCCEEDED, _REJECTED = 0, 2
-"""Those of `gate`, as numbers in C."""
+"""The outcomes of `gate`, as C numbers."""
 
 _NEWS = 16
-"""Waiters are told when the interval has fallen by a sixteenth since they were last told."""
+"""Waiters are notified when the interval has fallen by a sixteenth since the last time."""
 
 PROMPT = 2_000_000_000
-"""A longer pause is heeded at the first rejection, in nanoseconds."""
+"""In nanoseconds: the first rejection already pauses the limit if it asks for longer than this."""
 
 
 class AdaptiveBucket(WindowedBucket):
@@ -32,9 +32,9 @@ class AdaptiveBucket(WindowedBucket):
     Attributes:
         burst: How many permits may be taken at once after a pause.
         control: Decides on the rate.
-        watcher: Called after a change that those who wait should know of: with True after a cut,
-            and with False if the rate has risen. None if nobody waits.
-        told: The interval when it was last called, in nanoseconds.
+        watcher: Called after a change that matters to waiters: with True after a cut, with False
+            if the rate has risen. None if nobody waits.
+        told: The interval at its last call, in nanoseconds.
     """
 
     __slots__ = ("burst", "control", "told", "watcher")
@@ -97,7 +97,7 @@ class AdaptiveBucket(WindowedBucket):
             entered: When the attempt began, in nanoseconds.
 
         Returns:
-            2 after a cut, 1 if the rate has risen so that waiters should know, else 0.
+            2 after a cut, 1 if the rate has risen enough to notify waiters, else 0.
         """
         if outcome == _REJECTED:
             if not self.control.rejected(now, entered):
@@ -116,7 +116,7 @@ class AdaptiveBucket(WindowedBucket):
         return 0
 
     def retime(self, now: int) -> None:
-        """Take over the rate of `control`."""
+        """Adopt the rate of `control`."""
         before = self.interval
         interval = ceil(1e9 / self.control.rate)
         if interval == before:
@@ -136,11 +136,11 @@ class AdaptiveBucket(WindowedBucket):
         self.tolerance: int = tolerance
 
     def pause_as_asked(self, now: int, length: int) -> None:
-        """Pause because a server has asked for it, unless a lower rate may do.
+        """Pause because a server has asked for it, unless a lower rate may be enough.
 
-        A server that rejects one attempt too many asks for a second at least, as HTTP knows whole
-        ones only. So the first rejection of a series lowers the rate, and those that follow at once
-        are heeded; a long wait always is.
+        A server that rejects one attempt too many asks for at least a second, as HTTP has only
+        whole seconds. So the first rejection of a series only lowers the rate, and those that
+        follow immediately pause the limit too; a long wait always does.
         """
         if length > PROMPT or self.control.series:
             self.pause(now, length)

@@ -1,21 +1,21 @@
 """Retry and fallback as a state machine: what next, after this failure?
 
-It decides and never waits: a runner that can sleep or await carries out what it says.
+It decides and never waits: a runner that can sleep or await carries out its decisions.
 
-    failed(error) -> PROPAGATE   the error goes up as it is
+    failed(error) -> PROPAGATE   raise the error as it is
                      AGAIN       attempt value number `value`, after `delay` nanoseconds
                      GIVE_UP     every attempt has failed
                      LATE        the wait before the next attempt would end after the deadline
                      REFUSED     the server asks for a longer wait than the longest delay
-                     NO_FAILURE  the error goes up as it is, and counts as no failure
-                     OPEN        only values are left whose breakers let nobody in until `opens`
-    refused(...) -> AGAIN, LATE or OPEN, where a breaker has refused the attempt
+                     NO_FAILURE  raise the error as it is; it does not count as a failure
+                     OPEN        the breakers of all values left are open until `opens`
+    refused(...) -> AGAIN, LATE or OPEN, after a breaker has refused the attempt
 
-With fallback values an attempt takes one of them. `fallback_on` decides whether the next value of
-the round is tried, at once; `retry_on` whether the value is tried again in a later round. A round
-is over when each value that is left has failed. When no value is left, that is giving up, too.
-A value whose breaker refuses it is passed over in this round, which costs neither an attempt nor,
-if all values are refused, a round.
+With fallback values, each attempt takes one of them. `fallback_on` decides whether the next value
+of the round is tried, without a delay; `retry_on` decides whether the value is tried again in a
+later round. A round is over when each remaining value has failed. If no value is left, the call
+gives up too. A value whose breaker refuses it is skipped in this round; that costs no attempt and,
+if all values are refused, no round.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ if TYPE_CHECKING:
 PROPAGATE, AGAIN, GIVE_UP, LATE, REFUSED, NO_FAILURE, OPEN = range(7)
 
 _LONGEST = 4e9
-"""Seconds that are longer than any deadline, and that a machine word holds as nanoseconds."""
+"""Seconds: longer than any deadline, and as nanoseconds they fit a machine word."""
 
 
 class Policy:
     """How often and how far apart a function is attempted.
 
     Attributes:
-        rounds: The greatest number of rounds, at least 1.
-        factor: What the ceiling of the delay grows by from round to round.
+        rounds: The most rounds, at least 1.
+        factor: The factor by which the delay's ceiling grows with each round.
         min_delay: The shortest delay in seconds.
         max_delay: The longest delay in seconds.
-        jitter: Whether a delay is drawn between `min_delay` and the ceiling, or is the ceiling.
+        jitter: Whether a delay is random, between `min_delay` and the ceiling, or is the ceiling.
         types: The exceptions worth another attempt; None if `predicate` decides.
-        predicate: Called with the exception; says whether it is worth another attempt.
-        retry_after: Called with the exception; says how many seconds to wait at least, or None.
+        predicate: Takes the exception; returns whether it is worth another attempt.
+        retry_after: Takes the exception; returns the least number of seconds to wait, or None.
         fallback_types: The exceptions after which the next fallback value is tried; None if
             `fallback_predicate` decides.
-        fallback_predicate: Called with the exception; says whether the next value is tried. None
-            beside no `fallback_types`: there are no fallback values.
-        rejects: Called with what an attempt has returned; says whether it has failed. None: never.
+        fallback_predicate: Takes the exception; returns whether to try the next value. If both this
+            and `fallback_types` are None, there are no fallback values.
+        rejects: Takes what an attempt has returned; returns whether it has failed. None for never.
         reraise: Whether giving up raises the last exception itself.
-        pauses: Whether what `retry_after` says pauses the function's rate limit, too.
+        pauses: Whether the answer of `retry_after` pauses the function's rate limit too.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Policy:
         self.pauses: bool = pauses
 
     def attempts(self, width: int) -> Attempts:
-        """Begin the account of a call that has failed once; each round tries `width` values."""
+        """Make the state of a call that has failed once; each round tries `width` values."""
         return Attempts(self, width)
 
     def matches(self, error: BaseException) -> bool:
@@ -135,10 +135,10 @@ class Policy:
         )
 
     def rejection(self, value: Any) -> ResultRejected | None:
-        """Return what stands for a value that an attempt has returned and that is a failure.
+        """Return the exception for a returned value that counts as a failure.
 
         Returns:
-            None if the value is the call's result. What the user's predicate raises is raised.
+            None if the value is the call's result. An exception of the user's predicate is raised.
         """
         if self.rejects is None or not self.rejects(value):
             return None
@@ -156,20 +156,20 @@ class Attempts:
         delay: Nanoseconds to wait before the next attempt.
         ceiling: The greatest delay after the current round, in seconds, before `max_delay`.
         errors: The exceptions so far, in order.
-        dropped: The values that are not tried again; None while there are none.
-        refusals: When the breaker of each value that was passed over in this round might let it in,
-            in nanoseconds; None while there was none.
-        opens: The earliest of these times, that of `value`, after `OPEN`.
-        probing: Whether only values are left in this round that were refused.
-        counts: Whether the last failure is one that breakers and limits count.
+        dropped: The values that are not tried again; None if there are none.
+        refusals: For each value skipped in this round, when its breaker might admit an attempt, in
+            nanoseconds; None if there are none.
+        opens: After `OPEN`: the earliest of these times, that of `value`.
+        probing: Whether only refused values are left in this round.
+        counts: Whether breakers and limits count the last failure.
         begins: Whether no attempt of the current round has failed yet.
         asked: The longest wait, in seconds, that a failure of the current round asks for.
         told: The wait, in seconds, that the last failure asks for; 0 for none.
-        heeds: Whether `delay` is what a server has asked for.
-        trouble: What was wrong with the answer of the policy's `retry_after` to the last failure;
-            None if nothing was, or something was before.
-        troubled: Whether something ever was.
-        index: The place of the item in the input of a map; None for a call that is no item.
+        heeds: Whether the server has asked for `delay`.
+        trouble: What was wrong with `retry_after`'s answer to the last failure; None for nothing,
+            or if an earlier answer was wrong.
+        troubled: Whether an answer was ever wrong.
+        index: The item's position in the input of a map; None for a call that is not an item.
     """
 
     __slots__ = (
@@ -216,7 +216,7 @@ class Attempts:
         self.index: int | None = None
 
     def failed(self, error: BaseException, now: int, deadline: int) -> int:
-        """Take note of a failed attempt and say what to do next.
+        """Note a failed attempt and decide what to do next.
 
         Args:
             error: What the attempt raised.
@@ -260,16 +260,16 @@ class Attempts:
         return 1
 
     def refused(self, until: int, now: int, deadline: int) -> int:
-        """Take note that a breaker refuses the current value, and say what to do next.
+        """Note that a breaker refuses the current value, and decide what to do next.
 
         Args:
-            until: When it might let an attempt in, in nanoseconds.
+            until: When it might admit an attempt, in nanoseconds.
             now: The time in nanoseconds.
             deadline: When the call must be over, in nanoseconds.
 
         Returns:
-            `AGAIN`, `GIVE_UP`, `LATE` or `REFUSED` as for a failure; `OPEN` if only values are left
-            that were refused. The first of them that might be let in is `value`, at `opens`.
+            `AGAIN`, `GIVE_UP`, `LATE` or `REFUSED` as for a failure; `OPEN` if only refused values
+            are left. The first that might be admitted is `value`, at `opens`.
         """
         self.delay = 0
         if self.refusals is None:
@@ -307,7 +307,7 @@ class Attempts:
         return 1
 
     def wait_for_probe(self) -> int:
-        """Choose, of the values that were refused, the one that might be let in first."""
+        """Choose the refused value that might be admitted first."""
         refusals = self.refusals
         assert refusals is not None
         self.probing = True
@@ -316,7 +316,7 @@ class Attempts:
         return 6
 
     def reconsider(self) -> None:
-        """Take note that the breakers of the values that were refused may let them in now."""
+        """Note that the breakers of the refused values may admit them now."""
         refusals = self.refusals
         if refusals:
             for value in list(refusals):
@@ -324,13 +324,13 @@ class Attempts:
             self.wait_for_probe()
 
     def drop(self) -> None:
-        """Leave the current value alone in later rounds."""
+        """Skip the current value in later rounds."""
         if self.dropped is None:
             self.dropped = set()
         self.dropped.add(self.value)
 
     def left(self, value: int) -> int:
-        """Return the first value from `value` on that was not dropped or refused, or `width`."""
+        """Return the first value, from `value` on, neither dropped nor refused; else `width`."""
         if self.dropped is not None or self.refusals:
             while value < self.width and (
                 (self.dropped is not None and value in self.dropped)
@@ -340,7 +340,7 @@ class Attempts:
         return value
 
     def ask(self, error: BaseException) -> None:
-        """Ask how long to wait after `error`; the longest wait of a round's failures counts.
+        """Ask `retry_after` how long to wait after `error`; keep the longest wait of the round.
 
         Args:
             error: What the attempt raised.
@@ -357,7 +357,7 @@ class Attempts:
             self.asked = seconds
 
     def asked_delay(self) -> int:
-        """Return the wait that was asked for, in whole nanoseconds."""
+        """Return the wait that the server asked for, in whole nanoseconds."""
         asked = self.asked
         if asked > _LONGEST:
             asked = _LONGEST
@@ -384,14 +384,14 @@ class Attempts:
 
 
 def _seconds(answer: Any) -> float:
-    """Return the seconds that an answer means: 0 for none and for a time that has passed.
+    """Return an answer in seconds: 0 for None and for a time that has passed.
 
     Args:
         answer: What `retry_after` returned.
 
     Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not a number, as a float.
+        TypeError: If the answer is not a number.
+        ValueError: If it is nan.
     """
     if answer is None:
         return 0.0
@@ -411,15 +411,16 @@ def _seconds(answer: Any) -> float:
 def _matches(
     error: BaseException, types: tuple[type[BaseException], ...] | None, predicate: Any, never: bool
 ) -> bool:
-    """Return whether `error` is one of `types`, or the predicate says so.
+    """Return whether `error` is one of `types`, or the predicate accepts it.
 
-    A group matches by its own type, or if each exception in it matches. A predicate gets the group.
+    A group matches by its own type, or if each exception in it matches. A predicate gets the whole
+    group.
 
     Args:
         error: What an attempt raised.
         types: The types; None if the predicate decides.
         predicate: Called with the exception.
-        never: Whether it is never a failure; then only its very type counts.
+        never: Whether it is never a failure by default; then only its exact type counts.
     """
     if types is None:
         return not never and _says(predicate, error)
@@ -436,7 +437,7 @@ def _matches(
 
 
 def _says(predicate: Any, error: BaseException) -> bool:
-    """Return what the user's predicate says of `error`, which is the context of what it raises."""
+    """Return the predicate's answer for `error`; if it raises, `error` becomes the context."""
     try:
         return bool(predicate(error))
     except BaseException as wrong:

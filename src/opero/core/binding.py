@@ -1,8 +1,8 @@
 """From the arguments of a call to its cache key: every spelling of one call gives one key.
 
 Arguments are bound to the signature and defaults are filled in, so `f(1, 2)`, `f(1, b=2)` and
-`f(a=1, b=2)` meet. The compiled call does the plain cases itself, out of the C array of its
-arguments, and leaves the others (`*args`, `**kwargs`, errors) to `Binding.key`.
+`f(a=1, b=2)` have the same key. The compiled call does the plain cases itself, from the C array of
+its arguments, and leaves the others (`*args`, `**kwargs`, errors) to `Binding.key`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EMPTY:
-    """Stands for a value that is not there: an argument not given, or a default."""
+    """Stands for a missing value: an argument not given, or no default."""
 
 
 class Binding:
@@ -33,12 +33,12 @@ class Binding:
         names: The named parameters in order: the positional ones, then the keyword-only ones.
         positional: How many of `names` can be given by position.
         positional_only: How many of those cannot be given by keyword.
-        slots: Where in `names` a keyword lands (positional-only ones are not in it).
+        slots: The position in `names` of each keyword (without positional-only parameters).
         defaults: The default of each named parameter, `EMPTY` if it has none.
         constants: The key part of each default that cannot change, else None.
         star: The name of `*args`, or None.
         starstar: The name of `**kwargs`, or None.
-        plain: Whether there is neither of the two.
+        plain: Whether it has neither `*args` nor `**kwargs`.
     """
 
     __slots__ = (
@@ -65,7 +65,7 @@ class Binding:
             name: The function's name, for messages.
             signature: Its signature.
             freezer: Makes a key part of each argument.
-            skip: How many of the first parameters are bound otherwise (1 for a method's `self`).
+            skip: How many of the first parameters to leave out (1 for a method's `self`).
         """
         self.name: str = name
         self.signature: inspect.Signature = signature
@@ -114,7 +114,7 @@ class Binding:
 
         Raises:
             TypeError: If the arguments do not fit the signature.
-            CacheKeyError: If an argument cannot be told apart faithfully; it names the argument.
+            CacheKeyError: If no faithful key can be made of an argument; the message names it.
         """
         bound = self.arguments(args, kwargs)
         parts: list[Any] = []
@@ -131,7 +131,7 @@ class Binding:
         return parts[0] if self.plain and named == 1 else tuple(parts)
 
     def extra(self, at: int) -> str:
-        """Return the name of what stands behind the named parameters."""
+        """Return the name, for messages, of what follows the named parameters."""
         if at == len(self.names) and self.star is not None:
             return f"*{self.star}"
         return f"**{self.starstar}"

@@ -1,18 +1,18 @@
-"""A circuit breaker as a state machine: may an attempt begin, after how those before it ended?
+"""A circuit breaker as a state machine: from how earlier attempts ended, may another one begin?
 
     closed ---- too large a share of the attempts of a window failed ----> open
     open ------ after a time, with the next attempt: a probe -----------> half-open
     half-open - all probes succeeded -----------------------------------> closed
               - one failed ---------------------------------------------> open
 
-The window rolls in ten slices, so that what it knows is at most as old as it is long. While the
-breaker is half-open, no more attempts than `probes` are let in. Each is a lease: a probe that never
-reports loses its place to another one after a while, and one that counts as nothing gives it back.
-What reports with a ticket of an earlier period is not heard. What a probe itself calls, behind the
-same breaker, is let in as a part of it.
+The window rolls in ten slices, so it remembers nothing older than its own length. While the breaker
+is half-open, it admits at most `probes` attempts. Each holds a lease: a probe that never reports
+loses its place to another one after a while, and one whose outcome counts as neither gives its
+place back. Reports with a ticket of an earlier period are ignored. Calls that a probe itself makes
+through the same breaker are admitted as a part of it.
 Source: M. Nygard, "Release It!", Pragmatic Bookshelf, 2007; rolling window: Netflix, Hystrix, 2012.
 
-It decides and never waits, and nothing is held while an attempt runs.
+It decides and never waits, and holds no lock while an attempt runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 CLOSED, OPEN, HALF_OPEN = range(3)
 
 SLICES = 10
-"""Into how many slices the window is divided."""
+"""The number of slices of the window."""
 GLANCE = 10**8
-"""Nanoseconds after which one who waits for the end of somebody else's probe asks again."""
+"""Nanoseconds after which a caller that waits for another's probe asks again."""
 _MOST_LEASES = 256
-"""How many probes are remembered that have lost their places and have not reported."""
+"""The most probes to remember that have lost their places and have not reported."""
 
 
 class CircuitBreaker(Gate):
@@ -39,25 +39,25 @@ class CircuitBreaker(Gate):
     Attributes:
         slice: Nanoseconds of a slice of the window.
         ratio: The share of failures that opens it.
-        minimum: How many attempts the window must have seen for that.
+        minimum: The least number of attempts in the window before it can open.
         open_for: Nanoseconds for which it stays open.
-        probes: How many probes may be under way at once, and must succeed to close it.
+        probes: How many probes may run at the same time, and how many must succeed to close it.
         state: `CLOSED`, `OPEN` or `HALF_OPEN`.
-        ticket: The ticket of all attempts that are let in while it is closed; 0 while it is not.
+        ticket: The ticket of all attempts admitted while it is closed; 0 while it is not.
         serial: The latest ticket.
         good: The successes in the current slice.
         bad: The failures in it.
         ends: When the current slice ends, in nanoseconds.
         goods: The successes in each of the other slices.
         bads: The failures in each.
-        place: Which of those is the latest.
-        until: When the first probe is let in, in nanoseconds, while it is open.
+        place: The index of the latest of those slices.
+        until: While it is open: when it admits the first probe, in nanoseconds.
         leases: When each probe that has not reported loses its place, by its ticket.
         succeeded: How many probes have succeeded in this period.
-        lock: Makes a step atomic; None where the interpreter does so by itself.
+        lock: Makes a step atomic; None where the interpreter's lock does.
         watcher: Called with the new state and the reason, in words, when the state has changed; and
             with the state and None when a probe has given its place back.
-        news: What the watcher has yet to be told; None for nothing.
+        news: The pending calls of the watcher; None for none.
     """
 
     __slots__ = (
@@ -93,16 +93,16 @@ class CircuitBreaker(Gate):
         lock: Any = None,
         watcher: Any = None,
     ) -> None:
-        """Make a closed breaker that has seen nothing.
+        """Make a closed breaker that has seen no attempts.
 
         Args:
-            window: Nanoseconds that it looks back.
+            window: How many nanoseconds it looks back.
             ratio: The share of failures that opens it.
-            minimum: How many attempts the window must have seen for that.
+            minimum: The least number of attempts in the window before it can open.
             open_for: Nanoseconds for which it stays open.
-            probes: How many probes may be under way at once, and must succeed to close it.
+            probes: How many probes may run at the same time, and how many must succeed to close it.
             lock: A mutex, or None.
-            watcher: Told of changes; None for nobody.
+            watcher: Called after changes; None for no calls.
         """
         Gate.__init__(self, True, True)
         self.slice: int = max(1, window // SLICES)
@@ -129,7 +129,7 @@ class CircuitBreaker(Gate):
     # --- the gate -------------------------------------------------------------------------------
 
     def enter(self, now: int) -> int:
-        """Let an attempt in (see `Gate`)."""
+        """Admit an attempt, or refuse it (see `Gate`)."""
         ticket = self.ticket
         if ticket:
             return -ticket
@@ -143,7 +143,7 @@ class CircuitBreaker(Gate):
         return answer
 
     def opens_in(self, now: int) -> int:
-        """Return nanoseconds until it might let an attempt in."""
+        """Return nanoseconds until it might admit an attempt."""
         if self.ticket:
             return 0
         if self.lock is None:
@@ -152,18 +152,18 @@ class CircuitBreaker(Gate):
             return self.lack(now)
 
     def is_common(self, ticket: int) -> bool:
-        """Return whether all have this ticket, as the breaker is closed."""
+        """Return whether this is the ticket of all attempts while the breaker is closed."""
         return ticket == self.ticket
 
     def holds(self, now: int, ticket: int) -> bool:
-        """Return whether it has been closed since then, or has kept the place of the probe."""
+        """Return whether it has stayed closed, or the probe still has its place."""
         if ticket == self.ticket:
             return True
         expiry = self.leases.get(ticket)
         return expiry is not None and expiry > now
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
-        """Take note of how an attempt has ended (see `Gate`)."""
+        """Note how an attempt has ended (see `Gate`)."""
         if self.lock is None:
             self.note(now, outcome, ticket)
         else:
@@ -172,10 +172,10 @@ class CircuitBreaker(Gate):
         if self.news is not None:
             self.tell()
 
-    # --- by hand --------------------------------------------------------------------------------
+    # --- manual control -------------------------------------------------------------------------
 
     def trip(self, now: int, length: int, reason: str) -> None:
-        """Open it for some nanoseconds, whatever its state is.
+        """Open it for some nanoseconds, in any state.
 
         Args:
             now: The time in nanoseconds.
@@ -190,7 +190,7 @@ class CircuitBreaker(Gate):
         self.tell()
 
     def reset(self, reason: str) -> None:
-        """Close it and forget what it has seen; what is under way now does not count.
+        """Close it and forget all attempts; those under way do not count.
 
         Args:
             reason: Why, in words.
@@ -203,7 +203,7 @@ class CircuitBreaker(Gate):
         self.tell()
 
     def state_at(self, now: int) -> int:
-        """Return its state; one that would let a probe in is half-open.
+        """Return its state; if it would admit a probe, it is half-open.
 
         Args:
             now: The time in nanoseconds.
@@ -218,7 +218,7 @@ class CircuitBreaker(Gate):
         return self.ends != 0
 
     def after_fork(self, lock: Any) -> None:
-        """Free the places of probes, in a child process: they report in the parent.
+        """Free the places of probes in a child process: they report in the parent.
 
         Args:
             lock: A new mutex, or None.
@@ -226,17 +226,17 @@ class CircuitBreaker(Gate):
         self.lock = lock
         self.leases.clear()
 
-    # --- one step each, with the lock held ------------------------------------------------------
+    # --- single steps, with the lock held -------------------------------------------------------
 
     def admit(self, now: int) -> int:
-        """Let a probe in if it is time for one and there is a place."""
+        """Admit a probe if it is time for one and a place is free."""
         if self.ticket:  # closed meanwhile
             return -self.ticket
         wait = self.lack(now)
         if wait > 0:
             if self.state != HALF_OPEN or not self.is_within():
                 return wait
-            self.serial += 1  # no probe has that number: how it ends tells nothing
+            self.serial += 1  # no probe has this number, so its outcome does not count
             return -self.serial
         begins = self.state == OPEN
         if begins:
@@ -253,11 +253,11 @@ class CircuitBreaker(Gate):
         return -ticket
 
     def is_under_way(self, ticket: int) -> bool:
-        """Return whether a probe has not reported yet that has this ticket."""
+        """Return whether a probe with this ticket has not reported yet."""
         return ticket in self.leases
 
     def lack(self, now: int) -> int:
-        """Return nanoseconds until an attempt might be let in; 0 or less if it might be now."""
+        """Return nanoseconds until it might admit an attempt; 0 or less if it might now."""
         if self.ticket:
             return 0
         if self.state == OPEN:
@@ -273,7 +273,7 @@ class CircuitBreaker(Gate):
         return 0 if busy < self.probes else wait
 
     def note(self, now: int, outcome: int, ticket: int) -> None:
-        """Count an attempt that was made while it is closed, or judge a probe."""
+        """Count an attempt of the closed breaker, or judge a probe."""
         if ticket == self.ticket:
             if outcome <= REJECTED:
                 if now >= self.ends:
@@ -295,7 +295,7 @@ class CircuitBreaker(Gate):
                 self.add_news(None)
 
     def turn(self, now: int) -> None:
-        """Begin the slice that the time is in."""
+        """Move on to the current slice."""
         steps = (now - self.ends) // self.slice + 1
         self.ends += steps * self.slice
         good = self.good
@@ -312,7 +312,7 @@ class CircuitBreaker(Gate):
             good = bad = 0
 
     def judge(self, now: int) -> None:
-        """Open it after a failure, if the window has seen enough of them."""
+        """Open it after a failure, if the window has enough of them."""
         failed = self.bad
         count = self.bad + self.good
         for at in range(SLICES - 1):
@@ -323,7 +323,7 @@ class CircuitBreaker(Gate):
             self.open(now, 0, f"{failed} of {count} attempts failed within {seconds:g} s")
 
     def open(self, now: int, length: int, reason: str) -> None:
-        """Let nobody in for some nanoseconds; 0 for as long as usual."""
+        """Admit nothing for some nanoseconds; 0 for as long as usual."""
         self.ticket = 0
         self.state = OPEN
         self.until = now + (length or self.open_for)
@@ -331,7 +331,7 @@ class CircuitBreaker(Gate):
         self.add_news(reason)
 
     def close(self, reason: str) -> None:
-        """Let everybody in, and begin to count."""
+        """Admit all attempts, and begin to count."""
         self.leases.clear()
         self.good = 0
         self.bad = 0
@@ -344,28 +344,28 @@ class CircuitBreaker(Gate):
         self.add_news(reason)
 
     def forget_oldest(self) -> None:
-        """Forget the probe that has been under way for longest."""
+        """Forget the probe that has been under way the longest."""
         for ticket in self.leases:
             self.leases.pop(ticket)
             return
 
     def add_news(self, reason: str | None) -> None:
-        """Note what to tell the watcher once the lock is free."""
+        """Queue a call of the watcher until the lock is free."""
         if self.watcher is not None:
-            added = [(self.state, reason)]  # first: a finalizer may come in here
+            added = [(self.state, reason)]  # first: a finalizer may run here
             if self.news is None:
                 self.news = added
             else:
                 self.news.extend(added)
 
     def take_news(self) -> Any:
-        """Return what to tell the watcher, once."""
+        """Take the queued calls of the watcher."""
         news = self.news
         self.news = None
         return news
 
     def tell(self) -> None:
-        """Tell the watcher what has changed."""
+        """Call the watcher for each change."""
         if self.lock is None:
             news = self.take_news()
         else:

@@ -1,12 +1,12 @@
-"""Rate limiting decided by the generic cell rate algorithm (GCRA), without waiting.
+"""Rate limiting by the generic cell rate algorithm (GCRA): it decides and never waits.
 
 The bucket keeps one number, the theoretical arrival time: when a steady flow at the allowed rate
 would send its next cell. A permit is free when that time is no further ahead than the burst allows.
 Source: ITU-T Recommendation I.371, "virtual scheduling"; whole nanoseconds keep it exact, and the
 interval is rounded up, so over any window `w` there are never more than `burst + rate * w` permits.
 
-A pause moves the arrival time forward too, so that it costs nobody a question: the burst is spent
-when it ends, and permits come one by one.
+A pause also moves the arrival time forward, so it needs no extra check: when the pause ends, the
+burst is spent, and permits come one by one.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TokenBucket(Gate):
         tolerance: How far, in nanoseconds, a burst may run ahead of the steady flow.
         arrival: The theoretical arrival time in nanoseconds.
         latest: When the latest permit was taken, in nanoseconds.
-        floor: What the arrival time must not fall below, because of a pause.
-        refunded: By how much permits that were given back have moved the arrival time, all told.
-        queued: How many callers wait in its queue; while some do, `enter` lets nobody pass them.
-        lock: Makes a step atomic; None where the interpreter does so by itself.
+        floor: The least arrival time, because of a pause.
+        refunded: By how much returned permits have moved the arrival time, in total.
+        queued: How many callers wait in its queue; while some do, `enter` lets nobody overtake.
+        lock: Makes a step atomic; None where the interpreter's lock does.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class TokenBucket(Gate):
         self.lock: Any = lock
 
     def enter(self, now: int) -> int:
-        """Take a permit if one is free and nobody waits for it.
+        """Take a permit if one is free and nobody waits.
 
         Args:
             now: The time in nanoseconds.
@@ -99,7 +99,7 @@ class TokenBucket(Gate):
         return bucket
 
     def admit(self, now: int) -> int:
-        """Take a permit if one is free, on behalf of the head of the queue.
+        """Take a permit if one is free, for the head of the queue.
 
         Args:
             now: The time in nanoseconds.
@@ -117,7 +117,7 @@ class TokenBucket(Gate):
         return 0
 
     def take_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, as `enter` does one."""
+        """Take `weight` permits together, as `enter` takes one."""
         if self.lock is None:
             if self.queued:
                 return self.interval
@@ -128,7 +128,7 @@ class TokenBucket(Gate):
             return self.admit_many(now, weight)
 
     def admit_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, `burst` at most, as `admit` does one."""
+        """Take `weight` permits together, at most `burst`, as `admit` takes one."""
         wait = self.lack(now, weight)
         if wait > 0:
             return wait
@@ -152,7 +152,7 @@ class TokenBucket(Gate):
         Args:
             now: The time in nanoseconds.
             weight: How many permits.
-            ahead: How many others get before.
+            ahead: How many permits others get first.
         """
         arrival = self.arrival
         if ahead:
@@ -163,7 +163,7 @@ class TokenBucket(Gate):
         return max(free, now)
 
     def pause(self, now: int, length: int) -> None:
-        """Let nobody have a permit for a while; a pause that lasts longer already goes on.
+        """Grant no permit for a while; a longer pause already under way continues.
 
         Args:
             now: The time in nanoseconds.
@@ -173,7 +173,7 @@ class TokenBucket(Gate):
         if floor > self.floor:
             self.floor = floor
         if floor > self.arrival:
-            if self.arrival > self.latest:  # permits of before it have nothing to give back now
+            if self.arrival > self.latest:  # permits taken before have nothing to give back now
                 self.refunded += self.arrival - self.latest
             self.arrival = floor
 
@@ -187,19 +187,19 @@ class TokenBucket(Gate):
         self.pause(now, length)
 
     def receipt(self) -> Any:
-        """Return what gives back the permits that were taken last."""
+        """Return a receipt for the latest permits, by which `undo` gives them back."""
         return self.arrival + self.refunded
 
     def undo(self, receipt: Any, weight: int = 1) -> None:
         """Give back permits that were not used.
 
-        Had they not been taken, the arrival time would be less by one interval for each, or by as
-        much of that as the permits that were taken since have not made up for: by the permits' own
-        arrival time less `latest`, at least.
+        Without them, the arrival time would be one interval less for each, or less by as much of
+        that as permits taken since have not used up: at least by the permits' own arrival time
+        minus `latest`.
 
         Args:
             receipt: What `receipt` returned right after they were taken.
-            weight: How many they are.
+            weight: The number of permits.
         """
         refund = receipt - self.refunded - self.latest
         if refund > weight * self.interval:
@@ -212,7 +212,7 @@ class TokenBucket(Gate):
 
 
 class WindowedBucket(TokenBucket):
-    """Permits at a steady rate that further limits hold back: each permit is taken from all.
+    """Permits at a steady rate with further limits: each permit is taken from all of them.
 
     Attributes:
         others: The buckets of the further limits.
@@ -269,7 +269,7 @@ class WindowedBucket(TokenBucket):
         return latest
 
     def receipt(self) -> Any:
-        """Return what gives back the permits that were taken last."""
+        """Return receipts for the latest permits, by which `undo` gives them back."""
         return [TokenBucket.receipt(self), *[other.receipt() for other in self.others]]
 
     def undo(self, receipt: Any, weight: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""How a decorated function is called: answers a hit, makes the first attempt, leaves the rest.
+"""How a decorated function is called: it answers a hit, or makes the first attempt.
 
     __call__ -> key -> store.find -> hit
                           | miss
@@ -8,9 +8,9 @@
                           v       v          v
                         runner: follow, wait, judge, back off, fall back
 
-`Function`, `AsyncFunction`, `StreamFunction` and `Method` are what the user holds; `Call` and
-`AsyncCall` are what they know, and what runners, stores and the map work with. `_compiled/call.pyx`
-is the compiled twin: there the arguments stay in the C array they come in. The two behave the same.
+The user gets a `Function`, `AsyncFunction`, `StreamFunction` or `Method`. `Call` and `AsyncCall`
+are their state, which runners, stores and the map work with. `_compiled/call.pyx` is the compiled
+twin: there the arguments stay in their C array. Both behave the same.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 
 def _counting_lock() -> Any:
-    """Return the lock to hold while adding to a counter; None where the interpreter has one."""
+    """Return the lock to hold while adding to a counter; None if the interpreter has its own."""
     return Lock() if FREE_THREADED else None
 
 
 class _Counting(State):
-    """A state that several threads count in.
+    """A state with counters for several threads.
 
     Attributes:
-        counts: What it has counted, by the names in `opero.stats.Stats`.
-        identify: Tells who runs: a thread, or a greenlet.
-        retrying: Decides what follows where the first attempt does not succeed at once.
+        counts: The counts, by the names in `opero.stats.Stats`.
+        identify: Returns the identifier of the running thread or greenlet.
+        retrying: Decides what follows if the first attempt fails or must wait.
     """
 
     __slots__ = ("_counting", "counts", "identify", "retrying")
@@ -64,12 +64,12 @@ class _Counting(State):
     def add(self, counter: str, amount: int) -> None:
         """Add to a counter.
 
-        With the interpreter's lock threads change places only at a call or a jump, and there is
-        none between reading a counter and writing it. Without it, `_counting` is held meanwhile.
+        With the interpreter's lock, threads switch only at a call or a jump, and there is none
+        between reading a counter and writing it. Without it, `_counting` is held meanwhile.
 
         Args:
             counter: Its name in `opero.stats.Stats`.
-            amount: How much, a wait in nanoseconds; it may be less than 0.
+            amount: How much; nanoseconds for a wait. It may be negative.
         """
         if self._counting is None:
             self.counts[counter] += amount
@@ -82,13 +82,13 @@ class _Counting(State):
         return self.counts
 
     def trace(self, on: bool) -> None:
-        """Let calls be made so that their history is told at their end, or as usual."""
+        """Switch on or off that calls report their history at their end."""
         traced = on and not (self.single and self.gate is None)
         self.retrying = TracedRetrying if traced else Retrying
         self.leave_to_runner(traced)
 
     def after_fork(self) -> None:
-        """Forget the runs that are under way: in a child process nobody will end them."""
+        """Forget the runs under way: nothing will end them in a child process."""
         super().after_fork()
         self._counting = _counting_lock()
 
@@ -99,7 +99,7 @@ class Call(_Counting):
     __slots__ = ()
 
     def attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
-        """Make the first attempt, if all gates let it in at once; the runner goes on."""
+        """Make the first attempt if all gates admit it immediately; else the runner does."""
         if self.indirect:
             if self.breaker is not None:
                 return self.watched_attempt(args, kwargs, deadline)
@@ -134,7 +134,7 @@ class Call(_Counting):
             failed = None
 
     def watched_attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: int) -> Any:
-        """Make the first attempt, if a breaker is closed before it; the runner goes on."""
+        """Make the first attempt if the breaker is closed; else the runner does."""
         breaker, behind = self.breaker, self.behind
         assert breaker is not None
         tickets = [breaker.ticket]
@@ -166,15 +166,15 @@ class AsyncCall(_Counting):
     """The state of a coroutine function.
 
     Attributes:
-        attempted: What an attempt awaits: the function, or `runners.aio.first_item` of what a
-            generator function makes; with a time limit, `runners.deadlines.limited` of that.
-        limit: How long a whole call may take; None for no bound.
-        gated: `runners.aio.gated`, under the name of the user's function, as those that follow are.
+        attempted: What an attempt awaits: the function, or `runners.aio.first_item` for a generator
+            function; with a time limit, `runners.deadlines.limited` of that.
+        limit: How long a whole call may take; None for no limit.
+        gated: `runners.aio.gated`, named after the user's function, as are the following ones.
         guard: `runners.aio.guard`.
         linger: `runners.task_lingering.linger`; None if no value lingers.
         lead: `runners.task_flight.lead`, or `lead` of a stored cache.
         ready: `runners.aio.ready`.
-        recall: `recall` of a stored cache; None without one.
+        recall: `recall` of a stored cache; None if there is none.
         run_until: `runners.aio.run_until`.
         share: `runners.task_flight.share`.
     """
@@ -216,17 +216,17 @@ class AsyncCall(_Counting):
         self.lead: Any = named(lead, self.name)
 
     def begin(self, task: Any) -> Deadline:
-        """Return the deadline of a call that begins now in a task."""
+        """Return the deadline of a call that begins now in `task`."""
         deadline = Deadline()
         assert self.limit is not None
         deadline.begin(self.limit, task)
         return deadline
 
     def admit(self) -> int | None:
-        """Let a first attempt begin, if all gates let it in at once.
+        """Let a first attempt begin if all gates admit it immediately.
 
         Returns:
-            None if it may, else how many gates have let it in: then the runner goes on.
+            None if it may begin; else how many gates have admitted it, and the runner goes on.
         """
         if self.indirect or self.observed:
             return 0
@@ -339,7 +339,7 @@ class StreamFunction(FunctionLike):
         call: Any = self.__opero__
         try:
             call.add("calls", 1)
-            first = call.func(*args, **kwargs)  # which refuses at once what does not fit
+            first = call.func(*args, **kwargs)  # raises immediately if the arguments do not fit
             return call.generate(call, args, kwargs, first)
         except BaseException as failure:
             shorten(failure)
@@ -352,7 +352,7 @@ class Method(MethodLike):
     __slots__ = ()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self  # it is bound already
+        return self  # already bound
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - the function's own
         return self.__func__(self.__self__, *args, **kwargs)
@@ -363,7 +363,7 @@ class Method(MethodLike):
         return doc
 
 
-Method.__module__ = property(  # type: ignore[assignment]  # that of the method, not this one
+Method.__module__ = property(  # type: ignore[assignment]  # the method's module, not this one
     lambda self: self.__func__.__module__
 )
 
@@ -377,6 +377,6 @@ _CALLS: dict[Any, Any] = {kind: kind.__call__ for kind in (Function, AsyncFuncti
 
 
 def bypass(on: bool) -> None:
-    """Let all decorated functions do what they would do undecorated, or as usual again."""
+    """Make all decorated functions behave as if undecorated, or as usual again."""
     for kind, usual in _CALLS.items():
         kind.__call__ = _undecorated if on else usual

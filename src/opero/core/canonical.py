@@ -316,8 +316,8 @@ class Canonical:
             code = getattr(func, "__code__", None)
         if code is None:
             raise ValueError(
-                f"{func.__qualname__} has no source, so nothing tells its stored results from "
-                f"others: wrap it in a function"
+                f"{func.__qualname__} has no source, so its stored results cannot be told from "
+                f"those of other functions: wrap it in a function"
             )
         return f"code:{self._code_digest(code)}"
 
@@ -560,7 +560,7 @@ class Canonical:
             self._write_text(out, key)
             return
         if recipe.hidden and run.leaves is None:
-            raise _refusal(cls, where, "it has content that only its class knows")
+            raise _refusal(cls, where, "only its class can read some of its content")
         try:
             parts = self.shapes.parts(value, recipe)
         except CacheKeyError as error:
@@ -786,7 +786,7 @@ def _why_opaque(value: Any) -> str:
     """
     if isinstance(value, _CODE):
         return "it is code, not data"
-    return "nothing says what it is made of"
+    return "its content is unknown"
 
 
 def _refusal(cls: type, where: _Where, reason: str) -> CacheKeyError:

@@ -1,10 +1,10 @@
-"""How many items to hand to a worker at once, and the worker's way through them.
+"""How many items a worker gets at a time, and how it runs them.
 
-A chunk costs its own hand-over, so tiny items want large ones; but a worker that has the last large
+Each chunk costs a hand-over, so quick items need large chunks; but a worker with the last large
 chunk keeps all others waiting. So the size follows the measured time of an item, begins at one,
-grows by leaps, and shrinks towards the end of an input whose length is known.
+grows in steps, and shrinks towards the end of an input of known length.
 
-Source of the last: C. D. Polychronopoulos, D. J. Kuck, "Guided self-scheduling: a practical
+Source of the shrinking: C. D. Polychronopoulos, D. J. Kuck, "Guided self-scheduling: a practical
 scheduling scheme for parallel supercomputers", IEEE Transactions on Computers C-36(12), 1987.
 """
 
@@ -27,10 +27,10 @@ class ChunkSizer:
     """Sizes the chunks of one map.
 
     Attributes:
-        workers: How many share the work.
+        workers: The number of workers.
         aim: How long a chunk should take, in nanoseconds.
-        fixed: The size that the user wants; 0 to go by measured time.
-        left: How many items are to come; -1 if nobody knows.
+        fixed: The user's chunk size; 0 to size chunks by measured time.
+        left: How many items are to come; -1 if that is unknown.
         current: The size before the end of the input is near.
         pace: How long an item takes, in nanoseconds; 0 before the first report.
     """
@@ -56,15 +56,15 @@ class ChunkSizer:
         return self.current
 
     def fed(self, count: int) -> None:
-        """Take note that `count` items have come."""
+        """Note that `count` items have come."""
         if self.left >= 0:
             self.left = max(0, self.left - count)
 
     def observe(self, count: int, elapsed: int) -> None:
-        """Take note that a worker took `elapsed` nanoseconds for `count` items.
+        """Note that a worker took `elapsed` nanoseconds for `count` items.
 
-        Items that are slower than those before count at once, faster ones by and by. But as a
-        worker that waits for a processor seems slow too, one report counts no more than fourfold.
+        Slower items count immediately, faster ones gradually. But a worker that waits for a
+        processor seems slow too, so one report raises the pace at most fourfold.
         """
         if count < 1:
             return
@@ -78,10 +78,10 @@ class ChunkSizer:
 
 
 class ChunkRunner:
-    """Makes the attempts of chunks, and keeps a mark at the one that is under way.
+    """Makes the attempts of chunks, and marks the one under way.
 
-    The mark lies in memory that outlives a worker process: whoever sees it dead reads there which
-    item it was at.
+    The mark is in memory that outlives a worker process: if the process dies, the mark tells which
+    item it was running.
     """
 
     __slots__ = ("_mark",)
@@ -90,13 +90,13 @@ class ChunkRunner:
         """Take the memory of the mark.
 
         Args:
-            mark: Signed numbers of eight bytes; the first is the place of the attempt under way.
+            mark: Signed 8-byte integers; the first is the index of the attempt under way.
 
         Raises:
-            ValueError: If it is other memory.
+            ValueError: If the memory has another format.
         """
         if mark.format != "q" or mark.readonly or not mark.contiguous or not mark.nbytes:
-            raise ValueError("a mark is made in signed numbers of eight bytes that can be written")
+            raise ValueError("a mark needs writable memory of signed 8-byte integers")
         self._mark = memoryview(mark)
 
     def run(
@@ -110,11 +110,11 @@ class ChunkRunner:
         """Call `function` with each value, in order.
 
         Args:
-            function: What to call.
-            values: What with.
+            function: The function.
+            values: The values.
             results: Gets what each call returned, None where it raised, as soon as it is known.
-            failures: Gets what was raised, and the place of the value.
-            patience: After how many nanoseconds a failure ends it; 0 for never.
+            failures: Gets the index of each value whose call raised, and the exception.
+            patience: After how many nanoseconds a failure ends the chunk; 0 for never.
         """
         begun = monotonic_ns() if patience else 0
         for place, value in enumerate(values):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from opero.real_time import monotonic_ns
 
 NEVER = 1 << 62
-"""A time later than any clock reaches (146 years): the deadline of a call without one."""
+"""A time that no clock reaches (146 years): the deadline of a call without a timeout."""
 
 
 class Clock:
@@ -35,7 +35,7 @@ class Clock:
         return monotonic_ns() + self.offset
 
     def coarse(self) -> int:
-        """Return the time in nanoseconds, maybe some milliseconds late where that is cheaper."""
+        """Return the time in nanoseconds, possibly some milliseconds old where that is cheaper."""
         return self.now()
 
     def advance(self, nanoseconds: int) -> None:
@@ -43,18 +43,18 @@ class Clock:
         self.offset += nanoseconds
 
     def move_to(self, time: int) -> None:
-        """Move time forward to `time` in nanoseconds, unless it is there already."""
+        """Move time forward to `time` in nanoseconds, unless it is already later."""
         ahead = time - self.now()
         if ahead > 0:
             self.offset += ahead
 
     def freeze(self) -> None:
-        """Let time stand still until it is moved."""
+        """Stop time until it is moved."""
         self.offset = self.now()
         self.frozen = True
 
     def thaw(self) -> None:
-        """Let time run on from where it stands; it never goes back."""
+        """Let time run on from where it stopped; it never goes back."""
         if self.frozen:
             self.offset -= monotonic_ns()
             self.frozen = False

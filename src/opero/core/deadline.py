@@ -1,12 +1,12 @@
-"""The deadlines of what is awaited in its caller's own task: of calls, and of single attempts.
+"""Deadlines of calls, and of single attempts, that are awaited in the caller's own task.
 
     TimeLimit       how long each call of one function may take, or each of its attempts
-    Deadline        of one of them; it joins the queue when what is awaited suspends
-    DeadlineQueue   those of one limit in one loop, in order, with one timer for the first
+    Deadline        of one call or attempt; it joins the queue when the awaitable suspends
+    DeadlineQueue   the deadlines of one limit in one loop, in order, with one timer for the first
 
-What never suspends cannot be cut, and pays for no timer. What does is cancelled when its deadline
-passes, as by `asyncio.timeout`; when it ends, the request to cancel its task is taken back. What
-comes of it then is judged in `opero.runners.deadlines`.
+An awaitable that never suspends cannot be cancelled, and costs no timer. One that does is cancelled
+when its deadline passes, as by `asyncio.timeout`; when it ends, the task is uncancelled.
+`opero.runners.deadlines` judges the outcome.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class TimeLimit:
-    """How long something that is awaited again and again may take each time.
+    """How long each call of one function, or each attempt, may take.
 
     Attributes:
         length: Nanoseconds.
-        clock: Tells the time.
+        clock: Gives the time.
         times: The module `opero.runners.loop_time`.
-        queue: Refers weakly to the queue of its deadlines; None before the first.
+        queue: A weak reference to the queue of its deadlines; None before the first.
     """
 
     __slots__ = ("clock", "length", "queue", "times")
@@ -44,13 +44,13 @@ class Deadline:
     """The deadline of one call, or of one attempt.
 
     Attributes:
-        limit: The limit that it comes of.
-        task: The task in which something is awaited.
-        deadline: When that must be over, in nanoseconds.
-        cancelling: How many requests to cancel the task were there before it.
+        limit: Its time limit.
+        task: The task that awaits.
+        deadline: When the call or attempt must be over, in nanoseconds.
+        cancelling: How many requests to cancel the task existed before.
         attempts: The state of the call's attempts, once one has failed.
-        stopping: Whether the deadline has passed, and the task was cancelled for that.
-        queue: Where it waits to pass; None before what is awaited suspends, and after its end.
+        stopping: Whether the deadline has passed and has cancelled the task.
+        queue: Its queue; None before the awaitable suspends, and after its end.
     """
 
     __slots__ = ("attempts", "cancelling", "deadline", "limit", "queue", "stopping", "task")
@@ -71,7 +71,7 @@ class Deadline:
         self.queue: DeadlineQueue | None = None
 
     def move_to(self, deadline: int) -> None:
-        """Let it pass at another time: what it bounds has begun earlier."""
+        """Set another time: the call has begun earlier."""
         self.deadline = deadline
 
     def join(self) -> None:
@@ -79,7 +79,7 @@ class Deadline:
         limit = self.limit
         loop = self.task.get_loop()
         queue: Any = None if limit.queue is None else limit.queue()
-        # a call that awaits itself may suspend after the inner one: then it comes out of order
+        # a call that awaits itself may suspend after the inner one, and so come out of order
         if queue is None or queue.loop is not loop or self.deadline < queue.latest:
             queue = DeadlineQueue(limit, loop)
             limit.queue = ref(queue)
@@ -87,12 +87,12 @@ class Deadline:
         self.queue = queue
 
     def cut(self) -> None:
-        """Cut what is awaited: its deadline has passed."""
+        """Cancel the task: the deadline has passed."""
         self.stopping = True
         self.task.cancel()
 
     def leave(self) -> None:
-        """End it: leave the queue, and take the request to cancel the task back."""
+        """End it: leave the queue, and uncancel the task."""
         queue = self.queue
         if queue is not None:
             self.queue = None
@@ -104,17 +104,17 @@ class Deadline:
 class DeadlineQueue:
     """The deadlines of one limit in one loop, the next one first.
 
-    All are equally far away, so they pass in the order in which they come.
+    All have the same length, so they pass in the order in which they join.
 
     Attributes:
         loop: The event loop.
-        latest: The deadline that came last, in nanoseconds.
+        latest: The deadline that joined last, in nanoseconds.
         clock: The clock of the deadlines.
         times: The module `opero.runners.loop_time`.
         thread: The thread of the loop.
-        timer: What rings next; None while nothing waits.
-        due: When it is to ring, in nanoseconds.
-        left: How many nanoseconds were left when it was set.
+        timer: The next timer; None while nothing waits.
+        due: When the timer fires, in nanoseconds.
+        left: How many nanoseconds were left when the timer was set.
         waiting: The deadlines, in order.
     """
 
@@ -135,7 +135,7 @@ class DeadlineQueue:
         """Make an empty queue.
 
         Args:
-            limit: What the deadlines come of.
+            limit: The limit of the deadlines.
             loop: The event loop, which runs in this thread.
         """
         self.loop: Any = loop
@@ -146,21 +146,21 @@ class DeadlineQueue:
         self.timer: Any = None
         self.due: int = 0
         self.left: int = 0
-        # ordered by a list, not by a table: taking many out one by one at its front is cheap
+        # ordered by a linked list, not a table: removing many from the front is cheap
         self.waiting: Any = OrderedDict()
 
     def add(self, deadline: Deadline) -> None:
-        """Take a deadline in that is none before the latest."""
+        """Add a deadline, not earlier than the latest."""
         if self.timer is None:
             self.arm(deadline.deadline)
         self.waiting[deadline] = None
         self.latest = deadline.deadline
 
     def remove(self, deadline: Deadline) -> None:
-        """Leave a deadline out, wherever it is; without any there is no timer.
+        """Remove a deadline; cancel the timer if it was the last.
 
-        A coroutine that nobody awaits any more may be closed in another thread, where the timers of
-        the loop must be left alone.
+        A coroutine that nobody awaits any more may be closed in another thread, which must not
+        touch the timers of the loop.
         """
         self.waiting.pop(deadline, None)
         timer = self.timer
@@ -175,11 +175,11 @@ class DeadlineQueue:
             left = 0
         self.due = due
         self.left = left
-        # in a context of its own: that of the caller would be kept alive
+        # in a new context: the timer would keep the caller's alive
         self.timer = self.times.call_later(self.loop, left / 1e9, self.ring, Context())
 
     def ring(self) -> None:
-        """Cut what is due, and set the timer for what is next."""
+        """Cancel what is due, and set the timer for the next deadline."""
         self.timer = None
         if self.clock.skipping:
             self.clock.move_to(self.due)
@@ -198,11 +198,11 @@ class DeadlineQueue:
                 self.arm(first.deadline)
 
     def first(self) -> Deadline | None:
-        """Return the deadline that passes next; None if none waits."""
+        """Return the next deadline; None if none waits."""
         while True:
             try:
                 return next(iter(self.waiting), None)
             except RecursionError:
                 raise
-            except RuntimeError:  # a coroutine was closed in another thread at this moment
+            except RuntimeError:  # another thread has closed a coroutine at this moment
                 continue

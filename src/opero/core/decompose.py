@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _HEAP_TYPE = 1 << 9
 _ABSENT = object()
-WAY_OUT = "; cache_key= can say what tells such calls apart instead"
+WAY_OUT = "; use cache_key= to make the key yourself"
 DEPTH = 200
 TOO_DEEP = (
     f"no cache key can be made of a value that contains itself, or is nested more than {DEPTH} "
@@ -111,7 +111,7 @@ def by_its_own_rules(value: Any) -> Any:
             return Same(value)  # several time zone libraries have no hash, and never change
         raise CacheKeyError(
             f"no cache key can be made of {name_of(type(value))}: "
-            f"it has no hash, and nothing says what it is made of ({error}){WAY_OUT}"
+            f"it has no hash, and its content is unknown ({error}){WAY_OUT}"
         ) from error
     return value
 
@@ -561,7 +561,7 @@ def _proxy(value: Any) -> tuple[Any, ...]:
         return (value.copy(),)
     except AttributeError:
         raise CacheKeyError(
-            f"no cache key can be made of a mappingproxy of what has no copy(){WAY_OUT}"
+            f"no cache key can be made of a mappingproxy of an object without copy(){WAY_OUT}"
         ) from None
 
 
@@ -729,7 +729,7 @@ def _array(value: Any) -> tuple[Any, ...]:
 def _no_array(value: Any) -> tuple[Any, ...]:
     raise CacheKeyError(
         f"no cache key can be made of {name_of(type(value))}: "
-        f"it is an array with content that dtype, shape and bytes do not tell{WAY_OUT}"
+        f"it is an array with more content than dtype, shape and bytes{WAY_OUT}"
     )
 
 
@@ -738,7 +738,7 @@ def _scalar(value: Any) -> tuple[Any, ...]:
     if dtype.type is not type(value):
         raise CacheKeyError(
             f"no cache key can be made of {name_of(type(value))}: "
-            f"it is a numpy scalar with content that dtype and bytes do not tell{WAY_OUT}"
+            f"it is a numpy scalar with more content than dtype and bytes{WAY_OUT}"
         )
     if dtype.kind == "U":
         return ("U", str.__str__(value))
@@ -757,7 +757,7 @@ def _element(dtype: Any) -> Any:
         dtype: The array's dtype.
 
     Raises:
-        CacheKeyError: If its bytes do not tell its content, or not on every machine.
+        CacheKeyError: If its bytes are not its content, or not on every machine.
     """
     notes = dict(dtype.metadata) if dtype.metadata else None
     if dtype.subdtype is not None:
@@ -779,7 +779,7 @@ def _element(dtype: Any) -> Any:
     ):
         raise CacheKeyError(
             f"no cache key can be made of numpy's {dtype}: "
-            f"its bytes do not tell its content on every machine{WAY_OUT}"
+            f"its bytes do not mean the same on every machine{WAY_OUT}"
         )
     return dtype.str if notes is None else (dtype.str, notes)
 

@@ -1,7 +1,7 @@
-"""What happens in calls, as far as the hot path sees it: counted here, told by `opero.events`.
+"""The events of calls, as the hot path sees them: counted here, reported by `opero.events`.
 
-A hit, a miss and a permit must not pay for a question to `logging` or to listeners. So one answer
-for all of them is kept in `heeded`, and forgotten when any logger's level or any listener changes.
+A hit, a miss or a permit must not cost a question to `logging` or to listeners. So `heeded` keeps
+one answer for all of them, until any logger's level or any listener changes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ _WARNING = 30
 
 
 class Events:
-    """The door that everything which happens goes through, for one half of opero.
+    """The one place through which all events go, for one half of opero.
 
     Attributes:
-        logger: Where the log goes.
-        listeners: Who listens, by the kind of the event; both halves share it.
-        watched: Whether somebody calls `forget` when a level changes.
-        heeded: 1 if anybody heeds hits, misses or permits, 0 if nobody does, -1 if that has to be
-            asked.
+        logger: The logger.
+        listeners: The listeners, by the kind of event; both halves share them.
+        watched: Whether `forget` is called when a log level changes.
+        heeded: 1 if anybody wants hits, misses or permits, 0 if nobody does, -1 if that is unknown.
         changes: How often `forget` was called.
     """
 
@@ -37,35 +36,35 @@ class Events:
         self.changes: int = 0
 
     def forget(self) -> None:
-        """Ask anew who heeds hits, misses and permits."""
+        """Forget whether anybody wants hits, misses or permits."""
         self.changes += 1
         self.heeded = -1
 
-    # --- on the straight path: called only if `heeded` is not 0 ---------------------------------
+    # --- on the hot path: called only if `heeded` is not 0 --------------------------------------
 
     def hit(self, call: Any) -> None:
-        """Tell that a call was answered from the cache."""
+        """Report that a call was answered from the cache."""
         if self.is_heeded():
             self.tell("hit", call)
 
     def miss(self, call: Any) -> None:
-        """Tell that a call found no value in the cache."""
+        """Report that a call found no value in the cache."""
         if self.is_heeded():
             self.tell("miss", call)
 
     def permit(self, call: Any, waited: float) -> None:
-        """Tell that an attempt got its permit after `waited` seconds."""
+        """Report that an attempt got its permit after `waited` seconds."""
         if self.is_heeded():
             self.tell("permit_wait", call, seconds=waited)
 
     # --- when something went wrong --------------------------------------------------------------
 
     def retry(self, call: Any, attempts: Any, error: BaseException) -> None:
-        """Count and tell that an attempt failed and another round follows after a delay.
+        """Count and report that an attempt failed and another round follows after a delay.
 
         Args:
             call: The call.
-            attempts: The account of its attempts.
+            attempts: The state of its attempts.
             error: What the attempt raised.
         """
         call.add("retries", 1)
@@ -80,7 +79,7 @@ class Events:
             )
 
     def fallback(self, call: Any, attempts: Any, error: BaseException) -> None:
-        """Count and tell that an attempt failed and the next fallback value follows at once."""
+        """Count and report that an attempt failed and the next fallback value follows."""
         call.add("fallbacks", 1)
         if self.is_wanted("fallback"):
             self.tell_attempt("fallback", call, attempts, error, 0.0)
@@ -88,16 +87,16 @@ class Events:
     def give_up(
         self, call: Any, attempts: Any, error: BaseException, reason: str | None = None
     ) -> None:
-        """Tell that no attempt follows the one that raised `error`."""
+        """Report that no attempt follows the one that raised `error`."""
         if self.is_wanted("give_up"):
             self.tell_attempt("give_up", call, attempts, error, None, reason)
 
     def deadline(self, call: Any, attempts: Any, reason: str) -> None:
-        """Tell that a call has run out of time.
+        """Report that a call has run out of time.
 
         Args:
             call: The call.
-            attempts: The account of its attempts; None if none has failed.
+            attempts: The state of its attempts; None if none has failed.
             reason: What took, or would have taken, too long.
         """
         if self.is_wanted("deadline"):
@@ -105,12 +104,12 @@ class Events:
             self.tell_attempt("deadline", call, attempts, error, None, reason, call.timeout / 1e9)
 
     def stale(self, call: Any, age: float, error: BaseException | None) -> None:
-        """Tell that a call was answered with an outdated value.
+        """Report that a call was answered with an outdated value.
 
         Args:
             call: The call.
             age: For how many seconds it has been outdated.
-            error: What the run raised; None if another caller renews the value.
+            error: What the run raised; None if another caller refreshes the value.
         """
         if self.is_wanted("stale"):
             self.tell("stale", call, seconds=age, error=error)
@@ -123,12 +122,12 @@ class Events:
         seconds: float,
         error: BaseException | None,
     ) -> None:
-        """Tell that a call is over that was retried or had to wait.
+        """Report the end of a call that was retried or had to wait.
 
         Args:
             call: The call.
-            attempts: The account of its failures; None if none has failed.
-            history: What an `AttemptRecord` is made of, for each attempt.
+            attempts: The state of its attempts; None if none has failed.
+            history: The fields of an `AttemptRecord`, for each attempt.
             seconds: How long the call took.
             error: What it raises.
         """
@@ -148,25 +147,25 @@ class Events:
             )
 
     def refresh(self, call: Any, seconds: float, error: BaseException | None) -> None:
-        """Tell that a cached value was renewed in the background before its end.
+        """Report that a cached value was refreshed in the background before its end.
 
         Args:
             call: The call.
-            seconds: How long that took.
+            seconds: How long the refresh took.
             error: What the run raised; None if there is a new value.
         """
         if self.is_wanted("refresh"):
             self.tell("refresh", call, seconds=seconds, error=error)
 
     def warn(self, name: str, text: str) -> None:
-        """Write a warning about a function that is no event: `text` holds no argument of a call."""
+        """Log a warning that is not an event; `text` must contain no argument of a call."""
         if self.is_wanted(None):
             from opero.logs import warn
 
             warn("%s: %s", name, text)
 
     def not_cached(self, name: str, error: BaseException) -> None:
-        """Write that a value of the function `name` cannot be cached."""
+        """Log that a value of the function `name` cannot be cached."""
         self.warn(name, f"the value is not cached: {type(error).__name__}")
 
     def tell_attempt(
@@ -179,7 +178,7 @@ class Events:
         reason: str | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Tell what follows a failed attempt."""
+        """Report what follows a failed attempt."""
         self.tell(
             kind,
             call,
@@ -193,23 +192,23 @@ class Events:
             index=None if attempts is None else attempts.index,
         )
 
-    # --- who wants to know ----------------------------------------------------------------------
+    # --- log and listeners ----------------------------------------------------------------------
 
     def tell(self, kind: str, source: Any, **fields: Any) -> None:
-        """Log an event and tell the listeners."""
+        """Log an event and call the listeners."""
         from opero.events import tell
 
         tell(kind, source.origin, **fields)
 
     def is_heeded(self) -> bool:
-        """Return whether anybody heeds hits, misses or permits; remember it if that is safe."""
+        """Return whether anybody wants hits, misses or permits; keep the answer if that is safe."""
         changes = self.changes
         heeded = self.logger.isEnabledFor(_DEBUG) or not self.listeners.keys().isdisjoint(
             ("hit", "miss", "permit_wait")
         )
         if self.watched:
             self.heeded = 1 if heeded else 0
-            if self.changes != changes:  # meanwhile, in another thread
+            if self.changes != changes:  # changed meanwhile by another thread
                 self.heeded = -1
         return heeded
 

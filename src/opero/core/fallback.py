@@ -1,7 +1,7 @@
-"""Argument fallback: which values a parameter takes, one attempt after the other.
+"""Argument fallback: the values that a parameter takes, one attempt after the other.
 
-Two ways, told apart by the option's type: a parameter that itself holds the list of values (the
-function gets a sequence whose first element is the one to try), or plain values listed beside it.
+The option's type decides between two ways: the parameter itself takes the list of values (the
+function gets a sequence whose first element is the one to try), or the option lists the values.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Fallback:
     Attributes:
         function: The function's name, for messages.
         name: The parameter.
-        position: Where it stands among the positional ones; -1 if it is keyword-only.
+        position: Its index among the positional ones; -1 if it is keyword-only.
         by_name: Whether it can be given by name.
         default: Its default, `EMPTY` if it has none.
-        before: The defaults of the positional parameters, up to this one.
-        listed: The values to try after the caller's own; None if the parameter holds them all.
+        before: The defaults of the positional parameters before this one.
+        listed: The values to try after the caller's own; None if the parameter takes them all.
     """
 
     __slots__ = ("before", "by_name", "default", "function", "listed", "name", "position")
@@ -38,7 +38,7 @@ class Fallback:
         name: str,
         listed: tuple[Any, ...] | None,
     ) -> None:
-        """Study the parameter `name` of `signature`; it has to be a named one."""
+        """Read the parameter `name` of `signature`, which must be a named one."""
         parameter = signature.parameters[name]
         self.function: str = function
         self.name: str = name
@@ -62,7 +62,7 @@ class Fallback:
         return self.default
 
     def check(self, value: Any) -> int:
-        """Return how many values there are to try, the caller's own being `value`.
+        """Return how many values to try, given the caller's own `value`.
 
         Raises:
             ValueError: If the parameter should hold a list or tuple of values and does not.
@@ -72,7 +72,7 @@ class Fallback:
         if isinstance(value, (list, tuple)) and len(value) > 0:
             return len(value)
         if value is EMPTY:
-            return 1  # the call itself says what is missing
+            return 1  # the call itself reports the missing argument
         found = "an empty one" if isinstance(value, (list, tuple)) else type(value).__name__
         raise ValueError(
             f"{self.function}(): argument {self.name!r} holds the fallback values: give "
@@ -80,17 +80,17 @@ class Fallback:
         )
 
     def snapshot(self, value: Any) -> Any:
-        """Return a copy of the caller's sequence that no attempt of the function gets.
+        """Return a copy of the caller's sequence, which no attempt gets.
 
-        What the function does to the sequence it gets changes neither the values to come nor the
-        caller's own.
+        If the function changes the sequence that it gets, neither the next values nor the caller's
+        own sequence change.
         """
         if self.listed is None and isinstance(value, list):
             return _slice(value, 0)
         return value
 
     def choice(self, value: Any, number: int) -> Any:
-        """Return what the function gets in an attempt with value `number`, counted from 0.
+        """Return the argument for an attempt with value `number`, counted from 0.
 
         Args:
             value: The caller's own value, as `snapshot` returned it.
@@ -116,7 +116,7 @@ class Fallback:
     def place(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the call's arguments with `value` in the parameter's place."""
+        """Return the call's arguments with `value` as the parameter's argument."""
         at = self.position
         if 0 <= at < len(args):
             return (*args[:at], value, *args[at + 1 :]), kwargs

@@ -1,12 +1,12 @@
 """Single flight for threads: one run per missing key, its outcome shared.
 
-The first caller of a missing key leads: it puts an entry that is under way into the store (see
-`entry`), or a `Flight` into the table of a stored cache, and runs. Callers that find it follow; the
-first one to follow an entry gives it a `Flight`. Each leaves a locked mutex by `join`, looks once
-more whether the flight is `done`, and waits for its mutex. Leaving before looking, and finishing
-before waking, is what makes this safe although the leader, who mostly flies alone, takes no lock.
-Without the interpreter's lock a processor may look before it has finished; there the leader takes
-it too.
+The first caller of a missing key leads: it puts an entry under way into the store (see `entry`), or
+a `Flight` into the table of a stored cache, and runs. Callers that find it follow; the first to
+follow an entry gives it a `Flight`. Each follower registers a locked mutex by `join`, checks once
+more whether the flight is `done`, and waits for its mutex. Followers register before they check,
+and the leader finishes before it wakes them, so the leader, which mostly has no followers, needs no
+lock. Without the interpreter's lock a processor may reorder these steps; there the leader takes the
+lock too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-joining: Lock = Lock()  # a finalizer may run in the middle and land another flight
+joining: Lock = Lock()  # a finalizer may run in between and land another flight
 
 
 def after_fork() -> None:
@@ -39,7 +39,7 @@ class Flight:
         value: What the run returned.
         error: What the run raised; None if it returned.
         traceback: The error's traceback at that moment, before the followers raise it too.
-        waiters: The locked mutexes of the threads that follow; None while there are none.
+        waiters: The locked mutexes of the followers; None if there are none.
     """
 
     __slots__ = ("done", "error", "owner", "traceback", "value", "waiters")
@@ -53,20 +53,20 @@ class Flight:
         self.waiters: dict[Any, bool] | None = None
 
     def join(self, bell: Any) -> None:
-        """Leave a locked mutex, which is released once the outcome is known."""
+        """Register a locked mutex, which is released once the outcome is known."""
         with joining:
             if self.waiters is None:
                 self.waiters = {}
             self.waiters[bell] = True
 
     def leave(self, bell: Any) -> None:
-        """Take the mutex back, if it is there still."""
+        """Unregister the mutex, if it is still registered."""
         with joining:
             if self.waiters is not None:
                 self.waiters.pop(bell, None)
 
     def land(self, value: Any, error: BaseException | None) -> None:
-        """Make the outcome known and wake those who follow."""
+        """Set the outcome and wake the followers."""
         if gil.FREE_THREADED:
             with joining:
                 waiters = self._end(value, error)
@@ -76,7 +76,7 @@ class Flight:
             bell.release()
 
     def _end(self, value: Any, error: BaseException | None) -> dict[Any, bool]:
-        """Make the outcome known; return the mutexes of those who follow."""
+        """Set the outcome; return the mutexes of the followers."""
         self.value = value
         self.error = error
         self.traceback = None if error is None else error.__traceback__

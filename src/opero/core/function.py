@@ -1,9 +1,8 @@
-"""What the user holds: to whoever looks it is a function, and its attributes are the user's.
+"""The object that the user gets: it looks like a function, and its attributes are the user's.
 
-It has what `functools.wraps` copies, what the user sets, and the documented names. `__class__`
-answers `FunctionType`, or `MethodType` if it is bound, as those of wrapt do. opero has one handle,
-`__opero__`: the `State`, or the map. How it is copied and pickled is the business of
-`opero.copies`; how it is called, of `call`.
+It has what `functools.wraps` copies, what the user sets, and the documented names. Its `__class__`
+is `FunctionType`, or `MethodType` if it is bound, as with wrapt. opero has one handle on it,
+`__opero__`: the `State`, or the map. `opero.copies` copies and pickles it; `call` calls it.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ if TYPE_CHECKING:
     from opero.stats import CacheInfo, Stats
 
 OWN = ("cache_clear", "cache_info", "cache_invalidate", "stats")
-"""The names that opero adds to a function; they win over those of the function underneath."""
+"""The names that opero adds to a function; they hide those of the original function."""
 
 _OF_CLASSES = frozenset({"__class_getitem__", "__init_subclass__"})
-"""The names under which `type` makes a function in a class body a class method."""
+"""The names of functions that `type` turns into class methods in a class body."""
 
 _OF_FUNCTIONS = frozenset({"__builtins__", "__defaults__", "__globals__", "__kwdefaults__"})
 
 
 class FunctionLike:
-    """A decorated function, but for how it is called."""
+    """A decorated function, except how it is called."""
 
     __slots__ = ("__dict__", "__opero__", "__weakref__")
 
     def __init__(self, state: Any) -> None:
-        """Take over name, docstring and attributes of the function.
+        """Copy the name, docstring and attributes of the function.
 
         Args:
-            state: What there is to know of it.
+            state: The state of the decorated function.
 
         Raises:
-            TypeError: If it has a state: a call that is under way may need that still.
+            TypeError: If it already has a state: a call under way may still need that.
         """
         if getattr(self, "__opero__", None) is not None:
-            raise TypeError("a decorated function is made once; decorate again to make another")
+            raise TypeError("a decorated function cannot be initialized again; decorate again")
         self.__opero__: Any = state
         functools.update_wrapper(self, state.func)  # type: ignore[arg-type]
         own = vars(self)
@@ -50,13 +49,13 @@ class FunctionLike:
         for name in OWN:
             own.pop(name, None)
 
-    @property  # type: ignore[misc]  # it says what `isinstance` is to believe
+    @property  # type: ignore[misc]  # for `isinstance`
     def __class__(self) -> Any:
         return FunctionType
 
     @property
     def __code__(self) -> Any:
-        """The code of a function that calls this one, or what the user has set."""
+        """The code of a function that calls this one, or the code that the user has set."""
         own = vars(self)
         if "__code__" in own:
             return own["__code__"]
@@ -84,7 +83,7 @@ class FunctionLike:
             from opero.forwarding import of_function
 
             return of_function(self.__opero__, name)
-        if name == "__annotations__":  # since Python 3.14 `update_wrapper` leaves them to be read
+        if name == "__annotations__":  # since Python 3.14, `update_wrapper` does not copy them
             return self.__opero__.func.__annotations__
         raise AttributeError(f"'function' object has no attribute {name!r}")
 
@@ -117,29 +116,29 @@ class FunctionLike:
     def __repr__(self) -> str:
         return f"<opero function {self.__opero__.name}>"
 
-    # --- what is documented ---------------------------------------------------------------------
+    # --- documented names -----------------------------------------------------------------------
 
     def cache_info(self) -> CacheInfo:
-        """Return hits and misses since the last `cache_clear`, and the size of the cache."""
+        """Return the hits and misses since the last `cache_clear`, and the size of the cache."""
         info: CacheInfo = self.__opero__.cache_info()
         return info
 
     def cache_clear(self) -> None:
-        """Forget every value; what is running now will not be stored either."""
+        """Clear every value; runs now under way will not be stored either."""
         self.__opero__.cache_clear()
 
     def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forget the value of one call, given by its arguments; return whether there was one."""
+        """Clear the value of one call, given by its arguments; return whether there was one."""
         return bool(self.__opero__.cache_invalidate(*args, **kwargs))
 
     def stats(self) -> Stats:
-        """Return what has happened since the function was decorated."""
+        """Return the counts since the function was decorated."""
         stats: Stats = self.__opero__.stats()
         return stats
 
 
 class MethodLike:
-    """A decorated method together with its instance, but for how it is called."""
+    """A decorated method bound to its instance, except how it is called."""
 
     __slots__ = ("__func__", "__self__", "__weakref__")
 
@@ -147,7 +146,7 @@ class MethodLike:
         self.__func__: Any = func
         self.__self__: Any = instance
 
-    @property  # type: ignore[misc]  # it says what `isinstance` is to believe
+    @property  # type: ignore[misc]  # for `isinstance`
     def __class__(self) -> Any:
         return MethodType
 
@@ -160,7 +159,7 @@ class MethodLike:
         return [*object.__dir__(self), *(name for name in dir(self.__func__) if name[0] != "_")]
 
     def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forget the value of one call on this instance; return whether there was one."""
+        """Clear the value of one call on this instance; return whether there was one."""
         return bool(self.__func__.cache_invalidate(self.__self__, *args, **kwargs))
 
     def __eq__(self, other: object) -> bool:

@@ -32,19 +32,19 @@ def judge(call: Any, attempts: Any, error: BaseException, deadline: int) -> int:
         deadline: When the call must be over, in nanoseconds.
 
     Returns:
-        What follows, as `Attempts.failed` says it.
+        What follows: a result of `Attempts.failed`.
     """
     now = 0 if deadline == NEVER else call.clock.now()
     verdict: int = attempts.failed(error, now, deadline)
     if attempts.trouble is not None:
-        call.events.warn(call.name, f"retry_after is not heeded: {attempts.trouble}")
+        call.events.warn(call.name, f"retry_after is ignored: {attempts.trouble}")
     return verdict
 
 
 def pause_queues(call: Any, length: int) -> None:
-    """Pause the rate limit of a function, as a server has asked for it.
+    """Pause the rate limit of a function because a server has asked for it.
 
-    The gates know by then how the attempt has ended.
+    By then the gates know how the attempt has ended.
 
     Args:
         call: The decorated function.
@@ -56,7 +56,7 @@ def pause_queues(call: Any, length: int) -> None:
 
 
 def outcome_of(attempts: Any, error: BaseException) -> int:
-    """Return what the gates learn of a failed attempt that has been judged (see `gate`)."""
+    """Return the outcome of a failed attempt for the gates (see `gate`), after it was judged."""
     if not attempts.counts:
         return NEUTRAL
     if attempts.told:
@@ -67,13 +67,13 @@ def outcome_of(attempts: Any, error: BaseException) -> int:
 
 
 def conclude(call: Any, attempts: Any, error: BaseException, verdict: int) -> BaseException | None:
-    """Count and tell what follows on a failed attempt.
+    """Count and report what follows a failed attempt.
 
     Args:
-        call: The decorated function; its counters move.
+        call: The decorated function; its counters change.
         attempts: The state of this call's attempts.
         error: What the last attempt raised.
-        verdict: What follows, as `Attempts.failed` says it; anything but `OPEN`.
+        verdict: What follows: a result of `Attempts.failed`, except `OPEN`.
 
     Returns:
         What the call raises, or None if another attempt follows, after `attempts.delay`.
@@ -92,7 +92,7 @@ def conclude(call: Any, attempts: Any, error: BaseException, verdict: int) -> Ba
         delay = attempts.asked if attempts.heeds else attempts.delay / 1e9
         reason = (
             f"the wait of {delay:g} s before attempt {count + 1}"
-            f"{', for which the server asked,' if attempts.heeds else ''} would not end in time"
+            f"{' that the server asked for' if attempts.heeds else ''} would end too late"
             if delay
             else f"no time is left for attempt {count + 1}"
         )
@@ -106,7 +106,7 @@ def conclude(call: Any, attempts: Any, error: BaseException, verdict: int) -> Ba
         reason = "the breakers of the other fallback values are open"
     elif verdict == REFUSED:
         reason = (
-            f"the server asked for a wait of {attempts.asked:g} s, and max_delay is "
+            f"the server asked for a wait of {attempts.asked:g} s, but max_delay is "
             f"{call.policy.max_delay:g} s"
         )
     elif attempts.round < call.policy.rounds:
@@ -128,9 +128,9 @@ def conclude(call: Any, attempts: Any, error: BaseException, verdict: int) -> Ba
 def pause_after(call: Any, attempts: Any) -> int:
     """Return for how many nanoseconds the rate limit is paused after the last failure.
 
-    A server that wants to be left alone does not want to hear from others of this limit either. A
-    wait that no attempt would keep, since it is longer than `max_delay`, is not imposed on others,
-    unless they have a deadline and can give up at once.
+    A server that asks for a pause wants it from all who share this limit. A wait longer than
+    `max_delay`, which no attempt would keep, is not imposed on others, unless the call has a
+    deadline: then they can give up immediately.
     """
     told: float = attempts.told
     if not told or not call.policy.pauses:
@@ -152,19 +152,19 @@ def no_entry(call: Any, attempts: Any, awaited: str, wait: int) -> BaseException
     """Make the exception for a call that a breaker refuses.
 
     Args:
-        call: The decorated function; its counters move.
+        call: The decorated function; its counters change.
         attempts: The state of this call's attempts.
-        awaited: What refuses, as a message names it.
-        wait: Nanoseconds until it might let an attempt in.
+        awaited: The breaker, as messages name it.
+        wait: Nanoseconds until it might admit an attempt.
     """
-    if attempts.errors and not attempts.begins:  # those of this round that were let in have failed
+    if attempts.errors and not attempts.begins:  # all admitted attempts of this round have failed
         failure = conclude(call, attempts, attempts.errors[-1], GIVE_UP)
         assert failure is not None
         return failure
     call.add("failures", 1)
     errors = attempts.errors
     seconds = max(0, wait) / 1e9
-    message = f"{call.name}: {awaited} is open and lets nobody in for {seconds:.3g} s"
+    message = f"{call.name}: {awaited} is open and lets no attempt in for {seconds:.3g} s"
     if errors:
         message += _so_far(errors)
         call.events.give_up(call, attempts, errors[-1], f"{awaited} is open")
@@ -190,27 +190,29 @@ def _failed(
 
 
 def too_late(call: Any, attempts: Any, what: str) -> BaseException:
-    """Make the exception for a call that runs out of time while it waits for `what`."""
+    """Make the exception for a call that runs out of time; `what` is the reason."""
     call.add("failures", 1)
     return _late(call, attempts, what)
 
 
 def _late(call: Any, attempts: Any, what: str) -> BaseException:
-    """Tell that a call runs out of time, and make what it raises.
+    """Report that a call runs out of time, and make its exception.
 
-    A call without a `timeout` has a deadline where it renews a cached value in the background.
+    A call without a `timeout` has a deadline if it refreshes a cached value in the background.
     """
     errors = [] if attempts is None else attempts.errors
     if call.timeout:
         call.events.deadline(call, attempts, what)
-        message = f"{call.name} has {call.timeout / 1e9:g} s, and {what}"
+        message = (
+            f"{call.name} cannot finish within its timeout of {call.timeout / 1e9:g} s: {what}"
+        )
     else:
-        message = f"{call.name} has until its cached value is outdated, and {what}"
+        message = f"{call.name} cannot finish before its cached value is outdated: {what}"
     return _failed(DeadlineExceeded, call, message + _so_far(errors), errors)
 
 
 def _so_far(errors: list[Any]) -> str:
-    """Say how many attempts have failed, and with what, for the end of a message."""
+    """Return how many attempts have failed, and with what, for the end of a message."""
     if not errors:
         return ""
     count = len(errors)

@@ -1,4 +1,4 @@
-"""The rate of an adaptive limit: what a server allows is found out from what it rejects.
+"""The rate of an adaptive limit: it learns what a server allows from what the server rejects.
 
 It is additive increase, multiplicative decrease (AIMD) in spirit: D.-M. Chiu, R. Jain, "Analysis of
 the increase and decrease algorithms for congestion avoidance in computer networks", Computer
@@ -16,16 +16,16 @@ SIGOPS Operating Systems Review 42(5), 2008; RFC 9438), as in the adaptive mode 
                         '
           ------+-------------- hold --+-----------+--------------> clean time
 
-Clean time is counted in attempts that succeed: at a rate of ten, each is a tenth of a second, but
-no more than has passed. So time without traffic is not clean, and a rate that nobody uses stays.
+Clean time is counted in successful attempts: at a rate of ten, each is a tenth of a second, but no
+more than has passed. So time without traffic is not clean, and an unused rate does not change.
 
-A rejection is a congestion event if its attempt began after the last cut; many that were on their
-way then are one event. The cut goes a little below the rate at which the server was last seen to
-serve. If the next attempts are rejected too, each of them halves the rate.
+A rejection is a congestion event if its attempt began after the last cut; many that were under way
+then are one event. The cut goes slightly below the rate that the server was last seen to serve. If
+the next attempts are rejected too, each of them halves the rate.
 
-A rate above `top` is a probe, which may cost a rejection. Probes are paid for by successes, about
-80 for each, so that about one attempt in a hundred is rejected where the limit stands still, and a
-limit that moves is followed within seconds.
+A rate above `top` is a probe, which may cost a rejection. Successes pay for probes, about 80 for
+each: if the server's limit stays the same, about one attempt in a hundred is rejected; if it moves,
+the rate follows within seconds.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ _CUT = 0.88
 """What is left of the served rate after a cut ..."""
 _DEPTH = log(_CUT)
 _DEEP = 0.5
-"""... and of the rate after a cut that follows at once, ..."""
+"""... and of the rate after a cut that follows immediately, ..."""
 _DEEPEST = 0.05
-"""... but no less than this share of the rate that is gone back to, ..."""
+"""... but no less than this share of `top`, ..."""
 _DOUBT = 0.98
-"""... which each such cut lowers, too."""
+"""... which each such cut lowers too."""
 _AT_ONCE = 3
-"""Fewer successes than these between two rejections make them one series."""
+"""Two rejections with fewer successes than this between them are one series."""
 _GRACE = 40_000_000
-"""Attempts that begin so soon after a cut, in nanoseconds, belong to the event that it was for."""
+"""Attempts that begin within this many nanoseconds after a cut belong to its event."""
 _LEAST = 0.7
 """A first cut goes no further down than this: the served rate is a guess."""
 _MARGIN = 1.03
-"""How much more than the rate of successes a server is taken to serve."""
+"""The factor by which the rate that a server serves may exceed the rate of successes."""
 _MEMORY = 0.7
 """The seconds over which the rate of successes is averaged."""
 _HOLD = 2.0
 _LONGEST_HOLD = 20.0
-"""How many clean seconds a rate is below `top`, at least and at most."""
+"""How many clean seconds a rate stays below `top`, at least and at most."""
 _RECOVERY = 0.7
 """In how many clean seconds the rate grows e-fold after a series of cuts."""
 _GROWTH = 0.05
@@ -62,7 +62,7 @@ _EARNED = 0.0125
 """What a success earns; a probe costs 1."""
 _SAVINGS = 25.0
 _BEGINNING = 5.0
-"""What can be saved up at most, and what a limit begins with."""
+"""The most credit that can be saved, and the credit that a limit begins with."""
 _UNHEARD = -(10**18)
 
 
@@ -72,17 +72,17 @@ class RateControl:
     Attributes:
         given: The highest rate, in permits per second.
         floor: The lowest rate.
-        rate: The rate.
-        top: The rate at which the server last rejected, as far as it is known what it serves.
+        rate: The current rate.
+        top: The best estimate of the rate at which the server last rejected.
         base: The rate right after the last cut.
         hold: Clean seconds after which the rate is back at `top`.
         clean: Clean seconds since the last cut.
         credit: How many probes have been earned.
-        served: Successes per second, of late.
-        heard: When the last outcome was told, in nanoseconds.
+        served: Recent successes per second.
+        heard: When the last outcome was reported, in nanoseconds.
         cut: When the rate was last cut, in nanoseconds.
-        since: How many attempts that began after that have succeeded.
-        series: Whether the last cut followed another at once.
+        since: How many attempts that began after that cut have succeeded.
+        series: Whether the last cut immediately followed another.
     """
 
     __slots__ = (
@@ -123,12 +123,12 @@ class RateControl:
         self.series: bool = False
 
     def succeeded(self, now: int, entered: int, count: int = 1) -> bool:
-        """Take note that the server has served an attempt; return whether the rate has changed.
+        """Note that the server has served an attempt; return whether the rate has changed.
 
         Args:
             now: The time in nanoseconds.
             entered: When the attempt began, in nanoseconds.
-            count: How many there are of the kind.
+            count: How many such attempts there were.
         """
         gap = self._hear(now)
         self.served += count / _MEMORY
@@ -151,7 +151,7 @@ class RateControl:
         return self.rate != before
 
     def rejected(self, now: int, entered: int) -> bool:
-        """Take note that the server has rejected an attempt; return whether that is a new event.
+        """Note that the server has rejected an attempt; return whether that is a new event.
 
         Args:
             now: The time in nanoseconds.

@@ -1,11 +1,11 @@
-"""The attempts of one call, one after the other: what to do next, without doing it.
+"""The attempts of one call, one after the other: it decides what to do next, and does not do it.
 
     next() -> ATTEMPT   call the function with `args` and `kwargs`; then `returned` or `failed`
               SLEEP     sleep for `delay` nanoseconds; then `slept`
               WAIT      wait in `queue()` until `deadline`; then `waited`
               RAISE     raise `error`: the call has failed
 
-A runner does so, by sleeping or by awaiting. If it is interrupted meanwhile, it says `abandoned`.
+A runner does it, by sleeping or by awaiting. If it is interrupted meanwhile, it calls `abandoned`.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Retrying:
         args: The positional arguments of the next attempt.
         kwargs: Its keyword arguments.
         deadline: When the call must be over, in nanoseconds.
-        flight: Tells the deadline instead, and gets to know the attempts, if callers wait for the
-            run elsewhere; None without.
-        attempts: The account of the failures; None before the first.
+        flight: If callers wait for the run elsewhere: gives the deadline and receives the attempts;
+            else None.
+        attempts: The state of the attempts; None before the first failure.
         error: What the latest attempt raised, until that is judged; then what the call raises.
         delay: Nanoseconds to sleep.
-        passed: How many gates have let the next attempt in.
-        gates: Those of the next attempt.
-        queues: Where to wait for each.
-        tickets: What those that have let it in gave it; None if none wants to know how it ends.
+        passed: How many gates have admitted the next attempt.
+        gates: The gates of the next attempt.
+        queues: Their queues.
+        tickets: The tickets of the gates passed; None if no gate wants to know how it ends.
         entered: When the attempt entered the gates, in nanoseconds.
-        spare: Whether a value stands ready that is served if the call fails.
-        probing: What takes back that the attempt is a probe; None if it is none.
+        spare: Whether an outdated value can be served if the call fails.
+        probing: The token that ends the probe's context; None if the attempt is not a probe.
         over: Whether the call has failed.
         given: The argument that holds fallback values, or the first of them.
         width: How many values each round tries.
@@ -101,19 +101,19 @@ class Retrying:
         tickets: list[int] | None,
         spare: bool,
     ) -> None:
-        """Begin with the first attempt, or behind it.
+        """Begin with the first attempt, or after it.
 
         Args:
             call: The decorated function.
             args: The positional arguments.
             kwargs: The keyword arguments.
             deadline: When the call must be over, in nanoseconds.
-            flight: Who tells the deadline instead, or None.
+            flight: Gives the deadline instead, or None.
             error: What the first attempt raised, if it has been made.
-            passed: How many gates the first attempt has passed, if it has not.
+            passed: How many gates the first attempt has passed, if it has not been made.
             entered: When it asked them, in nanoseconds.
-            tickets: What they gave it; None if none wants to know how it ends.
-            spare: Whether a value stands ready that is served if the call fails.
+            tickets: Their tickets; None if no gate wants to know how it ends.
+            spare: Whether an outdated value can be served if the call fails.
         """
         self.call: Any = call
         self.args: tuple[Any, ...] = args
@@ -152,7 +152,7 @@ class Retrying:
 
         Args:
             value: The number of the fallback value that it takes.
-            passed: How many gates have let it in already.
+            passed: How many gates have already admitted it.
         """
         call = self.call
         self.passed = passed
@@ -196,10 +196,10 @@ class Retrying:
         return 0
 
     def refused(self) -> int:
-        """Decide what follows where a gate refuses the attempt.
+        """Decide what follows if a gate refuses the attempt.
 
         Returns:
-            What `next` returns, or -1: enter the gates of the next attempt.
+            What `next` returns; or -1 to enter the gates of the next attempt.
         """
         call = self.call
         if self.passed:
@@ -224,7 +224,7 @@ class Retrying:
         return 1 if self.delay else -1
 
     def wait_for_probe(self) -> int:
-        """Wait for the first gate that might let the call in, if there is time, or give up."""
+        """Wait for the first gate that might admit the call, if there is time; else give up."""
         call = self.call
         self.take_value()
         now = call.clock.now()
@@ -235,7 +235,7 @@ class Retrying:
         return 2
 
     def refuse(self, now: int) -> int:
-        """Let the call fail, as its gates refuse it."""
+        """Let the call fail because its gates refuse it."""
         queue: Any = self.queues[self.passed]
         gate = self.gates[self.passed]
         wait = gate.opens_in(now)
@@ -244,7 +244,7 @@ class Retrying:
         return 3
 
     def take_value(self) -> None:
-        """Turn to the value that the account of the attempts names, and to its delay."""
+        """Switch to the value and the delay that the attempts' state names."""
         call = self.call
         self.delay = self.attempts.delay
         if call.fallback is not None:
@@ -253,12 +253,12 @@ class Retrying:
         self.begin(self.attempts.value)
 
     def judge(self) -> None:
-        """Decide what follows on a failure."""
+        """Decide what follows a failure."""
         call = self.call
         error = self.error
         assert error is not None
         if self.attempts is None:
-            if call.single:  # then there is nothing to decide
+            if call.single:  # nothing to decide
                 if not is_never_failure(error):
                     call.add("failures", 1)
                 self.over = True
@@ -275,7 +275,7 @@ class Retrying:
             verdict = judge(call, self.attempts, error, self.deadline)
             outcome = outcome_of(self.attempts, error) if self.tickets else NEUTRAL
         except BaseException:
-            self.leave(NEUTRAL)  # a predicate has failed, and nobody knows about the attempt
+            self.leave(NEUTRAL)  # a predicate has raised, so the attempt was not judged
             raise
         self.leave(outcome)
         pause_queues(call, pause_after(call, self.attempts))
@@ -291,12 +291,12 @@ class Retrying:
         self.take_value()
 
     def look_at_deadline(self) -> None:
-        """Take over the latest deadline of those who wait elsewhere."""
+        """Adopt the latest deadline of the callers that wait elsewhere."""
         if self.flight is not None:
             self.deadline = self.flight.deadline
 
     def returned(self, value: Any) -> bool:
-        """Take note of what the attempt has returned; return whether that is the call's result."""
+        """Note what the attempt has returned; return whether that is the call's result."""
         policy = self.call.policy
         if policy.rejects is not None:
             try:
@@ -310,40 +310,40 @@ class Retrying:
         return False
 
     def failed(self, error: BaseException) -> None:
-        """Take note of what the attempt has raised; the gates learn of it when it is judged."""
+        """Note what the attempt has raised; the gates learn of it when it is judged."""
         self.error = error
 
     def leave(self, outcome: int) -> None:
-        """Tell the gates that have let the attempt in how it has ended; once."""
+        """Report to the gates that have admitted the attempt how it has ended, once."""
         tickets = self.tickets
         if self.probing is not None:
             probing, self.probing = self.probing, None
-            with suppress(ValueError):  # a coroutine may be closed in another context
+            with suppress(ValueError):  # another context may close a coroutine
                 PROBES.reset(probing)
         if tickets:
             self.tickets = None
             leave_all(self.gates, self.call.clock.now(), outcome, self.entered, tickets)
 
     def slept(self, nanoseconds: int) -> None:
-        """Take note of how long the runner has slept."""
+        """Note how long the runner has slept."""
         self.delay = 0
-        self.call.add("backoff_wait", nanoseconds)  # read only now: others wait at the same time
+        self.call.add("backoff_wait", nanoseconds)
 
     def queue(self) -> GateQueue:
-        """Return where to wait for the next gate."""
+        """Return the queue of the next gate."""
         queue: GateQueue = self.queues[self.passed]
         return queue
 
     def waited(self, nanoseconds: int) -> None:
-        """Take note of how long the runner has waited at a gate; below 0 if in vain."""
+        """Note how long the runner has waited at a gate; negative if in vain."""
         refuses = self.gates[self.passed].refuses
         if nanoseconds >= 0 and refuses:
-            self.call.add("breaker_wait", nanoseconds)  # now it is asked again
+            self.call.add("breaker_wait", nanoseconds)  # now the attempt asks it again
         elif nanoseconds < 0 and refuses and self.call.clock.now() < self.deadline:
             self.refuse(self.call.clock.now())
         elif nanoseconds < 0:
             self.leave(WITHDRAWN)
-            what = f"{self.queue().awaited} would not come in time"
+            what = f"{self.queue().awaited} would come too late"
             self.error = too_late(self.call, self.attempts, what)
             self.over = True
         else:
@@ -356,18 +356,18 @@ class Retrying:
                 self.look_back()
 
     def look_back(self) -> None:
-        """Ask the gates again that may refuse the attempt by now, as it has waited at a later one.
+        """Ask earlier gates again: they may refuse the attempt after its wait at a later one.
 
-        A permit that it has waited for is spent, if it is refused.
+        If one does, the permit that the attempt has waited for is lost.
         """
         now = self.entered
         tickets = self.tickets
-        assert tickets is not None  # a gate that refuses observes, too
+        assert tickets is not None  # a gate that refuses observes too
         for at in range(self.passed):
             gate = self.gates[at]
             if not gate.refuses or gate.holds(now, tickets[at]):
                 continue
-            gate.leave(now, WITHDRAWN, now, tickets[at])  # a lease that is over goes back
+            gate.leave(now, WITHDRAWN, now, tickets[at])  # give an expired lease back
             answer = gate.enter(now)
             if answer > 0:
                 self.leave(WITHDRAWN)
@@ -376,15 +376,15 @@ class Retrying:
             tickets[at] = -answer
 
     def abandoned(self) -> None:
-        """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""
+        """Report to the gates that the call ends here: interrupted, cancelled or closed."""
         self.leave(NEUTRAL if self.passed == len(self.gates) else WITHDRAWN)
 
     def withdrawn(self) -> None:
-        """Let the gates know that the attempt that they have let in is not made."""
+        """Report to the gates that the attempt they have admitted is not made."""
         self.leave(WITHDRAWN)
 
     def fail(self, error: BaseException) -> None:
-        """Let the call fail with an error that is not for the policy to judge."""
+        """Let the call fail with an error that the policy does not judge."""
         self.leave(NEUTRAL)
         self.error = error
         self.over = True

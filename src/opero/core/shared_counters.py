@@ -99,7 +99,7 @@ class SharedCounters:
         end = monotonic() + _LONGEST
         while not self.begin():
             if monotonic() > end:
-                raise TimeoutError("a process holds the lock of what processes share")
+                raise TimeoutError("another process holds the lock of the shared memory")
         try:
             for word in range(count):
                 if not self._numbers[word * 8] & 1:

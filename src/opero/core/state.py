@@ -1,8 +1,8 @@
-"""What a decorated function knows: its options, its cache, its counters.
+"""The state of a decorated function: its options, its cache, its counters.
 
-The object that the user holds (`function`) shows only what is documented, and keeps this behind one
-handle, `__opero__`. Runners, stores and the map work with it and call it `call`. `Call` and
-`AsyncCall` in `call` add how an attempt is made.
+The object that the user gets (`function`) shows only documented names, and keeps the state in one
+attribute, `__opero__`. Runners, stores and the map work with the state and name it `call`. `Call`
+and `AsyncCall` in `call` add how an attempt is made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .gate import Gate
 from .store import InstanceStores, MemoryStore
 
 _MOST_STRAIGHT = 16
-"""Functions of more parameters are rare, and there is room for so many in `lookup.pxi`."""
+"""`lookup.pxi` has room for this many parameters; more are rare."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         """The values of one function that are kept outside the process (see `opero.stores`).
 
         Attributes:
-            counts: What it counts, by the names in `opero.stats.Stats`.
+            counts: The counts, by the names in `opero.stats.Stats`.
             namespace: The cache's namespace.
         """
 
@@ -46,55 +46,55 @@ if TYPE_CHECKING:
 
         @property
         def store(self) -> object:
-            """Where they are; functions may share it."""
+            """The store that holds them; functions may share it."""
 
         def recall(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            """Answer a call from the store, or run it; a coroutine does so if the call is one."""
+            """Answer a call from the store, or run it; return a coroutine if the call is async."""
 
         def count(self) -> int:
-            """Return how many values there are."""
+            """Return the number of values."""
 
         def clear(self) -> None:
-            """Forget every value; what is running now is not stored either."""
+            """Clear every value; runs now under way are not stored either."""
 
         def invalidate(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-            """Forget the value of one call; return whether there was one."""
+            """Clear the value of one call; return whether there was one."""
 
         def clear_namespace(self) -> None:
-            """Forget what all functions have stored in the namespace."""
+            """Clear what all functions have stored in the namespace."""
 
         def ground(self, full: bytes | None) -> None:
-            """Keep the run of one key, or of all (None), from being joined or stored."""
+            """Keep the run of one key, or of all keys (None), from being joined or stored."""
 
         def after_fork(self) -> None:
-            """Forget, in a child process, what is under way in the parent."""
+            """Forget, in a child process, the runs under way in the parent."""
 
 
 class Parts:
-    """What a decorated function is made of; `assembly` fills it, `State` takes it.
+    """The parts of a decorated function; `assembly` makes them, `State` takes them.
 
     Attributes:
         func: The function that was decorated.
-        face: The plain function behind it, whose code object `inspect` may look at.
+        face: The plain function inside it, whose code object `inspect` may read.
         name: Its qualified name, for messages.
         options: The checked options that it was decorated with.
-        decorate: What has decorated it: called with the function and the options it does so again.
+        decorate: Takes the function and the options, and decorates it again.
         awaited: Whether it is a coroutine function, or an asynchronous generator function.
         runner: The module that waits for it.
-        clock: Tells the time.
-        events: Logs what happens, and tells those who listen.
-        origin: What its events say about it (see `opero.event.Origin`).
+        clock: Gives the time.
+        events: Logs events and calls listeners.
+        origin: Its description in events (see `opero.event.Origin`).
         policy: How often it is attempted.
-        fallback: Which values an argument takes; None without.
-        queues: Where to wait for its gates, in the order in which an attempt enters them.
-        timeout: Nanoseconds for a whole call; 0 for no bound.
-        attempt_timeout: Nanoseconds for each awaited attempt; 0 for no bound.
+        fallback: Which values an argument takes; None for no fallback.
+        queues: The queues of its gates, in the order in which an attempt enters them.
+        timeout: Nanoseconds for a whole call; 0 for no limit.
+        attempt_timeout: Nanoseconds for each awaited attempt; 0 for no limit.
         binding: Its signature; None if it has none.
-        generate: What makes the generators that callers get; None if it is no generator function.
-        cache_key: The user's own way to make a cache key; None without.
-        store: The cache in memory; None without.
+        generate: Makes the generators that callers get; None if it is not a generator function.
+        cache_key: The user's key function; None if there is none.
+        store: The cache in memory; None if there is none.
         instances: The caches of the instances, if it is a method; None without a cache in memory.
-        stored_cache: The stored values, if they are kept outside the process; None without.
+        stored_cache: The values stored outside the process; None if there are none.
     """
 
     __slots__ = (
@@ -174,27 +174,27 @@ class State:
 
     Attributes:
         gates: The gates of its queues.
-        gate: The first of them; None without.
+        gate: The first of them; None if there is none.
         observed: Whether one of them wants to know how attempts end.
-        guarded: Whether there is more to do than to enter the first.
-        permits: Whether one of the gates is a limit, whose permits events tell of.
-        by_value: Whether each fallback value has a gate of its own.
-        keying: The arguments that make the cache key; None without a cache in memory.
-        method: Whether it is a method, that is, whether its first argument counts by identity.
-        single: Whether there is one attempt, no fallback, and nobody learns from a failure.
-        indirect: Whether the runner makes the first attempt, too: what it returns may be rejected,
-            it gets a copy of its fallback values, those have gates of their own, it may be a probe,
-            or all calls are traced.
+        guarded: Whether entering the first gate is not enough.
+        permits: Whether one of the gates is a limit, whose permits are events.
+        by_value: Whether each fallback value has its own gate.
+        keying: Makes the cache key from the arguments; None without a cache in memory.
+        method: Whether it is a method: its first argument counts by identity.
+        single: Whether there is one attempt, no fallback, and no gate learns from a failure.
+        indirect: Whether the runner makes the first attempt too: its result may be rejected, it
+            gets a copy of its fallback values, these have their own gates, it may be a probe, or
+            all calls are traced.
         refusing: Whether one of the gates refuses.
-        breaker: A breaker before a function that is `indirect` because of it alone: while it is
-            closed, first attempts need no runner. None without.
-        behind: The only other gate, if there is a breaker; None without.
-        shared: The only gate of a function that is `indirect` because of it alone, and that is
-            asked each time: a breaker that processes share; None without.
-        straight: How many arguments the cache key is made of, one by one; -1 if it is made in
+        breaker: A breaker that is the only reason for `indirect`: while it is closed, first
+            attempts need no runner. Else None.
+        behind: The only other gate after the breaker; None if there is none.
+        shared: A breaker shared by processes that is the only gate and the only reason for
+            `indirect`; each attempt asks it. Else None.
+        straight: How many arguments the cache key consists of, one by one; -1 if it is made in
             another way.
-        cleared_hits: The hits before the last `cache_clear`; a number, as others may read it while
-            it is set.
+        cleared_hits: The hits before the last `cache_clear`; a number, as other threads may read it
+            while it is set.
         cleared_misses: The misses before it.
 
     The others are those of `Parts`.
@@ -292,14 +292,14 @@ class State:
         self._settle()
 
     def _settle(self) -> None:
-        """Note how many arguments the cache key is made of."""
+        """Note how many arguments the cache key consists of."""
         keying = self.keying
         if keying is not None and self.cache_key is None and keying.plain:
             size = len(keying.names)
             self.straight = size if size <= _MOST_STRAIGHT else -1
 
     def leave_to_runner(self, always: bool) -> None:
-        """Let the runner make first attempts, too: all of them, or only where it is needed."""
+        """Let the runner make first attempts too: all of them, or only where needed."""
         self.indirect = (
             always
             or self.policy.rejects is not None
@@ -314,11 +314,11 @@ class State:
                 self.shared = self.gates[0]
 
     def trace(self, on: bool) -> None:
-        """Let calls be made so that their history is told at their end, or as usual."""
+        """Switch on or off that calls report their history at their end."""
         raise NotImplementedError
 
     def __del__(self) -> None:
-        if roster is not None and roster.keeping:  # modules may be gone at the end
+        if roster is not None and roster.keeping:  # at exit, modules may be gone
             roster.keep(self)
 
     @property
@@ -327,7 +327,7 @@ class State:
         return False
 
     def become_method(self) -> None:
-        """Let the first argument count by identity, and a cache of its own go with it."""
+        """Let the first argument count by identity, with its own cache."""
         if not self.method:
             self.method = True
             if self.keying is not None:
@@ -352,21 +352,21 @@ class State:
         raise NotImplementedError
 
     def stats(self) -> Stats:
-        """Return what has happened since the function was decorated."""
+        """Return the counts since the function was decorated."""
         from opero.stats import stats_of
 
         return stats_of(self.totals())
 
     def totals(self) -> dict[str, int]:
-        """Return all counts by their names, also those of its stored values."""
+        """Return all counts by their names, including those of its stored values."""
         if self.stored_cache is None:
             return self.counted()
         return {**self.counted(), **self.stored_cache.counts}
 
     def cache_info(self) -> CacheInfo:
-        """Return hits and misses since the last `cache_clear`, and the size of the cache.
+        """Return the hits and misses since the last `cache_clear`, and the size of the cache.
 
-        A function without a cache answers for the one it decorates, if that has one.
+        A function without a cache answers for the function it decorates, if that has one.
         """
         from opero.stats import CacheInfo
 
@@ -384,11 +384,11 @@ class State:
         )
 
     def cache_clear(self) -> None:
-        """Forget every value; what is running now will not be stored either.
+        """Clear every value; runs now under way will not be stored either.
 
-        Flights are taken out before and after: the first time so that what they compute is not
-        stored, the second because one that began in between may have found the old value, and who
-        calls from now on must not join it. The runs of an ordinary function go with the values.
+        Flights are removed before and after: before, so that their results are not stored; after,
+        because a flight that began in between may have found the old value, and later callers must
+        not join it. The runs of an ordinary function are removed with the values.
         """
         if self.stored_cache is not None:
             self.stored_cache.clear()
@@ -407,7 +407,7 @@ class State:
         self.cleared_misses = counts["misses"]
 
     def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forget the value of one call, given by its arguments.
+        """Clear the value of one call, given by its arguments.
 
         Returns:
             Whether there was one.
@@ -424,7 +424,7 @@ class State:
         return bool(dropped)
 
     def after_fork(self) -> None:
-        """Forget the runs that are under way: in a child process nobody will end them."""
+        """Forget the runs under way: nothing will end them in a child process."""
         for store in self._stores():
             self._ground_all(store)
             if store.has_flights:
@@ -439,12 +439,12 @@ class State:
         return [self.store, *self.instances.all()]
 
     def _ground(self, store: MemoryStore, key: Any) -> None:
-        """Keep the run of `key` that is under way from being stored or joined."""
+        """Keep the run of `key` under way from being stored or joined."""
         if store.has_flights:
             take_all(store.flights, key)
 
     def _ground_all(self, store: MemoryStore) -> None:
-        """Keep every run that is under way from being stored or joined."""
+        """Keep every run under way from being stored or joined."""
         if store.has_flights:
             empty(store.flights)
 
@@ -467,10 +467,10 @@ class State:
         return store, key
 
     def _by_value(self, instance: Any) -> Any:
-        """Return the key of an instance that cannot be referred to weakly: it counts as a value.
+        """Return the key of an instance without weak references: it counts as a value.
 
         Raises:
-            CacheKeyError: If it cannot be told from others by its content, or its own equality.
+            CacheKeyError: If neither its content nor its own equality distinguishes it.
         """
         assert self.binding is not None
         kind: Any = type(instance)
@@ -484,8 +484,8 @@ class State:
                 reason = error
         raise CacheKeyError(
             f"{self.name}(): an instance of {kind.__qualname__} cannot be part of a key: it cannot "
-            f"be referred to weakly, and nothing says what it is made of. Add '__weakref__' "
-            f"to its __slots__ (weakref_slot=True, if it is a dataclass), or give cache_key="
+            f"be weakly referenced, and its content is unknown. Add '__weakref__' to its "
+            f"__slots__ (weakref_slot=True, if it is a dataclass), or give cache_key="
         ) from reason
 
     def lasting(self, key: Any) -> Any:
@@ -494,7 +494,7 @@ class State:
         return self.binding.freezer.keep(key)
 
     def reserve(self, store: MemoryStore, key: Any) -> Entry | None:
-        """Make room for a value; if that fails, the call goes on all the same."""
+        """Make room for a value; if that fails, the call goes on."""
         try:
             return store.reserve(key)
         except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
@@ -502,11 +502,11 @@ class State:
             return None
 
     def asked_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what the user's `cache_key` answers.
+        """Return the result of the user's `cache_key`.
 
         Raises:
             CacheKeyError: If it does not take the arguments of the call.
-            Exception: Whatever else it raises, with a note that it has.
+            Exception: Whatever else it raises, with a note.
         """
         try:
             return self.cache_key(*args, **kwargs)
@@ -516,10 +516,9 @@ class State:
             if isinstance(error, TypeError) and not takes(self.cache_key, args, kwargs):
                 first = ", the instance first" if self.method else ""
                 raise CacheKeyError(
-                    f"{self.name}(): cache_key= is called with the arguments of the call{first}, "
-                    f"and does not take them: {error}"
+                    f"{self.name}(): cache_key= must take the arguments of the call{first}: {error}"
                 ) from error
-            error.add_note(f"raised by the function that is the cache_key= of {self.name}")
+            error.add_note(f"raised by the cache_key= function of {self.name}")
             raise
 
     def own_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -533,10 +532,10 @@ class State:
 
 
 def _watching(gates: tuple[Gate, ...]) -> tuple[CircuitBreaker | None, Gate | None]:
-    """Return the breaker that is the first gate, and the other gate, if there are no more.
+    """Return the breaker that is the first gate, and the other gate, if there is at most one.
 
-    The other one is None if there is none. Both are if a gate is of another kind, or more than the
-    breaker want to know how attempts end.
+    The other gate is None if there is none. Both are None if the first gate is not a plain breaker,
+    or if the other one refuses or wants to know how attempts end.
     """
     first = gates[0]
     if len(gates) > 2 or type(first) is not CircuitBreaker:
@@ -548,14 +547,14 @@ def _watching(gates: tuple[Gate, ...]) -> tuple[CircuitBreaker | None, Gate | No
 
 
 def take_all(flights: dict[Any, Any], key: Any) -> None:
-    """Take every flight of `key` out: it may be there twice, and be missed once (see `store`)."""
+    """Remove every flight of `key`: it may exist twice, and be missed once (see `store`)."""
     missed = 0
     while missed < 2:
         missed = missed + 1 if flights.pop(key, None) is None else 0
 
 
 def empty(flights: dict[Any, Any]) -> None:
-    """Take every flight out of a table, which its `clear` must not do (see `store`)."""
+    """Remove every flight from a table, without its `clear` (see `store`)."""
     try:
         while flights:
             flights.popitem()

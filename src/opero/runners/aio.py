@@ -1,10 +1,10 @@
 """Runs coroutine functions: it awaits in the caller's task.
 
-A call that is not cached runs in the caller's own task, under a deadline too (see `deadlines`). One
-that is cached runs in a task of its own, for which its callers wait (see `task_flight`).
+A call that is not cached runs in the caller's own task, even under a deadline (see `deadlines`). A
+cached call runs in a separate task, and its callers wait for that (see `task_flight`).
 
-What the user awaits is one of `ready`, `guard`, `gated` and `run_until`. In their first step they
-do what comes before the first attempt; all that follows a failure they leave to `run`.
+The user awaits `ready`, `guard`, `gated` or `run_until`. Their first step does what comes before
+the first attempt; after a failure, `run` takes over.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ __all__ = [
 
 
 async def first_item(generator: Any) -> Any:
-    """Return the first item of an asynchronous generator that the event loop is not to know.
+    """Return the first item of an asynchronous generator, hidden from the event loop.
 
-    When a loop ends, it closes all generators that it knows, at the same time. It knows the one
-    that the caller has (see `async_streams`), and that closes this one.
+    A loop that ends closes all generators it knows, at the same time. It knows the caller's
+    generator (see `async_streams`), which closes this one.
 
     Raises:
-        StopAsyncIteration: If the generator ends without one.
+        StopAsyncIteration: If the generator ends without an item.
     """
     first, final = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=None)
@@ -78,7 +78,7 @@ async def first_item(generator: Any) -> Any:
 
 
 async def ready(value: Any) -> Any:
-    """Return a value that is known already."""
+    """Return a value that is already known."""
     return value
 
 
@@ -101,7 +101,7 @@ async def guard(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 async def guard_one(call: AsyncCall, func: Any, value: Any) -> Any:
-    """Do what `guard` does for a call with one argument, by position: the commonest and fastest."""
+    """Do what `guard` does, faster, for the most common call: one positional argument."""
     error: BaseException | None
     try:
         return await func(value)
@@ -119,7 +119,7 @@ async def guard_one(call: AsyncCall, func: Any, value: Any) -> Any:
 
 
 async def gated(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what `guard` does for a call whose first attempt has gates to pass before it."""
+    """Do what `guard` does for a call whose first attempt must pass gates."""
     error: BaseException | None = None
     passed = call.admit()
     if passed is None:
@@ -139,7 +139,7 @@ async def gated(call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 async def gated_one(call: AsyncCall, func: Any, value: Any) -> Any:
-    """Do what `gated` does for a call with one argument, by position."""
+    """Do what `gated` does for a call with one positional argument."""
     error: BaseException | None = None
     passed = call.admit()
     if passed is None:
@@ -159,7 +159,7 @@ async def gated_one(call: AsyncCall, func: Any, value: Any) -> Any:
 
 
 async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what `gated` does for a call behind a breaker, which is quick while that is closed."""
+    """Do what `gated` does for a call with a breaker; fast while the breaker is closed."""
     error: BaseException | None
     tickets: list[int] | None
     ticket = call.come_in()
@@ -186,7 +186,7 @@ async def watched(call: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 
 async def watched_one(call: Any, func: Any, value: Any) -> Any:
-    """Do what `watched` does for a call with one argument, by position."""
+    """Do what `watched` does for a call with one positional argument."""
     error: BaseException | None
     tickets: list[int] | None
     ticket = call.come_in()
@@ -215,7 +215,7 @@ async def watched_one(call: Any, func: Any, value: Any) -> Any:
 async def run_until(
     call: AsyncCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Do what `gated` does for a call under a deadline that is not cached."""
+    """Do what `gated` does for an uncached call with a deadline."""
     deadline: Any = None
     task: Any = None
     error: BaseException | None = None
@@ -253,7 +253,7 @@ async def run_until(
 
 
 async def run_until_one(call: AsyncCall, func: Any, value: Any) -> Any:
-    """Do what `run_until` does for a call with one argument, by position."""
+    """Do what `run_until` does for a call with one positional argument."""
     deadline: Any = None
     task: Any = None
     error: BaseException | None = None
@@ -305,15 +305,15 @@ async def run(
         call: The decorated function.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        flight: Tells the deadline and gets to know the attempts; None without a deadline, if
-            nobody waits elsewhere either.
+        flight: Gives the deadline and receives the attempts; None if there is no deadline and no
+            other caller waits.
         error: What the first attempt raised, if it has been made.
-        passed: How many gates have let the first attempt in, if it has not.
-        spare: Whether a value stands ready that is served if the call fails: then it fails at once
-            where a gate refuses it.
-        func: What an attempt calls in place of the function (see `streams.Opening`).
-        tickets: What the gates gave the first attempt, if it has been made and one wants to know
-            how it ends.
+        passed: How many gates have admitted the first attempt, if it has not been made.
+        spare: Whether an outdated value can be served if the call fails: then the call fails
+            immediately if a gate refuses it.
+        func: What an attempt calls instead of the function (see `streams.Opening`).
+        tickets: The gates' tickets for the first attempt, if it has been made and a gate wants to
+            know how it ends.
 
     Returns:
         What the function returned.
@@ -372,13 +372,13 @@ async def run(
 
 
 async def drive(steps: Steps) -> Any:
-    """Do in this task what a generator of effects says.
+    """Carry out, in this task, the effects that a generator yields.
 
     Returns:
-        What it returns.
+        What the generator returns.
 
     Raises:
-        BaseException: What it wants raised, or a wait was cancelled with.
+        BaseException: The exception that it returns as `Raised`, or that cancelled a wait.
     """
     effect: Any = None
     answer: Any = None
@@ -426,7 +426,7 @@ async def _done(effect: Any) -> Any:
 
 
 class TaskBell:
-    """What wakes a waiting task (see `effects.Bell`)."""
+    """Wakes a waiting task (see `effects.Bell`)."""
 
     def __init__(self, is_settled: Callable[[], bool]) -> None:
         self._is_settled = is_settled
@@ -475,9 +475,9 @@ class TaskBell:
 
 
 def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None) -> bool:
-    """Return whether the function was cancelled and made another error of that.
+    """Return whether the function was cancelled and turned that into another error.
 
-    It was if its task has been asked to end and the error arose while a `CancelledError` was being
+    It was if its task has been cancelled and the error arose while a `CancelledError` was being
     handled; one that the caller of the decorated function is handling does not count.
     """
     if (flight is None or not flight.stopping) and not is_asked_to_end():
@@ -488,12 +488,12 @@ def _is_cancellation(error: BaseException, flight: TaskFlight | Deadline | None)
 
 
 def _end_by(error: BaseException) -> BaseException:
-    """Return what a run ends with that was to end: one whose attempt was cut then was cancelled."""
+    """Return the final error of a cancelled run; an attempt cancelled then counts as cancelled."""
     return asyncio.CancelledError() if type(error) is AttemptTimeout else error
 
 
 def is_asked_to_end() -> bool:
-    """Return whether somebody has asked for the end of the current task."""
+    """Return whether somebody has cancelled the current task."""
     try:
         task = current_task()
     except RuntimeError:  # another framework's loop
@@ -506,7 +506,7 @@ def comes_of_cancellation(error: BaseException, outer: BaseException | None) -> 
 
     Args:
         error: The error.
-        outer: What was being handled before; neither that nor what it comes of counts.
+        outer: The exception being handled before; it and its context do not count.
     """
     context = error.__context__
     while context is not None and context is not outer:

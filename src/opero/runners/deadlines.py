@@ -1,4 +1,4 @@
-"""Awaits under a deadline, of a call or of one attempt, in its own task (see `core.deadline`)."""
+"""Awaits under a deadline, of a call or of one attempt, in the caller's task (`core.deadline`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @coroutine
 def over(deadline: Deadline, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
-    """Await something under a deadline, which joins its queue when that suspends.
+    """Await something under a deadline, which joins its queue when the awaitable suspends.
 
     Returns:
-        What it returns.
+        What the awaitable returns.
     """
     inner: Any = awaitable if type(awaitable) is CoroutineType else _coroutine(awaitable)
     interrupt: BaseException | None = None
@@ -50,29 +50,29 @@ def over(deadline: Deadline, awaitable: Awaitable[Any]) -> Generator[Any, Any, A
     except StopIteration as end:
         return end.value
     finally:
-        del deadline, interrupt  # what is raised holds this frame, and must not be held by it
+        del deadline, interrupt  # the raised error refers to this frame; avoid a cycle
 
 
 def _leave_out_top(thrown: BaseException) -> None:
-    """Leave out of a traceback where it begins: `over`, where nothing has gone wrong.
+    """Remove the first frame of a traceback: `over`, where nothing has gone wrong.
 
-    This is a function so that no frame that goes on holds the traceback, which holds the frame.
+    This is a function so that no running frame refers to the traceback, which refers to the frame.
     """
     traceback = thrown.__traceback__
     BaseException.with_traceback(thrown, traceback and traceback.tb_next)
 
 
 async def _coroutine(awaitable: Awaitable[Any]) -> Any:
-    """Await what is no coroutine by itself."""
+    """Await an awaitable that is not a coroutine."""
     return await awaitable
 
 
 async def judge(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError) -> None:
-    """Raise what comes of a call that was cancelled, unless that is the cancellation itself.
+    """Raise `DeadlineExceeded` if only its deadline has cancelled the call.
 
-    Only if nobody else has asked the task to end, that is `DeadlineExceeded`. Scopes of anyio
-    cancel a task again and again, and know their own cancellations: they get the chance to do so
-    once more.
+    If somebody else has cancelled the task too, the cancellation goes on. An anyio scope cancels a
+    task again and again, and recognizes its own cancellations: it gets the chance to do so once
+    more.
 
     Raises:
         DeadlineExceeded: If the call was cancelled because of its deadline alone.
@@ -86,12 +86,12 @@ async def judge(call: Any, deadline: Deadline, cancelled: asyncio.CancelledError
 
 
 def exceeded(call: Any, attempts: Any, cancelled: BaseException) -> BaseException:
-    """Make what a call raises whose deadline has passed.
+    """Make the exception of a call whose deadline has passed.
 
     Args:
         call: The decorated function.
-        attempts: The account of its attempts; None if none has failed.
-        cancelled: What the attempt has raised that was under way.
+        attempts: The state of its attempts; None if none has failed.
+        cancelled: What the running attempt has raised.
     """
     what = "an attempt was still running then"
     late = too_late(call, attempts, what)
@@ -103,11 +103,11 @@ def exceeded(call: Any, attempts: Any, cancelled: BaseException) -> BaseExceptio
 def limited(
     func: Callable[..., Awaitable[Any]], name: str, limit: TimeLimit, new: type[Deadline]
 ) -> Callable[..., Awaitable[Any]]:
-    """Return a function that makes one attempt, and cancels it when it takes too long.
+    """Return a function that makes one attempt, and cancels it if it takes too long.
 
-    What comes of a cancelled attempt does not count, be it a value or an error: it has failed with
-    `AttemptTimeout`. A cancellation by others goes before it, and so does an exception that ends a
-    program.
+    The outcome of a cancelled attempt does not count, value or error: it has failed with
+    `AttemptTimeout`. A cancellation by somebody else takes precedence, and so does an exception
+    that ends a program.
 
     Args:
         func: The coroutine function.
@@ -148,12 +148,12 @@ def limited(
 
 
 def late_attempt(name: str, limit: TimeLimit) -> AttemptTimeout:
-    """Make what an attempt has failed with that took too long."""
+    """Make the exception of an attempt that took too long."""
     return AttemptTimeout(f"{name}: the attempt took longer than {limit.length / 1e9:g} s")
 
 
 def may_be_late(error: BaseException | None) -> bool:
-    """Return whether what a cancelled attempt has raised is replaced by `AttemptTimeout`."""
+    """Return whether `AttemptTimeout` replaces what a cancelled attempt has raised."""
     return error is None or isinstance(error, (Exception, asyncio.CancelledError))
 
 
@@ -165,7 +165,7 @@ def task_of(name: str, option: str) -> asyncio.Task[Any]:
         option: The option that asks for the deadline.
 
     Raises:
-        NoTaskError: If there is none.
+        NoTaskError: If there is no current task.
     """
     task = None
     try:
@@ -178,19 +178,19 @@ def task_of(name: str, option: str) -> asyncio.Task[Any]:
 
 
 def no_task(name: str, option: str, error: RuntimeError | None = None) -> BaseException:
-    """Make what a call raises that no task of asyncio runs: its deadline could cancel none.
+    """Make the exception of a call outside any asyncio task: its deadline could cancel none.
 
     Args:
         name: The name of the function.
         option: The option that asks for the deadline.
-        error: What asyncio has raised, if it has no loop here.
+        error: What asyncio has raised, if no loop is running here.
 
     Raises:
-        NoTaskError: If there is none.
+        NoTaskError: If no loop is running.
     """
     if error is not None:
         running_loop(error)
     return NoTaskError(
-        f"{name} has {with_article(option)}=, which cancels the task that awaits it, and no task "
-        f"does: run it by asyncio.run(), or asyncio.create_task()"
+        f"{name} has {with_article(option)}=, which cancels the task that awaits it, but no task "
+        f"does: run it with asyncio.run() or asyncio.create_task()"
     )

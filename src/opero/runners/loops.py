@@ -1,4 +1,4 @@
-"""The event loop that a coroutine of opero runs in, and tasks that begin at once there."""
+"""The event loop that runs a coroutine of opero, and tasks that begin immediately in it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from opero.exceptions import OperoError
 
 
 class NoTaskError(OperoError):
-    """There is no event loop or no task where one is needed; no attempt is made again for that."""
+    """No event loop or no task where one is needed; such an attempt is not retried."""
 
 
 def running_loop(cause: BaseException | None = None) -> asyncio.AbstractEventLoop:
     """Return the event loop that runs this coroutine.
 
     Args:
-        cause: What has failed, if it is for that reason that a loop is needed.
+        cause: The failure that makes a loop necessary; None for none.
 
     Raises:
-        NoTaskError: If it is not one of asyncio's.
+        NoTaskError: If no asyncio loop is running.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         trio = sys.modules.get("trio")
-        other = "trio runs this coroutine" if trio is not None else "no loop of it runs here"
+        other = "trio runs this coroutine" if trio is not None else "no asyncio loop is running"
         raise NoTaskError(
-            f"opero waits by asyncio, and {other}: run it by asyncio.run(), or by anyio with its "
+            f"opero waits with asyncio, but {other}: run it with asyncio.run(), or with anyio's "
             f"asyncio backend"
         ) from cause
 
@@ -44,8 +44,8 @@ def begin_task(loop: Any, run: Coroutine[Any, Any, Any], at_once: bool) -> async
     Args:
         loop: The running loop.
         run: What the task runs.
-        at_once: Whether it is to begin in this very step. It does so from Python 3.12 on, and only
-            where nothing but asyncio or uvloop makes the tasks of the loop.
+        at_once: Whether it begins immediately, in this step. This takes Python 3.12 or later, and a
+            loop whose tasks only asyncio or uvloop makes.
     """
     try:
         if _HAS_EAGER_TASKS and at_once and _makes_plain_tasks(loop):
@@ -58,7 +58,7 @@ def begin_task(loop: Any, run: Coroutine[Any, Any, Any], at_once: bool) -> async
 
 
 def _makes_plain_tasks(loop: Any) -> bool:
-    """Return whether a loop makes tasks as asyncio does, with nobody else's doing."""
+    """Return whether only asyncio or uvloop makes the tasks of a loop."""
     create = type(loop).create_task
     if create is not _CREATE_TASK:
         uvloop = sys.modules.get("uvloop.loop")

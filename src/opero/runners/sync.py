@@ -1,4 +1,4 @@
-"""Runs ordinary functions, and drives policies, in the caller's thread.
+"""Runs ordinary functions in the caller's thread.
 
 `run` makes the attempts of a call; `lead` does so for a missing value, and stores it; `follow`
 waits for another thread's flight.
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 __all__ = ["AGAIN", "LOST", "ThreadBell", "drive", "follow", "lead", "linger", "run", "sleep"]
 
 _FRAMES = 6
-"""How many calls deep a run ends: the store's, and those of a warning that it has no value."""
+"""How many calls deep the end of a run goes: into the store, or to warn that it has no value."""
 _GLANCE = 0.5
-"""How often, in seconds, a thread that follows a flight looks whether it is still flown."""
+"""How often, in seconds, a thread that follows a flight checks that its leader still runs."""
 _PLAIN = "opero.core.flight"
 
 AGAIN = object()
-"""What `follow` returns if the flight was broken off: look for an entry or a flight again."""
+"""What `follow` returns if the flight was aborted: look for an entry or a flight again."""
 
 LOST = object()
-"""The same, if its thread has gone and has left the flight where it was found."""
+"""What `follow` returns if the flight's thread has ended and left the flight in its table."""
 
 _waiting: dict[int, Any] = {}
-"""Which flight each waiting thread follows."""
+"""The flight that each waiting thread follows."""
 
 forks.register("followers", after_in_child=_waiting.clear)
 
@@ -73,12 +73,12 @@ def run(
         kwargs: The keyword arguments.
         deadline: When the call must be over, in nanoseconds.
         error: What the first attempt raised, if it has been made.
-        passed: How many gates the first attempt has passed, if it has not.
+        passed: How many gates the first attempt has passed, if it has not been made.
         entered: When the first attempt asked the gates, in nanoseconds.
-        tickets: What those gave it that it has passed; None if none wants to know how it ends.
-        spare: Whether a value stands ready that is served if the call fails: then it fails at once
-            where a gate refuses it.
-        func: What an attempt calls in place of the function (see `streams.Opening`).
+        tickets: The tickets of the gates it has passed; None if no gate wants to know how it ends.
+        spare: Whether an outdated value can be served if the call fails: then the call fails
+            immediately if a gate refuses it.
+        func: What an attempt calls instead of the function (see `streams.Opening`).
 
     Returns:
         What the function returned.
@@ -132,18 +132,18 @@ def lead(
     deadline: int,
     spare: bool = False,
 ) -> Any:
-    """Run a call whose value is missing and store it, or follow the run that is under way.
+    """Run a call whose value is missing and store the value, or follow the run under way.
 
     `fly` of `_compiled/call.pyx` does the same for a cache whose values do not linger.
 
     Args:
         call: The decorated function.
-        store: Where its value is missing.
+        store: The store that lacks the value.
         key: The call's key.
         args: The positional arguments.
         kwargs: The keyword arguments.
         deadline: When the call must be over, in nanoseconds.
-        spare: Whether an outdated value stands ready if the run fails.
+        spare: Whether an outdated value can be served if the run fails.
 
     Returns:
         What the function returned.
@@ -176,7 +176,7 @@ def lead(
             value = call.attempt(args, kwargs, deadline)
         once_only.check(call.name, value)
         if not _let_go(call, store.settle, led, value):
-            with suppress(Exception):  # it has been told
+            with suppress(Exception):  # it has been reported
                 store.release(led)
         store.land(led, value, None)
         return value
@@ -190,13 +190,13 @@ def lead(
 
 
 def _leave_room(frames: int) -> None:
-    """Raise the `RecursionError` now if the stack has no room for ending a run that begins."""
+    """Raise `RecursionError` now if the stack has no room to end the run that begins."""
     if frames:
         _leave_room(frames - 1)
 
 
 def _let_go(call: Call, step: Callable[..., Any], *given: Any) -> bool:
-    """Do the last step of a run with its entry; return whether keys could be compared."""
+    """Do the last step of a run on its entry; return whether keys could be compared."""
     try:
         step(*given)
     except Exception as error:  # noqa: BLE001 - a key's own __eq__ may raise anything
@@ -206,13 +206,13 @@ def _let_go(call: Call, step: Callable[..., Any], *given: Any) -> bool:
 
 
 def drive(steps: Steps) -> Any:
-    """Do in this thread what a generator of effects says.
+    """Carry out, in this thread, the effects that a generator yields.
 
     Returns:
-        What it returns.
+        What the generator returns.
 
     Raises:
-        BaseException: What it wants raised, or a wait was interrupted with.
+        BaseException: The exception that it returns as `Raised`, or that interrupted a wait.
     """
     effect: Any = None
     answer: Any = None
@@ -256,7 +256,7 @@ def _done(effect: Any) -> Any:
 
 
 class ThreadBell:
-    """What wakes a waiting thread (see `effects.Bell`)."""
+    """Wakes a waiting thread (see `effects.Bell`)."""
 
     def __init__(self, is_settled: Callable[[], bool]) -> None:
         self.is_through = is_settled
@@ -301,8 +301,8 @@ def follow(
 ) -> Any:
     """Wait for another thread's run of the same call and share its outcome.
 
-    A thread that would wait for itself, directly or around a circle of threads, runs the function
-    on its own: what would be endless recursion without opero stays that, and does not hang.
+    A thread that would wait for itself, directly or through a circle of threads, runs the function
+    itself: what would be endless recursion without opero stays so, and does not hang.
 
     Returns:
         What the function returned, `AGAIN`, or `LOST`.
@@ -330,7 +330,7 @@ def follow(
                 elif not flight.done:
                     if call.clock.skipping:
                         call.clock.move_to(deadline)
-                    raise too_late(call, None, "another caller's run of it takes longer")
+                    raise too_late(call, None, "another caller's run of it was still under way")
         finally:
             flight.leave(bell)  # which also sees to it that the outcome is seen whole
         if lost:
@@ -346,19 +346,19 @@ def follow(
 
 
 def _is_flown(call: Any, flight: Any) -> bool:
-    """Return whether the thread that leads `flight` is still at it.
+    """Return whether the thread that leads `flight` still runs it.
 
-    It is not if it has ended, or was interrupted at so bad a moment that it could not tidy up.
+    It does not if it has ended, or if an interrupt kept it from cleaning up.
     """
     try:
         frame = frame_of(call.identify, flight.owner)
-    except LookupError:  # a greenlet gives way only where it waits: it is still at it
+    except LookupError:  # a greenlet switches only where it waits: it still runs
         return True
     lingers = call.store is not None and call.store.lingers  # then `lead` is Python on both halves
     if type(flight).__module__ != _PLAIN and not lingers:
         return frame is not None  # compiled code has no frame, and cannot be interrupted there
     if FREE_THREADED:
-        return frame is not None  # nobody may look into the frame of a thread that runs on
+        return frame is not None  # the frame of a running thread must not be read
     while frame is not None:
         if frame.f_code.co_name == "lead":
             held = frame.f_locals
@@ -369,7 +369,7 @@ def _is_flown(call: Any, flight: Any) -> bool:
 
 
 def _restore(me: int, before: Any) -> None:
-    """Note again what thread `me` waited for before: a signal handler may call in the middle."""
+    """Restore what thread `me` waited for before: a signal handler may call in between."""
     if before is None:
         _waiting.pop(me, None)
     else:

@@ -151,7 +151,7 @@ class _Begins(Coroutine[Any, Any, Any]):
             self._run.close()
 
     def __await__(self) -> Any:
-        raise TypeError("a refresh is the business of its task")
+        raise TypeError("only its own task runs a refresh")
 
     def __del__(self) -> None:
         if self._refresh is not None:  # it has never begun

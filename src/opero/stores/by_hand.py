@@ -1,4 +1,4 @@
-"""A stored cache that `get_cache_context` opens for use by hand."""
+"""A stored cache for direct use, as `get_cache_context` opens it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class Stored:
     """Values under keys of the user's choice.
 
     Attributes:
-        stored_cache: Where they are.
+        stored_cache: The stored cache that holds them.
     """
 
     def __init__(self, stored_cache: StoredCache, clock: Clock) -> None:
         """Keep values in a stored cache.
 
         Args:
-            stored_cache: Where.
-            clock: Tells the time.
+            stored_cache: The stored cache.
+            clock: Gives the time.
         """
         self.stored_cache = stored_cache
         self._clock = clock
 
     def find(self, key: Any) -> Any:
-        """Return the entry of a key, if there is one that counts; None if not."""
+        """Return the entry of a key if it is still valid, else None."""
         found = self._look(key)
         fresh = found is not None and self.stored_cache.is_fresh(found, self._clock)
         return found if fresh else None
 
     def find_stale(self, key: Any) -> Any:
-        """Return the entry of a key, also one that is outdated within `cache_stale`."""
+        """Return the entry of a key, even if it is outdated within `cache_stale`; else None."""
         found = self._look(key)
         usable = found is not None and self.stored_cache.is_usable(found, self._clock)
         return found if usable else None
@@ -50,12 +50,12 @@ class Stored:
         return found
 
     def put(self, key: Any, value: Any) -> None:
-        """Keep a value, if the store is in order."""
+        """Store a value, if the store works."""
         key = self.stored_cache.key_of((key,), ("the key",))
         self.stored_cache.put_many([(key, value)], self._clock)
 
     def drop(self, key: Any) -> bool:
-        """Forget a key; return whether it was there."""
+        """Remove a key; return whether it existed."""
         return self.stored_cache.forget(self.stored_cache.key_of((key,), ("the key",)))
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Stored:
 
 
 def open_by_hand(plan: CacheOptions, core: Core) -> Stored:
-    """Open the store that a plan names.
+    """Open the store that the options name.
 
     Args:
         plan: The checked options.

@@ -7,8 +7,8 @@
              type. A list that such a tree holds twice comes back as two equal lists.
     PICKLE   everything else
 
-A pickle can run code as it is read. So nothing may come here that is not known to be one's own
-writing, and `pickles=False` leaves the last codec out.
+Reading a pickle can run code. So read only bytes whose signature has been verified; with
+`pickles=False` the last codec is off.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from opero.thrown import Thrown, out_of_handler
 BYTES, TEXT, JSON, PICKLE = range(4)
 
 _PROTOCOL = 5
-"""The newest pickle protocol that every Python of opero's can read."""
+"""The newest pickle protocol that every Python version opero supports can read."""
 
 
 class NotEncodable(Exception):
-    """A value cannot be written, or only as a pickle where there must be none."""
+    """A value cannot be written, or only as a pickle and those are not allowed."""
 
 
 class Unreadable(Exception):
@@ -45,7 +45,7 @@ class Codec:
     __slots__ = ("_dumps", "_is_plain", "_loads", "pickles")
 
     def __init__(self, pickles: bool) -> None:
-        """Find what writes JSON; `pickles` says whether to pickle what it cannot write."""
+        """Find a JSON library; `pickles` says whether to pickle what JSON cannot write."""
         self.pickles: bool = pickles
         self._is_plain = hotpath.core.Canonical().is_plain
         self._dumps, self._loads = _find_json()
@@ -60,7 +60,8 @@ class Codec:
             The codec and the bytes.
 
         Raises:
-            NotEncodable: If the value cannot be written, or not without a pickle.
+            NotEncodable: If the value cannot be written, or only as a pickle and those are not
+                allowed.
         """
         kind = type(value)
         if kind is bytes:
@@ -79,7 +80,7 @@ class Codec:
         except Exception as error:  # whatever a class does when it is pickled
             _let_out(error)
             raise NotEncodable(
-                f"a value of type {name_of(kind)} does not pickle: {type(error).__name__}"
+                f"a value of type {name_of(kind)} cannot be pickled: {type(error).__name__}"
             ) from error
 
     def read(self, codec: int, data: bytes | memoryview) -> Any:
@@ -87,16 +88,15 @@ class Codec:
 
         Args:
             codec: The codec.
-            data: The bytes; only bytes that opero wrote itself may come here.
+            data: The bytes; they must be bytes that opero itself wrote.
 
         Raises:
-            Unreadable: If they cannot be read here and now, or are a pickle where there must be
-                none.
+            Unreadable: If they cannot be read, or are a pickle and those are not allowed.
         """
         if codec == BYTES:
             return bytes(data)
         if codec == PICKLE and not self.pickles:
-            raise Unreadable("it is a pickle, and none are allowed")
+            raise Unreadable("it is a pickle, and pickles are not allowed")
         try:
             if codec == TEXT:
                 return str(data, "utf-8", "surrogatepass")
@@ -104,21 +104,21 @@ class Codec:
                 return self._loads(data)
             if codec == PICKLE:
                 return pickle.loads(data)
-        except Exception as error:  # a class that has gone, or has changed
+        except Exception as error:  # a class that was removed or changed
             _let_out(error)
             raise Unreadable(f"its value cannot be read: {type(error).__name__}") from error
-        raise Unreadable("it is written in an unknown way")
+        raise Unreadable("its format is unknown")
 
 
 def _let_out(error: Exception) -> None:
-    """Raise what a signal handler of the program has raised meanwhile."""
+    """Raise what a signal handler of the program has raised in the meantime."""
     handled = out_of_handler(error, error.__context__)  # it is that error itself, or none
     if handled is not None:
         raise Thrown(handled) from None
 
 
 def _find_json() -> tuple[Callable[[Any], bytes], Callable[[bytes | memoryview], Any]]:
-    """Return what writes JSON and what reads it."""
+    """Return functions that write and read JSON."""
     try:
         from orjson import dumps, loads
     except ImportError:
@@ -127,21 +127,21 @@ def _find_json() -> tuple[Callable[[Any], bytes], Callable[[bytes | memoryview],
 
 
 def _plain_dumps(value: Any) -> bytes:
-    """Write JSON of the same meaning as orjson does, where it is not installed."""
+    """Write JSON equivalent to orjson's, where orjson is not installed."""
     import json
 
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _plain_loads(data: bytes | memoryview) -> Any:
-    """Read JSON as orjson does, where it is not installed."""
+    """Read JSON as orjson does, where orjson is not installed."""
     import json
 
     return json.loads(str(data, "utf-8"))
 
 
 def _describe(value: Any) -> str:
-    """Say of which type a value is, and what in it is of no plain type."""
+    """Return the type of a value and that of the first part that is not a plain type."""
     whole = name_of(type(value))
     todo = [value]
     seen = set()

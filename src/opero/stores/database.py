@@ -277,7 +277,7 @@ class Database:
                 with contextlib.suppress(sqlite3.OperationalError):  # the disk is full
                     self._shrink(connection)
             elif full:
-                raise LockedError("the log of the database is full, and somebody still reads it")
+                raise LockedError("the log of the database is full, and a reader still needs it")
 
     def _log_size(self) -> int:
         try:

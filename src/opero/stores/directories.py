@@ -1,4 +1,4 @@
-"""Where caches and their key file are: directories that nobody else can write to."""
+"""The directories of caches and of their key file: nobody else can write to them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ ENTRIES = "opero-entries"
 
 
 def cache_dir(given: str | os.PathLike[str] | None) -> Path:
-    """Return the directory for the entries of a cache: private, and there.
+    """Return the private directory for the entries of a cache; make it if it does not exist.
 
     Args:
-        given: The directory that the user has chosen; it is made if it is not there. None: the
-            user's own cache directory.
+        given: The directory that the user has chosen; made if it does not exist. None for the
+            user's cache directory.
 
     Returns:
-        A directory inside it that only we can look into, without symbolic links.
+        A directory inside it that only this user can open, without symbolic links.
 
     Raises:
         UnsafePlaceError: If somebody else owns the directory or could write to it.
-        UnusablePlaceError: If there is no directory there, and none can be, or there is no home.
-        OSError: If it cannot be made or looked at.
+        UnusablePlaceError: If there cannot be such a directory, or the user has no home directory.
+        OSError: If it cannot be made or checked.
         ImportError: If platformdirs is not installed.
-        TypeError: If `given` is no path.
+        TypeError: If `given` is not a path.
         ValueError: If `given` is an empty path.
     """
     entries = entries_of(given)
-    mend = "mend that, or choose another cache_dir="
+    mend = "fix that, or choose another cache_dir="
     place = private_directory(entries.parent, "the cache directory", mend) / ENTRIES
     return closed_directory(place, "the cache directory", f"remove it, or: chmod 700 {place}")
 
 
 def entries_of(given: str | os.PathLike[str] | None) -> Path:
-    """Return where `cache_dir` would have the entries of a cache, whatever is there.
+    """Return where `cache_dir` would put the entries of a cache, without checking it.
 
     Args:
-        given: The directory that the user has chosen; None for the user's own cache directory.
+        given: The directory that the user has chosen; None for the user's cache directory.
 
     Raises:
-        UnusablePlaceError: If there is no home.
+        UnusablePlaceError: If there is no home directory.
         ImportError: If platformdirs is not installed.
-        TypeError: If `given` is no path.
+        TypeError: If `given` is not a path.
         ValueError: If `given` is an empty path.
     """
     if given is None:
@@ -56,40 +56,41 @@ def entries_of(given: str | os.PathLike[str] | None) -> Path:
         raise ValueError(f"cache_dir={given!r} is not allowed: use a path")
     try:
         return Path(text).expanduser() / ENTRIES
-    except RecursionError:  # which is a RuntimeError
+    except RecursionError:  # a RuntimeError too
         raise
     except RuntimeError as error:
         raise UnusablePlaceError(
-            f"cache_dir={given!r} is in a home that does not exist; choose another cache_dir="
+            f"cache_dir={given!r} is in a home directory that does not exist; choose another "
+            f"cache_dir="
         ) from error
 
 
 def user_cache_directory() -> Path:
-    """Return where the system wants the user's caches to be.
+    """Return the system's directory for the user's caches.
 
     Raises:
-        UnusablePlaceError: If the user has no home.
+        UnusablePlaceError: If the user has no home directory.
         ImportError: If platformdirs is not installed.
     """
     return _at_home("user_cache_path", "cache_dir= and cache_secret=")
 
 
 def user_config_directory() -> Path:
-    """Return where the system wants the user's settings to be.
+    """Return the system's directory for the user's settings.
 
     Raises:
-        UnusablePlaceError: If the user has no home.
+        UnusablePlaceError: If the user has no home directory.
         ImportError: If platformdirs is not installed.
     """
     return _at_home("user_config_path", "cache_secret=")
 
 
 def _at_home(which: str, instead: str) -> Path:
-    """Return the directory that platformdirs finds, if the user has a home.
+    """Return the directory that platformdirs finds, if the user has a home directory.
 
     Args:
         which: The name of a function of platformdirs.
-        instead: The options that do without a home.
+        instead: The options that need no home directory.
     """
     try:
         import platformdirs
@@ -101,9 +102,9 @@ def _at_home(which: str, instead: str) -> Path:
         ) from error
     try:
         path: Path = getattr(platformdirs, which)("opero", appauthor=False)
-        if path.parts[0].startswith("~"):  # what its older versions return then
+        if path.parts[0].startswith("~"):  # as older versions return without a home directory
             raise RuntimeError
-    except RecursionError:  # which is a RuntimeError
+    except RecursionError:  # a RuntimeError too
         raise
     except RuntimeError as error:
         raise UnusablePlaceError(

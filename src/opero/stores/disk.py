@@ -257,7 +257,7 @@ class DiskBackend:
                 if self._make_room(connection, need):
                     return change()
             if monotonic() > end:
-                raise sqlite3.OperationalError("the cache is full, and the next one removes more")
+                raise sqlite3.OperationalError("the cache is full; the next write evicts more")
 
     def _need(self, size: int, rows: int) -> int:
         return size + size // 128 + (_PAGES + rows) * self._database.page

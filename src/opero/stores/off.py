@@ -1,4 +1,4 @@
-"""A cache that is off, since its place cannot be used: in it nothing is, and nothing can be put."""
+"""A cache that is off because its place cannot be used: it is empty and stores nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHAT = "a cache that is off"
 
 
 def open_nothing() -> OpenStore:
-    """Return a store that is never asked for a value."""
+    """Return a store that is never used."""
     nothing = Nothing()
     return OpenStore(_WHAT, nothing, InThreads(nothing), NeverInOrder(_WHAT))
 
@@ -24,29 +24,29 @@ class NeverInOrder(Outage):
     """An outage without an end.
 
     Attributes:
-        failures: How often somebody wanted to ask.
+        failures: How many operations were left out.
     """
 
     failures: int
 
     def enter(self, *_: Any) -> int:
-        """Return that the store is not to be asked; that counts as a failure."""
+        """Refuse the operation, and count it as a failure."""
         self.failures += 1
         return 0
 
 
 class Nothing:
-    """The `Backend` of a store that there is not; only deleting and clearing get so far."""
+    """The `Backend` of a store that does not exist; only deleting and clearing reach it."""
 
     def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """Return that there is nothing."""
+        """Return that there are no entries."""
         return [None] * len(names)
 
     def put_many(self, *_: Any) -> None:
         """Store nothing."""
 
     def delete(self, names: Sequence[str], /) -> list[bool]:
-        """Return that nothing was there."""
+        """Return that there was nothing to delete."""
         return [False] * len(names)
 
     def scan(self, *_: Any) -> tuple[list[str], str | None]:

@@ -1,4 +1,4 @@
-"""A store that is open in this process, and whether it is in order."""
+"""A store that is open in this process, and whether it works."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .operations import AsyncOperations, Operations
 
 
 class OpenStore:
-    """A store that all functions of this process share which use it.
+    """A store, shared by all functions of this process that use it.
 
     Attributes:
-        what: What it is, for messages; nothing secret.
-        operations: What threads ask it for.
-        async_operations: What tasks ask it for.
-        outage: Tells whether it is worth asking.
+        what: What it is, for messages; contains no secret.
+        operations: Its operations for threads.
+        async_operations: Its operations for tasks.
+        outage: Decides whether to use it.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class OpenStore:
 
         Args:
             what: What it is, for messages.
-            backend: It, for threads.
-            async_backend: It, for tasks.
-            outage: Tells whether it is worth asking; one of its own by default.
+            backend: The backend for threads.
+            async_backend: The backend for tasks.
+            outage: Decides whether to use it; None for a new one.
         """
         self.what = what
         self.operations: Operations = Operations(backend)

@@ -1,7 +1,7 @@
 """From checked options to a `StoredCache`: directories, secrets, and stores opened once.
 
-A place that others can write to is refused. One that cannot be used, or a user without a home,
-turns the cache off, with one warning: the function runs as without a cache.
+A place that others can write to is an error. A place that cannot be used, or a user without a home
+directory, turns the cache off, with one warning: the function runs without a cache.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _lock = Lock()
 _stores: dict[tuple[str, str], tuple[int | None, OpenStore]] = {}
-"""The open stores, by kind and place, and the bound on the size that each was opened with."""
+"""The open stores, by kind and place, and the size limit that each was opened with."""
 _reasons: set[str] = set()
-"""Why caches are off, as far as that has been said."""
+"""The reasons for caches being off that have been logged."""
 
 
 def open_stored_cache(
@@ -47,12 +47,12 @@ def open_stored_cache(
         events: Writes the log.
 
     Returns:
-        The stored cache, which belongs to nobody yet.
+        The stored cache, without an owner yet.
 
     Raises:
         UnsafePlaceError: If others can write to the cache directory or the key file.
         ImportError: If the backend's library is not installed; it says how to install it.
-        ValueError: If the secret is too short, or the URL is none.
+        ValueError: If the secret is too short, or the URL is not valid.
     """
     try:
         store = store_of(plan)
@@ -71,7 +71,7 @@ def open_stored_cache(
 
 
 def store_of(plan: CacheOptions) -> OpenStore:
-    """Return the store that a plan names; it is opened when it is first asked for something."""
+    """Return the store that the options name; it opens at its first use."""
     if plan.backend == "disk":
         return _disk(plan)
     return _redis(plan)
@@ -84,7 +84,7 @@ def _disk(plan: CacheOptions) -> OpenStore:
         place = directories.cache_dir(plan.directory)
     except UnusablePlaceError:
         raise
-    except OSError:  # it cannot be made: an outage, which the first call reports
+    except OSError:  # the directory cannot be made: an outage, which the first call reports
         place = Path.cwd() / directories.entries_of(plan.directory)
     path = str(place)
     with _lock:
@@ -96,8 +96,8 @@ def _disk(plan: CacheOptions) -> OpenStore:
     limit, store = found
     if limit != plan.size_limit:
         raise ValueError(
-            f"cache_size_limit={plan.size_limit!r} is not allowed: {path} is used with "
-            f"{limit!r} already"
+            f"cache_size_limit={plan.size_limit!r} is not allowed: this process already uses "
+            f"{path} with {limit!r}"
         )
     return store
 
@@ -116,7 +116,7 @@ def _redis(plan: CacheOptions) -> OpenStore:
 
 
 def _nothing(why: str) -> OpenStore:
-    """Return a store that is off, and say why, once for each reason."""
+    """Return a store that is off, and log why, once for each reason."""
     from .off import open_nothing
 
     with _lock:

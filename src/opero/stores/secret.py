@@ -1,14 +1,14 @@
-"""The secret that signs entries: given, or in the environment, or in a file of the user's.
+"""The secret that signs entries: given, in the environment, or in the user's key file.
 
     cache_secret=          a str or bytes, or a list of them
     OPERO_CACHE_SECRET     one or more, with white space between them
     cache.key              32 random bytes in the user's settings directory, made when first needed
 
-Of several secrets the first one signs and all of them are accepted: to change a secret, put the new
-one in front of the old one, and take the old one away once its entries are of no more use.
+If there are several secrets, the first one signs and all are accepted. To change a secret, put the
+new one before the old one, and remove the old one once you no longer need its entries.
 
-The key file is written under another name and then linked to its own, so that it is never seen half
-written, and of several processes that make it at once one wins and all read the same.
+The key file is written under another name and then linked to its own. So nobody reads it half
+written, and if several processes make it at the same time, one wins and all read the same file.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SIZE = 32
 _NAME = "cache.key"
 _DRAFT = ".cache.key."
 _MEND = (
-    "remove it, and a new one is made (entries signed with the old one are lost), or give the "
-    f"secret by cache_secret= or {VARIABLE}"
+    "remove it to get a new one (entries signed with the old one are lost), or give the secret "
+    f"with cache_secret= or {VARIABLE}"
 )
 _READ = os.O_RDONLY | SAFELY
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY
@@ -43,22 +43,22 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY
 def secrets_of(
     given: str | bytes | Sequence[str | bytes] | None, environ: Mapping[str, str]
 ) -> list[bytes]:
-    """Return the secrets for the entries of a cache; no message of an error shows one.
+    """Return the secrets for the entries of a cache; no error message shows one.
 
     Args:
-        given: What the user has given, at least 16 bytes each; None for the variable's or the
-            key file's.
+        given: What the user has given, at least 16 bytes each; None for the environment variable or
+            the key file.
         environ: The environment.
 
     Returns:
-        The secrets; the first one is for signing.
+        The secrets; the first one signs.
 
     Raises:
-        TypeError: If what is given is no str, no bytes and no list or tuple of them.
-        ValueError: If a secret is too short, or there is none in what is given.
+        TypeError: If what the user gave is not a str, bytes, or a list or tuple of them.
+        ValueError: If a secret is too short, or the user gave none.
         UnsafePlaceError: If others could have read or written the key file.
-        UnusablePlaceError: If there is none, and none can be made, or something else in its place.
-        ImportError: If platformdirs is not installed, and the key file is asked for.
+        UnusablePlaceError: If the key file does not exist and cannot be made, or is something else.
+        ImportError: If the key file is needed and platformdirs is not installed.
     """
     if given is not None:
         return _checked("cache_secret=", given if isinstance(given, (list, tuple)) else [given])
@@ -68,16 +68,16 @@ def secrets_of(
 
 
 def read_key_file(directory: Path) -> bytes:
-    """Return what is in the key file, and make it if it is not there.
+    """Return the content of the key file; make the file if it does not exist.
 
     Args:
-        directory: Where it is; made if it is not there.
+        directory: Its directory; made if it does not exist.
 
     Raises:
         UnsafePlaceError: If others could have read or written it.
         UnusablePlaceError: If it cannot be made or read, or is something else.
     """
-    mend = f"mend that, or give the secret by cache_secret= or {VARIABLE}"
+    mend = f"fix that, or give the secret with cache_secret= or {VARIABLE}"
     path = directory / _NAME
     try:
         path = private_directory(directory, "the directory of the key file", mend) / _NAME
@@ -149,7 +149,7 @@ def _make(path: Path) -> None:
 
 
 def _read(descriptor: int, path: Path) -> bytes:
-    """Read the key file, if it is what we or another process of ours have made."""
+    """Read the key file, if this user's processes made it."""
     found = os.fstat(descriptor)
     me = user_id()
     if me is not None:
@@ -171,7 +171,7 @@ def _read(descriptor: int, path: Path) -> bytes:
 
 
 def _tidy(key: os.stat_result, directory: Path) -> None:
-    """Remove the name under which the key file was written: its maker has not yet, or has died."""
+    """Remove the draft's name: the process that made the key file has not yet, or has died."""
     for draft in directory.glob(_DRAFT + "*"):
         try:
             if os.path.samestat(draft.lstat(), key):

@@ -1,12 +1,12 @@
-"""Entries that cannot be forged: write access to a store is enough to lose them, no more.
+"""Entries that cannot be forged: with write access to a store one can only destroy them.
 
     b"opero"  version  MAC       made_at  fresh_until  made_in  codec   value
     5 bytes   1 byte   32 bytes  double   double       double   1 byte  the rest
 
-The MAC is BLAKE2b, keyed with what is derived from the secret, over the name and version of the
-format, the length of the entry's full key and that key, and all that comes after the MAC. So an
-entry that was changed, cut, made by somebody else or moved from another key does not open. Nothing
-of an entry is looked at before its MAC has been found right, in constant time.
+The MAC is BLAKE2b, with a key derived from the secret, over the name and version of the format, the
+length of the entry's full key, that key, and everything after the MAC. So an entry that was
+changed, cut, made by somebody else or moved from another key does not open. Nothing of an entry is
+read before its MAC has been verified, in constant time.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _BODY = _MAC_END + _HEADER.size
 
 
 class Forged(Exception):
-    """An entry is not what was once stored under its key; the message says what is wrong.
+    """An entry is not what was stored under its key; the message says what is wrong.
 
     Attributes:
-        authentic: Whether it is one's own, but of another kind: a pickle where there must be none,
-            or of a class that has gone.
+        authentic: Whether its signature is valid, but it cannot be used: it is a pickle where
+            pickles are not allowed, or its class no longer exists.
     """
 
     def __init__(self, reason: str, authentic: bool = False) -> None:
-        """Keep what is wrong, and whether the entry is one's own."""
+        """Keep what is wrong, and whether the signature is valid."""
         super().__init__(reason)
         self.authentic = authentic
 
 
 class Signed:
-    """What an entry held.
+    """The content of an entry.
 
     Attributes:
         value: The value.
         made_at: When it was made, in Unix time.
-        fresh_until: Until when it is fresh, in Unix time; infinite for ever.
-        made_in: How many seconds the run took that made it.
+        fresh_until: Until when it is fresh, in Unix time; infinity means forever.
+        made_in: How many seconds the run that made it took.
     """
 
     __slots__ = ("fresh_until", "made_at", "made_in", "value")
@@ -68,10 +68,10 @@ class Signer:
     __slots__ = ("_codec", "_keyed")
 
     def __init__(self, secrets: Sequence[bytes], pickles: bool) -> None:
-        """Take the secrets; only what is derived from them is kept, where it cannot be read.
+        """Take the secrets; keep only keys derived from them, where nobody can read them.
 
         Args:
-            secrets: The first one signs, all open.
+            secrets: The first one signs, and all verify.
             pickles: Whether values may be stored as pickles.
         """
         if not secrets:
@@ -91,14 +91,15 @@ class Signer:
             key: The full key.
             value: The value.
             made_at: When it was made, in Unix time.
-            fresh_until: Until when it is fresh, in Unix time; infinite for ever.
-            made_in: How many seconds the run took that made it.
+            fresh_until: Until when it is fresh, in Unix time; infinity means forever.
+            made_in: How many seconds the run that made it took.
 
         Returns:
             The entry.
 
         Raises:
-            NotEncodable: If the value cannot be written, or not without a pickle.
+            NotEncodable: If the value cannot be written, or only as a pickle and those are not
+                allowed.
         """
         codec, body = self._codec.write(value)
         header = _HEADER.pack(made_at, fresh_until, made_in, codec)
@@ -111,13 +112,13 @@ class Signer:
 
         Args:
             key: The full key.
-            data: The entry, as it was found.
+            data: The entry, as the store returned it.
 
         Raises:
-            Forged: If it is not what `close` made for this key, or cannot be read.
+            Forged: If `close` did not make it for this key, or it cannot be read.
         """
         if type(data) is not bytes or len(data) < _BODY:
-            raise Forged("it is no whole entry")
+            raise Forged("it is not a complete entry")
         scope = data[: len(_FORMAT)] + _sized(key)
         rest = data[_MAC_END:] if len(data) < _LARGE else memoryview(data)[_MAC_END:]
         for keyed in self._keyed:
@@ -128,7 +129,7 @@ class Signer:
         else:
             raise Forged("it was not signed with this secret for this call")
         if not data.startswith(_FORMAT):
-            raise Forged("it is of another format", authentic=True)
+            raise Forged("it has another format", authentic=True)
         made_at, fresh_until, made_in, codec = _HEADER.unpack_from(rest)
         try:
             value = self._codec.read(codec, rest[_HEADER.size :])
@@ -138,12 +139,12 @@ class Signer:
 
 
 def _sized(key: bytes) -> bytes:
-    """Put a key's length before it, so that nothing of it can pass for what follows."""
+    """Put a key's length before it, so that no part of it can pass for what follows."""
     return len(key).to_bytes(8, "big") + key
 
 
 def _update(mac: blake2b, start: bytes, rest: bytes | memoryview) -> None:
-    """Go on with a MAC; one step is faster than two, unless there is much to copy."""
+    """Update a MAC; one step is faster than two, unless there is much to copy."""
     if len(rest) < _LARGE:
         mac.update(start + rest)
     else:

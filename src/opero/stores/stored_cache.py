@@ -1,4 +1,4 @@
-"""The stored values of one decorated function: keys, signing, and what is asked of the store.
+"""The stored values of one decorated function: keys, signing, and operations of the store.
 
     recall -> key -> look -> hit
                       | miss
@@ -8,8 +8,8 @@
                       v
                     the attempts of the call -> finish: store the value, give the lease back
 
-`look` and `run` tell by effects what to ask the store, for how long to wait and when to attempt the
-call (`runners/effects.py`), so threads and tasks do the same.
+`look` and `run` yield effects (`runners/effects.py`) that say what to ask the store, how long to
+wait and when to attempt the call. So threads and tasks share the code.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
 _REAL = Clock()
-"""The time by which other processes renew their leases, whatever tests do to ours."""
+"""Real time, by which other processes renew their leases; tests do not move it."""
 
 _READING = frozenset({"get", "get_many", "count", "holder"})
-"""What a store can do that nobody can write to: one that is full, or read-only."""
+"""The operations that still work if the store is full or read-only."""
 
 _SKEW = 60.0
-"""How far, in seconds, the clocks of hosts that share a store may be apart."""
+"""How many seconds apart the clocks of machines that share a store may be."""
 
 
 _NEAR = 10
-"""A dear value may be renewed in the last part of its time to live, of so many equal ones."""
+"""An expensive value may be refreshed in the last of this many equal parts of its time to live."""
 
 _MOST_RENEWALS = 1024
-"""With more of them than this, those that are over are left out."""
+"""With more renewals than this, expired ones are removed."""
 _MOST_REJECTED = 1024
-"""With more of them than this, rejected entries that are there still count again."""
+"""With more rejected entries than this, those that still exist count again."""
 
 ELSEWHERE = object()
-"""What a refresh returns where another process makes it, or the value is another one by now."""
+"""What a refresh returns if another process does it, or the value has changed since."""
 
 
 class Unavailable(Exception):
-    """The store is out of order: the call goes on without it."""
+    """The store does not work: the call goes on without it."""
 
 
 class TooLarge(Unavailable):
-    """The store is in order, but this value is too large for it."""
+    """The store works, but this value is too large for it."""
 
 
 class Miss(NamedTuple):
@@ -84,9 +84,9 @@ class Miss(NamedTuple):
         key: The value's key.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        found: An outdated entry, or one that is to be renewed; None without.
+        found: An outdated entry, or one to refresh; None if there is none.
         reachable: Whether the store has answered.
-        since: When the caller came, in seconds of the machine's clock.
+        since: When the call began, in seconds of the machine's clock.
     """
 
     key: StoredKey
@@ -101,9 +101,9 @@ class Claim(NamedTuple):
     """What to do about a missing value.
 
     Attributes:
-        known: The value, if it has turned up: then nothing is to be run. None without.
+        known: The value, if it has appeared meanwhile: then nothing needs to run. Else None.
         held: Whether the lease is ours; else nothing is stored.
-        stale: An outdated entry that may be served if the run fails; None without.
+        stale: An outdated entry that may be served if the run fails; None if there is none.
     """
 
     known: Known | None
@@ -117,16 +117,16 @@ class Known(NamedTuple):
     Attributes:
         value: The value.
         asked: When the store was asked for it, in seconds of the machine's clock; None if it is
-            the outdated one that was known before.
+            the outdated value that was already known.
     """
 
     value: Any
     asked: float | None
 
     def serves(self, miss: Miss) -> bool:
-        """Return whether it serves a caller who has joined the flight.
+        """Return whether the value may serve a caller who has joined the flight.
 
-        The value may have been invalidated between the asking and the coming of the caller.
+        It may have been invalidated after the store was asked and before the caller came.
         """
         if self.asked is None:
             return miss.found is not None
@@ -134,10 +134,10 @@ class Known(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What the run of a flight relies on.
+    """The lease of a flight's run.
 
     Attributes:
-        token: What its lease is known by.
+        token: The lease's token.
         since: When the function was called, in seconds of the machine's clock.
     """
 
@@ -149,21 +149,21 @@ class StoredCache:
     """The stored values of one decorated function.
 
     Attributes:
-        flights: The runs of this process that are under way: by full key, or by event loop and key.
-        counts: What it has counted, by the names in `opero.stats.Stats`.
-        relied_on: What the runs rely on that are under way, by flight.
+        flights: The runs under way in this process: by full key, or by event loop and key.
+        counts: The counts, by the names in `opero.stats.Stats`.
+        relied_on: The leases of the runs under way, by flight.
         renewals: Until when, in nanoseconds, no refresh of an entry begins here, by full key.
-        prefix: What the names of all its entries begin with.
+        prefix: The beginning of the names of all its entries.
     """
 
     def __init__(
         self, name: str, events: Events, canonical: Canonical, store: OpenStore, signer: Signer
     ) -> None:
-        """Know where values are kept, and how they are signed.
+        """Set where values are kept, and how they are signed.
 
         Args:
             name: The function's name, for messages.
-            events: Logs what happens, and tells those who listen.
+            events: Logs events and calls listeners.
             canonical: Makes the keys.
             store: The store, shared by all functions of this process that use it.
             signer: Signs what is stored.
@@ -196,29 +196,29 @@ class StoredCache:
         version: str,
         captures: Captures | None = None,
     ) -> None:
-        """Say whose values they are.
+        """Set the function that owns the values.
 
         Args:
             namespace: The cache's namespace.
             owner: Module and qualified name of the function.
-            version: What the user retires old values by.
+            version: The user's version of the values.
             captures: What the function has captured; None if that does not count.
         """
         self.captures = captures
         self.namespace, self.owner, self.version = namespace, owner, version
         self.prefix = self.canonical.prefix(namespace, *owner)
-        with suppress(ImportError):  # a call says so
-            # Imported here: a process that forks while a thread imports a module for its first
-            # call has children that wait for that module for ever.
+        with suppress(ImportError):  # the first call raises it
+            # Imported here: if a process forks while a thread imports a module for its first call,
+            # the children wait for that module forever.
             self.canonical.digest(b"")
 
     def last(self, ttl: float | None, allowance: float, early: float = 0.0) -> None:
-        """Say how long values count.
+        """Set how long values stay valid.
 
         Args:
-            ttl: Seconds for which a value is fresh; None for ever.
+            ttl: Seconds for which a value is fresh; None means forever.
             allowance: Seconds after that for which it may be served if a run fails.
-            early: Seconds before its end from which a hit renews it in the background.
+            early: Seconds before its end from which a hit refreshes it in the background.
         """
         self.ttl, self.allowance, self.early = ttl, allowance, early
 
@@ -240,8 +240,8 @@ class StoredCache:
         """Return the stored key of a call.
 
         Raises:
-            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; it
-                names it.
+            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; the
+                message names it.
         """
         binding = call.binding
         if call.cache_key is not None:
@@ -258,7 +258,7 @@ class StoredCache:
     def key_of(
         self, arguments: Sequence[Any], names: Sequence[str] = (), code: Code | None = None
     ) -> StoredKey:
-        """Return the stored key of some values, and of what a function is besides its name."""
+        """Return the stored key of some values, and of the function's code and captures."""
         try:
             return self.canonical.stored_key(
                 self.namespace, self.owner, self.version, arguments, names, code
@@ -273,7 +273,7 @@ class StoredCache:
         return time.time() + float(clock.now() - monotonic_ns()) / 1e9
 
     def open_signed(self, key: StoredKey, data: bytes | None) -> Signed | None:
-        """Open an entry; None if there is none that can be trusted."""
+        """Open an entry; return None if there is none, or its signature is not valid."""
         if data is None:
             return None
         try:
@@ -284,18 +284,18 @@ class StoredCache:
         except Forged as error:
             self._reject(key.name, hash(data))
             self._warn(
-                "a stored entry is not taken (forged, damaged, of another call, or signed with "
+                "a stored entry is ignored (forged, damaged, of another call, or signed with "
                 "another secret); such calls run the function",
                 str(error),
             )
             return None
 
     def _reject(self, name: str, mark: int) -> None:
-        """Count an entry that is not taken, once, however often it is found.
+        """Count a rejected entry once, however often it is found.
 
         Args:
             name: Its name in the store.
-            mark: The hash of what is there.
+            mark: The hash of its bytes.
         """
         with self._counting:
             if self._rejected.get(name) == mark:
@@ -306,7 +306,7 @@ class StoredCache:
         self._count("rejected")
 
     def signed(self, key: StoredKey, value: Any, clock: Clock, took: float) -> bytes | None:
-        """Sign a value; None if it cannot be, which is said once."""
+        """Sign a value; return None if it cannot be stored, and warn once."""
         now = self.wall(clock)
         until = math.inf if self.ttl is None else now + self.ttl
         try:
@@ -321,31 +321,31 @@ class StoredCache:
             self.counts[counter] = self.counts.get(counter, 0) + 1
 
     def _warn(self, what: str, why: str) -> None:
-        """Write a warning once; a service that goes on for years has it in its log all the same."""
+        """Log a warning once: a service that runs for years needs it only once in its log."""
         if what not in self._warned:
             self._warned.add(what)
             self.events.warn(self.name, f"{what}: {why}")
 
     def lifetime(self) -> float | None:
-        """Return for how many seconds the store is to keep an entry."""
+        """Return for how many seconds the store keeps an entry."""
         return None if self.ttl is None else self.ttl + self.allowance
 
     def end(self, found: Signed) -> float:
-        """Return until when an entry counts, in Unix time: no longer than a new one of its age."""
+        """Return until when an entry is fresh, in Unix time: at most as long as the current ttl."""
         if self.ttl is None:
             return found.fresh_until
         return min(found.fresh_until, found.made_at + self.ttl)
 
     def is_fresh(self, found: Signed, clock: Clock) -> bool:
-        """Return whether an entry still counts.
+        """Return whether an entry is still fresh.
 
-        One from the future was made before the clock was set back: nobody knows how old it is.
+        An entry from the future was made before the clock was set back: its age is unknown.
         """
         now = self.wall(clock)
         return found.made_at - _SKEW <= now < self.end(found)
 
     def hits(self, call: State, found: Signed | None) -> bool:
-        """Return whether an entry, or None, answers a call, which need not renew it; count that."""
+        """Return whether an entry answers a call that need not refresh it; count a hit or miss."""
         if found is None or not self.is_fresh(found, call.clock) or self.is_due(found, call.clock):
             call.add("misses", 1)
             if call.events.heeded:
@@ -357,16 +357,17 @@ class StoredCache:
         return True
 
     def is_usable(self, found: Signed, clock: Clock) -> bool:
-        """Return whether an entry may be served if there is nothing better."""
+        """Return whether an entry may be served, fresh or within `cache_stale`."""
         now = self.wall(clock)
         return found.made_at - _SKEW <= now < self.end(found) + self.allowance
 
     def is_due(self, found: Signed, clock: Clock) -> bool:
-        """Return whether this caller shall renew an entry before it is outdated.
+        """Return whether this caller refreshes an entry before it is outdated.
 
-        The nearer its end and the dearer its making, the likelier; with `cache_stale` only, and not
-        with `cache_refresh`, where nobody waits for it. Each caller throws the dice, so that many
-        callers would renew it ever earlier: they do so near its end only.
+        The nearer its end and the more expensive the value, the likelier. This applies only with
+        `cache_stale`, and not with `cache_refresh`, where nobody waits for a refresh. Each caller
+        draws at random; to keep many callers from refreshing too early, they do so only near the
+        end.
         Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
         VLDB 2015.
         """
@@ -380,11 +381,11 @@ class StoredCache:
     # --- refreshes ------------------------------------------------------------------------------
 
     def is_early(self, found: Signed, clock: Clock) -> bool:
-        """Return whether a hit on a fresh entry is to begin a refresh."""
+        """Return whether a hit on a fresh entry begins a refresh."""
         return bool(self.early and self.wall(clock) >= self.end(found) - self.early)
 
     def claim(self, full: bytes, clock: Clock) -> bool:
-        """Let nobody else of this process refresh a value; return whether nobody was quicker."""
+        """Claim the refresh of a value in this process; return whether nobody else had."""
         now = clock.now()
         with self._counting:
             if now < self.renewals.get(full, 0):
@@ -438,7 +439,7 @@ class StoredCache:
             return outcome
         finally:
             self.relied_on.pop(flight, None)
-            flight = None  # it holds the error, whose traceback holds this frame
+            flight = None  # it refers to the error, whose traceback refers to this frame
             renewer.abandon(token)
 
     # --- steps ----------------------------------------------------------------------------------
@@ -457,8 +458,8 @@ class StoredCache:
             call: The decorated function.
             miss: The call.
             deadline: When the call must be over, in nanoseconds.
-            flight: The flight for which it runs. That of tasks tells the deadline instead.
-            is_listed: Tells whether the key has not been invalidated meanwhile.
+            flight: The flight for which it runs; for tasks, it gives the deadline instead.
+            is_listed: Returns whether the key has not been invalidated meanwhile.
 
         Returns:
             The value, `Known` or `Raised`.
@@ -488,19 +489,19 @@ class StoredCache:
             return outcome
         finally:
             self.relied_on.pop(flight, None)
-            flight = None  # it holds the error, whose traceback holds this frame
+            flight = None  # it refers to the error, whose traceback refers to this frame
             renewer.abandon(token)
 
     def may_join(self, key: StoredKey, flight: Any, since: float) -> Steps:
-        """Return whether a caller who has found no value may join a run that is under way.
+        """Return whether a caller who has found no value may join a run under way.
 
         Another process may have invalidated the value since the run began: then the run has lost
-        its lease, and its value must not be given to callers who came later.
+        its lease, and later callers must not get its value.
 
         Args:
             key: The key of the missing value.
             flight: The flight of the run.
-            since: When the caller came, in seconds of the machine's clock.
+            since: When the call began, in seconds of the machine's clock.
         """
         lease = self.relied_on.get(flight)
         if lease is None or lease.since >= since:  # it waits, or the store was out of reach
@@ -514,17 +515,18 @@ class StoredCache:
     def begin(
         self, call: State, key: StoredKey, found: Signed | None, deadline: int, token: str
     ) -> Steps:
-        """Become the one who runs, or wait for the process that does.
+        """Take the lease to run the call, or wait for the process that has it.
 
-        If that fails, all who have waited run the call at once, and one of them stores the value.
+        If that process fails, all who have waited run the call immediately, and one of them stores
+        the value.
 
         Args:
             call: The decorated function.
             key: The key of the missing value.
-            found: An outdated entry, or one that is to be renewed; None without.
+            found: An outdated entry, or one to refresh; None if there is none.
             deadline: When the call must be over, in nanoseconds.
-            token: What our lease would be known by. The renewer renews it from the moment that we
-                have it, so the caller gives it back by `abandon`, whatever happens.
+            token: The token of our lease. The renewer renews the lease as soon as we have it, so
+                the caller must give it back with `abandon`, whatever happens.
 
         Returns:
             A `Claim`.
@@ -542,7 +544,7 @@ class StoredCache:
                     if entry is not None and self.is_fresh(entry, call.clock):
                         asking = False
                         return Claim(Known(entry.value, asked), False, None)
-                    if data is not None:  # it is there, but not to be used
+                    if data is not None:  # it exists but must not be used
                         mark = yield ASK, self, "take", lease
                 else:
                     mark = yield ASK, self, "take", lease
@@ -565,10 +567,10 @@ class StoredCache:
                     if (yield ASK, self, "seize", (*lease, mark)):
                         break
                 if deadline != NEVER and call.clock.now() >= deadline:
-                    raise too_late(call, None, "another process's run of it takes longer")
+                    raise too_late(call, None, "another process's run of it was still under way")
                 try:
                     yield SLEEP, _REAL, int(watch.pause * 1e9)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+                except Exception as error:  # noqa: BLE001 - the caller gets any error
                     raise Thrown(error) from None
                 asking = True
             renewer.hold(self.store.operations, key.name, token)
@@ -579,14 +581,14 @@ class StoredCache:
         return Claim(None, True, stale)
 
     def finish(self, call: State, key: StoredKey, token: str, value: Any, took: float) -> Steps:
-        """Store what a run has returned, if the store is in order, and give its lease back.
+        """Store what a run has returned, if the store works, and give its lease back.
 
         Args:
             call: The decorated function.
             key: The value's key.
-            token: What our lease is known by.
+            token: The token of our lease.
             value: What the function returned.
-            took: How long that took, in seconds.
+            took: How long the run took, in seconds.
         """
         try:
             data = self.signed(key, value, call.clock, took)
@@ -598,22 +600,22 @@ class StoredCache:
             renewer.give_back(self.store.operations, key.name, token)
         except Unavailable:
             pass  # the caller gets the value all the same
-        except (Thrown, KeyboardInterrupt, SystemExit):  # what is cancelled may be stored yet
+        except (Thrown, KeyboardInterrupt, SystemExit):  # a cancelled write may still be stored
             renewer.give_back(self.store.operations, key.name, token)
             raise
 
     def serve_stale(
         self, call: State, key: StoredKey, held: Signed | None, error: BaseException
     ) -> Steps:
-        """Return the entry that is served for a failed run, and say so; None if there is none.
+        """Return the outdated entry to serve for a failed run, and report it; else None.
 
-        The store is asked again, as the value may have been forgotten since the run began, by any
-        process. If it cannot answer, what it had then is served, as in any outage.
+        The store is asked again, as any process may have cleared the value since the run began. If
+        the store cannot answer, the entry from then is served, as in any outage.
 
         Args:
             call: The decorated function.
             key: The key of the missing value.
-            held: What the store had when the run began; None if that was nothing.
+            held: The entry in the store when the run began; None if there was none.
             error: What the run raised.
         """
         if held is None or not self.stands_in(call, held, error):
@@ -634,20 +636,20 @@ class StoredCache:
         return self.is_usable(stale, call.clock)
 
     def served_stale(self, call: State, stale: Signed, error: BaseException | None) -> None:
-        """Count an outdated value that is served, and tell of it."""
+        """Count an outdated value that is served, and report it."""
         self._count("stale")
         call.events.stale(call, max(0.0, self.wall(call.clock) - self.end(stale)), error)
 
-    # --- asking, in a thread --------------------------------------------------------------------
+    # --- operations, in a thread ----------------------------------------------------------------
 
     def admit(self, operation: str) -> int:
-        """Refuse to ask a store that is out of order.
+        """Let an operation begin, unless the store does not work.
 
         Returns:
-            The ticket that `worked` and `failed` take.
+            The ticket for `worked` and `failed`.
 
         Raises:
-            Unavailable: If it is.
+            Unavailable: If the store does not work.
         """
         ticket = self.store.outage.enter(operation not in _READING)
         if not ticket:
@@ -656,22 +658,22 @@ class StoredCache:
         return ticket
 
     def worked(self, operation: str, ticket: int) -> None:
-        """Note that the store did what it was asked for."""
+        """Note that an operation of the store succeeded."""
         self.store.outage.leave(ticket, operation not in _READING)
 
     def failed(
         self, operation: str, ticket: int, error: Exception, outer: BaseException | None
     ) -> Unavailable | Thrown:
-        """Note that the store could not be used, and return what says so.
+        """Note that an operation of the store failed, and return the exception to raise.
 
-        A `ValueError` is about the value alone, which is too large: the store is in order. So it is
-        where the stack was too deep to ask it, and where the error was thrown in.
+        A `ValueError` means only that the value is too large: the store works. So it does if the
+        stack was too deep to use it, or if the error was thrown in from outside.
 
         Args:
-            operation: What it was asked for.
+            operation: The operation.
             ticket: What `admit` returned.
-            error: What that has raised.
-            outer: What was being handled before.
+            error: What the operation has raised.
+            outer: The exception being handled before.
         """
         thrown = thrown_in(error, outer)
         if thrown is not None:
@@ -686,17 +688,17 @@ class StoredCache:
         return Unavailable()
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Ask the store something, in this thread.
+        """Run an operation of the store, in this thread.
 
         Raises:
-            Unavailable: If it is out of order.
-            Thrown: With what somebody else has raised meanwhile.
+            Unavailable: If the store does not work.
+            Thrown: With what a signal handler or the like has raised meanwhile.
         """
         ticket = self.admit(operation)
         outer = sys.exc_info()[1]
         try:
             answer = getattr(self.store.operations, operation)(*arguments)
-        except Exception as error:  # noqa: BLE001 - any library's
+        except Exception as error:  # noqa: BLE001 - the store's library may raise anything
             raise self.failed(operation, ticket, error, outer) from None
         finally:
             outer = None  # its traceback may hold this frame
@@ -705,11 +707,11 @@ class StoredCache:
 
     @unwrapped
     def find_many(self, keys: list[StoredKey], held: Sequence[Signed] = ()) -> list[Signed | None]:
-        """Look for many entries at once; None for each that is not there.
+        """Look for many entries in one operation; None for each that does not exist.
 
         Args:
             keys: Their keys.
-            held: What to return for each if the store is out of reach; None for each by default.
+            held: What to return for each if the store cannot be reached; None for each by default.
         """
         try:
             found = self.ask("get_many", [key.name for key in keys])
@@ -719,11 +721,11 @@ class StoredCache:
 
     @unwrapped
     def put_many(self, pairs: list[tuple[StoredKey, Any]], clock: Clock) -> None:
-        """Store many values at once, as far as they can be stored.
+        """Store many values in one operation, as far as they can be stored.
 
         Args:
             pairs: Keys and values.
-            clock: Tells the time.
+            clock: Gives the time.
         """
         entries = [(key.name, self.signed(key, value, clock, 0.0)) for key, value in pairs]
         whole = [(name, data) for name, data in entries if data is not None]
@@ -740,39 +742,39 @@ class StoredCache:
         except Unavailable:
             pass
 
-    # --- what the user asks for -----------------------------------------------------------------
+    # --- counting and clearing ------------------------------------------------------------------
 
     @unwrapped
     def count(self) -> int:
-        """Return how many entries there are; 0 if the store is out of reach."""
+        """Return the number of entries; 0 if the store cannot be reached."""
         try:
             return int(self.ask("count", self.prefix))
         except Unavailable:
             return 0
 
     def clear(self) -> None:
-        """Forget every value; what is running now, in any process, will not be stored either.
+        """Clear every value; runs now under way, in any process, will not be stored either.
 
         Raises:
-            OperoError: If the store is out of reach.
+            OperoError: If the store cannot be reached.
         """
         self.ground(None)
         self._insist("clear", self.prefix)
         self.ground(None)  # one that has begun meanwhile may have found an old value
 
     def invalidate(self, call: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Forget the value of one call; return whether there was one.
+        """Clear the value of one call; return whether there was one.
 
         Raises:
-            OperoError: If the store is out of reach.
+            OperoError: If the store cannot be reached.
         """
         return self.forget(self.key(call, args, kwargs))
 
     def forget(self, key: StoredKey) -> bool:
-        """Forget the value of a key; return whether there was one.
+        """Clear the value of a key; return whether there was one.
 
         Raises:
-            OperoError: If the store is out of reach.
+            OperoError: If the store cannot be reached.
         """
         self.ground(key.full)
         dropped = bool(self._insist("delete", key.name))
@@ -780,16 +782,16 @@ class StoredCache:
         return dropped
 
     def clear_namespace(self) -> None:
-        """Forget what all functions have stored in the namespace, those of other programs too.
+        """Clear what all functions have stored in the namespace, those of other programs too.
 
         Raises:
-            OperoError: If the store is out of reach.
+            OperoError: If the store cannot be reached.
         """
         self._insist("clear", self.canonical.prefix(self.namespace))
 
     @unwrapped
     def _insist(self, operation: str, name: str) -> Any:
-        """Ask for what must happen, also in the middle of an outage."""
+        """Run an operation that must happen, even in an outage."""
         outer = sys.exc_info()[1]
         try:
             answer = getattr(self.store.operations, operation)(name)
@@ -799,7 +801,7 @@ class StoredCache:
                 raise failure from None
             raise OperoError(
                 f"{self.name}: {self.store.what} cannot be reached ({type(error).__name__}), so "
-                f"nothing is forgotten"
+                f"nothing was cleared"
             ) from error
         finally:
             outer = None
@@ -807,5 +809,5 @@ class StoredCache:
         return answer
 
     def ground(self, full: bytes | None) -> None:
-        """Keep the run of one key, or of all (None), from being joined or stored."""
+        """Keep the run of one key, or of all keys (None), from being joined or stored."""
         raise NotImplementedError
