@@ -1,14 +1,13 @@
-"""The queue of waiters, threads and tasks alike, in front of one token bucket.
+"""The queue of waiters, both threads and tasks, in front of one token bucket.
 
-A caller that finds a free permit and nobody waiting takes it and goes. Everybody else joins the
-queue. Permits are handed out in the order of the queue by whoever is awake to do it (`_serve`):
-usually the head, whose timer is set for the next permit. Each other waiter also has a timer, for
-the time at which it would be served, so a head whose event loop is stuck holds nobody up for good.
-Nobody in the queue owns a permit before it is handed out, so one who leaves has nothing to return;
-one who leaves at the very moment of the handing out gives the permit back.
+If a permit is free and nobody is waiting, a caller takes it and goes. All others join the queue.
+Any waiter that is awake hands out permits in the order of the queue (`_serve`): usually the head,
+whose timer is set for the next permit. Every other waiter has a timer for its own turn, so a head
+with a stuck event loop cannot block the others forever. Waiters do not own a permit until they get
+it, so one that leaves returns nothing; one that leaves just as it gets a permit gives it back.
 
-The lock is reentrant, since a finalizer may leave the queue, or join it, in the middle of any step;
-and every step looks at what it finds rather than trusting what the step before has left.
+The lock is reentrant, because a finalizer may leave or join the queue in the middle of any step.
+For the same reason, each step checks the current state instead of trusting the previous step.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ _FAR = 64
 
 
 class _Waiter:
-    """Somebody in the queue.
+    """A waiter in the queue.
 
     Attributes:
-        wake: Tells the waiter to look again; false if it is gone for good.
+        wake: Makes the waiter look again; returns false if it is gone.
         granted: Whether the waiter has its permit.
-        gone: Whether it does not wait any more.
-        receipt: What gives its permit back.
+        gone: Whether it has stopped waiting.
+        receipt: Gives its permit back.
         weight: How many permits it wants at once.
-        told: When it was to look again, in nanoseconds, if it is the head.
-        overtaken: How often in a row another process got the permit for which it was the head.
+        told: If it is the head, when it should look again, in nanoseconds.
+        overtaken: How often in a row another process got the permit that it waited for as the head.
     """
 
     __slots__ = ("gone", "granted", "overtaken", "receipt", "told", "wake", "weight")
@@ -67,7 +66,7 @@ class _Waiter:
         return self.granted
 
     def is_settled(self) -> bool:
-        """Return whether the waiter has no business in the queue any more."""
+        """Return whether the waiter no longer belongs in the queue."""
         return self.granted or self.gone
 
 
@@ -76,13 +75,13 @@ class WaitQueue:
 
     Attributes:
         bucket: Hands out the permits.
-        gate: The same, for those who know it as a gate.
-        awaited: What one waits for, as a message names it.
-        clock: Tells the time.
-        called: What the limit is, in words.
-        tells: Whether it tells when its rate is cut.
-        spare: How long, in nanoseconds for each before it, a waiter leaves to them to hand out
-            permits, beyond the time at which its own is due.
+        gate: The same object, for code that uses it as a gate.
+        awaited: What callers wait for, in messages.
+        clock: The clock.
+        called: The limit, in words.
+        tells: Whether it reports cuts of its rate.
+        spare: How long a waiter waits beyond its own due time, in nanoseconds for each waiter
+            before it, so that those can hand out permits.
     """
 
     awaited = "its rate-limit permit"
@@ -129,7 +128,7 @@ class WaitQueue:
             self.bucket.pause(self.clock.now(), length)
 
     def pause_soon(self, length: int) -> None:
-        """Do so, as a server has asked for it."""
+        """Do the same, because a server asked for it."""
         with self._lock:
             self.bucket.pause_as_asked(self.clock.now(), length)
 
@@ -138,16 +137,16 @@ class WaitQueue:
         return float(self.bucket.rate())
 
     def report(self, outcome: int, entered: int) -> None:
-        """Let an adaptive limit know how something has ended that had its permit.
+        """Tell an adaptive limit how an attempt with a permit ended.
 
         Args:
-            outcome: One of those of `core.gate`.
-            entered: When it began, in nanoseconds of the queue's clock.
+            outcome: One of the outcomes in `core.gate`.
+            entered: When the attempt began, in nanoseconds of the queue's clock.
         """
         self.bucket.leave(self.clock.now(), outcome, entered, 0)
 
     def _adapt(self, cut: bool) -> None:
-        """Take note that the rate has changed: tell of a cut, or let the head look at the time."""
+        """React to a changed rate: report a cut, or make the head look at the time."""
         if not cut:
             if self.bucket.queued:
                 with self._lock:
@@ -158,11 +157,11 @@ class WaitQueue:
             self.tell_cut(self.called, self.rate())
 
     def tell_cut(self, called: str, rate: float) -> None:
-        """Tell that the rate was cut, once a second at most, as a busy server makes many.
+        """Report a cut of the rate, once a second at most, because a busy server causes many.
 
         Args:
-            called: What the limit is, in words.
-            rate: The rate now.
+            called: The limit, in words.
+            rate: The new rate.
         """
         now = self.clock.now()
         if now - self._said >= _SECOND:
@@ -172,11 +171,11 @@ class WaitQueue:
             tell("rate_cut", store=called, rate=rate)
 
     def standby(self) -> Standby:
-        """Return a place in the queue that nobody has taken yet."""
+        """Return an unused place in the queue."""
         return QueueStandby(self)
 
     def standby_alone(self) -> Standby:
-        """Return a place before a bucket of the same rate and burst that nobody shares."""
+        """Return a place before a separate bucket with the same rate and burst."""
         return Standby(self.bucket.fresh(None if self.bucket.lock is None else Lock()))
 
     # --- waiting --------------------------------------------------------------------------------
@@ -222,7 +221,7 @@ class WaitQueue:
 
         Returns:
             When the waiter is served if nobody leaves, in nanoseconds; -1 if that is later than
-            `deadline`, and then the waiter has not joined.
+            `deadline`, in which case the waiter has not joined.
         """
         waiters = self._waiters
         with self._lock:
@@ -246,7 +245,7 @@ class WaitQueue:
 
         Returns:
             When `waiter` should look again, in nanoseconds; -1 if its permit would come after
-            `deadline`, and then it has left the queue.
+            `deadline`, in which case it has left the queue.
         """
         now = self.clock.now()
         with self._lock:
@@ -273,7 +272,7 @@ class WaitQueue:
         return due
 
     def _count_before(self, waiter: _Waiter) -> int:
-        """Count those before a waiter; from some number on it does not matter."""
+        """Count the waiters before one, up to a limit beyond which the number does not matter."""
         for place, other in enumerate(self._some(iter, _FAR)):
             if other is waiter:
                 return place
@@ -294,7 +293,7 @@ class WaitQueue:
                 self._wake_head()
 
     def _serve(self, now: int) -> None:
-        """Hand out the permits that are due, and tell a new head to set its timer."""
+        """Hand out the permits that are due, and make a new head set its timer."""
         waiters, bucket = self._waiters, self.bucket
         moved = False
         while (head := self._head()) is not None:
@@ -345,7 +344,7 @@ class WaitQueue:
             head.gone = True
 
     def after_fork(self) -> None:
-        """Send the waiters away in a child process: those who wait in it did not come along."""
+        """Remove the waiters in a child process: they exist only in the parent."""
         self._lock = Lock()
         if self.bucket.lock is not None:
             self.bucket.lock = self._lock
@@ -355,11 +354,10 @@ class WaitQueue:
 
 
 class QueueStandby(Standby):
-    """A place in a queue, for somebody who does not wait but comes back to look.
+    """A place in a queue for a caller that does not wait but checks again later.
 
-    It is in the queue from an `enter` that found no permit until the one that gets it, or
-    `withdraw`.
-    A permit that it was handed before it looks again is its own.
+    It is in the queue from an `enter` that found no permit until the one that gets it, or until
+    `withdraw`. A permit handed to it in between is its own.
     """
 
     def __init__(self, queue: WaitQueue) -> None:
@@ -373,13 +371,13 @@ class QueueStandby(Standby):
         self._waiter: _Waiter | None = None
 
     def enter(self, now: int) -> int:
-        """Take a permit, if it is there.
+        """Take a permit, if one is available.
 
         Args:
             now: The time in nanoseconds.
 
         Returns:
-            0 if it was, else nanoseconds until it might be.
+            0 if it got one, else nanoseconds until it might.
         """
         queue = self._queue
         waiter = self._waiter
@@ -405,7 +403,7 @@ class QueueStandby(Standby):
 
 
 def _translated(deadline: int, caller: Clock, clock: Clock) -> int:
-    """Return a deadline by the caller's clock as one by another."""
+    """Convert a deadline from the caller's clock to another clock."""
     return NEVER if deadline == NEVER else int(deadline - caller.now() + clock.now())
 
 
@@ -414,7 +412,7 @@ def _always() -> bool:
 
 
 def _weakly(method: Callable[[bool], None]) -> Callable[[bool], None]:
-    """Return what calls a method while its object lives, and makes no cycle with it."""
+    """Return a function that calls a method while its object exists, without a cycle."""
     found = weakref.WeakMethod(method)
 
     def call(cut: bool) -> None:

@@ -1,4 +1,4 @@
-"""How a map gets its items: in place, from a thread of its own, or from its caller's thread.
+"""How a map gets its items: in place, from a reader thread, or from its caller's thread.
 
     sequence ---------------------------- InPlace ----> take
     iterator -- a thread ---------------> Reader -----> take
@@ -6,13 +6,13 @@
     asynchronous iterator -- a task ----> TaskReader --> take   (task_reader.py)
                        any of these ----> Lookups ----> take    (lookups.py, with a stored cache)
 
-The driver says how far the input may be read (`allow`), takes what is there and never waits for
-more: it is woken when something has come. What is there goes over at once, be it one item or a
-thousand; so an iterator that is faster than the workers is handed over in batches all by itself.
+The driver says how far the input may be read (`allow`) and takes the available items. It never
+waits for more: a reader wakes it when there are some. It takes all available items together, one or
+a thousand, so items of an iterator that is faster than the workers come in batches.
 
-A reader and the driver run at the same time: the one appends items to the last block, the other
-takes what is in the blocks. Only the limits of the window, and who waits for whom, are under a
-lock.
+A reader and the driver run at the same time: the reader appends items to the last block, and the
+driver takes items from the blocks. A lock guards only the limits of the window, and who waits for
+whom.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _BOUND = {("sqlite3", "Cursor")}
 
 _MOST = 64 if sys.implementation.name == "cpython" else 1
 _MOST_SMALL = 256 if _MOST > 1 else 1
-"""How many items, or numbers, are read before a look at the limits; elsewhere they come at once."""
+"""How many items, or numbers, to read before checking the limits."""
 
 _QUICK = 20e-6
-"""Seconds for an item; one that takes longer is read by itself."""
+"""Seconds per item; slower items are read one by one."""
 
 _HEAVY = 1 << 18
 _MANY = 16
-"""From how many bytes on a reader reads no more than this part of the limit between two looks."""
+"""Between two checks, a reader reads at most this fraction of the limit in bytes."""
 
 _HINT = "(a thread of the map reads the input; read_in='caller' reads it in yours)"
 
 _TURN = 0.002
-"""Seconds after which reading in the caller's thread lets go what is there."""
+"""Seconds after which reading in the caller's thread passes on the items so far."""
 
 _HOLDING: tuple[Any, ...] = (
     *([], (), range(1), range(1 << 70), b"", bytearray(), ""),
@@ -72,15 +72,15 @@ _STILL: frozenset[type] = frozenset(
         *(itertools.count, repeat),
     ]
 )
-"""Types that give their items at once, and do nothing else; what they hold is there already."""
+"""Types that already hold their items, and return them without running other code."""
 
 
 class Stop:
-    """Ends a stream from another thread, while the one that takes its results waits for them.
+    """Ends a stream from another thread, while its consumer waits for results.
 
     Attributes:
-        asked: Whether it is to end.
-        wake: Lets the waiting end.
+        asked: Whether to end.
+        wake: Ends the wait.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Stop:
 
 
 stops: WeakKeyDictionary[Any, Stop] = WeakKeyDictionary()
-"""What ends streams of ours: one that is the input of another map ends at once with that."""
+"""How to end opero's streams: one that is the input of another map ends with that map."""
 
 
 class Taken(NamedTuple):
@@ -102,9 +102,9 @@ class Taken(NamedTuple):
 
     Attributes:
         values: The items.
-        weight: How many bytes they take up.
-        known: What the store knows of each, if values are stored outside the process.
-        landed: How many values the map had stored before the store was asked.
+        weight: Their size in bytes.
+        known: What the store knows about each, with a stored cache.
+        landed: How many values the map had stored before it asked the store.
     """
 
     values: list[Any]
@@ -129,7 +129,7 @@ class Input(Protocol):
         """Whether reading waits, since the items take up so much memory."""
 
     def begin(self, wake: Callable[[], object]) -> None:
-        """Begin to read; `wake` is called when there is something that was asked for in vain."""
+        """Begin to read; call `wake` when there are items again after `take` returned too few."""
 
     def allow(self, items: int, weight: int) -> None:
         """Say how many items, and bytes of items, may have been read in all."""
@@ -152,21 +152,21 @@ def is_still(items: Any) -> bool:
 
 
 def is_bound_to_its_thread(items: Any) -> bool:
-    """Return whether items cannot be read in another thread, as far as the type tells."""
+    """Return whether items cannot be read in another thread, judging by their type."""
     return any((kind.__module__, kind.__name__) in _BOUND for kind in type(items).__mro__)
 
 
 def close_source(source: Any) -> None:
-    """Close a generator; what it raises then is logged, as nobody waits for it."""
+    """Close a generator; log what it raises, because nobody waits for it."""
     if isinstance(source, Generator):
         try:
             source.close()
-        except BaseException as error:  # noqa: BLE001 - it is the user's, and may be anything
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
             warn("the input of a map raised when it was closed: %s", describe(error))
 
 
 class InPlace:
-    """Items that are there already.
+    """Items that already exist.
 
     Attributes:
         over: Whether nothing will come.
@@ -180,7 +180,7 @@ class InPlace:
         """Begin to iterate.
 
         Args:
-            items: A sequence or the like; nobody is kept waiting by it.
+            items: A sequence or the like, which never blocks.
         """
         self.over: bool = False
         self.fault: BaseException | None = None
@@ -222,11 +222,11 @@ class Block:
     """Neighbouring items, as they are read.
 
     Attributes:
-        values: The items; their number grows as long as the block is not whole.
-        weight: How many bytes they take up; 0 as long as it is not whole.
-        whole: Whether nothing more comes into it.
+        values: The items; more are appended until the block is whole.
+        weight: Their size in bytes; 0 until the block is whole.
+        whole: Whether the block is complete.
         taken: How many of them the driver has taken.
-        told: What it was told that these weigh.
+        told: The weight reported to the driver for these.
     """
 
     __slots__ = ("taken", "told", "values", "weight", "whole")
@@ -240,7 +240,7 @@ class Block:
 
 
 class Intake:
-    """Items that have been read and not been taken yet; whoever reads fills it.
+    """Items that have been read but not taken yet; a reader fills it.
 
     Attributes:
         fault: What reading has raised, once it is over.
@@ -369,11 +369,11 @@ class Intake:
 
 
 class Reader(Intake):
-    """Reads an iterator in a thread of its own, which sees the caller's context variables.
+    """Reads an iterator in its own thread, which sees the caller's context variables.
 
-    While the iterator is quick, no line of Python is run for an item: the items go into the open
-    block by `list.extend`, where the driver finds them at once. A driver that finds none clears the
-    list of ticks, each of which lets one more item in; then this thread says when one has come.
+    For a fast iterator, no line of Python runs per item: `list.extend` adds the items to the open
+    block, where the driver finds them immediately. If the driver finds none, it clears the list of
+    ticks, each of which lets in one more item; then this thread wakes it when an item comes.
     """
 
     held_up: bool
@@ -501,7 +501,7 @@ class Reader(Intake):
 
 
 class SequenceReader(Intake):
-    """Reads in place, when the driver takes, what may make its items as they are asked for."""
+    """Reads a sequence in place when the driver takes items, which may create them then."""
 
     held_up: bool
 
@@ -561,11 +561,11 @@ class SequenceReader(Intake):
 
 
 class CallerReader(SequenceReader):
-    """Reads an iterator in the thread that has called the map, when the driver takes from it.
+    """Reads an iterator in the thread that called the map, when the driver takes from it.
 
     Attributes:
-        ask: Calls a function in that thread, if the driver runs in another one; None if not.
-        filled: Whether it is somebody else than `take` who sees to it that something is there.
+        ask: Calls a function in that thread, if the driver runs in another one; else None.
+        filled: Whether other code than `take` reads the items.
     """
 
     def __init__(self, items: Any) -> None:

@@ -7,13 +7,12 @@
                     ^            '--- due --- waiting in a heap --'
                     '-- refused by a breaker: held until that lets it in --'
 
-The driver pulls the input and keeps the time; engines run jobs and say what came of each. In
-between, everything that makes a map a map is decided here: how far the input is read ahead, which
-items share one run, when a failed one is tried again, whose turn a permit is, in which order
-results are handed on.
+The driver pulls the input and keeps the time; engines run jobs and report their outcomes. The
+scheduler decides everything else: how far to read ahead, which items share one run, when to retry a
+failed one, who gets the next permit, and in which order to hand results on.
 
-A million items that neither fail nor are cached cost no object each: what is counted, timed, sent
-and handed on is a `Span` of neighbouring items.
+Items that neither fail nor are cached need no object each: the scheduler counts, times, sends and
+hands on a `Span` of neighbouring items.
 """
 
 from __future__ import annotations
@@ -64,29 +63,29 @@ if TYPE_CHECKING:
 _STRIDE = 1024
 
 AHEAD: Final = 16
-"""How many items for each worker are read ahead, if chunks are small."""
+"""How many items to read ahead for each worker, if chunks are small."""
 
 LIMIT: Final = 64 << 20
-"""How many bytes of items stand between the input and the consumer, unless `exact`."""
+"""The most bytes of items between the input and the consumer, unless `exact`."""
 
 FOR_EVER: Final = 1 << 62
-"""More bytes than there are."""
+"""More bytes than there can be: no limit."""
 
 PATIENCE: Final = 20_000_000
 """Nanoseconds after which a failure ends a chunk, if gates observe and the last did not count."""
 
 HELD: Final = 10_000
-"""How many items that a breaker refuses are held before no more are read."""
+"""How many refused items to hold before reading stops."""
 
 HEAP, QUEUE, LATER = range(3)
-"""Where a job stands that is not held before a gate: `LATER` is what renews a value."""
+"""Where a job waits that no gate holds: `LATER` is for jobs that renew a value."""
 
 
 class PredicateError(Exception):
-    """Carries what `retry_on_result` has raised: it is final, whatever `retry_on` says.
+    """Carries what `retry_on_result` raised: it is final, whatever `retry_on` says.
 
     Attributes:
-        error: What it has raised.
+        error: The exception.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -100,20 +99,20 @@ class Scheduler:
 
     Attributes:
         call: The decorated function of one item: its options, its cache, its figures.
-        sizer: Says how many items to hand out at once, and is told how long they took.
-        window: How many items may stand between the input and the consumer, if four chunks for each
-            worker are not more; 0 for no bound.
-        exact: Whether there may not be more for the sake of chunks, but any number of bytes.
+        sizer: Decides how many items to hand out at once, by how long earlier ones took.
+        window: The most items between the input and the consumer, or four chunks for each worker
+            if that is more; 0 for no limit.
+        exact: Whether `window` is exact: no more items, but any number of bytes.
         output: Where the results go.
-        gates: What items pass before they are handed out; None without.
-        alike: Whether what one slot does not get, no other gets.
+        gates: What items pass before they are handed out, or None.
+        alike: Whether a job that one slot cannot get is not available to any other slot.
         width: How many items of a job begin at once.
         read: How many items have been fed.
         attempts: How many attempts were made.
-        retried: How many attempts were made because another failed.
+        retried: How many attempts followed a failed one.
         closed: Whether the input has ended.
-        stopped: Whether too many items have failed, so that nothing more is handed out.
-        unread: Whether that has cut the input off.
+        stopped: Whether too many items failed, so that nothing more is handed out.
+        unread: Whether that cut the input off.
         elapsed: How long the map took, in nanoseconds, once it is over.
     """
 
@@ -159,27 +158,27 @@ class Scheduler:
         breaker = None if gates is None else gates.breaker
         self._observed = gates is not None and gates.observed
         self._apart = breaker is not None and breaker.by_value and not self._jobs.same
-        self._values = cast("StoredCache", call.stored_cache)  # looked at only if there is one
+        self._values = cast("StoredCache", call.stored_cache)  # used only if there is one
         self._rejects: bool = call.policy.rejects is not None
         self._runs = SharedRuns(call) if cached else None
         self._leaders: dict[tuple[int, int], SharedRun] = {}
-        self._doubted: list[tuple[Span, int, Any]] = []  # have failed, and may have a stale value
+        self._doubted: list[tuple[Span, int, Any]] = []  # failed items that may have a stale value
         self._queue: deque[Job] = deque()
         self._heap: list[tuple[int, int, Job]] = []
         self._serial = 0
-        self._stride = 1  # how many items to look up at once: more and more while all are known
+        self._stride = 1  # how many items to look up at once; grows while all are known
         self._permits: dict[int, int] = {}
         self._refused: dict[int, int] = {}
         self._held = RefusedJobs()
         self._renewals = Renewals()
-        self._shut = 0  # until when the first of the queue is refused, and those behind it with it
+        self._shut = 0  # until when the first in the queue is refused, and the rest with it
         self._patience = 1  # nanoseconds after which a failure ends a chunk
         self._admitted: dict[int, Job] = {}  # the jobs whose end a gate wants to know
 
     # --- the input ------------------------------------------------------------------------------
 
     def demand(self) -> int:
-        """Return how many more items to feed now; 0 while there is work queued, or no room."""
+        """Return how many more items to feed now; 0 if work is queued or there is no room."""
         if self.closed or self._queue or self._held.items > HELD:
             return 0
         size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
@@ -190,16 +189,16 @@ class Scheduler:
         return max(0, min(size, self.output.passed + self._width_of(size) - self.read))
 
     def reach(self) -> tuple[int, int]:
-        """Return how many items, and how many bytes of items, may have been read by now in all.
+        """Return how many items and bytes of items may have been read in total by now.
 
-        Those that are read and not fed yet count, too.
+        Items that were read but not fed yet also count.
         """
         size = _STRIDE if self.stopped else max(self._chunk(), self._stride)
         items = self.output.passed if self.window else self.read
         return items + self._width_of(size), FOR_EVER if self.exact else self.output.gone + LIMIT
 
     def _width_of(self, size: int) -> int:
-        """Return how many items may stand in between, with chunks of a size."""
+        """Return how many items may be between input and consumer, for chunks of a size."""
         if self.exact:
             return self.window
         workers: int = self.sizer.workers
@@ -210,7 +209,7 @@ class Scheduler:
         return self._jobs.arguments.of(item)
 
     def _checked_arguments(self, span: Span, offset: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of an item's call; if it has none, the error says which it is."""
+        """Return the arguments of an item's call; an error says which item it is."""
         try:
             return self.arguments(span.values[offset])
         except TypeError as error:
@@ -222,7 +221,7 @@ class Scheduler:
             return 1  # as each passes them
         size: int = self.sizer.size()
         if self.call.timeout:
-            size = min(size, self.width)  # their time begins when they are handed out
+            size = min(size, self.width)  # their timeout starts when they are handed out
         return size
 
     def feed(
@@ -232,12 +231,12 @@ class Scheduler:
         known: list[tuple[Any, Any]] | None = None,
         landed: int = 0,
     ) -> None:
-        """Take items in: the next ones of the input, in order.
+        """Take the next items of the input, in order.
 
         Args:
             values: The items.
-            weight: How many bytes they take up.
-            known: If values are stored outside the process, what `StoredItems.look` found out.
+            weight: Their size in bytes.
+            known: With a stored cache, what `StoredItems.look` returned.
             landed: How many values of this map had been stored before that.
         """
         if not values:
@@ -279,11 +278,11 @@ class Scheduler:
         return True
 
     def close(self) -> None:
-        """Take note that the input has ended."""
+        """Record that the input has ended."""
         self.closed = True
 
     def end(self) -> None:
-        """Leave nothing behind, whether the map is over or not."""
+        """Clean up, whether the map is over or not."""
         self.closed = True
         if self._runs is not None:
             self._runs.close()
@@ -307,7 +306,7 @@ class Scheduler:
             held.clear()
 
     def _needs_a_run(self, span: Span, offset: int, known: Any) -> bool:
-        """Return whether an item has to run; one without a key or fallback values fails alone."""
+        """Return whether an item must run; one without a key or fallback values fails alone."""
         try:
             return self._is_new(span, offset, known)
         except Exception as error:  # noqa: BLE001 - keys, and `cache_key`, may raise anything
@@ -315,7 +314,7 @@ class Scheduler:
             return False
 
     def _is_new(self, span: Span, offset: int, known: Any) -> bool:
-        """Look for an item's result in the cache and among the runs under way."""
+        """Look for an item's result in the cache and among the current runs."""
         call = self.call
         args, kwargs = self._checked_arguments(span, offset)
         if call.fallback is not None:
@@ -373,7 +372,7 @@ class Scheduler:
     def _renew(
         self, span: Span, offset: int, store: Any, key: Any, stored: Any, entry: Any
     ) -> None:
-        """Let an item run once more, later, if its value is near its end."""
+        """Schedule another run of an item, later, if its value is about to expire."""
         call = self.call
         if self._stored:
             if not store.is_early(entry, call.clock):
@@ -402,16 +401,16 @@ class Scheduler:
         self._renewals.waiting.append(job)
 
     def to_store(self) -> list[tuple[Any, Any]]:
-        """Return the stored keys and values that have come up since this was asked last."""
+        """Return the keys and values to store since the last call."""
         if self._runs is None or not self._runs.kept:
             return []
         kept, self._runs.kept = self._runs.kept, []
         return kept
 
     def in_doubt(self) -> list[tuple[Any, Any]]:
-        """Return the stored keys, and the stale entries, of items that have failed.
+        """Return the stored keys and the stale entries of failed items.
 
-        They are settled by `confirm`, which is to be told what the store has now.
+        `confirm` settles them with what the store has now.
         """
         runs = [self._leaders[id(span), offset] for span, offset, _ in self._doubted]
         return [(run.stored, run.stale.entry) for run in runs]
@@ -420,7 +419,7 @@ class Scheduler:
         """Settle the items that were in doubt.
 
         Args:
-            entries: The entry of each that may be served; None where it was forgotten.
+            entries: The entry to serve for each; None if it was deleted.
         """
         doubted, self._doubted = self._doubted, []
         for (span, offset, failure), entry in zip(doubted, entries, strict=True):
@@ -431,10 +430,10 @@ class Scheduler:
     # --- work out ---------------------------------------------------------------------------------
 
     def assign(self, slot: int, now: int) -> Job | None:
-        """Return what the idle worker `slot` is to do, or None if there is nothing for it yet.
+        """Return the next job of the idle worker `slot`, or None if there is none yet.
 
         Args:
-            slot: Which worker asks, counted from 0.
+            slot: The worker, counted from 0.
             now: The time in nanoseconds.
         """
         self._permits.pop(slot, None)
@@ -472,7 +471,7 @@ class Scheduler:
                     return None
                 self._take_out(place)
                 continue
-            # a breaker comes last, so that no probe waits for a permit and nobody for that probe
+            # ask the breaker last, so that no probe holds the breaker while it waits for a permit
             answer = 0 if queue is None else queue.gate.enter(now)
             if queue is None or answer <= 0:
                 self._take_out(place)
@@ -480,7 +479,7 @@ class Scheduler:
                 admission = gates.admission(slot, now, tickets, gate, -answer)
                 job = self._pass(slot, now, job, place, admission)
                 break
-            gates.keep(slot, tickets)  # somebody else was quicker
+            gates.keep(slot, tickets)  # another caller was faster
             self._hold(place, job, queue, now, answer)
         call = self.call
         if place == LATER:
@@ -498,10 +497,10 @@ class Scheduler:
         return job
 
     def _next(self, now: int) -> tuple[Any, Job | None]:
-        """Return the job whose turn it is, and where it stands; None if there is none now.
+        """Return the next job and where it waits; None if there is none now.
 
-        Items that have failed go before new ones, but not as probes: an item that is sent into an
-        open breaker again and again would use up its attempts, where another has not been tried.
+        Failed items go before new ones, but not as probes: an item sent to an open breaker again
+        and again would use up its attempts while others have not been tried.
         """
         fresh = self._queue and self._shut <= now
         if fresh and self._plain and self.gates is not None and self.gates.is_probing(now):
@@ -524,7 +523,7 @@ class Scheduler:
         run = self._leaders.pop((id(item), 0), None)
         if run is not None:
             self._runs.end(run)
-            if run.followers:  # their value has ended meanwhile
+            if run.followers:  # their value expired meanwhile
                 (span, offset), *others = run.followers
                 leader = self._runs.begin(run.store, run.key, run.stored)
                 leader.followers = others
@@ -533,7 +532,7 @@ class Scheduler:
         self._renewals.drop(item.renewal)
 
     def _pass(self, slot: int, now: int, job: Job, place: Any, admission: Admission) -> Job:
-        """Return what a slot gets of a job that all gates have let in."""
+        """Return the part of a job that a slot gets once all gates have let the job in."""
         gates, call = self.gates, self.call
         assert gates is not None
         waited = 0
@@ -564,16 +563,16 @@ class Scheduler:
     # --- breakers ---------------------------------------------------------------------------------
 
     def _admit(self, place: Any, job: Job, now: int) -> tuple[Job, GateQueue | None] | None:
-        """Ask the breaker before a job; with fallback values, that of one after the other.
+        """Ask the breaker for a job; with fallback values, ask the breaker of each in turn.
 
         Args:
-            place: Where the job stands.
+            place: Where the job waits.
             job: The job.
             now: The time in nanoseconds.
 
         Returns:
-            The job, with the value that may come in, and where one waits for its breaker. None if
-            the job is refused, and so is held, or has ended.
+            The job, with the value that its breaker lets through, and the queue of that breaker.
+            None if the job is refused, and so held, or has ended.
         """
         assert self.gates is not None
         breaker = self.gates.breaker
@@ -588,7 +587,7 @@ class Scheduler:
         return None
 
     def _admit_value(self, place: Any, job: Job, now: int) -> tuple[Job, GateQueue] | None:
-        """Find a fallback value of an item whose breaker lets it in."""
+        """Find a fallback value of an item whose breaker lets it through."""
         call, span, offset = self.call, job.span, job.offsets[0]
         if len(job.values) > 1:
             first = self._breaker_of(self._jobs.given(span, offset)[0], 0)
@@ -622,11 +621,11 @@ class Scheduler:
     def _ask_values(
         self, span: Span, offset: int, trial: Trial, now: int
     ) -> tuple[GateQueue, int, int]:
-        """Ask the breakers of an item's fallback values, from its present one on.
+        """Ask the breakers of an item's fallback values, from its current one on.
 
         Returns:
-            Where attempts with the value wait that may come in, or might first; for how many
-            nanoseconds; and what follows if that is above 0, as `Attempts.refused` says it.
+            The queue of the value that may go through now or first; for how many nanoseconds to
+            wait; and, if that is above 0, what follows, as `Attempts.refused` returns it.
         """
         attempts = trial.attempts
         given, _ = self._jobs.given(span, offset)
@@ -645,13 +644,13 @@ class Scheduler:
                 return queue, wait, verdict
 
     def _breaker_of(self, given: Any, value: int) -> GateQueue:
-        """Return where attempts with a fallback value wait for its breaker."""
+        """Return the queue of a fallback value's breaker."""
         assert self.gates is not None
         queue: GateQueue = self.gates.breaker.of(self._jobs.plain(given, value), value)
         return queue
 
     def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:
-        """Let a job wait for a breaker, unless a stale value stands ready, or it waits in vain."""
+        """Let a job wait for a breaker, unless it has a stale value, or cannot begin in time."""
         breaker: Any = queue
         if breaker.gate.consults(now):
             breaker.inquire()
@@ -667,7 +666,7 @@ class Scheduler:
             self._settle(job.span, 0, failure, True)
             return
         if place == QUEUE and self._plain:
-            self._shut = now + wait  # the others have the same breaker, and nothing but that
+            self._shut = now + wait  # the others wait only for the same breaker
             return
         if place is not queue:
             self._take_out(place)
@@ -682,7 +681,7 @@ class Scheduler:
             self._settle(late.span, late.offsets[0], failure, True)
 
     def _without_stale(self, job: Job, queue: GateQueue, wait: int) -> Job:
-        """Answer those items of a refused job for which a stale value stands ready."""
+        """Answer the items of a refused job that have a stale value."""
         call, leaders, left = self.call, self._leaders, []
         for place, offset in enumerate(job.offsets):
             run = leaders[id(job.span), offset]
@@ -695,12 +694,12 @@ class Scheduler:
         return job if len(left) == len(job.values) else part_of(job, left)
 
     def _look_again(self) -> None:
-        """Ask breakers again: an attempt has ended, which may have closed one."""
+        """Ask breakers again, because an attempt that ended may have closed one."""
         self._shut = 0
         self._held.look_again()
 
     def _take_out(self, place: Any) -> None:
-        """Take out the first job of the heap or the queue, or of those before a gate."""
+        """Remove the first job from the heap, the queue, or those before a gate."""
         if place == HEAP:
             self.call.add("backoff_wait", heappop(self._heap)[2].delay)
         elif place == QUEUE:
@@ -711,12 +710,12 @@ class Scheduler:
             self._held.take(place)
 
     def _withdraw(self) -> None:
-        """Let others pass the gates at which nobody here waits any more."""
+        """Let others pass the gates at which no job of this map waits anymore."""
         if self.gates is not None:
             self.gates.withdraw()
 
     def _is_too_late(self, job: Job, then: int) -> bool:
-        """Settle an item whose deadline passes before it can have a worker and its permit."""
+        """Settle an item whose deadline passes before it can get a worker and a permit."""
         if job.trial is None or then < job.trial.deadline:
             return False
         what = "no worker, or no rate-limit permit, was free in time"
@@ -726,7 +725,7 @@ class Scheduler:
         return True
 
     def wake(self, now: int) -> int:
-        """Return when an idle worker may get something that it does not get now.
+        """Return when an idle worker may get a job that it cannot get now.
 
         Args:
             now: The time in nanoseconds.
@@ -748,13 +747,13 @@ class Scheduler:
     def report(
         self, job: Job, results: list[Any], failures: list[tuple[int, BaseException]], elapsed: int
     ) -> None:
-        """Take in what came of a job.
+        """Process the outcome of a job.
 
         Args:
             job: The job.
-            results: What each attempt returned; anything where one failed. If these are fewer than
-            the job has items, a failure has ended it, and the rest goes to the next worker.
-            failures: The failed ones: the place in the job, and what was raised.
+            results: What each attempt returned; anything for a failed one. If there are fewer than
+                the job has items, a failure ended it, and the rest goes to the next worker.
+            failures: The failed attempts: the position in the job, and the exception.
             elapsed: How long the job ran, in nanoseconds.
         """
         self.sizer.observe(len(results), elapsed)
@@ -773,14 +772,14 @@ class Scheduler:
         at: int | None,
         error: BaseException,
     ) -> None:
-        """Take in that a worker has died in the middle of a job.
+        """Process the death of a worker in the middle of a job.
 
         Args:
             job: The job.
-            results: What the first attempts returned, as far as it is known.
+            results: What the first attempts returned, as far as is known.
             failures: The failed ones among them.
-            at: The place of the attempt that was under way; None if it died between two.
-            error: What became of the worker. It counts as the failure of that attempt.
+            at: The position of the current attempt; None if the worker died between two.
+            error: What happened to the worker. It counts as the failure of that attempt.
         """
         known = len(results)
         if self._rejects:
@@ -810,7 +809,7 @@ class Scheduler:
         return part_of(job, range(known))
 
     def _is_back(self, job: Job) -> Admission | None:
-        """Take note that a job has ended; return how it passed the gates, if they want to know."""
+        """Record that a job has ended; return its admission, if gates want to know the outcome."""
         admission, job.admission = job.admission, None
         if admission is not None:
             del self._admitted[id(job)]
@@ -820,14 +819,14 @@ class Scheduler:
     def _with_rejected(
         self, results: list[Any], failures: list[tuple[int, BaseException]]
     ) -> list[tuple[int, BaseException]]:
-        """Return the failures of a job, with those of values that `retry_on_result` rejects."""
+        """Return the failures of a job, including values that `retry_on_result` rejects."""
         failed = dict(failures)
         for place, value in enumerate(results):
             if place not in failed:
                 error: BaseException | None
                 try:
                     error = self.call.policy.rejection(value)
-                except Exception as broken:  # noqa: BLE001 - the user's; it is this item's alone
+                except Exception as broken:  # noqa: BLE001 - user code failed; only this item fails
                     error = PredicateError(without_top(broken))
                 if error is not None:
                     failed[place] = error
@@ -845,7 +844,7 @@ class Scheduler:
             assert self.gates is not None
             self.gates.leave(admission, SUCCEEDED, len(job.values) - len(failures))
         if span.results is None and len(job.values) == len(span.values) and not failures:
-            self.output.take(span, results)  # the way of nearly all items
+            self.output.take(span, results)  # the path of nearly all items
             return
         if span.results is None:
             span.results = [NOTHING] * len(span.values)
@@ -860,7 +859,7 @@ class Scheduler:
                 self._settle(span, offset, results[place], False)
 
     def _note(self, job: Job, trial: Trial, error: BaseException | None) -> None:
-        """Note an attempt of an item whose history is wanted."""
+        """Record an attempt of an item whose history is wanted."""
         if trial.history is not None:
             trial.history.note(job.began, job.waited, job.delay, error)
 
@@ -877,10 +876,10 @@ class Scheduler:
         outcome, pause = NEUTRAL, 0
         try:
             failure, outcome, pause = self._judge(job, span, offset, error)
-        except Exception as broken:  # noqa: BLE001 - `retry_on`, say; it is this item's alone
+        except Exception as broken:  # noqa: BLE001 - user code such as `retry_on` failed; only this item fails
             failure = without_top(broken)
             if failure is not error and failure.__context__ is None:
-                BaseException.__setattr__(failure, "__context__", error)  # it may be frozen
+                BaseException.__setattr__(failure, "__context__", error)  # the class may be frozen
         if admission is not None:
             assert self.gates is not None
             self.gates.leave(admission, outcome)
@@ -897,11 +896,11 @@ class Scheduler:
     def _judge(
         self, job: Job, span: Span, offset: int, error: BaseException
     ) -> tuple[BaseException | None, int, int]:
-        """Let an item wait for another attempt, or return its final failure.
+        """Schedule another attempt of an item, or return its final failure.
 
         Returns:
-            The failure, or None; how the attempt ended, as gates learn it; and for how many
-            nanoseconds the server asks that the rate limit be paused.
+            The failure, or None; the outcome for the gates; and for how many nanoseconds the
+            server asks to pause the rate limit.
         """
         call = self.call
         args, kwargs = self.arguments(span.values[offset])
@@ -932,7 +931,7 @@ class Scheduler:
         return failure, outcome, pause_after(call, attempts)
 
     def _trial(self, span: Span, offset: int, width: int, deadline: int) -> Trial:
-        """Begin the account of an item's attempts."""
+        """Start the record of an item's attempts."""
         trial = Trial(self.call.policy.attempts(width), deadline)
         trial.attempts.index = span.first + offset
         return trial
@@ -945,13 +944,13 @@ class Scheduler:
         heappush(self._heap, (self.call.clock.now() + job.delay, self._serial, job))
 
     def _wait_for_probe(self, span: Span, offset: int, trial: Trial) -> None:
-        """Let an item wait for the breaker of the one value that is left."""
+        """Let an item wait for the breaker of its last remaining value."""
         given, _ = self._jobs.given(span, offset)
         queue = self._breaker_of(given, trial.attempts.value)
         self._held.hold(queue, self._jobs.again(span, offset, trial), trial.deadline)
 
     def _settle(self, span: Span, offset: int, outcome: Any, failed: bool) -> None:
-        """Make an item's outcome final, and that of all that wait for it."""
+        """Make the outcome of an item final, and of all items that wait for it."""
         run = self._leaders.pop((id(span), offset), None)
         served = False
         if failed and run is not None and run.stale is not None:
@@ -988,7 +987,7 @@ class Scheduler:
     # --- too many failures ------------------------------------------------------------------------
 
     def _has_stopped(self, limit: ErrorLimit) -> bool:
-        """Return whether nothing more is handed out; the items that wait are left out then."""
+        """Return whether nothing more is handed out; if so, settle waiting items as not run."""
         if not self.stopped:
             nothing_waits = self.closed and not (self._queue or self._heap or self._held)
             if nothing_waits or not limit.is_reached():
@@ -1011,7 +1010,7 @@ class Scheduler:
         return True
 
     def _leave_out(self, span: Span, offset: int, trial: Trial | None = None) -> None:
-        """Let an item stand as one that did not run, or was not tried again."""
+        """Settle an item as one that did not run, or was not tried again."""
         run = self._leaders.pop((id(span), offset), None)
         followers = [] if run is None else run.followers
         if run is not None:
@@ -1028,7 +1027,7 @@ class Scheduler:
             self.output.leave_out(each, place, self._limit.not_run(each.first + place, error))
 
     def rest(self) -> NotRun:
-        """Return what stands for the input that was cut off."""
+        """Return the error for the input that was cut off."""
         assert self._limit is not None
         return self._limit.not_run(self.read)
 

@@ -1,9 +1,9 @@
-"""The worker processes of this process: started when they are wanted, kept warm between maps.
+"""The worker processes of this process: started on demand, kept warm between maps.
 
-Whoever leases a worker has it alone. A worker ends by itself: when it has been idle for `IDLE`
-seconds, and when the process that started it is gone. One that was forked or spawned, and has been
-idle for too long, stays a zombie until the next map or the end of the program, as only this process
-can take note of its end, and keeps no thread for that; what the fork server starts does not.
+A leased worker belongs to one map. A worker ends when it has been idle for `IDLE` seconds, or when
+the process that started it is gone. A forked or spawned worker that ended because it was idle stays
+a zombie until the next map or the end of the program: only this process can reap it, and it has no
+thread for that. Workers of the fork server do not become zombies.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MANY = 16  # idle workers that may stay while another one is started
 _PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
 
 Kind = tuple[Any, ...]
-"""What workers have in common that can stand in for each other: how they were started,
-as whom, and what has set them up."""
+"""The common properties of interchangeable workers: their start method, their user, and what set
+them up."""
 
 _lock = Lock()
 _idle: dict[Kind, list[Worker]] = {}
@@ -201,7 +201,7 @@ def _any(_: Worker) -> bool:
 
 
 def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] = _any) -> Worker:
-    """Return a worker that is nobody else's until `give_back`.
+    """Return a worker for exclusive use until `give_back`.
 
     Args:
         method: How it was started, or is to be.
@@ -241,7 +241,7 @@ def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] 
 
 
 def give_back(leased: Worker) -> None:
-    """Put a worker back that has nothing to do."""
+    """Return an idle worker to the pool."""
     with _lock:
         identity = _identity()
         leased.since = monotonic()
@@ -262,7 +262,7 @@ def _make_place() -> None:
 
 
 def retire(leased: Worker) -> None:
-    """Let a worker end in its own time."""
+    """Let a worker end without waiting for it."""
     leased.channel.close()
     with _lock:
         _leaving.append((leased, monotonic() + _GRACE))

@@ -1,8 +1,8 @@
-"""What runs in a worker process: it reads a job, makes its attempts, sends what came of them.
+"""The code of a worker process: it reads a job, makes its attempts, and sends the outcomes.
 
-A thread beside it looks up every 50 ms while there is a job: it sends the finished results of a
-long one, so that little is lost if the process dies, and ends the process when its parent is gone.
-So a result may be pickled while the next attempt runs: what that changes in it, is changed.
+During a job, a second thread wakes up every 50 ms. It sends the finished results of a long job, so
+that little is lost if the process dies, and ends the process when its parent is gone. So a result
+may be pickled while the next attempt runs, including any change that this attempt makes to it.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ UNREAD = -1
 """The worker has not seen the job yet."""
 
 READING = -2
-"""It takes the job apart."""
+"""The worker is unpacking the job."""
 
 PREPARING = -5
-"""It runs the `worker_init` of the map."""
+"""The worker is running the `worker_init` of the map."""
 
 LOADING = -4
-"""It loads the function."""
+"""The worker is loading the function."""
 
 MADE = -3
-"""All attempts have been made, the results are on their way."""
+"""All attempts were made; the worker is sending the results."""
 
 _TICK = 50  # milliseconds between two looks at a running job
 _HELD = 10_000  # records that may wait until the parent reads
