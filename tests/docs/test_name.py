@@ -72,9 +72,7 @@ def test_nobody_is_told_to_install_opero_from_an_index() -> None:
         told = found(text)
         assert not told, f"{path.relative_to(ROOT)} installs opero from an index: {told}"
     assert len(read) > 300
-    assert {"Dockerfile", "ipynb", "md", "py", "yaml", "yml"} <= {
-        name.rpartition(".")[2] for name in read
-    }
+    assert {"Dockerfile", "ipynb", "md", "py", "yaml"} <= {name.rpartition(".")[2] for name in read}
 
 
 @pytest.mark.parametrize(
