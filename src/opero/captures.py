@@ -1,15 +1,15 @@
-"""What a function is, for stored keys: its name, what it has captured, and its code if need be.
+"""What identifies a function in stored keys: its name, its captured values, and maybe its code.
 
-A function at the top level of a file's module or class is known by module and qualified name. Of
-functions inside functions, lambdas and functions that a program has generated there may be many of
-one name, so their code counts too. In any case what a function has captured counts as if it were an
-argument: the variables of the functions around it, what a partial or a method is bound to, the
-instance that is called, and, of a generated function, the global variables that it was given.
+A function at the top level of a file's module or class is identified by module and qualified name.
+Functions inside functions, lambdas and generated functions may share a name, so their code counts
+too. Captured values always count like arguments: the variables of enclosing functions, what a
+partial or a method is bound to, the called instance, and the global variables that a generated
+function was given.
 
     function -> Captures.read -> Code      of the function that a user decorates
     value -> code_inside -> Code           of one that is captured: its defaults count as well
 
-Captured values are read whenever a key is made: a variable that changes later makes other keys.
+Captured values are read whenever a key is made, so a variable that changes later changes the keys.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from typing import Any
 
     Named = list[tuple[str, Any]]
-    """Values by the names that messages call them, in an order that is always the same."""
+    """Values by their names in messages, always in the same order."""
 
 _MAIN = ("__main__", "__mp_main__")
 
 
 class Code:
-    """What a function is.
+    """What identifies a function.
 
     Attributes:
-        function: The plain function, to find one that has captured itself.
-        module: Where it is found, wherever that is run from.
+        function: The plain function, to detect a function that captured itself.
+        module: Its module, the same name however the program is run.
         name: Its qualified name.
-        code: Its code if the name does not tell it from others, else None.
+        code: Its code if the name is ambiguous, else None.
         bound: What a partial or a method binds it to.
-        captured: The variables that it has captured.
+        captured: The variables that it captured.
     """
 
     __slots__ = ("bound", "captured", "code", "function", "module", "name")
@@ -66,7 +66,7 @@ class Captures:
     __slots__ = ("_fixed", "_function")
 
     def __init__(self, function: Any) -> None:
-        """Look at a function.
+        """Store a function.
 
         Args:
             function: What the user decorates: a function, partial, bound method or callable
@@ -80,18 +80,18 @@ class Captures:
             self._fixed = found
 
     def read(self) -> Code:
-        """Return what the function is at this moment."""
+        """Return what identifies the function at this moment."""
         if self._fixed is not None:
             return self._fixed
         inner, bound = _unbound(self._function)
         if not isinstance(inner, type) and not hasattr(inner, "__qualname__"):
-            bound.append(("self", inner))  # an instance that is called
+            bound.append(("self", inner))  # a callable instance
             inner, more = _unbound(type(inner).__call__)
             bound += more
         if type(inner) is not FunctionType:
             return Code(inner, bound)
         place = _place_of(inner)
-        # In a notebook, a digest of the source stands in the place of the module already.
+        # In a notebook, the place already contains a digest of the source.
         counts = "<" in inner.__qualname__ or (place is not None and _is_generated(inner))
         captured = _variables(inner, place)
         if hasattr(inner, "__wrapped__") or hasattr(inner, "__signature__"):
@@ -100,13 +100,13 @@ class Captures:
 
 
 def code_inside(value: Any) -> Code | None:
-    """Return what a captured function or module is.
+    """Return what identifies a captured function or module.
 
     Args:
         value: The value.
 
     Returns:
-        What it is; None if it is neither, or if nobody can tell it from others.
+        What identifies it; None if it is neither, or cannot be identified.
     """
     if type(value) is ModuleType:
         place = place_of(value.__name__)
@@ -128,7 +128,7 @@ def code_inside(value: Any) -> Code | None:
 
 
 def place_of(module: str) -> str | None:
-    """Return what a module is called wherever it is run from.
+    """Return the name of a module, the same however the program is run.
 
     Args:
         module: Its `__name__`.
@@ -150,7 +150,7 @@ def place_of(module: str) -> str | None:
 
 
 def is_found(value: Any, module: str, name: str) -> bool:
-    """Return whether a value is what its module has under its name.
+    """Return whether a value is what its name in its module refers to.
 
     Args:
         value: The value.
@@ -162,18 +162,18 @@ def is_found(value: Any, module: str, name: str) -> bool:
         found = getattr(found, part, None)
     if found is None and module == "builtins":
         found = getattr(types, name, None)  # as the class of None
-    # A class method written in C is another object whenever it is looked up.
+    # A class method written in C is a new object at each look-up.
     return found is value or (type(value) is BuiltinFunctionType and bool(found == value))
 
 
 def _place_of(function: Any) -> str | None:
-    """Return what the module of a function is called, None if nobody can tell."""
+    """Return the name of a function's module; None if it is unknown."""
     module = _module_of(function)
     return place_of(module) if module else None
 
 
 def _module_of(function: Any) -> str:
-    """Return the name of a function's module; that of its class if it is a method written in C."""
+    """Return the name of a function's module, or of its class for a method written in C."""
     module = getattr(function, "__module__", None)
     if module is None:
         kind = getattr(function, "__objclass__", getattr(function, "__self__", None))
@@ -182,9 +182,9 @@ def _module_of(function: Any) -> str:
 
 
 def _unbound(function: Any) -> tuple[Any, Named]:
-    """Return the function behind a callable, and what the callable binds it to.
+    """Return the function inside a callable, and what the callable binds it to.
 
-    Decorators of opero's and `lru_cache` bind it to nothing.
+    opero's decorators and `lru_cache` bind it to nothing.
     """
     bound: Named = []
     while True:
@@ -210,9 +210,9 @@ def _unbound(function: Any) -> tuple[Any, Named]:
 
 
 def _is_generated(function: FunctionType) -> bool:
-    """Return whether a program has made a function: of a text, or with global variables of its own.
+    """Return whether a program generated a function: from text, or with its own global variables.
 
-    A module that nobody finds under its name has its file among its variables.
+    A module that cannot be found under its name has its file among its variables.
     """
     name = function.__code__.co_filename
     if name.startswith("<") and name.endswith(">"):
@@ -228,11 +228,11 @@ def _is_of_module(given: dict[str, Any]) -> bool:
 
 
 def _variables(function: FunctionType, place: str | None) -> Named:
-    """Return the variables of the functions around one, and the globals given to a generated one.
+    """Return the variables of enclosing functions, and the globals given to a generated function.
 
     Args:
         function: The function.
-        place: What its module is called. In a notebook all is generated, and has the same globals.
+        place: The name of its module. In a notebook all functions are generated, and share globals.
     """
     code = function.__code__
     found: Named = []
@@ -255,7 +255,7 @@ def _first(pair: tuple[str, Any]) -> str:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    """Return the names of attributes and global variables in some code, and in all within it."""
+    """Return the names of attributes and global variables in some code and its nested code."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if type(constant) is CodeType:

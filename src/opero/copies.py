@@ -1,9 +1,9 @@
 """Decorated functions in copies and pickles.
 
-A copy of one is itself, as of any function; unless it was made from a bound method: a deep copy is
-decorated anew, from the copy of that. A pickle holds its name. cloudpickle looks for the name too;
-where that leads nowhere, it takes the parts that every function has, and they lead to a
-`Redecorated`, which decorates what has arrived.
+As for any function, a copy of one is itself. The exception is a deep copy of a decorated bound
+method, which decorates a copy of that method. A pickle contains the name. cloudpickle looks for the
+name too; if it finds nothing, it takes the parts that every function has, and they lead to a
+`Redecorated`, which decorates the function on arrival.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 HANDLE = "__opero__"
-"""What the names of variables begin with that hold a `Handle`, or what arrives of one."""
+"""The prefix of variables that hold a `Handle`, or what a `Handle` becomes on arrival."""
 
 _decorating = Lock()
 
 
 class Handle:
-    """What the code of a decorated function has in its closure (see `forwarding`).
+    """The object in the closure of a decorated function's code (see `forwarding`).
 
     Attributes:
         function: The decorated function.
@@ -44,23 +44,23 @@ class Handle:
 
 
 class Redecorated:
-    """A function that has come by value, and is decorated once it is called or asked something.
+    """A function that came by value, and is decorated on its first use.
 
-    Not before, since a function that refers to itself arrives in parts, this one among them.
+    Not earlier, because a function that refers to itself arrives in parts, including this one.
 
     Attributes:
         function: The decorated function, or what decorates it at the first call.
         face: The function that has this in its closure.
         names: The documented names that it gets.
-        recipe: What decorates, and its arguments.
+        recipe: The function that decorates, and its arguments.
     """
 
     def __setstate__(self, given: tuple[Any, ...]) -> None:
-        """Take what is left of the decorated function.
+        """Restore the state from a pickle.
 
         Args:
             given: The function that has this in its closure, the documented names that it gets,
-                what decorates, and its arguments.
+                the function that decorates, and its arguments.
         """
         face, names, *recipe = given
         self.recipe: list[Any] = recipe
@@ -85,7 +85,7 @@ class Redecorated:
         return self._decorated()(*args, **kwargs)
 
     def cache_info(self) -> Any:
-        """Do what the decorated function does, as all of the methods below."""
+        """Do what the decorated function does, like all methods below."""
         return self._decorated().cache_info()
 
     def cache_clear(self) -> None:
@@ -114,9 +114,9 @@ class Redecorated:
 
 
 class Unplaced:
-    """Stands in a class that has come by value, until the decorated function is looked up there.
+    """Placeholder in a class that came by value, until the decorated function is looked up there.
 
-    The function itself could not take its place: `method.stream` of an ordinary bound method would
+    The plain function cannot be the placeholder: `method.stream` of an ordinary bound method would
     lack the instance.
     """
 
@@ -128,14 +128,14 @@ class Unplaced:
         bind: Any,
         note: Callable[[Any, Any], None],
     ) -> None:
-        """Stand for a function.
+        """Hold the place of a function.
 
         Args:
             face: The function that has a `Redecorated` in its closure.
             owner: The class.
             name: The name in the class.
-            bind: What the decorated function stands in there, a class method; None for a method.
-            note: Called with the function and the decorated one that takes its place.
+            bind: The type that wraps the decorated function: a class method; None for a method.
+            note: Called with the function and the decorated one that replaces it.
         """
         self._face = face
         self._owner = owner
@@ -152,7 +152,7 @@ class Unplaced:
         return _itself, (self._face,)
 
     def _placed(self) -> Any:
-        """Return the decorated function; it takes this one's place."""
+        """Return the decorated function, which replaces this placeholder."""
         made = _redecorated(self._face)._decorated()
         found = vars(self._owner).get(self._name)
         if found is self or getattr(found, "__func__", None) is self:
@@ -170,7 +170,7 @@ def leave_places(owner: type, names: Iterable[str], note: Callable[[Any, Any], N
     Args:
         owner: The class.
         names: Where to look.
-        note: Called with each such function and the decorated one that takes its place.
+        note: Called with each such function and the decorated one that replaces it.
     """
     for name in names:
         face: Any = vars(owner).get(name)
@@ -183,7 +183,7 @@ def leave_places(owner: type, names: Iterable[str], note: Callable[[Any, Any], N
 
 
 def is_forwarding(code: CodeType) -> bool:
-    """Return whether code does nothing but call a decorated function."""
+    """Return whether code only calls a decorated function."""
     return any(name.startswith(HANDLE) for name in code.co_freevars)
 
 
@@ -198,10 +198,10 @@ def _itself(face: Any) -> Any:
 
 
 def reduce_function(function: Any) -> Any:
-    """Say how a decorated function is pickled: by its name, if it has one or should have one.
+    """Return how to pickle a decorated function: by its name, if it has or should have one.
 
-    One that was made from a bound method, a partial or the like, as in
-    `self.fetch = opero(self.fetch)`, has the name of something else.
+    If it was made from a bound method, a partial or the like, as in
+    `self.fetch = opero(self.fetch)`, its name belongs to something else.
     """
     state = function.__opero__
     name = path_of(function)
@@ -212,7 +212,7 @@ def reduce_function(function: Any) -> Any:
 
 
 def reduce_method(method: Any) -> Any:
-    """Say how a bound method is pickled: by its name in the class, if that leads to it."""
+    """Return how to pickle a bound method: by its name in the class, if that leads to it."""
     function, instance = method.__func__, method.__self__
     name = function.__name__
     for cls in instance.__mro__ if isinstance(instance, type) else type(instance).__mro__:
@@ -228,7 +228,7 @@ def reduce_method(method: Any) -> Any:
 
 
 def copy_of(function: Any, memo: dict[int, Any]) -> Any:
-    """Return a deep copy: the function itself, unless it was made from something that is copied."""
+    """Return a deep copy: the function itself, unless it was made from something to copy."""
     from copy import deepcopy
 
     state = function.__opero__
@@ -240,13 +240,13 @@ def copy_of(function: Any, memo: dict[int, Any]) -> Any:
 
 
 def path_of(function: Any) -> str:
-    """Return where a function is found in its module, a private name spelled as in its class."""
+    """Return the path of a function in its module, with private names mangled."""
     outer, dot, name = function.__qualname__.rpartition(".")
     return f"{outer}{dot}{_mangled(name, outer.rpartition('.')[2])}"
 
 
 def _mangled(name: str, owner: str) -> str:
-    """Return what a name in a class body becomes."""
+    """Return a name in a class body, mangled if it is private."""
     owner = owner.lstrip("_")
     if owner and owner != "<locals>" and name.startswith("__") and not name.endswith("__"):
         return f"_{owner}{name}"
@@ -254,7 +254,7 @@ def _mangled(name: str, owner: str) -> str:
 
 
 def _found(module: str, path: str) -> Any:
-    """Return what is at a place; None if nothing is."""
+    """Return the object at a path in a module; None if there is none."""
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -266,7 +266,7 @@ def _arriving() -> Redecorated:
 
 
 def _recipe(state: Any) -> tuple[Any, ...]:
-    """Return what decorates a function as it was, and the arguments, the function first."""
+    """Return what decorates a function the same way again, and its arguments, function first."""
     if state.maps:
         return state.decorate, state.func, state.options, state.plan
     return state.decorate, state.func, state.options

@@ -1,24 +1,24 @@
-"""Limits of hosts with one Redis: waiters of a process stand in one queue, processes take turns.
+"""Limits shared through Redis: the waiters of a process form one queue, and processes take turns.
 
     waiters of this process -> WaitQueue -> Purse: permits that the server has granted, each with
                                    |               the time from which it may be used
-                                   `-> one of them asks for more, for all that wait
+                                   `-> one of them asks for more, for all waiters
 
-One Lua script decides, by the server's clock. It grants permits no further ahead than `HORIZON`, as
-many as there are waiters and, where permits are used fast, those of the next `AHEAD`. What one
-waiter leaves behind goes to the next one of this process; the last to leave gives back what nobody
-has a later permit than. So one who is cancelled burns nothing, or next to nothing.
+One Lua script decides, by the server's clock. It grants permits at most `HORIZON` ahead: as many as
+there are waiters and, if permits are used fast, also those of the next `AHEAD`. A permit that a
+waiter leaves unused goes to the next waiter of this process. The last one to leave gives its permit
+back if nobody has a later one. So a cancelled waiter wastes at most very little.
 
-A process that gets less than it wants stands in line there, by the time since when it has waited.
-It is told when to ask again; if it does not, because it has died, the others pass it. Those that
-wait are granted equal parts of what the horizon has room for.
+A process that gets less than it wants waits in line at the server, in the order of arrival. The
+server says when to ask again; if the process does not, because it died, the others pass it. Waiting
+processes get equal parts of what the horizon has room for.
 
-What a process has taken is noted in a bucket here as well, which bounds it whatever the server
-says, and which goes on by itself while the server fails; see `clients.outages`. Each question says
-what this process last knew. So a record that the server has lost, flushed or evicted, is restored
-from those who still use it, and that is told once.
+A local bucket also counts what the process has taken. It limits the process whatever the server
+says, and takes over while the server fails; see `clients.outages`. Each request contains what this
+process knew last. So if the server loses, flushes or evicts a record, the processes that use it
+restore it, and the log says so once.
 
-What a wait does is told by effects (`runners/effects.py`), so threads and tasks wait alike.
+A wait yields effects (`runners/effects.py`), so threads and tasks wait alike.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
 _asking: set[Any] = set()
-"""Tasks that ask: an event loop does not keep them."""
+"""Tasks that ask the server, because an event loop keeps no reference to them."""
 
 _TRIES = 10
-"""How often a rejection is told anew, if others are faster."""
+"""How often to report a rejection again, if other processes are faster."""
 _SILENCE = 2_000_000_000
-"""After so many nanoseconds without a reply another waiter may ask: the event loop is stuck."""
+"""Nanoseconds without a reply after which another waiter may ask: the event loop is stuck."""
 
 
 class _Question:
-    """What a waiter asks the server, on behalf of all waiters of its process.
+    """A request of one waiter to the server, on behalf of all waiters of its process.
 
-    A task that is cancelled meanwhile leaves the question to a task that nobody cancels: the reply
-    is for others as well.
+    If its task is cancelled meanwhile, another task that nobody cancels continues, because the
+    reply is for others as well.
 
     Attributes:
         number: Which it is, of this process.
@@ -142,7 +142,7 @@ class RedisWaitQueue(WaitQueue):
         """
         super().__init__(Purse(local), core.Clock())
         self.server: RedisContact = RedisContact(
-            url, f"the rate limit {name!r}", "each process keeps to it by itself"
+            url, f"the rate limit {name!r}", "each process applies the limit alone"
         )
         key = f"opero:limit:{{{quote(name, safe='', errors='surrogatepass')}}}"
         self._keys: tuple[str, ...] = (key,)

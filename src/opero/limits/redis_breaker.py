@@ -1,24 +1,24 @@
-"""Breakers of hosts with one Redis: the record there, and what exchanges it with processes.
+"""Breakers shared through Redis: the record there, and the exchange with processes.
 
     attempts ─▶ RemoteBreaker ─▶ courier, a thread ─▶ script ─▶ record
                      ▲                                   │
                      └────────── state, durations ◀──────┘
 
-Attempts decide by what their process knows and never wait for the server. What they find goes to
-it beside them: failures at once, successes every second while there are attempts. One script takes
-them, moves the state and answers with it. So a process hears of a change with its next failure, or
-a second after its last exchange.
+Attempts decide by what their process knows, and never wait for the server. Their outcomes go to the
+server in the background: failures immediately, successes every second while there are attempts. One
+script processes them, changes the state and returns it. So a process learns of a change with its
+next failure, or a second after its last exchange.
 
-Only the lease of a probe is asked for on the path of an attempt, by one attempt of a process: two
-must not get it. That takes a round trip; the others are refused meanwhile.
+Only the lease of a probe is requested during an attempt, by one attempt per process, because two
+must not get it. That takes a round trip; other attempts are refused meanwhile.
 
 All times in the record are the server's, and all times in requests and replies are durations, so
-the clocks of hosts do not matter. The record expires, but not before every process has forgotten
-what it may know. When it is gone, by that, by a flush or with a server that has lost it, a process
-that knows of a later state than the server puts that back; an open one also if others, who know of
-nothing, have begun a new record meanwhile.
+the clocks of hosts do not matter. The record expires, but only after every process has forgotten
+what it may know. If the record is gone, because it expired, was flushed or was lost, a process that
+knows a later state than the server restores it. It restores an open state even if other processes,
+which know nothing, have started a new record meanwhile.
 
-While the server is gone, each process decides by itself (see `clients.outages`).
+While the server is unavailable, each process decides alone (see `clients.outages`).
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class RedisRecord:
             local.probes,
         ]
         self.server: RedisContact = RedisContact(
-            url, f"the breaker {name!r}", "each process decides by itself"
+            url, f"the breaker {name!r}", "each process decides alone"
         )
         self._wanted = False
         gate.summon = self.summon

@@ -1,12 +1,12 @@
 """Where functions and classes that travel by value arrive.
 
-A worker has no part in the script that it works for. What it gets of it makes up a `World`: one
-namespace for each of the script's modules, and each function and each class once, however many
-pickles they come in. So they share their globals, as in the script, and keep what they set there
-until the map ends.
+A worker does not run the script that it works for. What arrives from it forms a `World`: one
+namespace for each of the script's modules, and each function and class once, however many pickles
+it comes in. So functions share their globals, as in the script, and keep what they set there until
+the map ends.
 
-Each has a token that both sides know. On the way back the token is enough: the caller finds its own
-function or class behind it, with all that it is now.
+Each has a token that both sides know. On the way back the token is enough: with it, the caller
+finds its own function or class in its current state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""cloudpickle, which sends by value what no worker can import, as the functions of a script.
+"""cloudpickle, which sends by value what no worker can import, such as the functions of a script.
 
 On top of it: functions and classes have tokens (see `arrivals`), code keeps its file and its lines,
 and `stand_ins` sends more than cloudpickle knows. Decorated functions arrive decorated (see

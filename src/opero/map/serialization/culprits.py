@@ -1,7 +1,7 @@
-"""Which global, attribute or element it is that keeps something from travelling.
+"""Finds the global, attribute or element that cannot be pickled.
 
-Looked for only once a pickle has failed: what refers to the culprit fails as well, so the way leads
-from the whole to its smallest part that cannot be pickled.
+It runs only after a pickle has failed. What refers to the culprit fails too, so the search goes
+from the whole to the smallest part that cannot be pickled.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Exceptions in bytes, from which one comes back whatever its class does.
+"""Exceptions as bytes that always unpickle, whatever their classes do.
 
-An exception brings along those behind it (`__cause__`, `__context__`) and those in it (a group's,
-or the errors of `AllFailedError`). Each is pickled by itself: where one cannot travel, something
-stands in for it, and the others are what they were. The text of the traceback is behind the last.
+An exception comes with its causes and contexts (`__cause__`, `__context__`) and with those inside
+it (of a group, or the errors of `AllFailedError`). Each is pickled separately: a stand-in replaces
+one that cannot be pickled, and the others stay as they are. The last one in the chain has the text
+of the traceback.
 """
 
 from __future__ import annotations

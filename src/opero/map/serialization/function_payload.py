@@ -1,7 +1,7 @@
-"""The function of a map and its shared arguments: how they travel, and where they are kept.
+"""The function of a map and its shared arguments: how they are sent, and where they are kept.
 
-What is large travels once to each worker process rather than with every job: a job may come without
-it, and a worker that does not have it says so.
+A large function is sent once to each worker process instead of with every job. A job may come
+without it, and a worker that does not have it says so.
 """
 
 from __future__ import annotations

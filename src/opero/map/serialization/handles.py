@@ -1,9 +1,9 @@
 """Connections, sockets and what multiprocessing shares between processes.
 
-They travel as multiprocessing sends them: a descriptor is handed on when the other side asks for
-it, once. So what every worker gets is pickled for each of them, if there is such a thing in it.
-Locks, queues and shared values go along with the function and the shared arguments; as items they
-are refused, as `ProcessPoolExecutor` does, by multiprocessing itself.
+opero sends them as multiprocessing does: a descriptor is handed over when the other side asks for
+it, once. So data for all workers is pickled separately for each worker if it contains one. Locks,
+queues and shared values can be sent with the function and the shared arguments; as items,
+multiprocessing itself rejects them, as with `ProcessPoolExecutor`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The modules of this process: a worker is to import the same files, in the same state, or nothing.
+"""The modules of this process: workers must import the same files in the same state, or none.
 
 A module has a row, which says where its file is and in which state it was read. Workers get the
 rows, and import by them (see `same_modules`). A module that is read again has another row, by which
@@ -6,8 +6,8 @@ a worker that has imported it before knows that it is out of date. A module that
 import as it is here is *apart*: its functions and classes travel by value. That is one without a
 file, or whose file is gone or has changed since it was read.
 
-To look costs little while nothing happens: whether modules came or were read again is seen by their
-specs. Whether files have changed is looked up again after a time that goes by their number.
+The check is cheap while nothing changes: module specs show whether modules were added or reloaded.
+Files are checked again only after a time that depends on their number.
 """
 
 from __future__ import annotations
