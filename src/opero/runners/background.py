@@ -1,6 +1,6 @@
-"""The threads in which values of ordinary functions are refreshed.
+"""The threads that refresh values of ordinary functions.
 
-What there is no room for is dropped: the next hit asks again.
+If there is no room for a refresh, it is dropped: the next hit asks again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .daemon_threads import DaemonThreads
 from .refreshes import Refresh
 
 MOST_THREADS = 8
-"""So many refreshes run at the same time, at most."""
+"""The most refreshes that run at the same time."""
 MOST_OF_ONE = 4
-"""So many of them are of one function, so that a slow one leaves room for others."""
+"""The most of them of one function, so that a slow one leaves room for others."""
 MOST_WAITING = 128
-"""So many may wait for a thread."""
+"""The most refreshes that may wait for a thread."""
 
 
 class Background(DaemonThreads[Refresh]):
@@ -29,10 +29,10 @@ class Background(DaemonThreads[Refresh]):
         self._running: dict[Any, int] = {}
 
     def offer(self, refresh: Refresh) -> bool:
-        """Run a refresh in the background, unless there is no room, or somebody has been quicker.
+        """Run a refresh in the background, unless there is no room or another one is under way.
 
         Returns:
-            Whether it has been taken.
+            Whether it was accepted.
         """
         offered = False
         try:

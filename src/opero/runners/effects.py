@@ -1,29 +1,29 @@
-"""The words in which a policy tells a runner what to do: what to wait for, and attempts.
+"""Effects: the steps that a policy asks a runner to carry out, such as waits and attempts.
 
-A policy decides and never waits. Two runners carry out what it says: `sync.py` in a thread,
+A policy decides and never waits. Two runners carry out its decisions: `sync.py` in a thread,
 `aio.py` in a task. So each policy is written once. There are two kinds.
 
-The attempts of a call are an object, `core.retrying.Retrying`, since they are on a path that has
-to be fast. Its `next` returns
+The attempts of a call are an object, `core.retrying.Retrying`, because that path must be fast. Its
+`next` returns
 
     ATTEMPT    call the function
     SLEEP      sleep before the next attempt
     WAIT       wait in the queue of a gate
     RAISE      the call has failed
 
-The waiters of a rate limit and a stored cache are generators. Each yields effects, and is sent what
-came of them. An effect is a tuple that begins with its kind:
+The waiters of a rate limit and a stored cache are generators. Each yields effects and is sent their
+results. An effect is a tuple that begins with its kind:
 
     RUN, call, what                      make the attempts of a call    its value, or `Raised`
-    ASK, store, operation, arguments     have the store answer          its answer
+    ASK, store, operation, arguments     ask the store                  its answer
     SLEEP, clock, nanoseconds            sleep, by that clock           nanoseconds slept
     BELL, is_settled                     make a bell                    the bell (see `Bell`)
     REST, clock, bell, until             wait for the bell, or until that time    None
 
-What a store fails with is raised in the generator where it asked; a wait that is interrupted, or
-cancelled, where it waited. That may yield further effects to tidy up, unless it is closed
-(`GeneratorExit`). One that has failed returns `Raised`, and its driver raises: no frame of a policy
-gets into a traceback.
+If the store fails, or a wait is interrupted or cancelled, the exception is raised in the generator
+at its `yield`. The generator may then yield further effects to clean up, unless it is closed
+(`GeneratorExit`). A generator that has failed returns `Raised`, and its driver raises the error, so
+no frame of a policy gets into a traceback.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Bell(Protocol):
-        """What a waiter is woken by, from any thread."""
+        """Wakes a waiter, from any thread."""
 
         def ring(self) -> bool:
-            """Wake the waiter; false if it is gone for good."""
+            """Wake the waiter; return False if it no longer exists."""
 
         def is_through(self) -> bool:
-            """Return whether the waiter, being settled, may go on: tasks go in order of bells."""
+            """Return whether a settled waiter may go on: tasks go on in the order of bells."""
 
 
 RUN, ASK, BELL, REST = range(4, 8)
@@ -66,10 +66,10 @@ Steps = Generator["tuple[Any, ...]", "Any", "Any"]
 
 
 class Raised:
-    """What came of something that has failed.
+    """The result of an effect or a policy that has failed.
 
     Attributes:
-        error: What it raised.
+        error: The exception.
     """
 
     __slots__ = ("error",)

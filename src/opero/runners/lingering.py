@@ -39,13 +39,13 @@ def linger(
 
     Args:
         call: The decorated function.
-        store: Where its value is, or is missing.
-        key: The call's key, which may hold the arguments themselves.
+        store: The store of its value.
+        key: The call's key, which may contain the arguments themselves.
         args: The positional arguments.
         kwargs: The keyword arguments.
 
     Returns:
-        What the function returned, now or before.
+        What the function returned, now or earlier.
     """
     entry = store.look_closer(key)
     value: Any = None
@@ -72,32 +72,32 @@ def linger(
 
 
 def note_hit(call: Any) -> None:
-    """Count a hit, and tell those who listen."""
+    """Count and report a hit."""
     call.add("hits", 1)
     if call.events.heeded:
         call.events.hit(call)
 
 
 def note_miss(call: Any) -> None:
-    """Count a miss, and tell those who listen."""
+    """Count and report a miss."""
     call.add("misses", 1)
     if call.events.heeded:
         call.events.miss(call)
 
 
 def is_due(store: MemoryStore, entry: Entry) -> bool:
-    """Return whether a hit on a fresh value is to begin a refresh."""
+    """Return whether a hit on a fresh value begins a refresh."""
     expires = entry.expires
     return expires < entry.fresh and expires <= store.clock.now()
 
 
 def serves_stale(call: Any, store: MemoryStore, entry: Entry, error: BaseException) -> bool:
-    """Return whether an outdated value is served for a failed run; count and tell that.
+    """Return whether to serve an outdated value for a failed run; count and report that.
 
     Args:
         call: The decorated function.
-        store: Where the value is.
-        entry: Its entry; one that was forgotten meanwhile is not served.
+        store: The store that holds the value.
+        entry: Its entry; one cleared meanwhile is not served.
         error: What the run raised.
     """
     if not isinstance(error, Exception) or is_never_failure(error) or not store.serves(entry):

@@ -1,8 +1,8 @@
-"""Refreshes: runs in the background that renew a cached value before its end.
+"""Refreshes: background runs that renew a cached value before its end.
 
-A hit that finds its value near its end begins one and is served at once. Ordinary functions run in
-threads (`background`), coroutine functions in tasks (`task_lingering`). What both need to know of
-one is a `Refresh`: of a value in memory here, of a stored one in `stores/stored_refresh.py`.
+A hit on a value near its end begins one and returns immediately. Ordinary functions run in threads
+(`background`), coroutine functions in tasks (`task_lingering`). Both work with a `Refresh`: for a
+value in memory here, for a stored one in `stores/stored_refresh.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opero.core.store import MemoryStore
 
 COOL_DOWN = 10
-"""After a refresh that failed, the next one may begin in this part of `cache_refresh`."""
+"""The pause before the next refresh is `cache_refresh` divided by this."""
 
 
 class Begun(NamedTuple):
@@ -37,20 +37,20 @@ class Begun(NamedTuple):
 
 
 class Refresh:
-    """One value that is to be renewed.
+    """The refresh of one value.
 
     Attributes:
         call: The decorated function.
         context: A copy of the context variables of the hit.
-        until: When the value is outdated, in nanoseconds of opero's clock: what would have to wait
-            beyond that is of no use.
-        over: Whether it is known what has come of it.
+        until: When the value is outdated, in nanoseconds of opero's clock: a refresh that would
+            wait longer is useless.
+        over: Whether the outcome is known.
     """
 
     __slots__ = ("_args", "_began", "_instance", "_kwargs", "call", "context", "over", "until")
 
     def __init__(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep what a run needs. An instance is not kept alive until it begins.
+        """Keep what a run needs; do not keep an instance alive until the run begins.
 
         Args:
             call: The decorated function.
@@ -73,7 +73,7 @@ class Refresh:
         self._args = args
 
     def claim(self) -> bool:
-        """Keep others from refreshing the value; return whether nobody has been quicker."""
+        """Claim the refresh of the value; return whether nobody else had."""
         raise NotImplementedError
 
     def give_back(self) -> None:
@@ -92,8 +92,8 @@ class Refresh:
         """Begin a run.
 
         Returns:
-            What it needs; None if there is nothing to do, as the value is outdated already, or the
-            instance has died.
+            What it needs; None if there is nothing to do, because the value is already outdated or
+            the instance has died.
         """
         call = self.call
         now = self._began = call.clock.now()
@@ -109,9 +109,9 @@ class Refresh:
         return Begun(args, self._kwargs, deadline)
 
     def end(self, error: BaseException | None) -> None:
-        """Tell how a run has ended: with an error, or None.
+        """Report how a run has ended: with an error, or None.
 
-        Also after a new value the next refresh has to wait a while, in case it could not be stored.
+        Even after a new value the next refresh waits a while, in case the value was not stored.
         """
         self.over = True
         self.cool_down()
@@ -119,10 +119,10 @@ class Refresh:
 
 
 class MemoryRefresh(Refresh):
-    """One value in memory that is to be renewed.
+    """The refresh of one value in memory.
 
     Attributes:
-        store: Where it is.
+        store: The store that holds the value.
         entry: Its entry.
     """
 
@@ -169,7 +169,7 @@ class MemoryRefresh(Refresh):
         try:
             flight = store.begin_refresh(entry, call.identify())
             if flight is None:
-                return  # the value is another one, or was forgotten
+                return  # the value has changed or was cleared
             begun = self.begin()
             if begun is None:
                 return

@@ -1,12 +1,12 @@
-"""Runs generator functions: what is retried is the way to the first item.
+"""Runs generator functions: an attempt goes as far as the first item.
 
     next() -> sync.run -> Opening: make a generator, ask it for an item
                             | the first item is out
                             v
               the generator's own items, errors and end, as by `yield from`
 
-What the user holds is the generator that `stream` makes. `async_streams` does the same for
-asynchronous generator functions.
+The user gets the generator that `stream` makes. `async_streams` does the same for asynchronous
+generator functions.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Making:
 
     Attributes:
         call: The decorated function.
-        first: A generator that has not begun, for the first attempt; None without.
-        generator: That of the latest attempt; None before the first, and once it has ended.
+        first: A generator that has not begun, for the first attempt; None if there is none.
+        generator: The generator of the latest attempt; None before the first, and once it has
+            ended.
     """
 
     __slots__ = ("call", "first", "generator")
@@ -41,7 +42,7 @@ class Making:
 
         Args:
             call: The decorated function.
-            first: What the function has made of the caller's arguments.
+            first: The generator for the caller's arguments.
         """
         self.call: Any = call
         self.first: Any = first if call.fallback is None else None  # it may get other arguments
@@ -57,7 +58,7 @@ class Making:
         return made
 
     def take(self) -> Any:
-        """Return the generator of the latest attempt, which is the caller's now."""
+        """Hand over the generator of the latest attempt."""
         generator: Any = self.generator
         self.generator = None
         return generator
@@ -81,24 +82,24 @@ class Opening(Making):
             return end.value
 
     def reject(self) -> None:
-        """Close a generator whose first item counts as a failure, before anything else is done."""
+        """Close a generator whose first item counts as a failure, before the next attempt."""
         try:
             self.close()
         except Exception as error:  # noqa: BLE001 - judged there
             note_unclosed(self.call, error)
 
     def close(self) -> None:
-        """Close the generator, which nobody will go on with, unless it has ended."""
+        """Close the generator, unless it has ended or was handed over."""
         generator = self.take()
         if generator is not None:
             generator.close()
 
 
 def note_unclosed(call: Any, error: Exception) -> None:
-    """Note what closing a rejected generator has raised: its attempt has failed already.
+    """Log what closing a rejected generator has raised: its attempt has already failed.
 
     Raises:
-        Exception: The error itself, if it is no failure.
+        Exception: The error itself, if it is never a failure.
     """
     if is_never_failure(error):
         raise error
@@ -112,7 +113,7 @@ def stream(call: Call, args: Any, kwargs: Any, first: Any) -> Generator[Any, Any
         call: The decorated function.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        first: What the function has made of them.
+        first: The generator for these arguments.
     """
     opening: Any = None
     generator: Any = None
@@ -125,8 +126,8 @@ def stream(call: Call, args: Any, kwargs: Any, first: Any) -> Generator[Any, Any
             item = run(call, args, kwargs, until, func=opening)
             generator = opening.take()
         finally:
-            opening.close()  # a predicate may have raised, or Ctrl-C come
-        opening = args = kwargs = None  # as in the function itself, they may go now
+            opening.close()  # after an exception of a predicate, or Ctrl-C
+        opening = args = kwargs = None  # release them, as the function itself may
         if generator is None:
             return item
         try:

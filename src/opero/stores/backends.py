@@ -1,14 +1,15 @@
-"""What a backend is: bytes under names that expire, by five primitives.
+"""The interface of backends: bytes under names that expire, with five primitives.
 
     DiskBackend, RedisBackend      a Backend: for threads
     AsyncRedisBackend              an AsyncBackend: for tasks of an event loop
     InThreads(backend)             an AsyncBackend made of a Backend (see `in_threads`)
 
-Everything else that a store is asked for is derived from the five, once for all backends, in
-`operations`: single entries, clearing, counting, and the leases that say who computes what.
+`operations` derives everything else from these five, once for all backends: single entries,
+clearing, counting, and the leases that say who computes what.
 
-A backend knows nothing of values, keys, secrets, leases or statistics. It lets its library's
-exceptions out: what they are, the store is out of order, and the caller goes on without it.
+A backend knows nothing of values, keys, secrets, leases or statistics. It does not catch its
+library's exceptions: any of them means that the store does not work, and the caller goes on
+without it.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import NamedTuple, Protocol
 
 
 class Swap(NamedTuple):
-    """A change of what stands under a name, made in one step and one round trip.
+    """An atomic change of the bytes under a name, in one round trip.
 
     Attributes:
         name: The name.
-        old: What is expected there, never empty; None for nothing.
-        new: What is to stand there, never empty; None to remove it.
+        old: The expected bytes, never empty; None for nothing.
+        new: The new bytes, never empty; None to remove the name.
         ttl: For how many seconds.
-        unless: A name under which nothing may stand; else nothing is changed.
+        unless: A name that must not exist; if it does, nothing changes.
         along: A name, its value and its time to live: stored in the same step if the change is
-            made. With it, a value is stored only while its lease is held. Only one of `unless` and
+            made, so that a value is stored only while its lease is held. Only one of `unless` and
             `along` is given.
     """
 
@@ -40,11 +41,11 @@ class Swap(NamedTuple):
 
 
 class Swapped(NamedTuple):
-    """What a swap found; it was done if `found` is what the caller expected and `entry` is None.
+    """The result of a swap; it was done if `found` is what the caller expected and `entry` is None.
 
     Attributes:
-        found: What stood under the name before; None for nothing.
-        entry: What stands under the name `unless`; None for nothing.
+        found: The bytes under the name before; None for nothing.
+        entry: The bytes under the name `unless`; None for nothing.
     """
 
     found: bytes | None
@@ -52,23 +53,23 @@ class Swapped(NamedTuple):
 
 
 class Backend(Protocol):
-    """Bytes under names, for processes and hosts to share; threads may use it at once.
+    """Bytes under names, shared by processes and machines; several threads may use it.
 
-    Names are printable ASCII. A `ttl` is in seconds, at least a thousandth; None is for ever. Any
-    exception means that the store is out of order, but for a `ValueError`: then a value is too
-    large for it.
+    Names are printable ASCII. A `ttl` is in seconds, at least a thousandth; None means forever. Any
+    exception except `ValueError` means that the store does not work; `ValueError` means that a
+    value is too large for it.
     """
 
     def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """Return what stands under each name, None for nothing, with few round trips."""
+        """Return the bytes under each name, None for nothing, with few round trips."""
 
     def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """Store entries for `ttl` seconds with few round trips, one after the other."""
 
     def delete(self, names: Sequence[str], /) -> list[bool]:
-        """Remove names in this order, with few round trips; return whether each was there.
+        """Remove names in this order, with few round trips; return whether each existed.
 
-        What has expired was not, and is removed all the same if it is still kept.
+        An expired entry did not, and is removed all the same if it is still kept.
         """
 
     def scan(
@@ -77,28 +78,28 @@ class Backend(Protocol):
         """Return some names that begin with `prefix` and end with `suffix`.
 
         Args:
-            prefix: What they begin with.
-            suffix: What they end with.
+            prefix: Their beginning.
+            suffix: Their end.
             after: "" at first, then what the last scan returned.
-            expired: Whether to return also the names of what has expired and is still kept, so
-                that `delete` can remove it.
+            expired: Whether to return the names of expired entries still kept too, so that `delete`
+                can remove them.
 
         Returns:
-            Names, perhaps none; and what to go on from, or None if there are no more. A name that
-            is there from the first scan to the last is among them at least once.
+            Names, perhaps none; and where to continue, or None if there are no more. A name that
+            exists from the first scan to the last is among them at least once.
         """
 
     def swap(self, change: Swap, /) -> Swapped:
-        """Change what stands under a name if that is what is expected."""
+        """Change the bytes under a name if they are the expected ones."""
 
     def close(self) -> None:
-        """Close what is open. The backend can still be used: it opens again what it needs."""
+        """Close everything. The backend can still be used: it reopens what it needs."""
 
 
 class AsyncBackend(Protocol):
-    """A backend whose methods are coroutines; each does what the one of `Backend` does.
+    """A backend whose methods are coroutines; otherwise they are those of `Backend`.
 
-    A task cancelled in `swap` may have changed the name all the same.
+    A task cancelled in `swap` may still have made the change.
     """
 
     async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:

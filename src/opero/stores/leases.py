@@ -1,19 +1,19 @@
-"""Leases: of several processes that miss one value, one runs and the others wait for it.
+"""Leases: if several processes miss one value, one runs and the others wait for it.
 
-A lease is an entry beside the missing one that says who computes it, by a mark: the holder's token
-and a number that is another whenever the holder has renewed it. It expires after `SECONDS`, so a
-holder that dies costs the others that long at most; one that lives renews it (`renewer`). A value
-is stored in one step with giving its lease back, and only while that is held: clearing and
-invalidating take the lease away too, and so a value that was computed before is not stored after.
+A lease is an entry next to the missing one that says who computes it. Its content is a mark: the
+holder's token, and a number that changes with each renewal. It expires after `SECONDS`, so a holder
+that dies delays the others at most that long; a live one renews it (`renewer`). Storing a value and
+giving its lease back is one step, possible only while the lease is held. Clearing and invalidating
+remove the lease too, so a value computed before is not stored after.
 
 The store's own clock may jump. Set forward, it ends leases early: a call may then run twice. Set
-back, it lets a dead holder's lease live on: so the others go by their own monotonic clock, and
-seize a lease whose mark has not changed for `SECONDS` and a little more.
+back, it keeps a dead holder's lease alive: so the others use their own monotonic clock, and seize a
+lease whose mark has not changed for slightly more than `SECONDS`.
 
-Each operation is a generator that says by effects what to ask a backend (`runners/effects.py`), for
-threads and tasks alike: mostly one `swap`. `store` is who answers for the backend. A holder that
-does not know its present mark guesses the first one; if that was wrong, the answer says what the
-mark is, and the second `swap` is right.
+Each operation is a generator whose effects say what to ask a backend (`runners/effects.py`), for
+threads and tasks alike: mostly one `swap`. `store` answers for the backend. A holder that does not
+know its current mark guesses the first one; if that is wrong, the answer contains the mark, and the
+second `swap` is right.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .backends import Swap
 from .steps import Steps
 
 SECONDS = 5.0
-"""How long a lease lasts if nobody renews it."""
+"""How long a lease lasts without renewal."""
 
 FOREVER = 1e10
-"""A time to live of so many seconds, three hundred years, is for ever."""
+"""A time to live of this many seconds (three hundred years) means forever."""
 
 LEASE = ":lease"
-"""Ends the name of a lease; the names of entries end with 32 hex digits."""
+"""The end of a lease's name; the names of entries end with 32 hex digits."""
 
 _DIGITS = 8
 """Hex digits of the number in a mark."""
@@ -41,7 +41,7 @@ _LAST_PAUSE = 0.05
 
 
 def holder(store: object, name: str) -> Steps[str | None]:
-    """Return the mark of who holds the lease of an entry; None if nobody does."""
+    """Return the mark of the holder of an entry's lease; None if there is none."""
     (mark,) = yield ASK, store, "get_many", ((lease_of(name),),)
     return _decode(mark)
 
@@ -50,7 +50,7 @@ def take(store: object, name: str, token: str, seconds: float) -> Steps[str | No
     """Take the lease of an entry for `seconds`.
 
     Returns:
-        None if it is now held by `token`; else the mark of who holds it.
+        None if `token` now holds it; else the mark of the holder.
     """
     mark = _encode(first_mark(token))
     found, _ = yield ASK, store, "swap", (Swap(lease_of(name), None, mark, seconds),)
@@ -76,14 +76,14 @@ def renew(
     """Hold the lease for `seconds` from now.
 
     Args:
-        store: Answers.
-        name: The entry.
-        token: The holder.
+        store: The store to ask.
+        name: The entry's name.
+        token: The holder's token.
         seconds: How long.
-        mark: The lease's mark, if it is known: that saves a round trip.
+        mark: The lease's mark, if known: that saves a round trip.
 
     Returns:
-        The new mark; None if `token` does not hold the lease any more.
+        The new mark; None if `token` no longer holds the lease.
     """
     known = yield from _swap_own(store, name, token, mark, seconds)
     return None if known is None else _next_mark(known)
@@ -112,12 +112,12 @@ def settle(
     """Store the entry and give the lease back in one step, if `token` still holds it.
 
     Args:
-        store: Answers.
+        store: The store to ask.
         name: The entry's name.
-        token: The holder.
+        token: The holder's token.
         data: The entry.
-        ttl: Seconds for which it is stored; None for ever.
-        mark: The lease's mark, if it is known.
+        ttl: Seconds for which to store it; None means forever.
+        mark: The lease's mark, if known.
 
     Returns:
         Whether it was stored.
@@ -152,12 +152,12 @@ def _swap_own(
 
 
 def lifetime(ttl: float | None) -> float | None:
-    """Return the time to live that a backend is given."""
+    """Return the time to live for a backend."""
     return None if ttl is None or ttl >= FOREVER else ttl
 
 
 def lease_of(name: str) -> str:
-    """Return the name under which the lease of an entry stands."""
+    """Return the name of an entry's lease."""
     return name + LEASE
 
 
@@ -172,7 +172,7 @@ def _next_mark(mark: str) -> str:
 
 
 def is_held(token: str, mark: str) -> bool:
-    """Return whether a mark is one of this holder."""
+    """Return whether a mark belongs to this holder."""
     return _token_of(mark) == token and mark[-_DIGITS - 1 : -_DIGITS] == "/"
 
 
@@ -189,11 +189,11 @@ def _decode(mark: bytes | None) -> str | None:
 
 
 class LeaseWatch:
-    """What a process that waits knows of the holder of a lease.
+    """What a waiting process knows of the holder of a lease.
 
     Attributes:
-        pause: How long to wait until the next look, in seconds; longer from look to look.
-        has_failed: Whether the holder has given the lease back, and another has it now.
+        pause: How long to wait until the next look, in seconds; it grows with each look.
+        has_failed: Whether the holder has given the lease back, and another process has it now.
         is_dead: Whether the holder has not renewed its lease for longer than it lasts.
     """
 
@@ -201,7 +201,7 @@ class LeaseWatch:
         """Begin to wait.
 
         Args:
-            mark: What the holder's last renewal is known by.
+            mark: The mark of the holder's last renewal.
         """
         self.pause: float = _FIRST_PAUSE
         self.has_failed: bool = False
@@ -210,10 +210,10 @@ class LeaseWatch:
         self._since = monotonic()
 
     def look(self, mark: str) -> None:
-        """Note what mark the lease has now.
+        """Note the current mark of the lease.
 
-        A holder that was silent for so long that its lease may have run out has died rather than
-        failed: one process takes over, and the others wait for that one.
+        A holder silent for so long that its lease may have expired has died, not failed: one
+        process takes over, and the others wait for that one.
         """
         now = monotonic()
         self.pause = min(_LAST_PAUSE, 1.5 * self.pause)
