@@ -1,4 +1,4 @@
-"""Event loops that opero makes itself, and what is left of them: nothing."""
+"""Event loops that opero creates and cleans up itself."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def new_loop(choice: str) -> asyncio.AbstractEventLoop:
 
 
 def run(make_main: Callable[[], Coroutine[Any, Any, Any]], loop: str = "auto") -> Any:
-    """Run a coroutine to its end in a loop of its own, of which nothing is left over.
+    """Run a coroutine to its end in its own loop, and clean that up.
 
-    Where a loop is running in this thread already, as in a notebook, a helper thread does it; the
-    running loop stands still meanwhile. The coroutine sees the caller's context variables. Ctrl-C
-    cancels the coroutine and waits for its end; if it does not heed that, press it again.
+    If this thread already runs a loop, as in a notebook, a helper thread runs the coroutine, and
+    the running loop is blocked meanwhile. The coroutine sees the caller's context variables. Ctrl-C
+    cancels the coroutine and waits for its end; if it ignores that, press Ctrl-C again.
 
     Args:
         make_main: Makes the coroutine, once Ctrl-C cannot come between that and its run.

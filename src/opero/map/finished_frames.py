@@ -1,7 +1,7 @@
-"""What a failure leaves behind in the frames of its traceback: nothing but file, line and source.
+"""Clears the frames in the traceback of a failure, except for file, line and source.
 
-A traceback keeps each frame that an exception went through, and a frame its local variables. A list
-of a thousand failures would keep what a thousand attempts had loaded.
+A traceback keeps each frame that an exception went through, and a frame keeps its local variables.
+A list of a thousand failures would keep everything that a thousand attempts had loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TELLS = sys.implementation.name == "cpython"
 
 
 def without_locals(error: BaseException) -> BaseException:
-    """Let go of the local variables that an exception's traceback keeps, and those of its causes.
+    """Release the local variables that the tracebacks of an exception and its causes keep.
 
     The traceback itself stays, so that file, line and source are shown as ever. Frames that have
     not ended, such as that of a generator which has caught the exception and goes on, stay whole.

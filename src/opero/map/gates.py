@@ -1,8 +1,8 @@
 """The gates of a map: what an item passes before it gets a worker slot.
 
-Gates of two kinds stand there. One that refuses, a breaker, is one for the whole map, or for each
-fallback value: the scheduler asks it first, and holds the item if it says no (`refused.py`). One
-that has a queue, a rate limit, is passed by the slot that is to have the item.
+There are two kinds. A breaker may refuse, and is shared by the whole map, or exists for each
+fallback value: the scheduler asks it first, and holds the item if it is refused (`refused.py`). A
+rate limit has a queue: the slot that will run the item passes it.
 """
 
 from __future__ import annotations

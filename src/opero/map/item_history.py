@@ -20,7 +20,7 @@ def history_of(call: State, began: int) -> ItemHistory | None:
 
 
 class ItemHistory:
-    """What has become of an item so far; an attempt takes as long as the chunk that it was in."""
+    """The attempts of an item so far; an attempt takes as long as its chunk."""
 
     __slots__ = ("_began", "_call", "_records")
 
@@ -35,7 +35,7 @@ class ItemHistory:
         Args:
             began: When it was handed out, in nanoseconds.
             waited: Nanoseconds that it had to wait for permits.
-            delay: Nanoseconds that the item had to wait for it after the failure before.
+            delay: Nanoseconds that the item waited for it after the previous failure.
             error: What the attempt raised.
         """
         number = len(self._records) + 1

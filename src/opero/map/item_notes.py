@@ -1,6 +1,6 @@
-"""A failure tells which item of a map it belongs to: by a note, and opero's own by attributes.
+"""Marks a failure with its item: with a note, and opero's own exceptions also with attributes.
 
-The note has the item's place and no more: an item may be a secret, or large.
+The note contains only the item's position, because an item may be secret or large.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _PREFIX = "opero: item "
 
 
 def note_item(error: BaseException, name: str, index: int, item: Any, equal: int = 0) -> None:
-    """Let a failure tell which item it belongs to.
+    """Add a note to a failure that says which item it belongs to.
 
-    An exception object that is raised for several items, such as a constant of a module, bears one
-    note for each function that is mapped, which says so.
+    An exception object raised for several items, such as a constant of a module, gets one note for
+    each mapped function, which says so.
 
     Args:
-        error: What the item has failed with; one that takes no notes goes without.
+        error: The item's failure; if it accepts no notes, it gets none.
         name: The mapped function.
-        index: The item's place in the input, counted from 0.
+        index: The item's position in the input, counted from 0.
         item: The item.
         equal: How many equal items share its run.
     """

@@ -1,4 +1,4 @@
-"""The look-ups in a store: they go on beside the reading, and beside the handing on of results."""
+"""Look-ups in a store, which run at the same time as reading and handing on results."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .reader import CallerReader, Input, Taken
 from .stored_items import StoredItems
 
 _MOST = 256
-"""How many items are looked up at once at most; the first ones one by one."""
+"""The most items to look up at once; the first ones are looked up one by one."""
 
 
 class Lookups:
-    """Takes items from another input, in a thread, and finds out what is stored of them.
+    """Takes items from another input, in a thread, and looks up their stored values.
 
-    What is there is looked up at once, and then what has come meanwhile: so nothing waits for a
-    batch to be full, and where the store is slow the batches are long.
+    It looks up all available items together, then those that came meanwhile. So no item waits for a
+    full batch, and a slow store gets long batches.
     """
 
     def __init__(self, items: Input, stored: StoredItems) -> None:
@@ -59,7 +59,7 @@ class Lookups:
 
     @property
     def fault(self) -> BaseException | None:
-        """What reading, or looking, has raised, once it is over."""
+        """What reading or looking up raised, once it is over."""
         return self._items.fault if self._fault is None else self._fault
 
     @property
@@ -86,7 +86,7 @@ class Lookups:
             self._ring()
 
     def take(self, count: int) -> Taken:
-        """Return the next items with what is stored of them, `count` at most."""
+        """Return the next items with their stored values, `count` at most."""
         try:
             taken = self._looked.popleft()
         except IndexError:
@@ -125,7 +125,7 @@ class Lookups:
             self._bell.put(None)
 
     def _work(self) -> None:
-        """Look up all there is; this is what the thread does."""
+        """Look up all items; the thread runs this."""
         try:
             self._look()
         except BaseException as error:  # noqa: BLE001 - it is raised where the results are

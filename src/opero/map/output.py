@@ -1,4 +1,4 @@
-"""The results of a map on their way out: ordered or not, with their items or not, and counted."""
+"""The results of a map before they are handed on: ordered or not, with items or not, counted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Span:
 
     Attributes:
         values: The items.
-        first: The place of the first one in the input.
-        results: What came of each, `NOTHING` where that is not known; None before any is.
-        missing: How many results are not known.
-        weight: How many bytes the items take up.
-        renewal: What is renewed by the run of the item; None if somebody wants its result.
+        first: The position of the first one in the input.
+        results: The result of each, `NOTHING` if unknown; None before any is known.
+        missing: How many results are unknown.
+        weight: The size of the items in bytes.
+        renewal: What the run of the item renews; None if the consumer wants its result.
     """
 
     renewal: Any = None
@@ -39,21 +39,21 @@ class Span:
 
 
 class Output:
-    """What has come of the items of one map.
+    """The results of one map's items.
 
     Attributes:
         name: The mapped function, for the notes of failures.
         ordered: Whether results are handed on in the order of the input.
         pairs: Whether each result is handed on as a pair, `(item, result)`.
-        streamed: Whether items count until their results are handed on; else until these are final,
-            and what they were is not needed any more.
-        gone: How many bytes of items do not count any more.
+        streamed: Whether items count until their results are handed on; otherwise they count until
+            their results are final, when the items are no longer needed.
+        gone: How many bytes of items no longer count.
         settled: How many items have their final result.
         handed: How many results have been collected.
         failed: How many final results are failures.
-        not_run: How many items have ended without one, as the map was ended before.
+        not_run: How many items have none because the map ended early.
         raises: Whether the first failure ends the map.
-        failures: The final failures; None if nobody wants to know them.
+        failures: The final failures; None if nobody needs them.
     """
 
     def __init__(self, name: str, ordered: bool, pairs: bool, streamed: bool = True) -> None:
@@ -72,12 +72,12 @@ class Output:
         self._ready: list[Any] = []
 
     def expect(self, span: Span) -> None:
-        """Take note of items whose results are to come."""
+        """Record items whose results will come."""
         if self.ordered:
             self._order.append(span)
 
     def take(self, span: Span, results: list[Any]) -> None:
-        """Take the results of all items of a span; it is the way of nearly all items."""
+        """Take the results of all items of a span; nearly all items take this path."""
         span.results = results
         span.missing = 0
         self.settled += len(results)
@@ -98,7 +98,7 @@ class Output:
             self._complete(span)
 
     def _complete(self, span: Span) -> None:
-        """Let go of items of which nothing more can come."""
+        """Release items whose results are final."""
         if self.ordered and self.streamed:
             return
         self.gone += span.weight
@@ -124,7 +124,7 @@ class Output:
         self.place(span, offset, error)
 
     def leave_out(self, span: Span, offset: int, error: NotRun) -> None:
-        """Take what stands for an item that does not run, or not again."""
+        """Take the result of an item that does not run, or is not tried again."""
         error.item = span.values[offset]
         self.not_run += 1
         self.place(span, offset, error)
@@ -166,7 +166,7 @@ class Output:
         return min(self.failures, key=_index)
 
     def clear(self) -> None:
-        """Let go of the results that nobody has collected."""
+        """Release the results that nobody has collected."""
         self._order.clear()
         self._ready.clear()
         if self.raises:

@@ -1,12 +1,12 @@
-"""Jobs that a breaker refuses: they wait in the parent, and hold no worker meanwhile.
+"""Jobs that a breaker refuses: they wait in the parent, without a worker.
 
     refused -> held before the gate that may let it in first -> offered again, in order
                   | its deadline comes before that
                   v
                handed back: it waits in vain
 
-Jobs before one gate keep their order, and the first stands for all behind it: while that one is
-refused, nobody asks for the others.
+Jobs before one gate keep their order, and only the first asks: while it is refused, the others wait
+too.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Which items of a map share a run, and whether what comes of it may be stored.
+"""Which items of a map share a run, and whether its value may be stored.
 
-A run that is under way is noted twice: here, for the equal items of the same map that come after
-it; and in the store's table of flights, where `cache_invalidate` and `cache_clear` take it out.
-What was computed before an invalidation is not stored after it, nor given to items that came after.
+A current run is recorded twice: here, for later equal items of the same map; and in the store's
+table of flights, from which `cache_invalidate` and `cache_clear` remove it. A value computed before
+an invalidation is not stored after it, nor given to later items.
 
-Two maps that run at the same time do not wait for each other's runs: a map goes on only while
-somebody takes its results, and a stream whose consumer pauses would hold the other one up for good.
-They only share the note in the table, so that one that ends does not undo the other's.
+Two maps that run at the same time do not wait for each other's runs: a map continues only while its
+consumer takes results, so a stream with a paused consumer would block the other map forever. They
+only share the record in the table, so that one map does not remove the other's when it ends.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class SharedRun:
 
 
 class SharedRuns:
-    """The runs of one map that are under way.
+    """The current runs of one map.
 
     Attributes:
         call: The decorated function of one item.

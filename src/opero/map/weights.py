@@ -1,7 +1,7 @@
-"""How many bytes items take up, as far as a short look at them tells.
+"""Quick estimates of how many bytes items take up.
 
-An item is looked at before it waits for a worker, so a look is cheap: it goes a few levels deep,
-takes a sample of what a container holds, and asks arrays and frames what they say of themselves.
+An item is estimated before it waits for a worker, so this must be cheap: it goes a few levels deep,
+samples the elements of containers, and uses the sizes that arrays and frames report.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FLAT: Final = frozenset({bytearray, bytes, complex, str})
 """Types whose values refer to nothing."""
 
 _SAMPLE = 8
-"""How many elements of a container are looked at; of a short one, all."""
+"""How many elements of a container to sample; all if it is short."""
 
 _DEPTH = 3
-"""How many levels of containers are looked into."""
+"""How many levels of containers to look into."""
 
 _HEAVY = 1 << 16
 """Bytes from which on a part of an item is known again in the next item."""
@@ -41,7 +41,7 @@ _CELL = 50
 def estimated_size(thing: Any) -> int:
     """Return about how many bytes a value takes up, without what it refers to.
 
-    PyPy has no `sys.getsizeof`, so this takes its place there.
+    It replaces `sys.getsizeof` on PyPy, which has none.
     """
     if isinstance(thing, str):
         return 64 + (len(thing) if thing.isascii() else 3 * len(thing))
