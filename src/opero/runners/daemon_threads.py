@@ -1,6 +1,6 @@
-"""Threads that carry out jobs: none until there is one, and each ends a little after its last job.
+"""Threads that run jobs: they start with the first job, and each ends shortly after its last one.
 
-They are daemons, so that a job that hangs does not keep the program from ending.
+They are daemons, so a job that hangs does not keep the program from ending.
 """
 
 from __future__ import annotations

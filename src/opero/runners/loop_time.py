@@ -1,8 +1,8 @@
 """Waiting in an event loop whose time may not be the machine's.
 
-Some tests jump over waits: a timer of the loop is due at once, and opero's clock has not moved. It
-is moved then, as `opero.testing` moves it. Others stop the time that asyncio's loops go by, as
-freezegun does: then no timer of a loop is ever due, and a thread keeps the time.
+Some tests skip waits: the loop's timer fires immediately, although opero's clock has not moved.
+Then opero's clock is moved too, as `opero.testing` does. Others stop the loop's own time, as
+freezegun does: then the loop's timers never fire, and a thread keeps the time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of what a call makes: a coroutine or a generator is shown by the name of its function."""
+"""Names of coroutines and generators that a call makes: they carry the name of its function."""
 
 from __future__ import annotations
 

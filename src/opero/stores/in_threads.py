@@ -1,11 +1,11 @@
-"""A backend of threads for tasks: its calls run in threads of opero's own.
+"""A thread backend for tasks: its calls run in opero's own threads.
 
     task ── get_many, scan ──────▶ READING ──┐
          ── put, delete, swap ───▶ WRITING ──┴▶ the backend
 
-The executor of an event loop is the program's: it may be full of jobs that take long, or that wait
-for the very task that asks here. These threads do nothing but what backends do, which takes a
-bounded time. A thread that waits for another process's write keeps nobody from reading.
+The executor of an event loop belongs to the program: it may be full of long jobs, or of jobs that
+wait for the task that asks here. These threads run only backend operations, which take a bounded
+time. A thread that waits for another process's write does not keep anybody from reading.
 """
 
 from __future__ import annotations

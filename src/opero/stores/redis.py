@@ -3,9 +3,9 @@
 Each primitive is written once (see `steps`): it asks the client for a batch of commands, or for a
 script, and returns what the primitive returns. Both backends have all of them as methods.
 
-Entries expire by Redis (`PX`). `swap` is a Lua script, which Redis runs in one step. Names are
-looked up with `SCAN`, a thousand at a time, never with `KEYS`, and removed with `UNLINK`, so that
-large values do not hold the server up.
+Redis expires entries (`PX`). `swap` is a Lua script, which Redis runs atomically. `SCAN` finds
+names, a thousand at a time, never `KEYS`; `UNLINK` removes them, so that large values do not block
+the server.
 """
 
 from __future__ import annotations

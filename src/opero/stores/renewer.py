@@ -1,8 +1,8 @@
-"""The thread that renews the leases of this process, and gives back those that were abandoned.
+"""The thread that renews the leases of this process, and gives abandoned ones back.
 
-It is there only while there is something to do, and ends by itself a little later. A process that
-ends gives back what it holds, so that the next one finds no lease of the dead; only one that is
-killed, or ends by `os._exit`, leaves its leases to expire.
+It exists only while there is something to do, and ends shortly after. A process that ends gives its
+leases back, so that the next one need not wait for them; only one that is killed, or ends by
+`os._exit`, leaves its leases to expire.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Operations that are written once, as generators of effects, and made methods of two kinds.
+"""Turns an operation, written once as a generator of effects, into a method for threads or tasks.
 
     def operation(store, ...): ...          yields `ASK`, store, what to ask for, arguments
     operation = in_thread(operation)        in a class with `ask`
     operation = in_task(operation)          in a class with `ask_async`
 
-Operations of stores are made so of a backend's primitives, and the primitives of Redis of commands.
+So the operations of stores are made from a backend's primitives, and those of Redis from commands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What threads and tasks need to know to renew a stored value in the background."""
+"""The background refresh of a stored value, for threads and tasks."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The threads of a process write to a database one after the other, and none waits for long.
 
-SQLite lets somebody write, and all others ask again from time to time. In one process the thread
-that has just written is the only one that is awake: it would write on and on, and the others would
-come too late for seconds. It may go on for `FAIR` seconds here, since to wake another thread for
-each value costs more than the value; then those who wait get their turns in the order they came.
+SQLite lets one connection write, and all others poll. In one process, the thread that has just
+written is the only one awake: it would keep writing, and the others would lose for seconds. Here it
+may go on for `FAIR` seconds, since waking another thread for each value costs more than the value;
+then the waiting threads get their turns in order.
 """
 
 from __future__ import annotations
