@@ -1,4 +1,4 @@
-"""Those who wait for a circuit breaker, and who is told what happens to it."""
+"""Waiters for a circuit breaker, and events about its state."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ STATES = ("closed", "open", "half_open")
 
 
 class BreakerQueue(Crowd):
-    """Those who wait until a breaker might let them in; they ask it then.
+    """Callers that wait until a breaker might let them through, and then ask it.
 
-    Nobody has a place in it: when the breaker closes, all may go on, and the first who asks is a
-    probe.
+    They have no order: when the breaker closes, all may continue, and the first to ask is a probe.
 
     Attributes:
         gate: The breaker: a `CircuitBreaker`, or one that looks the same and is shared.

@@ -1,7 +1,7 @@
-"""Limits of one machine: a bucket in shared memory, and the queue of one process in front of it.
+"""Limits of one machine: a bucket in shared memory, and one queue per process in front of it.
 
-The bucket's words are in a file that all limits share (see `shared_file`). A limit that nobody uses
-any more can be had at another rate.
+The bucket's words are in a file that all limits share (see `shared_file`). Once nobody uses a
+limit, it can get another rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _EMPTY = -(10**18) << 1
 """The word of a limit from which nothing has been taken."""
 _KEPT = 3_600_000_000_000
-"""Nanoseconds for which the rate of an adaptive limit is kept that nobody uses."""
+"""Nanoseconds for which the rate of an unused adaptive limit is kept."""
 _OVERTAKEN = 4
 """How often a waiter loses a permit to other processes until it claims the next. One who wants
 several at once claims them soon: it would never get them while others take one by one."""
@@ -41,9 +41,9 @@ _MOST_SHARE = 5_000_000
 class MachineWaitQueue(WaitQueue):
     """The queue of one process, in front of a bucket that processes share.
 
-    The heads of all queues wait for one moment. Where that has shown, each adds a random delay,
-    smaller for one that has lost before; else the one that is awake first would always be the same.
-    One that has lost too often claims the next permit.
+    The heads of all queues wait for the same moment. Once processes have collided, each adds a
+    random delay, smaller for one that lost before; otherwise the same process might always be
+    first. A head that lost too often claims the next permit.
     """
 
     def __init__(self, bucket: Any, caller: Any) -> None:
@@ -102,7 +102,7 @@ def shared_queue(
     settings: str,
     floor: float | None = None,
 ) -> MachineWaitQueue:
-    """Join those who share a limit.
+    """Join a shared limit.
 
     Args:
         core: The active half of opero.
@@ -114,8 +114,8 @@ def shared_queue(
         floor: The lowest rate of an adaptive limit; None if it is not.
 
     Raises:
-        ValueError: If those who share it have other settings.
-        UnsafePlaceError: If others could open the file.
+        ValueError: If the processes that share it have other settings.
+        UnsafePlaceError: If others can open the file.
     """
     count = len(limits) + 3 + (0 if floor is None else WORDS)
     core.TokenBucket(rate, burst)  # it refuses what it cannot count

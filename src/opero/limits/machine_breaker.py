@@ -1,7 +1,7 @@
 """Breakers of one machine: words in shared memory that all processes change themselves.
 
-Where the words cannot be had, since the directory is read-only or full, the breaker goes on in this
-process alone, and says so once.
+If the words are unavailable, because the directory is read-only or full, the breaker works in this
+process alone, and the log says so once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from .shared_breakers import Identity, Settings
 
 _KEPT = 3_600_000_000_000
-"""Nanoseconds for which a breaker is kept that nobody uses."""
+"""Nanoseconds for which an unused breaker is kept."""
 _GLANCE = 200_000_000
 
 
 class MachineBreakerQueue(BreakerQueue):
-    """Those of this process who wait for a breaker that processes share."""
+    """The waiters of this process for a breaker that processes share."""
 
     glance = _GLANCE
 

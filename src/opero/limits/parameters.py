@@ -1,4 +1,4 @@
-"""Names the nearest parameter where a class of opero is given a keyword that it lacks."""
+"""Suggests the nearest parameter when a class of opero gets an unknown keyword."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class KnownParameters:
-    """Base of a class whose `__init__` takes no other keywords than those that it names."""
+    """Base of a class whose `__init__` accepts only the keywords that it names."""
 
     __slots__ = ()
 

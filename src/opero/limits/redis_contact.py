@@ -1,4 +1,4 @@
-"""The way of a limit or a breaker to its Redis: asked within bounds, left alone while it fails."""
+"""How a limit or a breaker talks to its Redis: with time limits, and rarely while it fails."""
 
 from __future__ import annotations
 

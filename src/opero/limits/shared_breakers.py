@@ -1,9 +1,9 @@
-"""What breakers that are shared have in common: what they are known as, and what they are made of.
+"""The common parts of shared breakers: how they are identified, and how they are created.
 
-No name and no key shows a fallback value: it may be an API key. So what is known is a digest, by
-which those who have the same value find each other. It is also of the breaker's settings: processes
-that disagree on them, as old and new ones do during a deployment, have breakers of their own
-instead of resetting each other's.
+Names and keys never show a fallback value, which may be an API key. Instead, a digest identifies
+it, so processes with the same value share a breaker. The digest also covers the breaker's settings:
+processes that disagree on them, such as old and new ones during a deployment, have separate
+breakers instead of resetting each other's.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ _said: set[str] = set()
 
 
 def directory() -> Path:
-    """Return the directory of what this user's processes share; it is made if it is not there.
+    """Return the directory that this user's processes share; create it if it is missing.
 
-    Where somebody else has taken its name, which anybody can in /dev/shm and /tmp, it is another
-    one, which is said once.
+    If someone else has taken its name, as anyone can in /dev/shm and /tmp, return another one, and
+    log that once.
 
     Raises:
-        UnsafePlaceError: If others can open what is in it.
-        OSError: If there is none, and none can be made.
+        UnsafePlaceError: If others can open its files.
+        OSError: If there is none, and none can be created.
     """
     me = user_id()
     name = "opero" if me is None else f"opero-{me}"

@@ -4,9 +4,9 @@
     Crowd           what it has in common with others in which nobody has a place
     Standby         a scheduler's place before a gate: it does not wait, it comes back to look
 
-A queue (`GateQueue` of `core/gate.py`) says by effects how to wait (`runners/effects.py`), so
-threads and tasks can wait alike. A gate whose waiters take turns has a queue of its own, as
-`RateLimiter` does; any other gets a `PollingQueue`.
+A queue (`GateQueue` of `core/gate.py`) yields effects that say how to wait (`runners/effects.py`),
+so threads and tasks wait alike. A gate whose waiters take turns has its own queue, like
+`RateLimiter`; any other gets a `PollingQueue`.
 """
 
 from __future__ import annotations

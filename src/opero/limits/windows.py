@@ -1,4 +1,4 @@
-"""Further limits: "never more than so many permits in any so many seconds", several at once.
+"""Further limits: "at most n permits in any s seconds", several at the same time.
 
 Each is a token bucket of its own. One with a burst of `b` and an interval `i` between permits lets
 through `b + floor(s / i)` in any window of `s` seconds, its ends included. For `n` permits it has
