@@ -656,8 +656,10 @@ def test_ctrl_c_in_the_middle_ends_the_program_and_all_its_workers():
     until(lambda: not any(map(is_there, pids)))
 
 
-def test_a_thread_that_maps_does_not_keep_a_program_from_ending():
-    """A daemon's workers end with it."""
-    thread = Thread(run_script, "ends_meanwhile")
+@pytest.mark.parametrize("tracker", ["as it is", "waits"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_thread_that_maps_does_not_keep_a_program_from_ending(method, tracker):
+    """A daemon's workers end with it, also where multiprocessing would wait for them."""
+    thread = Thread(run_script, "ends_meanwhile", method, tracker)
     done = thread.result()
     assert (done.returncode, done.stderr) == (0, "")

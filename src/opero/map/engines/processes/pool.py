@@ -14,7 +14,7 @@ import signal
 import socket
 import weakref
 from collections.abc import Callable
-from multiprocessing import util
+from multiprocessing import resource_tracker, util
 from typing import Any
 
 from opero import forks
@@ -215,7 +215,7 @@ def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] 
     with _lock:
         if os.getpid() not in _owners:
             _owners.add(os.getpid())
-            util.Finalize(None, shut, exitpriority=1000)
+            util.Finalize(None, _at_exit, exitpriority=1000)
         identity = _identity()
         _see_off(identity)
         kind = method, identity, key
@@ -303,6 +303,19 @@ def shut() -> None:
         idle = [each for some in _idle.values() for each in some]
         _idle.clear()
     _end(idle)
+
+
+def _at_exit() -> None:
+    """End the idle workers; if others are at work, keep the program from waiting for them.
+
+    In some releases of Python 3.12 to 3.14, such as 3.13.5, the resource tracker of multiprocessing
+    waits for its process when the interpreter ends. That process waits until nobody holds its pipe,
+    and workers hold it until this program has ended (CPython issue 146313). A tracker that does not
+    know its process does not wait.
+    """
+    shut()
+    if _all:
+        resource_tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
 
 
 def _forget() -> None:
