@@ -50,7 +50,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy over opero itself; mypy and pyright over what users write; every exported type known."""
-    session.install(".[lint,test]", env=PLAIN)
+    session.install(".[lint,slow,test]", env=PLAIN)
     session.run("mypy")
     session.run("pytest", "-q", "--everything", "tests/test_typing.py", *session.posargs)
 
@@ -58,14 +58,14 @@ def types(session: nox.Session) -> None:
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
     """Every test, slow ones too, of the compiled half and of the plain one beside it."""
-    session.install(".[test]", env=COMPILED)
+    session.install(".[slow,test]", env=COMPILED)
     session.run("pytest", "--everything", *(session.posargs or ("-n", "auto")), env=COMPILED)
 
 
 @nox.session(python=FOUND)
 def plain(session: nox.Session) -> None:
     """Every test of opero built as plain Python; no compiler is needed."""
-    session.install(".[test]", env=PLAIN)
+    session.install(".[slow,test]", env=PLAIN)
     session.run("pytest", "--everything", *(session.posargs or ("-n", "auto")))
 
 

@@ -19,6 +19,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *command: str) -> str:
     """Run a checker on its own Python and return what it printed; it must not have broken down."""
+    assert find_spec(command[0]), f"{command[0]} is missing: pip install -e '.[slow,test]'"
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,

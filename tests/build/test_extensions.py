@@ -346,14 +346,14 @@ class TestAnInstallation:
         self.pretend(*(module for module in hotpath.MODULES if module != "store"))
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module fails to" in stderr
         assert "'opero._compiled.store'" in stderr
 
     def test_that_lacks_one_module_fails_where_compiled_is_required(self, folder: Path) -> None:
         """The error names that module and no other."""
         self.pretend(*(module for module in hotpath.MODULES if module != "store"))
         _, stderr = self.tell(OPERO_REQUIRE_COMPILED="1")
-        assert "ImportError: OPERO_REQUIRE_COMPILED is on. A compiled module does not" in stderr
+        assert "ImportError: OPERO_REQUIRE_COMPILED is on. A compiled module fails to" in stderr
         assert "'opero._compiled.store'" in stderr
 
     def test_with_a_library_that_lacks_a_module_warns_and_is_plain(self, folder: Path) -> None:
@@ -365,7 +365,7 @@ class TestAnInstallation:
         loader.write_text(loader.read_text().replace('    "call",', '    "recall",\n    "call",'))
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module fails to" in stderr
         assert "PyInit_recall" in stderr
 
     def test_with_a_broken_library_warns_and_is_plain(self, folder: Path) -> None:
@@ -374,7 +374,7 @@ class TestAnInstallation:
         path.write_bytes(b"not a shared object")
         told, stderr = self.tell()
         assert told[:2] == ["plain", "False"]
-        assert "RuntimeWarning: opero runs as plain Python. A compiled module does not" in stderr
+        assert "RuntimeWarning: opero runs as plain Python. A compiled module fails to" in stderr
         assert path.name in stderr
 
     def test_with_a_broken_library_fails_where_compiled_is_required(self, folder: Path) -> None:

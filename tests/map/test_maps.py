@@ -288,7 +288,7 @@ def test_what_is_no_input_is_refused_at_once(mode):
     ("given", "words"),
     [
         ((), r"double(\.\w+)?\(\) is missing the items: pass an iterable of them$"),
-        (([1], 2), r"double(\.\w+)?\(\) takes only the items by position, and 2 arguments were "),
+        (([1], 2), r"double(\.\w+)?\(\) takes only the items by position, but got 2 arguments: "),
         (([1], [2], [3]), "but got 3 arguments: "),
     ],
     ids=["none", "two", "three"],

@@ -639,7 +639,7 @@ def test_an_attempt_that_never_ends_does_not_keep_a_map_from_returning(loop, mon
             assert kinds(deaf(range(4))) == [0, AttemptTimeout, 2, 3]
             assert kinds(deaf.stream(range(4))) == [0, AttemptTimeout, 2, 3]
     gc.collect()
-    left = [message for message in caplog.messages if "left to the event loop" in message]
+    left = [message for message in caplog.messages if "leaves them to the event loop" in message]
     assert len(left) == 4
     assert not [message for message in caplog.messages if "destroyed" in message]
 
