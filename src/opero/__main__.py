@@ -49,13 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def _to_the_end() -> int:
+    """Run the command; end quietly if a reader such as `head` has seen enough."""
     try:
         try:
-            code = main()
+            return main()
         finally:  # `--help` ends by `SystemExit`
             sys.stdout.flush()
-    except BrokenPipeError:  # a reader such as `head` has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_to_the_end())

@@ -286,7 +286,7 @@ def test_where_compiled_is_required_no_compiler_is_a_loud_failure(
         ({"bulid": "plain"}, {}, "unknown config setting bulid: use build=auto|compiled|plain"),
         ({}, {"OPERO_BUILD": "yes"}, "OPERO_BUILD='yes': use one of auto, compiled, plain"),
         ({}, {"OPERO_REQUIRE_COMPILED": "si"}, "OPERO_REQUIRE_COMPILED='si': use one of 1, true"),
-        ({"build": "plain"}, {"OPERO_REQUIRE_COMPILED": "1"}, "OPERO_REQUIRE_COMPILED is on and"),
+        ({"build": "plain"}, {"OPERO_REQUIRE_COMPILED": "1"}, "OPERO_REQUIRE_COMPILED is on: "),
         ({"editable-mode": "strict"}, {}, "editable-mode=strict is not supported"),
     ],
 )
