@@ -115,7 +115,7 @@ def arguments(name: str, more: str) -> list[str]:
         else:
             backends = f" ({', '.join(option.backends)})" if option.backends else ""
             others.append(f"`{option.name}`{backends}: {text}")
-    which = "Options of the stored backends, an error beside one that does not read them."
+    which = "Options of the stored backends; an error if the chosen backend does not read them."
     if name in EXPLICIT:
         others = [which, *others] if others else ["None; an error says how to spell an option."]
     entries.append(f"**{more}: {' '.join(others)}")

@@ -216,7 +216,7 @@ def opero(
             `RateLimiter`, which several functions may share.
         jitter: Whether each delay is random, between `min_delay` and its ceiling; if False, it is
             the ceiling.
-        burst: How many attempts may start without a wait after a pause.
+        burst: How many attempts may start together after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate_limit` while they succeed.
         rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
@@ -224,8 +224,8 @@ def opero(
         timeout: The deadline of a whole call in seconds, waits included. No wait begins that would
             end too late. An awaited attempt is cancelled; a running ordinary function cannot be
             stopped.
-        attempt_timeout: How many seconds one awaited attempt may take, waits before it not
-            included. Then it is cancelled and counts as failed with `AttemptTimeout`. Not for
+        attempt_timeout: How many seconds one awaited attempt may take, not counting the waits
+            before it. Then opero cancels it, and it has failed with `AttemptTimeout`. Not for
             ordinary functions: nothing can stop a thread.
         retry: A `RetryConfig`, instead of the keywords for retries.
         retry_after: A function that takes the exception and returns how many seconds the server
@@ -233,8 +233,8 @@ def opero(
             The next delay is at least that long, up to `max_delay`, or up to the deadline with a
             `timeout`. If the server asks for longer, the call gives up immediately.
         retry_on_result: A predicate of the returned value; true means that the attempt has failed.
-        fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
-            tuple of types, or a predicate of the exception.
+        fallback_on: Which exceptions lead to the next value of `arg_fallback`: a type, a tuple of
+            types, or a predicate of the exception.
         breaker: A circuit breaker: True or a `BreakerConfig` for one that belongs to this function;
             or a `Breaker`, which several functions may share. While it is open, no attempt begins.
         reraise: Whether to raise the last attempt's own exception instead of `AllFailedError`.
@@ -243,7 +243,7 @@ def opero(
             value in the background; the hit itself returns immediately.
         cache_stale: How many seconds after `cache_ttl` an outdated value may still be served if the
             run fails.
-        **kwargs: Options of the stored backends, an error beside one that does not read them.
+        **kwargs: Options of the stored backends; an error if the chosen backend does not read them.
             `cache_secret` (disk, redis): The secret that signs entries: a `str` or `bytes` of 16
             bytes or more; or a list of them: the first signs, and all verify. None uses the
             environment variable `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version`
@@ -364,7 +364,8 @@ def opmap(
         workers: How many threads, processes or concurrent coroutines; None for as many as this
             process has CPUs. With `executor`: how many jobs it gets at a time; None for as many as
             it has workers.
-        ordered: Whether results come in the order of the items; if False, as they are ready.
+        ordered: Whether results come in the order of the items; if False, as soon as they are
+            ready.
         progress: Whether to show a bar in a terminal or a notebook; "log" for a line in the log
             every 30 seconds; or a function that takes a `Progress`, called at most ten times a
             second and once at the end.
@@ -384,7 +385,7 @@ def opmap(
             a `RateLimiter`, one limit for all who share it.
         jitter: Whether each delay is random, between `min_delay` and its ceiling; if False, it is
             the ceiling.
-        burst: How many attempts may start without a wait after a pause.
+        burst: How many attempts may start together after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate_limit` while they succeed.
         rate_floor: The lowest rate of an adaptive limit, in attempts per second; None for a
@@ -399,8 +400,8 @@ def opmap(
             The next delay is at least that long, up to `max_delay`, or up to the deadline with a
             `timeout`. If the server asks for longer, the call gives up immediately.
         retry_on_result: A predicate of the returned value; true means that the attempt has failed.
-        fallback_on: After which exceptions the next value of `arg_fallback` is tried: a type, a
-            tuple of types, or a predicate of the exception.
+        fallback_on: Which exceptions lead to the next value of `arg_fallback`: a type, a tuple of
+            types, or a predicate of the exception.
         breaker: A circuit breaker, one for all workers: True or a `BreakerConfig`; or a `Breaker`,
             which several functions may share. While it is open, items wait.
         reraise: Whether to raise the last attempt's own exception instead of `AllFailedError`.
@@ -420,10 +421,10 @@ def opmap(
             these that this platform has.
         worker_init: A function without arguments that each worker calls before its first item, such
             as to load a model or open a connection. Not for `async`.
-        max_items_per_worker: After how many items a worker process is replaced; its successor
-            starts before it ends.
-        max_memory_per_worker: At how many bytes of resident memory a worker process is replaced,
-            between two chunks.
+        max_items_per_worker: How many items a worker process gets before it is replaced; its
+            successor starts first.
+        max_memory_per_worker: How many bytes of resident memory a worker process may hold before it
+            is replaced, between two chunks.
         executor: A `concurrent.futures.Executor` that runs the attempts instead of opero's own
             workers.
         on_error: "return" puts a failure where the item's result would be; "raise" ends the map
@@ -438,10 +439,10 @@ def opmap(
         total: The number of items, for the progress of an input without a length.
         loop: The event loop: "uvloop", "asyncio", or "auto" for uvloop if it is installed.
         read_ahead: The most items that are read but not done; in a stream, an item is done once you
-            take its result. None goes by the workers and the size of chunks, up to 64 MiB of items.
+            take its result. None: as many as the workers and the size of chunks need, up to 64 MiB.
         read_in: Which thread reads iterators: "thread" for one that the map starts, or "caller" for
             yours, if the input is bound to it, as a SQLite cursor is.
-        **kwargs: Options of the stored backends, an error beside one that does not read them.
+        **kwargs: Options of the stored backends; an error if the chosen backend does not read them.
             `cache_secret` (disk, redis): The secret that signs entries: a `str` or `bytes` of 16
             bytes or more; or a list of them: the first signs, and all verify. None uses the
             environment variable `OPERO_CACHE_SECRET`, or else the user's key file. `cache_version`
@@ -575,10 +576,10 @@ def get_rate_limit_decorator(
     Args:
         rate_limit: The most attempts to start per second; or a `RateLimitConfig`; or a
             `RateLimiter`, which several functions may share.
-        **kwargs: `burst`: How many attempts may start without a wait after a pause. `adaptive`:
-            Whether the rate falls when the server rejects attempts, and rises again up to
-            `rate_limit` while they succeed. `rate_floor`: The lowest rate of an adaptive limit, in
-            attempts per second; None for a hundredth of `rate_limit`.
+        **kwargs: `burst`: How many attempts may start together after a pause. `adaptive`: Whether
+            the rate falls when the server rejects attempts, and rises again up to `rate_limit`
+            while they succeed. `rate_floor`: The lowest rate of an adaptive limit, in attempts per
+            second; None for a hundredth of `rate_limit`.
 
     Raises:
         TypeError: If an option has the wrong type or does not exist.
@@ -598,8 +599,8 @@ def get_fallback_decorator(
         arg_fallback: The name of a parameter that takes a list or tuple of values to try in order:
             the function finds the current one at index 0. Or `{"parameter": [values]}`: values to
             try one at a time after the caller's own. Or a `FallbackConfig`.
-        **kwargs: `fallback_on`: After which exceptions the next value of `arg_fallback` is tried: a
-            type, a tuple of types, or a predicate of the exception.
+        **kwargs: `fallback_on`: Which exceptions lead to the next value of `arg_fallback`: a type,
+            a tuple of types, or a predicate of the exception.
 
     Raises:
         TypeError: If an option has the wrong type or does not exist.

@@ -79,8 +79,8 @@ def attempts(
             the ceiling.
         timeout: The deadline of all attempts in seconds, waits included. No wait begins that would
             end too late; whatever the block of an `async for` awaits is cancelled.
-        attempt_timeout: How many seconds one attempt may take, waits before it not included. Then
-            whatever it awaits is cancelled, and it counts as failed with `AttemptTimeout`. For
+        attempt_timeout: How many seconds one attempt may take, not counting the waits before it.
+            Then opero cancels whatever it awaits, and it has failed with `AttemptTimeout`. For
             `async for` only.
         retry: A `RetryConfig`, instead of the keywords for retries.
         retry_after: A function that takes the exception and returns how many seconds the server
@@ -170,7 +170,7 @@ class AttemptLoops(NoDecorator):
         if length:
             raise ValueError(
                 f"attempt_timeout={length / 1e9:g}: nothing can stop a thread that runs the block "
-                f"of a `for` loop; write `async for` in a coroutine, or leave it out"
+                f"of a `for` loop; write `async for` in a coroutine, or leave attempt_timeout out"
             )
         if off_switch.is_off:
             return BareLoop(_name(frame))

@@ -211,7 +211,7 @@ CALL_ROWS: tuple[Option, ...] = (
         1,
         "int",
         checks.burst,
-        "How many attempts may start without a wait after a pause.",
+        "How many attempts may start together after a pause.",
         _LIMIT,
         config="RateLimitConfig",
         field="burst",
@@ -272,8 +272,8 @@ CALL_ROWS: tuple[Option, ...] = (
         None,
         "Seconds | None",
         partial(optional, _timeout),
-        "How many seconds one awaited attempt may take, waits before it not included. Then it is "
-        "cancelled and counts as failed with `AttemptTimeout`. Not for ordinary functions: "
+        "How many seconds one awaited attempt may take, not counting the waits before it. Then "
+        "opero cancels it, and it has failed with `AttemptTimeout`. Not for ordinary functions: "
         "nothing can stop a thread.",
         _BLOCKS,
         also=(
@@ -282,8 +282,8 @@ CALL_ROWS: tuple[Option, ...] = (
         ),
         each="How many seconds one attempt may take. Then its process is killed, or its coroutine "
         "cancelled (`AttemptTimeout`). Not for threads, which cannot be stopped.",
-        block="How many seconds one attempt may take, waits before it not included. Then whatever "
-        "it awaits is cancelled, and it counts as failed with `AttemptTimeout`. For `async for` "
+        block="How many seconds one attempt may take, not counting the waits before it. Then opero "
+        "cancels whatever it awaits, and it has failed with `AttemptTimeout`. For `async for` "
         "only.",
     ),
     Option(
@@ -327,8 +327,8 @@ CALL_ROWS: tuple[Option, ...] = (
         Exception,
         "RetryOn",
         checks.exceptions,
-        "After which exceptions the next value of `arg_fallback` is tried: a type, a tuple of "
-        "types, or a predicate of the exception.",
+        "Which exceptions lead to the next value of `arg_fallback`: a type, a tuple of types, or a "
+        "predicate of the exception.",
         _FALLBACK,
         config="FallbackConfig",
         field="fallback_on",

@@ -94,7 +94,7 @@ class FallbackConfig(Config):
         argument: The name of a parameter that takes a list or tuple of values to try in order: the
             function finds the current one at index 0. Or `{"parameter": [values]}`: values to try
             after the caller's own.
-        fallback_on: After which exceptions the next value is tried: a type, a tuple of types, or a
+        fallback_on: Which exceptions lead to the next value: a type, a tuple of types, or a
             predicate.
     """
 
@@ -135,7 +135,7 @@ class RateLimitConfig(Config):
 
     Attributes:
         rate: The most starts per second; None for no limit.
-        burst: How many starts may follow each other without a wait after a pause.
+        burst: How many attempts may start together after a pause.
         adaptive: Whether the rate falls when the server rejects attempts, and rises again up to
             `rate` while they succeed.
         floor: The lowest rate of an adaptive limit, in starts per second; None for a hundredth of

@@ -11,7 +11,7 @@ from .spelling import nearest
 from .table import OPTIONS, fields_of, read_by
 
 _PERIODS = {"period", "time_period", "per"}
-"""What other libraries call the time that a rate is counted over; no option of opero is that."""
+"""What other libraries call the time that a rate is counted over; opero has no such option."""
 
 _PER_SECOND = "a rate is per second, so write 100 / 60 for 100 in 60 seconds"
 

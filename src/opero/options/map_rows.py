@@ -143,7 +143,7 @@ MAP_ROWS: tuple[Option, ...] = (
         True,
         "bool",
         checks.flag,
-        "Whether results come in the order of the items; if False, as they are ready.",
+        "Whether results come in the order of the items; if False, as soon as they are ready.",
         _MAP,
         also=("order", "keep_order", "preserve_order", "as_completed", "unordered"),
     ),
@@ -208,7 +208,7 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, checks.count),
-        "After how many items a worker process is replaced; its successor starts before it ends.",
+        "How many items a worker process gets before it is replaced; its successor starts first.",
         _MAP,
         also=(
             *(
@@ -227,7 +227,8 @@ MAP_ROWS: tuple[Option, ...] = (
         None,
         "int | None",
         partial(optional, _bytes),
-        "At how many bytes of resident memory a worker process is replaced, between two chunks.",
+        "How many bytes of resident memory a worker process may hold before it is replaced, "
+        "between two chunks.",
         _MAP,
         also=("max_memory_per_child", "worker_max_memory_per_child", "memory_limit", "max_memory"),
         more="See [worker processes](workers.md#workers-that-are-renewed).",
@@ -305,7 +306,7 @@ MAP_ROWS: tuple[Option, ...] = (
         "int | None",
         partial(optional, checks.count),
         "The most items that are read but not done; in a stream, an item is done once you take "
-        "its result. None goes by the workers and the size of chunks, up to 64 MiB of items.",
+        "its result. None: as many as the workers and the size of chunks need, up to 64 MiB.",
         _MAP,
         also=("buffersize", "pre_dispatch", "prefetch", "window", "buffer_size", "lookahead"),
         more="See [how the input is read](opmap.md#how-the-input-is-read).",
