@@ -4,7 +4,7 @@
 #   docker run --rm -e OPERO_CACHE_SECRET="$SECRET" -v batch:/var/cache/batch batch
 #
 # SECRET has 16 characters or more, without spaces, and is the same in each run. `docker stop` sends SIGTERM, and
-# the exit code is 143 then.
+# then the exit code is 143.
 
 # The full image has a compiler, so that opero is compiled; the slim one below needs none.
 FROM python:3.13 AS build

@@ -27,7 +27,7 @@ RATES = {"EUR": Decimal("1.00"), "USD": Decimal("0.90")}
 def clean(order: int, amount: str, currency: str, email: str | None) -> dict[str, Any]:
     """Clean one row; whatever it raises is the row's failure."""
     if not isinstance(email, str) or "@" not in email:
-        raise ValueError(f"{email!r} is no e-mail address")
+        raise ValueError(f"{email!r} is not an e-mail address")
     euros = round(Decimal(amount.replace(",", "")) * RATES[currency], 2)
     return {"order": order, "euros": float(euros), "email": email.strip().lower()}
 
