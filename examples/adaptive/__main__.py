@@ -41,10 +41,10 @@ SHARE: Final = 0.85
 REJECTED: Final = 0.02
 
 PROFILES: Final[dict[str, Callable[[float], float]]] = {
-    "stands still": lambda _: 50.0,
+    "is constant": lambda _: 50.0,
     "falls to a tenth and rises": lambda part: 10.0 if 1 / 3 <= part < 2 / 3 else 100.0,
     "goes up and down": lambda part: 60.0 + 40.0 * math.sin(12 * part),
-    "goes in steps": lambda part: (100.0, 60.0, 30.0, 60.0, 100.0)[min(4, int(5 * part))],
+    "changes in steps": lambda part: (100.0, 60.0, 30.0, 60.0, 100.0)[min(4, int(5 * part))],
 }
 """What the server allows per second, by the part of the run that is over."""
 

@@ -240,7 +240,7 @@ def test_the_times_that_processes_wait_for_each_other_are_those_of_the_code() ->
     for words in ("five seconds", "five and a half seconds", "two seconds"):
         assert words in text, words
     assert stored_cache._NEAR == 10
-    assert "last tenth" in section("docs/backends.md", "## How long a value counts")
+    assert "last tenth" in section("docs/backends.md", "## How long a value is valid")
 
 
 def test_what_the_limit_of_a_directory_bounds_is_what_the_code_keeps_to() -> None:

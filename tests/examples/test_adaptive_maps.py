@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).parents[2] / "examples" / "adaptive"
 def test_maps_of_threads_and_tasks_find_out_what_a_real_server_allows():
     """Within generous bounds, as the machine may be busy and the time is short."""
     command = [sys.executable, "-W", "error", str(PROGRAM)]
-    given = ["--seconds", "6", "--settled", "2", "--profile", "stands still"]
+    given = ["--seconds", "6", "--settled", "2", "--profile", "is constant"]
     done = subprocess.run(
         [*command, *given], capture_output=True, text=True, timeout=60, check=False
     )

@@ -91,7 +91,7 @@ COUNTED: Final = {
         _OF_FUNCTIONS,
     ),
     "rejected": Metric(
-        "opero.store.rejected", "{entry}", "Stored entries that were not taken", _OF_FUNCTIONS
+        "opero.store.rejected", "{entry}", "Stored entries that opero did not accept", _OF_FUNCTIONS
     ),
     "refused": Metric(
         "opero.breaker.refused",
@@ -129,7 +129,7 @@ CRASHES: Final = Metric(
 )
 MAPS: Final = Metric("opero.maps", "{map}", "Maps that have ended", _OF_FUNCTIONS)
 MAPS_RUNNING: Final = Metric(
-    "opero.map.running", "{map}", "Maps that are under way", _OF_FUNCTIONS, gauge=True
+    "opero.map.running", "{map}", "Maps that are running", _OF_FUNCTIONS, gauge=True
 )
 ITEMS: Final = Metric(
     "opero.map.items",
