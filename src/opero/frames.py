@@ -24,34 +24,34 @@ _NOT_OF_NUMPY = ("Decimal", "Int128", "UInt128")
 
 
 def pandas_frame(value: Any) -> tuple[Any, ...]:
-    """A frame counts by its class, labels, and columns in their order."""
+    """A frame is compared by its class, labels, and columns in their order."""
     columns = [_column(value.iloc[:, at]) for at in range(value.shape[1])]
     return (_labels(value.columns), _labels(value.index), columns, *_notes(value))
 
 
 def pandas_series(value: Any) -> tuple[Any, ...]:
-    """A series counts by its name, labels and values."""
+    """A series is compared by its name, labels and values."""
     return (value.name, _labels(value.index), _column(value), *_notes(value))
 
 
 def pandas_index(value: Any) -> tuple[Any, ...]:
-    """An index counts by its names and values, and one of times also by its frequency."""
+    """An index is compared by its names and values, and one of times also by its frequency."""
     return _labels(value)
 
 
 def pandas_categories(value: Any) -> tuple[Any, ...]:
-    """A categorical type counts by its categories in order; its own equality ignores the order."""
+    """A categorical type is compared by its ordered categories; its own equality ignores order."""
     categories = value.categories
     return (None if categories is None else _labels(categories), bool(value.ordered))
 
 
 def polars_frame(value: Any) -> tuple[Any, ...]:
-    """A frame counts by its columns in their order."""
+    """A frame is compared by its columns in their order."""
     return (value.height, [polars_series(column) for column in value.get_columns()])
 
 
 def polars_series(value: Any) -> tuple[Any, ...]:
-    """A series counts by its name, type and values; a nested one by the series inside it.
+    """A series is compared by its name, type and values; a nested one by the series inside it.
 
     Python's own times, which `to_list` makes, have no nanoseconds.
     """
@@ -127,7 +127,7 @@ def _column(column: Any) -> tuple[Any, ...]:
     if name.endswith("[pyarrow]") and "time64[ns]" in name:
         raise CacheKeyError(
             f"no cache key can be made of a column of {name}: Python's times have no nanoseconds; "
-            f"cache_key= can say what tells such calls apart instead"
+            f"use cache_key= to make the key yourself"
         )
     _check(len(values), MOST_VALUES, "values that are not numbers")
     return (name, _values(list(values)))
@@ -152,6 +152,5 @@ def _check(size: int, most: int, what: str) -> None:
     if size > most:
         raise CacheKeyError(
             f"no cache key can be made of a frame or series with {size} {what} in a column: more "
-            f"than {most} would take too long; cache_key= can say what tells such calls apart "
-            f"instead"
+            f"than {most} would take too long; use cache_key= to make the key yourself"
         )

@@ -47,7 +47,7 @@ def _loaded(library: str, name: str) -> Any:
 
 
 def _model(value: Any) -> tuple[Any, ...]:
-    """A pydantic model counts by its fields, which of them were set, and its extra values.
+    """A pydantic model is compared by its fields, which of them were set, and its extra values.
 
     Private attributes do not count, nor do values that `cached_property` stores in the instance.
     """
@@ -64,7 +64,7 @@ def _model(value: Any) -> tuple[Any, ...]:
 
 
 def _struct(value: Any) -> tuple[Any, ...]:
-    """A msgspec struct counts by its fields."""
+    """A msgspec struct is compared by its fields."""
     missing = object()
     fields = {name: getattr(value, name, missing) for name in type(value).__struct_fields__}
     return ({name: item for name, item in fields.items() if item is not missing},)
@@ -91,13 +91,13 @@ def _interval(value: Any) -> tuple[Any, ...]:
 
 
 def _zone_file(value: Any) -> tuple[Any, ...]:
-    """A dateutil time zone counts by its file, if it has the contents of that file."""
+    """A dateutil time zone is compared by its file, if it has the contents of that file."""
     path = getattr(value, "_filename", None)
     gettz = _loaded("dateutil.tz", "gettz")
     if not isinstance(path, str) or gettz is None or gettz(path) != value:
         raise CacheKeyError(
             "no cache key can be made of a dateutil.tz.tzfile that dateutil.tz.gettz does not "
-            "return; cache_key= can say what tells such calls apart instead"
+            "return; use cache_key= to make the key yourself"
         )
     return (path,)
 

@@ -541,7 +541,7 @@ def test_a_bar_shows_the_total():
     [
         ({"total": -1}, "0 or more"),
         ({"total": 1.5}, "a whole number"),
-        ({"total": 5, "progress": False}, "no effect beside progress=False"),
+        ({"total": 5, "progress": False}, "no effect with progress=False"),
         ({"progress": "logs"}, "True, False, 'log' or an ordinary function"),
         ({"progress": None}, "True, False, 'log' or an ordinary function"),
     ],

@@ -459,7 +459,7 @@ class SharedBreaker(Gate):
         while done < 1:
             try:
                 if not self.words.begin():
-                    raise TimeoutError("a process that has stopped holds the lock of the breaker")
+                    raise TimeoutError("a suspended process holds the lock of the breaker")
                 word = self.words.load(0)
                 fresh = self._next(word, time, opened)
                 done = self.words.swap(0, word, fresh)

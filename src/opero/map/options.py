@@ -218,8 +218,8 @@ def check_function(plan: MapOptions, call: State, signature: inspect.Signature |
     for parameter in parameters[1 + leading :]:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise TypeError(
-                f"opmap passes all arguments but the item by keyword, but {name}{signature} takes "
-                f"{parameter.name!r} by position only"
+                f"opmap passes every argument except the item by keyword, but {name}{signature} "
+                f"takes {parameter.name!r} by position only"
             )
 
 
@@ -227,8 +227,8 @@ def _checked_executor(reading: Reading, mode: str) -> Executor | None:
     executor: Executor | None = reading.check("executor")
     if executor is not None and mode not in {"thread", "process"}:
         raise ValueError(
-            f"executor={shown(executor)} beside mode={mode!r}: an executor runs ordinary "
-            f"functions; leave one of them out"
+            f"executor={shown(executor)} is not allowed with mode={mode!r}: an executor runs "
+            f"ordinary functions; leave one of them out"
         )
     return executor
 
@@ -240,8 +240,8 @@ def _checked_chunk_size(reading: Reading, mode: str) -> int:
         some = name == "timeout" and mode == "async_process"
         if size > 1 and reading.values[name] is not None and not some:
             raise ValueError(
-                f"chunk_size={size} has no effect beside {name}=: then items are handed out one by "
-                f"one, each as it is to start; leave chunk_size out"
+                f"chunk_size={size} has no effect with {name}=, which hands out items one by one, "
+                f"each when it may start: leave chunk_size out"
             )
     return size
 
@@ -262,7 +262,9 @@ def _checked_attempt_timeout(
 def _checked_start_method(reading: Reading, mode: str, executor: Executor | None) -> str | None:
     method: str | None = reading.check("start_method")
     if method is not None and executor is not None:
-        raise ValueError(f"start_method={method!r}: the executor starts its workers itself")
+        raise ValueError(
+            f"start_method={method!r}: the executor starts its workers itself: leave it out"
+        )
     if method is not None and mode not in {"process", "async_process"}:
         raise ValueError(
             f"start_method={method!r}: only mode='process' and mode='async_process' start processes"
@@ -274,8 +276,8 @@ def _checked_max_errors(reading: Reading) -> float | None:
     most: float | None = reading.check("max_errors")
     if most is not None and reading.check("on_error") == "raise":
         raise ValueError(
-            f"max_errors={most!r} beside on_error='raise', which ends the map with the first item "
-            f"that fails: leave one of them out"
+            f"max_errors={most!r} has no effect with on_error='raise', which ends the map with the "
+            f"first item that fails: leave one of them out"
         )
     return most
 
@@ -283,9 +285,7 @@ def _checked_max_errors(reading: Reading) -> float | None:
 def _checked_total(reading: Reading) -> int | None:
     total: int | None = reading.check("total")
     if total is not None and reading.values["progress"] is False:
-        raise ValueError(
-            f"total={total} has no effect beside progress=False: leave one of them out"
-        )
+        raise ValueError(f"total={total} has no effect with progress=False: leave one of them out")
     return total
 
 

@@ -19,8 +19,8 @@ class WorkerOptions:
 
     Attributes:
         init: The function to call before the first item, or None.
-        items: After how many items to renew it; 0 for never.
-        memory: At how many bytes of resident memory to renew it; 0 for never.
+        items: How many items it gets before it is renewed; 0 for no limit.
+        memory: How many bytes of resident memory it may hold before that; 0 for no limit.
     """
 
     init: Callable[[], object] | None = None
@@ -48,7 +48,7 @@ def _checked_init(reading: Reading, mode: str, executor: Executor | None) -> Any
     if init is not None and executor is not None:
         raise ValueError(
             f"{said}: the executor starts its workers itself; give the function to the executor, "
-            f"as ProcessPoolExecutor(initializer=...)"
+            f"for example ProcessPoolExecutor(initializer=...)"
         )
     if init is not None and mode == "async":
         raise ValueError(
@@ -65,7 +65,7 @@ def _checked_items(reading: Reading, mode: str, executor: Executor | None) -> in
         chunk = reading.check("chunk_size") or 0
         if chunk > most:
             raise ValueError(
-                f"chunk_size={chunk} beside max_items_per_worker={most}: a worker is renewed "
+                f"chunk_size={chunk} is more than max_items_per_worker={most}: a worker is renewed "
                 f"between two chunks; use a smaller chunk_size"
             )
     return most
@@ -88,7 +88,9 @@ def _checked_memory(reading: Reading, mode: str, executor: Executor | None) -> i
 
 def _check_processes(said: str, mode: str, executor: Executor | None) -> None:
     if executor is not None:
-        raise ValueError(f"{said}: the executor renews its workers itself, or not at all")
+        raise ValueError(
+            f"{said}: the executor renews its workers itself, or not at all: leave it out"
+        )
     if mode not in _PROCESSES:
         raise ValueError(
             f"{said}: only mode='process' and mode='async_process' have workers to renew"

@@ -49,7 +49,7 @@ class Signed:
     Attributes:
         value: The value.
         made_at: When it was made, in Unix time.
-        fresh_until: Until when it is fresh, in Unix time; infinity means forever.
+        fresh_until: When it stops being fresh, in Unix time; infinity means never.
         made_in: How many seconds the run that made it took.
     """
 
@@ -91,7 +91,7 @@ class Signer:
             key: The full key.
             value: The value.
             made_at: When it was made, in Unix time.
-            fresh_until: Until when it is fresh, in Unix time; infinity means forever.
+            fresh_until: When it stops being fresh, in Unix time; infinity means never.
             made_in: How many seconds the run that made it took.
 
         Returns:
@@ -129,7 +129,7 @@ class Signer:
         else:
             raise Forged("it was not signed with this secret for this call")
         if not data.startswith(_FORMAT):
-            raise Forged("it has another format", authentic=True)
+            raise Forged("it has a different format", authentic=True)
         made_at, fresh_until, made_in, codec = _HEADER.unpack_from(rest)
         try:
             value = self._codec.read(codec, rest[_HEADER.size :])

@@ -673,7 +673,7 @@ class ProcessEngine:
                     if place == worker.LOADING:
                         when = (
                             f"while they import the modules of {_named(self._function)}, or load "
-                            f"what its items share: that ends the process"
+                            f"what its items share: one of these ends the process"
                         )
                     raise OperoError(f"worker processes end {when}") from error
             self._send(slot, run)  # or it had been idle for too long, and ended just now

@@ -179,7 +179,7 @@ class _Serving:
         """Fork, and send the child's id, or the error's number, negative."""
         try:
             if cut:
-                raise OSError(errno.EMFILE, "not all descriptors have come")
+                raise OSError(errno.EMFILE, "not all descriptors arrived")
             pid = os.fork()
             if not pid:
                 self._become_worker(received)

@@ -232,7 +232,7 @@ class _Numberless:
         return getattr(self._stream, name)
 
     def fileno(self) -> int:
-        raise OSError("not the number of a file")
+        raise OSError("not a file descriptor")
 
 
 def _run_tracker() -> None:

@@ -335,7 +335,7 @@ class Session:
             found = _found(seen, parts[first:last])
             shared, receiver = unpack(parts[last:])
         if self._modules.refused:
-            raise ImportError("a module is another one there")
+            raise ImportError("a module there is a different one")
         return MethodType(found, *receiver) if receiver else found, shared
 
     def _in_loop(
