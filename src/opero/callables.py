@@ -29,7 +29,7 @@ class NoDecorator:
 
 
 def is_callable(value: Any) -> bool:
-    """Return whether a value is callable, and not only to report a mistake."""
+    """Return whether a value is callable, other than to report a mistake."""
     return callable(value) and not isinstance(value, NoDecorator)
 
 

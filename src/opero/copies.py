@@ -44,7 +44,7 @@ class Handle:
 
 
 class Redecorated:
-    """A function that came by value, and is decorated on its first use.
+    """A function that arrived by value and is decorated on its first use.
 
     Not earlier, because a function that refers to itself arrives in parts, including this one.
 

@@ -41,7 +41,7 @@ class Event(NamedTuple):
         backend: Where its cache is: "memory", "disk" or "redis".
         mode: "sync" or "async" for a call; the `mode` of the map for an item of a map.
         attempt: The number of the failed attempt, counted from 1.
-        of: The greatest number of attempts of this call.
+        of: The most attempts that this call may make.
         delay: Seconds until the next attempt.
         seconds: A duration; its meaning depends on the kind.
         error: The exception.

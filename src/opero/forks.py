@@ -23,7 +23,7 @@ ORDER: Final = (
     "pipes",  # ends that a worker's child must not hold open, even if all else fails
     "workers",  # their lock is held over the fork: taken last, given back first
     "screens",  # the bars that the parent draws
-    "listeners",  # the lock of those who subscribe to events
+    "listeners",  # the lock of the subscribers to events
     "flights",  # the lock of single flight, which all handlers below may take
     "followers",  # who waits for which flight
     "outages",  # what opero knows about stores and servers

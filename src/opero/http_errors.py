@@ -38,7 +38,7 @@ _NO_ANSWER = {
 _NO_ANSWER["httpx2"] = _NO_ANSWER["httpx"]
 _NO_ANSWER["httpcore2"] = _NO_ANSWER["httpcore"]
 _FOR_GOOD = frozenset({"ClientConnectorCertificateError", "SSLCertVerificationError"})
-"""Subclasses or causes of those that are permanent: the next attempt would fail with them too."""
+"""Subclasses or causes of those errors that are permanent: the next attempt would fail too."""
 _THROTTLED = re.compile(
     r"Throttl|TooManyRequests|SlowDown|RequestTimeout|(Request|Bandwidth)LimitExceeded"
     r"|ProvisionedThroughputExceeded|RequestRateTooLarge"
@@ -157,7 +157,7 @@ def _attribute(holder: Any, name: str) -> Any:
 
 
 def asks_for_less(error: BaseException) -> bool:
-    """Return whether a server says that it gets too many requests: 429 or 503."""
+    """Return whether a server says that it gets too many requests, with 429 or 503."""
     try:
         if isinstance(error, BaseExceptionGroup):
             return any(asks_for_less(each) for each in error.exceptions)

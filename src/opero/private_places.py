@@ -94,7 +94,7 @@ def private_file(path: Path, what: str, mend: str, flags: int = os.O_CREAT) -> i
         path: The file, in a directory that nobody else can write to.
         what: What it is, for messages.
         mend: What the user can do about it, for messages.
-        flags: Those of `os.open`, beyond reading and writing.
+        flags: Flags of `os.open`, besides those for reading and writing.
 
     Returns:
         A descriptor, which belongs to the caller.

@@ -229,7 +229,7 @@ class AsyncClient:
         self._places = asyncio.Semaphore(self._target.connections)
 
     async def run(self, *command: Any) -> Any:
-        """Run one command; as `Client.run`."""
+        """Run one command, like `Client.run`."""
         return (await self.batch((command,)))[0]
 
     async def batch(self, commands: Sequence[Command]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A circuit breaker as a state machine: from how earlier attempts ended, may another one begin?
+"""A circuit breaker as a state machine: given how earlier attempts ended, may another one begin?
 
     closed ---- too large a share of the attempts of a window failed ----> open
     open ------ after a time, with the next attempt: a probe -----------> half-open
@@ -9,7 +9,7 @@ The window rolls in ten slices, so it remembers nothing older than its own lengt
 is half-open, it admits at most `probes` attempts. Each holds a lease: a probe that never reports
 loses its place to another one after a while, and one whose outcome counts as neither gives its
 place back. Reports with a ticket of an earlier period are ignored. Calls that a probe itself makes
-through the same breaker are admitted as a part of it.
+through the same breaker are admitted as part of it.
 Source: M. Nygard, "Release It!", Pragmatic Bookshelf, 2007; rolling window: Netflix, Hystrix, 2012.
 
 It decides and never waits, and holds no lock while an attempt runs.
@@ -179,7 +179,7 @@ class CircuitBreaker(Gate):
 
         Args:
             now: The time in nanoseconds.
-            length: Nanoseconds; 0 for as long as usual.
+            length: Nanoseconds; 0 for the usual time.
             reason: Why, in words.
         """
         if self.lock is None:
@@ -323,7 +323,7 @@ class CircuitBreaker(Gate):
             self.open(now, 0, f"{failed} of {count} attempts failed within {seconds:g} s")
 
     def open(self, now: int, length: int, reason: str) -> None:
-        """Admit nothing for some nanoseconds; 0 for as long as usual."""
+        """Admit nothing for some nanoseconds; 0 for the usual time."""
         self.ticket = 0
         self.state = OPEN
         self.until = now + (length or self.open_for)

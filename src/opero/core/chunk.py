@@ -114,7 +114,7 @@ class ChunkRunner:
             values: The values.
             results: Gets what each call returned, None where it raised, as soon as it is known.
             failures: Gets the index of each value whose call raised, and the exception.
-            patience: After how many nanoseconds a failure ends the chunk; 0 for never.
+            patience: How many nanoseconds it may run before a failure ends it; 0 for no limit.
         """
         begun = monotonic_ns() if patience else 0
         for place, value in enumerate(values):

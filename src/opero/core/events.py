@@ -108,7 +108,7 @@ class Events:
 
         Args:
             call: The call.
-            age: For how many seconds it has been outdated.
+            age: How many seconds it has been outdated.
             error: What the run raised; None if another caller refreshes the value.
         """
         if self.is_wanted("stale"):

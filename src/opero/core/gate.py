@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         Attributes:
             gate: The gate, which a call asks before it waits.
             awaited: What callers wait for, as messages name it.
-            by_value: Whether each fallback value of a function has a gate of its own. Then
+            by_value: Whether each fallback value of a function has its own gate. Then
                 `of(value, number)` returns the queue before the one of value `number`.
         """
 

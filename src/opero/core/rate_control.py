@@ -46,7 +46,7 @@ _AT_ONCE = 3
 _GRACE = 40_000_000
 """Attempts that begin within this many nanoseconds after a cut belong to its event."""
 _LEAST = 0.7
-"""A first cut goes no further down than this: the served rate is a guess."""
+"""A first cut goes no lower than this part of the rate: the served rate is a guess."""
 _MARGIN = 1.03
 """The factor by which the rate that a server serves may exceed the rate of successes."""
 _MEMORY = 0.7

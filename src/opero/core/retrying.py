@@ -338,7 +338,7 @@ class Retrying:
         """Note how long the runner has waited at a gate; negative if in vain."""
         refuses = self.gates[self.passed].refuses
         if nanoseconds >= 0 and refuses:
-            self.call.add("breaker_wait", nanoseconds)  # now the attempt asks it again
+            self.call.add("breaker_wait", nanoseconds)  # the attempt now asks it again
         elif nanoseconds < 0 and refuses and self.call.clock.now() < self.deadline:
             self.refuse(self.call.clock.now())
         elif nanoseconds < 0:

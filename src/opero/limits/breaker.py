@@ -214,7 +214,7 @@ class Breaker(SharedGate, KnownParameters, NoDecorator):
 
     @property
     def window(self) -> float:
-        """Seconds that it looks back."""
+        """How many seconds it looks back."""
         return self._window
 
     @property

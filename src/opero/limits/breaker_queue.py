@@ -36,7 +36,7 @@ class BreakerQueue(Crowd):
     """
 
     glance = NEVER
-    """After how many nanoseconds those who wait look again, whatever the breaker has said."""
+    """How often waiters look again, in nanoseconds, whatever the breaker has said."""
 
     def __init__(
         self,
@@ -117,13 +117,13 @@ class BreakerQueue(Crowd):
             self._waiters.pop(id(ring), None)
 
     def after_fork(self) -> None:
-        """Forget those who wait, and the probes that are under way, in the parent."""
+        """Forget the parent's waiters and its current probes."""
         self._lock = Lock()
         self._waiters.clear()
         self.gate.after_fork(self._new_lock())
 
     def _changed(self, state: int, reason: str | None) -> None:
-        """Let those who wait ask again, and tell what has happened."""
+        """Let the waiters ask again, and report what has happened."""
         with self._lock:
             bells = list(self._waiters.values())
         for ring in bells:
@@ -136,7 +136,7 @@ class BreakerQueue(Crowd):
 
 
 _queues: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those of all breakers: decorated functions hold only them."""
+"""The queues of all breakers: decorated functions hold only these."""
 
 
 def _after_fork() -> None:

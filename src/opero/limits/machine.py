@@ -26,14 +26,14 @@ _OVERTAKEN = 4
 """How often a waiter loses a permit to other processes until it claims the next. One who wants
 several at once claims them soon: it would never get them while others take one by one."""
 _MEMORY = 8
-"""For how many permits processes remember that they had to wait for each other ..."""
+"""How long processes remember that they had to wait for each other, in permits ..."""
 _LEAST_MEMORY = 20_000_000
 _MOST_MEMORY = 1_000_000_000
 """... and between which bounds, in nanoseconds."""
 _GLANCE = 100_000_000
-"""How often the head looks whether other processes have raised the rate of an adaptive limit."""
+"""How often the head checks whether other processes have raised the rate of an adaptive limit."""
 _SHARE = 4
-"""Who waits for a permit that others want too comes late by a random part of a quarter of it."""
+"""A waiter whose permit others want too is late by a random part of a quarter interval."""
 _LEAST_SHARE = 50_000
 _MOST_SHARE = 5_000_000
 

@@ -34,12 +34,12 @@ class MachineBreakerQueue(BreakerQueue):
 def machine_queue(
     core: Any, name: str, known_as: Identity, settings: Settings, origin: Origin | None
 ) -> MachineBreakerQueue:
-    """Join those who share a breaker.
+    """Join the users of a breaker.
 
     Args:
         core: The active half of opero.
         name: What users call it.
-        known_as: What it is known as by those who share it.
+        known_as: The name by which its users share it.
         settings: Its settings.
         origin: The function that it belongs to alone; None if several may share it.
 

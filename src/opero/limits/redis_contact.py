@@ -16,7 +16,7 @@ class RedisContact:
     """What one limit, or one breaker, asks a server; threads and tasks may share it."""
 
     def __init__(self, url: str, what: str, instead: str) -> None:
-        """Ask nothing yet.
+        """Prepare to ask; ask nothing yet.
 
         Args:
             url: Where the server is.
@@ -24,7 +24,7 @@ class RedisContact:
             instead: What is done while the server cannot be asked, for the log.
 
         Raises:
-            ValueError: If the URL is not one of Redis.
+            ValueError: If it is not a Redis URL.
         """
         self._url = url
         self._outage: Outage = Outage(f"{what} in Redis at {client(url).where}", instead=instead)

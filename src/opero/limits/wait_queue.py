@@ -101,10 +101,10 @@ class WaitQueue:
         self.gate: Gate = bucket
         self.clock = clock
         self._lock = Lock() if bucket.lock is None else bucket.lock
-        self._waiters: OrderedDict[_Waiter, bool] = OrderedDict()  # anybody leaves it at once
-        self._extra = 0  # permits that those in the queue want beyond one each
+        self._waiters: OrderedDict[_Waiter, bool] = OrderedDict()  # anybody leaves in one step
+        self._extra = 0  # permits that the waiters want beyond one each
         self._free = 0  # when the head might be served
-        self._said = -_SECOND  # when a cut of the rate was last told
+        self._said = -_SECOND  # when a cut of the rate was last reported
         if bucket.observes:
             bucket.watcher = _weakly(self._adapt)
 
@@ -119,7 +119,7 @@ class WaitQueue:
         if not self.bucket.queued:
             return False
         with self._lock:
-            self._serve(now)  # those who wait may not be awake to do it
+            self._serve(now)  # the waiters may not be awake to do it
             return not self._waiters and self.bucket.admit_many(now, weight) == 0
 
     def pause(self, length: int) -> None:
@@ -289,7 +289,7 @@ class WaitQueue:
                 self.bucket.undo(waiter.receipt, waiter.weight)
             self._drop(waiter)
             self._serve(self.clock.now())
-            if awaited:  # others wait for nothing that it has left
+            if awaited:  # nobody else waits for what it had
                 self._wake_head()
 
     def _serve(self, now: int) -> None:

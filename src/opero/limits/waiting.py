@@ -62,7 +62,7 @@ class Crowd:
     by_value = False
 
     def pause_soon(self, length: int) -> None:
-        """Nothing: such a gate goes by how attempts end."""
+        """Nothing: how attempts end decides at such a gate."""
 
     def standby(self) -> Standby:
         """Return a place for a scheduler."""
@@ -73,7 +73,7 @@ class Crowd:
         return Standby(self.gate)
 
     def after_fork(self) -> None:
-        """Nothing: nobody stands in a queue."""
+        """Nothing: there is no queue."""
 
 
 class PollingQueue(Crowd):

@@ -1,6 +1,6 @@
 """Further limits: "at most n permits in any s seconds", several at the same time.
 
-Each is a token bucket of its own. One with a burst of `b` and an interval `i` between permits lets
+Each is a separate token bucket. One with a burst of `b` and an interval `i` between permits lets
 through `b + floor(s / i)` in any window of `s` seconds, its ends included. For `n` permits it has
 to be `floor(s / i) <= n - b`, which is `i > s / (n - b + 1)`: the shortest such `i` leaves a steady
 flow of nearly `n - b + 1` permits in `s`. The more may come at once, the less is left to flow.

@@ -107,7 +107,7 @@ class Running:
     def complete(self) -> Any:
         """Make loop and coroutine, run that to its end, and close the loop.
 
-        Whoever calls it sees to it that no interrupt comes before the end.
+        The caller makes sure that no interrupt comes before the end.
         """
         loop = self.loop = new_loop(self._choice)
         try:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Admission(NamedTuple):
-    """What those gates get back that want to know how an attempt ends.
+    """What to report to the gates that want to know how an attempt ends.
 
     Attributes:
         entered: When it came in, in nanoseconds.
         gates: The gates.
-        tickets: The tickets that they gave.
-        many: Whether as many may come in with it: no gate counts them, nor lets in one to try.
+        tickets: The tickets that they returned.
+        many: Whether any number of attempts may start with it: no gate counts them or probes.
     """
 
     entered: int
@@ -53,8 +53,8 @@ class MapGates:
         """Stand before the gates.
 
         Args:
-            queues: Where those who call the function wait.
-            workers: How many worker slots have gates of their own; 0 if all share them.
+            queues: Where the function's callers wait.
+            workers: How many worker slots have their own gates; 0 if all share them.
             clock: Tells the time.
         """
         self._clock = clock
@@ -98,7 +98,7 @@ class MapGates:
     def enter(self, slot: int, now: int) -> tuple[int, list[int]]:
         """Pass all gates with a queue for a slot.
 
-        A slot that is let in by some of them goes on at the next one when it asks again.
+        A slot that some gates have let in continues at the next gate when it asks again.
 
         Returns:
             Nanoseconds until the next one might let it in, 0 if all have; and the tickets of those
@@ -115,7 +115,7 @@ class MapGates:
         return 0, tickets
 
     def keep(self, slot: int, tickets: list[int]) -> None:
-        """Let a slot that has passed all gates with a queue need no more of them next time."""
+        """Record that a slot has passed all gates with a queue, so that it need not next time."""
         if tickets:
             self._passed[slot] = tickets
 
@@ -139,7 +139,7 @@ class MapGates:
         return Admission(now, gates, kept, many)
 
     def leave(self, admission: Admission, outcome: int, times: int = 1) -> None:
-        """Tell the gates that observe how so many attempts have ended."""
+        """Tell the gates that observe how `times` attempts ended."""
         now = self._clock.now()
         for gate, ticket in zip(admission.gates, admission.tickets, strict=True):
             for _ in range(times):

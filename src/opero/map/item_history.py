@@ -1,4 +1,4 @@
-"""The attempts of one item of a map that was tried again, for those who listen to `call_end`."""
+"""The attempts of one item of a map that was tried again, for listeners of `call_end`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ItemHistory:
 
         Args:
             began: When it was handed out, in nanoseconds.
-            waited: Nanoseconds that it had to wait for permits.
-            delay: Nanoseconds that the item waited for it after the previous failure.
+            waited: How many nanoseconds it waited for permits.
+            delay: How many nanoseconds the item waited for it after the previous failure.
             error: What the attempt raised.
         """
         number = len(self._records) + 1
@@ -48,7 +48,7 @@ class ItemHistory:
 
         Args:
             attempts: The account of its failures.
-            error: What stands for it, if it has failed.
+            error: Its exception, if it failed.
         """
         call = self._call
         seconds = (call.clock.now() - self._began) / 1e9

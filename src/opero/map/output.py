@@ -11,7 +11,7 @@ from .item_notes import note_item
 from .result import FailedItem
 
 NOTHING: Any = object()
-"""Stands in a list of results where there is none."""
+"""Fills the place of a result that is not there yet."""
 
 
 class Span:

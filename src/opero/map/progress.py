@@ -55,7 +55,7 @@ class Bar:
         """Begin.
 
         Args:
-            total: How many items there are; None if nobody knows.
+            total: How many items there are; None if that is unknown.
         """
         self.total = total
         self._began = monotonic()
@@ -124,10 +124,10 @@ class Told(Bar):
     """Progress that a user's function gets."""
 
     def __init__(self, total: int | None, tell: Callable[[Progress], object]) -> None:
-        """Call nothing yet.
+        """Keep the function; do not call it yet.
 
         Args:
-            total: How many items there are; None if nobody knows.
+            total: How many items there are; None if that is unknown.
             tell: The function; the map raises what it raises.
         """
         super().__init__(total)
@@ -144,7 +144,7 @@ class Logged(Bar):
         """Write nothing yet.
 
         Args:
-            total: How many items there are; None if nobody knows.
+            total: How many items there are; None if that is unknown.
             name: The name of the map.
         """
         super().__init__(total)
@@ -226,7 +226,7 @@ class Drawn(Bar):
         """Draw it.
 
         Args:
-            total: How many items there are; None if nobody knows.
+            total: How many items there are; None if that is unknown.
             name: The name of the bar.
         """
         super().__init__(total)

@@ -118,7 +118,7 @@ class Input(Protocol):
 
     @property
     def over(self) -> bool:
-        """Whether nothing is there, and nothing will come."""
+        """Whether no item is there, and none will come."""
 
     @property
     def fault(self) -> BaseException | None:
@@ -135,7 +135,7 @@ class Input(Protocol):
         """Say how many items, and bytes of items, may have been read in all."""
 
     def take(self, count: int) -> Taken:
-        """Return the next items, `count` at most: what is there, without waiting for more."""
+        """Return the next items that are there, `count` at most, without waiting for more."""
 
     def close(self) -> Collection[Any]:
         """End the reading, and close the input if it is a generator.
@@ -276,11 +276,11 @@ class Intake:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is there, and nothing will come."""
+        """Whether no item is there, and none will come."""
         return self._ended and self._taken == self._read
 
     def take(self, count: int) -> Taken:
-        """Return the next items, `count` at most: what is there, without waiting for more."""
+        """Return the next items that are there, `count` at most, without waiting for more."""
         taken = self._there(count)
         if not taken.values:
             self._hunger()

@@ -72,7 +72,7 @@ class RefusedJobs:
         return self._gone(queue, before, job)
 
     def hold(self, queue: GateQueue, job: Job, deadline: int = NEVER, first: bool = False) -> None:
-        """Let a job wait before a gate.
+        """Make a job wait at a gate.
 
         Args:
             queue: Where one waits for it.

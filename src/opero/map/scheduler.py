@@ -1,4 +1,4 @@
-"""What runs next: the logic of a map, with no thread, process, event loop or clock of its own.
+"""What runs next: the logic of a map, without its own thread, process, event loop or clock.
 
     feed -> answered from the cache -> results
          -> queued -> assign -> (an engine runs it) -> report -> results
@@ -650,7 +650,7 @@ class Scheduler:
         return queue
 
     def _hold(self, place: Any, job: Job, queue: GateQueue, now: int, wait: int) -> None:
-        """Let a job wait for a breaker, unless it has a stale value, or cannot begin in time."""
+        """Make a job wait for a breaker, unless it has a stale value or cannot begin in time."""
         breaker: Any = queue
         if breaker.gate.consults(now):
             breaker.inquire()
@@ -944,7 +944,7 @@ class Scheduler:
         heappush(self._heap, (self.call.clock.now() + job.delay, self._serial, job))
 
     def _wait_for_probe(self, span: Span, offset: int, trial: Trial) -> None:
-        """Let an item wait for the breaker of its last remaining value."""
+        """Make an item wait for the breaker of its last remaining value."""
         given, _ = self._jobs.given(span, offset)
         queue = self._breaker_of(given, trial.attempts.value)
         self._held.hold(queue, self._jobs.again(span, offset, trial), trial.deadline)

@@ -140,7 +140,7 @@ class SharedRuns:
             )
 
     def forget(self, landed: int) -> None:
-        """Let go of the first runs that have landed: whoever looks for their values finds them.
+        """Let go of the first runs that have landed: a lookup now finds their values.
 
         Args:
             landed: How many runs had been stored before the last items were looked up.

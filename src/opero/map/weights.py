@@ -35,7 +35,7 @@ _EVERY = 16
 """After how many light items in a row only one in how many is looked into."""
 
 _CELL = 50
-"""Bytes that a frame's cell takes up beside its pointer, if it holds an object."""
+"""Bytes that a frame's cell takes in addition to its pointer, if it holds an object."""
 
 
 def estimated_size(thing: Any) -> int:

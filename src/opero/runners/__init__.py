@@ -7,6 +7,6 @@ refreshes.py      values renewed before that    background.py      the threads t
 daemon_threads.py threads for jobs of any kind
 task_flight.py    one run for all tasks that want a value
 deadlines.py      deadlines of what is awaited  effects.py         what a policy asks a runner for
-loops.py          the loop that runs            loop_time.py       loops with a time of their own
+loops.py          the loop that runs            loop_time.py       loops with their own time
 naming.py         what is made bears the function's name
 """

@@ -62,7 +62,7 @@ class Background(DaemonThreads[Refresh]):
             self._done(job)
 
     def take(self) -> Refresh | None:
-        """Take out the first refresh of a function of which not too many run."""
+        """Take out the first refresh whose function does not have too many running."""
         for at, refresh in enumerate(self._waiting):
             running = self._running.get(refresh.call, 0)
             if running < MOST_OF_ONE:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
             """Wake the waiter; return False if it no longer exists."""
 
         def is_through(self) -> bool:
-            """Return whether a settled waiter may go on: tasks go on in the order of bells."""
+            """Return whether a settled waiter may continue: tasks do so in the order of bells."""
 
 
 RUN, ASK, BELL, REST = range(4, 8)

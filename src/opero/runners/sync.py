@@ -332,7 +332,7 @@ def follow(
                         call.clock.move_to(deadline)
                     raise too_late(call, None, "another caller's run of it was still under way")
         finally:
-            flight.leave(bell)  # which also sees to it that the outcome is seen whole
+            flight.leave(bell)  # which also makes the whole outcome visible here
         if lost:
             return LOST
         if flight.error is None:

@@ -25,7 +25,7 @@ class Swap(NamedTuple):
         name: The name.
         old: The expected bytes, never empty; None for nothing.
         new: The new bytes, never empty; None to remove the name.
-        ttl: For how many seconds.
+        ttl: How many seconds it stays.
         unless: A name that must not exist; if it does, nothing changes.
         along: A name, its value and its time to live: stored in the same step if the change is
             made, so that a value is stored only while its lease is held. Only one of `unless` and
@@ -61,7 +61,7 @@ class Backend(Protocol):
     """
 
     def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """Return the bytes under each name, None for nothing, with few round trips."""
+        """Return the bytes under each name, or None, in few round trips."""
 
     def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """Store entries for `ttl` seconds with few round trips, one after the other."""

@@ -152,7 +152,7 @@ class StoredCache:
         flights: The runs under way in this process: by full key, or by event loop and key.
         counts: The counts, by the names in `opero.stats.Stats`.
         relied_on: The leases of the runs under way, by flight.
-        renewals: Until when, in nanoseconds, no refresh of an entry begins here, by full key.
+        renewals: When the next refresh of an entry may begin here, in nanoseconds, by full key.
         prefix: The beginning of the names of all its entries.
     """
 
@@ -186,7 +186,7 @@ class StoredCache:
         self.early: float = 0.0
         self.renewals: dict[bytes, int] = {}
         self._warned: set[str] = set()
-        self._rejected: dict[str, int] = {}  # by name, the hash of an entry that was not taken
+        self._rejected: dict[str, int] = {}  # by name: the hash of an entry that was rejected
         self._counting = Lock()
 
     def belong(
@@ -331,7 +331,7 @@ class StoredCache:
         return None if self.ttl is None else self.ttl + self.allowance
 
     def end(self, found: Signed) -> float:
-        """Return until when an entry is fresh, in Unix time: at most as long as the current ttl."""
+        """Return when an entry stops being fresh, in Unix time: after the current ttl at most."""
         if self.ttl is None:
             return found.fresh_until
         return min(found.fresh_until, found.made_at + self.ttl)
@@ -402,7 +402,7 @@ class StoredCache:
         self.renewals.pop(full, None)
 
     def cool_down(self, full: bytes, until: int) -> None:
-        """Let no hit refresh a value until some time, in nanoseconds."""
+        """Let no hit refresh a value before `until`, in nanoseconds."""
         self.renewals[full] = until
 
     def renew(

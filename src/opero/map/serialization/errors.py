@@ -36,9 +36,9 @@ class RemoteTraceback(Exception):
 
 
 def pack_error(error: BaseException) -> bytes:
-    """Put an exception into bytes from which `unpack_error` makes one again, whatever it is.
+    """Pickle any exception, so that `unpack_error` can restore it.
 
-    What a server asked for goes along: the headers that say so may not travel.
+    The wait that a server asked for goes along, as the headers that say so may not travel.
     """
     text = ""
     asked = retry_after(error)
@@ -104,7 +104,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
 
 
 def unpack_error(body: bytes) -> BaseException:
-    """Return the exception again; what stands in for it, if it cannot be made here."""
+    """Return the exception, or a stand-in if it cannot be created here."""
     packed, text, asked = pickle.loads(body)
     error = _linked(packed)
     if text:

@@ -30,7 +30,7 @@ LIGHT = 32_768
 """Bytes up to which the function and its arguments go along with every job."""
 
 KEPT = 4
-"""For how many maps a worker process keeps the function; one that comes again is loaded again."""
+"""For how many maps a worker process keeps the function; after that it is loaded again."""
 
 
 class FunctionPayload:
@@ -42,7 +42,7 @@ class FunctionPayload:
         plain: The function itself.
         context: The context variables as they were where the map was called.
         abandoned: Whether what has not begun need not run any more.
-        apart: The names of modules that go by value.
+        apart: The names of modules that travel by value.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class FunctionPayload:
         path: list[str] | None = None,
         apart: frozenset[str] = frozenset(),
     ) -> None:
-        """Take the function; it is pickled only once it has to travel.
+        """Take the function; it is pickled only when it must travel.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
             path: Where workers look for modules besides their own path; None for nowhere else.
-            apart: The names of modules that go by value.
+            apart: The names of modules that travel by value.
         """
         self.function: Any = of_items(function, shared)
         self.invoke: Any = of_invocations(function, shared)
@@ -71,7 +71,7 @@ class FunctionPayload:
         self._lock = Lock()
         self._packed: tuple[bytes, bytes] | None = None
         self._error: Exception | None = None
-        self._once = False  # whether each worker needs a pickle of its own
+        self._once = False  # whether each worker needs its own pickle
 
     def pack(self, whole: bool) -> tuple[bytes, bytes | None]:
         """Return a name for this payload that no other map's has, and the pickle; made once.
@@ -219,7 +219,7 @@ def carrier(function: Any, apart: Container[str] = ()) -> Named | Bound | Whole:
 
     Args:
         function: The function.
-        apart: The names of modules that go by value.
+        apart: The names of modules that travel by value.
     """
     if isinstance(function, MethodType):
         return Bound(function.__func__, function.__self__, apart)

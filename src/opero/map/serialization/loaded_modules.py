@@ -71,7 +71,7 @@ class LoadedModules:
     """The modules of this process, as they were at the last look."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Begin with no modules."""
         self._lock = Lock()
         self._records: dict[str, _Record] = {}
         self._known: list[tuple[str, _Record]] = []
@@ -86,7 +86,7 @@ class LoadedModules:
         self._seen = Seen(0, {}, frozenset(), frozenset())
 
     def begin_anew(self) -> None:
-        """Look at everything again, in a forked child: a thread may have been about to."""
+        """Look at everything again, in a forked child: a thread may have been looking."""
         self._lock = Lock()
         self._count = -1
 
@@ -109,7 +109,7 @@ class LoadedModules:
             return self._seen
 
     def apart_for_others(self) -> frozenset[str]:
-        """Return the modules that go by value to processes which nobody can renew.
+        """Return the modules that travel by value to processes that cannot be renewed.
 
         They may have imported what was read again here, and what uses that.
         """
@@ -174,7 +174,7 @@ class LoadedModules:
         self._publish()
 
     def _record(self, name: str, module: Any, spec: Any, again: bool) -> _Record:
-        """Find out what a worker has to know of a module.
+        """Find out what a worker needs to know about a module.
 
         Args:
             name: Its name.
@@ -291,7 +291,7 @@ def _spec_of(module: Any) -> Any:
 
 
 def _referred_to(module: Any) -> set[str]:
-    """Return the modules that a module has, or has something of."""
+    """Return the modules that a module refers to, directly or by something of theirs."""
     found: set[Any] = set()
     try:
         namespace = object.__getattribute__(module, "__dict__")
@@ -317,7 +317,7 @@ def _folders(spec: Any) -> tuple[str, ...] | None:
     try:
         found = spec.submodule_search_locations
         return None if found is None else tuple(map(str, found))
-    except Exception:  # noqa: BLE001 - a namespace's are found anew, which may fail
+    except Exception:  # noqa: BLE001 - a namespace's are searched again, which may fail
         return None
 
 
