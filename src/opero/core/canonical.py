@@ -1,15 +1,15 @@
-"""Stored cache keys: bytes that are the same for the same value on every machine and Python.
+"""Stored cache keys: the same value gives the same bytes on every machine and Python version.
 
-The same value is what it is for the in-memory keys of `keys`: the same types and the same content
-at every depth, whatever the order of dicts and sets. Every value has exactly one encoding, and
-every encoding is that of one value only. The first byte says how to read on:
+"The same value" means what it means for the in-memory keys in `keys`: the same types and the same
+content at every depth, in any order of dicts and sets. A value has exactly one encoding, and no two
+values share one. The first byte gives the format of the rest:
 
-    J text                JSON by orjson, keys sorted, for a value that is nothing but exact str
-                          (that UTF-8 can write), int of 64 bits, bool, None, list, dict with such
-                          keys; floats are not among them, as their digits are the writer's choice
+    J text                JSON by orjson, keys sorted, for a value made only of exact str (that
+                          UTF-8 can write), 64-bit int, bool, None, list, and dict with such str
+                          as keys; no floats, because each JSON writer chooses their digits
     N  T  F               None, True, False
-    I size ":" bytes      int, two's complement, big-endian, as few bytes as hold bit_length + 1
-    D 8 bytes             float, IEEE 754, big-endian, with the bits of a nan
+    I size ":" bytes      int, two's complement, big-endian, the fewest bytes for bit_length + 1
+    D 8 bytes             float, IEEE 754, big-endian; a nan keeps its bits
     S size ":" bytes      str in UTF-8, lone surrogates included
     B size ":" bytes      bytes
     L count ":" items     list; U: tuple
@@ -18,26 +18,27 @@ every encoding is that of one value only. The first byte says how to read on:
     C module name         a class, as two S
     O module name fields count ":" items
                           any other value: its class, the names of its fields (U of S), its parts
-    K bound code          a function that is captured: what it is bound to, and a reference R to one
-                          around it, by number, or F, module, name and a digest of its code (S, ""
-                          where the name tells it) and its captured variables
-    H 32 bytes            the SHA-256 of an encoding of more than 1024 bytes, in its place
-    R number ":"          there: the function that is being written, counted from the outermost
+    K bound code          a captured function: what it is bound to, then either R, if it is one of
+                          the functions around it, or F with its module, its name, a digest of its
+                          code (S; "" if the name identifies it) and its captured variables
+    H 32 bytes            the SHA-256 of an encoding longer than 1024 bytes, which it replaces
+    R number ":"          inside K: a function that is being written, counted from the outermost
 
-The last but one is why the size of an encoding, and the time for it, do not depend on how often a
-value holds the same part: what is long is looked at once. J has bounds for the same end.
+H keeps the size of an encoding, and the time it takes, independent of how often a value holds the
+same part: a long part is encoded once. The bounds on J serve the same purpose.
 
-What is bound or captured is a count and pairs of a name (S) and a value. A stored key has a V, code
-and what is captured behind the arguments, if there is such for the function that is called.
+Bound and captured values are written as a count, then pairs of a name (S) and a value. If the
+called function has bound values, captured variables or code of its own to identify it, its stored
+key ends with V and these, after the arguments.
 
-Inside another encoding J does not occur; sizes and counts are decimal. What the parts of a value
-are is up to `shapes`. A class goes by module and qualified name, if it is found under them; in
-`__main__` its module is the script's resolved path, or the name after `-m`. An array's bytes are
-in the byte order that its dtype names, which is a part too.
+J never occurs inside another encoding. Sizes and counts are decimal. `shapes` decides what the
+parts of a value are. A class is written as its module and qualified name, and must be importable
+under them; in `__main__` the module is the script's resolved path, or the name after `-m`. An
+array's bytes are in the byte order of its dtype, which is a part too.
 
-No `repr`, no `hash`, no `id`, no pickle: what has no parts (open files, locks, instances of plain
-classes) is refused with a `CacheKeyError` that says where it was found. So are functions and
-modules as arguments; as captured variables, they are a part of the function.
+No `repr`, no `hash`, no `id`, no pickle. A value without parts (an open file, a lock, an instance
+of a plain class) raises a `CacheKeyError` that says where it was found. So does a function or a
+module as an argument; as a captured variable, it is part of the function.
 """
 
 from __future__ import annotations
@@ -73,20 +74,20 @@ _CODE = (BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType)
 
 _MOST_CODES = 256
 _AT, _ATTRIBUTE, _INSIDE, _ROOT, _VARIABLE = range(5)
-"""How a value was reached from the one around it: by index or key, as an attribute, ..."""
+"""How a value was reached from its container: by index or key, as an attribute, ..."""
 
 if TYPE_CHECKING:
     _Where = tuple[Any, int, Any] | None
-    """Where a value was found: around what, how it was reached from there, and by which name."""
+    """Where a value was found: its container, how it was reached from there, and its name there."""
 
 
 class StoredKey:
-    """What a stored entry goes by.
+    """The key of a stored entry.
 
     Attributes:
-        name: Printable ASCII: format, namespace, module, qualified name and version with a digest
-            of `full` behind them, all separated by colons.
-        full: All that the digest was made of, to tell that an entry is what it claims to be.
+        name: Printable ASCII: format, namespace, module, qualified name, version and a digest of
+            `full`, separated by colons.
+        full: Everything that went into the digest, to check that an entry belongs to this key.
     """
 
     __slots__ = ("full", "name")
@@ -97,18 +98,18 @@ class StoredKey:
 
 
 class Writing:
-    """What is known while one value is written.
+    """The state while one value is written.
 
     Attributes:
-        code: Whether it is captured, so that functions are a part of it.
+        code: Whether the value is captured, so that it may contain functions.
         functions: The functions that are being written, from the outermost.
         references: How many references to these have been written.
-        shortened: How many digests have been written in the place of something longer.
-        known: What stands for values in which something was shortened, by their ids: the value,
-            which is so kept alive, and the bytes.
-        leaves: For a key in memory, the classes and objects that have no encoding, by the name of
-            the class; they are written by that and a number. Else None.
-        numbers: Their numbers.
+        shortened: How many digests have been written instead of something longer.
+        known: The bytes of values that contain something shortened, by the ids of the values. Each
+            comes with its value, to keep that alive.
+        leaves: For an in-memory key, the classes and objects that have no encoding, by the name of
+            the class; each is written as that name and a number. Otherwise None.
+        numbers: The numbers of the leaves.
     """
 
     __slots__ = ("code", "functions", "known", "leaves", "numbers", "references", "shortened")
@@ -117,9 +118,8 @@ class Writing:
         """Begin.
 
         Args:
-            code: Whether functions may be in it.
-            leaves: Where classes and objects without an encoding are left; None if there may be
-                none.
+            code: Whether the value may contain functions.
+            leaves: Collects classes and objects without an encoding; None to refuse them.
         """
         self.code: bool = code
         self.functions: list[Any] = []
@@ -130,11 +130,11 @@ class Writing:
         self.numbers: dict[Any, int] = {}
 
     def leaf(self, cls: type, name: Any, leaf: Any) -> bytes:
-        """Return what stands for a leaf: the name of its class and a number.
+        """Return the bytes for a leaf: the name of its class and a number.
 
         Args:
             cls: The class, or the class of the object.
-            name: By which the leaf is known; equal for equal leaves.
+            name: Identifies the leaf; equal for equal leaves.
             leaf: The leaf.
         """
         assert self.leaves is not None
@@ -152,18 +152,18 @@ class Canonical:
     """Makes stored keys.
 
     Attributes:
-        shapes: Tells what values are made of.
-        dumps: Writes canonical JSON, once it has been needed.
-        hexdigest: The digest of bytes as text, once it has been needed.
+        shapes: Takes values apart.
+        dumps: Writes canonical JSON; None until first needed.
+        hexdigest: Returns the digest of bytes as text; None until first needed.
         codes: The digests of the code of functions, by the id of the code, which is kept alive.
-        common: Namespace, module, qualified name and version of the last key, and what all keys
-            with these begin with: most are of the scope that was last.
+        common: Namespace, module, qualified name and version of the last key, and how all keys with
+            these begin: the next key is most often of the same scope.
     """
 
     __slots__ = ("codes", "common", "dumps", "hexdigest", "shapes")
 
     def __init__(self) -> None:
-        """Know the builtin types; classes are studied as they come."""
+        """Begin without recipes: each class is studied when its first value comes."""
         self.shapes: Decomposer = Decomposer()
         self.dumps: Callable[[Any], bytes] | None = None
         self.hexdigest: Callable[[bytes], str] | None = None
@@ -177,7 +177,7 @@ class Canonical:
             value: The value.
 
         Returns:
-            The same bytes as for another value exactly when the two are the same value.
+            Bytes that are equal for two values exactly when these are the same value.
 
         Raises:
             CacheKeyError: If the value cannot be encoded faithfully.
@@ -185,18 +185,18 @@ class Canonical:
         return self._encode(value, None)
 
     def identify(self, value: Any) -> tuple[bytes, tuple[Any, ...] | None]:
-        """Return what a value is within this process, in few bytes.
+        """Return a short identity of a value, valid within this process.
 
         Args:
             value: The value.
 
         Returns:
-            The SHA-256 of its encoding, which has classes and objects without parts by number; and
-            these in order, None if there are none. Objects without parts that are of one class, and
-            in a set, may have other numbers in an equal set.
+            The SHA-256 of its encoding, in which classes and objects without parts are numbers; and
+            these classes and objects in order, or None if there are none. In equal sets, objects
+            without parts that share a class may get different numbers.
 
         Raises:
-            CacheKeyError: If the value cannot be told from others faithfully.
+            CacheKeyError: If the value cannot be reliably distinguished from others.
         """
         leaves: dict[str, list[Any]] = {}
         out = bytearray()
@@ -218,10 +218,10 @@ class Canonical:
         return self.hexdigest(data)
 
     def is_plain(self, value: Any) -> bool:
-        """Return whether JSON brings a value back as it is, but for text that UTF-8 cannot write.
+        """Return whether JSON brings a value back unchanged, except text that UTF-8 cannot write.
 
-        It does if the value is nothing but exact str, int of 64 bits, bool, None, finite float,
-        list, and dict with exact str for keys; and neither too deep nor endlessly large.
+        It does if the value is made only of exact str, 64-bit int, bool, None, finite float, list,
+        and dict with exact str as keys, and is neither too deep nor too large.
 
         Args:
             value: The value.
@@ -241,15 +241,15 @@ class Canonical:
 
         Args:
             namespace: The cache's namespace.
-            owner: Module and qualified name of the function, as `owner_of` tells them.
-            version: What the user retires old results by.
+            owner: Module and qualified name of the function, as `owner_of` returns them.
+            version: The version that the user changes to retire old results.
             arguments: The values of all parameters in order.
             names: The names of the parameters, for messages.
-            code: What the function is besides, and what it has captured.
+            code: What identifies the function besides its name, and what it has captured.
 
         Raises:
-            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; it
-                names it.
+            CacheKeyError: If an argument or a captured variable cannot be encoded faithfully; the
+                message names it.
         """
         scope = (namespace, *owner, version)
         common = self.common
@@ -268,35 +268,35 @@ class Canonical:
         return StoredKey(common[2] + self.digest(data), data)
 
     def _common(self, scope: tuple[str, ...]) -> tuple[tuple[str, ...], bytes, str]:
-        """Return a scope, and what the full keys and the names in it begin with."""
+        """Return a scope, and how the full keys and the names in it begin."""
         beginning = bytearray(_FORMAT.encode())
         for part in scope:
             self._write_text(beginning, part)
         return scope, bytes(beginning), self.prefix(*scope)
 
     def prefix(self, *scope: str) -> str:
-        """Return what the names of all stored keys of some scope begin with.
+        """Return how the names of all stored keys of a scope begin.
 
         Args:
-            *scope: The namespace; and, if they are given, module, qualified name, version.
+            *scope: The namespace; optionally module, qualified name, version.
         """
         return ":".join([_FORMAT, *map(_escape, scope), ""])
 
-    # Whose result it is.
+    # The owner of a result.
 
     def owner_of(self, func: Callable[..., Any]) -> tuple[str, str]:
-        """Say whose results a stored entry belongs to.
+        """Return what identifies a function in its stored keys.
 
         Args:
             func: The function.
 
         Returns:
-            Its module and its qualified name. A function of `__main__` has the script's resolved
-            path for a module, or the name after `-m`; in a notebook, or at a prompt, a digest of
-            its source.
+            Its module and its qualified name. For a function of `__main__`, the module is the
+            script's resolved path, or the name after `-m`; in a notebook, or at a prompt, it is a
+            digest of the function's source.
 
         Raises:
-            ValueError: If it is no function and so has no name.
+            ValueError: If it is not a function and so has no name.
         """
         module = getattr(func, "__module__", None)
         name = getattr(func, "__qualname__", None)
@@ -322,7 +322,7 @@ class Canonical:
         return f"code:{self._code_digest(code)}"
 
     def _code_digest(self, code: CodeType) -> str:
-        """Return the digest of what a function does."""
+        """Return a digest of a function's code."""
         found = self.codes.get(id(code))
         if found is None:
             if len(self.codes) >= _MOST_CODES:
@@ -332,7 +332,7 @@ class Canonical:
         return found[1]
 
     def _captured(self, code: Code) -> bytes:
-        """Write what the function that is called is besides its name."""
+        """Write what identifies the called function besides its name."""
         out = bytearray(b"V")
         try:
             self._write_code(out, code, 0, None, Writing(True))
@@ -359,17 +359,17 @@ class Canonical:
         return bytes(out)
 
     def _count_plain(self, value: Any, depth: int, left: int, written: bool) -> int:
-        """Return how many of `left` nodes are left after those of `value`; -1 if it is not plain.
+        """Return how many of `left` nodes remain after those of `value`; -1 if it is not plain.
 
-        Without a bound, a list that holds the same list twice, and that one another twice, and so
-        on, would take for ever.
+        Without a bound, a list that holds the same list twice, which holds another list twice, and
+        so on, would take forever.
 
         Args:
             value: The value.
-            depth: How deep it is in another one.
-            left: How many nodes there may be.
-            written: Whether JSON is to be its encoding: then it has no floats and only text that
-                UTF-8 can write, and long texts count as several nodes.
+            depth: How deep it is inside another one.
+            left: How many nodes it may have.
+            written: Whether to check for an encoding in JSON, which allows no floats and only text
+                that UTF-8 can write, and counts a long text as several nodes.
         """
         kind = type(value)
         if kind is str:
@@ -566,7 +566,7 @@ class Canonical:
         except CacheKeyError as error:
             raise CacheKeyError(f"{_path(where)}{error}") from error
         if recipe.member and len(parts) == 2 and not self._has_key(parts[1], depth, where, run):
-            parts = parts[:1]  # the class lists it, so its name is enough
+            parts = parts[:1]  # the class lists this member, so its name is enough
         if recipe.hidden:
             own = by_its_own_rules(value)
             out += b"X"
@@ -584,7 +584,7 @@ class Canonical:
         there = [name for name in recipe.fields or () if name not in unset]
         for at, part in enumerate(parts):
             if type(part) is bytes:
-                self._write_bytes(out, part)  # made for this moment: nobody needs to know it again
+                self._write_bytes(out, part)  # made for this encoding, so never seen again
                 if len(part) > _LONG:
                     run.shortened += 1
             elif not recipe.whole and bases <= at < bases + len(there):
@@ -671,14 +671,14 @@ def _sha256(data: Any) -> Any:
 
 
 def _in_order(items: dict[Any, Any]) -> dict[Any, Any]:
-    """Return a dict in the order of its keys, if they are all text."""
+    """Return a dict sorted by its keys, if they are all text."""
     if all(type(key) is str for key in items):
         return {key: items[key] for key in sorted(items)}
     return items
 
 
 def _find_json() -> Callable[[Any], bytes]:
-    """Return what writes JSON without spaces and with sorted keys."""
+    """Return a function that writes JSON without spaces and with sorted keys."""
     try:
         from orjson import OPT_SORT_KEYS, dumps
     except ImportError:
@@ -690,7 +690,7 @@ def _plain_json(value: Any) -> bytes:
     """Write the same JSON as orjson does.
 
     Args:
-        value: A value that `Canonical` has found to be all JSON.
+        value: A value that `Canonical` has found to be plain.
     """
     import json
 
@@ -699,7 +699,7 @@ def _plain_json(value: Any) -> bytes:
 
 
 def _find_digest() -> Callable[[bytes], str]:
-    """Return what makes digests.
+    """Return the function that makes digests.
 
     Raises:
         ImportError: If xxhash is not installed.
@@ -715,7 +715,7 @@ def _find_digest() -> Callable[[bytes], str]:
 
 
 def _escape(text: str) -> str:
-    """Write a text in printable ASCII without colons, so that others can be joined to it by one.
+    """Write a text in printable ASCII without colons, so that colons can separate such texts.
 
     Args:
         text: The text.
@@ -729,7 +729,7 @@ def _escape(text: str) -> str:
 
 
 def _tuple_fields(cls: type) -> tuple[str, ...]:
-    """Return the names of the fields of a named tuple class, none for any other.
+    """Return the names of the fields of a named tuple class, or () for any other class.
 
     Args:
         cls: The class.
@@ -741,7 +741,7 @@ def _tuple_fields(cls: type) -> tuple[str, ...]:
 
 
 def _zone(value: Any) -> str | None:
-    """Return the key of a time zone that everybody gets by that key, None for anything else.
+    """Return the key of a time zone that `zoneinfo` returns for that key; None for anything else.
 
     Args:
         value: The value.
@@ -790,7 +790,7 @@ def _why_opaque(value: Any) -> str:
 
 
 def _refusal(cls: type, where: _Where, reason: str) -> CacheKeyError:
-    """Make the error that says what cannot be encoded.
+    """Make the error for a value that cannot be encoded.
 
     Args:
         cls: The class of the value, or the class that was the value.
@@ -803,10 +803,10 @@ def _refusal(cls: type, where: _Where, reason: str) -> CacheKeyError:
 
 
 def _too_deep(where: _Where) -> CacheKeyError:
-    """Make the error for a value that has no end.
+    """Make the error for a value that contains itself or is too deep.
 
     Args:
-        where: Where the end was looked for.
+        where: Where the walk stopped.
     """
     while where is not None and where[0] is not None:
         where = where[0]
@@ -818,7 +818,7 @@ def _too_deep(where: _Where) -> CacheKeyError:
 
 
 def _path(where: _Where) -> str:
-    """Write down where a value was found, as `name['a'][3]: `.
+    """Describe where a value was found, as in `name['a'][3]: `.
 
     Args:
         where: Where it was found.

@@ -1,28 +1,29 @@
-"""How a value comes apart into plainer values: what both kinds of cache key take its content to be.
+"""Take a value apart into plainer values, which both kinds of cache key treat as its content.
 
 `keys` and `canonical` handle the plain builtins themselves (None, bool, int, float, str, bytes,
-tuple, list, dict, set, frozenset). For any other value they ask here, and go on with the parts:
+tuple, list, dict, set, frozenset). They take any other value apart here and continue with its
+parts:
 
     type(value) -> Decomposer.recipe -> Recipe
     value, Recipe -> Decomposer.parts -> tuple of plainer values
 
-A class is studied once and its recipe kept for as long as the class lives. What is known by name
-(`datetime.datetime`, `uuid.UUID`, ...) is looked up in the modules that are loaded already, so
-nothing is imported for it: a value of a type that nobody has imported cannot turn up.
+Each class is studied once; its recipe lives as long as the class. Classes known by name
+(`datetime.datetime`, `uuid.UUID`, ...) are looked up in the modules that are already loaded. This
+imports nothing: a value cannot turn up before the module of its type is imported.
 
-The parts are the whole content, so that values with equal parts are interchangeable:
+The parts are the whole content, so values with equal parts are interchangeable:
 
     known types        what `_KNOWN` says below
     subclasses of them the base's content, and the instance's own attributes and slots
     dataclass, attrs   every field, and the instance's other attributes and slots
-    enum member        its name and its value, for a flag the names in it; of a member that its
-                       class does not list, as `_missing_` may make it, all that it has
-    numpy array        dtype, shape, bytes in C order; element by element where it holds objects
+    enum member        its name and its value; for a flag, the names in it; for a member that its
+                       class does not list (`_missing_` can make one), all its content
+    numpy array        dtype, shape, bytes in C order; element by element if it holds objects
 
-What was only left in an instance by looking at it does not count: values of `cached_property`,
-and fields that neither the constructor nor comparisons know.
+Values that only reading the instance leaves in it do not count: those of `cached_property`, and
+fields that neither the constructor nor comparisons use.
 
-All else is opaque: it has no parts, its own equality and hash are all there is to go by.
+Any other value is opaque: it has no parts, and only its own equality and hash identify it.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ TOO_DEEP = (
 )
 
 _OWN_FRAMES = 150
-"""A value that uses up so many frames is too deep; with fewer, the program itself is."""
+"""A value that uses this many frames is too deep; with fewer, the program's own stack is."""
 
 
 def name_of(cls: type) -> str:
-    """Return what messages call a class.
+    """Return the name of a class for messages.
 
     Args:
         cls: The class.
@@ -71,7 +72,7 @@ def name_of(cls: type) -> str:
 
 
 class Same:
-    """Stands for an object that counts by identity because it has no hash.
+    """Stands for an object without a hash, which is compared by identity.
 
     Attributes:
         target: The object.
@@ -95,7 +96,7 @@ class Same:
 
 
 def by_its_own_rules(value: Any) -> Any:
-    """Return a value that has no parts, or what stands for it in a key.
+    """Return a value that has no parts, or its substitute in a key.
 
     Args:
         value: The value.
@@ -121,17 +122,17 @@ class Recipe:
 
     Attributes:
         alive: A weak reference to the class, so that no recipe keeps one alive.
-        opaque: Whether there are no parts.
-        whole: Whether the parts are what the one known type says, and nothing else.
+        opaque: Whether instances have no parts.
+        whole: Whether the parts of the one known type are all the content.
         takes: One function per known base, value -> tuple of parts.
         fields: The names of the fields of a dataclass or attrs class.
         slots: The slots that the class and its bases add to the known ones: (key, name, slot).
-        lazy: The names of attributes and slots that do not count, because looking at the instance
-            sets them, and those of the fields, which count as such.
-        hidden: Whether a base written in C may hold more than the parts tell.
+        lazy: The names of attributes and slots that do not count because reading the instance sets
+            them, and of the fields, which count separately.
+        hidden: Whether a base written in C may hold content that the parts lack.
         member: Whether the class is an enumeration.
-        tag: What stands for the class in a key instead of the class itself, or None.
-        label: Module and name of a known class, the same on every Python; else None.
+        tag: What replaces the class in a key, or None.
+        label: Module and name of a known class, the same on every Python version; otherwise None.
     """
 
     __slots__ = (
@@ -149,7 +150,7 @@ class Recipe:
     )
 
     def __init__(self, alive: ref[type]) -> None:
-        """Begin with a class of which nothing is known.
+        """Begin with a class that has not been studied.
 
         Args:
             alive: A weak reference to the class.
@@ -204,12 +205,12 @@ class Decomposer:
             recipe: Its class's recipe, not an opaque one.
 
         Returns:
-            Plainer values: for a class that is not `whole`, one tuple per known base, the fields
-            that are set, and last None or what else there is: the names of the fields that are not
-            set, the other attributes, the other slots.
+            Plainer values. For a class that is not `whole`: one tuple per known base, the fields
+            that are set, and finally None or the rest: the names of the fields that are not set,
+            the other attributes, the other slots.
 
         Raises:
-            CacheKeyError: If the content cannot be told.
+            CacheKeyError: If the content cannot be read.
         """
         if recipe.whole:
             return recipe.takes[0](value)
@@ -275,7 +276,7 @@ def _study(cls: type, recipe: Recipe) -> Recipe:
         recipe.takes = (known[0],)
         recipe.label = known[1]
         if recipe.label == standard_values.UNION:
-            recipe.tag = UnionType  # before 3.14 there are two classes of unions, which are equal
+            recipe.tag = UnionType  # before 3.14, there are two union classes with equal values
         return recipe
     if _written_in_c(cls) and issubclass(cls, tuple) and "n_sequence_fields" in cls.__dict__:
         recipe.opaque = False
@@ -323,10 +324,10 @@ def _written_in_c(cls: type) -> bool:
 
 
 def _known(cls: type) -> Callable[[Any], tuple[Any, ...]] | None:
-    """Return how a known class comes apart, None for any other.
+    """Return the function that takes a known class apart; None for any other class.
 
-    A class is known by its name if its module, or the C half of that module, has it under that
-    name: whoever replaces `datetime.datetime` by a class of their own changes nothing here.
+    A class counts as known only if its module, or the C half of that module, holds it under its
+    name. So replacing `datetime.datetime` with another class changes nothing here.
 
     Args:
         cls: The class.
@@ -345,14 +346,14 @@ def _known(cls: type) -> Callable[[Any], tuple[Any, ...]] | None:
 
 
 def _fields(cls: type) -> tuple[tuple[str, ...] | None, list[str]]:
-    """Return the names of the fields of a dataclass or attrs class, None for any other.
+    """Return the names of the fields of a dataclass or attrs class; None for any other class.
 
     Args:
         cls: The class.
 
     Returns:
-        The names of the fields that count, and of those that do not: these are no parameters of the
-        constructor and take no part in comparisons, so they hold what was worked out of the others.
+        The names of the fields that count, and of those that do not: neither the constructor nor
+        comparisons use the latter, so their values are derived from the other fields.
     """
     names: list[str] = []
     lazy: list[str] = []
@@ -372,10 +373,10 @@ def _fields(cls: type) -> tuple[tuple[str, ...] | None, list[str]]:
 
 
 def _left_by_looking(cls: type) -> set[str]:
-    """Return the names under which descriptors of a class leave values in its instances.
+    """Return the names under which descriptors of a class cache values in its instances.
 
-    These are `functools.cached_property` and those of other libraries that say by the name of their
-    class what they do. Any other descriptor may be there for a default that an instance replaces.
+    These are `functools.cached_property`, and descriptors of other libraries whose class name shows
+    that they do the same. Any other descriptor may be a default that an instance replaces.
 
     Args:
         cls: The class.
@@ -395,7 +396,7 @@ def _left_by_looking(cls: type) -> set[str]:
 
 
 def _cached_by_attrs(function: Any) -> tuple[str, ...]:
-    """Return the names of the cached properties of a class with slots that attrs has made.
+    """Return the names of the cached properties of a slotted class made by attrs.
 
     Args:
         function: The class's `__getattr__`, where attrs keeps their functions.
@@ -410,7 +411,7 @@ def _cached_by_attrs(function: Any) -> tuple[str, ...]:
 
 
 def _read(slot: Any, value: Any) -> Any:
-    """Return what a slot of a value holds, `_ABSENT` if nothing.
+    """Return the content of a slot, or `_ABSENT` if the slot is empty.
 
     Args:
         slot: The slot's descriptor.
@@ -451,7 +452,7 @@ def _flag(value: Any) -> tuple[Any, ...]:
 
 
 def _made_member(value: Any) -> tuple[Any, ...]:
-    """Take apart a member that its class does not list: there may be many of one name.
+    """Take apart a member that its class does not list: several may have the same name.
 
     Args:
         value: The member.
@@ -467,7 +468,7 @@ def _reduced(value: Any) -> tuple[Any, ...]:
 
 
 _LAZY = ("cached", "lazy", "reify", "memoize")
-"""What the class of a descriptor is called that keeps what it has worked out in the instance."""
+"""Words in the class names of descriptors that cache their value in the instance."""
 _OF_EVERY_MEMBER = ("_name_", "_value_", "_sort_order_", "__objclass__")
 _WITH_ATTRIBUTES = (
     ("argparse", "Namespace"),
@@ -477,11 +478,11 @@ _WITH_ATTRIBUTES = (
     ("collections", "UserList"),
     ("collections", "UserString"),
 )
-"""The known classes whose instances have attributes, which may be all that they have."""
+"""The known classes whose instances have attributes, perhaps as their only content."""
 
 
 class _Slotted:
-    """Has a slot, to know one by."""
+    """Has a slot, to get the type of a slot's descriptor."""
 
     __slots__ = ("slot",)
 
@@ -692,7 +693,7 @@ _KNOWN: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
 
 
 def _study_numpy(cls: type, recipe: Recipe, numpy: Any) -> bool:
-    """Find out how a class of numpy's comes apart.
+    """Find out how the instances of a numpy class come apart.
 
     Args:
         cls: The class.
@@ -748,16 +749,16 @@ def _scalar(value: Any) -> tuple[Any, ...]:
 
 
 def _element(dtype: Any) -> Any:
-    """Describe what an array's elements are made of.
+    """Describe the elements of an array.
 
-    Byte order counts, as it does for numpy: the bytes that belong to this description are in the
-    order that it names, on every machine.
+    Byte order counts, as it does for numpy: on every machine, the bytes are in the order that this
+    description names.
 
     Args:
         dtype: The array's dtype.
 
     Raises:
-        CacheKeyError: If its bytes are not its content, or not on every machine.
+        CacheKeyError: If its bytes are not its content, or mean something else on another machine.
     """
     notes = dict(dtype.metadata) if dtype.metadata else None
     if dtype.subdtype is not None:
@@ -785,7 +786,7 @@ def _element(dtype: Any) -> Any:
 
 
 def _content(value: Any) -> list[Any]:
-    """Return what an array holds, field by field if it has any, so that padding does not count.
+    """Return the content of an array, field by field if it has fields, so padding does not count.
 
     Args:
         value: The array.
@@ -799,10 +800,10 @@ def _content(value: Any) -> list[Any]:
 
 
 def is_of_value(error: RecursionError) -> bool:
-    """Return whether a value is what has used up the stack, not the calls that led to its key.
+    """Return whether a value used up the stack, rather than the calls that led to its key.
 
     Args:
-        error: What was raised while a key was made of the value, as caught there.
+        error: What making a key of the value raised, as caught there.
     """
     frames = 0
     at = error.__traceback__

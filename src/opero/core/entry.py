@@ -1,17 +1,17 @@
-"""The place of one value, from the beginning of its run on; the plain half.
+"""The place of one value, from the start of its run; the plain half.
 
-    UNDER_WAY    somebody computes the value: others who want it follow
+    UNDER_WAY    a caller computes the value, and other callers follow
     RESERVED     there is a place, but no value, and nobody computes it
     VALUE        there is a value
-    DEAD         it was forgotten, and counts for nothing
+    DEAD         the entry was taken out, and no longer counts
 
-A new entry is under way or reserved. A run that returns makes it a value; one that fails takes it
-out. A value that is out of date is under way again, in its place, while it is renewed. What is
-taken out of the store's dictionary is dead from then on. So a thread that computes a value sees
-whether it was invalidated meanwhile, by looking at the entry.
+A new entry is under way or reserved. A run that returns makes it a value; a run that fails takes it
+out. While an expired value is renewed, its entry is under way again and keeps its place. An entry
+taken out of the store's dictionary stays dead. So a thread that computes a value can tell from the
+entry whether it was invalidated meanwhile.
 
-A value that is renewed in the background, before its end, stays a value. Its flight is that of
-the renewal: a caller who comes after its end follows it.
+A value that is renewed in the background, before it expires, stays a value. Its flight is that of
+the renewal, and callers who come after it has expired follow that.
 
 The compiled half (`_compiled/entry.pyx`) links the entries of a queue to each other.
 """
@@ -36,18 +36,18 @@ RESERVED = -2
 UNDER_WAY = -3
 
 _GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden ratio; a multiple of it has high bits that depend on all low ones."""
+"""2**64 divided by the golden ratio: the high bits of its multiples depend on all low bits."""
 _MOST_GHOSTS = 1 << 24
-"""A ghost's place takes 24 bits of its mixed hash; those above are what is remembered of it."""
+"""A ghost's place uses 24 bits of its mixed hash; the bits above are stored in the ghost."""
 _SHORTEST_SPAN = 4
 
 UNKNOWN, LOST, JUST_LOST, SPENT = range(4)
-"""What ghosts know of a key.
+"""What the ghosts know about a key.
 
     UNKNOWN      nothing
-    LOST         it was evicted from probation
-    JUST_LOST    so it was, within the last span: a tenth of what the store may hold
-    SPENT        it was evicted from the main queue within the last span
+    LOST         probation evicted it
+    JUST_LOST    probation evicted it within the last span, a tenth of the store's bound
+    SPENT        the main queue evicted it within the last span
 """
 
 
@@ -59,12 +59,12 @@ class Entry:
         mark: The key's hash.
         value: What the function returned.
         flight: What followers wait for; None while there are none.
-        expires: When the value stops counting, in nanoseconds; while it is under way, who computes
-            it, as an identifier of the thread or greenlet.
-        fresh: In a store that `lingers`, when the value is outdated, and `expires` is when a hit
-            looks closer; 0 before the first value, and in other stores.
+        expires: When the value expires, in nanoseconds; while the entry is under way, the
+            identifier of the thread or greenlet that computes the value.
+        fresh: In a store that `lingers`, when the value becomes outdated; `expires` is then when a
+            hit looks closer. 0 before the first value, and in other stores.
         uses: Hits since it was stored or moved, at most 3.
-        state: What it is: see above.
+        state: One of the states above.
         queued: Whether it is in a queue.
     """
 
@@ -88,8 +88,7 @@ def new_entry(key: Any, mark: int, state: int, expires: int) -> Entry:
         key: Its key.
         mark: The key's hash.
         state: `RESERVED` or `UNDER_WAY`.
-        expires: Who computes the value, as an identifier of the thread or greenlet, if it is under
-            way.
+        expires: The identifier of the thread or greenlet that computes the value, if under way.
     """
     entry = Entry.__new__(Entry)
     entry.key = key
@@ -105,10 +104,10 @@ def new_entry(key: Any, mark: int, state: int, expires: int) -> Entry:
 
 
 def follow(entry: Entry) -> Flight | None:
-    """Return what tells when the run of an entry is over; None if none is under way.
+    """Return the flight to wait on until the run of an entry ends; None if no run is under way.
 
-    A follower leaves the flight there before it looks at the state; the leader changes the state
-    before it looks for a flight. So one of the two sees the other.
+    A follower attaches the flight before it reads the state; the leader changes the state before it
+    reads the flight. So one of the two notices the other.
     """
     owner = entry.expires
     if entry.state != UNDER_WAY:  # a value may have the flight of its renewal
@@ -121,7 +120,7 @@ def follow(entry: Entry) -> Flight | None:
 
 
 def land(entry: Entry, value: Any, error: BaseException | None) -> None:
-    """Make the outcome of a run known to those who follow, if anybody does."""
+    """Pass the outcome of a run to its followers, if there are any."""
     flight = take_flight(entry)
     if flight is not None:
         flight.land(value, error)
@@ -129,7 +128,7 @@ def land(entry: Entry, value: Any, error: BaseException | None) -> None:
 
 def take_flight(entry: Entry) -> Flight | None:
     """Take the flight off its entry, and return it; None if nobody follows."""
-    if FREE_THREADED:  # where what another thread has written may be seen late
+    if FREE_THREADED:  # another thread's write may become visible late
         with flights.joining:
             flight, entry.flight = entry.flight, None
     else:
@@ -140,7 +139,7 @@ def take_flight(entry: Entry) -> Flight | None:
 
 
 def detach(entry: Entry, flight: Flight) -> bool:
-    """Take the flight of a run that is lost off its entry; return whether it was there still."""
+    """Take the flight of a lost run off its entry; return whether the entry still had it."""
     with flights.joining:
         there = entry.flight is flight
         if there:
@@ -149,14 +148,14 @@ def detach(entry: Entry, flight: Flight) -> bool:
 
 
 def value_of(entry: Entry) -> Any:
-    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    """Return the value of an entry, which another thread may be replacing at this moment."""
     return entry.value
 
 
 class EntryQueue:
     """Entries, first in, first out; each operation is atomic.
 
-    A `deque` takes 700 bytes, so there is none before the first entry.
+    A `deque` takes 700 bytes, so the first entry creates it.
     """
 
     __slots__ = ("_entries",)
@@ -227,19 +226,19 @@ class EntryStates:
         """Count a new entry: before it is in the dictionary, or as soon as it is."""
         if entry.state == UNDER_WAY:
             self._claims[entry] = entry
-            if entry.state != UNDER_WAY:  # another thread has killed it meanwhile
+            if entry.state != UNDER_WAY:  # another thread has killed it
                 self._claims.pop(entry, None)
 
     def claim(self, entry: Entry, expires: int, owner: int) -> bool:
-        """Let an entry be under way again, unless somebody was quicker, or is renewing it.
+        """Put an entry under way again, unless another thread was quicker or is renewing it.
 
         Args:
-            entry: One that is reserved, or a value that is out of date.
-            expires: What it said when it was looked at.
-            owner: Who computes it, as an identifier of the thread or greenlet.
+            entry: A reserved entry, or an expired value.
+            expires: Its `expires` when the caller looked at it.
+            owner: The identifier of the thread or greenlet that computes the value.
 
         Returns:
-            Whether that was done.
+            Whether this caller put it under way.
         """
         with flights.joining:
             if (
@@ -248,34 +247,34 @@ class EntryStates:
                 or (entry.state == VALUE and entry.flight is not None)
             ):
                 return False
-            entry.state = UNDER_WAY  # nothing between the look and this lets anybody interrupt
+            entry.state = UNDER_WAY  # nothing since the check lets another thread run
             entry.expires = owner
             self._claims[entry] = entry
         return True
 
     def postpone(self, entry: Entry, expires: int, until: int) -> bool:
-        """Let hits on a value look closer at another time, unless somebody was quicker.
+        """Change when hits on a value look closer, unless another thread was quicker.
 
         Args:
             entry: A value.
-            expires: When they were to do that, as it said when it was looked at.
-            until: When they are to do that.
+            expires: Its `expires` when the caller looked at it.
+            until: The new time.
 
         Returns:
-            Whether that was done.
+            Whether this caller changed it.
         """
         return self._with_value(entry, expires, until, None)
 
     def attach(self, entry: Entry, expires: int, flight: Flight) -> bool:
-        """Leave the flight of a run that renews a value, unless the value has changed.
+        """Attach the flight of a run that renews a value, unless the value has changed.
 
         Args:
             entry: The value.
-            expires: What it said when it was looked at.
-            flight: What to follow after the value's end.
+            expires: Its `expires` when the caller looked at it.
+            flight: What to follow once the value has expired.
 
         Returns:
-            Whether that was done.
+            Whether the flight was attached.
         """
         return self._with_value(entry, expires, expires, flight)
 
@@ -292,7 +291,7 @@ class EntryStates:
         return True
 
     def fill(self, entry: Entry, value: Any, expires: int, fresh: int) -> None:
-        """Let an entry be a value, unless it is dead."""
+        """Make an entry a value, unless it is dead."""
         if entry.state == DEAD:
             return
         entry.value = value
@@ -302,43 +301,43 @@ class EntryStates:
         self._claims.pop(entry, None)
 
     def stop(self, entry: Entry) -> None:
-        """Let an entry be reserved, if it was under way."""
+        """Make an entry reserved, if it was under way."""
         if entry.state == UNDER_WAY:
             entry.state = RESERVED
             self._claims.pop(entry, None)
 
     def restore(self, entry: Entry) -> None:
-        """Let an entry be the outdated value again that it was before it was under way."""
+        """Turn an entry that is under way back into the outdated value that it was."""
         if entry.state == UNDER_WAY:
             entry.expires = entry.fresh
             entry.state = VALUE
             self._claims.pop(entry, None)
 
     def kill(self, entry: Entry) -> None:
-        """Let an entry be dead."""
+        """Make an entry dead."""
         entry.state = DEAD
         self._claims.pop(entry, None)
 
     def revive(self, entry: Entry) -> None:
-        """Let a dead entry, which could not be taken out, be reserved."""
+        """Make a dead entry that could not be taken out reserved."""
         if entry.state == DEAD:
             entry.state = RESERVED
 
 
 class Ghosts:
-    """What is left of entries that were evicted not long ago: two bytes of each.
+    """Traces of entries that were evicted lately, two bytes for each.
 
-        eleven bits of the key's hash  |  from which queue  |  when, in spans of its evictions
+        eleven bits of the key's hash  |  which queue  |  when, in spans of that queue's evictions
 
-    It is a table with two places for each of them, where later ones replace earlier ones. There is
-    none before the first eviction. Now and then a key is taken for another one, or an empty place
-    for that of a key that was lost long ago; that costs no more than a place in the main queue.
+    They are in a table with two places for each ghost, where later ghosts replace earlier ones. The
+    first eviction creates the table. Occasionally a key is mistaken for another one, or an empty
+    place for that of a key evicted long ago; this costs no more than a place in the main queue.
     """
 
     __slots__ = ("_maxsize", "_past")
 
     def __init__(self, maxsize: int) -> None:
-        """Begin without any.
+        """Begin without ghosts.
 
         Args:
             maxsize: How many entries the store may have.
@@ -347,11 +346,11 @@ class Ghosts:
         self._past: _Past | None = None
 
     def remember(self, mark: int, main: bool) -> None:
-        """Keep in mind that a key with this hash was evicted.
+        """Remember that a key with this hash was evicted.
 
         Args:
             mark: The key's hash.
-            main: Whether that was from the main queue.
+            main: Whether the main queue evicted it.
         """
         past = self._past
         if past is None:
@@ -367,7 +366,7 @@ class Ghosts:
             past.tags[main] = (tag & 16) | (tag + 1 & 15)
 
     def recall(self, mark: int) -> int:
-        """Return what is known of a key with this hash: `UNKNOWN`, `LOST`, `JUST_LOST`, `SPENT`."""
+        """Return what is known about a key with this hash: one of `UNKNOWN`, `LOST`, ..."""
         past = self._past
         if past is None:
             return UNKNOWN
@@ -393,14 +392,14 @@ class Ghosts:
 
 
 class _Past:
-    """The table of ghosts, and where each queue stands: the first is probation.
+    """The table of ghosts, and the state of each queue, probation first.
 
     Attributes:
         table: Two bytes for each ghost.
         mask: The number of the last place.
-        span: After how many evictions from a queue its tag changes.
-        left: How many of them are left to the next change.
-        tags: What is written beside the bits of a hash.
+        span: The number of evictions from a queue after which its tag changes.
+        left: For each queue, the number of evictions until the next change.
+        tags: For each queue, the tag to store next to the bits of a hash.
     """
 
     __slots__ = ("left", "mask", "span", "table", "tags")

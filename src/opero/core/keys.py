@@ -1,26 +1,26 @@
 """In-memory cache keys: equal exactly when they are keys of the same value.
 
-The same value means the same types and the same content at every depth: `1`, `1.0`, `True` and
+"The same value" means the same types and the same content at every depth: `1`, `1.0`, `True` and
 `"1"` differ, and so do a dataclass and its dict. Only the order of dicts and sets does not count.
 
     exact str, exact int, None            their own key
     trees of plain builtins               a `Key` with a hash of the whole tree, and the tree
-    trees with other values in them       the same, with `Node` standing for each of those
+    trees with other values in them       the same, with a `Node` in place of each other value
 
-For these no bytes are built and nothing is sorted. Looking up a plain tree copies nothing either:
-the key that `probe` makes holds the caller's own objects, its hash is the sum of a walk through
-them, and comparing it with a stored key is a second walk, side by side. A key that outlives the
-lookup must not change when the caller's objects do: `freeze` and `keep` make it of copies.
+Making these keys builds no bytes and sorts nothing. Looking up a plain tree copies nothing either:
+`probe` makes a key that holds the caller's own objects. One walk through them computes the hash; a
+second walk, side by side, compares the key with a stored one. A key that outlives the lookup must
+not change when the caller's objects do, so `freeze` and `keep` make it from copies.
 
-In such a copy, a dict with exact str keys is a `Table`; whatever is no plain builtin, or has no
-order, is a `Node`: its class, its parts as `Decomposer` tells them, and what compares by its own
-rules.
+In such a copy, a dict with exact str keys is a `Table`. Any value that is not a plain builtin, or
+has no order, is a `Node`: its class, its parts from `Decomposer`, and the part that compares by its
+own rules.
 
-A value may hold the same part many times, and be a far larger tree than it takes memory: forty
-lists, each of which holds the next one twice, are a tree of 2**40. So walks are bounded. On the way
-down they add up the bits of the sizes that they meet, so that a tree has at most two to the power
-of that many nodes. Where that is too many, and counting does not find less, the key is a digest of
-what `Canonical` writes, which looks at each part once.
+A value may hold the same part many times, and so be a much larger tree than its memory suggests:
+forty lists, each holding the next one twice, are a tree of 2**40 nodes. So walks are bounded. On
+the way down, they add up the bits of the sizes they meet; two to the power of that sum bounds the
+number of nodes. If that is too many, and counting does not find fewer, the key is a digest of what
+`Canonical` writes, which visits each part once.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 _MOST_NODES = 2**17
 _WIDEST = 22  # bits, of a tree of plain builtins
 _WIDEST_OBJECT = 18  # bits, of a tree with other values in it, which takes longer to walk through
-_WIDER = 1  # a hash that says that a tree is wider than that
-_COUNTED = -(2**30)  # bits to begin with where a tree is known to be small enough
+_WIDER = 1  # returned instead of a hash for a tree that is wider than that
+_COUNTED = -(2**30)  # bits to begin with if a tree is known to be small enough
 _DIGEST_ABOVE = 4096
 _ABSENT = object()
 
@@ -86,7 +86,7 @@ class Table:
         found = self.entries
         if found is None:
             found = dict(zip(self.flat[::2], self.flat[1::2], strict=True))
-            if not gil.FREE_THREADED:  # where others would read the field while it is written
+            if not gil.FREE_THREADED:  # without the GIL, others could read the half-written field
                 self.entries = found
         return found
 
@@ -95,10 +95,10 @@ class Node:
     """Any other value, in a key that is kept.
 
     Attributes:
-        hash: The hash of all that follows.
-        cls: The class of the value, or what stands for it.
-        items: What it is made of, as `Decomposer` tells it.
-        own: What compares and hashes by its own rules, or None.
+        hash: The hash of the fields below.
+        cls: The class of the value, or its substitute.
+        items: The parts of the value, from `Decomposer`.
+        own: The object that compares and hashes by its own rules, or None.
     """
 
     __slots__ = ("cls", "hash", "items", "own")
@@ -110,18 +110,18 @@ class Node:
 
 
 class Digest:
-    """Stands for the class of long bytes that are in a key by their SHA-256 only."""
+    """Stands for the class of long bytes of which a key holds only the SHA-256."""
 
     __slots__ = ()
 
 
 class Key:
-    """A key of a value that is not its own key; made by a `Freezer` only.
+    """A key of a value that is not its own key; only a `Freezer` makes it.
 
     Attributes:
         hash: The hash of the value.
         live: Whether `value` is the caller's own object.
-        value: The value, or a copy with a `Table` or `Node` in place of what is no plain builtin.
+        value: The value, or a copy in which a `Table` or `Node` replaces what cannot be kept.
     """
 
     __slots__ = ("hash", "live", "value")
@@ -180,7 +180,7 @@ class Key:
         at = 0
         for name, mine in one.items():
             if flat[at] is not name and not self._same_text(name, flat[at]):
-                return self._same_mapping(one, two.mapping())  # it is in another order
+                return self._same_mapping(one, two.mapping())  # the order differs
             other = flat[at + 1]
             at += 2
             if mine is other:
@@ -233,15 +233,15 @@ class Key:
 
 
 class _TooWideError(Exception):
-    """Says that a tree with other values than plain builtins in it is too wide."""
+    """Raised for a tree that is too wide and holds values other than plain builtins."""
 
 
 class Freezer:
     """Makes in-memory keys.
 
     Attributes:
-        canonical: Writes values that are too wide for a walk, once there has been one.
-        shapes: Tells what values are made of.
+        canonical: Writes values that are too wide for a walk; None until there is one.
+        shapes: Takes values apart.
         true: The key of True.
         false: The key of False.
     """
@@ -249,23 +249,23 @@ class Freezer:
     __slots__ = ("canonical", "false", "shapes", "true")
 
     def __init__(self) -> None:
-        """Know the builtin types; classes are studied as they come."""
+        """Begin without recipes: each class is studied when its first value comes."""
         self.shapes: Decomposer = Decomposer()
         self.canonical: Canonical | None = None
         self.true: Key = self._key(_TRUE, False, True)
         self.false: Key = self._key(_FALSE, False, False)
 
     def probe(self, value: Any) -> Hashable:
-        """Make a key to look up at once and then let go of: it may hold the value itself.
+        """Make a key for an immediate lookup only: it may hold the value itself.
 
         Args:
             value: The value.
 
         Returns:
-            A key that is equal to another exactly when that one is a key of the same value.
+            A key that equals another key exactly when both are keys of the same value.
 
         Raises:
-            CacheKeyError: If the value cannot be told from others faithfully.
+            CacheKeyError: If the value cannot be reliably distinguished from others.
         """
         kind = type(value)
         if kind is str or kind is int or value is None:
@@ -289,21 +289,21 @@ class Freezer:
             value: The value.
 
         Returns:
-            A key that is equal to another exactly when that one is a key of the same value.
+            A key that equals another key exactly when both are keys of the same value.
 
         Raises:
-            CacheKeyError: If the value cannot be told from others faithfully.
+            CacheKeyError: If the value cannot be reliably distinguished from others.
         """
         return self.keep(self.probe(value))
 
     def keep(self, key: Hashable) -> Hashable:
-        """Make a key that can be kept out of one that `probe` made.
+        """Turn a key from `probe` into one that can be kept.
 
         Args:
             key: The key, or a tuple of keys, of values that have not changed since.
 
         Returns:
-            An equal key, or tuple of keys; the same one if it can be kept as it is.
+            An equal key, or tuple of keys; the same object if it can be kept unchanged.
         """
         if type(key) is Key:
             return self._kept(key)
@@ -312,13 +312,13 @@ class Freezer:
         return key
 
     def is_constant(self, value: Any) -> bool:
-        """Return whether a value cannot change, so that its key can be made once and for all.
+        """Return whether a value cannot change, so that one key serves forever.
 
         Args:
             value: The value.
 
         Returns:
-            True for exact immutable builtins, and for tuples and frozensets of such.
+            True for exact immutable builtins, and for tuples and frozensets of these.
         """
         return self._is_constant(value, 0)
 
@@ -352,11 +352,11 @@ class Freezer:
             raise CacheKeyError(TOO_DEEP) from error
 
     def _wider(self, value: Any, found: int) -> Any:
-        """Make a key of what no walk within bounds has found to be a tree of plain builtins.
+        """Make a key of a value that a bounded walk did not find to be a tree of plain builtins.
 
         Args:
             value: The value.
-            found: What the walk has found.
+            found: The result of the walk.
         """
         if found == _WIDER:
             left = self._count(value, _MOST_NODES, 0)
@@ -370,7 +370,7 @@ class Freezer:
             return self._large(value)
 
     def _large(self, value: Any) -> Key:
-        """Make a key of what is too large a tree to walk through."""
+        """Make a key of a tree that is too large to walk through."""
         canonical = self.canonical
         if canonical is None:
             canonical = self.canonical = Canonical()
@@ -379,10 +379,10 @@ class Freezer:
         return self._key(node.hash, False, node)
 
     def _count(self, value: Any, left: int, depth: int) -> int:
-        """Return how many of `left` nodes are left after those of a tree of plain builtins.
+        """Return how many of `left` nodes remain after those of a tree of plain builtins.
 
         Returns:
-            -1 if there are more, or it is too deep; -2 if there are other values in it.
+            -1 if the tree has more nodes or is too deep; -2 if it holds other values.
         """
         kind = type(value)
         if kind in _ATOMS:
@@ -407,9 +407,9 @@ class Freezer:
                 return left
         return left - 1
 
-    # The hash of a tree. In a live tree, 0 says that there is something in it that has to be
-    # taken apart first, and `_WIDER` that the tree may be too large. (If that happens to be the
-    # hash of a tree, it means a needless copy, no more.)
+    # The hash of a tree. For a live tree, 0 means that it holds a value that must be taken apart
+    # first, and `_WIDER` that it may be too large. (If a tree happens to have this hash, the only
+    # cost is a needless copy.)
 
     def _walk(self, value: Any, depth: int, kept: bool) -> int:
         kind = type(value)
@@ -439,7 +439,7 @@ class Freezer:
 
     def _walk_float(self, value: float, number: float) -> int:
         if number != number:
-            return _FLOAT  # Python's own hash of a nan is that of the object
+            return _FLOAT  # Python hashes a nan by the identity of its object
         return hash(value) ^ _FLOAT
 
     def _walk_list(self, value: list[Any], depth: int, kept: bool) -> int:
@@ -575,7 +575,7 @@ class Freezer:
             try:
                 self._copy(parts[1], depth)
             except CacheKeyError:
-                parts = parts[:1]  # the class lists it, so its name is enough
+                parts = parts[:1]  # the class lists this member, so its name is enough
         for part in parts:
             if type(part) is bytes and len(part) > _DIGEST_ABOVE:
                 from hashlib import sha256
@@ -608,7 +608,7 @@ def _flat(value: dict[Any, Any]) -> tuple[Any, ...]:
 def _bag(items: list[Any]) -> frozenset[Any]:
     """Return keys without their order.
 
-    A set may hold several elements that have one key (two nans, say): then they are counted.
+    A set may hold several elements with the same key (two nans, for example); these are counted.
 
     Args:
         items: The keys.

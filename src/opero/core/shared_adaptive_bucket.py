@@ -1,9 +1,9 @@
 """The bucket of an adaptive limit that processes share: one rate for all of them.
 
-What `RateControl` knows is in further shared words. A process that learns something reads them,
-adapts the rate, and writes them back, under a lease that ends by itself. So what a process learns
-while another one has the lease is lost if it is a success, of which there are many; a rejection
-waits for the lease. A permit is taken at the interval of that moment.
+Further shared words hold the state of `RateControl`. A process that learns something reads them,
+adapts the rate and writes them back, under a lease that expires. While another process has the
+lease, a success is dropped, because there are many; a rejection waits for the lease. Each permit is
+taken at the current interval.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from typing import Any
 
 WORDS = 12
-"""How many words there are beyond those of a limit that does not adapt."""
+"""The number of words beyond those of a limit that does not adapt."""
 
 _SUCCEEDED, _REJECTED = 0, 2
-"""Those of `gate`, as numbers in C."""
+"""The outcomes of `gate`, as numbers in C."""
 
 _INTERVAL, _PAUSED, _LEASE, _TOP, _BASE, _HOLD, _CLEAN, _CREDIT, _SERVED, _HEARD, _CUT, _SINCE = (
     range(WORDS)
 )
-"""The words: the interval, until when a pause lasts, the lease, and what a `RateControl` knows."""
+"""The words: the interval, the end of a pause, the lease, and the state of a `RateControl`."""
 
 _BEGUN = -(10**17)
-"""What lies below has never been written."""
+"""A lower value means that the word has never been written."""
 
 _UNIT = 1e9
-"""Rates and seconds are counted in billionths."""
+"""Rates and seconds are stored in billionths."""
 
 _LONGEST_LEASE = 5_000_000
-"""Nanoseconds after which a lease ends by itself."""
+"""Nanoseconds after which a lease expires."""
 
 _SERIES = 1 << 20
 
 _NEWS = 16
-"""Waiters are told when the interval has fallen by a sixteenth since they were last told."""
+"""Waiters are notified when the interval has fallen by a sixteenth since the last notice."""
 
 
 class SharedAdaptiveBucket(SharedBucket):
-    """Permits at a rate that all processes adapt that share some words.
+    """Permits at a rate that all processes adapt together through shared words.
 
     Attributes:
         burst: How many permits may be taken at once after a pause.
-        control: What was last read of the words.
-        watcher: As that of an `AdaptiveBucket`.
+        control: The state last read from the words.
+        watcher: The same as in `AdaptiveBucket`.
         told: The interval when it was last called, in nanoseconds.
-        first: The number of the first word of those that a limit has because it adapts.
+        first: The number of the first word that the limit has because it adapts.
     """
 
     __slots__ = ("burst", "control", "first", "told", "watcher")
@@ -71,7 +71,7 @@ class SharedAdaptiveBucket(SharedBucket):
         real: Clock,
         floor: float,
     ) -> None:
-        """Use the words as they are.
+        """Begin with the current content of the words.
 
         Args:
             rate: The highest rate, in permits per second.
@@ -80,7 +80,7 @@ class SharedAdaptiveBucket(SharedBucket):
             windows: The interval in nanoseconds and the burst of each further limit.
             words: One for each limit, two more, and `WORDS`.
             clock: The clock of callers, which tests may move.
-            real: A clock that nobody moves.
+            real: A clock that tests never move.
             floor: The lowest rate.
         """
         TokenBucket(floor, burst)
@@ -99,24 +99,24 @@ class SharedAdaptiveBucket(SharedBucket):
         return max(self.control.floor, min(self.control.given, 1e9 / self.interval))
 
     def look(self) -> None:
-        """Take over the interval that is in the words."""
+        """Adopt the interval from the words."""
         interval = self.words.load(self.first + _INTERVAL)
         if interval > 0 and interval != self.interval:
             self.interval: int = interval
             self.tolerance: int = interval * (self.burst - 1)
 
     def admit_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, as `admit` does one."""
+        """Take `weight` permits together, as `admit` takes one."""
         self.look()
         return SharedBucket.admit_many(self, now, weight)
 
     def due(self, now: int, weight: int, ahead: int) -> int:
-        """Return when `weight` permits are free, at the earliest."""
+        """Return the earliest time at which `weight` permits are free."""
         self.look()
         return SharedBucket.due(self, now, weight, ahead)
 
     def pause(self, now: int, length: int) -> None:
-        """Let no process have a permit for a while; a pause that lasts longer already goes on."""
+        """Give no process a permit for `length` nanoseconds; a longer pause continues."""
         self.look()
         if self.clock.offset or self.clock.frozen:
             now = self.real.now()
@@ -125,12 +125,12 @@ class SharedAdaptiveBucket(SharedBucket):
         SharedBucket.pause(self, now, length)
 
     def pause_as_asked(self, now: int, length: int) -> None:
-        """Pause because a server has asked for it, unless a lower rate may do."""
+        """Pause because a server asked for it, unless a lower rate may be enough."""
         if length > PROMPT or self.words.load(self.first + _SINCE) >= _SERIES:
             self.pause(now, length)
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
-        """Learn from how an attempt has ended; only success and rejection count."""
+        """Learn from the outcome of an attempt; only success and rejection count."""
         if outcome != _SUCCEEDED and outcome != _REJECTED:
             return
         if self.clock.offset or self.clock.frozen:
@@ -145,15 +145,15 @@ class SharedAdaptiveBucket(SharedBucket):
             self.watcher(news > 1)
 
     def learn(self, now: int, outcome: int, entered: int) -> int:
-        """Adapt the rate of all.
+        """Adapt the rate for all processes.
 
         Args:
             now: The time in nanoseconds.
-            outcome: Success or rejection, as `gate` numbers them.
+            outcome: Success or rejection, with the numbers from `gate`.
             entered: When the attempt began, in nanoseconds.
 
         Returns:
-            2 after a cut, 1 if the rate has risen so that waiters should know, else 0.
+            2 after a cut, 1 if the rate has risen enough to notify waiters, otherwise 0.
         """
         news = 0
         try:
@@ -187,7 +187,7 @@ class SharedAdaptiveBucket(SharedBucket):
                 return False
 
     def read(self) -> None:
-        """Read what is known of the rate, if anybody has written it yet."""
+        """Read the state of the rate, if a process has written it."""
         words, control, first = self.words, self.control, self.first
         self.look()
         if words.load(first + _SINCE) < _BEGUN:
@@ -206,7 +206,7 @@ class SharedAdaptiveBucket(SharedBucket):
         control.since = since % _SERIES
 
     def write(self, now: int, cut: bool) -> None:
-        """Write what is known of the rate, and let what is owed stay owed; end the lease."""
+        """Write the state of the rate, keep permits that are owed, and end the lease."""
         words, control, first = self.words, self.control, self.first
         words.put(first + _TOP, int(control.top * _UNIT))
         words.put(first + _BASE, int(control.base * _UNIT))
@@ -221,7 +221,7 @@ class SharedAdaptiveBucket(SharedBucket):
         words.put(first + _LEASE, 0)
 
     def retime(self, now: int, cut: bool) -> None:
-        """Take over the rate of `control`, for all."""
+        """Apply the rate of `control`, for all processes."""
         before = self.interval
         interval = ceil(1e9 / self.control.rate)
         if interval == before and not cut:
@@ -244,6 +244,6 @@ class SharedAdaptiveBucket(SharedBucket):
         self.tolerance = tolerance
 
     def fresh(self, lock: Any) -> TokenBucket:
-        """Return a full bucket of the same settings, which nobody shares."""
+        """Return a full bucket with the same settings that is not shared."""
         control = self.control
         return AdaptiveBucket(control.given, self.burst, lock, (), control.floor)

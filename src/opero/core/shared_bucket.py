@@ -1,15 +1,15 @@
 """The token bucket that processes share: the same algorithm on words in shared memory.
 
-One word holds the arrival time of one limit, in nanoseconds of the machine's monotonic clock, which
-is the same for all processes; further words that of further limits. Whoever takes a permit puts
-the next arrival time in the place of the one that was read, if nobody else has meanwhile.
+One word holds the arrival time of the first limit, in nanoseconds of the machine's monotonic clock,
+which all processes share; each further limit has a word of its own. To take a permit, a process
+replaces the arrival time that it read with the next one, unless another process has changed it.
 
-Two more words are for those who wait. One says when somebody last waited in vain, so that processes
-that wait know of each other. The other is a claim: somebody who has waited in vain too often says
-until when nobody else takes anything. It ends by itself, so a process that dies with one is soon
-forgotten.
+Two more words are for waiters. One records when a process last waited in vain, so that waiting
+processes know of each other. The other is a claim: a process that has waited in vain too often sets
+the time until which no other process takes a permit. A claim expires, so one left by a dead process
+soon stops counting.
 
-Shared permits go by the machine's time, which tests do not move.
+Shared permits use the machine's time, which tests do not move.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 BUSY = 100_000_000
-"""Nanoseconds after which to come again when a process holds the file lock for too long."""
+"""Nanoseconds after which to try again when a process holds the file lock for too long."""
 
 GRACE = 20_000_000
-"""How long a claim outlives the moment at which its permits are free, in nanoseconds."""
+"""How long a claim lasts after its permits become free, in nanoseconds."""
 
 _GLANCE = 1_000_000
-"""How often to look in that time whether it has ended, in nanoseconds."""
+"""How often to check during that time whether the claim has ended, in nanoseconds."""
 
 
 class SharedBucket(WindowedBucket):
@@ -39,9 +39,10 @@ class SharedBucket(WindowedBucket):
         words: The shared words.
         clock: The clock of callers, which tests move.
         real: The machine's clock.
-        count: How many limits there are.
+        count: The number of limits.
         before: The arrival time before the latest permit of this process, in nanoseconds.
-        claim: Until when this process has claimed what comes, in nanoseconds; 0 if it has not.
+        claim: Until when this process has claimed the next permits, in nanoseconds; 0 if it has no
+            claim.
     """
 
     __slots__ = ("_receipts", "before", "claim", "clock", "count", "real", "words")
@@ -56,7 +57,7 @@ class SharedBucket(WindowedBucket):
         clock: Clock,
         real: Clock,
     ) -> None:
-        """Use the words as they are.
+        """Begin with the current content of the words.
 
         Args:
             rate: Permits per second.
@@ -65,7 +66,7 @@ class SharedBucket(WindowedBucket):
             windows: The interval in nanoseconds and the burst of each further limit.
             words: One for each limit, and two more.
             clock: The clock of callers, which tests may move.
-            real: A clock that nobody moves.
+            real: A clock that tests never move.
         """
         WindowedBucket.__init__(self, rate, burst, lock, windows)
         self.words: SharedCounters = words
@@ -77,23 +78,23 @@ class SharedBucket(WindowedBucket):
         self._receipts: Any = None
 
     def enter(self, now: int) -> int:
-        """Take a permit if one is free and nobody waits for it, as `TokenBucket` does."""
+        """Take a permit if one is free and no caller waits for it, as `TokenBucket` does."""
         if now > self.words.look_at:
             self.words.look(now)
         return WindowedBucket.enter(self, now)
 
     def take_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, as `enter` does one."""
+        """Take `weight` permits together, as `enter` takes one."""
         if now > self.words.look_at:
             self.words.look(now)
         return WindowedBucket.take_many(self, now, weight)
 
     def admit(self, now: int) -> int:
-        """Take a permit if one is free; 0 if it was, else nanoseconds until it might be."""
+        """Take a permit if one is free; return 0, or the nanoseconds until one might be free."""
         return self.admit_many(now, 1)
 
     def admit_many(self, now: int, weight: int) -> int:
-        """Take `weight` permits at once, as `admit` does one."""
+        """Take `weight` permits together, as `admit` takes one."""
         if self.clock.offset or self.clock.frozen:
             now = self.real.now()
         wait = -1
@@ -108,14 +109,14 @@ class SharedBucket(WindowedBucket):
         return wait
 
     def _held_up(self, now: int) -> int:
-        """Return for how many nanoseconds a claim of another process has to be heeded."""
+        """Return for how many nanoseconds another process's claim still blocks this one."""
         claim = self.words.load(self.count + 1)
         if claim <= now or claim == self.claim:
             return 0
         return max(claim - GRACE - now, _GLANCE)
 
     def _attempt(self, now: int, weight: int) -> int:
-        """Take permits; -1 if that has to begin again."""
+        """Take permits; return -1 if this step must be repeated."""
         if self.count > 1:
             return self._attempt_all(now, weight)
         words = self.words
@@ -136,7 +137,7 @@ class SharedBucket(WindowedBucket):
                 return -1
 
     def _attempt_all(self, now: int, weight: int) -> int:
-        """Take permits from every limit, or from none; -1 if that has to begin again."""
+        """Take permits from every limit or none; return -1 if this step must be repeated."""
         self._refresh()
         wait = self.lack(now, weight)
         if wait <= 0:
@@ -158,30 +159,30 @@ class SharedBucket(WindowedBucket):
                         receipts.append((before, after))
                         break
                     wait = -1
-                self._return(receipts)  # somebody else was faster at this one
+                self._return(receipts)  # another process was faster at this limit
                 return wait
         self._receipts = receipts
         return 0
 
     def _refresh(self) -> None:
-        """Note the arrival times."""
+        """Read the arrival times."""
         self.arrival: int = self.words.load(0)
         for at in range(1, self.count):
             other = self.others[at - 1]
             other.arrival = self.words.load(at)
 
     def _return(self, receipts: Any) -> None:
-        """Restore arrival times that nobody has changed since."""
+        """Restore the arrival times that no other process has changed since."""
         for at, (before, after) in enumerate(receipts):
             self.words.swap(at, after, before)
 
     def due(self, now: int, weight: int, ahead: int) -> int:
-        """Return when `weight` permits are free, at the earliest."""
+        """Return the earliest time at which `weight` permits are free."""
         self._refresh()
         return WindowedBucket.due(self, now, weight, ahead)
 
     def pause(self, now: int, length: int) -> None:
-        """Let no process have a permit for a while; a pause that lasts longer already goes on."""
+        """Give no process a permit for `length` nanoseconds; a longer pause continues."""
         if self.clock.offset or self.clock.frozen:
             now = self.real.now()
         floor = now + length + self.tolerance
@@ -195,13 +196,13 @@ class SharedBucket(WindowedBucket):
                 self.words.end()
 
     def receipt(self) -> Any:
-        """Return what gives back the permits that were taken last."""
+        """Return a receipt for the permits taken last, which `undo` accepts."""
         if self.count > 1:
             return self._receipts
         return [(self.before, self.arrival)]
 
     def undo(self, receipt: Any, weight: int = 1) -> None:  # noqa: ARG002
-        """Give back permits that were not used, unless others were taken since."""
+        """Give back unused permits, unless other permits were taken since."""
         try:
             if self.words.begin():
                 self._return(receipt)
@@ -209,15 +210,15 @@ class SharedBucket(WindowedBucket):
             self.words.end()
 
     def want(self) -> None:
-        """Note that somebody has waited for a permit that another process got."""
+        """Record that a caller waited for a permit that another process got."""
         self.words.put(self.count, self.real.now())
 
     def stake(self, now: int, weight: int) -> None:
-        """Claim what comes until `weight` permits are free, unless another process does.
+        """Claim the next permits until `weight` are free, unless another process has a claim.
 
         Args:
             now: The time in nanoseconds.
-            weight: How many permits are wanted.
+            weight: The number of permits needed.
         """
         until = self.due(now, weight, 0) + GRACE
         at = self.count + 1
@@ -246,5 +247,5 @@ class SharedBucket(WindowedBucket):
             self.claim = 0
 
     def wanted(self) -> int:
-        """Return when somebody last noted that, in nanoseconds."""
+        """Return the time of the last `want` of any process, in nanoseconds."""
         return self.words.load(self.count)

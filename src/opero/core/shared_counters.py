@@ -4,16 +4,17 @@
     word 0   the first number, shifted left by one bit; the lowest bit says the same as the flag
     word 1   ...
 
-Compiled processes change a word by compare-and-swap and lock nothing. A plain process cannot, so it
-changes words under a lock on one byte of the file, and says so in the flag when it joins; from then
-on compiled ones take that lock too (`_compiled/shared_counters.pyx`). It waits until those that
-have not seen the flag are done, and sets the lowest bit of each word, so that the swap of one that
-is not done fails. Only if such a process is held up for longer than that wait, and goes on in the
-very microsecond in which the bit is set, the permit that it takes is lost from the count.
+Compiled processes change a word by compare-and-swap and lock nothing. A plain process cannot do
+that, so it changes words under a lock on one byte of the file. It sets the flag when it joins; from
+then on, compiled processes take that lock too (`_compiled/shared_counters.pyx`). It waits for
+processes that have not seen the flag to finish their step, then sets the lowest bit of each word,
+so that the swap of any that has not finished fails. Only if such a process is delayed for longer
+than that wait, and continues in the very microsecond in which the bit is set, does the count miss
+the permit that it takes.
 
-The system releases the lock of a process that dies. One that is stopped with it in hand holds the
-others up for `PATIENCE` at each of their steps, and they are told to come again. Such a lock is the
-whole process's: its threads exclude each other by `_owner`, and a forked child has none of it.
+The system releases the lock of a process that dies. A process that is stopped while it holds the
+lock delays each step of the others by `PATIENCE`, after which they must try again. The lock belongs
+to the whole process: `_owner` keeps its threads apart, and a forked child does not inherit it.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ if TYPE_CHECKING:
     from typing import Any
 
 STRIDE = 64
-"""Bytes from one word to the next: a line of the processor's cache for each."""
+"""Bytes from one word to the next: each has its own cache line in the processor."""
 
 PATIENCE = 0.05
 """How many seconds to wait for the lock."""
 
 GLANCE = 100_000_000
-"""After how many nanoseconds to look whether the file is still there."""
+"""How many nanoseconds to wait between checks that the file still exists."""
 
 _PAUSE = 50e-6
 _LONGEST = 5.0
 _STEP = 0.003
-"""How many seconds to give others for the step that they are in."""
+"""How many seconds to give other processes to finish their current step."""
 
 
 class SharedCounters:
-    """Signed numbers of 62 bits; a step that reads and changes some is from `begin` to `end`.
+    """Signed 62-bit numbers; a step that reads and changes some runs from `begin` to `end`.
 
     Attributes:
-        use: Says that this process uses them, for as long as it exists; its `look` is called with
-            them now and then. None if nobody else can use them.
-        look_at: When, in nanoseconds.
+        use: Marks the numbers as used by this process, for as long as it exists; its `look` is
+            called with them from time to time. None if no other process can use them.
+        look_at: The time of the next such call, in nanoseconds.
     """
 
     __slots__ = (
@@ -71,12 +72,11 @@ class SharedCounters:
 
         Args:
             memory: The mapped file, writable.
-            first: Where the flag stands in it: a multiple of 8.
-            count: How many words there are.
-            lock: The descriptor of the file whose lock it is; -1 if the memory is this process's
-                alone.
-            at: The byte that is locked.
-            use: What says that they are used.
+            first: The position of the flag in the memory, a multiple of 8.
+            count: The number of words.
+            lock: The descriptor of the file to lock; -1 if only this process uses the memory.
+            at: The byte to lock.
+            use: Marks the numbers as used.
         """
         self.use: Any = use
         self.look_at: int = NEVER if use is None else 0
@@ -85,7 +85,7 @@ class SharedCounters:
         self.move(memory, first, count, lock, at)
 
     def move(self, memory: Any, first: int, count: int, lock: int, at: int) -> None:
-        """Join the processes that share other memory, which outlives this."""
+        """Join the processes that share another memory, which must outlive this object."""
         self._memory = memory
         whole = memoryview(memory)[first : first + (count + 1) * STRIDE].cast("q")
         self._numbers = whole[STRIDE // 8 :]
@@ -108,18 +108,18 @@ class SharedCounters:
             self.end()
 
     def look(self, now: int) -> None:
-        """Look whether the file is still there."""
+        """Check whether the file still exists."""
         self.look_at = now + GLANCE
         if self.use is not None:
             self.use.look(self)
 
     def after_fork(self) -> None:
-        """Have no lock, in a child process."""
+        """Drop the lock, in a child process."""
         self._owner.clear()
         self._depth = 0
 
     def begin(self) -> bool:
-        """Begin a step; return whether the lock was free. `end` must follow anyway."""
+        """Begin a step; return whether the lock was free. `end` must follow in either case."""
         if self._lock < 0:
             return True
         me = get_ident()
@@ -131,7 +131,7 @@ class SharedCounters:
                     return True
                 if not lock_byte(self._lock, self._at):
                     self._owner.pop(0, None)
-                elif self._owner.get(0) == me:  # else a signal handler has ended a step of its own
+                elif self._owner.get(0) == me:  # otherwise a signal handler has ended its own step
                     self._depth = 1
                     return True
             now = monotonic()
@@ -156,21 +156,21 @@ class SharedCounters:
         return int(self._numbers[at * 8] >> 1)
 
     def swap(self, at: int, old: int, new: int) -> int:
-        """Put `new` in the place of `old`.
+        """Replace `old` with `new`.
 
         Returns:
-            1 if it was done; 0 if another number stands there; -1 if the step has to begin again,
-            since a plain process has joined in the middle of it.
+            1 if it was replaced; 0 if the word holds another number; -1 if the step must be
+            repeated because a plain process joined during it.
         """
         numbers, at = self._numbers, at * 8
         word = new << 1 | 1
         if numbers[at] >> 1 == old:
-            numbers[at] = word  # nothing can come in between: there is no call and no jump
+            numbers[at] = word  # no thread can switch here: there is no call and no jump
             return 1
         return 0
 
     def put(self, at: int, number: int) -> None:
-        """Put a number in the place of whatever stands there."""
+        """Replace a word with a number, whatever it holds."""
         self._numbers[at * 8] = number << 1 | 1
 
 
@@ -199,7 +199,7 @@ else:
         """Lock a byte of a file; return whether it was free."""
         try:
             fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, at)
-        except OSError:  # somebody has it, or has closed our file
+        except OSError:  # another process has the lock, or our file was closed
             return False
         return True
 
@@ -207,5 +207,5 @@ else:
         """Let a byte's lock go."""
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, at)
-        except OSError:  # somebody has closed our file
+        except OSError:  # our file was closed
             pass

@@ -1,50 +1,51 @@
-"""The memory store: bounded, with expiry, and nothing moved on a hit.
+"""The memory store: bounded, with expiry. A hit moves nothing.
 
-Eviction is S3-FIFO: a small queue on probation, a main queue, and a memory of what was evicted
-from probation ("ghosts"). A hit only counts up the entry's uses. Source: J. Yang, Y. Zhang, Z. Qiu,
-Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. Departures:
-ghosts are two bytes each, in a table with two places for each, where later ones replace earlier
-ones, instead of a queue; an entry that was promoted has one more round in the main queue; entries
-that were dropped stay in their queue, dead, until they reach its end or the queue is compacted; and
-probation has no fixed share of the entries.
+Eviction is S3-FIFO: a small queue on probation, a main queue, and a memory of keys that probation
+evicted ("ghosts"). A hit only increments the entry's uses. Source: J. Yang, Y. Zhang, Z. Qiu,
+Y. Yue, K. V. Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. This store
+differs in four ways. A ghost takes two bytes, in a table with two places for each ghost, where
+later ghosts replace earlier ones; there is no queue of ghosts. A promoted entry gets one more round
+in the main queue. A dropped entry stays in its queue, dead, until it reaches the end or the queue
+is compacted. And probation has no fixed share of the entries:
 
-    a key comes back that probation has lost lately      it would be here if probation were longer
-    a key comes back that the main queue has lost lately it would be here if that were longer
+    a key returns that probation evicted lately       a longer probation would have kept it
+    a key returns that the main queue evicted lately  a longer main queue would have kept it
 
-Each of them moves the bound between the queues a little. So where the keys in use move on, and must
-be kept before they were used twice, probation grows up to nine tenths of the store, and falls back
-to one where few keys are used all the time. Source: A. Cidon, A. Eisenman, M. Alizadeh, S. Katti,
-"Cliffhanger: scaling performance cliffs in web memory caches", NSDI 2016, whose shadow queues are
-short as well: long ones would take a loop over too many keys for keys that move on.
+Each such key moves the bound between the queues a little. When the keys in use keep changing, so
+that a key must be kept before its second use, probation grows to as much as nine tenths of the
+store. When a few keys are used all the time, it shrinks to as little as one tenth. Source:
+A. Cidon, A. Eisenman, M. Alizadeh, S. Katti, "Cliffhanger: scaling performance cliffs in web memory
+caches", NSDI 2016. Its shadow queues are short too: long ones would mistake a loop over too many
+keys for keys that keep changing.
 
-Only single operations of dicts, lists and queues touch shared state, and each of them is atomic,
-with the interpreter's lock and without it; so threads, and finalizers that run in the middle of a
-call, find the store consistent. What is compiled keeps to that:
+Only single operations of dicts, lists and queues touch shared state. Each is atomic, with the GIL
+and without it, so threads, and finalizers that run in the middle of a call, find the store
+consistent. Compiled code follows two rules to keep it so:
 
-    fields      none that others read gets another object, but for an entry's value and flight
-                (see `entry`), and the table of flights, which gets its only one late
-    look-ups    are made by `gil.look_up`, where there is no lock
+    fields      a field that others read keeps its object, except an entry's value and flight (see
+                `entry`), and the table of flights, which is set once, late
+    lookups     go through `gil.look_up` on builds without the GIL
 
-A look-up is not quite atomic if comparing two keys runs Python code: other threads change the
-dictionary meanwhile. It begins anew when it sees that, but it does not always see it:
+A lookup is not quite atomic if comparing two keys runs Python code, because other threads may
+change the dictionary meanwhile. The lookup starts over when it notices, but it can miss a change:
 
-    insertions      may put a key into the dictionary that is there already
-    two rebuilds    may bring its table back to the same address: then the look-up goes on in what
-                    it takes for the old one, and can miss a key that is there all the time
-    `dict.clear`    in the midst of a `setdefault` makes CPython 3.11 and later store a key without
-                    its hash, and read it from where a str has it
+    insertions      may add a key that is already in the dictionary
+    two rebuilds    may bring the table back to the same address; the lookup then continues in
+                    what it takes for the old table, and may miss a key that was never removed
+    `dict.clear`    in the middle of a `setdefault` makes CPython 3.11 and later store a key without
+                    its hash, and read the hash from where a str keeps it
 
-So nothing here takes one miss for the truth where more hangs on it than another run, and no
-dictionary of keys that anybody else looks at is emptied by `clear`.
+So one miss is trusted only if a mistake costs no more than another run, and no dictionary of keys
+that other threads read is emptied with `clear`.
 
-A store may linger: its values are renewed before their end, or serve after it. Then a hit looks at
-one time all the same, the first at which there is something to decide, and `find` finds nothing
-from then on. What follows is off the fast path (see `runners.lingering`).
+A store may linger: its values are renewed before they expire, or serve after that. A hit still
+checks only one time, the first at which there is something to decide; after it, `find` finds
+nothing. The rest happens off the fast path (see `runners.lingering`).
 
     stored -- hits --> expires -- a hit begins a refresh --> fresh -- may serve --> gone
                        = ttl - early                         = ttl                  = ttl + late
 
-A hit that begins a refresh moves `expires` to the end, so the hits that follow are plain again.
+A hit that begins a refresh moves `expires` to `fresh`, so later hits are plain again.
 """
 
 from __future__ import annotations
@@ -82,15 +83,15 @@ _MOST_USES = 3
 _LEAST_SHARE = 40
 _MOST_SHARE = 360
 _WHOLE = 400
-"""Between a tenth and nine tenths of a store are on probation, in steps of a 400th."""
+"""Probation holds between one tenth and nine tenths of a store, in steps of a 400th."""
 _MORE = 2
-"""By so many steps the share grows for a key that has come back from there ..."""
+"""The share grows by this many steps when a key returns that probation evicted ..."""
 _LESS = 3
-"""... and by so many it shrinks for one that has come back from the main queue."""
+"""... and shrinks by this many when a key returns that the main queue evicted."""
 _TRIES = 20
-"""After so many misses of an entry that is there, its key's hash must have changed."""
+"""If an entry in the dictionary is missed this many times, its key's hash must have changed."""
 _FEW = 64
-"""Up to so many queued entries, looking through them all costs next to nothing."""
+"""Scanning up to this many queued entries costs next to nothing."""
 
 
 class MemoryStore:
@@ -99,20 +100,20 @@ class MemoryStore:
     Attributes:
         clock: Tells the time.
         maxsize: The greatest number of entries; 0 for no bound.
-        ttl: How long a value counts, in nanoseconds; 0 for ever. If it lingers, for how long a hit
-            looks no closer.
-        early: How long after that a value is fresh.
-        late: How long after that it may serve if there is nothing better.
-        lingers: Whether there is either.
-        sharp: Whether the exact clock measures the `ttl`, since it is short.
+        ttl: How long a value is valid, in nanoseconds; 0 for forever. In a store that lingers, how
+            long hits need no closer look.
+        early: How long a value stays fresh after that.
+        late: How long it may then serve if there is nothing better.
+        lingers: Whether `early` or `late` is set.
+        sharp: Whether the exact clock measures the `ttl`, because it is short.
         entries: The values, and the runs of an ordinary function that are under way.
-        states: Changes what an entry is, and counts those that are not under way.
+        states: Changes the states of entries, and counts those that are not under way.
         small: The queue on probation.
-        share: Which share of the entries that may hold, in 400ths.
-        probation: How many entries that is: from then on it is evicted from.
+        share: The share of the entries that probation may hold, in 400ths.
+        probation: The same as a number of entries; at this length, eviction takes from probation.
         main: The main queue.
-        ghosts: What is left of entries that were evicted from probation.
-        whose: The weak reference to the instance whose values they are; None for a function.
+        ghosts: The traces of evicted entries.
+        whose: A weak reference to the instance that owns the values; None for a function.
     """
 
     __slots__ = (
@@ -141,9 +142,9 @@ class MemoryStore:
         Args:
             clock: Tells the time.
             maxsize: The greatest number of entries; 0 for no bound.
-            ttl: How long a value is fresh, in nanoseconds; 0 for ever.
-            early: How long before the end of that a hit begins to renew it, in nanoseconds.
-            late: How long after it the value may serve if there is nothing better.
+            ttl: How long a value is fresh, in nanoseconds; 0 for forever.
+            early: How long before it expires a hit begins to renew it, in nanoseconds.
+            late: How long after that it may serve if there is nothing better, in nanoseconds.
         """
         self.clock: Clock = clock
         self.maxsize: int = maxsize
@@ -151,7 +152,7 @@ class MemoryStore:
         self.early: int = early
         self.late: int = late
         self.lingers: bool = early > 0 or late > 0
-        # a life shorter than 1 s is measured by the exact clock
+        # the exact clock measures lifetimes shorter than 1 s
         self.sharp: bool = self.ttl < 1_000_000_000
         self.entries: dict[Any, Entry] = {}
         self.states: EntryStates = EntryStates(self.entries)
@@ -164,7 +165,7 @@ class MemoryStore:
         self.whose: Any = None
 
     def find(self, key: Any) -> Entry | None:
-        """Return the entry of `key`, or None if there is none that still counts."""
+        """Return the entry of `key`, or None if it has no valid value."""
         entry = gil.look_up(self.entries, key) if gil.FREE_THREADED else self.entries.get(key)
         if entry is None or not self.counts(entry):
             return None
@@ -173,37 +174,37 @@ class MemoryStore:
         return entry
 
     def counts(self, entry: Entry) -> bool:
-        """Return whether an entry is a value that is not out of date."""
+        """Return whether an entry is a value that has not expired."""
         if self.ttl and entry.expires <= (self.clock.now() if self.sharp else self.clock.coarse()):
             return False
         return entry.state == VALUE
 
-    # --- a value that is there already ----------------------------------------------------------
+    # --- storing a value that exists ------------------------------------------------------------
 
     def put(self, key: Any, value: Any) -> None:
         """Store `value` under `key`, evicting others if the store is full."""
         self.fill(self.reserve(key), value)
 
     def reserve(self, key: Any) -> Entry:
-        """Make room for a value of `key`, and return the entry that `fill` will find it in.
+        """Make room for a value of `key`, and return the entry for `fill` to put it into.
 
-        Whoever invalidates the key between the two takes the entry out, so that `fill` fills what
-        nobody finds: a value that was computed before an invalidation cannot be stored after it, if
-        the one who stores it asks in between whether there was one.
+        An invalidation between the two calls takes the entry out, so `fill` then fills an entry
+        that no lookup finds. If the caller also checks for invalidations between the two calls, a
+        value computed before an invalidation is never stored after it.
         """
         entry = new_entry(key, hash(key), RESERVED, NEVER)
         old = None
-        self.states.enter(entry)  # before another thread can find it, and count it out
+        self.states.enter(entry)  # count it before another thread can find it and uncount it
         try:
             old = self.entries.setdefault(key, entry)
         finally:
             if old is not entry:
                 self.states.kill(entry)
-        if old is not entry:  # a newer value takes the place of the old one, also in its queue
+        if old is not entry:  # a newer value replaces the old one, in its queue too
             return old
         try:
             self.make_room(self.maxsize)
-        finally:  # whatever a comparison of keys raises: without a queue it could never be evicted
+        finally:  # comparing keys may raise, and without a queue the entry could never be evicted
             self.line_up(entry)
         return entry
 
@@ -217,16 +218,16 @@ class MemoryStore:
                 fresh = expires + self.early
         self.states.fill(entry, value, expires, fresh)
 
-    # --- a value that is computed only if it is missing -----------------------------------------
+    # --- computing a missing value --------------------------------------------------------------
 
     def begin(self, entry: Entry) -> Entry:
-        """Let a new entry be under way, unless its key has one already.
+        """Start a run with a new entry, unless its key already has an entry.
 
         Args:
-            entry: What `new` has made.
+            entry: An entry from `new_run`.
 
         Returns:
-            That one, to be given to `settle` or `release`; or the one there is.
+            The same entry, to pass to `settle` or `release`; or the key's existing entry.
         """
         old = self.entries.setdefault(entry.key, entry)
         if old is entry:
@@ -234,20 +235,20 @@ class MemoryStore:
         return old
 
     def begin_again(self, entry: Entry, owner: int) -> bool:
-        """Let an entry that holds no value, or one that is out of date, be under way again.
+        """Start a run for an existing entry without a value, or with an expired one.
 
         Args:
-            entry: What `begin` has returned.
+            entry: The entry that `begin` returned.
             owner: The identifier of the thread or greenlet that computes the value.
 
         Returns:
-            Whether it is, for this `owner`.
+            Whether the run started, for this `owner`.
         """
         expires = entry.expires
         if entry.state == VALUE or entry.state == RESERVED:
             return not self.is_fresh(entry) and self.states.claim(entry, expires, owner)
         if entry.state == DEAD and gil.look_up(self.entries, entry.key) is entry:
-            gone = self.entries.pop(entry.key, None)  # it could not be taken out when it died
+            gone = self.entries.pop(entry.key, None)  # could not be taken out when it died
             if gone is not None:
                 self.states.kill(gone)
         return False
@@ -256,12 +257,12 @@ class MemoryStore:
         """Store the value of an entry that is under way, unless it died meanwhile."""
         if entry.state == UNDER_WAY:
             try:
-                self.make_room(self.maxsize - 1)  # it is under way still, and so not evicted itself
-            finally:  # then `release` has no keys to compare
+                self.make_room(self.maxsize - 1)  # does not evict this entry: it is under way
+            finally:  # afterwards, `release` has no keys to compare
                 if not entry.queued:
                     self.line_up(entry)
         self.fill(entry, value)
-        self.make_room(self.maxsize)  # for those who have made room for the same one
+        self.make_room(self.maxsize)  # several threads may have made room for the same entry
 
     def release(self, entry: Entry) -> None:
         """Let go of an entry that is under way and gets no value."""
@@ -271,30 +272,30 @@ class MemoryStore:
                     self.states.restore(entry)
                 else:
                     self.states.stop(entry)
-                self.make_room(self.maxsize)  # the bound has not counted it meanwhile
+                self.make_room(self.maxsize)  # the bound did not count it while it was under way
             else:
                 self.forget(entry)
 
     def abandon(self, entry: Entry, flight: Flight) -> None:
-        """Let go of an entry whose run has come to nothing, unless another run has begun."""
+        """Let go of an entry whose run was lost, unless another run has begun."""
         if detach(entry, flight):
             self.release(entry)
 
     def strand(self) -> None:
-        """Let go of all that is under way: in a child process nobody will end it."""
+        """Let go of all runs that are under way: in a child process, nobody will end them."""
         for entry in list(self.entries.values()):
             take_flight(entry)
             if self.early:
                 self.postpone(entry, entry.fresh, entry.fresh - self.early)
             try:
                 self.release(entry)
-            except Exception:  # noqa: BLE001 - keys that cannot be compared; it is reserved
+            except Exception:  # noqa: BLE001 - keys cannot be compared; the entry is reserved
                 continue
 
     # --- values that linger ---------------------------------------------------------------------
 
     def look_closer(self, key: Any) -> Entry | None:
-        """Return the entry of a value that is fresh or may still serve, where `find` finds none."""
+        """Return the entry of a value that `find` no longer finds, if it is fresh or may serve."""
         entry = gil.look_up(self.entries, key) if gil.FREE_THREADED else self.entries.get(key)
         if entry is None or not self.serves(entry):
             return None
@@ -303,19 +304,19 @@ class MemoryStore:
         return entry
 
     def is_fresh(self, entry: Entry) -> bool:
-        """Return whether an entry is a value that is not outdated, though it may be renewed."""
+        """Return whether an entry is a fresh value, even if it is due to be renewed."""
         if not self.lingers:
             return self.counts(entry)
         return entry.state == VALUE and entry.fresh > self.clock.now()
 
     def serves(self, entry: Entry) -> bool:
-        """Return whether an entry has a value that is fresh, or may serve though it is outdated."""
+        """Return whether an entry has a value that is fresh, or outdated but may serve."""
         if entry.state != VALUE and entry.state != UNDER_WAY:
             return False
         return entry.fresh != 0 and entry.fresh + self.late > self.clock.now()
 
     def value_of(self, entry: Entry) -> Any:
-        """Return what an entry holds."""
+        """Return the value of an entry."""
         return value_of(entry)
 
     def new_run(self, key: Any, owner: int) -> Entry:
@@ -328,22 +329,23 @@ class MemoryStore:
         return new_entry(key, hash(key), UNDER_WAY, owner)
 
     def follow(self, entry: Entry) -> Flight | None:
-        """Return what tells when the run of an entry is over (see `entry.follow`)."""
+        """Return the flight to wait on until the run of an entry ends (see `entry.follow`)."""
         return follow(entry)
 
     def postpone(self, entry: Entry, expires: int, until: int) -> bool:
-        """Let hits on a value look closer at another time (see `EntryStates.postpone`)."""
+        """Change when hits on a value look closer (see `EntryStates.postpone`)."""
         return self.states.postpone(entry, expires, until)
 
     def begin_refresh(self, entry: Entry, owner: int) -> Flight | None:
-        """Let a value be renewed by the thread or greenlet `owner`.
+        """Begin to renew a value in the thread or greenlet `owner`.
 
         Args:
-            entry: A value whose hits look closer at its end only.
+            entry: A value whose hits look closer only once it is no longer fresh.
             owner: The identifier of the thread or greenlet.
 
         Returns:
-            What others follow, for `end_refresh`; None if the value has changed, or has died.
+            The flight for others to follow, to pass to `end_refresh`; None if the value has changed
+            or died.
         """
         flight = Flight(owner)
         return flight if self.states.attach(entry, entry.fresh, flight) else None
@@ -351,12 +353,12 @@ class MemoryStore:
     def end_refresh(
         self, entry: Entry, flight: Flight, value: Any, error: BaseException | None
     ) -> None:
-        """Take the flight off again, and wake those who follow it."""
+        """Take the flight off the entry, and wake its followers."""
         if detach(entry, flight):
             flight.land(value, error)
 
     def land(self, entry: Entry, value: Any, error: BaseException | None) -> None:
-        """Make the outcome of a run known to those who follow (see `entry.land`)."""
+        """Pass the outcome of a run to its followers (see `entry.land`)."""
         flight = take_flight(entry)
         if flight is not None:
             flight.land(value, error)
@@ -367,8 +369,8 @@ class MemoryStore:
         """Forget `key`; return whether there was a value."""
         dropped = filled = False
         missed = 0
-        while missed < 2:  # a key may be there twice, and may be missed once
-            if gil.FREE_THREADED:  # where it is found beside the dictionary, too: it dies first
+        while missed < 2:  # a key may be stored twice, and a lookup may miss it once
+            if gil.FREE_THREADED:  # lookups find it outside the dictionary too, so it dies first
                 entry = gil.look_up(self.entries, key)
             else:
                 entry = self.entries.pop(key, None)
@@ -377,7 +379,7 @@ class MemoryStore:
                 continue
             missed = 0
             dropped = True
-            # in a queue: it was a value, and is renewed
+            # an entry in a queue was a value and is being renewed
             filled = filled or entry.state == VALUE or (entry.state == UNDER_WAY and entry.queued)
             self.states.kill(entry)
             if gil.FREE_THREADED:
@@ -392,14 +394,14 @@ class MemoryStore:
 
     def clear(self) -> None:
         """Forget every value."""
-        if gil.FREE_THREADED:  # where values are found beside the dictionary, too: they die first,
-            for entry in list(self.entries.values()):  # so that none outlives another `clear`
+        if gil.FREE_THREADED:  # lookups find values outside the dictionary too, so they die first:
+            for entry in list(self.entries.values()):  # none may outlive another `clear`
                 self.states.kill(entry)
         self.small.clear()
         self.main.clear()
-        gone = []  # finalizers of values wait until all are out, so that none can prolong this
+        gone = []  # delays the finalizers of values until all are out, so none can prolong the loop
         try:
-            while self.entries:  # last: an entry without a queue could never be evicted
+            while self.entries:  # after the queues: an entry without a queue is never evicted
                 entry = self.entries.popitem()[1]
                 self.states.kill(entry)
                 gone.append(entry)
@@ -409,13 +411,13 @@ class MemoryStore:
         self.move_share(-_WHOLE)
 
     def make_room(self, most: int) -> None:
-        """Evict until no more than `most` entries are left, if there is a bound."""
+        """Evict until at most `most` entries are left, if the store is bounded."""
         while self.maxsize and self.states.held > most:
             if not self.evict():
                 break
 
     def line_up(self, entry: Entry) -> None:
-        """Put a new entry into a queue: on probation, unless it was lost there not long ago."""
+        """Put a new entry on probation, or into the main queue if probation lost it lately."""
         known = self.ghosts.recall(entry.mark)
         if known:
             self.line_up_again(entry, known)
@@ -425,7 +427,7 @@ class MemoryStore:
             self.expire()
 
     def line_up_again(self, entry: Entry, known: int) -> None:
-        """Do so with one whose key has been there, and let the queues learn from it."""
+        """Do the same for an entry whose key was evicted lately, and adjust the share."""
         if known == SPENT:
             self.small.append(entry)
             self.move_share(-_LESS)
@@ -438,19 +440,19 @@ class MemoryStore:
         """Move the bound between the two queues.
 
         Args:
-            steps: By how many 400ths of the store probation gets more, or, below 0, less.
+            steps: How many 400ths of the store probation gains, or loses if below 0.
         """
         self.share = min(max(self.share + steps, _LEAST_SHARE), _MOST_SHARE)
         self.probation = max(1, self.maxsize * self.share // _WHOLE)
 
     def evict(self) -> bool:
-        """Take one entry out, from probation if that is over its share; return whether one was.
+        """Evict one entry, from probation if that has its full share; return whether one was found.
 
-        One that is being renewed stays, and the bound does not count it.
+        An entry that is being renewed stays, and the bound does not count it.
         """
         while self.small.length >= self.probation or not self.main.length:
             entry = self.small.take()
-            if entry is None:  # another thread emptied the queue: it evicts in our place
+            if entry is None:  # another thread emptied the queue and evicts instead
                 return False
             if entry.state == DEAD:
                 continue
@@ -471,7 +473,7 @@ class MemoryStore:
             if entry.state == UNDER_WAY:
                 self.main.append(entry)
                 renewed += 1
-                if renewed > self.main.length:  # others are in the hands of other threads
+                if renewed > self.main.length:  # other threads hold the other entries
                     return False
             elif entry.uses > 0:
                 entry.uses -= 1
@@ -482,10 +484,10 @@ class MemoryStore:
                 return True
 
     def forget(self, entry: Entry) -> None:
-        """Take `entry` out of the dictionary, and whatever else its key has there.
+        """Take `entry`, and any other entry of its key, out of the dictionary.
 
-        After a race the key may have a newer entry; putting it back could undo an invalidation. An
-        entry that cannot be taken out, because keys cannot be compared, goes back into a queue.
+        After a race the key may have a newer entry. It goes too, because putting it back could undo
+        an invalidation. If comparing keys raises, the entry stays and goes back into a queue.
         """
         self.states.kill(entry)
         tries = 0
@@ -515,9 +517,9 @@ class MemoryStore:
         return False
 
     def expire(self) -> None:
-        """Look at the two entries of an unbounded store that were longest not looked at.
+        """Check the two entries of an unbounded store that have not been checked for longest.
 
-        An outdated one is taken out, so that keys which are never asked for again go too.
+        An expired one is taken out, so keys that are never requested again go too.
         """
         now = self.clock.coarse()
         for _ in range(2):
@@ -545,8 +547,8 @@ class MemoryStore:
     def flights(self) -> dict[Any, Any]:
         """The runs of a coroutine function that are under way, and those that maps have noted.
 
-        They are by event loop, then by key, for a coroutine function (see `runners.task_flight`),
-        and else by key. There is no table before the first.
+        For a coroutine function, they are keyed by event loop, then by key (see
+        `runners.task_flight`); otherwise by key. The table is made at the first use.
         """
         if self._flights is None:
             with flights.joining:
@@ -556,7 +558,7 @@ class MemoryStore:
 
     @property
     def has_flights(self) -> bool:
-        """Whether there is a table of flights."""
+        """Whether the table of flights has been made."""
         return self._flights is not None
 
     @property
@@ -569,17 +571,17 @@ class MemoryStore:
 
 
 class _InstanceRef(weakref.ref):  # type: ignore[type-arg]
-    """A weak reference that remembers the identity of what it referred to."""
+    """A weak reference that remembers the identity of its object."""
 
     __slots__ = ("ident",)
     ident: int
 
 
 def _burying(stores: dict[int, MemoryStore]) -> Any:
-    """Return what takes the store of an instance out that has ended."""
+    """Return the callback that drops the store of an instance when the instance ends."""
 
     def bury(ref: Any) -> None:
-        held = stores.get(ref.ident)  # which nobody else takes out
+        held = stores.get(ref.ident)  # nobody else takes this store out
         if held is not None and held.whose is ref:
             stores.pop(ref.ident, None)
 
@@ -587,16 +589,16 @@ def _burying(stores: dict[int, MemoryStore]) -> Any:
 
 
 class InstanceStores:
-    """A memory store for each living instance, by identity; an instance's end is its store's end.
+    """A memory store for each living instance, by identity; it ends with its instance.
 
     Attributes:
-        clock: Handed to every store.
+        clock: Passed to every store.
         maxsize: The greatest number of entries of each store; 0 for no bound.
-        ttl: Nanoseconds for which a value is fresh; 0 for ever.
-        early: How long before that a hit begins to renew it (see `MemoryStore`).
+        ttl: How long a value is fresh, in nanoseconds; 0 for forever.
+        early: How long before it expires a hit begins to renew it (see `MemoryStore`).
         late: How long after that it may serve.
         stores: The store of each instance, by identity.
-        bury: Called with the weak reference to an instance when that has ended.
+        bury: Called with the weak reference to an instance after the instance has ended.
     """
 
     __slots__ = ("__weakref__", "bury", "clock", "early", "late", "maxsize", "stores", "ttl")
@@ -608,13 +610,13 @@ class InstanceStores:
         self.early: int = early
         self.late: int = late
         self.stores: dict[int, MemoryStore] = {}
-        self.bury: Any = _burying(self.stores)  # one for all: an instance should cost little
+        self.bury: Any = _burying(self.stores)  # one callback for all instances, to keep them cheap
 
     def of(self, instance: Any) -> MemoryStore | None:
-        """Return the store of `instance`, which is made at its first call.
+        """Return the store of `instance`, making it at the first call.
 
         Returns:
-            None if the instance cannot be referred to weakly.
+            None if the instance does not support weak references.
         """
         ident = id(instance)
         held = gil.look_up(self.stores, ident) if gil.FREE_THREADED else self.stores.get(ident)
@@ -623,8 +625,8 @@ class InstanceStores:
         return self.adopt(instance)
 
     def adopt(self, instance: Any) -> MemoryStore | None:
-        """Make a store that ends with `instance`; None if it cannot be referred to weakly."""
-        if not getattr(type(instance), "__weakrefoffset__", True):  # which PyPy does not have
+        """Make a store that ends with `instance`; None if that does not support weak references."""
+        if not getattr(type(instance), "__weakrefoffset__", True):  # PyPy lacks this attribute
             return None
         stores = self.stores
         try:
@@ -635,7 +637,7 @@ class InstanceStores:
         mine = MemoryStore(self.clock, self.maxsize, self.ttl, self.early, self.late)
         mine.whose = ref
         held = stores.setdefault(ref.ident, mine)
-        if held.whose() is not instance:  # the identity of a dead instance, used again
+        if held.whose() is not instance:  # a dead instance had the same identity
             stores[ref.ident] = held = mine
         return held
 

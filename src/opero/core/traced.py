@@ -1,8 +1,8 @@
-"""The attempts of one call, with a note of each: for those who want to know a call's history.
+"""The attempts of one call, with a record of each, for listeners of `call_end`.
 
-While somebody listens to `call_end`, each call that may be retried or may have to wait is run by
-this in the place of `Retrying`, its first attempt too (see `State.trace`). Calls that get by with
-one attempt at once are told of to nobody.
+While `call_end` has a listener, this replaces `Retrying` for each call that may be retried or may
+have to wait, from its first attempt (see `State.trace`). A call that needs one attempt and no wait
+is not reported.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class TracedRetrying(Retrying):
-    """One call between its attempts, and what has become of it so far.
+    """One call between its attempts, and its history so far.
 
     Attributes:
         began: When the call began, in nanoseconds.
-        history: What an `AttemptRecord` is made of, for each attempt.
-        started: When the attempt that is under way began.
-        paused: When the wait at a gate that is under way began.
+        history: The content of an `AttemptRecord` for each attempt.
+        started: When the current attempt began.
+        paused: When the current wait at a gate began.
         kept: Nanoseconds that the next attempt has waited at gates.
-        delayed: Nanoseconds that it has slept.
+        delayed: Nanoseconds that the next attempt has slept.
         running: Whether an attempt is under way.
-        eventful: Whether the call has been retried or has had to wait.
-        told: Whether its end has been told.
+        eventful: Whether the call has been retried or has waited.
+        told: Whether its end has been reported.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class TracedRetrying(Retrying):
         tickets: list[int] | None,
         spare: bool,
     ) -> None:
-        """Begin with the first attempt, or behind it; the arguments are those of `Retrying`."""
+        """Begin with the first attempt, or after it; the arguments are those of `Retrying`."""
         self.began: int = call.clock.now()
         self.started: int = self.began
         self.paused: int = 0
@@ -69,7 +69,7 @@ class TracedRetrying(Retrying):
         Retrying.__init__(
             self, call, args, kwargs, deadline, flight, error, passed, entered, tickets, spare
         )
-        if error is not None:  # the call began before anybody wanted to know
+        if error is not None:  # the call began before there was a listener
             self.note(error)
 
     def next(self) -> int:
@@ -82,7 +82,7 @@ class TracedRetrying(Retrying):
         if todo == 3:
             self.end(self.error)
             return todo
-        if self.attempts is not None:  # one has failed, or was refused
+        if self.attempts is not None:  # an attempt failed, or was refused
             self.eventful = True
         if todo == 0:
             self.started = self.call.clock.now()
@@ -92,7 +92,7 @@ class TracedRetrying(Retrying):
         return todo
 
     def returned(self, value: Any) -> bool:
-        """Take note of what the attempt has returned; return whether that is the call's result."""
+        """Record what the attempt returned; return whether that is the call's result."""
         try:
             accepted = Retrying.returned(self, value)
         except BaseException as error:
@@ -105,23 +105,23 @@ class TracedRetrying(Retrying):
         return accepted
 
     def failed(self, error: BaseException) -> None:
-        """Take note of what the attempt has raised."""
+        """Record what the attempt raised."""
         Retrying.failed(self, error)
         self.note(error)
 
     def slept(self, nanoseconds: int) -> None:
-        """Take note of how long the runner has slept."""
+        """Record how long the runner slept."""
         Retrying.slept(self, nanoseconds)
         self.delayed += nanoseconds
 
     def waited(self, nanoseconds: int) -> None:
-        """Take note of how long the runner has waited at a gate; below 0 if in vain."""
+        """Record how long the runner waited at a gate; below 0 if in vain."""
         Retrying.waited(self, nanoseconds)
         self.kept += self.call.clock.now() - self.paused
         self.eventful = True
 
     def abandoned(self) -> None:
-        """Let the gates know that the call ends here: it is interrupted, cancelled or closed."""
+        """Tell the gates that the call ends here: it was interrupted, cancelled or closed."""
         Retrying.abandoned(self)
         error = sys.exc_info()[1] if self.error is None else self.error
         if self.running:
@@ -129,7 +129,7 @@ class TracedRetrying(Retrying):
         self.end(error)
 
     def note(self, error: BaseException | None) -> None:
-        """Note the attempt that is over, which has raised `error`."""
+        """Record the attempt that has ended; it raised `error`, or None."""
         self.history.append(
             (
                 len(self.history) + 1,
@@ -145,7 +145,7 @@ class TracedRetrying(Retrying):
         self.running = False
 
     def end(self, error: BaseException | None) -> None:
-        """Tell that the call is over; it has raised `error`."""
+        """Report that the call has ended; it raised `error`, or None."""
         if self.eventful and not self.told:
             self.told = True
             seconds = (self.call.clock.now() - self.began) / 1e9
