@@ -1,16 +1,16 @@
-"""The breaker that hosts share: what one process knows of it, and what it has not yet told.
+"""The breaker that hosts share: one process's view of it, and what it has yet to report.
 
-    enter, leave     decide by the state that this process heard of last; count; never wait
-    consults         whether the caller may ask the server now for the lease of a probe
-    parcel, adopt    what an exchange with the server takes along, and what it brings
-    go_alone         the server cannot be asked: from now on `local` decides
+    enter, leave     decide by the last known state; count; never wait
+    consults         whether the caller may now ask the server for the lease of a probe
+    parcel, adopt    what an exchange with the server sends, and what it brings back
+    go_alone         the server cannot be reached: from now on `local` decides
 
-While the server answers, it alone opens and closes the breaker, by what all processes count. What
-one process hears is late by one exchange, except for what its own probes have found: it goes by
-that at once, and the server confirms or corrects it.
+While the server answers, it alone opens and closes the breaker, from the counts of all processes.
+Each process sees a change one exchange late, except for the results of its own probes: it applies
+those immediately, and the server confirms or corrects them.
 
-Each change of what is known begins another epoch. A ticket holds its epoch, so that reports of
-attempts from before a change do not count. A ticket that is odd is one of `local`.
+Each change of the known state begins a new epoch. A ticket holds its epoch, so reports of attempts
+from before a change do not count. Odd tickets belong to `local`.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ if TYPE_CHECKING:
     from typing import Any
 
 PERIOD = 1_000_000_000
-"""Nanoseconds after which what is known is old: the next attempt sees to an exchange."""
+"""Nanoseconds after which the known state is old, and the next attempt requests an exchange."""
 
 _GLANCE = GLANCE
 _PERIOD = PERIOD
 _ASK_GAP = 20_000_000
-"""Nanoseconds between two questions of a process for the lease of a probe."""
+"""Nanoseconds between two requests of a process for the lease of a probe."""
 _EPOCH = (1 << 32) - 1
 _SUCCEEDED = SUCCEEDED
 _REJECTED = REJECTED
 _WITHDRAWN = WITHDRAWN
 _TELL = -3
-"""`_adopt` returns it where the server has lost its record, and this process knows more."""
+"""`_adopt` returns this if the server has lost its record and this process knows more."""
 
 
 class RemoteBreaker(Gate):
     """Lets attempts in unless too many have failed, in all processes that share a server's record.
 
     Attributes:
-        local: Decides while the server cannot be asked.
+        local: Decides while the server cannot be reached.
         lock: A mutex for the threads of this process, or None.
         real: The machine's clock.
         open_for: Nanoseconds for which it stays open.
         summon: Called when an exchange is due; it must not wait.
-        order: Called to have the server do "trip" or "reset"; it may wait.
-        watcher: Called with the new state and the reason, in words; and with the state and None
-            when a probe has given its place back. None: nobody is told.
-        alone: Whether the server cannot be asked.
-        opened: Whether it is open, as far as is known.
-        until: Until when, in nanoseconds of the machine's clock.
-        generation: The state's number at the server, as far as is known; 0: nothing is.
-        confirmed: The number that the server has confirmed.
-        epoch: The number of what is known.
-        changed: When what is known has changed last, in nanoseconds.
-        heard: When the server was heard last, in nanoseconds.
+        order: Called with "trip" or "reset" for the server; it may wait.
+        watcher: Called with the new state and the reason, in words; with the state and None when a
+            probe has given its place back. None if there is no watcher.
+        alone: Whether the server cannot be reached.
+        opened: Whether the breaker is open, as far as this process knows.
+        until: Until when it is open, in nanoseconds of the machine's clock.
+        generation: The state's number at the server, as far as this process knows; 0 if unknown.
+        confirmed: The last number that the server has confirmed.
+        epoch: The number of the known state.
+        changed: When the known state last changed, in nanoseconds.
+        heard: When the server last answered, in nanoseconds.
         due: Whether an exchange is due.
-        attempts: How many attempts are not yet reported.
-        failures: How many of them have failed.
-        reports: What probes have found, not yet reported: pairs of lease and outcome.
-        leases: Leases that were granted and that no attempt has taken yet, and when they are over.
+        attempts: The number of attempts not yet reported.
+        failures: How many of these failed.
+        reports: The results of probes not yet reported: pairs of lease and outcome.
+        leases: Granted leases that no attempt has taken yet, each with the time it expires.
         held: The leases of probes that are under way, by ticket.
         serial: The number of the latest probe.
-        claimed: Whether somebody was told to ask for a lease, and has not begun to.
+        claimed: Whether a caller was told to ask for a lease and has not begun to.
         used: Whether it has counted an attempt.
         asked: When the server was last asked for a lease, in nanoseconds.
     """
@@ -100,10 +100,10 @@ class RemoteBreaker(Gate):
     )
 
     def __init__(self, local: SharedBreaker, lock: Any, summon: Any) -> None:
-        """Know nothing yet, and let attempts in.
+        """Begin with no known state, and let attempts in.
 
         Args:
-            local: A breaker of the same settings on words of this process alone.
+            local: A breaker with the same settings on words that only this process uses.
             lock: A mutex for the threads of this process, or None.
             summon: Called when an exchange is due.
         """
@@ -138,7 +138,7 @@ class RemoteBreaker(Gate):
     # --- the gate -------------------------------------------------------------------------------
 
     def enter(self, now: int) -> int:
-        """Let an attempt in, or say when to ask again (see `Gate`)."""
+        """Let an attempt in, or return when to ask again (see `Gate`)."""
         now = self.local.machine_time(now)
         if now - self.heard > _PERIOD and not self.due:
             self.call_for()
@@ -159,7 +159,7 @@ class RemoteBreaker(Gate):
             return self._probe(now)
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:
-        """Take note of how an attempt has ended (see `Gate`)."""
+        """Record how an attempt ended (see `Gate`)."""
         if ticket & 1:
             self.local.leave(self.local.machine_time(now), outcome, entered, ticket >> 1)
         elif ticket >> 33:
@@ -174,11 +174,11 @@ class RemoteBreaker(Gate):
                 self.call_for()
 
     def is_common(self, ticket: int) -> bool:
-        """Return whether all have this ticket, as the breaker is closed."""
+        """Return whether this is the common ticket of a closed breaker, not that of a probe."""
         return self.local.is_common(ticket >> 1) if ticket & 1 else ticket >> 33 == 0
 
     def holds(self, now: int, ticket: int) -> bool:
-        """Return whether it has been closed since then, or has kept the place of the probe."""
+        """Return whether the breaker has stayed closed since, or the probe still has its place."""
         if ticket & 1:
             return self.alone and self.local.holds(now, ticket >> 1)
         if ticket >> 33:
@@ -193,7 +193,7 @@ class RemoteBreaker(Gate):
                 self.failures += 1
 
     def _probe(self, now: int) -> int:
-        """Take a lease, if one was granted."""
+        """Take a granted lease, if there is one."""
         while self.leases and not self.alone:
             lease, over = self.leases.pop()
             if now < over:
@@ -204,18 +204,18 @@ class RemoteBreaker(Gate):
         return self.unheard() if self.is_within() else _GLANCE
 
     def unheard(self) -> int:
-        """Let in what a probe calls, with a ticket that tells nothing: none of a lease."""
+        """Let in an attempt made inside a probe, with a ticket that holds no lease."""
         self.serial += 1
         return -(self.serial << 33 | self.epoch << 1)
 
     def is_under_way(self, ticket: int) -> bool:
-        """Return whether a probe has not reported yet that has this ticket."""
+        """Return whether the probe with this ticket has yet to report."""
         if ticket & 1:
             return self.local.is_under_way(ticket >> 1)
         return ticket in self.held
 
     def report(self, now: int, outcome: int, ticket: int) -> None:
-        """Go by what a probe has found, and let the server know."""
+        """Apply the result of a probe, and request an exchange to report it to the server."""
         if self.lock is None:
             state = self._report(now, outcome, ticket)
         else:
@@ -234,7 +234,7 @@ class RemoteBreaker(Gate):
             self.watcher(HALF_OPEN, None)
 
     def _report(self, now: int, outcome: int, ticket: int) -> int:
-        """Do so; return the new state, or -1 if the server need not know."""
+        """Apply the result; return the new state, or -1 if the server need not know."""
         lease = self.held.pop(ticket, None)
         if lease is None or self.alone:
             return -1
@@ -262,7 +262,7 @@ class RemoteBreaker(Gate):
     # --- exchanges ------------------------------------------------------------------------------
 
     def consults(self, now: int) -> bool:
-        """Return whether the caller, who was not let in, should ask for the lease of a probe."""
+        """Return whether a caller who was refused should ask for the lease of a probe."""
         now = self.local.machine_time(now)
         if self.alone or not self.opened or now < self.until or now - self.asked < _ASK_GAP:
             return False
@@ -271,13 +271,13 @@ class RemoteBreaker(Gate):
         return True
 
     def claim(self) -> bool:
-        """Return whether the caller should ask: once after `consults` has said so."""
+        """Return whether the caller should ask now: True once after `consults` returned True."""
         claimed = self.claimed
         self.claimed = False
         return claimed
 
     def opens_in(self, now: int) -> int:
-        """Return nanoseconds until it might let an attempt in."""
+        """Return the nanoseconds until the breaker might let an attempt in."""
         now = self.local.machine_time(now)
         if now - self.heard > _PERIOD and not self.due:
             self.call_for()
@@ -288,21 +288,21 @@ class RemoteBreaker(Gate):
         return max(self.until - now, _GLANCE if self.held else 0)
 
     def call_for(self) -> None:
-        """See to it that an exchange takes place soon."""
+        """Request an exchange soon."""
         self.due = True
         self.summon()
 
     def parcel(self, now: int) -> tuple[Any, ...]:
-        """Take what is to be reported.
+        """Take out what is to be reported to the server.
 
         Args:
             now: The time in nanoseconds of the machine's clock.
 
         Returns:
-            The generation whose attempts these are, the attempts, the failures among them, what
-            probes have found, and for how many nanoseconds more the server has said that it is
-            open: 0 if it has said that it is closed, below 0 if it has not confirmed the state.
-            While this process is alone: for how long it is open here.
+            The generation of the attempts; the number of attempts; the failures among them; the
+            results of probes; and for how many more nanoseconds the breaker is open according to
+            the server: 0 if closed, below 0 if the server has not confirmed the state. While this
+            process is alone, the last is for how long the breaker is open here, or below 0.
         """
         if self.lock is None:
             return self._parcel(now)
@@ -313,7 +313,7 @@ class RemoteBreaker(Gate):
         self.due = False
         left = -1
         if self.alone:
-            if self.local.state_at(now) == OPEN:  # counts if the server has lost its record
+            if self.local.state_at(now) == OPEN:  # matters if the server has lost its record
                 left = self.local.opens_in(now)
         elif self.confirmed and self.confirmed == self.generation:
             left = max(0, self.until - now) if self.opened else 0
@@ -333,16 +333,16 @@ class RemoteBreaker(Gate):
         reason: str,
         lease: str,
     ) -> None:
-        """Take note of what the server has said.
+        """Apply the reply of the server.
 
         Args:
             now: The time in nanoseconds of the machine's clock.
-            since: When it was asked.
+            since: When the server was asked.
             generation: The state's number.
-            opened: Whether it is open.
-            left: For how many nanoseconds more; below 0 if the record is new and never was open.
-            reason: Why, if this exchange has opened it.
-            lease: The lease that was granted; "" for none.
+            opened: Whether the breaker is open.
+            left: For how many more nanoseconds; below 0 if the record is new and was never open.
+            reason: Why it opened, if this exchange opened it.
+            lease: The granted lease; "" for none.
         """
         if self.lock is None:
             state = self._adopt(now, since, generation, opened, left, lease)
@@ -361,18 +361,18 @@ class RemoteBreaker(Gate):
     def _adopt(
         self, now: int, since: int, generation: int, opened: bool, left: int, lease: str
     ) -> int:
-        """Do so; return the state if that is another one than before, a negative number if not."""
+        """Apply the reply; return the state if it has changed, otherwise a negative number."""
         before = self.opened
         if self.alone:
             before = self.local.state_at(now) != CLOSED
         self.heard = now
-        if self.reports:  # they are newer than what the server has said
+        if self.reports:  # they are newer than the server's reply
             if lease:
                 self.reports.append((lease, _WITHDRAWN))
             return -1
         if not self.alone:
             if generation < self.generation and since < self.changed:
-                return -1  # this reply has been overtaken by another
+                return -1  # a newer reply has overtaken this one
             if left < 0 and self.opened and now < self.until:
                 return _TELL
         self.confirmed = generation
@@ -390,7 +390,7 @@ class RemoteBreaker(Gate):
         return OPEN if opened else CLOSED
 
     def go_alone(self, now: int) -> None:
-        """Go on without the server: what is known so far is where `local` begins."""
+        """Continue without the server: `local` begins with the known state."""
         if self.lock is None:
             self._go_alone(now)
         else:
@@ -409,7 +409,7 @@ class RemoteBreaker(Gate):
     # --- the rest -------------------------------------------------------------------------------
 
     def trip(self, now: int, length: int, reason: str) -> None:  # noqa: ARG002
-        """Open it for everybody; while the server cannot be asked, for this process.
+        """Open the breaker for all processes; for this one only, if the server cannot be reached.
 
         Args:
             now: The time in nanoseconds.
@@ -420,7 +420,7 @@ class RemoteBreaker(Gate):
             self.local.trip(self.real.now(), length, reason)
 
     def reset(self, reason: str) -> None:
-        """Close it for everybody; while the server cannot be asked, for this process.
+        """Close the breaker for all processes; for this one only, if the server cannot be reached.
 
         Args:
             reason: Why, in words.
@@ -429,7 +429,7 @@ class RemoteBreaker(Gate):
             self.local.reset(reason)
 
     def state_at(self, now: int) -> int:
-        """Return its state, as far as this process knows; where it would probe, it is half-open.
+        """Return the state, as far as this process knows; half-open if it would admit a probe.
 
         Args:
             now: The time in nanoseconds.
@@ -446,7 +446,7 @@ class RemoteBreaker(Gate):
         return self.used
 
     def after_fork(self, lock: Any) -> None:
-        """Leave what the parent has to report, and its leases, to the parent, in a child process.
+        """Drop the parent's reports and leases in a child process: they remain the parent's.
 
         Args:
             lock: A mutex for the threads of the child, or None.

@@ -1,18 +1,18 @@
 """The breaker that processes share: one state machine on words in shared memory.
 
-    word 0        generation, a time in milliseconds, and whether the breaker is open: until then,
-                  or closed since then. A process that changes the state puts the next generation
-                  there, unless another was quicker: so one process opens it, and one closes it
-    words 1-10    the rolling window: for each tenth of it the generation, which tenth it is,
+    word 0        the generation, a time in milliseconds, and whether the breaker is open until that
+                  time or closed since then. A process that changes the state stores the next
+                  generation, unless another was quicker: so exactly one process opens or closes it
+    words 1-10    the rolling window: for each tenth, the generation, the number of the tenth,
                   attempts and failures
-    words 11-     places of probes: the generation, and the millisecond at which the lease is over,
-                  or that the probe has succeeded
+    words 11-     the places of probes: the generation, and the millisecond at which the lease
+                  expires, or a mark that the probe succeeded
 
-Nothing needs tidying up. A new generation makes every count and every lease of older ones void, and
-reports of older ones change nothing. A process that dies in its probe leaves a lease that expires;
-one that dies at any other moment leaves words that are whole. Joining changes nothing.
+Nothing needs cleaning up. A new generation voids every count and every lease of older ones, and
+reports of older generations change nothing. A process that dies during its probe leaves a lease
+that expires; one that dies at any other moment leaves consistent words. Joining changes nothing.
 
-All times are of the machine's monotonic clock, which processes have in common and no test moves.
+All times are from the machine's monotonic clock, which processes share and tests do not move.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TENTHS = 10
-"""How many parts the window has."""
+"""The number of parts of the window."""
 
 GLANCE = 50_000_000
 """Nanoseconds after which to ask again while others probe: a probe may end at any time."""
@@ -36,13 +36,13 @@ _GLANCE = GLANCE
 _MS = 1_000_000
 _GENERATION = (1 << 20) - 1
 _TIME = (1 << 40) - 1
-"""Milliseconds: 34 years since the machine was started; the last one says "has succeeded"."""
+"""Milliseconds: enough for 34 years since the machine booted; the last value means "succeeded"."""
 _INDEX = (1 << 24) - 1
 _MOST = (1 << 16) - 1
-"""How many attempts a tenth counts; beyond that, one half of them stands for all."""
+"""How many attempts a tenth counts; beyond that, its counts are halved."""
 _AGAIN = 1 << 62
 _HELD_UP = 1_000_000_000
-"""Nanoseconds for which nothing is counted after a stopped process held the file lock."""
+"""For how many nanoseconds not to count, after a stopped process was found holding the lock."""
 _ELSEWHERE = "another process has said so"
 _SUCCEEDED = SUCCEEDED
 _REJECTED = REJECTED
@@ -57,22 +57,22 @@ class SharedBreaker(Gate):
         clock: The clock of callers, which tests move.
         real: The machine's clock.
         tenth: Nanoseconds of a tenth of the window.
-        failure_ratio: The share of failures from which it opens.
-        minimum: The number of attempts in the window from which it may open.
+        failure_ratio: The share of failures at which it opens.
+        minimum: The number of attempts in the window below which it never opens.
         open_for: Nanoseconds for which it stays open.
-        lease: Nanoseconds until a probe that has not reported is given up.
-        probes: How many probes there are at a time, and must succeed to close it.
-        seen: The state's word that this process has noticed last.
-        probed: The state's word in which this process has probed last.
+        lease: Nanoseconds after which a probe that has not reported loses its place.
+        probes: How many probes may run at a time, and must succeed to close it.
+        seen: The last word 0 that this process has noticed.
+        probed: The last word 0 under which this process has probed.
         held: The leases of this process, by the tickets of their probes.
         serial: The number of this process's latest probe.
-        taken: The lease that was taken last, 0 if none was in this step; nothing is made of it
-            before the step is over, as that might let other threads in.
-        place: Where that lease stands.
-        watcher: Called with the new state and the reason, in words; and with the state and None
-            when a probe has given its place back. None: nobody is told.
+        taken: The lease taken in this step, or 0. It is used only after the step, because other
+            threads might otherwise get in between.
+        place: The number of that lease's word.
+        watcher: Called with the new state and the reason, in words; with the state and None when a
+            probe has given its place back. None if there is no watcher.
         deaf_until: Until when nothing is counted, in nanoseconds.
-        why: Why this process opened it last, in words.
+        why: Why this process last opened the breaker, in words.
     """
 
     __slots__ = (
@@ -110,19 +110,19 @@ class SharedBreaker(Gate):
         lease: int,
         probes: int,
     ) -> None:
-        """Take the words as they are.
+        """Begin with the current content of the words.
 
         Args:
             words: The shared words, all 0 at first.
             lock: A mutex for the threads of this process, or None.
             clock: The clock of callers, which tests may move.
-            real: A clock that nobody moves.
+            real: A clock that tests never move.
             window: Nanoseconds of the rolling window.
-            failure_ratio: The share of failures from which it opens.
-            minimum: The number of attempts in the window from which it may open.
+            failure_ratio: The share of failures at which it opens.
+            minimum: The number of attempts in the window below which it never opens.
             open_for: Nanoseconds for which it stays open.
-            lease: Nanoseconds until a probe that has not reported is given up.
-            probes: How many probes there are at a time, and must succeed to close it.
+            lease: Nanoseconds after which a probe that has not reported loses its place.
+            probes: How many probes may run at a time, and must succeed to close it.
         """
         self.observes: bool = True
         self.refuses: bool = True
@@ -149,13 +149,13 @@ class SharedBreaker(Gate):
     # --- the gate -------------------------------------------------------------------------------
 
     def enter(self, now: int) -> int:
-        """Let an attempt in, or say when to ask again.
+        """Let an attempt in, or return when to ask again.
 
         Args:
             now: The time in nanoseconds.
 
         Returns:
-            Nanoseconds until the attempt might come in; 0 or less, its ticket negated, if it may.
+            The attempt's ticket, negated (0 or less), or the nanoseconds until it might be let in.
         """
         if now > self.words.look_at:
             self.words.look(now)
@@ -167,7 +167,7 @@ class SharedBreaker(Gate):
         return self.knock(self.machine_time(now))
 
     def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
-        """Take note of how an attempt has ended.
+        """Record how an attempt ended.
 
         Args:
             now: The time in nanoseconds.
@@ -183,11 +183,11 @@ class SharedBreaker(Gate):
                 self.count(now, ticket, outcome != _SUCCEEDED)
 
     def is_common(self, ticket: int) -> bool:
-        """Return whether all have this ticket, as the breaker is closed."""
+        """Return whether this is the common ticket of a closed breaker, not that of a probe."""
         return ticket <= _GENERATION
 
     def holds(self, now: int, ticket: int) -> bool:  # noqa: ARG002
-        """Return whether it has been closed since then, or has kept the place of the probe."""
+        """Return whether the breaker has stayed closed since, or the probe still has its place."""
         if ticket <= _GENERATION:
             word = self.words.load(0)
             return word & 1 == 0 and word >> 41 == ticket
@@ -195,7 +195,7 @@ class SharedBreaker(Gate):
         return lease is not None and self.words.load(lease[0]) == lease[1]
 
     def machine_time(self, now: int) -> int:
-        """Return the time by the machine's clock, for a time by the clock of callers."""
+        """Return the machine's time for a time on the callers' clock."""
         if self.clock.offset or self.clock.frozen:
             return self.real.now()
         return now
@@ -203,14 +203,14 @@ class SharedBreaker(Gate):
     # --- probes ---------------------------------------------------------------------------------
 
     def knock(self, now: int) -> int:
-        """Enter an open breaker, as a probe, if it is time for one; returns what `enter` does."""
+        """Enter an open breaker as a probe, if one is due; return the same as `enter`."""
         if self.lock is None:
             answer = self._knock(now)
         else:
             with self.lock:
                 answer = self._knock(now)
         if answer > 0 and self.left(self.seen, now) <= 0 and self.is_within():
-            self.serial += 1  # no probe has that number: how it ends tells nothing
+            self.serial += 1  # no probe has this number, so its outcome does not count
             return -(self.serial << 20 | self.seen >> 41)
         if answer <= 0 and self.probed != self.seen:
             self.probed = self.seen
@@ -237,7 +237,7 @@ class SharedBreaker(Gate):
         return -ticket
 
     def _take(self, now: int) -> int:
-        """Take a lease; return what `enter` does, or `_AGAIN`."""
+        """Take a lease; return the same as `enter`, or `_AGAIN`."""
         words = self.words
         word = words.load(0)
         generation = word >> 41
@@ -259,34 +259,34 @@ class SharedBreaker(Gate):
                 left = (before & _TIME) - moment
                 if (
                     left > 0
-                ):  # it may be longer than a lease is, for one who had to wait for the lock
+                ):  # it may exceed the length of a lease if this thread had to wait for the lock
                     wait = min(wait, left * _MS)
                     continue
             mine = generation << 40 | ((moment + length) & _TIME)
             if words.swap(at, before, mine) < 1:
                 return _AGAIN
-            if words.load(0) != word:  # it has another state since; the lease is void
+            if words.load(0) != word:  # the state has changed since, so the lease is void
                 return _AGAIN
             self.taken = mine
             self.place = at
             return 0
-        if good == self.probes:  # the process of the last one died before closing it
+        if good == self.probes:  # the process with the last probe died before closing it
             words.swap(0, word, self._next(word, now, 0))
             return _AGAIN
         return wait
 
     def is_under_way(self, ticket: int) -> bool:
-        """Return whether a probe has not reported yet that has this ticket."""
+        """Return whether the probe with this ticket has yet to report."""
         return ticket in self.held
 
     def _forget(self, generation: int) -> None:
-        """Forget the leases of older generations, whose probes have nothing to say any more."""
+        """Forget the leases of older generations, whose probes no longer count."""
         for ticket in list(self.held):
             if ticket & _GENERATION != generation:
                 self.held.pop(ticket, None)
 
     def report(self, now: int, ticket: int, outcome: int) -> None:
-        """Close the breaker, open it anew, or give the lease back: what a probe decides."""
+        """Close the breaker, open it again, or give the lease back, as the probe's outcome says."""
         if self.lock is None:
             word = self._report(now, ticket, outcome)
         else:
@@ -299,9 +299,9 @@ class SharedBreaker(Gate):
             self.watcher(HALF_OPEN, None)
 
     def _report(self, now: int, ticket: int, outcome: int) -> int:
-        """Do so; return the new state's word, 0 if a place is free, -1 if all stays as it is."""
+        """Do so; return the new word 0, or 0 if a place became free, or -1 if nothing changed."""
         lease = self.held.pop(ticket, None)
-        if lease is None:  # one of before a fork, or of an older generation
+        if lease is None:  # a ticket from before a fork, or of an older generation
             return -1
         at, mine = lease
         words = self.words
@@ -340,7 +340,7 @@ class SharedBreaker(Gate):
     # --- the window -----------------------------------------------------------------------------
 
     def count(self, now: int, generation: int, failed: bool) -> None:
-        """Count an attempt of a closed breaker, and open it if that was one failure too many."""
+        """Count an attempt of a closed breaker, and open the breaker after one failure too many."""
         if self.lock is None:
             word = self._count(now, generation, failed)
         else:
@@ -350,7 +350,7 @@ class SharedBreaker(Gate):
             self.notice(word, self.why)
 
     def _count(self, now: int, generation: int, failed: bool) -> int:
-        """Do so; return the state's new word, 0 if the state stays what it is."""
+        """Do so; return the new word 0, or 0 if the state did not change."""
         words = self.words
         done = -1
         fresh = 0
@@ -379,7 +379,7 @@ class SharedBreaker(Gate):
         return fresh if done else 0
 
     def _add(self, now: int, generation: int, failed: bool) -> int:
-        """Add to the count of a tenth; return 1, 0 if the attempt does not count, or -1: again."""
+        """Count in a tenth; return 1, or 0 if the attempt does not count, or -1 to repeat."""
         words = self.words
         index = now // self.tenth
         at = 1 + index % TENTHS
@@ -405,7 +405,7 @@ class SharedBreaker(Gate):
                 return done
 
     def _is_too_much(self, now: int, generation: int) -> bool:
-        """Return whether so much of what the window counts has failed that the breaker opens."""
+        """Return whether enough attempts in the window failed to open the breaker."""
         attempts = 0
         failures = 0
         index = now // self.tenth
@@ -424,7 +424,7 @@ class SharedBreaker(Gate):
     # --- the state ------------------------------------------------------------------------------
 
     def trip(self, now: int, length: int, reason: str) -> None:
-        """Open it, whatever its state is.
+        """Open the breaker, whatever its state.
 
         Args:
             now: The time in nanoseconds.
@@ -435,7 +435,7 @@ class SharedBreaker(Gate):
         self.notice(self.move(min(until, _TIME * _MS), 1), reason)
 
     def reset(self, reason: str) -> None:
-        """Close it and forget what it has seen.
+        """Close the breaker and forget its counts.
 
         Args:
             reason: Why, in words.
@@ -443,17 +443,17 @@ class SharedBreaker(Gate):
         self.notice(self.move(self.real.now(), 0), reason)
 
     def move(self, time: int, opened: int) -> int:
-        """Begin the next generation, and tell nobody.
+        """Begin the next generation without notice to the watcher.
 
         Args:
-            time: Until when it is open, or since when closed, in nanoseconds.
+            time: Until when it is open, or since when it is closed, in nanoseconds.
             opened: 1 if it is open.
 
         Returns:
-            The state's new word.
+            The new word 0.
 
         Raises:
-            TimeoutError: If a process that has stopped holds the file lock.
+            TimeoutError: If a stopped process holds the file lock.
         """
         done = 0
         while done < 1:
@@ -468,15 +468,15 @@ class SharedBreaker(Gate):
         return fresh
 
     def _next(self, word: int, time: int, opened: int) -> int:
-        """Return the state's word of the next generation."""
+        """Return word 0 of the next generation."""
         return (((word >> 41) + 1) & _GENERATION) << 41 | (time // _MS & _TIME) << 1 | opened
 
     def left(self, word: int, now: int) -> int:
-        """Return nanoseconds until an open breaker admits a probe; 0 or less if it does."""
+        """Return the nanoseconds until an open breaker admits a probe; 0 or less if it does now."""
         return (word >> 1 & _TIME) * _MS - now
 
     def opens_in(self, now: int) -> int:
-        """Return nanoseconds until it might let an attempt in; 0 if it would now."""
+        """Return the nanoseconds until it might let an attempt in; 0 if it would now."""
         word = self.words.load(0)
         if word & 1 == 0:
             return 0
@@ -487,7 +487,7 @@ class SharedBreaker(Gate):
         return self._busy(now, word >> 41)
 
     def _busy(self, now: int, generation: int) -> int:
-        """Return nanoseconds until there might be a place for a probe; 0 if there is one."""
+        """Return the nanoseconds until a place for a probe might be free; 0 if one is."""
         moment = now // _MS
         wait = _GLANCE
         for at in range(TENTHS + 1, TENTHS + 1 + self.probes):
@@ -503,7 +503,7 @@ class SharedBreaker(Gate):
         return wait
 
     def state_at(self, now: int) -> int:
-        """Return its state; one that would let a probe in is half-open.
+        """Return the state; half-open if it would admit a probe.
 
         Args:
             now: The time in nanoseconds.
@@ -518,14 +518,14 @@ class SharedBreaker(Gate):
         return max([self.words.load(at) for at in range(1, TENTHS + 1)]) > 0
 
     def notice(self, word: int, reason: str) -> None:
-        """Take note of the state's new word, and tell of it once."""
+        """Record the new word 0, and call the watcher once for it."""
         before = self.seen
         self.seen = word
         if before != word and self.watcher is not None:
             self.watcher(OPEN if word & 1 else CLOSED, reason)
 
     def after_fork(self, lock: Any) -> None:
-        """Leave the parent's probes to the parent, in a child process.
+        """Drop the parent's probes in a child process: they remain the parent's.
 
         Args:
             lock: A mutex for the threads of the child, or None.
@@ -535,5 +535,5 @@ class SharedBreaker(Gate):
 
 
 def word_count(probes: int) -> int:
-    """Return how many words a breaker has."""
+    """Return how many words a breaker needs."""
     return 1 + TENTHS + probes
