@@ -55,7 +55,7 @@ class AsyncStoredCache(StoredCache):
             reachable = False
         if self.hits(call, found):
             if self.is_early(found, call.clock):
-                with suppress(Exception):  # whatever it is, it is not the caller's concern
+                with suppress(Exception):  # no failure here concerns the caller
                     refresh = TaskRefresh(self, call, key, found, args, kwargs)
                     task_lingering.begin(refresh, self, key.full)
             return found.value
@@ -70,14 +70,14 @@ class AsyncStoredCache(StoredCache):
                     return value
                 if value.serves(miss):
                     return value.value
-        except Exception as error:  # of a refresh, or of a flight that was cut
+        except Exception as error:  # from a refresh, or from a flight that was cancelled
             stale = await aio.drive(self.serve_stale(call, key, found, error))
             if stale is None:
                 raise
             return stale.value
 
     async def _leave_outdated(self, key: StoredKey, since: float) -> None:
-        """Let nobody join a run any more whose value another process has invalidated since."""
+        """Keep callers from joining a run whose value another process has invalidated since."""
         table = self.flights.get(asyncio.get_running_loop())
         flight = None if table is None else table.get(key.full)
         if flight is None or not flight.is_open():
@@ -86,7 +86,7 @@ class AsyncStoredCache(StoredCache):
             flight.table.pop(key.full, None)
 
     def find(self, _full: bytes) -> None:
-        """Return what another flight has stored meanwhile: nobody knows without asking again."""
+        """Return None: only asking the store again would show a value from another flight."""
 
     async def lead(
         self,
@@ -96,7 +96,7 @@ class AsyncStoredCache(StoredCache):
         _kwargs: dict[str, Any],
         miss: Miss,
     ) -> Any:
-        """Run a call in a flight, which is cut when the time of its last caller is over."""
+        """Run a call in a flight, which is cancelled at the latest deadline of its callers."""
         try:
             flight.enter()
             return await aio.drive(self.run(call, miss, NEVER, flight, flight.is_listed))
@@ -118,7 +118,7 @@ class AsyncStoredCache(StoredCache):
         except Exception as error:  # noqa: BLE001 - any library's
             raise self.failed(operation, ticket, error, outer) from None
         finally:
-            outer = None  # its traceback may hold this frame
+            outer = None  # the traceback may hold this frame
         self.worked(operation, ticket)
         return answer
 
@@ -132,12 +132,12 @@ class AsyncStoredCache(StoredCache):
 
 
 class TaskRefresh(StoredRefresh):
-    """One stored value that is to be renewed in a task."""
+    """One stored value to renew in a task."""
 
     __slots__ = ()
 
     async def make(self, flight: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the call, store what it returns, and return that."""
+        """Run the call, store its result, and return it."""
         miss = self.miss(args, kwargs, NEVER)
         renewal = self.cache.renew(self.call, miss, NEVER, flight, flight.is_listed)
         try:

@@ -1,15 +1,15 @@
-"""Connections to SQLite, none of which is in use while the process forks.
+"""Connections to SQLite that are never in use while the process forks.
 
-A child process gets SQLite as it was at the fork. A mutex that another thread held then stays
-taken for good, and so does every lock on a file that SQLite remembers to have, though the child
-does not have it. So a fork waits until no thread is inside SQLite and closes what is idle, and
-a thread that wants in meanwhile waits for the fork. Both waits are bounded: if a thread does not
-come out in time, or nobody called `_before_fork`, the child leaves SQLite alone, and its caches on
-disk are out of order.
+A child process inherits SQLite's state from the moment of the fork. A mutex that another thread
+held then stays locked forever. SQLite also believes that it still holds its file locks, which the
+child does not. So a fork waits until no thread is inside SQLite, then closes idle connections; a
+thread that wants to use SQLite meanwhile waits for the fork. Both waits are bounded. If a thread
+does not come out in time, or nobody called `_before_fork`, the child does not use SQLite, and its
+caches on disk do not work.
 
-The program may have threads that use SQLite in their own way, and nobody sees those. So a child
-opens its first connection in a thread of its own. If that does not come back, the child leaves
-SQLite alone, too.
+The program may also have threads that use SQLite on their own, unknown to opero. So a child opens
+its first connection in a separate thread. If that thread hangs, the child does not use SQLite
+either.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from opero.locks import Lock
 from opero.real_time import monotonic
 
 FORK_WAIT: Final = 3.0
-"""Seconds that a fork waits for threads inside SQLite: longer than these wait for a lock."""
+"""Seconds that a fork waits for threads inside SQLite: longer than they wait for a lock."""
 
 ENTRANCE_WAIT: Final = 10.0
-"""Seconds that a thread waits outside for a fork to end."""
+"""Seconds that a thread outside SQLite waits for a fork to end."""
 
 
 class Visit:
     """One use of SQLite, by one thread.
 
     Attributes:
-        user: The thread that is inside; 0 for none.
+        user: The thread that is inside SQLite; 0 for none.
     """
 
     user: int = 0
 
     def enter(self) -> None:
-        """Go in, after any fork that is under way.
+        """Enter SQLite, after any fork that is under way.
 
         Raises:
-            OSError: If this thread forks, or the fork does not end, or this process must not.
+            OSError: If this thread is forking, the fork does not end, or this process must not use
+                SQLite.
         """
         enter(lambda: _take(self))
 
@@ -79,8 +80,8 @@ def connect(url: str, timeout: float) -> Connection:
     def work() -> None:
         try:
             connection = _open(url, timeout)
-            connection.execute("SELECT randomblob(1)")  # which has a mutex of its own
-        except BaseException as error:  # noqa: BLE001 - it is raised below
+            connection.execute("SELECT randomblob(1)")  # takes a mutex that nothing else takes
+        except BaseException as error:  # noqa: BLE001 - raised below
             outcome.append(error)
         else:
             outcome.append(connection)
@@ -111,12 +112,12 @@ def _open(url: str, timeout: float) -> Connection:
 
 
 class Connection(sqlite3.Connection, Visit):
-    """A connection that gives up what takes too long.
+    """A connection that gives up operations that take too long.
 
     Attributes:
-        until: The monotonic time at which it gives up, alone in a list.
+        until: A list with one item, the monotonic time at which the connection gives up.
         file: The device and inode of the file that it opened.
-        closed: Whether it is.
+        closed: Whether it is closed.
         inherited: Whether a parent process opened it.
     """
 
@@ -126,7 +127,7 @@ class Connection(sqlite3.Connection, Visit):
     inherited: bool = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Open it, and use it."""
+        """Open the connection and mark it as used."""
         self.until = [math.inf]
         self.enter()
         try:
@@ -137,35 +138,35 @@ class Connection(sqlite3.Connection, Visit):
             raise
 
     def leave(self) -> None:
-        """Close it, unless it is the parent process's: that would disturb the parent."""
+        """Close it, unless it belongs to the parent process, which closing would disturb."""
         if self.inherited or self.closed:
             return
         if self.user != get_ident():
             try:
                 self.enter()
             except OSError:
-                return  # the fork that is under way closes it
+                return  # the current fork closes it
         self.shut()
 
     def shut(self) -> None:
-        """Close it; nobody else uses it."""
+        """Close it; no other thread uses it."""
         self.closed = True
         self.close()
         Visit.leave(self)
 
 
 def _alarm(until: list[float]) -> Callable[[], bool]:
-    """Make what SQLite asks now and then whether to stop: whether it is later than `until[0]`.
+    """Return a function that SQLite calls regularly to ask whether to stop, at `until[0]`.
 
-    It is made of functions in C alone. One in Python would let signal handlers run inside SQLite,
-    which drops what they raise.
+    It consists of functions in C only. A Python function would let signal handlers run inside
+    SQLite, which drops the exceptions they raise.
     """
     return map(operator.lt, map(until.__getitem__, repeat(0)), iter(monotonic, None)).__next__
 
 
 @contextlib.contextmanager
 def visiting() -> Iterator[None]:
-    """Have no fork meanwhile: another library uses SQLite for us."""
+    """Make forks wait while another library uses SQLite for opero."""
     visit = Visit()
     visit.enter()
     try:
@@ -175,7 +176,7 @@ def visiting() -> Iterator[None]:
 
 
 def enter(take: Callable[[], Any]) -> Any:
-    """Take what is going to be used, when no fork is under way.
+    """Take something to use, once no fork is under way.
 
     Args:
         take: Marks it as used; called under a lock.
@@ -206,15 +207,15 @@ def _take(visit: Visit) -> None:
 
 
 _lock = Lock()
-"""Held for a few steps at a time, and never over a fork."""
+"""Held for a few steps at a time, and never during a fork."""
 _visits: weakref.WeakSet[Visit] = weakref.WeakSet()
-"""What is open or in use; what nobody holds any more goes by itself."""
+"""Visits that are open or in use; those without references drop out."""
 _forking: list[int] = []
-"""The threads that fork."""
+"""The threads that are forking."""
 _off: str | None = None
-"""Why this process leaves SQLite alone, or None."""
+"""Why this process must not use SQLite, or None."""
 _proven = True
-"""Whether no mutex of SQLite can be one that a thread of the parent process has left taken."""
+"""Whether it is certain that no thread of the parent process left a mutex of SQLite locked."""
 _inherited: list[Visit] = []
 
 _WHY: Final = (
@@ -224,7 +225,7 @@ _WHY: Final = (
 
 
 def _before_fork() -> None:
-    """Wait for the threads that are inside, and close what a child must neither use nor close."""
+    """Wait for threads inside SQLite, and close what a child must neither use nor close."""
     me = get_ident()
     with _lock:
         _forking.append(me)
@@ -273,7 +274,7 @@ forks.register(
 
 
 def _forget(connection: Connection) -> None:
-    """Keep a connection open for good, past the interpreter's end."""
+    """Keep a connection open forever, even past the end of the interpreter."""
     _inherited.append(connection)
     with contextlib.suppress(ImportError, AttributeError):
         import ctypes

@@ -1,18 +1,18 @@
-"""The database of a cache on disk: one file, the log beside it, and the connections to both.
+"""The database of a cache on disk: one file, its log, and the connections to both.
 
-diskcache makes the file, in a directory of its own from which it is moved to its place: so nobody
-ever sees half a database, and diskcache never opens one that somebody may have tampered with.
+diskcache creates the file in a separate directory, and opero moves it to its place. So no process
+ever sees half a database, and diskcache never opens one that may have been tampered with.
 
-What is written goes into SQLite's write-ahead log first, and from there into the file by a
-checkpoint. SQLite's own checkpoints wait for nobody: where somebody reads all the time they never
-empty the log, and it grows without bound. Here a thread that is about to write looks at the size
-of the log. From `CHECKPOINT` bytes on it waits until all readers have come to the end of the log,
-and cuts it to nothing. Where that takes too long, since a reader was stopped for example, the log
-may grow to a quarter of the limit. Then nothing is written any more until it can be emptied.
+Writes go to SQLite's write-ahead log first; a checkpoint copies them to the file. SQLite's own
+checkpoints do not wait for readers: if there is always a reader, they never empty the log, and it
+grows without bound. So a thread that is about to write checks the size of the log. From
+`CHECKPOINT` bytes on, it waits until all readers have reached the end of the log, and empties it.
+If that takes too long, for example because a reader is stopped, the log may grow to a quarter of
+the limit. After that, all writes fail until the log can be emptied.
 
-A connection is used only while the file that it opened is still the one in the directory: a
-directory that was deleted is made again. A database that is damaged is set aside under another
-name, and a new one begins. The last one that was set aside is kept while there is room for it.
+A connection is used only while the file that it opened is still the one in the directory; a deleted
+directory is created again. A damaged database is renamed, and a new one begins. The last damaged
+one is kept while there is room for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-import urllib.parse  # noqa: F401 - now: `Path.as_uri` imports it, maybe while another thread forks
+import urllib.parse  # noqa: F401 - early: `Path.as_uri` may import it while another thread forks
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -60,22 +60,22 @@ except ImportError:  # Windows
     fcntl = None
 
 LONGEST: Final = 5.0
-"""Seconds after which SQLite gives up what it does, whatever it is."""
+"""Seconds after which SQLite gives up any operation."""
 
 IDLE: Final = 8
-"""How many idle connections are kept."""
+"""How many idle connections to keep."""
 
 CHECKPOINT: Final = 4 << 20
-"""Bytes of the log from which on it is emptied; less where the limit is less than 32 MiB."""
+"""The size of the log, in bytes, at which to empty it; less if the limit is below 32 MiB."""
 
 PATIENCE: Final = 0.1
-"""Seconds that a checkpoint waits for readers while the log may still grow."""
+"""Seconds that a checkpoint waits for readers while the log may still grow further."""
 
 LEAST: Final = 512 << 10
-"""Bytes that a limit is taken for if it is less: what an empty database and its log need."""
+"""The lowest limit in bytes, which an empty database and its log need; lower ones are raised."""
 
 PAGE: Final = 4096
-"""Bytes of a page of a database that SQLite makes."""
+"""The size of a page in a new SQLite database, in bytes."""
 
 _NEW: Final = "cache.new-"
 _ASIDE: Final = "cache.db.damaged-"
@@ -87,12 +87,12 @@ _SETTINGS: Final[dict[str, Any]] = {
 }
 
 _PRAGMAS: Final = (
-    "PRAGMA trusted_schema = OFF",  # what the schema says runs no function with side effects
+    "PRAGMA trusted_schema = OFF",  # the schema must not run functions with side effects
     "PRAGMA cell_size_check = ON",
-    "PRAGMA mmap_size = 0",  # a page that somebody changes while it is looked at must not crash us
+    "PRAGMA mmap_size = 0",  # a page that changes while it is read must not crash the process
     "PRAGMA synchronous = NORMAL",
     "PRAGMA cache_size = 8192",
-    "PRAGMA secure_delete = OFF",  # Debian has it on: what is removed would be written twice
+    "PRAGMA secure_delete = OFF",  # Debian turns it on, which would write removed data twice
     "PRAGMA wal_autocheckpoint = 0",  # see above
 )
 
@@ -102,7 +102,7 @@ _COLUMNS: Final = (
 
 _BUSY: Final = 5
 _ERROR: Final = 1
-"""SQLite's codes for a lock of somebody else, and for what does not suit the database."""
+"""SQLite's codes for a lock held elsewhere, and for a statement that does not fit the schema."""
 
 _DAMAGE: Final = ("no such", "table ", "views ", "cannot modify", "Could not decode", "malformed")
 
@@ -111,15 +111,15 @@ _T = TypeVar("_T")
 
 
 class TamperedError(Exception):
-    """The database holds what opero did not write, and it was not looked at any further."""
+    """The database holds something that opero did not write, so opero did not read further."""
 
 
 class RenewedError(Exception):
-    """The database was damaged; there is a new one now."""
+    """The database was damaged, and a new one has replaced it."""
 
 
 class LockedError(sqlite3.OperationalError):
-    """Another thread or process is not done yet."""
+    """Another thread or process still uses the database."""
 
     sqlite_errorcode = _BUSY
 
@@ -128,17 +128,17 @@ class Database:
     """The file, its log, and a few idle connections.
 
     Attributes:
-        room: Bytes that the file may have; None for no bound.
-        log: Bytes that its log may have; None for no bound.
-        page: Bytes of a page.
+        room: The greatest size of the file in bytes; None for no bound.
+        log: The greatest size of its log in bytes; None for no bound.
+        page: The size of a page in bytes.
     """
 
     def __init__(self, directory: Path, size_limit: int | None, timeout: float) -> None:
-        """Say where; nothing is opened yet.
+        """Set the place; nothing is opened yet.
 
         Args:
-            directory: It is made, for its owner only, if it is not there.
-            size_limit: Bytes that all files may have together; None for no bound.
+            directory: The directory; created, for its owner only, if it does not exist.
+            size_limit: The greatest size of all files together in bytes; None for no bound.
             timeout: Seconds to wait for another process's write to end.
         """
         self._directory = directory
@@ -164,7 +164,7 @@ class Database:
     # --- connections ----------------------------------------------------------------------------
 
     def borrow(self) -> Connection:
-        """Get an idle connection to the file that is there now, or a new one."""
+        """Return an idle connection to the current file, or a new one."""
         found = _identity_of(self._path)
         while True:
             connection = enter(self._take)
@@ -188,7 +188,7 @@ class Database:
         return None
 
     def give_back(self, connection: Connection) -> None:
-        """Let another thread use it."""
+        """Return a connection, so that another thread can use it."""
         if len(self._idle) < IDLE and not connection.inherited:
             connection.user = 0
             self._idle.append(connection)
@@ -196,10 +196,10 @@ class Database:
             connection.leave()
 
     def give_up(self, connection: Connection, error: BaseException) -> None:
-        """Close it, since something has failed.
+        """Close a connection after a failure.
 
         Raises:
-            RenewedError: If the database was damaged: a new one is there now.
+            RenewedError: If the database was damaged and a new one has replaced it.
         """
         connection.leave()
         if _is_damage(error) and self._set_aside(connection.file, error):
@@ -211,7 +211,7 @@ class Database:
 
     def _connect(self, *, prepare: bool) -> Connection:
         file = self._find_file()
-        url = f"{self._path.as_uri()}?mode=rw"  # a file that is gone by now is not made here
+        url = f"{self._path.as_uri()}?mode=rw"  # does not create the file if it is gone by now
         connection = connect(url, self._timeout)
         try:
             connection.file = file
@@ -237,11 +237,11 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self, connection: Connection, need: int) -> Iterator[None]:
-        """Begin a transaction when there is room in the log; what fails in it undoes it.
+        """Begin a transaction when the log has room; a failure inside rolls it back.
 
         Args:
             connection: A connection of this database.
-            need: Bytes that are going to be written, about.
+            need: About how many bytes will be written.
         """
         end = monotonic() + self._timeout
         if not self._turns.take(connection, self._timeout):
@@ -262,7 +262,7 @@ class Database:
             self._turns.give(connection)
 
     def _begin(self, connection: Connection, need: int) -> None:
-        """Begin a transaction; if the log has become large, empty it before."""
+        """Begin a transaction; if the log has grown large, empty it first."""
         while True:
             connection.execute("BEGIN IMMEDIATE")
             size = self._log_size()
@@ -281,42 +281,42 @@ class Database:
 
     def _log_size(self) -> int:
         try:
-            return os.stat(self._log_path).st_size  # noqa: PTH116 - it is quicker
+            return os.stat(self._log_path).st_size  # noqa: PTH116 - faster
         except FileNotFoundError:
             return 0
 
     def _empty_log(self, connection: Connection) -> bool:
-        """Write into the file what the log has, and cut it to nothing; return whether it worked."""
+        """Copy the log to the file and empty the log; return whether it worked."""
         connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
         try:
             ((busy, *_),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.OperationalError:  # the disk is full, or does not work
+        except sqlite3.OperationalError:  # the disk is full or fails
             return False
         finally:
             connection.execute("PRAGMA busy_timeout = 0")
         return not busy
 
     def shrink(self, connection: Connection) -> None:
-        """Give back to the system what was in use and is not any more, as time allows."""
+        """Return unused space to the system, as time allows."""
         end = monotonic() + self._timeout
         while self._shrink(connection) and monotonic() < end:
             if not self._empty_log(connection):
                 return
 
     def _shrink(self, connection: Connection) -> bool:
-        """Make the file smaller by so much that the log can take it; return whether it did."""
+        """Shrink the file by as much as the log can take; return whether it shrank."""
         pages, free = self.pages(connection)
         too_large = self.room is not None and pages * self.page > self.room
         if free < (1 if too_large else max(64, pages // 4)):
             return False
-        step = self._checkpoint // (3 * self.page)  # a page that moves changes two others
+        step = self._checkpoint // (3 * self.page)  # moving a page changes two others
         count = free if pages - free <= step else min(free, step)
-        connection.executescript(f"PRAGMA incremental_vacuum({count})")  # to its end, in one step
+        connection.executescript(f"PRAGMA incremental_vacuum({count})")  # runs it to the end
         return True
 
     @staticmethod
     def pages(connection: Connection) -> tuple[int, int]:
-        """Return how many pages the file has, and how many of them are not in use."""
+        """Return how many pages the file has, and how many of them are free."""
         ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
         ((free,),) = connection.execute("PRAGMA freelist_count").fetchall()
         return pages, free
@@ -324,7 +324,7 @@ class Database:
     # --- files ----------------------------------------------------------------------------------
 
     def _find_file(self) -> tuple[int, int]:
-        """Have a database that only its owner can use, a new one if there is none; return which."""
+        """Create the database if it is missing, make it private, and return its identity."""
         self._make_directory()
         try:
             status = os.lstat(self._path)
@@ -339,36 +339,36 @@ class Database:
         return _identity(status)
 
     def _make_file(self) -> None:
-        """Have diskcache make a database elsewhere, and move it to its place."""
-        for left in self._directory.glob(f"{_NEW}*"):  # by a process that was killed
+        """Let diskcache create a database elsewhere, and move it to its place."""
+        for left in self._directory.glob(f"{_NEW}*"):  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         here: Path | None = self._directory
         if os.path.expandvars(self._directory) != str(self._directory):
             here = None  # diskcache would expand it too
         with tempfile.TemporaryDirectory(prefix=_NEW, dir=here) as name:
             new = Path(name, "cache.db")
-            new.parent.chmod(0o700)  # whatever the umask is
+            new.parent.chmod(0o700)  # whatever the umask
             new.touch()
             new.chmod(0o600)
             made = diskcache.Cache.__new__(diskcache.Cache)
             with visiting():
                 try:
                     made.__init__(name, timeout=self._timeout, **_SETTINGS)
-                finally:  # a disk that is full leaves it open
+                finally:  # if the disk is full, it is still open
                     with contextlib.suppress(AttributeError):
                         made.close()
             shutil.move(new, self._path)
 
     def _make_directory(self) -> None:
-        """Make the directory as it was first, if somebody has deleted it."""
+        """Create the directory again, for its owner only, if it was deleted."""
         try:
             closed_directory(self._directory, "the cache directory", "remove it")
-        except UnsafePlaceError as error:  # it is there, and somebody has changed it since
+        except UnsafePlaceError as error:  # it exists, but has been changed since
             raise TamperedError(str(error)) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process at a time make or set aside a database."""
+        """Let only one process at a time create or rename a database."""
         if fcntl is None:
             yield
             return
@@ -385,14 +385,14 @@ class Database:
                         raise
                     time.sleep(0.005)
             yield
-            fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has it too
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a child forked meanwhile holds it too
         finally:
             os.close(lock)
 
     def _set_aside(
         self, file: tuple[int, int], error: BaseException, *, locked: bool = False
     ) -> bool:
-        """Rename a damaged database, unless another process has; return whether it is gone."""
+        """Rename a damaged database, unless another process did; return whether it is gone."""
         aside = self._path.with_name(f"{_ASIDE}{time.time_ns():x}-{os.getpid()}")
         try:
             with contextlib.nullcontext() if locked else self._locked():
@@ -414,7 +414,7 @@ class Database:
         return True
 
     def _tidy_directory(self) -> None:
-        """Remove what was set aside if there is no room for it any more."""
+        """Remove the damaged database that was kept, if there is no longer room for it."""
         if self._limit is not None:
             with contextlib.suppress(OSError):
                 files = [entry.stat().st_size for entry in os.scandir(self._directory)]
@@ -428,14 +428,14 @@ class Database:
 
 
 def patiently(work: Callable[[], _T], end: float) -> _T:
-    """Do what may find the database locked, again and again until it is not.
+    """Repeat an operation until the database is no longer locked.
 
-    SQLite's own waits grow to a tenth of a second between two attempts: where many processes write
-    all the time, some of them would get nothing for seconds.
+    SQLite's own waits grow to a tenth of a second between two attempts: when many processes write
+    all the time, some of them would get no turn for seconds.
 
     Args:
-        work: It raises sqlite3.OperationalError if the database is locked.
-        end: The monotonic time after which that error is raised.
+        work: The operation; raises sqlite3.OperationalError if the database is locked.
+        end: The monotonic time after which to raise that error.
     """
     pause = 0.0
     while True:
@@ -483,8 +483,8 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Return whether an error says that the file is no sound database of diskcache's."""
-    if type(error) is sqlite3.DatabaseError:  # malformed, or no database at all
+    """Return whether an error means that the file is not an intact diskcache database."""
+    if type(error) is sqlite3.DatabaseError:  # malformed, or not a database
         return True
     if not isinstance(error, sqlite3.OperationalError):
         return False

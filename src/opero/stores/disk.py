@@ -1,9 +1,9 @@
 """A directory as a backend, on diskcache: SQLite, shared by the processes of one user.
 
-diskcache makes the table; what is asked of it here are a few statements. Its own methods are not
-used: they pickle (CVE-2025-69872), obey settings in the database, keep large values in files, and
-retry for a minute. Here names are text and values are bytes in the table, no file is opened or
-removed because a row names it, and SQLite waits for a lock for `timeout` seconds, once per
+diskcache creates the table; this module uses it with a few statements. It does not use diskcache's
+own methods: they pickle (CVE-2025-69872), obey settings in the database, keep large values in
+files, and retry for a minute. Here, names are text and values are bytes in the table, a row never
+causes a file to be opened or removed, and SQLite waits for a lock for `timeout` seconds, once per
 operation.
 """
 
@@ -26,7 +26,7 @@ from .database import Database, RenewedError, TamperedError, patiently
 __all__ = ["DiskBackend", "TamperedError"]
 
 NAMES: Final = 500
-"""How many rows one transaction of `delete` removes, and one query of `get_many` asks for."""
+"""How many rows one transaction of `delete` removes, and one query of `get_many` reads."""
 
 SCAN: Final = 5000
 """How many names one `scan` returns at most."""
@@ -35,7 +35,7 @@ BATCH: Final = 4 << 20
 """How many bytes one transaction of `put_many` has at most, unless a single entry has more."""
 
 EXPIRED: Final = 20
-"""How many expired rows one transaction removes on the way."""
+"""How many expired rows each transaction also removes."""
 
 OLDEST: Final = 64
 """How many of the oldest rows one transaction removes at most to make room."""
@@ -47,10 +47,10 @@ _END: Final = "\U0010ffff"
 """Sorts after every character of a name."""
 
 _BESIDE: Final = 256
-"""Bytes that a row and its places in the indexes take beside the value, about."""
+"""About how many bytes a row and its index entries take in addition to the value."""
 
 _PAGES: Final = 4
-"""How many pages a small change writes, about."""
+"""About how many pages a small change writes."""
 
 _LIVE: Final = "(expire_time IS NULL OR expire_time > ?)"
 
@@ -71,14 +71,14 @@ _DELETE_EXPIRED: Final = (
 )
 
 _FOREIGN: Final = b""
-"""Stands for a value that opero did not write: it is not signed, and the next run replaces it."""
+"""Stands for a value that opero did not write: it has no signature, so the next run replaces it."""
 
 _T = TypeVar("_T")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _patiently(method: _Method) -> _Method:
-    """Let a method of `DiskBackend` begin again if the database was locked, or damaged."""
+    """Repeat a method of `DiskBackend` if the database was locked or damaged."""
 
     @functools.wraps(method)
     def again(self: DiskBackend, *arguments: Any) -> Any:
@@ -102,12 +102,12 @@ class DiskBackend:
     """
 
     def __init__(self, directory: Path, size_limit: int | None, timeout: float = WAIT) -> None:
-        """Say where; nothing is opened yet.
+        """Set the place; nothing is opened yet.
 
         Args:
-            directory: It is made, for its owner only, if it is not there.
-            size_limit: Bytes that the directory may have, or 512 KiB if that is more; the oldest
-                entries go. None: no bound.
+            directory: The directory; created, for its owner only, if it does not exist.
+            size_limit: The greatest size of the directory in bytes, at least 512 KiB; beyond it,
+                the oldest entries are removed. None for no bound.
             timeout: Seconds to wait for another process's write to end.
         """
         self.where: str = str(directory)
@@ -123,7 +123,7 @@ class DiskBackend:
 
     @_patiently
     def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """As `Backend.get_many`."""
+        """See `Backend.get_many`."""
         if len(names) == 1:
             return [self._get(names[0])]
         found: dict[str, bytes] = {}
@@ -140,7 +140,7 @@ class DiskBackend:
         return [found.get(name) for name in names]
 
     def _get(self, name: str) -> bytes | None:
-        connection = self._database.borrow()  # what `_open` does, in fewer steps: this is the hit
+        connection = self._database.borrow()  # `_open` in fewer steps, because hits come here
         try:
             found = _entry(connection, name)
         except BaseException as error:
@@ -151,7 +151,7 @@ class DiskBackend:
 
     @_patiently
     def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
-        """As `Backend.put_many`."""
+        """See `Backend.put_many`."""
         batch: list[tuple[str, bytes]] = []
         size = 0
         with self._open() as connection:
@@ -181,7 +181,7 @@ class DiskBackend:
 
     @_patiently
     def delete(self, names: Sequence[str], /) -> list[bool]:
-        """As `Backend.delete`."""
+        """See `Backend.delete`."""
         there: list[bool] = []
         with self._open() as connection:
             for start in range(0, len(names), self._names):
@@ -197,7 +197,7 @@ class DiskBackend:
         self, prefix: str, suffix: str, after: str, expired: bool = False, /
     ) -> tuple[list[str], str | None]:
         """As `Backend.scan`."""
-        begins = "key > ?" if after else "key >= ?"  # one bound, so that SQLite begins there
+        begins = "key > ?" if after else "key >= ?"  # one bound, so SQLite starts there
         ends = f" AND substr(key, {-len(suffix)}) = ?" if suffix else ""
         since = float("-inf") if expired else time.time()
         with self._open() as connection:
@@ -218,7 +218,7 @@ class DiskBackend:
         size = len(new or b"") + (0 if along is None else len(along[1]))
         with self._open() as connection:
             if unless is not None:
-                entry = _entry(connection, unless)  # most are there, and reading waits for nobody
+                entry = _entry(connection, unless)  # usually exists, and reading never waits
                 if entry is not None:
                     return Swapped(None, entry)
 
@@ -242,13 +242,13 @@ class DiskBackend:
     # --- changes --------------------------------------------------------------------------------
 
     def _change(self, connection: Connection, size: int, rows: int, change: Callable[[], _T]) -> _T:
-        """Make a change in one transaction, and room for it before.
+        """Make a change in one transaction, after making room for it.
 
         Args:
             connection: The connection.
-            size: Bytes of the values that are stored.
-            rows: How many rows are touched at most.
-            change: Makes it.
+            size: The size of the values to store in bytes.
+            rows: The greatest number of rows to touch.
+            change: Makes the change.
         """
         need = self._need(size, rows)
         end = monotonic() + self._timeout
@@ -263,7 +263,7 @@ class DiskBackend:
         return size + size // 128 + (_PAGES + rows) * self._database.page
 
     def _make_room(self, connection: Connection, need: int) -> bool:
-        """Remove some expired rows, and some of the oldest; return whether there is room now."""
+        """Remove some expired rows and some of the oldest; return whether there is room now."""
         connection.execute(_DELETE_EXPIRED, (time.time(), EXPIRED))
         room = self._database.room
         if room is None:
@@ -284,16 +284,16 @@ class DiskBackend:
         return not gone or self._short(connection, room, need) <= 0
 
     def _short(self, connection: Connection, room: int, need: int) -> int:
-        """Return how many bytes there are too few."""
+        """Return how many bytes are missing."""
         pages, free = self._database.pages(connection)
         short = (pages - free) * self._database.page + need - room
-        if pages * self._database.page > room:  # it was larger: enough if it does not grow
+        if pages * self._database.page > room:  # already too large: it is enough not to grow
             short = min(short, need - free * self._database.page)
         return short
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Connection]:
-        """Borrow a connection; it is closed, and not used again, if anything fails."""
+        """Borrow a connection; any failure closes it for good."""
         connection = self._database.borrow()
         try:
             yield connection
@@ -303,7 +303,7 @@ class DiskBackend:
         self._database.give_back(connection)
 
     def close(self) -> None:
-        """Close the idle connections. The backend can still be used: it opens others."""
+        """Close the idle connections. You can still use the backend: it opens new ones."""
         self._database.close()
 
 
@@ -313,7 +313,7 @@ def _entry(connection: Connection, name: str) -> bytes | None:
 
 
 def _value(mode: Any, filename: Any, value: Any) -> bytes:
-    """Return what a row holds, unless opero did not write it."""
+    """Return the value of a row, or `_FOREIGN` if opero did not write it."""
     raw = type(mode) is int and mode == 1
     return value if raw and filename is None and type(value) is bytes else _FOREIGN
 
@@ -328,5 +328,5 @@ def _remove(connection: Connection, name: str) -> bool:
         f"DELETE FROM Cache WHERE key = ? AND {_LIVE}", (name, time.time())
     ).rowcount
     if not removed:
-        connection.execute("DELETE FROM Cache WHERE key = ?", (name,))  # one that has expired
+        connection.execute("DELETE FROM Cache WHERE key = ?", (name,))  # removes an expired entry
     return bool(removed)

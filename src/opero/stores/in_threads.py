@@ -1,11 +1,11 @@
-"""A thread backend for tasks: its calls run in opero's own threads.
+"""Lets tasks use a backend for threads: its calls run in opero's own threads.
 
     task ── get_many, scan ──────▶ READING ──┐
          ── put, delete, swap ───▶ WRITING ──┴▶ the backend
 
 The executor of an event loop belongs to the program: it may be full of long jobs, or of jobs that
-wait for the task that asks here. These threads run only backend operations, which take a bounded
-time. A thread that waits for another process's write does not keep anybody from reading.
+wait for the very task that calls the backend. These threads run only backend operations, which take
+a bounded time. A thread that waits for another process's write never blocks readers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _READERS: Final = 8
-"""How many calls read at once, of all stores together."""
+"""How many calls read at the same time, across all stores."""
 _WRITERS: Final = 4
-"""How many calls write at once, of all stores together."""
+"""How many calls write at the same time, across all stores."""
 _PATIENCE: Final = 5.0
-"""Seconds for which the end of the program waits for what is still to be written."""
+"""Seconds that the end of the program waits for unfinished writes."""
 
 
 class Executor(DaemonThreads["tuple[Future[Any], Callable[[], Any]]"]):
@@ -45,7 +45,7 @@ class Executor(DaemonThreads["tuple[Future[Any], Callable[[], Any]]"]):
         self._pending: set[Future[Any]] = set()
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
-        """Run `work` in a thread; here and now, if none can be started."""
+        """Run `work` in a thread; if none can be started, run it here."""
         future: Future[_T] = Future()
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
@@ -57,23 +57,23 @@ class Executor(DaemonThreads["tuple[Future[Any], Callable[[], Any]]"]):
         return future
 
     def carry_out(self, job: tuple[Future[Any], Callable[[], Any]]) -> None:
-        """Run a function, unless its future was cancelled before."""
+        """Run a function, unless its future was already cancelled."""
         future, work = job
         if not future.set_running_or_notify_cancel():
             return
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
             future.set_exception(error)
         else:
             future.set_result(result)
 
     def finish(self) -> None:
-        """Let the program end only when what was begun is done, or takes too long."""
+        """Wait at the end of the program until started jobs are done, or take too long."""
         wait(list(self._pending), _PATIENCE)
 
     def after_fork(self) -> None:
-        """Forget, in a child process, what the parent's threads are at."""
+        """Forget the jobs of the parent's threads in a child process."""
         super().after_fork()
         self._pending = set()
 
@@ -86,11 +86,12 @@ atexit.register(WRITING.finish)
 
 
 class InThreads:
-    """Makes an `AsyncBackend` of a `Backend`.
+    """Turns a `Backend` into an `AsyncBackend`.
 
-    A thread cannot be interrupted. So the call of a cancelled task goes on and its outcome is
-    dropped, and what a swap has put where nothing was is taken away again. What has not begun does
-    not begin, except what others wait for: storing, deleting, and swaps that remove something.
+    A thread cannot be interrupted. So when a task is cancelled, a call that has begun continues and
+    its outcome is dropped; a swap that stored something where nothing was is undone. A call that
+    has not begun never begins, unless others depend on it: `put_many`, `delete`, and swaps that
+    remove something still run.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -98,15 +99,15 @@ class InThreads:
         self._backend = backend
 
     async def get_many(self, names: Sequence[str], /) -> list[bytes | None]:
-        """As `Backend.get_many`."""
+        """See `Backend.get_many`."""
         return await _submit(READING, self._backend.get_many, names)
 
     async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
-        """As `Backend.put_many`."""
+        """See `Backend.put_many`."""
         await _surely(self._backend.put_many, entries, ttl)
 
     async def delete(self, names: Sequence[str], /) -> list[bool]:
-        """As `Backend.delete`."""
+        """See `Backend.delete`."""
         return await _surely(self._backend.delete, names)
 
     async def scan(
@@ -147,14 +148,14 @@ def _submit(executor: Executor, work: Callable[..., _T], *arguments: Any) -> asy
             future.set_exception(error)
 
     def done(_: Future[_T]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             loop.call_soon_threadsafe(hand_over)
 
     def looked_at(future: asyncio.Future[_T]) -> None:
         if future.cancelled():
             job.cancel()
         else:
-            future.exception()  # asyncio is not to report it if nobody waits any more
+            future.exception()  # keeps asyncio from reporting it if no task waits
 
     future.add_done_callback(looked_at)
     job.add_done_callback(done)
@@ -169,7 +170,7 @@ async def _surely(work: Callable[..., _T], *arguments: Any) -> _T:
 
 
 async def _wanted(swap: Callable[[Swap], Swapped], change: Swap, back: Swap) -> Swapped:
-    """Swap something for nothing in a thread; undo it if nobody waits for it any more."""
+    """Swap something in where nothing was, in a thread; undo it if no task waits any longer."""
     lock = Lock()
     unwanted = False
     done = False

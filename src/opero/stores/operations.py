@@ -1,18 +1,18 @@
-"""What a store is asked for, derived from the five primitives of its backend.
+"""The operations of a store, built from the five primitives of its backend.
 
     Operations(backend)         for threads
     AsyncOperations(backend)    for tasks of an event loop
 
-Each operation is written once, as a generator, here or in `leases`: it says by effects what to ask
-the backend (`runners/effects.py`). Both classes have all of them as methods; `get` alone, which is
-on the path of each hit, does without a generator.
+Each operation is written once, as a generator, here or in `leases`, and yields effects to ask the
+backend (`runners/effects.py`). Both classes have all operations as methods. Only `get`, which every
+hit calls, is not a generator.
 
 Entries:
-    `get`, `get_many`, `put`, `put_many`, `delete`, `clear`, `count`. A `ttl` is in seconds; None is
-    for ever.
+    `get`, `get_many`, `put`, `put_many`, `delete`, `clear`, `count`. A `ttl` is in seconds; None
+    means forever.
 
 Leases:
-    `holder`, `take`, `get_and_take`, `renew`, `release`, `seize`, `settle`, as in `leases`.
+    `holder`, `take`, `get_and_take`, `renew`, `release`, `seize`, `settle`: see `leases`.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ def put(store: object, name: str, data: bytes, ttl: float | None) -> Steps[None]
 
 
 def put_many(store: object, entries: Sequence[tuple[str, bytes]], ttl: float | None) -> Steps[None]:
-    """Store several entries; not all at once."""
+    """Store several entries, not atomically."""
     yield ASK, store, "put_many", (entries, leases.lifetime(ttl))
 
 
 def delete(store: object, name: str) -> Steps[bool]:
     """Remove an entry and its lease; return whether there was an entry.
 
-    A run that is under way does not settle.
+    A run that is under way does not store its value.
     """
-    # The lease first: a run that settles between the two finds that it has lost it.
+    # The lease first: a run that settles between the two steps notices that it lost its lease.
     _, there = yield ASK, store, "delete", ((lease_of(name), name),)
     return there  # type: ignore[no-any-return]
 
 
 def clear(store: object, prefix: str) -> Steps[int]:
-    """Remove every entry and lease whose name begins with `prefix`; return how many entries.
+    """Remove every entry and lease whose name begins with `prefix`; return the number of entries.
 
-    It goes in steps, and others can use the store meanwhile. What has expired goes too. All leases
-    go first, so that no run that is under way stores its value behind the second scan.
+    This takes several steps, and others can use the store meanwhile. Expired entries go too. All
+    leases go first, so that no run that is under way stores its value after the second scan.
     """
     removed = 0
     for of_leases in (True, False):
@@ -78,7 +78,7 @@ def clear(store: object, prefix: str) -> Steps[int]:
 
 def count(store: object, prefix: str) -> Steps[int]:
     """Return how many entries have names that begin with `prefix`."""
-    found: set[str] = set()  # a scan may name one twice
+    found: set[str] = set()  # a scan may return a name twice
     after: str | None = ""
     while after is not None:
         names, after = yield ASK, store, "scan", (prefix, "", after)
@@ -87,7 +87,7 @@ def count(store: object, prefix: str) -> Steps[int]:
 
 
 class Operations:
-    """What a store is asked for by threads."""
+    """The operations of a store, for threads."""
 
     def __init__(self, backend: Backend) -> None:
         """Ask this backend."""
@@ -121,9 +121,9 @@ class Operations:
 
 
 class AsyncOperations:
-    """What a store is asked for by tasks.
+    """The operations of a store, for tasks.
 
-    A task cancelled in `take` or `get_and_take` may hold the lease all the same: `release` it.
+    A task that is cancelled in `take` or `get_and_take` may still hold the lease: `release` it.
     """
 
     def __init__(self, backend: AsyncBackend) -> None:

@@ -1,7 +1,7 @@
 """Redis as a backend, for threads and for tasks: the same commands, run by two kinds of client.
 
-Each primitive is written once (see `steps`): it asks the client for a batch of commands, or for a
-script, and returns what the primitive returns. Both backends have all of them as methods.
+Each primitive is written once (see `steps`): it asks the client to run a batch of commands or a
+script, and returns the primitive's result. Both backends have all primitives as methods.
 
 Redis expires entries (`PX`). `swap` is a Lua script, which Redis runs atomically. `SCAN` finds
 names, a thousand at a time, never `KEYS`; `UNLINK` removes them, so that large values do not block
@@ -22,10 +22,10 @@ from .backends import Swap, Swapped
 from .steps import Steps, Task, in_task, in_thread
 
 NAMES: Final = 1000
-"""How many names one `SCAN` looks at, and how many commands or names a batch has at most."""
+"""How many names one `SCAN` reads, and the most commands or names in one batch."""
 
 FEW: Final = 100
-"""How many entries one `MGET` asks for: its reply has one time limit."""
+"""How many entries one `MGET` reads: one time limit covers its whole reply."""
 
 BATCH: Final = 1 << 20
 """How many bytes one batch of `put_many` has, unless a single entry has more."""
@@ -53,7 +53,7 @@ if ARGV[4] == 'along' then
 end
 return {found, false}
 """)
-"""Changes `KEYS[1]` from `ARGV[1]` to `ARGV[2]` for `ARGV[3]` milliseconds; empty is nothing."""
+"""Changes `KEYS[1]` from `ARGV[1]` to `ARGV[2]` for `ARGV[3]` milliseconds; "" means no entry."""
 
 
 # --- the primitives -----------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _set(name: str, data: bytes, ttl: float | None) -> Command:
 
 
 def _escaped(text: str) -> str:
-    """Let a text stand for itself in a pattern."""
+    """Escape a text, so that a pattern matches it literally."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
@@ -146,20 +146,20 @@ def _milliseconds(seconds: float | None) -> int | str:
 
 
 class _InRedis:
-    """What both backends have.
+    """The part that both backends share.
 
     Attributes:
-        where: Host and port, or the path of the socket: for messages.
+        where: Host and port, or the path of the socket, for messages.
     """
 
     def __init__(self, url: str) -> None:
-        """Read the URL; nothing is connected yet, and no event loop is needed.
+        """Parse the URL without connecting; this needs no event loop.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.
 
         Raises:
-            ValueError: If it is no such URL; the message does not show it.
+            ValueError: If the URL is not valid; the message does not show it.
         """
         self._url = url
         self.where: str = client(url).where
@@ -173,7 +173,7 @@ class RedisBackend(_InRedis):
         return getattr(client(self._url), operation)(*arguments)
 
     def close(self) -> None:
-        """Close idle connections, those of others with the same URL too; they connect again."""
+        """Close idle connections, also those of other users of the URL, who then reconnect."""
         client(self._url).close()
 
     get_many: Callable[..., list[bytes | None]] = in_thread(_get_many)
@@ -184,14 +184,14 @@ class RedisBackend(_InRedis):
 
 
 class AsyncRedisBackend(_InRedis):
-    """An `AsyncBackend` in Redis; each event loop that uses it has connections of its own."""
+    """An `AsyncBackend` in Redis; each event loop that uses it has its own connections."""
 
     async def ask_async(self, operation: str, *arguments: Any) -> Any:
         """Ask the server something."""
         return await getattr(async_client(self._url), operation)(*arguments)
 
     async def close(self) -> None:
-        """Close the idle connections of the running loop; they connect again."""
+        """Close the idle connections of the running loop; later use reconnects."""
         async_client(self._url).close()
 
     get_many: Task[list[bytes | None]] = in_task(_get_many)

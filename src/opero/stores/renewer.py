@@ -1,7 +1,7 @@
 """The thread that renews the leases of this process, and gives abandoned ones back.
 
-It exists only while there is something to do, and ends shortly after. A process that ends gives its
-leases back, so that the next one need not wait for them; only one that is killed, or ends by
+It exists only while there is work to do, and ends shortly after. A process that ends gives its
+leases back, so other processes need not wait for them. Only a process that is killed, or ends with
 `os._exit`, leaves its leases to expire.
 """
 
@@ -24,9 +24,9 @@ from .operations import Operations
 _RENEWAL = leases.SECONDS / 3
 """Seconds between two renewals."""
 _LINGER = 0.5
-"""How long the thread stays, in seconds, after the last lease has gone."""
+"""How many seconds the thread stays after the last lease is gone."""
 _PATIENCE = 2.0
-"""How long the end of a process may take, in seconds, for giving leases back."""
+"""How many seconds the end of a process may spend on giving leases back."""
 
 _T = TypeVar("_T")
 
@@ -35,9 +35,9 @@ class _Held:
     """A lease of this process.
 
     Attributes:
-        store: Where it is.
+        store: The store that has the lease.
         name: The entry that is being made.
-        token: What the holder is known by.
+        token: Identifies the holder.
         mark: The lease's mark, as far as this process knows.
         due: When to renew it, in seconds.
     """
@@ -63,9 +63,9 @@ class Renewer:
         """Renew a lease from now on.
 
         Args:
-            store: Where it is; it is asked from the renewer's thread.
+            store: The store that has the lease; the renewer's thread uses it.
             name: The entry that is being made.
-            token: What the holder is known by.
+            token: Identifies the holder.
         """
         self._close_with_process()
         with self._lock:
@@ -73,22 +73,22 @@ class Renewer:
         self._run()
 
     def let_go(self, token: str) -> str | None:
-        """Renew it no more: it is going to be given back; return its mark, if that is known."""
+        """Stop renewing a lease before it is given back; return its mark, if known."""
         held = self._held.pop(token, None)
         return None if held is None else held.mark
 
     def abandon(self, token: str) -> None:
-        """Give a lease back, without waiting for that."""
+        """Give a lease back without waiting."""
         held = self._held.pop(token, None)
         if held is not None:
             self._give_back(held)
 
     def give_back(self, store: Operations, name: str, token: str) -> None:
-        """Give a lease back that may be ours, without waiting for that."""
+        """Give back a lease that may be ours, without waiting."""
         self._give_back(_Held(store, name, token, 0.0))
 
     def after_fork(self) -> None:
-        """Forget everything in a child process: the parent's leases are the parent's."""
+        """Forget all leases in a child process: they belong to the parent."""
         self._lock = Lock()
         self._changed = threading.Condition(self._lock)
         self._held: dict[str, _Held] = {}
@@ -97,9 +97,10 @@ class Renewer:
         self._closes = False
 
     def close(self) -> None:
-        """Give back all that is held, at the end of the process.
+        """Give back all leases at the end of the process.
 
-        What is abandoned later is given back at once; what is held later is not renewed.
+        A lease abandoned after this is given back immediately; a lease taken after this is not
+        renewed.
         """
         with self._lock:
             self._ending = True
@@ -109,14 +110,14 @@ class Renewer:
             thread = self._thread
         end = monotonic() + _PATIENCE
         if thread is not None:
-            with suppress(RuntimeError):  # it has not started yet, and perhaps never will
+            with suppress(RuntimeError):  # the thread has not started, and may never do so
                 thread.join(_PATIENCE)
         while self._abandoned and monotonic() < end:
-            with suppress(IndexError):  # the thread has taken them meanwhile
+            with suppress(IndexError):  # the thread has taken them
                 _release(self._abandoned.pop())
 
     def _close_with_process(self) -> None:
-        """Have `close` called when a child process of multiprocessing ends: it skips `atexit`."""
+        """Call `close` when a child process of multiprocessing ends, which skips `atexit`."""
         if self._closes:
             return
         self._closes = True
@@ -137,13 +138,13 @@ class Renewer:
         self._run()
 
     def _is_seen_to(self) -> bool:
-        """Return whether the thread is there, or none is needed as the process ends."""
+        """Return whether the thread runs, or none is needed because the process is ending."""
         return self._thread is not None or self._ending
 
     def _run(self) -> None:
-        """Start the thread, unless it is there, or the process ends.
+        """Start the thread, unless it runs or the process is ending.
 
-        Without the lock: what is thrown in may leave `start` waiting for ever.
+        Call this without the lock: an exception thrown into `start` may leave it waiting forever.
         """
         if self._is_seen_to():
             return
@@ -198,7 +199,7 @@ def _release(held: _Held) -> None:
 
 
 def _quietly(operation: Callable[..., _T], *arguments: Any) -> _T | None:
-    """Do what may fail: it shows when the value is stored."""
+    """Do an operation that may fail: storing the value will reveal the failure."""
     try:
         return operation(*arguments)
     except Exception:  # noqa: BLE001 - any library's
@@ -206,7 +207,7 @@ def _quietly(operation: Callable[..., _T], *arguments: Any) -> _T | None:
 
 
 renewer: Renewer = Renewer()
-"""The one of this process."""
+"""The renewer of this process."""
 
 atexit.register(renewer.close)
 forks.register("leases", after_in_child=renewer.after_fork)

@@ -1,10 +1,11 @@
 """Turns an operation, written once as a generator of effects, into a method for threads or tasks.
 
-    def operation(store, ...): ...          yields `ASK`, store, what to ask for, arguments
+    def operation(store, ...): ...          yields `ASK`, store, the name of a request, arguments
     operation = in_thread(operation)        in a class with `ask`
     operation = in_task(operation)          in a class with `ask_async`
 
-So the operations of stores are made from a backend's primitives, and those of Redis from commands.
+Stores build their operations from a backend's primitives this way, and Redis builds its primitives
+from commands.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Task = Callable[..., Coroutine[Any, Any, _T]]
 
 
 def in_thread(operation: Callable[Concatenate[Any, _P], Steps[_T]]) -> Callable[..., _T]:
-    """Make a method for threads of an operation."""
+    """Turn an operation into a method for threads."""
 
     def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
         result: _T = sync.drive(operation(self, *given, **named))
@@ -35,10 +36,10 @@ def in_thread(operation: Callable[Concatenate[Any, _P], Steps[_T]]) -> Callable[
 
 
 def in_task(operation: Callable[Concatenate[Any, _P], Steps[_T]]) -> Task[_T]:
-    """Make a method for tasks of an operation."""
+    """Turn an operation into a method for tasks."""
 
     async def method(self: object, /, *given: _P.args, **named: _P.kwargs) -> _T:
-        from opero.runners import aio  # threads do without asyncio
+        from opero.runners import aio  # threads need no asyncio
 
         result: _T = await aio.drive(operation(self, *given, **named))
         return result

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class StoredRefresh(Refresh):
-    """One stored value that is to be renewed.
+    """One stored value to renew.
 
     Attributes:
-        cache: Where it is.
+        cache: The cache that holds it.
         key: Its key.
         found: Its entry.
     """
@@ -44,11 +44,11 @@ class StoredRefresh(Refresh):
         self.until: int = now + int(1e9 * (cache.end(found) - cache.wall(call.clock)))
 
     def miss(self, args: tuple[Any, ...], kwargs: dict[str, Any], _deadline: int) -> Miss:
-        """Return what `StoredCache.renew` takes, with arguments that are no longer weak."""
+        """Return a miss for `StoredCache.renew`, with strong references to the arguments."""
         return Miss(self.key, args, kwargs, self.found, True)
 
     def claim(self) -> bool:
-        """Keep others of this process from refreshing the value."""
+        """Keep other callers in this process from refreshing the value."""
         return bool(self.cache.claim(self.key.full, self.call.clock))
 
     def give_back(self) -> None:
@@ -56,11 +56,11 @@ class StoredRefresh(Refresh):
         self.cache.give_back(self.key.full)
 
     def cool_down(self) -> None:
-        """Let no hit of this process begin a refresh for a while."""
+        """Keep hits in this process from beginning a refresh for a while."""
         self._rest(self.cache.early / COOL_DOWN)
 
     def leave_alone(self) -> None:
-        """Let no hit begin a refresh for as long as another process may be at it."""
+        """Keep hits from beginning a refresh while another process may be doing it."""
         self.over = True
         self._rest(min(leases.SECONDS, self.cache.early / COOL_DOWN))
 

@@ -54,7 +54,7 @@ class SyncStoredCache(StoredCache):
         try:
             miss = Miss(key, args, kwargs, found, reachable, since)
             return self.lead(call, miss, deadline)
-        except Exception as error:  # of another thread's run, or of the wait for it
+        except Exception as error:  # from another thread's run, or from the wait for it
             stale = sync.drive(self.serve_stale(call, key, found, error))
             if stale is None:
                 raise
@@ -71,7 +71,7 @@ class SyncStoredCache(StoredCache):
                 if other is flight:
                     break
                 if other.done and self.flights.get(full) is other:
-                    self.flights.pop(full, None)  # a map has noted it, or it was not tidied up
+                    self.flights.pop(full, None)  # noted by a map, or left over
                     continue
                 if miss.reachable and not sync.drive(self.may_join(miss.key, other, miss.since)):
                     value = sync.LOST
@@ -96,10 +96,10 @@ class SyncStoredCache(StoredCache):
             self.land(full, flight, None, error)
             raise
         finally:
-            flight = other = None  # they hold the error, whose traceback holds this frame
+            flight = other = None  # they hold the error, and its traceback holds this frame
 
     def land(self, full: bytes, flight: Flight, value: Any, error: BaseException | None) -> None:
-        """End a flight: make its outcome known to those who follow."""
+        """End a flight, and pass its outcome to its followers."""
         try:
             if self.flights.get(full) is flight:
                 self.flights.pop(full, None)
@@ -115,12 +115,12 @@ class SyncStoredCache(StoredCache):
 
 
 class ThreadRefresh(StoredRefresh):
-    """One stored value that is to be renewed in a thread."""
+    """One stored value to renew in a thread."""
 
     __slots__ = ()
 
     def lead(self) -> None:
-        """Run the call in this thread, and store what it returns; raise no `Exception`.
+        """Run the call in this thread, and store its result; raise no `Exception`.
 
         `sync.follow` looks for a frame of this name, and for its flight.
         """
@@ -146,8 +146,8 @@ class ThreadRefresh(StoredRefresh):
             flight = outcome = failed = begun = renewal = None
 
     def settle(self, flight: Any, outcome: Any, failed: BaseException | None) -> None:
-        """Make the outcome known to those who follow, and tell how the refresh has ended."""
-        if outcome is ELSEWHERE and failed is None:  # those who follow run the call themselves
+        """Pass the outcome to the followers, and report how the refresh ended."""
+        if outcome is ELSEWHERE and failed is None:  # followers run the call themselves
             self.cache.land(self.key.full, flight, None, GeneratorExit())
             self.leave_alone()
         else:

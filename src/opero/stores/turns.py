@@ -1,9 +1,9 @@
-"""The threads of a process write to a database one after the other, and none waits for long.
+"""Turns for the threads of a process to write to a database, so that none waits for long.
 
-SQLite lets one connection write, and all others poll. In one process, the thread that has just
-written is the only one awake: it would keep writing, and the others would lose for seconds. Here it
-may go on for `FAIR` seconds, since waking another thread for each value costs more than the value;
-then the waiting threads get their turns in order.
+SQLite lets one connection write, while all others poll. In one process, the thread that has just
+written is the only one awake: it would keep writing, and the others would wait for seconds. Here it
+may continue for `FAIR` seconds, because waking another thread for each value costs more than the
+value. Then the waiting threads get their turns in order.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from .connections import Connection
 
 FAIR = 0.02
-"""Seconds that a thread waits before others may not go before it any more."""
+"""Seconds after which other threads may no longer go ahead of one that waits."""
 
 LOOK = 0.05
-"""Seconds after which a thread that waits looks whether an interrupted one has left its turn."""
+"""Seconds after which a waiting thread checks whether an interrupted one has left its turn."""
 
 
 class _Place:
-    """The place of a thread among those who wait.
+    """The place of a thread among those that wait.
 
     Attributes:
-        connection: What it writes with.
-        bell: Released when the turn may be its own.
-        first_at: The monotonic time from which nobody goes before it.
+        connection: The connection that it writes with.
+        bell: Released when it may be this thread's turn.
+        first_at: The monotonic time from which no other thread goes ahead of it.
     """
 
     __slots__ = ("bell", "connection", "first_at")
@@ -44,7 +44,7 @@ class _Place:
 
 
 class Turns:
-    """Whose turn it is. A connection that is closed has left: an interrupt leaves no turn taken."""
+    """Whose turn it is. Closing a connection ends its turn, so an interrupt leaves none taken."""
 
     def __init__(self) -> None:
         """It is nobody's."""
@@ -56,11 +56,11 @@ class Turns:
         """Wait until it is this connection's turn.
 
         Args:
-            connection: What the calling thread writes with.
-            timeout: Seconds.
+            connection: The connection that the calling thread writes with.
+            timeout: How many seconds to wait.
 
         Returns:
-            Whether it is; False if the time is over.
+            Whether the connection has its turn; False after the timeout.
         """
         with self._lock:
             if self._free() and not (self._waiting and monotonic() > self._waiting[0].first_at):
