@@ -1,6 +1,6 @@
 """Runs asynchronous generator functions: see `streams`.
 
-The first item is awaited in the caller's own task, as the call of a coroutine function is.
+As with a coroutine function, the caller's own task awaits the first item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class AsyncOpening(Making):
-    """Calls an asynchronous generator function as far as its first item."""
+    """Runs an asynchronous generator function up to its first item."""
 
     __slots__ = ()
 
@@ -35,34 +35,34 @@ class AsyncOpening(Making):
             self.take()
             return None
         except GeneratorExit:
-            raise  # nothing can be awaited now
+            raise  # nothing can be awaited any more
         except BaseException as error:
             without_top(error)
-            await self.close()  # one that has swallowed the cancellation of a late attempt
+            await self.close()  # it swallowed the cancellation of a late attempt
             raise
 
     async def reject(self) -> None:
-        """Close a generator whose first item counts as a failure, before anything else is done."""
+        """Close a generator whose first item counts as a failure, before anything else happens."""
         try:
             await self.close()
         except Exception as error:  # noqa: BLE001 - judged there
             note_unclosed(self.call, error)
 
     async def close(self) -> None:
-        """Close the generator, which nobody will go on with, unless it has ended."""
+        """Close the generator, which will not be used any further, unless it has ended."""
         generator = self.take()
         if generator is not None:
             await generator.aclose()
 
 
 async def stream(call: AsyncCall, args: Any, kwargs: Any, first: Any) -> AsyncGenerator[Any, Any]:
-    """Yield what a generator function yields, once an attempt has come as far as its first item.
+    """Yield what a generator function yields, once an attempt has reached its first item.
 
     Args:
         call: The decorated function.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        first: What the function has made of them.
+        first: The generator that the function made from them.
     """
     opening: Any = None
     generator: Any = None
@@ -78,7 +78,7 @@ async def stream(call: AsyncCall, args: Any, kwargs: Any, first: Any) -> AsyncGe
             await opening.close()  # a predicate may have raised
             raise
         generator = opening.take()
-        opening = args = kwargs = None  # as in the function itself, they may go now
+        opening = args = kwargs = None  # the function itself may release them from now on
         if generator is None:
             return
         try:
@@ -102,5 +102,5 @@ async def stream(call: AsyncCall, args: Any, kwargs: Any, first: Any) -> AsyncGe
         shorten(failure)
         raise
     finally:
-        # a traceback that holds this frame must not make a cycle
+        # a traceback that holds this frame must not form a cycle
         opening = generator = interrupt = first = None

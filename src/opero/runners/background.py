@@ -16,7 +16,7 @@ from .refreshes import Refresh
 MOST_THREADS = 8
 """The most refreshes that run at the same time."""
 MOST_OF_ONE = 4
-"""The most of them of one function, so that a slow one leaves room for others."""
+"""The most of these for one function, so that a slow function leaves room for others."""
 MOST_WAITING = 128
 """The most refreshes that may wait for a thread."""
 
@@ -29,7 +29,7 @@ class Background(DaemonThreads[Refresh]):
         self._running: dict[Any, int] = {}
 
     def offer(self, refresh: Refresh) -> bool:
-        """Run a refresh in the background, unless there is no room or another one is under way.
+        """Run a refresh in the background, if there is room and no other is under way.
 
         Returns:
             Whether it was accepted.
@@ -50,7 +50,7 @@ class Background(DaemonThreads[Refresh]):
         return True
 
     def after_fork(self) -> None:
-        """Forget, in a child process, what the parent's threads are at."""
+        """Forget the jobs of the parent's threads in a child process."""
         super().after_fork()
         self._running = {}
 
@@ -81,7 +81,7 @@ class Background(DaemonThreads[Refresh]):
 
 
 background: Background = Background()
-"""That of this process."""
+"""The background threads of this process."""
 
 forks.register("refreshes", after_in_child=background.after_fork)
 atexit.register(background.close)

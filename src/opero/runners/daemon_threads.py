@@ -14,34 +14,34 @@ from typing import Any, Generic, TypeVar
 from opero.locks import Lock
 
 _LINGER = 0.5
-"""How long a thread stays, in seconds, after its last job."""
+"""How many seconds a thread stays after its last job."""
 
 _J = TypeVar("_J")
 
 
 class DaemonThreads(Generic[_J]):
-    """Threads that carry out jobs, in the order in which they were given."""
+    """Threads that run jobs in the order in which they were added."""
 
     def __init__(self, name: str, most: int) -> None:
-        """Start none yet.
+        """Begin without threads.
 
         Args:
-            name: What the threads are called.
-            most: How many there may be.
+            name: The name of the threads.
+            most: The greatest number of threads.
         """
         self._name = name
         self._most = most
         self._lock = Lock()
         self._waiting: deque[_J] = deque()
         self._threads: set[threading.Thread] = set()
-        self._idle: list[Any] = []  # a bell for each thread that waits: a lock that is held
+        self._idle: list[Any] = []  # a bell for each waiting thread: a locked lock
         self._closed = False
 
     def add(self, job: _J) -> None:
-        """Have a job carried out.
+        """Add a job.
 
         Raises:
-            RuntimeError: If it will not be, since no thread can be started.
+            RuntimeError: If no thread can be started, so that the job will not run.
         """
         with self._lock:
             starts = self._enqueue(job)
@@ -53,15 +53,15 @@ class DaemonThreads(Generic[_J]):
                     raise
 
     def carry_out(self, job: _J) -> None:
-        """Do a job, in one of the threads."""
+        """Run a job in one of the threads."""
         raise NotImplementedError
 
     def take(self) -> _J | None:
-        """Take out the next job, if there is one; the lock is held."""
+        """Take out the next job, if there is one; call this with the lock held."""
         return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
-        """Begin nothing more, and let the threads end; what runs is left alone."""
+        """Begin no more jobs, and let the threads end; running jobs continue."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
@@ -69,14 +69,14 @@ class DaemonThreads(Generic[_J]):
                 self._idle.pop().release()
 
     def after_fork(self) -> None:
-        """Forget, in a child process, what the parent's threads are at."""
+        """Forget the jobs of the parent's threads in a child process."""
         self._lock = Lock()
         self._waiting = deque()
         self._threads = set()
         self._idle = []
 
     def _enqueue(self, job: _J) -> bool:
-        """Let a job wait, with the lock held; return whether it needs a thread to be started."""
+        """Put a job in the queue, with the lock held; return whether it needs a new thread."""
         self._waiting.append(job)
         if self._idle:
             self._idle.pop().release()
@@ -84,7 +84,7 @@ class DaemonThreads(Generic[_J]):
         return len(self._threads) < self._most
 
     def _withdraw(self, job: _J) -> bool:
-        """Take back a job that no thread would come to; return whether it was one."""
+        """Take back a job that no thread would run; return whether there was one."""
         with self._lock:
             if self._threads or job not in self._waiting:
                 return False
@@ -92,28 +92,28 @@ class DaemonThreads(Generic[_J]):
             return True
 
     def _start(self) -> None:
-        """Start a thread, without the lock: what is thrown in may leave this waiting for ever."""
+        """Start a thread, without the lock: an exception thrown in may leave it waiting forever."""
         options: dict[str, Any] = {}
-        if sys.version_info >= (3, 14):  # a job brings its context along
+        if sys.version_info >= (3, 14):  # each job brings its own context
             options["context"] = contextvars.Context()
         threading.Thread(target=self._work, name=self._name, daemon=True, **options).start()
 
     def _work(self) -> None:
-        """Carry out jobs; this is what a thread does."""
+        """Run jobs; this is the function of each thread."""
         threads = self._threads
         job: _J | None
         try:
             with self._lock:
-                if len(threads) >= self._most:  # others began meanwhile
+                if len(threads) >= self._most:  # other threads began meanwhile
                     return
                 threads.add(threading.current_thread())
             while (job := self._next()) is not None:
                 try:
                     self.carry_out(job)
-                except Exception:  # noqa: BLE001 - telling of it may fail; no caller is there
+                except Exception:  # noqa: BLE001 - no caller is waiting, and reporting may fail
                     pass
                 job = None  # it holds the arguments
-        except BaseException:  # noqa: BLE001 - SystemExit, or what ends a greenlet: it ends this one
+        except BaseException:  # noqa: BLE001 - SystemExit or GreenletExit ends this thread
             pass
         finally:
             threads.discard(threading.current_thread())
@@ -125,7 +125,7 @@ class DaemonThreads(Generic[_J]):
                 found = self.take()
                 if found is not None or self._closed:
                     return found
-                bell = threading.Lock()  # that of gevent, where it has put its own there
+                bell = threading.Lock()  # gevent may have replaced it with its own
                 bell.acquire()
                 self._idle.append(bell)
             if bell.acquire(timeout=_LINGER):
@@ -133,7 +133,7 @@ class DaemonThreads(Generic[_J]):
             with self._lock:
                 try:
                     self._idle.remove(bell)
-                except ValueError:  # it has been rung at the last moment
+                except ValueError:  # the bell rang at the last moment
                     continue
                 found = self.take()
                 if found is None:

@@ -1,4 +1,4 @@
-"""Calls of ordinary functions whose cached values are refreshed, or serve after their end.
+"""Calls of ordinary functions whose cached values are refreshed, or serve after they expire.
 
     find -> a plain hit
       | nothing, or a value to look closer at
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def linger(
     call: Call, store: MemoryStore, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Answer a call for which there is no plain hit.
+    """Answer a call that is not a plain hit.
 
     Args:
         call: The decorated function.
@@ -45,7 +45,7 @@ def linger(
         kwargs: The keyword arguments.
 
     Returns:
-        What the function returned, now or earlier.
+        The function's result, from now or earlier.
     """
     entry = store.look_closer(key)
     value: Any = None

@@ -1,8 +1,8 @@
 """Waiting in an event loop whose time may not be the machine's.
 
 Some tests skip waits: the loop's timer fires immediately, although opero's clock has not moved.
-Then opero's clock is moved too, as `opero.testing` does. Others stop the loop's own time, as
-freezegun does: then the loop's timers never fire, and a thread keeps the time.
+Then opero's clock is moved too, as `opero.testing` does. Other tests stop the loop's own time, as
+freezegun does. Then the loop's timers never fire, and a thread keeps the time instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from opero import real_time
 
 _EARLY = 2_000_000
-"""How many nanoseconds too early a timer may be without any doubt about the loop's time."""
+"""How many nanoseconds early a timer may fire before opero doubts the loop's time."""
 
 
 def call_later(
@@ -27,12 +27,12 @@ def call_later(
     callback: Callable[[], object],
     context: Context | None = None,
 ) -> Any:
-    """Call something in a loop, in some seconds; return what has a `cancel`.
+    """Call a function in a loop after some seconds; return a handle with `cancel`.
 
     Args:
         loop: The loop.
-        seconds: How many.
-        callback: What to call.
+        seconds: The delay.
+        callback: The function to call.
         context: The context to call it in; None for a copy of the current one.
     """
     if not _is_stopped():
@@ -44,21 +44,21 @@ def call_later(
 
 
 def _is_stopped() -> bool:
-    """Return whether somebody has put a clock of their own in the place of the machine's."""
+    """Return whether the machine's clock has been replaced with another one."""
     return type(time.monotonic) is not type(real_time.monotonic)
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop was closed meanwhile
+    with suppress(RuntimeError):  # the loop has been closed
         loop.call_soon_threadsafe(callback)
 
 
 def catch_up(clock: Any, until: int, left: int) -> None:
-    """Move a clock on if a timer shows that the loop has jumped over a wait.
+    """Move a clock forward if a timer shows that the loop has skipped a wait.
 
     Args:
-        clock: Which.
-        until: What it was to show when the timer is due, in nanoseconds.
+        clock: The clock.
+        until: The time on the clock at which the timer was due, in nanoseconds.
         left: How many nanoseconds were left when the timer was set.
     """
     if not clock.frozen and until - clock.now() > max(_EARLY, left // 2):
@@ -66,7 +66,7 @@ def catch_up(clock: Any, until: int, left: int) -> None:
 
 
 async def sleep_until(clock: Any, until: int) -> None:
-    """Sleep until a clock shows a time, in nanoseconds."""
+    """Sleep until a clock reaches a time, in nanoseconds."""
     while (left := until - clock.now()) > 0:
         if _is_stopped():
             await wait((), left / 1e9)
@@ -76,7 +76,7 @@ async def sleep_until(clock: Any, until: int) -> None:
 
 
 async def wait(futures: Collection[asyncio.Future[Any]], seconds: float | None) -> bool:
-    """Wait until one of some futures is done, or for some seconds; return whether one is."""
+    """Wait for any of some futures, or for some seconds; return whether one is done."""
     if seconds is None or not _is_stopped():
         done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return bool(done)

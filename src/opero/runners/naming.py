@@ -1,4 +1,4 @@
-"""Names of coroutines and generators that a call makes: they carry the name of its function."""
+"""Gives the coroutines and generators of a call the name of the decorated function."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def named(function: Any, name: str) -> Any:
-    """Return a copy of a function that bears another name, as what it makes does then.
+    """Return a copy of a function under another name, which its coroutines or generators share.
 
-    Warnings about a coroutine that was never awaited and `asyncio.all_tasks()` show that name, and
-    so do tracebacks of generators.
+    That name shows in warnings about a coroutine that was never awaited, in `asyncio.all_tasks()`
+    and in tracebacks of generators.
 
     Args:
-        function: A coroutine function or generator function of opero's own, or a method.
+        function: One of opero's own coroutine functions, generator functions or methods.
         name: The qualified name of a user's function.
     """
     made = FunctionType(

@@ -1,10 +1,11 @@
-"""Single flight for tasks: one run per missing key and event loop, in a task of its own.
+"""Single flight for tasks: one run per missing key and event loop, in a separate task.
 
-The callers of a key wait for one `TaskFlight`. So a caller that is cancelled leaves the others
-their run, a caller whose deadline passes can go, and the last one who goes cancels the run.
+The callers of a key wait for one `TaskFlight`. So cancelling one caller does not end the run for
+the others, a caller can leave at its deadline, and the last caller to leave cancels the run.
 
-Where Python can, the task begins in the step of the caller who makes it, and is often over before
-that caller goes on. A caller who has to wait leaves a bell: a future that the run's last step sets.
+If Python supports it, the task begins in the step of the caller who creates it, and often ends
+before that caller continues. A caller who must wait leaves a bell: a future that the run's last
+step sets.
 """
 
 from __future__ import annotations
@@ -31,44 +32,44 @@ if TYPE_CHECKING:
     from opero.core.call import AsyncCall
 
     class Shared(Protocol):
-        """Values that flights make."""
+        """A place for the values that flights compute."""
 
         @property
         def flights(self) -> dict[Any, dict[Any, TaskFlight]]:
-            """The flights that are under way, by loop, and then by key."""
+            """The flights that are under way, by loop, then by key."""
 
         def find(self, key: Any) -> Any:
             """Return the entry of a key, or None."""
 
 
 _NESTED = 20
-"""So many runs may begin one inside the other, on one stack of C; deeper ones wait for the loop."""
+"""How many nested runs may begin on one C stack; deeper ones wait for the loop."""
 
 _UNTIL_TAKEN_BACK = 0.01
-"""Seconds between two looks at a run that others have asked to end before its last caller did."""
+"""Seconds between two checks of a run that was cancelled before its last caller left."""
 
 _lineage: ContextVar[TaskFlight | None] = ContextVar("opero_lineage", default=None)
-"""The innermost flight inside which the current task runs."""
+"""The innermost flight that the current task runs in."""
 
 
 class TaskFlight:
-    """One run of a call in a task of its own.
+    """One run of a call in a separate task.
 
     Attributes:
         call: The decorated function.
         flights: The tables of flights that are under way, by loop.
-        table: That of its loop, by key; None once it has taken itself out there.
-        loop: The event loop in which it runs.
-        key: The key for which it runs.
+        table: The table of its loop, by key; None once the flight has left it.
+        loop: The event loop that it runs in.
+        key: The key that it runs for.
         deadline: The latest deadline of a caller, in nanoseconds.
-        outer: The flight inside which it was begun.
-        depth: How many runs wait, one inside the other, until this one has ended; itself included.
+        outer: The flight that it began in.
+        depth: How many nested runs wait for this one to end, including itself.
         task: The run, while it is under way.
         callers: How many callers wait for it.
-        bells: What its last step sets for them, in the order in which they came.
-        awaits: The flights for which this one's own function waits.
+        bells: The futures that its last step sets for the callers, in order of arrival.
+        awaits: The flights that its own function waits for.
         attempts: The state of its attempts, once one has failed.
-        stopping: Whether its last caller has gone, so that nobody may join any more.
+        stopping: Whether its last caller has left, so that no other may join.
         over: Whether it has ended.
     """
 
@@ -93,8 +94,8 @@ class TaskFlight:
         """Begin without a task.
 
         Raises:
-            RecursionError: If runs wait for each other as deep as calls may be nested. Each has a
-                task of its own, so that no stack would end a recursion that has no end.
+            RecursionError: If runs wait for each other as deep as calls may be nested. Each runs in
+                a separate task, so no stack overflow would stop an endless recursion.
         """
         self.call: AsyncCall = call
         self.flights: dict[Any, dict[Any, TaskFlight]] = flights
@@ -108,7 +109,7 @@ class TaskFlight:
             self._nest(outer)
 
     def _nest(self, inside: TaskFlight) -> None:
-        """Note inside which flights it begins."""
+        """Record the flights that it begins in."""
         outer: TaskFlight | None = inside
         while outer is not None and outer.over:
             outer = outer.outer
@@ -116,8 +117,8 @@ class TaskFlight:
             return
         self.outer = outer
         while outer.outer is not None and outer.outer.over:
-            outer.outer = outer.outer.outer  # tasks may begin one another for ever
-        if outer.task is asyncio.current_task():  # else a task of the run begins a new stack
+            outer.outer = outer.outer.outer  # tasks may start each other forever
+        if outer.task is asyncio.current_task():  # otherwise a task of the run begins a new stack
             self.depth = outer.depth + 1
             if self.depth > sys.getrecursionlimit():
                 raise RecursionError(
@@ -133,13 +134,13 @@ class TaskFlight:
         return task
 
     def begun(self, task: asyncio.Task[Any]) -> None:
-        """Note the task of the run, unless its first step has done so."""
+        """Record the task of the run, unless its first step did."""
         if self.task is None and not self.over:
             self.task = task
             task.add_done_callback(self._land_unbegun)
 
     def enter(self) -> None:
-        """Note, in the first step of the run, that all it does is inside this flight."""
+        """Record, in the first step of the run, that everything it does is inside this flight."""
         if self.task is None:
             self.task = asyncio.current_task()
         else:
@@ -147,7 +148,7 @@ class TaskFlight:
         _lineage.set(self)
 
     def is_listed(self) -> bool:
-        """Return whether a caller can find it. If not, its key was invalidated."""
+        """Return whether callers can find it. If not, its key was invalidated."""
         try:
             return self.table is not None and self.table.get(self.key) is self
         except Exception as broken:  # noqa: BLE001 - comparing keys may raise
@@ -155,7 +156,7 @@ class TaskFlight:
             return False
 
     def take_out(self) -> bool:
-        """Let no caller find it any more; return whether one could until now."""
+        """Hide it from callers; return whether they could find it until now."""
         table = self.table
         if table is None:
             return False
@@ -170,10 +171,10 @@ class TaskFlight:
         return found
 
     def keep(self, store: Any, value: Any) -> None:
-        """Store in memory what the run has returned, unless its key was invalidated meanwhile."""
+        """Store the run's result in memory, unless its key was invalidated meanwhile."""
         if not self.is_listed():
             return
-        entry = self.call.reserve(store, self.key)  # which may take its time
+        entry = self.call.reserve(store, self.key)  # this may take a while
         if self.take_out() and entry is not None:
             store.fill(entry, value)
         elif entry is not None:
@@ -182,7 +183,7 @@ class TaskFlight:
     def land(self) -> None:
         """End it; this is the last step of the run."""
         self.over = True
-        self.task = self.attempts = None  # the task will hold the error, whose frames hold this
+        self.task = self.attempts = None  # the task will hold the error, and its frames hold this
         if self.bells is not None:
             for bell in self.bells:
                 if not bell.done():
@@ -191,11 +192,11 @@ class TaskFlight:
             self.take_out()
 
     def _land_unbegun(self, _: asyncio.Task[Any]) -> None:
-        """End it, as its task was cancelled before its first step."""
+        """End it, because its task was cancelled before the first step."""
         self.land()
 
     def abandon(self) -> None:
-        """Ring for nobody if the run is closed from outside: nobody waits any more in its loop."""
+        """Drop the bells if the run is closed from outside: no caller waits in its loop then."""
         try:
             running = asyncio.current_task()
         except RuntimeError:
@@ -204,7 +205,7 @@ class TaskFlight:
             self.bells = None
 
     def end_program(self) -> None:
-        """Let asyncio not report an error as never retrieved: the step itself raises it."""
+        """Keep asyncio from reporting an error as never retrieved: the step itself raises it."""
         if self.task is not None:
             self.task.add_done_callback(asyncio.Task.exception)
 
@@ -215,7 +216,7 @@ class TaskFlight:
         return self.task is not None and not (self.stopping or self.task.done())
 
     def reaches(self, flights: set[TaskFlight]) -> bool:
-        """Return whether one of `flights` has to end before this one can."""
+        """Return whether one of `flights` must end before this one can."""
         seen: set[TaskFlight] = set()
         todo = [self]
         while todo:
@@ -232,10 +233,10 @@ class TaskFlight:
         """Count a caller who waits for the run.
 
         Args:
-            deadline: When this caller has to go, in nanoseconds.
+            deadline: When this caller must leave, in nanoseconds.
 
         Returns:
-            The flight inside which the caller waits, for `depart`.
+            The flight that the caller waits in, for `depart`.
         """
         self.callers += 1
         if deadline > self.deadline:
@@ -248,7 +249,7 @@ class TaskFlight:
         return outer
 
     def depart(self, outer: TaskFlight | None) -> None:
-        """Take back what `arrive` has noted."""
+        """Undo `arrive`."""
         self.callers -= 1
         if outer is not None and outer.awaits is not None:
             outer.awaits.remove(self)
@@ -269,7 +270,7 @@ class TaskFlight:
     async def finished(self, task: asyncio.Task[Any]) -> None:
         """Wait until the run's task is done.
 
-        It has a last step after the last one of the run if somebody's task factory made it so.
+        A custom task factory may add a step after the run's last one.
         """
         while not task.done():
             if self.over:
@@ -282,7 +283,7 @@ class TaskFlight:
                 self.take_bell(bell)
 
     async def finished_until(self, task: asyncio.Task[Any], deadline: int) -> None:
-        """Wait until the run is over or a deadline passes."""
+        """Wait until the run ends or a deadline passes."""
         clock = self.call.clock
         while not task.done():
             left = deadline - clock.now()
@@ -304,17 +305,17 @@ class TaskFlight:
                 loop_time.catch_up(clock, deadline, left)
 
     async def stop(self, task: asyncio.Task[Any]) -> None:
-        """Cancel the run and wait until it is over, passing on further cancellations.
+        """Cancel the run and wait until it ends, passing on further cancellations.
 
-        Those of anyio are passed on once. Its scopes cancel a task again and again; that would
-        break what the function shields from cancellation to clean up.
+        Cancellations from anyio are passed on once. Its scopes cancel a task repeatedly, which
+        would break cleanup that the function shields from cancellation.
 
         Raises:
-            CancelledError: If this caller was cancelled meanwhile: the very one, as a scope of
-                anyio knows its own by it.
+            CancelledError: If this caller was cancelled meanwhile; the original exception, because
+                an anyio scope recognizes its own.
         """
         self.stopping = True
-        # already: by the end of `asyncio.run`, or by a scope inside the run, which takes that back
+        # `asyncio.run` cancels it at the end, and a scope inside the run may, but takes that back
         requested = task.cancelling() > 0
         if not requested:
             task.cancel()
@@ -337,7 +338,7 @@ class TaskFlight:
                     elif interrupt is None:
                         interrupt = cancelled
             if not task.cancelled():
-                task.exception()  # looked at, so that nobody reports it as never retrieved
+                task.exception()  # keeps asyncio from reporting it as never retrieved
             if interrupt is not None:
                 raise interrupt
         finally:
@@ -350,7 +351,7 @@ def _ring(bell: asyncio.Future[None]) -> None:
 
 
 def _is_of_anyio(cancelled: asyncio.CancelledError) -> bool:
-    """Return whether a cancellation comes from a scope of anyio, as its message says."""
+    """Return whether a cancellation comes from an anyio scope, judging by its message."""
     message = cancelled.args[0] if cancelled.args else None
     return (
         isinstance(message, str)
@@ -360,9 +361,9 @@ def _is_of_anyio(cancelled: asyncio.CancelledError) -> bool:
 
 
 def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
-    """Return whether what a run has raised concerns the caller for whom it was made, alone.
+    """Return whether a run's error concerns only the caller it was made for.
 
-    The deadline does not: it is the latest one of all callers.
+    Passing the deadline does not: that is the latest deadline of all callers.
     """
     if task.cancelled():
         return True
@@ -373,12 +374,12 @@ def _belongs_to_leader(task: asyncio.Task[Any]) -> bool:
 
 
 def begin_apart() -> None:
-    """Let what begins in this context be inside no flight."""
+    """Mark this context as outside all flights."""
     _lineage.set(None)
 
 
 def _enclosing() -> set[TaskFlight]:
-    """Return the flights inside which the current task runs."""
+    """Return the flights that the current task runs in."""
     flights = set()
     outer = _lineage.get()
     while outer is not None:
@@ -397,19 +398,19 @@ async def share(
 ) -> Any:
     """Run a call whose value is missing, or join the run that is under way on this loop.
 
-    A call made from inside the very run that it would wait for runs on its own: what would be
-    endless recursion without opero stays that, and does not hang.
+    A call made from inside the very run that it would wait for runs on its own. So endless
+    recursion stays endless recursion, as without opero, and does not hang.
 
     Args:
         call: The decorated function; its `lead` runs the call in a flight, and stores the value.
-        shared: Where the value is missing.
+        shared: The place that lacks the value.
         key: The call's key.
         args: The positional arguments.
         kwargs: The keyword arguments.
-        known: What `lead` is told besides.
+        known: Further arguments for `lead`.
 
     Returns:
-        What the function returned.
+        The function's result.
     """
     flight: TaskFlight | None = None
     task: asyncio.Task[Any] | None = None
@@ -419,7 +420,7 @@ async def share(
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            loop = running_loop()  # which says what runs here in its place
+            loop = running_loop()  # its error says what runs here instead of asyncio
         deadline = call.clock.now() + call.timeout if call.timeout else NEVER
         flights = shared.flights
         while True:
@@ -464,7 +465,7 @@ async def share(
                     attempts = flight.attempts
                     if flight.callers == 1 and not task.done():
                         await flight.stop(task)
-            except GeneratorExit:  # the caller's coroutine is closed, and must not await any more
+            except GeneratorExit:  # the caller's coroutine is closed, and must not await again
                 if flight.callers == 1:
                     flight.stopping = True
                     if not loop.is_closed():
@@ -484,12 +485,12 @@ async def share(
         shorten(failure)
         raise
     finally:
-        # the task holds the error, whose traceback holds this frame
+        # the task holds the error, and its traceback holds this frame
         flight = task = outer = attempts = None
 
 
 def forget_closed_loops(flights: dict[Any, dict[Any, TaskFlight]]) -> None:
-    """Leave out the tables of loops that are closed: their tasks died with them."""
+    """Remove the tables of closed loops: their tasks died with them."""
     for loop in list(flights):
         if loop.is_closed():
             flights.pop(loop, None)
@@ -505,7 +506,7 @@ async def lead(
 ) -> Any:
     """Run a call in a flight; store its value in memory, unless its key was invalidated meanwhile.
 
-    This is the coroutine of the flight's task. `spare` says whether an outdated value stands ready.
+    This is the coroutine of the flight's task. `spare` says whether an outdated value can serve.
     """
     error: BaseException | None = None
     try:

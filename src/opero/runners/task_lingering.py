@@ -1,6 +1,7 @@
-"""Calls of coroutine functions whose cached values are refreshed, or serve after their end.
+"""Calls of coroutine functions whose cached values are refreshed, or serve after they expire.
 
-What `lingering` does for ordinary functions; a refresh is a task of its own in the caller's loop.
+This does what `lingering` does for ordinary functions; each refresh is a separate task in the
+caller's loop.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from opero.core.store import MemoryStore
 
 MOST_TASKS = 128
-"""How many refreshes of coroutine functions are under way at the same time, at most."""
+"""The most refreshes of coroutine functions that run at the same time."""
 
 _tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 """Those that are."""
@@ -36,7 +37,7 @@ _tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 async def linger(
     call: AsyncCall, store: MemoryStore, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Answer a call for which there is no plain hit (see `lingering.linger`)."""
+    """Answer a call that is not a plain hit (see `lingering.linger`)."""
     entry = store.look_closer(key)
     value: Any = None
     try:
@@ -45,7 +46,7 @@ async def linger(
             if store.is_fresh(entry):
                 note_hit(call)
                 if is_due(store, entry):
-                    with suppress(Exception):  # whatever it is, it is not the caller's concern
+                    with suppress(Exception):  # no failure here concerns the caller
                         begin(TaskRefresh(call, store, entry, args, kwargs), store, key)
                 return value
         note_miss(call)
@@ -63,12 +64,12 @@ async def linger(
 
 
 class TaskRefresh(MemoryRefresh):
-    """One value in memory that is to be renewed in a task."""
+    """One value in memory to renew in a task."""
 
     __slots__ = ()
 
     async def make(self, flight: TaskFlight, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the call, store what it returns, and return that."""
+        """Run the call, store its result, and return it."""
         self.call.add("refreshes", 1)
         value = await self.call.runner.run(self.call, args, kwargs, flight, spare=True)
         once_only.check(self.call.name, value)
@@ -77,16 +78,16 @@ class TaskRefresh(MemoryRefresh):
 
 
 def begin(refresh: Any, shared: Any, key: Any) -> None:
-    """Begin a refresh in a task of the running loop, unless there is no room for it.
+    """Begin a refresh in a task of the running loop, if there is room for it.
 
     Args:
-        refresh: What is to be renewed; a `Refresh` with `make`.
-        shared: Where it is; its `flights` are by loop, and then by key.
+        refresh: The value to renew; a `Refresh` with `make`.
+        shared: The place of the value; its `flights` are by loop, then by key.
         key: The key of the flight.
     """
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:  # of another framework, or none: nothing can run it
+    except RuntimeError:  # no asyncio loop runs here, so nothing can run the task
         return
     if len(_tasks) >= MOST_TASKS:
         return
@@ -100,7 +101,7 @@ def begin(refresh: Any, shared: Any, key: Any) -> None:
         flight = refresh.context.run(
             TaskFlight, refresh.call, shared.flights, listing, loop, key, refresh.until
         )
-        flight.callers = 1  # so that a caller who follows and goes does not end it
+        flight.callers = 1  # a caller who follows and leaves must not end the refresh
         listing[key] = flight
         if table is None:
             forget_closed_loops(shared.flights)
@@ -111,17 +112,17 @@ def begin(refresh: Any, shared: Any, key: Any) -> None:
             flight.land()
         refresh.give_back()
         raise
-    with suppress(AttributeError):  # a loop may make tasks of its own
-        task._log_destroy_pending = False  # nobody waits for it: it may end with its loop
+    with suppress(AttributeError):  # a loop may have its own kind of task
+        task._log_destroy_pending = False  # no caller waits for it, so it may end with its loop
     flight.begun(task)
     _tasks.add(task)
     task.add_done_callback(partial(_over, refresh))
 
 
 class _Begins(Coroutine[Any, Any, Any]):
-    """What the task of a refresh runs: it makes the coroutine in its first step.
+    """The coroutine of a refresh's task, which creates the actual coroutine in its first step.
 
-    So Python has none to warn of that was never awaited if the loop is closed before.
+    So if the loop is closed earlier, Python has no coroutine to report as never awaited.
     """
 
     def __init__(self, refresh: Any, flight: TaskFlight) -> None:
@@ -139,7 +140,7 @@ class _Begins(Coroutine[Any, Any, Any]):
         return self._run.send(value)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """Raise something where it waits."""
+        """Raise an exception at the point where it waits."""
         error = kind() if isinstance(kind, type) and value is None else value or kind
         if self._run is None:
             raise error
@@ -159,7 +160,7 @@ class _Begins(Coroutine[Any, Any, Any]):
 
 
 def _over(refresh: Refresh, task: asyncio.Task[Any]) -> None:
-    """Tidy up behind a refresh; its error is looked at, so that nobody reports it."""
+    """Clean up after a refresh, and retrieve its error so that asyncio does not report it."""
     _tasks.discard(task)
     if not task.cancelled():
         task.exception()
@@ -170,8 +171,8 @@ def _over(refresh: Refresh, task: asyncio.Task[Any]) -> None:
 async def _run(refresh: Any, flight: TaskFlight) -> Any:
     """Run a refresh; this is the coroutine of its task.
 
-    Callers who come after the value's end wait for it. If nothing is to be done, it ends as if
-    it were cancelled: then they run the call themselves.
+    Callers who come after the value has expired wait for it. If there is nothing to do, it ends as
+    if cancelled, and those callers run the call themselves.
     """
     call = refresh.call
     cut: _Cut | None = None
@@ -216,7 +217,7 @@ class _Cut:
     """Cancels a refresh at the deadline that the function's `timeout` sets.
 
     Attributes:
-        done: Whether it has.
+        done: Whether it has cancelled the refresh.
     """
 
     def __init__(self, flight: TaskFlight) -> None:
@@ -236,7 +237,7 @@ class _Cut:
         flight = self._flight
         clock = flight.call.clock
         loop_time.catch_up(clock, until, left)
-        if flight.callers > 1:  # others wait for it, perhaps for longer
+        if flight.callers > 1:  # other callers wait for it, perhaps for longer
             until = max(until, flight.deadline)
         if clock.now() < until:
             self._wait(until)
