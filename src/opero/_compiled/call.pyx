@@ -1,9 +1,9 @@
-"""How a decorated function is called, in C; the twin of `core/call.py`, which says how it works.
+"""Calls decorated functions, in C; the twin of `core/call.py`, which explains how it works.
 
-It is written by hand for one thing: an instance is called by the vectorcall protocol (PEP 590), so
-the arguments of a call stay in the C array they come in. A hit makes no tuple and no dict; a first
-attempt that succeeds makes nothing at all. What leaves the straight path is packed and handed to
-the runner, or to `Binding.key`.
+It is written by hand for one reason: instances are called by the vectorcall protocol (PEP 590), so
+the arguments of a call stay in the C array in which they arrive. A hit creates no tuple and no
+dict; a first attempt that succeeds creates nothing at all. Calls that leave this path pack their
+arguments for the runner, or for `Binding.key`.
 """
 
 cimport cython
@@ -98,7 +98,7 @@ cdef extern from *:
     #define opero_item(tuple, at) PyTuple_GET_ITEM(tuple, at)
     #define opero_items(tuple) (((PyTupleObject *)(tuple))->ob_item)
 
-    /* A `__dict__` that can be set, as that of a function can; the one of Cython cannot. */
+    /* A `__dict__` that can be set, like that of a function; Cython's cannot. */
     static PyGetSetDef opero_dict = {
         "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL
     };
@@ -134,7 +134,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
     PyObject *PyErr_Occurred() noexcept
 
-cdef enum:  # the places in `opero.stats.Stats` of what is counted here
+cdef enum:  # the places in `opero.stats.Stats` of the counters used here
     CALLS = 0
     HITS = 1
     MISSES = 2
@@ -175,7 +175,7 @@ cdef class _Counting(State):
         counting.free(&self.counts)
 
     def add(self, counter, long long amount):
-        """Add to a counter, given by its name in `opero.stats.Stats`; it may be less than 0."""
+        """Add an amount, which may be negative, to the counter of this name in `Stats`."""
         cdef Py_ssize_t place
         for place in range(PyTuple_GET_SIZE(self.counters)):
             if opero_item(self.counters, place) == <PyObject *>counter:  # both are interned
@@ -190,14 +190,14 @@ cdef class _Counting(State):
         }
 
     def trace(self, on):
-        """Let calls be made so that their history is told at their end, or as usual."""
+        """Make calls report their history when they end, or make them as usual."""
         traced = on and not (self.single and self.gate is None)
         self.retrying = TracedRetrying if traced else Retrying
         self.leave_to_runner(traced)
 
 
 cdef inline object value_of(Entry entry):
-    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    """Return the value of an entry, which another thread may be replacing at this moment."""
     with cython.critical_section(entry):
         return entry.value
 
@@ -212,7 +212,7 @@ cdef inline object part(Freezer freezer, object value):
 cdef object straight_key(
     Binding binding, PyObject *const *args, Py_ssize_t count, PyObject *names
 ):
-    """Return the key of a call whose arguments are all named ones, or None if they do not fit."""
+    """Return the key of a call if its arguments match the parameters directly, or None."""
     cdef Py_ssize_t size = PyTuple_GET_SIZE(binding.names)
     cdef Py_ssize_t at, named, slot
     cdef Py_ssize_t given = 0 if names is NULL else PyTuple_GET_SIZE(<object>names)
@@ -222,7 +222,7 @@ cdef object straight_key(
     cdef object key
     if size == 1 and count == 1 and given == 0:
         frozen = part(binding.freezer, <object>args[0])
-        # None stands for "does not fit" here, and the long way finds the key None too
+        # None means "no match" here; the long way then finds the key None as well
         return frozen
     key = PyTuple_New(size)
     for at in range(count):
@@ -284,7 +284,7 @@ cdef object key_of(State call, PyObject *const *args, Py_ssize_t count, PyObject
         try:
             key = straight_key(call.keying, args, count, names)
         except CacheKeyError:
-            key = None  # the long way says which argument it was
+            key = None  # the long way raises an error that names the argument
         if key is not None:
             return key
     return long_key(call, args, count, names)
@@ -323,7 +323,7 @@ cdef class Call(_Counting):
         long long entered,
         list tickets,
     ) except NULL:
-        """Hand the call to the runner, and raise what it raises with a short traceback."""
+        """Pass the call to the runner, and shorten the traceback of its error."""
         cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
         cdef object run = self.runner.run
         cdef object packed = opero_pack(args, count)
@@ -356,14 +356,14 @@ cdef class Call(_Counting):
         PyObject *names,
         long long deadline,
     ) except NULL:
-        """Do what `fly` does, and raise what it raises with a short traceback."""
+        """Call `fly`, and shorten the traceback of its error."""
         cdef PyObject *value = (<Flying>fly)(self, store, key, mark, args, argsf, names, deadline)
         if value is NULL:
             opero_raise_again(shorten(opero_take_error()))
         return value
 
     cdef PyObject *lost(self, MemoryStore store, Entry entry) except NULL:
-        """End a run that has failed with the error that is set, which stays set."""
+        """End a run that failed with the current exception, which stays set."""
         cdef object error = opero_take_error()
         try:
             self.let_go(store, entry, None)
@@ -373,9 +373,9 @@ cdef class Call(_Counting):
         return NULL
 
     cdef PyObject *not_kept(self, MemoryStore store, Entry entry, PyObject *value) except NULL:
-        """End a run whose value could not be stored, for the error that is set.
+        """End a run whose value could not be stored because of the current exception.
 
-        A key's own `__eq__` may raise anything. The call goes on all the same.
+        A key's own `__eq__` may raise anything. The call continues regardless.
         """
         cdef object error = opero_take_error()
         if not isinstance(error, Exception):
@@ -384,14 +384,14 @@ cdef class Call(_Counting):
             return self.lost(store, entry)
         try:
             store.release(entry)
-        except Exception:  # the first one is told
+        except Exception:  # only the first error is reported
             pass
         land(entry, <object>value, None)
         self.events.not_cached(self.name, error)
         return value
 
     cdef int let_go(self, MemoryStore store, Entry entry, Flight flight) except -1:
-        """Let go of an entry that gets no value: of one led here, or whose leader is lost."""
+        """Let go of an entry that gets no value: one led here, or one whose leader is lost."""
         try:
             if flight is None:
                 store.release(entry)
@@ -409,7 +409,7 @@ cdef class Call(_Counting):
         long long entered,
         long long ticket,
     ) except NULL:
-        """Make the first attempt behind more gates than one, or one that observes."""
+        """Make the first attempt after several gates, or after one that observes."""
         cdef list tickets = [ticket] if self.observed else None
         cdef Py_ssize_t passed = enter_all(self.gates, entered, 1, tickets)
         cdef PyObject *result
@@ -436,7 +436,7 @@ cdef class Call(_Counting):
     cdef PyObject *shared_attempt(
         self, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
     ) except NULL:
-        """Make the first attempt behind a breaker that processes share."""
+        """Make the first attempt after a breaker that processes share."""
         cdef long long now = self.clock.now()
         cdef long long ticket = -self.shared.enter(now)
         cdef PyObject *result
@@ -457,7 +457,7 @@ cdef class Call(_Counting):
 
 
 cdef int report(CircuitBreaker breaker, Clock clock, long long ticket) except -1:
-    """Tell a breaker that an attempt succeeded, where counting it takes more than an addition."""
+    """Tell a breaker that an attempt succeeded, if counting it takes more than an addition."""
     cdef long long now = clock.now()
     breaker.leave(now, SUCCEEDED, now, ticket)
     return 0
@@ -467,7 +467,7 @@ ctypedef int (*Reporting)(CircuitBreaker, Clock, long long) noexcept
 
 
 cdef inline bint counted(PyObject *breaker, PyObject *clock, long long ticket) noexcept:
-    """Count a success of an attempt that a closed breaker has let in, if that is simple."""
+    """Count a success in a closed breaker, if one addition is enough; return whether it was."""
     if not gil.FREE_THREADED and ticket == (<CircuitBreaker>breaker).ticket:
         if coarse_time(clock) < (<CircuitBreaker>breaker).ends:
             (<CircuitBreaker>breaker).good += 1
@@ -530,7 +530,7 @@ cdef class AsyncCall(_Counting):
         return deadline
 
     def admit(self):
-        """Let a first attempt begin, if all gates let it in at once (see `core/call.py`)."""
+        """Let a first attempt begin, if all gates admit it immediately (see `core/call.py`)."""
         cdef long long now
         cdef Py_ssize_t passed
         if self.indirect or self.observed:
@@ -549,10 +549,10 @@ cdef class AsyncCall(_Counting):
         return None
 
     def come_in(self):
-        """Let a first attempt begin behind a closed breaker, if no other gate says no.
+        """Let a first attempt begin after a closed breaker, if no other gate refuses it.
 
         Returns:
-            The ticket for `go_out`, or 0: then the runner asks all gates.
+            The ticket for `go_out`, or 0 if the runner must ask all gates.
         """
         cdef long long ticket = 0 if self.breaker is None else self.breaker.ticket
         if not ticket:
@@ -566,8 +566,8 @@ cdef class AsyncCall(_Counting):
         return ticket
 
     def go_out(self, long long ticket):
-        """Take note that such an attempt succeeded."""
-        cdef PyObject *breaker = <PyObject *>self.gate  # `breaker` may not be set any more
+        """Record that such an attempt succeeded."""
+        cdef PyObject *breaker = <PyObject *>self.gate  # `breaker` may have been unset
         if not counted(breaker, <PyObject *>self.clock, ticket):
             report(<CircuitBreaker>breaker, self.clock, ticket)
 
@@ -591,9 +591,9 @@ cdef PyObject *owned(object value) noexcept:
 cdef PyObject *first_attempt(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt of a call that is not `indirect`; the runner goes on.
+    """Make the first attempt of a call that is not `indirect`; the runner makes the others.
 
-    It needs no gate, or all its gates let it in at once.
+    This attempt passes no gate, or all its gates admit it immediately.
     """
     cdef PyObject *result
     cdef long long now, answer
@@ -621,7 +621,7 @@ cdef PyObject *first_attempt(
 cdef PyObject *indirect_attempt(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt, if a breaker is closed before it; else the runner makes it."""
+    """Make the first attempt if its breaker is closed; otherwise the runner makes it."""
     cdef PyObject *breaker = <PyObject *>call.breaker
     cdef long long ticket
     cdef long long now = 0
@@ -654,10 +654,10 @@ cdef PyObject *indirect_attempt(
 cdef PyObject *held_attempt(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, long long deadline
 ) except NULL:
-    """Make the first attempt with arguments that nobody can free meanwhile.
+    """Make the first attempt, and keep its arguments alive meanwhile.
 
-    Whoever calls has to keep them, but gevent lets go of those of a greenlet that it kills, while
-    the function runs that was called with them.
+    The caller should keep them alive, but when gevent kills a greenlet, it releases the greenlet's
+    arguments while the function that received them is still running.
     """
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef object keys = None if names is NULL else <object>names
@@ -669,7 +669,7 @@ cdef PyObject *held_attempt(
     return first_attempt(call, opero_items(held), count, names, deadline)
 
 
-# Who calls a function as one of these looks for itself whether it has raised something.
+# Callers of functions of these types check themselves whether an exception is set.
 ctypedef PyObject *(*Attempting)(Call, PyObject *const *, size_t, PyObject *, long long) noexcept
 ctypedef PyObject *(*Flying)(
     Call, MemoryStore, object, long long, PyObject *const *, size_t, PyObject *, long long
@@ -736,10 +736,10 @@ cdef PyObject *follow_up(
     long long deadline,
     PyObject **led,
 ) except? NULL:
-    """Go on where a key has an entry already.
+    """Continue with a key that already has an entry.
 
     Returns:
-        The value; NULL if this thread leads now, with the entry to lead in `led`.
+        The value; NULL if this thread now leads, with the entry to lead in `led`.
     """
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef Flight flight
@@ -753,7 +753,7 @@ cdef PyObject *follow_up(
                 call.let_go(store, entry, flight)
             elif value is not call.runner.AGAIN:
                 return owned(value)
-        elif store.counts(entry):  # another thread has stored it since we looked
+        elif store.counts(entry):  # another thread has stored a value since the lookup
             return owned(value_of(entry))
         entry = store.begin(mine)
     led[0] = owned(entry)
@@ -761,15 +761,15 @@ cdef PyObject *follow_up(
 
 
 cdef int raise_again(Call call, object error) except -1:
-    """Count a failure, and set the function's own exception again, as it was."""
+    """Count a failure, and set the function's own exception again, unchanged."""
     if not is_never_failure(error):
         counting.add(&call.counts, FAILURES, 1)
     opero_raise_again(error)
     return 0
 
 
-# What the user holds. The state is looked at through a pointer: it lives as long as the function,
-# and whoever calls holds that.
+# The objects that users hold. The code reads their state through a pointer: it lives as long as the
+# function, and the caller holds the function.
 
 @cython.final
 cdef class Function(FunctionLike):
@@ -825,14 +825,14 @@ cdef class StreamFunction(FunctionLike):
 
 
 cdef share(FunctionLike function, State call):
-    """Let threads call a function without counting references to it; not if it is nested."""
+    """Let threads call a function without counting references to it, unless it is nested."""
     code = getattr(call.face, "__code__", None)
     if gil.FREE_THREADED and code is not None and not code.co_flags & CO_NESTED:
         gil.share(function)
 
 
 cdef inline PyObject *state_of(PyObject *function) noexcept:
-    """Return what a decorated function knows, for as long as the function lives."""
+    """Return the state of a decorated function, which lives as long as the function."""
     return <PyObject *>(<FunctionLike>function).__opero__
 
 
@@ -851,7 +851,7 @@ cdef PyObject *call_uncached(
     return first_attempt(<Call>state, args, argsf, names, deadline)
 
 
-# A function that returns what this one returns leaves no trace of its own in a traceback.
+# A function that returns the result of one of these adds no entry to a traceback.
 ctypedef PyObject *(*Unchecked)(
     Call, PyObject *const *, size_t, PyObject *, Look *
 ) noexcept
@@ -885,7 +885,7 @@ cdef PyObject *call_searched(
     cdef object key
     if look.store is not NULL and call.straight == 1 and (
         PyUnicode_CheckExact(<object>look.values[0]) or PyLong_CheckExact(<object>look.values[0])
-    ):  # what `search` does, for what is its own key
+    ):  # the same as `search`, for an argument that is its own key
         store = <MemoryStore>look.store
         key = <object>look.values[0]
         mark = look.mark
@@ -914,7 +914,7 @@ cdef PyObject *call_searched(
 cdef PyObject *call_lingering(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    """Call a function whose cached values are refreshed, or serve after their end."""
+    """Call a function whose cached values are refreshed, or serve after they expire."""
     cdef PyObject *state = state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *found
@@ -932,7 +932,7 @@ cdef PyObject *call_lingering(
 cdef PyObject *call_looked_closer(
     Call call, PyObject *const *args, size_t argsf, PyObject *names, Look *look
 ) except NULL:
-    """Call such a function where the entry is not at hand, or a hit has to look closer."""
+    """Call such a function if the entry is not at hand, or a hit must look closer."""
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef object store, key, failure
     if search(call, args, count, names, look):
@@ -953,7 +953,7 @@ cdef PyObject *call_looked_closer(
 
 
 cdef object told_hit(State call, object value):
-    """Return a value that was found, when those who listen have been told."""
+    """Return a value that was found, after notifying listeners."""
     if call.events.heeded:
         call.events.hit(call)
     return value
@@ -1037,7 +1037,7 @@ cdef PyObject *acall_cached(
 cdef PyObject *acall_lingering(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    """Call a coroutine function whose cached values are refreshed, or serve after their end."""
+    """Call a coroutine function whose cached values are refreshed, or serve after they expire."""
     cdef AsyncCall call = <AsyncCall>state_of(this)
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *found
@@ -1106,7 +1106,7 @@ cdef PyObject *call_stream(
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef PyObject *made
     counting.add(&call.counts, CALLS, 1)
-    # which refuses at once what does not fit
+    # this immediately rejects arguments that do not fit
     made = PyObject_Vectorcall(<PyObject *>call.func, args, argsf, names)
     if made is NULL:
         return NULL
@@ -1123,13 +1123,13 @@ cdef class Method(MethodLike):
     cdef vectorcallfunc vectorcall
 
     def __init__(self, func, instance):
-        if self.__func__ is not None:  # a call that is under way needs it still
+        if self.__func__ is not None:  # a call that is under way still needs it
             raise TypeError("a bound method cannot be initialized again; bind the function again")
         MethodLike.__init__(self, func, instance)
         self.vectorcall = call_bound
 
     def __get__(self, instance, owner):
-        return self  # it is bound already
+        return self  # it is already bound
 
     @property
     def __doc__(self):
@@ -1139,7 +1139,7 @@ cdef class Method(MethodLike):
 cdef PyObject *call_bound(
     PyObject *this, PyObject *const *args, size_t argsf, PyObject *names
 ) except NULL:
-    """Put the instance before the arguments: in the free place there, or in a copy of the array."""
+    """Put the instance before the arguments, in the free place there or in a copy of the array."""
     cdef Method self = <Method>this
     cdef Py_ssize_t count = PyVectorcall_NARGS(argsf)
     cdef Py_ssize_t total = count
@@ -1175,7 +1175,7 @@ def __call__(self, /, *args, **kwargs):
 cdef by_vectorcall(type kind, Py_ssize_t offset, unsigned long flags):
     """Let instances of `kind` be called by the function pointer at `offset` in them.
 
-    Their `__call__` is for those who look for one; no call goes there by itself.
+    Their `__call__` is for code that looks it up; ordinary calls do not use it.
     """
     cdef PyTypeObject *slots = <PyTypeObject *>kind
     (<dict>slots.tp_dict)["__call__"] = __call__
@@ -1191,7 +1191,7 @@ cdef PyObject *undecorated(PyObject *this, PyObject *args, PyObject *kwargs) exc
 
 
 def bypass(bint on):
-    """Let all decorated functions do what they would do undecorated, or as usual again.
+    """Make all decorated functions behave as if undecorated, or as usual again.
 
     Callers ask the type whether the instance has a function pointer.
     """
@@ -1208,16 +1208,16 @@ def bypass(bint on):
 
 
 cdef with_dict(type kind):
-    """Let the `__dict__` of the instances of `kind` be set."""
+    """Allow setting the `__dict__` of instances of `kind`."""
     cdef PyTypeObject *slots = <PyTypeObject *>kind
     (<dict>slots.tp_dict)["__dict__"] = opero_new_dict(slots)
     PyType_Modified(slots)
 
 
 def without_new(type kind):
-    """Let instances of `kind` be made by calling it only.
+    """Allow creating instances of `kind` only by calling it.
 
-    What `__new__` alone makes has None in its fields, where code in C looks for something else.
+    `__new__` alone would leave None in fields in which C code expects other objects.
     """
     cdef PyTypeObject *slots = <PyTypeObject *>kind
     (<dict>slots.tp_dict).pop("__new__", None)

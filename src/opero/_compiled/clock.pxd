@@ -50,7 +50,7 @@ cdef class Clock:
 
 
 cdef inline long long coarse_time(PyObject *clock) noexcept:
-    """Return what `clock.coarse()` does, for a call that has no time for calls."""
+    """Return the same as `clock.coarse()`, without the cost of a Python call."""
     if (<Clock>clock).frozen:
         return (<Clock>clock).offset
     return opero_coarse() + (<Clock>clock).offset

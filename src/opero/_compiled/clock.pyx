@@ -18,7 +18,7 @@ cdef class Clock:
         return opero_now() + self.offset
 
     cpdef long long coarse(self) noexcept:
-        """Return the time in nanoseconds, maybe some milliseconds late: a quarter of the price."""
+        """Return the time in nanoseconds, maybe some milliseconds late: a quarter of the cost."""
         return coarse_time(<PyObject *>self)
 
     cpdef void advance(self, long long nanoseconds) noexcept:
@@ -26,18 +26,18 @@ cdef class Clock:
         self.offset += nanoseconds
 
     cpdef void move_to(self, long long time) noexcept:
-        """Move time forward to `time` in nanoseconds, unless it is there already."""
+        """Move time forward to `time` in nanoseconds, unless it is already there."""
         cdef long long ahead = time - self.now()
         if ahead > 0:
             self.offset += ahead
 
     cpdef void freeze(self) noexcept:
-        """Let time stand still until it is moved."""
+        """Stop time until it is moved."""
         self.offset = self.now()
         self.frozen = True
 
     cpdef void thaw(self) noexcept:
-        """Let time run on from where it stands; it never goes back."""
+        """Let time continue from its current value; it never goes back."""
         if self.frozen:
             self.offset -= opero_now()
             self.frozen = False

@@ -1,12 +1,12 @@
-# The counters of one decorated function, in C: plain numbers where there is the interpreter's lock.
+# The counters of one decorated function, in C: plain numbers on builds with the GIL.
 #
-# Without it, threads that add to one number wait for each other, for its cache line. So each thread
-# has numbers of its own, on lines of its own (a "stripe"), and adds to them without an atomic
-# operation. A stripe belongs to the thread that made it, known by the identity that CPython counts
-# references with. It stays when that thread ends, since the sum needs it; the system gives the
-# identity to a later thread, and the stripe with it. There are at most `OPERO_STRIPES`; a thread
-# that gets none adds to the shared numbers of one, atomically, as in Java's `Striped64` (D. Lea).
-# The sum of all is exact once the threads that count have come to rest.
+# Without the GIL, threads that add to one number wait for each other's access to its cache line. So
+# each thread has its own numbers on its own cache lines (a "stripe"), and adds to them without
+# atomic operations. A stripe belongs to the thread that created it, identified by the number that
+# CPython uses for counting references. The stripe stays when the thread ends, because the sum needs
+# it; the system later gives that number, and so the stripe, to another thread. There are at most
+# `OPERO_STRIPES`. A thread that gets none adds atomically to the shared numbers of a stripe, as in
+# Java's `Striped64` (D. Lea). The sum of all is exact once no thread is counting.
 
 cdef extern from *:
     """
@@ -55,7 +55,7 @@ cdef extern from *:
 
       typedef struct {
           opero_stripe *stripes[OPERO_STRIPES];
-          long long rest[OPERO_COUNTERS];  /* what is counted when there is no memory */
+          long long rest[OPERO_COUNTERS];  /* counts made when memory is exhausted */
       } opero_counts;
 
       static opero_stripe *opero_new_stripe(uintptr_t owner) {
@@ -72,7 +72,7 @@ cdef extern from *:
           return (unsigned int)(((uint64_t)owner * 0x9E3779B97F4A7C15u) >> 59);
       }
 
-      /* Counts where a thread does not find its stripe at the first look. */
+      /* Counts for a thread that does not find its stripe at the first place. */
       static void opero_count_farther(
           opero_counts *counts, uintptr_t owner, int place, long long amount
       ) {

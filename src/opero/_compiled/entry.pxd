@@ -43,7 +43,7 @@ cdef class Entry:
     cdef readonly int uses
     cdef readonly signed char state
     cdef readonly signed char queued
-    cdef PyObject **place  # where it is among the `places` of its store, see lookup.pxi
+    cdef PyObject **place  # its place in the `places` of its store, see lookup.pxi
 
 
 cpdef Entry new_entry(object key, long long mark, signed char state, long long expires)
@@ -56,7 +56,7 @@ cpdef Flight take_flight(Entry entry)
 
 
 cdef inline int land(Entry entry, object value, object error) except -1:
-    """Make the outcome of a run known to those who follow, if anybody does."""
+    """Pass the outcome of a run to its followers, if there are any."""
     if not gil.FREE_THREADED and entry.flight is None:
         return 0
     return wake(entry, value, error)
@@ -64,7 +64,7 @@ cdef inline int land(Entry entry, object value, object error) except -1:
 
 @cython.final
 cdef class EntryQueue:
-    cdef object seen  # None; with it, the garbage collector looks at queues
+    cdef object seen  # None; an object field makes the garbage collector track queues
     cdef PyObject *first
     cdef PyObject *last
     cdef readonly Py_ssize_t length
@@ -127,8 +127,8 @@ cdef class EntryStates:
     cdef inline int fill(
         self, Entry entry, object value, long long expires, long long fresh
     ) except -1:
-        """Let an entry be a value, unless it is dead; the old one waits for those that read it."""
-        cdef object _old = value  # let go of when all is done
+        """Make an entry a value, unless it is dead; readers of the old value finish first."""
+        cdef object _old = value  # released at the end
         with cython.critical_section(entry):
             if entry.state != IS_DEAD:
                 if entry.state == IS_UNDER_WAY:
@@ -149,7 +149,7 @@ cdef class EntryStates:
     cdef void restore(self, Entry entry) noexcept
 
     cdef inline void kill(self, Entry entry) noexcept:
-        """Let an entry be dead."""
+        """Make an entry dead."""
         with cython.critical_section(entry):
             if entry.state == IS_VALUE or entry.state == IS_RESERVED:
                 gil.add(&self.held, -1)
@@ -159,8 +159,8 @@ cdef class EntryStates:
 
 
 cdef struct Past:
-    # The table of ghosts, and for each queue where it stands: its tag, and how many evictions from
-    # it are left to the next one.
+    # The table of ghosts, and for each queue its tag and the number of evictions until the tag
+    # changes.
     size_t mask
     Py_ssize_t span
     Py_ssize_t left[2]
@@ -176,7 +176,7 @@ cdef class Ghosts:
     cdef int begin(self) except -1
 
     cdef inline int remember(self, long long mark, bint main) except -1:
-        """Keep in mind that a key with this hash was evicted, and from which queue."""
+        """Remember that a key with this hash was evicted, and from which queue."""
         cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
         cdef Past *past = self.past
         cdef size_t at
@@ -193,7 +193,7 @@ cdef class Ghosts:
         return 0
 
     cdef inline int recall(self, long long mark) noexcept:
-        """Return what is known of a key with this hash."""
+        """Return what is known about a key with this hash."""
         cdef unsigned long long mixed = <unsigned long long>mark * GOLDEN
         cdef Past *past = self.past
         cdef unsigned int left, found

@@ -1,10 +1,10 @@
-"""One stored value, and the queue in which it waits for its eviction; the twin of `core/entry.py`.
+"""One stored value, and the queue in which it waits for eviction; the twin of `core/entry.py`.
 
-The entries of a queue are linked to each other, so that being in one costs an entry a pointer. They
-are no objects of the garbage collector, which would look at each of them on its own. A queue shows
-it what its entries refer to, so that a value which refers to the function that returned it does not
-live for ever. Of an entry that something else refers to as well, it shows nothing: what that entry
-holds can be reached.
+The entries of a queue are linked to each other, so a place in a queue costs an entry one pointer.
+The garbage collector does not track entries, because it would visit each of them separately.
+Instead, a queue shows it the objects that its entries refer to, so that a value that refers to the
+function that returned it does not live forever. The queue skips an entry that something else refers
+to, because the objects in that entry are reachable.
 """
 
 cimport cython
@@ -43,7 +43,7 @@ cdef readers.Readers *all_readers = readers.readers_here()
 
 
 cdef readers.Readers *entry_readers() noexcept:
-    """Return who reads entries, for other modules."""
+    """Return the readers of entries, for other modules."""
     return all_readers
 
 
@@ -65,7 +65,7 @@ cpdef Entry new_entry(object key, long long mark, signed char state, long long e
 
 
 cpdef Flight follow(Entry entry):
-    """Return what tells when the run of an entry is over; None if none is under way."""
+    """Return the flight to wait on until the run of an entry ends; None if no run is under way."""
     cdef Flight flight = Flight.__new__(Flight)
     cdef Flight found = None
     flight.owner = entry.expires
@@ -80,13 +80,13 @@ cpdef Flight follow(Entry entry):
 
 
 cpdef object value_of(Entry entry):
-    """Return what an entry holds: another thread may put a newer value there at this moment."""
+    """Return the value of an entry, which another thread may be replacing at this moment."""
     with cython.critical_section(entry):
         return entry.value
 
 
 cdef int wake(Entry entry, object value, object error) except -1:
-    """Make the outcome of a run known to those who follow."""
+    """Pass the outcome of a run to its followers."""
     cdef Flight flight = take_flight(entry)
     if flight is not None:
         flight.land(value, error)
@@ -102,7 +102,7 @@ cpdef Flight take_flight(Entry entry):
 
 
 cpdef bint detach(Entry entry, Flight flight) except -1:
-    """Take the flight of a run that is lost off its entry; return whether it was there still."""
+    """Take the flight of a lost run off its entry; return whether the entry still had it."""
     cdef bint there = False
     with cython.critical_section(entry):
         if entry.flight is flight:
@@ -137,7 +137,7 @@ cdef class EntryQueue:
 
 
 cdef void release(EntryQueue queue) noexcept:
-    """Take all entries out, and only then let go of them: their ends may run anything."""
+    """Take all entries out, and only then release them: freeing them may run any code."""
     cdef PyObject *item
     cdef PyObject *behind
     with cython.critical_section(queue):
@@ -156,10 +156,10 @@ cdef class EntryStates:
     """Changes the states of a store's entries, and counts those that its bound counts."""
 
     def __init__(self, entries):
-        """Begin; `entries` is for the plain half, which counts by it."""
+        """Begin; only the plain half uses `entries`, for counting."""
 
     cdef bint claim(self, Entry entry, long long expires, long long owner) noexcept:
-        """Let an entry be under way again, unless somebody was quicker, or is renewing it."""
+        """Put an entry under way again, unless another thread was quicker or is renewing it."""
         cdef bint done = False
         with cython.critical_section(entry):
             if entry.expires == expires and (
@@ -167,14 +167,14 @@ cdef class EntryStates:
                 or (entry.state == IS_VALUE and entry.flight is None)
             ):
                 entry.state = IS_UNDER_WAY
-                gil.fence()  # who sees the new time sees that it is no time
+                gil.fence()  # a reader of the new `expires` must see that it is not a time
                 entry.expires = owner
                 gil.add(&self.held, -1)
                 done = True
         return done
 
     cdef bint postpone(self, Entry entry, long long expires, long long until) noexcept:
-        """Let hits on a value look closer at another time, unless somebody was quicker."""
+        """Change when hits on a value look closer, unless another thread was quicker."""
         cdef bint done = False
         with cython.critical_section(entry):
             if entry.state == IS_VALUE and entry.expires == expires:
@@ -183,7 +183,7 @@ cdef class EntryStates:
         return done
 
     cdef bint attach(self, Entry entry, long long expires, Flight flight) noexcept:
-        """Leave the flight of a run that renews a value, unless the value has changed."""
+        """Attach the flight of a run that renews a value, unless the value has changed."""
         cdef bint done = False
         with cython.critical_section(entry):
             if (
@@ -196,14 +196,14 @@ cdef class EntryStates:
         return done
 
     cdef void stop(self, Entry entry) noexcept:
-        """Let an entry be reserved, if it was under way."""
+        """Make an entry reserved, if it was under way."""
         with cython.critical_section(entry):
             if entry.state == IS_UNDER_WAY:
                 gil.add(&self.held, 1)
                 entry.state = IS_RESERVED
 
     cdef void restore(self, Entry entry) noexcept:
-        """Let an entry be the outdated value again that it was before it was under way."""
+        """Turn an entry that is under way back into the outdated value that it was."""
         with cython.critical_section(entry):
             if entry.state == IS_UNDER_WAY:
                 gil.add(&self.held, 1)
@@ -212,7 +212,7 @@ cdef class EntryStates:
                 entry.state = IS_VALUE
 
     cdef void revive(self, Entry entry) noexcept:
-        """Let a dead entry, which could not be taken out, be reserved."""
+        """Make a dead entry that could not be taken out reserved."""
         with cython.critical_section(entry):
             if entry.state == IS_DEAD:
                 gil.add(&self.held, 1)
@@ -221,10 +221,10 @@ cdef class EntryStates:
 
 @cython.final
 cdef class Ghosts:
-    """What is left of entries that were evicted not long ago (see `core/entry.py`)."""
+    """Traces of entries that were evicted lately (see `core/entry.py`)."""
 
     def __init__(self, Py_ssize_t maxsize):
-        """Begin without any."""
+        """Begin without ghosts."""
         self.maxsize = maxsize
 
     def __dealloc__(self):
@@ -248,7 +248,7 @@ cdef class Ghosts:
         PyMem_Free(past)
 
     cdef void clear(self) noexcept:
-        """Forget all; the table stays, as others may be looking at it."""
+        """Forget all; the table stays, because other threads may be reading it."""
         if self.past is not NULL:
             memset(self.past.table, 0, (self.past.mask + 1) * sizeof(unsigned short))
             start(self.past)
@@ -274,7 +274,7 @@ cdef int traverse(PyObject *this, Visit visit, void *arg) noexcept:
     cdef PyObject *item = (<EntryQueue>this).first
     cdef Py_ssize_t own
     while item is not NULL and not stop:
-        own = 1 if (<Entry>item).state == IS_DEAD else 2  # the queue's, and that of the dictionary
+        own = 1 if (<Entry>item).state == IS_DEAD else 2  # from the queue and the dictionary
         if Py_REFCNT(item) == own:
             stop = visit(<PyObject *>(<Entry>item).key, arg)
             if not stop:

@@ -1,5 +1,5 @@
-# `opero.gil` for compiled modules: a constant of the C compiler, so that what is for the other case
-# is left out of the machine code, and a look-up in C.
+# `opero.gil` for compiled modules: a compile-time constant, so that the machine code leaves out the
+# other case, and a lookup in C.
 
 from cpython.object cimport PyObject
 
@@ -54,8 +54,9 @@ cdef extern from *:
         #define opero_order() __atomic_thread_fence(__ATOMIC_ACQ_REL)
       #endif
 
-      /* Threads that call one function need not count references to it; as CPython does for those
-         made by `def`, unless they are nested: what is made again and again must go at once. */
+      /* Lets threads call one function without counting references to it. CPython does the same for
+         functions made by `def`, except nested ones: those must be freed immediately, because they
+         are created again and again. */
       static CYTHON_INLINE void opero_share(PyObject *function) {
       #if PY_VERSION_HEX >= 0x030E0000
           PyUnstable_Object_EnableDeferredRefcount(function);

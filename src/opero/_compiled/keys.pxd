@@ -8,8 +8,8 @@ from .decompose cimport Recipe, Decomposer
 
 ctypedef unsigned long long word
 
-# Stands for the builtin of that name: a str that has been hashed before, and a float, need no call.
-# Only keys of one process and one implementation ever meet, so another number for a float is fine.
+# Replaces the builtin `hash`: a str with a cached hash, and a float, need no call. A float's hash
+# may differ from Python's: only keys of one process and one implementation are ever compared.
 cdef extern from *:
     """
     #include <string.h>
@@ -28,7 +28,7 @@ cdef extern from *:
             memcpy(&bits, &number, sizeof(bits));
             bits *= 0x9E3779B97F4A7C15u;
             bits ^= bits >> 32;
-            bits ^= bits >> 16;  /* those of a short fraction differ in high bits only */
+            bits ^= bits >> 16;  /* short fractions differ in their high bits only */
             return (Py_hash_t)(bits == (uint64_t)-1 ? 1 : bits);
         }
         return PyObject_Hash(value);

@@ -1,19 +1,19 @@
-# How the arguments of a call are looked up, for `call.pyx`, which includes this file.
+# Looks up the arguments of a call, for `call.pyx`, which includes this file.
 #
-# In front of the dict of a store, which stays the truth, is an array of entries looked up lately,
-# with one place for each value of the lowest bits of the hash. Arguments that are exact builtins
-# are hashed and compared where they are, in the C array of the call: a hit makes nothing.
+# The dict of a store is authoritative. In front of it is an array of entries looked up lately, with
+# one place for each value of the lowest bits of the hash. Arguments that are exact builtins are
+# hashed and compared where they are, in the C array of the call: a hit creates no object.
 #
-#     glance    by the array; says what it has found out if there is nothing in it
-#     search    by the dict, with a `Probe` that stands for the tuple of the arguments, or with a
-#               key made of them; puts what it finds into the array
+#     glance    reads the array; on a miss, returns what it has worked out
+#     search    reads the dict, with a `Probe` that stands for the tuple of the arguments, or with a
+#               key made from them; puts the entry that it finds into the array
 #
-# The array keeps nothing alive. An entry knows its place and leaves it when it is freed; one that
-# is out of the dict already but has an owner still is dead, and never found. Nothing in `glance`
-# can run Python code, so what it finds is as true as a look into the dict. Methods have such an
-# array of the stores of their instances, where the weak reference of a store says whose it is. All
-# that depends on the interpreter's lock. Where there is none, `seek` is there instead of `glance`:
-# by the array, where it says what it reads (see `readers.pxd`), or by the dict. Methods do without.
+# The array keeps nothing alive. An entry knows its place and leaves it when it is freed. An entry
+# that has left the dict but still has an owner is dead, and never found. Nothing in `glance` runs
+# Python code, so its result is as reliable as a lookup in the dict. Methods have a similar array of
+# the stores of their instances, in which a store's weak reference identifies its instance. All this
+# relies on the GIL. Without the GIL, `seek` replaces `glance`: it reads the array, recording what
+# it reads (see `readers.pxd`), or the dict. Methods then have no array.
 
 cdef extern from *:
     """
@@ -31,7 +31,7 @@ cdef extern from *:
         return known != -1 ? known : PyObject_Hash(text);
     }
 
-    /* The value of an int of one digit; false for a longer one. */
+    /* Gets the value of an int of one digit; false for a longer int. */
     static CYTHON_INLINE int opero_small(PyObject *number, Py_ssize_t *value) {
     #if PY_VERSION_HEX >= 0x030C0000
         if (!PyUnstable_Long_IsCompact((PyLongObject *)number)) return 0;
@@ -44,7 +44,7 @@ cdef extern from *:
         return 1;
     }
 
-    /* The hash of the key part of an exact str, int, float, None or bool; false for all else. */
+    /* Gets the hash of the key part of an exact str, int, float, None or bool; otherwise false. */
     static CYTHON_INLINE int opero_part_hash(PyObject *value, Py_hash_t *hash) {
         PyTypeObject *kind = Py_TYPE(value);
         if (kind == &PyUnicode_Type) {
@@ -70,7 +70,7 @@ cdef extern from *:
         return 1;
     }
 
-    /* The hash of a tuple of such parts, as CPython computes it since 3.8 (xxHash by Y. Collet). */
+    /* Hashes a tuple of such parts as CPython does since 3.8 (xxHash by Y. Collet). */
     #if SIZEOF_PY_HASH_T > 4
       #define OPERO_PRIME_1 11400714785074694791U
       #define OPERO_PRIME_2 14029467366897019727U
@@ -124,7 +124,7 @@ cdef extern from *:
         return 0;
     }
 
-    /* What a weak reference refers to, or None; not a reference that anybody holds. */
+    /* The object of a weak reference, or None, as a borrowed reference. */
     #define opero_referent(ref) (((PyWeakReference *)(ref))->wr_object)
     #define opero_dict_size(entries) PyDict_GET_SIZE(entries)
     #define opero_is_a(value, kind) ((PyObject *)Py_TYPE(value) == (kind))
@@ -167,12 +167,12 @@ cdef readers.Readers *all_readers = entry_readers()
 
 
 cdef struct Look:
-    # What `glance` has found out about a call whose entry it has not found.
-    PyObject *store  # None of it holds if this is NULL.
+    # What `glance` has worked out about a call whose entry it did not find.
+    PyObject *store  # If this is NULL, none of it is valid.
     PyObject *const *values  # by position, with defaults filled in
     Py_hash_t mark
     PyObject *bound[MOST_PARTS]
-    # What `search` has found, new references.
+    # The result of `search`, as new references.
     PyObject *entry
     PyObject *missing_store
     PyObject *missing_key
@@ -203,12 +203,12 @@ cdef inline bint is_key(PyObject *kept, PyObject *const *values, Py_ssize_t size
 @cython.final
 @cython.internal
 cdef class Probe:
-    """Stands for the key of the arguments in a look-up.
+    """Stands for the key of the arguments in a lookup.
 
-    With the interpreter's lock there is one, used at once.
+    With the GIL, a single probe serves all lookups.
 
-    A dict asks a stored key first whether it is equal. No kind of key knows a `Probe`, so it asks
-    the `Probe` next, which runs no Python code either.
+    A dict first asks the stored key whether it is equal. No kind of key knows a `Probe`, so the
+    dict then asks the `Probe`, which runs no Python code either.
     """
 
     cdef Py_hash_t mark
@@ -228,7 +228,7 @@ cdef Probe the_probe = Probe()
 cdef bint bind(
     PyObject *binding, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **bound
 ) noexcept:
-    """Put the values of all parameters in order; return whether that was plain to do."""
+    """Put the values of all parameters in order; return False if the arguments do not fit."""
     cdef PyObject *parameters = <PyObject *>(<Binding>binding).names
     cdef Py_ssize_t size = PyTuple_GET_SIZE(<object>parameters)
     cdef Py_ssize_t given = 0 if names is NULL else PyTuple_GET_SIZE(<object>names)
@@ -243,7 +243,7 @@ cdef bint bind(
     for at in range(given):
         name = opero_item(<object>names, at)
         for slot in range((<Binding>binding).positional_only, size):
-            if opero_item(<object>parameters, slot) == name:  # both are interned, but for rare ones
+            if opero_item(<object>parameters, slot) == name:  # both are nearly always interned
                 break
         else:
             return False
@@ -266,7 +266,7 @@ cdef inline PyObject **place_of(InstanceStores stores, PyObject *instance) noexc
 
 
 cdef inline PyObject *store_at_hand(PyObject *stores, PyObject *instance) noexcept:
-    """Return the store of an instance, or NULL if it is not among those looked up last."""
+    """Return the store of an instance, or NULL if it was not looked up lately."""
     cdef PyObject *store
     if (<InstanceStores>stores).places is NULL:
         return NULL
@@ -281,7 +281,7 @@ cdef inline PyObject *store_at_hand(PyObject *stores, PyObject *instance) noexce
 cdef inline PyObject *glance(
     PyObject *state, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
 ) noexcept:
-    """Return the living entry of a call if it was looked up lately, else NULL."""
+    """Return the living entry of a call if it was looked up lately, otherwise NULL."""
     cdef Py_ssize_t size = (<State>state).straight
     cdef PyObject *store
     cdef PyObject *entry
@@ -333,7 +333,7 @@ cdef inline PyObject *glance(
 cdef inline PyObject *at_hand(
     PyObject *state, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
 ) noexcept:
-    """Return the value of a call if its living entry is at hand, a new reference, else NULL."""
+    """Return a new reference to the value of a call if its living entry is at hand, or NULL."""
     cdef PyObject *entry
     if gil.FREE_THREADED:
         look.store = NULL
@@ -349,11 +349,11 @@ cdef PyObject *seek(
     PyObject *names,
     PyObject **bound,
 ) noexcept:
-    """Return the value of a call that has a living entry, a new reference, else NULL.
+    """Return a new reference to the value of a call that has a living entry, or NULL.
 
-    This is `glance`, and the dict, where there is no lock. Threads that count references to one
-    object wait for each other: so nothing is counted here but the value, if the entry is in the
-    array. NULL with an exception set is an exception, which comparing other keys has raised.
+    Without the GIL, this replaces `glance`, and also reads the dict. Threads that count references
+    to one object wait for each other, so if the entry is in the array, this counts a reference only
+    to the value. NULL with an exception set means that comparing other keys raised it.
     """
     cdef Py_ssize_t size = (<State>state).straight
     cdef PyObject *store
@@ -394,10 +394,10 @@ cdef PyObject *seek(
 cdef inline bint is_of(
     PyObject *entry, PyObject *store, PyObject *const *values, Py_ssize_t size, Py_hash_t mark
 ) noexcept:
-    """Return whether an entry is a living one of some arguments; counts a use if it is.
+    """Return whether an entry is a living one for these arguments; if so, count a use.
 
-    Others may change it meanwhile. They change its time after its state if it begins to be under
-    way, and before it if it is a value again, so this looks at the time first.
+    Other threads may change it meanwhile. They change its time after its state when it gets under
+    way, and before its state when it becomes a value again, so this reads the time first.
     """
     cdef long long expires = (<Entry>entry).expires
     if (<Entry>entry).mark != mark:
@@ -421,7 +421,7 @@ cdef inline bint is_of(
 cdef inline PyObject *by_place(
     PyObject *store, PyObject *const *values, Py_ssize_t size, Py_hash_t mark
 ) noexcept:
-    """Return the value of the entry in the array of a store, a new reference, or NULL."""
+    """Return a new reference to the value of the entry in the array of a store, or NULL."""
     cdef PyObject *value = NULL
     cdef PyObject *entry = readers.read_at(
         all_readers, <readers.SharedPlaces **>&(<MemoryStore>store).places, mark
@@ -438,7 +438,7 @@ cdef inline PyObject *by_place(
 cdef PyObject *by_dict(
     PyObject *state, PyObject *store, PyObject *const *values, Py_hash_t mark
 ) noexcept:
-    """Return the value that the dict of a store leads to, a new reference, or NULL."""
+    """Return a new reference to the value found through the dict of a store, or NULL."""
     cdef Py_ssize_t size = (<State>state).straight
     cdef PyObject *entry = NULL
     cdef PyObject *value = NULL
@@ -477,7 +477,7 @@ cdef object new_probe(PyObject *const *values, Py_ssize_t size, Py_hash_t mark):
 
 
 cdef PyObject *store_by_dict(PyObject *stores, PyObject *instance) noexcept:
-    """Return the store of an instance, a new reference, or NULL if it has none."""
+    """Return a new reference to the store of an instance, or NULL if it has none."""
     cdef PyObject *store = NULL
     cdef PyObject *ident = PyLong_FromVoidPtr(instance)
     if ident is NULL:
@@ -503,18 +503,18 @@ cdef inline long long time_of(PyObject *store) noexcept:
 cdef bint search(
     State call, PyObject *const *args, Py_ssize_t count, PyObject *names, Look *look
 ) except -1:
-    """Look for the entry of a call by way of the dict.
+    """Look for the entry of a call in the dict.
 
     Returns:
-        Whether there is a living one, in `look.entry`. If not, `look.missing_store` is the store
-        and `look.missing_key` the key, which may hold the arguments themselves.
+        Whether there is a living one, now in `look.entry`. If not, `look.missing_store` is the
+        store and `look.missing_key` the key, which may hold the arguments themselves.
     """
     cdef object failure
     if gil.FREE_THREADED and PyErr_Occurred() is not NULL:
         opero_raise_again(shorten(opero_take_error()))
         return -1
     if look.store is not NULL:
-        return search_parts(call, look)  # which runs nothing of the user's
+        return search_parts(call, look)  # runs no user code
     try:
         return search_key(call, args, count, names, look)
     except BaseException as error:
@@ -579,7 +579,7 @@ cdef tuple parts(Freezer freezer, PyObject *const *values, Py_ssize_t size):
 
 
 cdef int make_places(MemoryStore store) except -1:
-    """Give a store an array that befits the number of its entries."""
+    """Give a store an array of a size that suits its number of entries."""
     cdef size_t most = len(store.entries)
     cdef size_t size = FEW
     cdef Places *places
@@ -597,8 +597,8 @@ cdef int make_places(MemoryStore store) except -1:
 cdef inline int keep_at_hand(MemoryStore store, Entry entry) except -1:
     """Put an entry into the array of its store, which grows with the store.
 
-    One that is there makes room one time in eight only: where more keys are in use than there are
-    places, to exchange them all the time would cost more than to ask the dict.
+    An entry already in the place makes room only one time in eight. If more keys are in use than
+    there are places, replacing entries all the time would cost more than reading the dict.
     """
     cdef Places *places = store.places
     cdef Place *place
@@ -653,7 +653,7 @@ cdef void forget_entries(PyObject *store) noexcept:
     PyMem_Free(places)
 
 
-# What is freed leaves its place first.
+# Freed objects leave their places first.
 
 cdef OperoKind entries_kind, stores_kind, instances_kind
 
@@ -689,7 +689,7 @@ cdef void free_instances(PyObject *instances) noexcept:
 
 
 cdef know_parts():
-    """Learn the hashes of the key parts that are constant, and check that of tuples."""
+    """Compute the hashes of constant key parts, and check the hash of tuples."""
     global opero_none, opero_true, opero_false, opero_float
     cdef Freezer freezer = Freezer()
     cdef Py_hash_t mark

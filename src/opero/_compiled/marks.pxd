@@ -1,4 +1,4 @@
-# `opero.marks` for compiled modules: no number becomes an object, and no index is looked up.
+# `opero.marks` for compiled modules: creates no object for a number and looks up no index.
 
 cdef extern from *:
     """

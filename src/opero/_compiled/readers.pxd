@@ -1,13 +1,14 @@
-# Who reads which entry just now, where there is no interpreter's lock: "hazard pointers". Source:
+# Which thread is reading which entry, on builds without the GIL: "hazard pointers". Source:
 # M. Michael, "Hazard pointers: safe memory reclamation for lock-free objects", IEEE TPDS 15 (2004).
 #
-# Threads that count references to one entry wait for each other, for its cache line. So a thread
-# that finds an entry in the array of a store only says that it reads it, on a line of its own, and
-# looks whether it is in the array still. What frees an entry, or a value that it held, takes it out
-# first, and then waits for those that read it: for nanoseconds, since they run no Python code.
+# Threads that count references to one entry wait for each other's access to its cache line. So a
+# thread that finds an entry in the array of a store only records, on its own cache line, that it
+# reads the entry, and then checks that the entry is still in the array. A thread that frees an
+# entry, or a value that it held, first takes it out and then waits for its readers. This takes
+# nanoseconds, because they run no Python code.
 #
-# A thread keeps its place for good, as it does with its counters. There are `OPERO_READERS`; a
-# thread that gets none looks into the dict.
+# A thread keeps its place forever, like its counters. There are `OPERO_READERS` places; a thread
+# that gets none looks into the dict.
 
 from cpython.object cimport PyObject
 
@@ -69,7 +70,7 @@ cdef extern from *:
 
       typedef struct { opero_reader *at[OPERO_READERS]; } opero_readers;
 
-      /* The reader that the thread is; NULL if there is no place for it. */
+      /* Returns the place of the thread as a reader; NULL if none is free. */
       static opero_reader *opero_find_reader(
           opero_readers *readers, uintptr_t owner, unsigned int first
       ) {
@@ -102,15 +103,15 @@ cdef extern from *:
       #define OPERO_WAYS 4
       #define OPERO_TURNS 16
 
-      /* The entries of a store that were looked up lately, and their hashes, which are a hint. */
+      /* The entries of a store that were looked up lately, and their hashes as hints. */
       typedef struct opero_places {
           void *entries[OPERO_PLACES];
           Py_hash_t marks[OPERO_PLACES];
           struct opero_places *next;
       } opero_places;
 
-      /* The entry at a place, which nothing frees until `opero_read_no_more`; or NULL, and then
-         there is nothing to end. */
+      /* Returns the entry at a place, which stays alive until `opero_read_no_more`; or NULL, which
+         needs no such call. */
       static CYTHON_INLINE PyObject *opero_read_at(
           opero_readers *readers, opero_places **places, Py_hash_t mark
       ) {
@@ -137,8 +138,8 @@ cdef extern from *:
           opero_release_pointer(&opero_this_reader(readers)->reading, NULL);
       }
 
-      /* Arrays are never freed, but used again: an entry that outlives its store may look at its
-         place there. */
+      /* Arrays are reused, never freed: an entry that outlives its store may still read its place
+         in one. */
       static PyMutex opero_idle_lock;
       static opero_places *opero_idle;
 
@@ -175,9 +176,9 @@ cdef extern from *:
 
       static void *opero_nowhere;  /* the place of an entry that had one */
 
-      /* Puts an entry, which the caller holds, into the array, unless it is there. `where` is the
-         field of the entry that says at which place it is. If all places are taken, one is cleared
-         now and then, not each time: threads that take turns at a place wait for each other. */
+      /* Puts an entry, which the caller holds, into the array, unless it is already there. `where`
+         is the field of the entry that holds its place. If all places are taken, one is cleared
+         occasionally, not each time: threads that take turns at a place wait for each other. */
       static void opero_put_at(
           opero_readers *readers,
           opero_places **places,
@@ -193,7 +194,7 @@ cdef extern from *:
           void **place = NULL;
           void *old = NULL;
           if (all == NULL || reader == NULL) return;
-          if (known != NULL && known != &opero_nowhere) {  /* it may have got another one's mark */
+          if (known != NULL && known != &opero_nowhere) {  /* it may have another entry's mark */
               size_t at = (size_t)(known - all->entries);
               if (at < OPERO_PLACES) *(volatile Py_hash_t *)&all->marks[at] = mark;
               return;
@@ -238,7 +239,7 @@ cdef extern from *:
           }
       }
 
-      /* Takes an entry out of its place, and waits for those who read it. */
+      /* Takes an entry out of its place, and waits for its readers. */
       static void opero_leave(opero_readers *readers, void **place, PyObject *entry) {
           opero_replace_pointer(place, entry, NULL);
           opero_wait_for(readers, entry);
@@ -247,7 +248,7 @@ cdef extern from *:
       static opero_readers opero_all_readers;
 
       #if !defined(_WIN32)
-        /* The other threads are not in a child process. */
+        /* A child process does not have the other threads. */
         static void opero_only_reader(void) {
             for (unsigned int at = 0; at < OPERO_READERS; at++) {
                 if (opero_all_readers.at[at] != NULL) opero_all_readers.at[at]->reading = NULL;

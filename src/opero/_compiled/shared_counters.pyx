@@ -91,10 +91,10 @@ cdef long long _GLANCE = GLANCE
 cdef long long NEVER = <long long>1 << 62
 
 
-# a collector that cleared it would drop the memory, but not release the buffer
+# if the garbage collector cleared it, the memory would go, but the buffer would not be released
 @cython.no_gc_clear
 cdef class SharedCounters:
-    """Signed numbers of 62 bits (see `core/shared_counters.py`)."""
+    """Signed 62-bit numbers (see `core/shared_counters.py`)."""
 
     def __init__(
         self, memory, Py_ssize_t first, Py_ssize_t count, int lock, long long at=0, use=None
@@ -106,7 +106,7 @@ cdef class SharedCounters:
         self.move(memory, first, count, lock, at)
 
     def move(self, memory, Py_ssize_t first, Py_ssize_t count, int lock, long long at):
-        """Use other memory, which outlives this."""
+        """Use other memory, which must outlive this object."""
         cdef Py_buffer view
         PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
         if first < 0 or first % 8 or first + (count + 1) * STRIDE > view.len:
@@ -126,13 +126,13 @@ cdef class SharedCounters:
             PyBuffer_Release(&self._view)
 
     cpdef look(self, long long now):
-        """Look whether the file is still there."""
+        """Check whether the file still exists."""
         self.look_at = now + _GLANCE
         if self.use is not None:
             self.use.look(self)
 
     def after_fork(self):
-        """Have no lock, in a child process."""
+        """Drop the lock, in a child process."""
         self._owner = 0
         self._depth = 0
 
@@ -177,7 +177,7 @@ cdef class SharedCounters:
         return opero_load(self._numbers + at * STEP) >> 1
 
     cpdef int swap(self, Py_ssize_t at, long long old, long long new) noexcept:
-        """Put `new` in the place of `old`; 1: done, 0: another number stands there, -1: again."""
+        """Replace `old` with `new`; return 1 if replaced, 0 if the number differs, -1 to repeat."""
         cdef long long *word = self._numbers + at * STEP
         if self._depth and self.is_mine():
             return opero_swap(word, old * 2 + (opero_load(word) & 1), new * 2 + 1)
@@ -186,6 +186,6 @@ cdef class SharedCounters:
         return -1 if opero_load(self._flag) & 1 else 0
 
     cpdef void put(self, Py_ssize_t at, long long number) noexcept:
-        """Put a number in the place of whatever stands there."""
+        """Replace a word with a number, whatever it holds."""
         cdef long long *word = self._numbers + at * STEP
         opero_store(word, number * 2 + (opero_load(word) & 1))

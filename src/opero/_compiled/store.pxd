@@ -34,7 +34,7 @@ cdef struct Place:
 
 cdef struct Places:
     # Entries of a store that were looked up lately, by the lowest bits of their hash; see
-    # lookup.pxi, which uses what is a pointer here.
+    # lookup.pxi, which defines the type behind this pointer.
     size_t mask
     size_t passed
     Place at[1]
@@ -60,7 +60,7 @@ cdef class MemoryStore:
     cdef readonly Ghosts ghosts
     cdef readonly object whose
     cdef Places *places
-    cdef PyObject **place  # where it is among those of its `InstanceStores`
+    cdef PyObject **place  # its place in the `places` of its `InstanceStores`
     @cython.locals(entry=Entry)
     cpdef Entry find(self, object key)
     cpdef bint counts(self, Entry entry) except -1
@@ -123,7 +123,7 @@ cdef class InstanceStores:
     cdef readonly long long late
     cdef readonly dict stores
     cdef readonly object bury
-    cdef PyObject **places  # the stores that were looked up last
+    cdef PyObject **places  # the stores that were looked up lately
     @cython.locals(held=MemoryStore)
     cpdef MemoryStore of(self, object instance)
     cpdef list all(self)
