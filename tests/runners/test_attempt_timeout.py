@@ -52,7 +52,7 @@ WAYS = pytest.mark.parametrize(
 
 @WAYS
 def test_an_attempt_that_takes_too_long_is_cancelled_and_has_failed(options):
-    """Its `finally` has run by then; it says how long it had; nothing is left."""
+    """Its `finally` has run by then, the error says how long it had, and nothing is left behind."""
     log = []
 
     @opero(retries=1, attempt_timeout=SHORT, **options)
@@ -83,7 +83,7 @@ def test_an_attempt_that_takes_too_long_is_cancelled_and_has_failed(options):
 
 @WAYS
 def test_one_that_ends_in_time_is_left_alone(options):
-    """Be its outcome a value or an error."""
+    """Whether it returns or raises."""
 
     @opero(retries=1, attempt_timeout=LONG / 2, **options)
     async def work(fails, /, *, suspends):
@@ -129,7 +129,7 @@ def test_a_cut_attempt_is_tried_again_with_all_of_its_time(options):
 
 @CACHED
 def test_if_all_are_cut_the_errors_say_so(cache):
-    """Each of them."""
+    """Each attempt's error is a timeout."""
 
     @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=SHORT, cache=cache)
     async def work():
@@ -141,7 +141,7 @@ def test_if_all_are_cut_the_errors_say_so(cache):
 
 
 def test_what_it_is_tried_again_for_is_said_by_retry_on():
-    """It is an error like another: a `TimeoutError`."""
+    """A cut attempt raises `TimeoutError`, which `retry_on` judges like any other error."""
     attempts = []
 
     async def work():
@@ -162,7 +162,7 @@ def test_what_it_is_tried_again_for_is_said_by_retry_on():
 @CACHED
 @pytest.mark.parametrize("answer", ["value", "error", "group"])
 def test_what_comes_of_a_cut_attempt_does_not_count(cache, answer):
-    """Be it a value or another error, as in a map."""
+    """Neither a value nor another error counts, as in a map."""
     attempts = []
 
     @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT, cache=cache)
@@ -186,12 +186,12 @@ def test_what_comes_of_a_cut_attempt_does_not_count(cache, answer):
 
 
 class Stop(BaseException):
-    """What ends more than an attempt."""
+    """Ends more than an attempt."""
 
 
 @CACHED
 def test_what_ends_a_program_goes_before_it(cache):
-    """A cleanup that raises no `Exception` is heard, and nothing is tried again."""
+    """If the cleanup raises a `BaseException`, that goes up, and nothing is retried."""
     attempts = []
 
     @opero(retries=3, attempt_timeout=SHORT, cache=cache)
@@ -209,7 +209,7 @@ def test_what_ends_a_program_goes_before_it(cache):
 
 @CACHED
 def test_one_that_never_suspends_cannot_be_cut(core, cache):
-    """Its value is good."""
+    """Its value counts."""
 
     @opero(retries=1, attempt_timeout=SHORT, cache=cache)
     async def work():
@@ -220,7 +220,7 @@ def test_one_that_never_suspends_cannot_be_cut(core, cache):
 
 
 def test_a_cleanup_takes_the_time_that_it_takes(core):
-    """The next attempt begins behind it."""
+    """The next attempt begins after the cleanup."""
     log = []
 
     @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=1)
@@ -242,7 +242,7 @@ def test_a_cleanup_takes_the_time_that_it_takes(core):
 
 @CACHED
 def test_waits_for_permits_and_between_attempts_do_not_count(core, cache):
-    """An attempt has its time from its own beginning on."""
+    """An attempt's time begins with the attempt itself."""
     begun = []
 
     @opero(
@@ -264,7 +264,7 @@ def test_waits_for_permits_and_between_attempts_do_not_count(core, cache):
 
 @CACHED
 def test_the_deadline_of_the_call_goes_before_it(core, cache):
-    """It cuts the third attempt; the errors are those of the first two."""
+    """The deadline cuts the third attempt; the errors are those of the first two."""
     begun = []
 
     @opero(retries=9, min_delay=0, max_delay=0, attempt_timeout=2, timeout=5, cache=cache)
@@ -286,7 +286,7 @@ def test_the_deadline_of_the_call_goes_before_it(core, cache):
 
 @CACHED
 def test_both_may_pass_at_one_moment(cache):
-    """Then the call is over."""
+    """If both pass at the same moment, the call ends."""
 
     @opero(
         retries=9,
@@ -309,7 +309,7 @@ def test_both_may_pass_at_one_moment(cache):
 
 @pytest.mark.parametrize("timeout", [2.25, 4.75])
 def test_a_run_whose_last_caller_goes_while_a_cut_attempt_tidies_up_is_too_late(core, timeout):
-    """The caller gets `DeadlineExceeded`, not what the attempt has failed with."""
+    """The caller gets `DeadlineExceeded`, not the error of the attempt."""
 
     @opero(retries=9, min_delay=0, max_delay=0, attempt_timeout=2, timeout=timeout, cache=True)
     async def work():
@@ -329,7 +329,7 @@ def test_a_run_whose_last_caller_goes_while_a_cut_attempt_tidies_up_is_too_late(
 
 
 def test_a_cleanup_that_runs_into_the_deadline_is_cut_by_it(core):
-    """As with two timeouts of asyncio, one in the other."""
+    """This matches two nested asyncio timeouts."""
     log = []
 
     @opero(retries=9, min_delay=0, max_delay=0, attempt_timeout=2, timeout=5)
@@ -349,7 +349,7 @@ def test_a_cleanup_that_runs_into_the_deadline_is_cut_by_it(core):
 
 @CACHED
 def test_the_next_fallback_value_is_tried(cache):
-    """A host that does not answer is like one that fails."""
+    """A host that does not answer counts as one that fails."""
     tried = []
 
     @opero(retries=1, arg_fallback={"host": ["b", "c"]}, attempt_timeout=SHORT, cache=cache)
@@ -364,7 +364,7 @@ def test_the_next_fallback_value_is_tried(cache):
 
 
 def test_many_calls_share_one_timer_and_each_is_cut_in_time(core):
-    """In the order in which they began."""
+    """They are cut in the order in which they began."""
     ended = []
 
     @opero(retries=1, attempt_timeout=5)
@@ -389,7 +389,7 @@ def test_many_calls_share_one_timer_and_each_is_cut_in_time(core):
 
 @pytest.mark.parametrize("ours", ["inner", "outer"])
 def test_one_limited_function_may_call_another(ours):
-    """The one whose attempt has taken too long says so."""
+    """The error names the function whose attempt took too long."""
 
     @opero(retries=1, attempt_timeout=SHORT if ours == "inner" else LONG)
     async def inner():
@@ -407,7 +407,7 @@ def test_one_limited_function_may_call_another(ours):
 
 
 def test_a_recursion_has_a_limit_at_each_depth(core):
-    """Whatever the order in which they suspend."""
+    """The order in which the calls suspend does not matter."""
 
     @opero(retries=1, attempt_timeout=4)
     async def work(depth):
@@ -431,7 +431,7 @@ def test_a_recursion_has_a_limit_at_each_depth(core):
 
 
 def test_all_who_wait_for_a_run_get_what_comes_of_its_attempts():
-    """One is cut, and one succeeds."""
+    """The first attempt is cut, and the second succeeds."""
     attempts = []
 
     @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT, cache=True)
@@ -450,7 +450,7 @@ def test_all_who_wait_for_a_run_get_what_comes_of_its_attempts():
 
 @pytest.mark.parametrize("when", [0.5, 1.125, 1.5])
 def test_the_last_caller_who_goes_ends_the_run_whatever_the_attempt_does(core, when):
-    """Before it is cut, while it tidies up after that, and in the attempt behind it."""
+    """Before the cut, during the cleanup after it, and in the next attempt."""
     begun = []
     ended = []
 
@@ -478,7 +478,7 @@ def test_the_last_caller_who_goes_ends_the_run_whatever_the_attempt_does(core, w
 
 
 def test_attempts_behind_a_stored_cache_are_cut_too(tmp_path):
-    """And what the next one returns is stored."""
+    """The result of the next attempt is stored."""
     attempts = []
 
     @opero(
@@ -508,7 +508,7 @@ def test_attempts_behind_a_stored_cache_are_cut_too(tmp_path):
 
 
 def test_a_method_has_a_limit_for_each_attempt():
-    """Of whichever instance."""
+    """Each instance's attempts have their own limit."""
 
     class Shop:
         @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT)
@@ -526,7 +526,7 @@ def test_a_method_has_a_limit_for_each_attempt():
 
 
 def test_a_function_with_a_limit_goes_when_nobody_holds_it():
-    """Without the garbage collector, also after it was called."""
+    """It is freed without the garbage collector, even after a call."""
     gc.collect()
     gc.disable()
     try:
@@ -545,7 +545,7 @@ async def _suspends() -> None:
 
 @WAYS
 def test_switched_off_it_cuts_nothing(options):
-    """As undecorated."""
+    """The function behaves as if undecorated."""
 
     @opero(retries=3, attempt_timeout=1e-9, **options)
     async def work():
@@ -562,7 +562,7 @@ def test_switched_off_it_cuts_nothing(options):
 @WAYS
 @pytest.mark.parametrize("order", ["cancel first", "timeout first"])
 def test_whoever_cancels_at_the_moment_it_passes_goes_before_it(options, order):
-    """The task is cancelled, as its owner wants, and nothing is tried again."""
+    """The task is cancelled, as its owner wants, and nothing is retried."""
     attempts = []
 
     @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=0.25, **options)
@@ -589,7 +589,7 @@ def test_whoever_cancels_at_the_moment_it_passes_goes_before_it(options, order):
 
 @WAYS
 def test_a_cancellation_during_the_cleanup_of_a_cut_attempt_goes_before_it(options):
-    """Also if the cleanup makes an error of it."""
+    """Even if the cleanup turns it into another error."""
     for makes in (asyncio.CancelledError, KeyError):
         cleaning = []
         attempts = []
@@ -621,7 +621,7 @@ def test_a_cancellation_during_the_cleanup_of_a_cut_attempt_goes_before_it(optio
 
 @WAYS
 def test_attempts_in_the_tidying_up_of_a_cancelled_task_are_cut_and_tried_again(options):
-    """A cancellation that others have asked for earlier is not theirs."""
+    """An earlier cancellation of the task does not concern these attempts."""
     attempts = []
 
     @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=SHORT, **options)
@@ -654,7 +654,7 @@ def test_attempts_in_the_tidying_up_of_a_cancelled_task_are_cut_and_tried_again(
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
 @pytest.mark.parametrize("ours", [SHORT, LONG])
 def test_the_shorter_of_two_timeouts_decides(options, ours, inside):
-    """That of asyncio, in the function or around it, or opero's."""
+    """One is asyncio's, inside the function or around it; the other is opero's."""
     theirs = LONG if ours == SHORT else SHORT
 
     @opero(
@@ -682,7 +682,7 @@ def test_the_shorter_of_two_timeouts_decides(options, ours, inside):
 
 @CACHED
 def test_a_timeout_of_asyncio_that_passes_at_the_same_moment_goes_before_it(cache):
-    """It stands around it."""
+    """The asyncio timeout is around the call."""
 
     @opero(retries=3, min_delay=0, max_delay=0, attempt_timeout=SHORT, cache=cache)
     async def work():
@@ -700,7 +700,7 @@ def test_a_timeout_of_asyncio_that_passes_at_the_same_moment_goes_before_it(cach
 
 @CACHED
 def test_one_in_the_function_that_passes_at_the_same_moment_does_not(cache):
-    """The attempt is over, and the next one has its own."""
+    """The attempt ends, and the next one has a new timeout."""
     attempts = []
 
     @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT, cache=cache)
@@ -721,7 +721,7 @@ def test_one_in_the_function_that_passes_at_the_same_moment_does_not(cache):
 
 @pytest.mark.parametrize("retries", [1, 3])
 def test_a_scope_that_ends_at_the_same_moment_knows_its_cancellation(retries):
-    """It stands around the call, and goes before it."""
+    """The scope is around the call, and takes precedence."""
     attempts = []
 
     @opero(retries=retries, min_delay=0, max_delay=0, attempt_timeout=SHORT)
@@ -767,7 +767,7 @@ def test_what_is_shielded_by_anyio_ends_in_peace():
 
 
 async def every_kind() -> None:
-    """Call limited functions in each way that matters."""
+    """Call limited functions in every way that makes a difference."""
     tried = []
 
     @opero(retries=2, min_delay=0, max_delay=0, attempt_timeout=SHORT)
@@ -784,7 +784,7 @@ async def every_kind() -> None:
 
 
 def test_it_is_the_same_in_uvloop():
-    """Whose timers count whole milliseconds."""
+    """Its timers count whole milliseconds."""
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(every_kind())
@@ -792,7 +792,7 @@ def test_it_is_the_same_in_uvloop():
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_it_is_the_same_in_eager_tasks():
-    """Their first step runs inside that of whoever makes them."""
+    """Their first step runs inside the step of their creator."""
 
     async def main():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
@@ -802,7 +802,7 @@ def test_it_is_the_same_in_eager_tasks():
 
 
 def test_it_is_the_same_in_several_loops_at_once():
-    """Each has deadlines of its own, of one and the same function."""
+    """Each loop has its own deadlines for the same function."""
 
     @opero(retries=1, attempt_timeout=0.05)
     async def work(hangs):
@@ -832,7 +832,7 @@ def test_it_is_the_same_in_several_loops_at_once():
     ids=["once", "rate_limit", "retries", "fallback", "breaker"],
 )
 def test_without_a_task_it_says_what_it_needs(options):
-    """There would be nothing to cancel; the function is not begun, and no attempt has failed."""
+    """There is nothing to cancel, so the function does not begin, and no attempt fails."""
     begun = []
 
     @opero(attempt_timeout=SHORT, **options)
@@ -864,7 +864,7 @@ def test_without_a_task_it_says_what_it_needs(options):
 
 @pytest.mark.parametrize("kind", ["cut", "in time", "fails"])
 def test_a_call_that_is_over_keeps_its_arguments_alive_in_no_cycle(kind):
-    """What it held is gone at once, without the garbage collector."""
+    """Its arguments are freed immediately, without the garbage collector."""
 
     class Held:
         pass
@@ -894,7 +894,7 @@ def test_a_call_that_is_over_keeps_its_arguments_alive_in_no_cycle(kind):
 
 
 def test_a_coroutine_closed_early_closes_the_function_and_leaves_no_timer():
-    """It is no failure, and nothing is tried again."""
+    """Closing is not a failure, and nothing is retried."""
     log = []
 
     @opero(retries=3, attempt_timeout=LONG)
@@ -923,7 +923,7 @@ def test_a_coroutine_closed_early_closes_the_function_and_leaves_no_timer():
     "function", [len, lambda: None, staticmethod(lambda: None), classmethod(lambda cls: None)]
 )
 def test_an_ordinary_function_is_refused_with_what_to_do_instead(function):
-    """At decoration."""
+    """The decorator raises the error."""
     wanted = (
         r"^attempt_timeout=2\.5: .* is an ordinary function, and nothing can stop a thread that "
         r'runs one; .* opmap\(mode="process", attempt_timeout=2\.5\)$'
@@ -934,7 +934,7 @@ def test_an_ordinary_function_is_refused_with_what_to_do_instead(function):
 
 @pytest.mark.parametrize("timeout", [2, 1.5])
 def test_one_that_is_not_shorter_than_the_timeout_has_no_effect_and_is_refused(timeout):
-    """The call would be over by then."""
+    """The whole call would end first."""
     with pytest.raises(ValueError, match=f"attempt_timeout=2 has no effect: timeout={timeout}"):
         opero(attempt_timeout=2, timeout=timeout)
     assert opmap(mode="process", attempt_timeout=2, timeout=timeout, workers=1)(abs)
@@ -942,13 +942,13 @@ def test_one_that_is_not_shorter_than_the_timeout_has_no_effect_and_is_refused(t
 
 @pytest.mark.parametrize("value", [0, -1, "2", True, float("nan"), 1e10])
 def test_what_is_no_time_is_refused(value):
-    """As for `timeout`."""
+    """The same values are refused as for `timeout`."""
     with pytest.raises((ValueError, TypeError), match=r"attempt_timeout=.* is not allowed"):
         opero(attempt_timeout=value)
 
 
 def test_names_that_others_have_for_it_are_known():
-    """The message says which option is meant."""
+    """The message names the option of opero that does this."""
     with pytest.raises(TypeError, match="did you mean 'attempt_timeout'"):
         opero(per_try_timeout=2)  # type: ignore[call-overload]
 
@@ -957,7 +957,7 @@ def test_names_that_others_have_for_it_are_known():
 
 
 async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
-    """Make an attempt with a limit of opero."""
+    """Make an attempt with an opero limit."""
 
     @opero(retries=1, attempt_timeout=seconds)
     async def work() -> Any:
@@ -968,7 +968,7 @@ async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
 
 @given(plan=PLAN)
 def test_whatever_happens_it_ends_as_by_what_asyncio_has(core, plan):
-    """The same outcome, at the same time, by the same way, and the task is as before."""
+    """The outcome, the time and the path are the same, and the task is as before."""
     with standing_clock(core.clock):
         expected = play(plan, core.clock, partial(limit_by_asyncio, looks_again=True))
         assert play(plan, core.clock, by_opero) == expected

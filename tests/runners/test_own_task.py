@@ -64,7 +64,7 @@ OPTION = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".joi
 def test_the_function_runs_in_the_task_of_its_caller_and_sets_its_context(
     options, failures, suspends
 ):
-    """In the first attempt and in later ones, whether it suspends or not."""
+    """In the first attempt and in later ones, whether or not it suspends."""
     where = contextvars.ContextVar("where", default="nowhere")
     attempts = []
 
@@ -100,7 +100,7 @@ def test_the_function_runs_in_the_task_of_its_caller_and_sets_its_context(
 @pytest.mark.parametrize("named", [{}, {"key": "word"}], ids=["positional", "named"])
 @OPTION
 def test_arguments_arrive_in_every_shape(options, values, named):
-    """Whatever the way in that each number of arguments has."""
+    """Each number of arguments may take a different path."""
     options = {name: option for name, option in options.items() if name != "arg_fallback"}
 
     @opero(**options)
@@ -113,7 +113,7 @@ def test_arguments_arrive_in_every_shape(options, values, named):
 
 @OPTION
 def test_arguments_that_do_not_fit_fail_as_without_opero(options):
-    """Once, and not counted as an attempt that may be repeated."""
+    """They fail once, and do not count as a failed attempt to retry."""
 
     @opero(**options)
     async def work(x):
@@ -137,7 +137,7 @@ def test_arguments_that_do_not_fit_fail_as_without_opero(options):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_a_coroutine_that_is_never_awaited_costs_no_permit_and_is_no_attempt(options, end):
-    """The permit is taken when it is first awaited."""
+    """The first await takes the permit."""
     limiter = RateLimiter(0.001)
 
     @opero(rate_limit=limiter, **options)
@@ -164,7 +164,7 @@ def test_a_coroutine_that_is_never_awaited_costs_no_permit_and_is_no_attempt(opt
 
 
 def test_permits_go_by_the_order_of_awaiting():
-    """Not of calling."""
+    """The order of the calls does not matter."""
     limiter = RateLimiter(50)
     log = []
 
@@ -211,7 +211,7 @@ def test_what_is_raised_says_so_and_shows_where_the_attempt_was():
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_errors_so_far_come_with_it(first):
-    """Attempts that fail before a delay, and one that is cut."""
+    """These are attempts that failed before a delay, and one that was cut."""
     attempts = []
 
     @opero(retries=9, min_delay=0.001, max_delay=0.001, timeout=0.5)
@@ -233,7 +233,7 @@ def test_the_errors_so_far_come_with_it(first):
 
 @pytest.mark.parametrize("answer", ["value", "late value", "error", "cancelled"])
 def test_a_function_may_answer_the_cut(answer):
-    """It is cut once; what it makes of that is the outcome, and the task is as before."""
+    """It is cut once; its response is the outcome, and the task is as before."""
 
     @opero(retries=3, min_delay=0, max_delay=0, timeout=SHORT)
     async def work():
@@ -263,7 +263,7 @@ def test_a_function_may_answer_the_cut(answer):
 
 
 def test_calls_after_a_cut_are_retried_and_cut_again(core):
-    """Nothing of the first one is left."""
+    """The first cut leaves nothing behind."""
     attempts = []
 
     @opero(retries=2, min_delay=0, max_delay=0, timeout=SHORT)
@@ -291,7 +291,7 @@ def test_calls_after_a_cut_are_retried_and_cut_again(core):
 
 
 def test_many_calls_share_one_timer_and_each_is_cut_in_time(core):
-    """None is set before a call suspends, and none is left."""
+    """No timer is set before a call suspends, and none is left."""
 
     @opero(retries=1, timeout=SHORT)
     async def work(kind):
@@ -349,7 +349,7 @@ def test_a_timer_stays_for_those_who_still_wait(core):
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("pause", [False, True])
 def test_a_function_that_awaits_itself_has_a_deadline_at_each_depth(core, depth, pause):
-    """The innermost suspends first, and the outermost has to go first."""
+    """The innermost call suspends first, and the outermost must end first."""
     cut = []
 
     @opero(retries=1, timeout=10)
@@ -383,7 +383,7 @@ def test_a_function_that_awaits_itself_has_a_deadline_at_each_depth(core, depth,
 
 
 def test_a_recursion_without_end_is_an_error():
-    """The interpreter's own, and the task is as before."""
+    """It is Python's own error, and the task is as before."""
 
     @opero(retries=1, timeout=LONG)
     async def work():
@@ -402,7 +402,7 @@ def test_a_recursion_without_end_is_an_error():
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("options", [{"timeout": LONG}, {"retries": 3, "timeout": LONG}], ids=str)
 def test_each_cancellation_reaches_the_function(options, times):
-    """It may withstand some, as without opero."""
+    """The function may withstand some, as without opero."""
     log = []
 
     @opero(**options)
@@ -456,7 +456,7 @@ def test_whoever_cancels_at_the_moment_of_the_deadline_goes_before_it(core, orde
 
 
 def test_a_task_group_that_fails_at_the_moment_of_the_deadline_says_why():
-    """Its error counts, and its parent is as before."""
+    """The group's error counts, and its parent task is as before."""
 
     @opero(retries=1, timeout=SHORT)
     async def work():
@@ -485,7 +485,7 @@ def test_a_task_group_that_fails_at_the_moment_of_the_deadline_says_why():
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
 @pytest.mark.parametrize("child", ["hangs", "fails", "returns"])
 def test_a_task_group_and_a_time_limit_do_not_disturb_each_other(option, late, inside, child):
-    """The group in the function, or the function in the group."""
+    """Either the group is in the function, or the function is in the group."""
     ended = []
 
     async def other():
@@ -527,7 +527,7 @@ def test_a_task_group_and_a_time_limit_do_not_disturb_each_other(option, late, i
 @pytest.mark.parametrize("ours", [SHORT, LONG])
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_shorter_of_two_timeouts_decides(ours, inside):
-    """That of asyncio, in the function or around it, or opero's."""
+    """One is asyncio's, inside the function or around it; the other is opero's."""
     theirs = LONG if ours == SHORT else SHORT
 
     @opero(retries=1, timeout=ours)
@@ -550,7 +550,7 @@ def test_the_shorter_of_two_timeouts_decides(ours, inside):
 
 
 def test_timeouts_that_pass_at_one_moment_leave_the_task_as_it_was():
-    """The outermost of opero's, asyncio's and opero's own wins."""
+    """Of nested timeouts by opero, asyncio and opero, the outermost wins."""
 
     @opero(retries=3, timeout=SHORT)
     async def inner():
@@ -583,7 +583,7 @@ def test_timeouts_that_pass_at_one_moment_leave_the_task_as_it_was():
 def test_scopes_of_anyio_and_time_limits_do_not_disturb_each_other(
     option, late, ours, inside, kind
 ):
-    """Each knows its own cancellation."""
+    """Each recognizes its own cancellation."""
     theirs = LONG if ours == SHORT else SHORT
     scope = getattr(anyio, kind)
 
@@ -625,7 +625,7 @@ def test_scopes_of_anyio_and_time_limits_do_not_disturb_each_other(
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_scope_that_ends_at_the_moment_of_the_deadline_knows_its_cancellation(busy):
-    """Nothing but the block is cancelled."""
+    """Only the scope's block is cancelled."""
 
     @opero(retries=1, timeout=SHORT)
     async def work():
@@ -651,7 +651,7 @@ def test_a_scope_that_ends_at_the_moment_of_the_deadline_knows_its_cancellation(
 
 
 async def every_kind() -> None:
-    """Call functions under a deadline in each way that matters."""
+    """Call functions under a deadline in every way that makes a difference."""
 
     async def body(kind, attempts):
         attempts.append(1)
@@ -691,7 +691,7 @@ async def every_kind() -> None:
 
 
 def test_it_is_the_same_in_uvloop():
-    """Whose timers count whole milliseconds."""
+    """Its timers count whole milliseconds."""
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for _ in range(3):
@@ -699,7 +699,7 @@ def test_it_is_the_same_in_uvloop():
 
 
 def test_it_is_the_same_in_one_loop_after_the_other_and_in_several_at_once(core):
-    """Each has deadlines of its own, of one and the same function."""
+    """Each loop has its own deadlines for the same function."""
 
     @opero(retries=1, timeout=0.05)
     async def work(hangs):
@@ -724,7 +724,7 @@ def test_it_is_the_same_in_one_loop_after_the_other_and_in_several_at_once(core)
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_it_is_the_same_in_eager_tasks():
-    """Their first step runs inside that of whoever makes them."""
+    """Their first step runs inside the step of their creator."""
 
     async def main():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
@@ -735,7 +735,7 @@ def test_it_is_the_same_in_eager_tasks():
 
 
 def test_an_asynchronous_generator_may_call_it_for_several_tasks():
-    """Each step of the generator is in the task that asks for it."""
+    """Each step of the generator runs in the task that asks for it."""
     tasks = []
 
     async def body(hangs):
@@ -769,7 +769,7 @@ def test_an_asynchronous_generator_may_call_it_for_several_tasks():
 
 @pytest.mark.parametrize("options", [{"timeout": LONG}, {"timeout": LONG, "retries": 3}], ids=str)
 def test_without_a_task_it_says_what_it_needs(options):
-    """There would be nothing to cancel; the function is not begun."""
+    """There is nothing to cancel, so the function does not begin."""
     begun = []
 
     @opero(**options)
@@ -796,7 +796,7 @@ def test_without_a_task_it_says_what_it_needs(options):
 
 
 class Awaited:
-    """What can be awaited and is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, value: Any) -> None:
         """Keep the value that it returns."""
@@ -813,7 +813,7 @@ class Awaited:
 @pytest.mark.parametrize("options", [{}, {"timeout": LONG}, {"rate_limit": 1e6}], ids=str)
 @pytest.mark.parametrize("make", ["awaitable", "future", "generator", "coroutine"])
 def test_what_a_function_returns_may_be_any_awaitable(make, options):
-    """As with `await`."""
+    """It is awaited as by `await`."""
 
     @types.coroutine
     def generator(value):
@@ -851,7 +851,7 @@ def test_what_drives_a_coroutine_itself_can_send_and_throw_into_it(options):
     """Some libraries answer what a coroutine yields, inside a task of asyncio."""
 
     class Refusal(Exception):
-        """What is thrown into the coroutine."""
+        """Thrown into the coroutine."""
 
     @types.coroutine
     def ask(question):
@@ -880,7 +880,7 @@ def test_what_drives_a_coroutine_itself_can_send_and_throw_into_it(options):
 
 
 class Held:
-    """An argument whose end can be seen."""
+    """An argument whose end a test can observe."""
 
 
 async def _returns(_: Held) -> None:
@@ -914,7 +914,7 @@ async def _turns(_: Held) -> None:
 @pytest.mark.parametrize("cut", ["by its deadline", "by its caller"])
 @pytest.mark.parametrize("retries", [1, 2])
 def test_a_call_that_is_over_keeps_its_arguments_alive_in_no_cycle(work, cut, retries):
-    """They go with what it has raised, without the garbage collector."""
+    """They are freed with the error that it raised, without the garbage collector."""
     seconds = SHORT if cut == "by its deadline" else LONG
     function = opero(retries=retries, min_delay=0, max_delay=0, timeout=seconds)(work)
 
@@ -942,7 +942,7 @@ def test_a_call_that_is_over_keeps_its_arguments_alive_in_no_cycle(work, cut, re
 
 @pytest.mark.parametrize("suspended", [1, 2, 3])
 def test_a_coroutine_closed_early_closes_the_function_and_leaves_no_timer(suspended):
-    """However far it has come."""
+    """It does not matter how far it has come."""
     log = []
 
     @opero(retries=2, timeout=LONG)
@@ -967,7 +967,7 @@ def test_a_coroutine_closed_early_closes_the_function_and_leaves_no_timer(suspen
 
 
 def test_a_coroutine_closed_after_its_loop_or_in_another_thread_says_nothing():
-    """Its timer is gone with the loop, or is left to it."""
+    """Its timer either ended with the loop or stays with it."""
 
     @opero(retries=2, timeout=LONG)
     async def work():
@@ -995,7 +995,7 @@ def test_a_coroutine_closed_after_its_loop_or_in_another_thread_says_nothing():
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_nothing_keeps_the_loop_or_the_function_alive(closed):
-    """After a call, and after one whose loop was closed amid it."""
+    """Neither after a call, nor after a call whose loop was closed during it."""
 
     def make():
         @opero(retries=1, timeout=LONG)
@@ -1033,10 +1033,10 @@ def test_nothing_keeps_the_loop_or_the_function_alive(closed):
 
 
 def test_the_context_of_a_caller_is_not_kept_by_the_timer():
-    """Another call's deadline may be far away."""
+    """Another call may have a much later deadline."""
 
     class Value:
-        """What the context holds."""
+        """Held by the context."""
 
     variable = contextvars.ContextVar("variable")
 
@@ -1071,7 +1071,7 @@ def test_the_context_of_a_caller_is_not_kept_by_the_timer():
 
 
 def test_waits_between_attempts_fit_into_the_deadline():
-    """Those that fit are made, the next is not begun, and no timer of opero's is left."""
+    """Waits that fit are made, the next is not begun, and no opero timer is left."""
 
     @opero(retries=9, min_delay=1, max_delay=1, timeout=3.5)
     async def work():
@@ -1092,7 +1092,7 @@ def test_waits_between_attempts_fit_into_the_deadline():
 
 
 async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
-    """Call under a deadline of opero."""
+    """Call under an opero deadline."""
 
     @opero(retries=1, timeout=seconds)
     async def work() -> Any:
@@ -1103,7 +1103,7 @@ async def by_opero(seconds: int, body: Callable[..., Any], *args: Any) -> Any:
 
 @given(plan=PLAN)
 def test_whatever_happens_it_ends_as_with_the_timeout_of_asyncio(core, plan):
-    """The same outcome, at the same time, by the same way, and the task is as before."""
+    """The outcome, the time and the path are the same, and the task is as before."""
     with standing_clock(core.clock):
         expected = play(plan, core.clock, by_asyncio)
         assert play(plan, core.clock, by_opero) == expected

@@ -48,7 +48,7 @@ LIFE = {"cache_ttl": 100, "cache_refresh": 20}
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's own directories and secrets out of it, and let threads end soon."""
+    """Keep the user's own directories and secrets out of the test, and let threads end soon."""
     monkeypatch.setenv(secret.VARIABLE, "a-secret-for-the-tests-of-refreshes")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(daemon_threads, "_LINGER", 0.01)
@@ -63,7 +63,7 @@ def form(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["memory", "disk", pytest.param("redis", marks=pytest.mark.redis)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Return the options that choose a backend, empty."""
+    """Return the options that choose an empty backend."""
     if request.param == "memory":
         return {}
     if request.param == "disk":
@@ -75,7 +75,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def heard() -> Iterator[list[Event]]:
-    """Return what happens, as it happens."""
+    """Return a list of events, which grows as they happen."""
     events: list[Event] = []
     end = subscribe(events.append, "refresh", "stale", "hit", "miss", "deadline")
     yield events
@@ -106,7 +106,7 @@ class Subject:
         self.decorated = self.decorate()
 
     def decorate(self) -> Any:
-        """Decorate the function, once more, as another process would."""
+        """Decorate the function again, as another process would."""
 
         def run(key: Any) -> Any:
             self._begin(key)
@@ -149,18 +149,18 @@ class Subject:
         return self.loop.run_until_complete(decorated(*args, **kwargs))
 
     def hold(self) -> None:
-        """Let runs stop in their middle from now on."""
+        """Make runs stop in the middle from now on."""
         self.goes_on.clear()
 
     def await_held(self, count: int = 1) -> None:
-        """Wait until some runs are held."""
+        """Wait until a number of runs are held."""
         if self.loop is None:
             until(lambda: self.held >= count)
         else:
             self._turn(lambda: self.held >= count)
 
     def settle(self) -> None:
-        """Let held runs go on, and wait until no refresh is under way."""
+        """Release held runs, and wait until no refresh is under way."""
         self.goes_on.set()
         if self.loop is None:
             until(is_idle)
@@ -169,7 +169,7 @@ class Subject:
         until(self._is_unclaimed)
 
     def _is_unclaimed(self) -> bool:
-        """Return whether no lease of a stored value is on its way back."""
+        """Return whether no lease of a stored value is being given back."""
         stored = self.decorated.__opero__.stored_cache
         if stored is None:
             return True
@@ -188,7 +188,7 @@ class Subject:
         self.loop.run_until_complete(turn())
 
     def close(self) -> None:
-        """End the loop."""
+        """Close the loop."""
         self.settle()
         if self.loop is not None:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
@@ -197,14 +197,14 @@ class Subject:
 
 
 def is_idle() -> bool:
-    """Return whether no thread has anything to refresh."""
+    """Return whether no thread has a refresh to run."""
     at_work = background.background
     return not at_work._waiting and not at_work._running
 
 
 @pytest.fixture
 def subject(form: str) -> Iterator[Callable[..., Subject]]:
-    """Return what makes a subject, whose loop is closed in the end."""
+    """Return a factory of subjects; close their loops at the end."""
     made: list[Subject] = []
 
     def make(**options: Any) -> Subject:
@@ -261,7 +261,7 @@ def test_one_refresh_is_made_for_each_key(subject, store):
 
 
 def test_a_value_that_nobody_asks_for_is_not_renewed(subject, store):
-    """It ends, and the next call is a miss."""
+    """It expires, and the next call is a miss."""
     function = subject(**store)
     with manual_clock() as clock:
         function(1)
@@ -273,7 +273,7 @@ def test_a_value_that_nobody_asks_for_is_not_renewed(subject, store):
 
 
 def test_a_refresh_that_fails_leaves_the_value_until_its_end(subject, store, heard, caplog):
-    """It raises nothing, cools down, and is tried again."""
+    """The refresh raises nothing, and is tried again after a pause."""
     function = subject(**store)
     with manual_clock() as clock, caplog.at_level(logging.WARNING, "opero"):
         function(1)
@@ -300,7 +300,7 @@ def test_a_refresh_that_fails_leaves_the_value_until_its_end(subject, store, hea
 
 
 def test_a_refresh_retries_as_a_call_does(subject, store, heard):
-    """With the delays of the policy, and `AllFailedError` in the event."""
+    """With the delays of the policy, and with `AllFailedError` in the event."""
     function = subject(**store, retries=3, min_delay=0.1)
     with manual_clock() as clock:
         function(1)
@@ -337,7 +337,7 @@ def test_what_is_forgotten_while_a_refresh_runs_is_not_stored(subject, store, wa
 
 
 def test_what_another_process_forgets_while_a_refresh_runs_is_not_stored(subject, store):
-    """It takes the lease away."""
+    """Invalidating takes the lease away."""
     if not store:
         return
     function = subject(**store)
@@ -355,7 +355,7 @@ def test_what_another_process_forgets_while_a_refresh_runs_is_not_stored(subject
 
 
 def test_of_several_processes_one_refreshes_a_value(subject, store):
-    """The others serve what there is, and find the new value."""
+    """The others serve the old value, then find the new one."""
     if not store:
         return
     function = subject(**store)
@@ -377,7 +377,7 @@ def test_of_several_processes_one_refreshes_a_value(subject, store):
 
 
 def test_a_caller_after_the_end_waits_for_the_refresh_that_runs(subject, store):
-    """And makes no run of its own."""
+    """It starts no run of its own."""
     function = subject(**store)
     with manual_clock() as clock:
         function(1)
@@ -407,7 +407,7 @@ def test_a_caller_after_the_end_waits_for_the_refresh_that_runs(subject, store):
 
 
 def test_a_caller_after_the_end_of_a_refresh_that_waits_makes_a_run(monkeypatch):
-    """What has not begun by then is dropped."""
+    """A refresh that has not begun by then is dropped."""
     monkeypatch.setattr(background, "MOST_OF_ONE", 1)
     function = Subject("sync")
     with manual_clock() as clock:
@@ -425,7 +425,7 @@ def test_a_caller_after_the_end_of_a_refresh_that_waits_makes_a_run(monkeypatch)
 
 
 def test_a_refresh_has_the_context_variables_of_its_hit(form, store):
-    """As they were then; what it sets is nobody else's."""
+    """It sees their values at the hit; its own changes stay its own."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     seen: list[str] = []
     options: dict[str, Any] = {"retries": 1, "cache": True, **LIFE, **store}
@@ -477,7 +477,7 @@ def test_a_refresh_has_the_context_variables_of_its_hit(form, store):
 
 
 def test_a_refresh_pays_for_its_permit_and_the_caller_does_not_wait(subject, store):
-    """The limiter is out of permits: a hit is served at once."""
+    """Even if the limiter has no free permit, a hit is served immediately."""
     limiter = RateLimiter(rate_limit=0.5)
     function = subject(**store, rate_limit=limiter)
     with manual_clock() as clock:
@@ -494,7 +494,7 @@ def test_a_refresh_pays_for_its_permit_and_the_caller_does_not_wait(subject, sto
 
 
 def test_a_permit_that_would_come_after_the_end_is_not_waited_for(subject, store, heard):
-    """The refresh has failed, without an attempt."""
+    """The refresh fails without an attempt."""
     limiter = RateLimiter(rate_limit=0.009)
     function = subject(**store, rate_limit=limiter)
     with manual_clock() as clock:
@@ -510,7 +510,7 @@ def test_a_permit_that_would_come_after_the_end_is_not_waited_for(subject, store
 
 
 def test_a_refresh_has_the_timeout_of_a_call(subject, store, heard):
-    """A delay that would end after it is not waited for."""
+    """It does not wait for a delay that would end after its deadline."""
     function = subject(**store, timeout=2, retries=2, min_delay=3, jitter=False)
     with manual_clock() as clock:
         function(1)
@@ -525,7 +525,7 @@ def test_a_refresh_has_the_timeout_of_a_call(subject, store, heard):
 
 
 def test_a_refresh_of_a_coroutine_function_is_cut_at_its_timeout(store, heard):
-    """As a call is; and the value counts on."""
+    """Like a call; the value stays valid."""
     function = Subject("async", **store, timeout=0.1)
     with manual_clock() as clock:
         clock._clock.skipping = False
@@ -543,7 +543,7 @@ def test_a_refresh_of_a_coroutine_function_is_cut_at_its_timeout(store, heard):
 
 
 def test_a_refresh_that_an_open_breaker_refuses_makes_no_attempt(subject, store, heard):
-    """And waits for no probe; the value counts on."""
+    """It waits for no probe, and the value stays valid."""
     breaker = Breaker("of refreshes")
     function = subject(**store, breaker=breaker, timeout=90)
     with manual_clock() as clock:
@@ -564,7 +564,7 @@ def test_a_refresh_that_an_open_breaker_refuses_makes_no_attempt(subject, store,
 
 
 def test_refreshes_that_fail_open_the_breaker(subject):
-    """They count as any attempt does."""
+    """Their attempts count like any other."""
     breaker = Breaker("of failing refreshes", minimum=3)
     function = subject(breaker=breaker)
     with manual_clock() as clock:
@@ -579,7 +579,7 @@ def test_refreshes_that_fail_open_the_breaker(subject):
 
 
 def test_an_open_breaker_is_not_waited_for_where_an_outdated_value_is_there(subject, store, heard):
-    """The value is served at once, though the `timeout` would leave time for a probe."""
+    """The value is served immediately, even if `timeout` allows waiting for a probe."""
     breaker = Breaker("of outdated values", open_for=5)
     function = subject(**store, cache_refresh=None, cache_stale=50, breaker=breaker, timeout=60)
     with manual_clock() as clock:
@@ -601,7 +601,7 @@ def test_an_open_breaker_is_not_waited_for_where_an_outdated_value_is_there(subj
 
 
 def test_so_many_refreshes_of_one_function_run_at_the_same_time(monkeypatch):
-    """The others wait for a thread, also where threads are free."""
+    """The others wait, even if threads are free."""
     function = Subject("sync")
     other = Subject("sync")
     with manual_clock() as clock:
@@ -622,7 +622,7 @@ def test_so_many_refreshes_of_one_function_run_at_the_same_time(monkeypatch):
 
 
 def test_what_there_is_no_room_for_is_dropped_and_asked_for_again(monkeypatch):
-    """By the next hit."""
+    """The next hit requests it again."""
     monkeypatch.setattr(background, "MOST_OF_ONE", 1)
     monkeypatch.setattr(background, "MOST_WAITING", 2)
     function = Subject("sync")
@@ -642,7 +642,7 @@ def test_what_there_is_no_room_for_is_dropped_and_asked_for_again(monkeypatch):
 
 
 def test_so_many_tasks_refresh_at_the_same_time(monkeypatch):
-    """What there is no room for is asked for by the next hit."""
+    """The next hit requests a refresh again that had no room."""
     monkeypatch.setattr(task_lingering, "MOST_TASKS", 2)
     function = Subject("async")
     with manual_clock() as clock:
@@ -679,7 +679,7 @@ def test_a_thread_that_cannot_be_started_is_not_the_callers_concern(monkeypatch)
 
 
 def test_values_that_are_evicted_while_they_are_refreshed_break_no_bound(subject):
-    """There are at most `cache_maxsize` entries all the time."""
+    """There are never more than `cache_maxsize` entries."""
     function = subject(cache_maxsize=2)
     with manual_clock() as clock:
         function(1), function(2)
@@ -699,11 +699,11 @@ def test_values_that_are_evicted_while_they_are_refreshed_break_no_bound(subject
 
 
 class Argument:
-    """Something that can be referred to weakly."""
+    """An object that supports weak references."""
 
 
 def test_a_refresh_holds_its_arguments_until_it_is_over():
-    """And no longer."""
+    """It releases them when it ends."""
     goes_on = threading.Event()
     goes_on.set()
 
@@ -727,7 +727,7 @@ def test_a_refresh_holds_its_arguments_until_it_is_over():
 
 
 def test_a_task_holds_its_arguments_until_its_refresh_is_over():
-    """And no longer."""
+    """It releases them when it ends."""
 
     @opero(retries=1, cache=True, cache_key=lambda argument: "key", **LIFE)
     async def function(argument: Argument) -> None:
@@ -752,7 +752,7 @@ def test_a_task_holds_its_arguments_until_its_refresh_is_over():
 
 @pytest.mark.parametrize("kind", ["method", "class_method"])
 def test_methods_are_refreshed(kind, form):
-    """Each instance by itself."""
+    """For each instance separately."""
     runs: list[int] = []
 
     class Plain:
@@ -804,7 +804,7 @@ def test_methods_are_refreshed(kind, form):
 
 
 def test_an_instance_dies_while_its_refresh_waits_for_a_thread(monkeypatch):
-    """Nothing is run for it then."""
+    """The refresh does not run."""
     monkeypatch.setattr(background, "MOST_OF_ONE", 1)
     runs: list[int] = []
     goes_on = threading.Event()
@@ -842,7 +842,7 @@ def test_an_instance_dies_while_its_refresh_waits_for_a_thread(monkeypatch):
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
 def test_an_interrupt_that_a_refresh_raises_ends_nothing_else(error):
-    """In a thread that is nobody's."""
+    """The refresh runs in a thread that belongs to no caller."""
     function = Subject("sync")
     with manual_clock() as clock:
         function(1)
@@ -858,7 +858,7 @@ def test_an_interrupt_that_a_refresh_raises_ends_nothing_else(error):
 
 
 def test_a_coroutine_function_that_exits_in_a_refresh_does_not_end_the_loop():
-    """It has failed."""
+    """The refresh counts as failed."""
     function = Subject("async")
     with manual_clock() as clock:
         function(1)
@@ -879,7 +879,7 @@ def test_a_coroutine_function_that_exits_in_a_refresh_does_not_end_the_loop():
 
 
 def test_a_value_that_can_be_used_once_is_not_stored_by_a_refresh(heard):
-    """As it is not by a call."""
+    """A call does not store it either."""
     answers: Iterator[Any] = iter([[1], iter([2])])
 
     @opero(retries=1, cache=True, **LIFE)
@@ -896,7 +896,7 @@ def test_a_value_that_can_be_used_once_is_not_stored_by_a_refresh(heard):
 
 
 def test_a_value_of_a_key_of_the_users_own_is_refreshed(subject, store):
-    """By the arguments of the hit."""
+    """The refresh uses the arguments of the hit."""
     function = subject(**store, cache_key=lambda key: key % 10)
     with manual_clock() as clock:
         assert function(1) == [1, 1]
@@ -907,7 +907,7 @@ def test_a_value_of_a_key_of_the_users_own_is_refreshed(subject, store):
 
 
 def test_a_decorator_of_the_cache_alone_takes_both_options():
-    """As `opero` does."""
+    """Like `opero`."""
     answers: Iterator[Any] = iter([1, 2, ValueError("no")])
 
     @get_cache_decorator(cache_ttl=100, cache_refresh=20, cache_stale=50)
@@ -929,7 +929,7 @@ def test_a_decorator_of_the_cache_alone_takes_both_options():
 
 
 def test_a_coroutine_made_outside_a_loop_is_refreshed_where_it_is_awaited():
-    """As `asyncio.run(function(1))` makes it."""
+    """As in `asyncio.run(function(1))`."""
     function = Subject("async")
 
     async def main(coroutine: Any) -> Any:
@@ -947,7 +947,7 @@ def test_a_coroutine_made_outside_a_loop_is_refreshed_where_it_is_awaited():
 
 
 def test_under_another_framework_a_hit_is_served_and_not_refreshed():
-    """There is no loop of asyncio to run it in."""
+    """There is no asyncio loop to run the refresh in."""
     trio = pytest.importorskip("trio")
     function = Subject("async")
     with manual_clock() as clock:
@@ -977,7 +977,7 @@ def test_a_refresh_that_its_loop_cancels_is_asked_for_again():
 
 
 def test_a_caller_that_is_cancelled_does_not_end_the_refresh_it_waits_for():
-    """It is nobody's alone."""
+    """The refresh does not belong to one caller."""
     function = Subject("async")
     with manual_clock() as clock:
         function(1)
@@ -1008,7 +1008,7 @@ def test_a_caller_that_is_cancelled_does_not_end_the_refresh_it_waits_for():
 def test_an_outdated_value_is_served_while_the_function_fails_within_its_bound(
     subject, store, heard
 ):
-    """With an event and a figure; and no longer."""
+    """With an event and a counter, and no longer than that."""
     function = subject(**store, cache_refresh=None, cache_stale=50)
     with manual_clock() as clock:
         function(1)
@@ -1039,7 +1039,7 @@ FORGETTING: dict[str, Callable[[Any], object]] = {
 
 
 def amid(function: Subject, what: Callable[[], object]) -> Any:
-    """Return what a call returns or raises in whose run something happens."""
+    """Return the outcome of a call, value or error, during whose run something happens."""
     function.hold()
     if function.loop is None:
         job = Job(function, 1)
@@ -1063,7 +1063,7 @@ def amid(function: Subject, what: Callable[[], object]) -> Any:
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_a_value_is_not_served_after_it_was_forgotten(subject, store, forget, elsewhere):
-    """Not even by a call whose run had begun before, whichever process forgets it."""
+    """Not even by a call whose run had begun before, whichever process invalidates it."""
     function = subject(**store, cache_refresh=None, cache_stale=50)
     other = function.decorate() if elsewhere and store else function.decorated
     with manual_clock() as clock:
@@ -1081,7 +1081,7 @@ def test_a_value_is_not_served_after_it_was_forgotten(subject, store, forget, el
 
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_a_value_that_was_forgotten_is_not_served_where_the_deadline_ends(store, forget):
-    """The last one who waits cuts the run, and has something to answer with until then."""
+    """The last waiting caller cuts the run, and until then has a value to return."""
     function = Subject("async", **store, cache_refresh=None, cache_stale=50, timeout=0.2)
     other = function.decorate()
     assert function.loop is not None
@@ -1106,7 +1106,7 @@ def test_a_value_that_was_forgotten_is_not_served_where_the_deadline_ends(store,
     "store", ["disk", pytest.param("redis", marks=pytest.mark.redis)], indirect=True
 )
 def test_what_was_stored_after_a_value_was_forgotten_is_served_in_its_place(subject, store):
-    """The forgotten one never comes back."""
+    """The invalidated value never returns."""
     function = subject(**store, cache_refresh=None, cache_stale=50)
     other = Subject("sync", **store, cache_refresh=None, cache_stale=50)
     other.runs += [1] * 6
@@ -1123,7 +1123,7 @@ def test_what_was_stored_after_a_value_was_forgotten_is_served_in_its_place(subj
 
 
 def test_threads_that_follow_a_run_get_no_value_that_was_forgotten(store):
-    """Each of them had found it."""
+    """Each of them had found it before."""
     function = Subject("sync", **store, cache_refresh=None, cache_stale=50)
     with manual_clock() as clock:
         function(1)
@@ -1144,7 +1144,7 @@ def test_threads_that_follow_a_run_get_no_value_that_was_forgotten(store):
 def test_an_outdated_value_is_served_if_the_store_fails_during_the_run(
     subject, backend, tmp_path, caplog
 ):
-    """Nobody can say that it was forgotten."""
+    """It is unknown whether the value was invalidated."""
     place = tmp_path / "cache"
     with ExitStack() as exits:
         if backend == "disk":
@@ -1172,7 +1172,7 @@ def test_an_outdated_value_is_served_if_the_store_fails_during_the_run(
 
 @pytest.mark.redis
 def test_a_redis_that_freezes_during_a_run_costs_its_call_a_second_and_others_nothing(subject):
-    """The store is asked again as always: within bounds, and not while it is known to be down."""
+    """The store is asked as always: within bounds, and not while it is known to be down."""
     with RedisServer() as server:
         store = {"cache_backend": "redis", "cache_url": server.url}
         function = subject(**store, cache_refresh=None, cache_stale=50)
@@ -1211,7 +1211,7 @@ def test_what_is_no_failure_is_raised_though_an_outdated_value_is_there(error):
 
 
 def test_threads_that_share_a_run_that_fails_all_get_the_outdated_value():
-    """One makes the run."""
+    """One of them leads the run."""
     function = Subject("sync", cache_refresh=None, cache_stale=50)
     with manual_clock() as clock:
         function(1)
@@ -1242,7 +1242,7 @@ def test_an_outdated_value_is_served_where_the_deadline_ends(subject, store):
 
 
 def test_an_awaited_attempt_that_the_deadline_cuts_is_answered_by_the_outdated_value():
-    """As one that fails."""
+    """Like an attempt that fails."""
     function = Subject("async", cache_refresh=None, cache_stale=50, timeout=0.05)
     function(1)
     with manual_clock() as clock:
@@ -1253,7 +1253,7 @@ def test_an_awaited_attempt_that_the_deadline_cuts_is_answered_by_the_outdated_v
 
 
 def test_a_refresh_that_fails_after_the_end_leaves_its_followers_the_outdated_value(subject, store):
-    """They have waited for it."""
+    """They waited for the refresh."""
     function = subject(**store, cache_stale=50)
     with manual_clock() as clock:
         function(1)
@@ -1286,7 +1286,7 @@ def test_a_refresh_that_fails_after_the_end_leaves_its_followers_the_outdated_va
 
 @pytest.mark.parametrize("backend", ["memory", "disk"])
 def test_a_cache_by_hand_returns_outdated_values_to_those_who_ask_for_them(backend, tmp_path):
-    """Within the seconds of `cache_stale`."""
+    """Within the time that `cache_stale` sets."""
     options: Any = {} if backend == "memory" else {"cache_dir": str(tmp_path)}
     name = f"stale by hand, {backend}"
     with manual_clock() as clock:
@@ -1329,14 +1329,14 @@ def test_a_cache_by_hand_returns_outdated_values_to_those_who_ask_for_them(backe
     ],
 )
 def test_wrong_options_say_what_is_allowed(options, error, words):
-    """At decoration."""
+    """The decorator raises the error."""
     with pytest.raises(error, match=words):
         opero(**{"cache": True, **options})
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="there no thread can look at another one's frames")
 def test_a_run_that_its_thread_has_left_at_a_bad_moment_is_made_by_others():
-    """An interrupt may come before the thread can tidy up."""
+    """An interrupt may come before the thread can clean up."""
     function = Subject("sync")
     store = function.decorated.__opero__.store
     store.begin(store.new_run(1, threading.get_ident()))
@@ -1359,7 +1359,7 @@ def test_a_run_that_its_thread_has_left_at_a_bad_moment_is_made_by_others():
     )
 )
 def test_any_schedule_serves_what_the_rules_say(steps):
-    """A model of one value's life says what each call gets, and how often the function runs."""
+    """A model of one value's life predicts the result of each call and the number of runs."""
     function = Subject("sync", cache_stale=50)
     born: dict[int, float] = {}
     cooled: dict[int, float] = {}
@@ -1421,7 +1421,7 @@ class _Nothing(Refresh):
 
 
 def test_no_thread_stays_that_was_about_to_end_when_work_came(core, monkeypatch):
-    """A thread that is woken goes on or ends, also where the wake-up comes at the last moment."""
+    """A woken thread continues or ends, even if the wake-up comes at the last moment."""
     monkeypatch.setattr(daemon_threads, "_LINGER", 0.0005)
     threads = background.Background()
     call = opero(lambda: None).__opero__

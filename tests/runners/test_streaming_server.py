@@ -45,7 +45,7 @@ Log = list[str]
 
 @pytest.fixture
 def server() -> Iterator[LanguageModel]:
-    """A server."""
+    """Return a server."""
     with serving() as server:
         yield server
 
@@ -60,7 +60,7 @@ def _token(line: str) -> str | None:
 
 
 def by_http_client(url: str, log: Log, read: float = 20.0) -> Iterator[str]:
-    """Stream by the standard library."""
+    """Stream with the standard library."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=read)
     try:
         connection.request("GET", "/stream")
@@ -79,7 +79,7 @@ def by_http_client(url: str, log: Log, read: float = 20.0) -> Iterator[str]:
 
 
 class Refused(Exception):
-    """What people raise over `http.client` for a status."""
+    """The error that people raise for a status with `http.client`."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         super().__init__(response.status)
@@ -88,7 +88,7 @@ class Refused(Exception):
 
 
 def by_httpx(url: str, log: Log, read: float = 20.0) -> Iterator[str]:
-    """Stream by httpx, in a thread."""
+    """Stream with httpx, in a thread."""
     with httpx.Client(timeout=read, trust_env=False) as client:
         try:
             with client.stream("GET", f"{url}/stream") as response:
@@ -101,7 +101,7 @@ def by_httpx(url: str, log: Log, read: float = 20.0) -> Iterator[str]:
 
 
 async def by_awaited_httpx(url: str, log: Log, read: float = 20.0) -> AsyncIterator[str]:
-    """Stream by httpx, in a task."""
+    """Stream with httpx, in a task."""
     async with httpx.AsyncClient(timeout=read, trust_env=False) as client:
         try:
             async with client.stream("GET", f"{url}/stream") as response:
@@ -175,7 +175,7 @@ every_client = pytest.mark.parametrize("client", CLIENTS)
 def test_a_stream_is_tried_until_it_speaks(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """Whatever goes wrong before; each attempt closes its connection before the next one."""
+    """Whatever fails first, each attempt closes its connection before the next one."""
     script = ["hangs up", "503", "429 after 2", "0 and dies", "stalls", "5 tokens"]
     server.script = script.copy()
     story = Story(client, server.url, read=SHORT, retries=20)
@@ -192,7 +192,7 @@ def test_a_stream_is_tried_until_it_speaks(
 def test_a_server_that_never_speaks_is_given_up(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """With all errors; other statuses go up at once."""
+    """The error holds all attempts' errors; other statuses are raised immediately."""
     server.script = ["503"]
     story = Story(client, server.url, retries=3)
     with pytest.raises(AllFailedError) as raised:
@@ -206,7 +206,7 @@ def test_a_server_that_never_speaks_is_given_up(
 def test_the_next_host_is_asked_before_the_first_token(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """And not after it."""
+    """After the first token, no other host is asked."""
     with serving() as backup:
         server.script, backup.script = ["503", "2 and dies"], ["5 tokens"]
         story = Story(client, server.url, retries=1, arg_fallback={"url": [backup.url]})
@@ -222,7 +222,7 @@ def test_the_next_host_is_asked_before_the_first_token(
 def test_every_attempt_pays_a_permit_and_no_token_does(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """Three attempts, three permits."""
+    """Three attempts take three permits."""
     server.script = ["503", "503", "5 tokens"]
     limiter = RateLimiter(0.001, burst=4)
     story = Story(client, server.url, rate_limit=limiter, retry_after=None)
@@ -234,7 +234,7 @@ def test_every_attempt_pays_a_permit_and_no_token_does(
 def test_an_attempt_that_stalls_before_its_first_token_is_cut(
     core: hotpath.Core, server: LanguageModel
 ) -> None:
-    """By `attempt_timeout=`, shorter than the client's own; or by the deadline of all attempts."""
+    """By an `attempt_timeout=` below the client's own, or by the deadline of the call."""
     server.script = ["stalls", "5 tokens"]
     story = Story("awaited httpx", server.url, attempt_timeout=SHORT, retries=20)
     assert story.read() == TOKENS
@@ -260,7 +260,7 @@ def test_an_attempt_that_stalls_before_its_first_token_is_cut(
 def test_a_stream_that_breaks_later_is_the_callers(
     core: hotpath.Core, server: LanguageModel, client: str, end: str
 ) -> None:
-    """The client's own error, behind the tokens that came; there is no second attempt."""
+    """The client's own error follows the tokens; there is no second attempt."""
     server.script = [f"3 and {end}"]  # and again, if the machine is too busy for the first token
     read = 20.0 if end == "dies" else SHORT
     story = Story(client, server.url, read=read, timeout=60.0, retries=20)
@@ -279,7 +279,7 @@ def test_a_stream_that_breaks_later_is_the_callers(
 def test_a_caller_who_leaves_closes_the_connection(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """At once, so that the server stops to speak."""
+    """Immediately, so that the server stops sending."""
     server.script = ["503", "3 and stalls"]
     story = Story(client, server.url, until=2)
     assert story.read() == TOKENS[:2]
@@ -289,7 +289,7 @@ def test_a_caller_who_leaves_closes_the_connection(
 
 @pytest.mark.once
 def test_the_server_sees_a_client_leave_that_has_not_read_everything(server: LanguageModel) -> None:
-    """The system then breaks the connection off instead of ending it."""
+    """The system then resets the connection instead of closing it."""
     server.script = ["3 and stalls"]
     with socket.create_connection(("127.0.0.1", server.server_port)) as client:
         client.sendall(b"GET /stream HTTP/1.1\r\nHost: here\r\n\r\n")
@@ -302,7 +302,7 @@ def test_the_server_sees_a_client_leave_that_has_not_read_everything(server: Lan
 def test_a_stream_without_tokens_may_count_as_a_failure(
     core: hotpath.Core, server: LanguageModel, client: str
 ) -> None:
-    """By default it is what it is."""
+    """By default it counts as a success."""
     server.script = ["0 tokens"]
     assert Story(client, server.url).read() == []
     server.script = ["0 tokens", "5 tokens"]
@@ -315,7 +315,7 @@ def test_a_stream_without_tokens_may_count_as_a_failure(
 
 
 def _documented(server: LanguageModel, backup: LanguageModel) -> dict[str, Any]:
-    """Run the example of the page, with real addresses in the place of its own."""
+    """Run the example from the page, with real addresses."""
     page = DOCS / "streams.md"
     [first] = [block for block in blocks(page) if "client.stream" in block.text]
     [second] = [block for block in blocks(page) if "StreamingResponse(" in block.text]
@@ -353,7 +353,7 @@ def test_a_route_streams_what_the_model_says(
 
 
 def test_a_route_may_return_the_stream_itself(core: hotpath.Core, server: LanguageModel) -> None:
-    """It is an asynchronous generator to whoever asks, or an ordinary one."""
+    """Frameworks see an asynchronous generator, or an ordinary one."""
     app = FastAPI()
     log: Log = []
 
@@ -400,7 +400,7 @@ def test_a_route_may_return_the_stream_itself(core: hotpath.Core, server: Langua
 
 
 def test_two_streams_at_once_are_two_streams(core: hotpath.Core, server: LanguageModel) -> None:
-    """Tasks that read from streams of one function do not get into each other's way."""
+    """Tasks that read streams of one function do not affect each other."""
     server.script = ["503", "hangs up", "503", *["5 tokens"] * 8]
     function = opero(**{**RESILIENT, "timeout": 60.0})(by_awaited_httpx)
 

@@ -88,7 +88,7 @@ class Flaky:
 
 
 async def in_list(items: AsyncIterator[Any]) -> list[Any]:
-    """Return what comes."""
+    """Return the items as a list."""
     return [item async for item in items]
 
 
@@ -99,7 +99,7 @@ async def in_list(items: AsyncIterator[Any]) -> list[Any]:
 def test_attempts_are_made_until_the_first_item_is_out(
     core: hotpath.Core, options: dict[str, Any]
 ) -> None:
-    """Each with a generator of its own, and the last one's items are those of the call."""
+    """Each attempt has its own generator; the caller gets the items of the last one."""
     flaky = Flaky(2)
     function = opero(retries=3, **AT_ONCE, **options)(flaky.items)
     with skip_waits():
@@ -116,7 +116,7 @@ def test_attempts_are_made_until_the_first_item_is_out(
 
 
 def test_nothing_runs_before_the_first_item_is_asked_for(core: hotpath.Core) -> None:
-    """As with any generator; one that is never started leaves nothing behind."""
+    """As with any generator, one that never starts leaves nothing behind."""
     flaky = Flaky()
     limiter = RateLimiter(1.0)
     function = opero(rate_limit=limiter)(flaky.items)
@@ -132,7 +132,7 @@ def test_nothing_runs_before_the_first_item_is_asked_for(core: hotpath.Core) -> 
 
 @pytest.mark.parametrize("wrong", [((1, 2), {}), ((), {"nothing": 1})], ids=["many", "unknown"])
 def test_arguments_that_do_not_fit_are_refused_at_the_call(core: hotpath.Core, wrong: Any) -> None:
-    """Not at the first item, and in the words of the function itself."""
+    """The call fails, not the first item, and with the function's own message."""
     args, kwargs = wrong
     flaky = Flaky()
     for func in (flaky.items, flaky.items_later):
@@ -144,7 +144,7 @@ def test_arguments_that_do_not_fit_are_refused_at_the_call(core: hotpath.Core, w
 
 
 def test_giving_up_raises_at_the_first_item(core: hotpath.Core) -> None:
-    """With the errors of all attempts, in a short traceback."""
+    """The error holds those of all attempts, and its traceback is short."""
     for retries, expected in ((2, AllFailedError), (1, OSError)):
         flaky = Flaky(9)
         items = opero(retries=retries, **AT_ONCE)(flaky.items)()
@@ -173,7 +173,7 @@ def _frames_of_opero(error: BaseException) -> int:
 
 
 def test_an_error_behind_the_first_item_goes_up_as_it_is(core: hotpath.Core) -> None:
-    """The caller has an item already, which another attempt would give him twice."""
+    """The caller already has an item, which another attempt would repeat."""
     calls: list[str] = []
 
     @opero(retries=3, **AT_ONCE)
@@ -206,7 +206,7 @@ def test_an_error_behind_the_first_item_goes_up_as_it_is(core: hotpath.Core) -> 
 
 
 def test_a_stream_without_items_is_a_success(core: hotpath.Core) -> None:
-    """Its end is what came of the call; what it returns is handed on."""
+    """Its end is the outcome of the call; its return value is passed on."""
     flaky = Flaky()
     items = opero(flaky.items)(0)
     with pytest.raises(StopIteration) as end:
@@ -217,7 +217,7 @@ def test_a_stream_without_items_is_a_success(core: hotpath.Core) -> None:
 
 
 def test_a_first_item_may_be_rejected(core: hotpath.Core) -> None:
-    """Its generator is closed before anything else is done; without an item there is None."""
+    """Its generator is closed before anything else; without an item, the predicate gets None."""
     log: list[Any] = []
     answers: list[Any] = ["error", None, "token"]
 
@@ -256,7 +256,7 @@ def test_a_first_item_may_be_rejected(core: hotpath.Core) -> None:
 
 @contextmanager
 def _telling(log: list[Any]) -> Iterator[None]:
-    """Write down each retry, which is told before the wait begins."""
+    """Record each retry, which is reported before the wait begins."""
     end = subscribe(lambda event: log.append("waited"), "retry")
     try:
         yield
@@ -265,7 +265,7 @@ def _telling(log: list[Any]) -> Iterator[None]:
 
 
 def test_a_predicate_that_raises_closes_the_generator(core: hotpath.Core) -> None:
-    """Nobody else would before the garbage collector comes."""
+    """Otherwise only the garbage collector would."""
 
     def broken(item: object) -> bool:
         raise ValueError("predicate")
@@ -282,7 +282,7 @@ def test_a_predicate_that_raises_closes_the_generator(core: hotpath.Core) -> Non
 def test_a_rejected_generator_that_does_not_close_costs_a_warning(
     core: hotpath.Core, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its attempt has failed already, and the next one may succeed."""
+    """Its attempt has already failed, and the next one may succeed."""
     attempts: list[int] = []
 
     def stubborn() -> Iterator[int]:
@@ -311,7 +311,7 @@ def test_a_rejected_generator_that_does_not_close_costs_a_warning(
 
 @pytest.mark.parametrize("fallback", ["key", {"key": ["second", "third"]}], ids=["list", "dict"])
 def test_fallback_values_are_tried_until_one_yields(core: hotpath.Core, fallback: Any) -> None:
-    """Each attempt gets its value."""
+    """Each attempt gets one value."""
     tried: list[Any] = []
 
     def ask(key: Any) -> Iterator[str]:
@@ -336,7 +336,7 @@ def test_fallback_values_are_tried_until_one_yields(core: hotpath.Core, fallback
 
 
 def test_a_deadline_ends_with_the_first_item(core: hotpath.Core) -> None:
-    """It begins with the first `next()`, and what comes behind the first item takes its time."""
+    """It begins with the first `next()`, and later items may take any time."""
     with manual_clock() as clock:
         flaky = Flaky()
         items = opero(timeout=1.0)(flaky.items)()
@@ -356,7 +356,7 @@ def test_a_deadline_ends_with_the_first_item(core: hotpath.Core) -> None:
 
 
 def test_a_deadline_cuts_the_way_to_the_first_item(core: hotpath.Core) -> None:
-    """Waits are not begun; what is awaited is cancelled, and cleans up."""
+    """Waits are not begun; an awaited attempt is cancelled, and cleans up."""
     log: list[str] = []
 
     async def hangs() -> AsyncIterator[int]:
@@ -387,7 +387,7 @@ def test_a_deadline_cuts_the_way_to_the_first_item(core: hotpath.Core) -> None:
 
 
 def test_an_attempt_may_have_a_time_limit_of_its_own(core: hotpath.Core) -> None:
-    """Which ends with the first item, too; a generator that swallows it is closed."""
+    """It too ends with the first item; a generator that swallows the cut is closed."""
     log: list[str] = []
 
     async def stalls(swallows: bool) -> AsyncIterator[int]:
@@ -430,7 +430,7 @@ def test_an_attempt_may_have_a_time_limit_of_its_own(core: hotpath.Core) -> None
 def test_a_gate_learns_how_the_way_to_the_first_item_has_ended(
     core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the item is out, not at the end of the stream; and once for each attempt."""
+    """Once for each attempt, when the item is out rather than at the end of the stream."""
     outcomes: list[int] = []
 
     class Observer(core.Gate):  # type: ignore[name-defined]
@@ -497,7 +497,7 @@ def test_a_gate_learns_how_the_way_to_the_first_item_has_ended(
 
 
 def test_events_tell_the_way_to_the_first_item(core: hotpath.Core) -> None:
-    """As of any call; what comes later is the caller's."""
+    """As with any call; later failures are the caller's."""
     told: list[Any] = []
     end = subscribe(told.append, "retry", "fallback", "give_up", "permit_wait", "deadline")
     try:
@@ -520,7 +520,7 @@ def test_events_tell_the_way_to_the_first_item(core: hotpath.Core) -> None:
 
 
 def test_streams_are_switched_off_for_tests(core: hotpath.Core) -> None:
-    """As everything is."""
+    """Like all decorated functions."""
     with disabled():
         for func in (Flaky(1).items, Flaky(1).items_later):
             function = opero(retries=3, **AT_ONCE)(func)
@@ -530,7 +530,7 @@ def test_streams_are_switched_off_for_tests(core: hotpath.Core) -> None:
 
 
 def test_a_host_whose_breaker_is_open_is_passed_over(core: hotpath.Core) -> None:
-    """Each value has a breaker of its own, and opens it by failures before the first item."""
+    """Each value has a breaker, which failures before the first item open."""
     asked: list[str] = []
 
     def stream_of(host: str) -> Iterator[str]:
@@ -566,7 +566,7 @@ def test_a_host_whose_breaker_is_open_is_passed_over(core: hotpath.Core) -> None
 
 
 def test_the_history_of_a_stream_is_told(core: hotpath.Core) -> None:
-    """Of one that was retried: it ends with the first item."""
+    """The history of a retried stream ends with its first item."""
     told: list[Any] = []
     end = subscribe(told.append, "call_end")
     try:
@@ -587,7 +587,7 @@ def test_the_history_of_a_stream_is_told(core: hotpath.Core) -> None:
 
 
 def test_a_recursion_is_tried_as_often_as_the_options_say(core: hotpath.Core) -> None:
-    """Not that often at each of its levels."""
+    """The attempts do not multiply at each level."""
     leaves: list[int] = []
 
     @opero(retries=3, **AT_ONCE)
@@ -617,7 +617,7 @@ def test_a_recursion_is_tried_as_often_as_the_options_say(core: hotpath.Core) ->
 
 
 def plan(steps: list[tuple[str, int]], log: list[Any]) -> Generator[int, Any, int]:
-    """Do as told: yield, return, raise, or catch what is thrown."""
+    """Follow the plan: yield, return, raise, or catch what is thrown."""
     try:
         for kind, number in steps:
             if kind == "yield":
@@ -637,7 +637,7 @@ def plan(steps: list[tuple[str, int]], log: list[Any]) -> Generator[int, Any, in
 
 
 async def plan_later(steps: list[tuple[str, int]], log: list[Any]) -> AsyncGenerator[int, Any]:
-    """Do the same, in a coroutine that is suspended now and then."""
+    """Do the same in a coroutine that suspends from time to time."""
     try:
         for kind, number in steps:
             await asyncio.sleep(0)
@@ -678,7 +678,7 @@ MOVES = st.lists(
 
 
 def moved(items: Generator[int, Any, int], moves: list[tuple[str, Any]]) -> list[Any]:
-    """Drive a generator; return what came of each move."""
+    """Drive a generator; return the outcome of each move."""
     came: list[Any] = []
     for move, what in moves:
         try:
@@ -698,7 +698,7 @@ def moved(items: Generator[int, Any, int], moves: list[tuple[str, Any]]) -> list
 
 
 async def moved_later(items: AsyncGenerator[int, Any], moves: list[tuple[str, Any]]) -> list[Any]:
-    """Do the same with an asynchronous one."""
+    """Do the same with an asynchronous generator."""
     came: list[Any] = []
     for move, what in moves:
         try:
@@ -719,7 +719,7 @@ async def moved_later(items: AsyncGenerator[int, Any], moves: list[tuple[str, An
 def test_it_does_what_the_bare_generator_does(
     core: hotpath.Core, steps: list[tuple[str, int]], moves: list[tuple[str, Any]]
 ) -> None:
-    """Whatever is sent into it, thrown into it, or closed."""
+    """Whatever is sent or thrown into it, and when it is closed."""
     expected: list[Any] = []
     log: list[Any] = []
     assert moved(opero(retries=1)(plan)(steps, log), moves) == moved(plan(steps, expected), moves)
@@ -730,7 +730,7 @@ def test_it_does_what_the_bare_generator_does(
 def test_it_does_what_the_bare_asynchronous_generator_does(
     core: hotpath.Core, steps: list[tuple[str, int]], moves: list[tuple[str, Any]]
 ) -> None:
-    """The same."""
+    """The same as the bare generator, for asynchronous ones."""
     expected: list[Any] = []
     log: list[Any] = []
 
@@ -796,7 +796,7 @@ class Called:
 
 
 def test_what_it_returns_is_a_generator(core: hotpath.Core) -> None:
-    """A true one: frameworks ask, of the function and of what it returns."""
+    """It is a real generator: frameworks check the function and its result."""
     function, awaited = opero(numbers.__wrapped__), opero(numbers_later.__wrapped__)
     for each in (function, functools.partial(function, 1), Shop().prices):
         assert inspect.isgeneratorfunction(each)
@@ -819,7 +819,7 @@ def test_what_it_returns_is_a_generator(core: hotpath.Core) -> None:
 
 
 def test_methods_and_whatever_else_can_be_called(core: hotpath.Core) -> None:
-    """Bound to what they are called on."""
+    """They are bound to the object that they are called on."""
     shop = Shop()
     assert list(shop.prices(3)) == list(Shop.prices(shop, 3)) == [0, 3, 6]
     assert list(shop.named()) == list(Shop.named()) == ["Shop"]
@@ -834,7 +834,7 @@ def test_methods_and_whatever_else_can_be_called(core: hotpath.Core) -> None:
 
 @pytest.mark.once
 def test_it_travels_like_a_function() -> None:
-    """By its name, and by value, where it stays a generator function."""
+    """By its name, or by value, and it stays a generator function."""
     assert pickle.loads(pickle.dumps(numbers)) is numbers
     assert copy.deepcopy(numbers) is numbers
     assert list(pickle.loads(pickle.dumps(Shop().prices))(2)) == [0, 3]
@@ -887,7 +887,7 @@ def test_it_travels_like_a_function() -> None:
 
 
 def test_a_forgotten_stream_is_closed(core: hotpath.Core) -> None:
-    """In mid-stream, by whoever collects it; at its first item or later."""
+    """By the garbage collector, at its first item or later."""
     for taken in (1, 2):
         flaky = Flaky()
         items = opero(flaky.items)()
@@ -913,7 +913,7 @@ def test_a_forgotten_stream_is_closed(core: hotpath.Core) -> None:
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_loop_that_ends_closes_streams(core: hotpath.Core, forgotten: bool) -> None:
-    """Each once: of two generators, one of which closes the other, it knows the outer one."""
+    """Each is closed once; if one generator closes the other, the loop knows only the outer one."""
     told: list[Any] = []
     kept: list[Any] = []
 
@@ -938,7 +938,7 @@ def test_a_loop_that_ends_closes_streams(core: hotpath.Core, forgotten: bool) ->
 
 
 def test_a_stream_keeps_neither_its_arguments_nor_what_it_has_yielded(core: hotpath.Core) -> None:
-    """Only until its first item: then nothing is tried again."""
+    """It keeps arguments until its first item, after which nothing is retried."""
 
     class Thing:
         """Can be referred to weakly."""
@@ -983,7 +983,7 @@ def test_a_stream_keeps_neither_its_arguments_nor_what_it_has_yielded(core: hotp
 
 
 def test_a_failed_stream_leaves_no_cycle(core: hotpath.Core) -> None:
-    """Its error goes with the last reference to it."""
+    """Its error is freed with the last reference to it."""
 
     class Broken(Exception):
         """Can be referred to weakly."""
@@ -1029,7 +1029,7 @@ def test_a_failed_stream_leaves_no_cycle(core: hotpath.Core) -> None:
 
 
 def test_cancellation_before_the_first_item_is_passed_on_once(core: hotpath.Core) -> None:
-    """The function cleans up, and nothing is tried again."""
+    """The function cleans up, and nothing is retried."""
     log: list[str] = []
 
     async def hangs() -> AsyncIterator[int]:
@@ -1139,7 +1139,7 @@ class Book(Flaky):
 )
 @settings(max_examples=60)
 def test_every_attempt_that_begins_ends_once(core: hotpath.Core, plans: list[Any]) -> None:
-    """For its generator, and for the gates; whenever its task is cancelled."""
+    """For its generator and for the gates, whenever its task is cancelled."""
     book = Book(core)
     rows = gates.ROWS
     gates.ROWS = [*rows, lambda *_: book.queue]
@@ -1185,7 +1185,7 @@ def test_every_attempt_that_begins_ends_once(core: hotpath.Core, plans: list[Any
 
 
 def test_a_context_manager_above_is_retried_until_its_yield(core: hotpath.Core) -> None:
-    """What happens in the with block is not: its errors reach the generator."""
+    """The with block is not retried: its errors reach the generator."""
     flaky = Flaky(2)
 
     @contextmanager
@@ -1238,7 +1238,7 @@ def test_a_context_manager_above_is_retried_until_its_yield(core: hotpath.Core) 
 def test_a_context_manager_lets_errors_of_its_block_through(
     core: hotpath.Core, error: type[Exception]
 ) -> None:
-    """The very object, `StopIteration` among them, which no generator can let through by itself."""
+    """The same object, even a `StopIteration`, which a generator alone cannot pass on."""
 
     @contextmanager
     @opero
@@ -1265,7 +1265,7 @@ def test_a_context_manager_lets_errors_of_its_block_through(
 
 
 def test_other_generators_go_on_with_it(core: hotpath.Core) -> None:
-    """By `yield from`, and by `aclosing`."""
+    """They use `yield from` or `aclosing`."""
     flaky = Flaky(1)
     function = opero(**AT_ONCE)(flaky.items)
 
@@ -1294,7 +1294,7 @@ FIXTURES: list[str] = []
 
 @pytest.fixture
 def torn_down() -> Iterator[None]:
-    """See that the fixture that asks for this one has run to its end."""
+    """Check that the fixture that requests this one has run to its end."""
     FIXTURES.clear()
     yield
     assert FIXTURES == ["starting", "starting", "starting", "stopped"]
@@ -1303,7 +1303,7 @@ def torn_down() -> Iterator[None]:
 @pytest.fixture
 @opero(retries=3, **AT_ONCE)
 def service(torn_down: None) -> Iterator[str]:
-    """A service that does not start at once."""
+    """A service that does not start immediately."""
     FIXTURES.append("starting")
     if len(FIXTURES) < 3:
         raise OSError
@@ -1313,7 +1313,7 @@ def service(torn_down: None) -> Iterator[str]:
 
 @pytest.mark.once
 def test_a_fixture_is_retried_and_torn_down(service: str) -> None:
-    """It is retried until it yields, and runs to its end behind the test."""
+    """It is retried until it yields, and runs to its end after the test."""
     assert service == "service"
     assert FIXTURES == ["starting"] * 3
 
@@ -1345,7 +1345,7 @@ def test_a_cache_of_a_stream_is_refused(
 
 
 def test_a_context_manager_below_is_refused_with_the_order_that_works(core: hotpath.Core) -> None:
-    """What it says is what to do."""
+    """Following the message works."""
     for maker, func in (
         (contextmanager, numbers.__wrapped__),
         (asynccontextmanager, numbers_later.__wrapped__),

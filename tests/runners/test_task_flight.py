@@ -26,7 +26,7 @@ SUSPENDS = pytest.mark.parametrize("suspends", [0, 1, 3], ids=["at once", "once"
 
 
 async def settle(turns: int = 5) -> None:
-    """Let every task that can go on do so."""
+    """Let every task that can continue do so."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
@@ -35,38 +35,38 @@ async def settle(turns: int = 5) -> None:
 
 
 class OwnTask(asyncio.Task):  # type: ignore[type-arg]
-    """A task of somebody's own."""
+    """A task class of the program's own."""
 
 
 class OwnLoop(asyncio.SelectorEventLoop):
-    """A loop that makes tasks in a way of its own, and knows no eager ones."""
+    """A loop that creates tasks in its own way, and has no eager ones."""
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> Any:
         return super().create_task(coro, name=name, context=context)
 
 
 def plain(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave a loop as it is."""
+    """Leave a loop unchanged."""
 
 
 def debugged(loop: asyncio.AbstractEventLoop) -> None:
-    """Let a loop look twice at what it is asked for."""
+    """Put a loop into debug mode."""
     loop.set_debug(True)
 
 
 def patched(loop: Any) -> None:
-    """Replace the method of one loop that makes tasks."""
+    """Replace a loop's method that creates tasks."""
     create = loop.create_task
     loop.create_task = lambda coro, **options: create(coro, **options)
 
 
 def with_own_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Set a factory that makes tasks of another class."""
+    """Set a factory that creates tasks of another class."""
     loop.set_task_factory(lambda loop, coro, **options: OwnTask(coro, loop=loop, **options))
 
 
 def with_fresh_contexts(loop: asyncio.AbstractEventLoop) -> None:
-    """Set a factory whose tasks know nothing of whoever makes them."""
+    """Set a factory whose tasks do not inherit their creator's context."""
 
     def make(loop: Any, coro: Any, **options: Any) -> Any:
         return asyncio.Task(coro, loop=loop, **{**options, "context": contextvars.Context()})
@@ -75,7 +75,7 @@ def with_fresh_contexts(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def with_wrappers(loop: asyncio.AbstractEventLoop) -> None:
-    """Set a factory whose tasks do more than they were made for, as those that trace calls."""
+    """Set a factory whose tasks wrap their coroutine, as tracing tools do."""
 
     def make(loop: Any, coro: Any, **options: Any) -> Any:
         async def traced() -> Any:
@@ -90,7 +90,7 @@ def with_wrappers(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def with_eager_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Let all tasks of a loop begin at once."""
+    """Let all tasks of a loop begin immediately."""
     factory: Any = asyncio.eager_task_factory  # type: ignore[attr-defined]
     loop.set_task_factory(factory)
 
@@ -170,7 +170,7 @@ def test_callers_share_a_run_on_every_loop(kind: Any, suspends: int) -> None:
 @LOOPS
 @pytest.mark.parametrize("turns", range(6))
 def test_a_run_ends_with_its_last_caller_on_every_loop(kind: Any, turns: int) -> None:
-    """At whatever moment that one is cancelled, the run has tidied up when its task is done."""
+    """Whenever that caller is cancelled, the run has cleaned up when its task is done."""
     log: list[str] = []
 
     @opero(retries=1, cache=True)
@@ -204,7 +204,7 @@ def test_a_run_ends_with_its_last_caller_on_every_loop(kind: Any, turns: int) ->
 def test_a_run_that_leads_back_to_itself_does_not_hang_on_any_loop(
     kind: Any, way: str, suspends: int
 ) -> None:
-    """The inner call runs on its own. A child task that knows no context cannot know of it."""
+    """The inner call runs on its own, unless a child task has no context to tell."""
     if way == "gather" and kind[1] is with_fresh_contexts:
         way = "awaits"
     depth: list[Any] = []
@@ -259,7 +259,7 @@ def test_a_key_invalidated_by_its_own_run_is_not_stored_on_any_loop(kind: Any) -
 )
 @SUSPENDS
 def test_a_run_begins_in_its_callers_step(make: Any, suspends: int) -> None:
-    """As that of a function that is not decorated; and it ends there, if it never suspends."""
+    """Like an undecorated function, and it ends in that step if it never suspends."""
     log: list[str] = []
 
     @opero(retries=1, cache=True)
@@ -281,7 +281,7 @@ def test_a_run_begins_in_its_callers_step(make: Any, suspends: int) -> None:
 
 @SUSPENDS
 def test_a_run_has_a_task_and_a_context_of_its_own(suspends: int) -> None:
-    """It sees its caller's variables and keeps its own changes; the caller's task is as it was."""
+    """It sees its caller's variables and keeps its own changes from the caller."""
     user = contextvars.ContextVar("user", default="nobody")
     tasks: list[Any] = []
 
@@ -312,7 +312,7 @@ def test_a_run_has_a_task_and_a_context_of_its_own(suspends: int) -> None:
 @pytest.mark.parametrize("deep", [5, 19, 20, 21, 25, 100])
 @SUSPENDS
 def test_a_chain_of_runs_ends_as_deep_as_it_is(deep: int, suspends: int) -> None:
-    """In a thread with a small stack, too: only some of them begin on one stack."""
+    """Even in a thread with a small stack, because only some runs begin on one stack."""
 
     @opero(retries=1, cache=True)
     async def add(number: int) -> int:
@@ -364,7 +364,7 @@ def test_what_ends_a_program_goes_through_the_loop(
 def test_a_generator_exit_of_the_functions_own_wakes_its_callers(
     suspends: int, callers: int
 ) -> None:
-    """It looks like the end of the coroutine, and is none."""
+    """It looks like the end of the coroutine, but is not."""
     runs: list[int] = []
 
     @opero(retries=3, cache=True)
@@ -390,7 +390,7 @@ def test_a_generator_exit_of_the_functions_own_wakes_its_callers(
 
 @SUSPENDS
 def test_an_error_raised_while_the_caller_handles_another_is_retried(suspends: int) -> None:
-    """The caller's own cancellation, which it is handling, is not the run's."""
+    """The caller is handling its own cancellation, which is not the run's."""
     runs: list[int] = []
 
     @opero(retries=3, min_delay=0, max_delay=0, cache=True)
@@ -414,7 +414,7 @@ def test_an_error_raised_while_the_caller_handles_another_is_retried(suspends: i
 
 
 def test_a_task_cancelled_before_its_first_step_wakes_the_callers() -> None:
-    """Somebody has found it among all tasks; the others run once more."""
+    """Other code found it among all tasks; its callers run once more."""
     runs: list[int] = []
 
     @opero(retries=1, cache=True)
@@ -439,7 +439,7 @@ def test_a_task_cancelled_before_its_first_step_wakes_the_callers() -> None:
 
 
 def test_callers_who_come_and_go_leave_nothing_on_a_run_that_lasts() -> None:
-    """Each has a place on the run only as long as it waits."""
+    """Each has a place on the run only while it waits."""
     gate: Any = None
 
     @opero(retries=1, cache=True, timeout=60)
@@ -476,7 +476,7 @@ def test_callers_who_come_and_go_leave_nothing_on_a_run_that_lasts() -> None:
 
 @pytest.mark.parametrize("outcome", ["value", ValueError("late")], ids=repr)
 def test_each_caller_has_a_deadline_of_its_own(outcome: Any) -> None:
-    """The run goes on for those who came later."""
+    """The run continues for later callers."""
     gate: Any = None
 
     @opero(retries=1, cache=True, timeout=0.8)
@@ -505,7 +505,7 @@ def test_each_caller_has_a_deadline_of_its_own(outcome: Any) -> None:
 def test_a_connection_taken_from_a_pool_in_a_cancelled_run_is_given_back(
     turns: int, scope: str
 ) -> None:
-    """At whatever moment it is cancelled, whatever giving back waits for."""
+    """Whenever it is cancelled, and whatever giving it back waits for."""
 
     async def main() -> None:
         pool: asyncio.Queue[str] = asyncio.Queue()
@@ -547,7 +547,7 @@ def test_a_connection_taken_from_a_pool_in_a_cancelled_run_is_given_back(
 def test_a_shielded_cleanup_ends_when_its_scope_is_cancelled(
     backend: str, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scope cancels its task in every turn of the loop; the run is cancelled once."""
+    """The scope cancels its task in every cycle of the loop; the run is cancelled once."""
     monkeypatch.setenv("OPERO_CACHE_SECRET", "a-secret-of-a-test-of-scopes-of-anyio")
     monkeypatch.setattr(renewer, "_LINGER", 0.05)
     log: list[str] = []
@@ -587,7 +587,7 @@ def test_a_shielded_cleanup_ends_when_its_scope_is_cancelled(
 
 @pytest.mark.parametrize("turns", range(5))
 def test_an_error_nobody_waits_for_any_more_is_not_reported_as_never_retrieved(turns: int) -> None:
-    """The last caller was cancelled when the run failed, or just before or after."""
+    """The last caller was cancelled when the run failed, or right before or after."""
 
     @opero(retries=1, cache=True)
     async def fetch() -> None:
@@ -607,7 +607,7 @@ def test_an_error_nobody_waits_for_any_more_is_not_reported_as_never_retrieved(t
 
 
 def test_a_caller_whose_coroutine_is_closed_ends_the_run() -> None:
-    """It cannot wait for that."""
+    """The caller cannot wait for its end."""
     log: list[str] = []
 
     @opero(retries=1, cache=True)
@@ -664,7 +664,7 @@ def test_a_loop_per_call_is_used_up_and_forgotten(suspends: int, debug: bool) ->
 def test_a_loop_that_is_dropped_with_runs_under_way_leaves_the_keys_usable(
     closed: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of opero complains when its tasks are freed."""
+    """Freeing its tasks causes no warning from opero."""
     runs: list[int] = []
 
     @opero(retries=1, cache=True)
@@ -703,7 +703,7 @@ def test_a_loop_that_is_dropped_with_runs_under_way_leaves_the_keys_usable(
 
 @pytest.mark.parametrize("turns", range(6))
 def test_the_end_of_asyncio_run_ends_runs_in_peace(turns: int) -> None:
-    """Whatever moment it comes at: callers and runs are all cancelled then, and once."""
+    """Whenever it comes, all callers and runs are cancelled once."""
     log: list[str] = []
 
     @opero(retries=2, cache=True)
