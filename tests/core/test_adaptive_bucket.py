@@ -25,7 +25,7 @@ def bucket_of(
 
 
 def cut(bucket: Any, now: int, times: int = 1) -> None:
-    """Let so many congestion events happen until `now`."""
+    """Cause `times` congestion events until `now`."""
     for each in range(times - 1, -1, -1):
         at = now - each * SECOND
         bucket.leave(at, REJECTED, at - MS, 0)
@@ -43,7 +43,7 @@ STEPS = st.lists(
 
 @given(rate=st.floats(0.5, 1e4), burst=st.integers(1, 8), steps=STEPS)
 def test_no_window_has_more_permits_than_the_rate_at_each_moment_allows(core, rate, burst, steps):
-    """Burst and the sum of what was allowed, whatever comes in between; returned permits too."""
+    """The bound is the burst plus the sum of the rate over time, even with returned permits."""
     bucket = bucket_of(core, rate, burst)
     now = 0
     allowed = 0.0  # by the rate, since the beginning
@@ -73,7 +73,7 @@ def test_no_window_has_more_permits_than_the_rate_at_each_moment_allows(core, ra
 
 @pytest.mark.parametrize("burst", [1, 5])
 def test_what_is_owed_stays_owed_when_the_rate_changes(core, burst):
-    """The next permit is later by the ratio of the rates, and a full bucket is spent by a cut."""
+    """The next permit moves by the ratio of the rates, and a cut spends a full bucket."""
     bucket = bucket_of(core, 10.0, burst)
     while bucket.enter(10 * SECOND) == 0:
         pass
@@ -89,7 +89,7 @@ def test_what_is_owed_stays_owed_when_the_rate_changes(core, burst):
 @pytest.mark.parametrize("burst", [1, 5])
 @pytest.mark.parametrize("then", [REJECTED, SUCCEEDED])
 def test_a_pause_is_as_long_as_it_was_when_the_rate_changes(core, burst, then):
-    """Whether it rises or falls meanwhile."""
+    """Whether the rate rises or falls meanwhile."""
     bucket = bucket_of(core, 10.0, burst)
     cut(bucket, 10 * SECOND)
     bucket.pause(10 * SECOND, 5 * SECOND)
@@ -102,7 +102,7 @@ def test_a_pause_is_as_long_as_it_was_when_the_rate_changes(core, burst, then):
 
 
 def test_windows_hold_at_any_rate(core):
-    """They are limits of their own, which do not adapt."""
+    """They are separate limits, which do not adapt."""
     bucket = bucket_of(core, 100.0, 1, ((SECOND, 2),))
     assert [bucket.enter(now * 10 * MS) for now in range(3)][:2] == [0, 0]
     cut(bucket, SECOND // 2)
@@ -112,7 +112,7 @@ def test_windows_hold_at_any_rate(core):
 
 @pytest.mark.parametrize("outcome", [FAILED, NEUTRAL, WITHDRAWN])
 def test_other_ends_of_attempts_change_nothing(core, outcome):
-    """A failure is no sign of too many attempts, nor of success."""
+    """A failure is a sign neither of too many attempts nor of success."""
     bucket = bucket_of(core, 10.0)
     cut(bucket, SECOND)
     rate = bucket.rate()
@@ -122,7 +122,7 @@ def test_other_ends_of_attempts_change_nothing(core, outcome):
 
 
 def test_the_numbers_of_outcomes_are_those_of_gates():
-    """They are repeated as numbers in C."""
+    """The module repeats them as numbers in C."""
     assert (adaptive_bucket._SUCCEEDED, adaptive_bucket._REJECTED) == (
         gate.SUCCEEDED,
         gate.REJECTED,
@@ -130,7 +130,7 @@ def test_the_numbers_of_outcomes_are_those_of_gates():
 
 
 def test_a_short_pause_is_heeded_where_a_lower_rate_does_not_do(core):
-    """A server that rejects one attempt too many asks for a second at least; a long one is meant."""
+    """A server asks for at least a second after one attempt too many; a long pause is meant."""
     bucket = bucket_of(core, 10.0)
     now = 10 * SECOND
     cut(bucket, now)
@@ -161,7 +161,7 @@ def test_those_who_wait_are_told_when_it_matters(core):
 
 
 def test_a_fresh_one_has_the_same_settings_and_its_own_rate(core):
-    """For each worker of a map."""
+    """Each worker of a map needs one."""
     bucket = bucket_of(core, 10.0, 3, floor=2.0)
     cut(bucket, SECOND)
     fresh = bucket.fresh(None)
@@ -177,7 +177,7 @@ def test_one_that_would_fill_for_decades_at_its_floor_is_refused(core, rate, bur
 
 
 def test_threads_that_take_and_report_at_once_stay_between_floor_and_rate(core):
-    """Eight of them, for some thousand steps."""
+    """Eight threads make some thousand steps."""
     bucket = bucket_of(core, 1e6, 1)
     clock = core.Clock()
     barrier = threading.Barrier(8)

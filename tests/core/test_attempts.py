@@ -54,7 +54,7 @@ FACTORS = st.floats(1, 1e9)
 def test_there_are_never_more_attempts_than_rounds_times_values(
     core: hotpath.Core, rounds: int, width: int
 ) -> None:
-    """Each round tries each value once, and after the last round it is over."""
+    """Each round tries each value once, and the last round ends the call."""
     followed = history(policy(core, rounds=rounds).attempts(width))
     assert rounds * width == 1 + len(followed)
 
@@ -63,7 +63,7 @@ def test_there_are_never_more_attempts_than_rounds_times_values(
 def test_the_values_of_a_round_are_tried_in_order(
     core: hotpath.Core, rounds: int, width: int
 ) -> None:
-    """Round after round begins with the first value."""
+    """Each round begins with the first value."""
     followed = history(policy(core, rounds=rounds).attempts(width))
     values = [number % width for number in range(rounds * width)]
     assert values == [0] + [value for value, _ in followed]
@@ -104,7 +104,7 @@ def test_without_jitter_the_delay_is_the_ceiling(
 def test_with_jitter_the_delay_lies_between_the_shortest_and_the_ceiling(
     core: hotpath.Core, rounds: int, factor: float, shortest: float, longest: float, seed: int
 ) -> None:
-    """No draw leaves the range that the options promise."""
+    """No delay leaves the range that the options promise."""
     longest = max(shortest, longest)
     rules = policy(
         core, rounds=rounds, factor=factor, min_delay=shortest, max_delay=longest, jitter=True
@@ -134,7 +134,7 @@ def test_jitter_draws_from_the_whole_range(core: hotpath.Core) -> None:
 def test_no_number_of_attempts_overflows(
     core: hotpath.Core, jitter: bool, factor: float, shortest: float, longest: float
 ) -> None:
-    """After thousands of rounds the delay is still a number within its bounds."""
+    """After thousands of rounds the delay is still within its bounds."""
     rules = policy(
         core, rounds=3000, factor=factor, min_delay=shortest, max_delay=longest, jitter=jitter
     )
@@ -152,7 +152,7 @@ def test_no_number_of_attempts_overflows(
 def test_no_wait_that_would_end_after_the_deadline_is_ever_begun(
     core: hotpath.Core, now: int, left: int, width: int, jitter: bool
 ) -> None:
-    """`AGAIN` means there is time for the delay and then some; else it is `LATE`."""
+    """`AGAIN` means there is time for the delay and more; otherwise the answer is `LATE`."""
     attempts = policy(core, rounds=5, jitter=jitter).attempts(width)
     for _ in range(5 * width - 1):
         verdict = attempts.failed(ValueError(), now, now + left)
@@ -166,7 +166,7 @@ def test_the_last_failure_is_the_end_even_when_the_deadline_has_passed(core: hot
 
 
 def test_errors_are_kept_in_order(core: hotpath.Core) -> None:
-    """The account holds the very exceptions that the attempts raised."""
+    """The same exceptions that the attempts raised."""
     attempts = policy(core).attempts(1)
     errors = [ValueError(1), KeyError(2), OSError(3)]
     for error in errors:
@@ -176,7 +176,7 @@ def test_errors_are_kept_in_order(core: hotpath.Core) -> None:
 
 
 def test_an_exception_of_another_type_propagates_and_is_not_counted(core: hotpath.Core) -> None:
-    """What `retry_on` does not name ends the call at once."""
+    """An exception that `retry_on` does not name ends the call immediately."""
     attempts = policy(core, types=(OSError, KeyError), fallback_types=None).attempts(1)
     assert attempts.failed(ValueError(), 0, NEVER) == PROPAGATE
     assert attempts.errors == []
@@ -197,7 +197,7 @@ def test_no_type_at_all_means_no_retry(core: hotpath.Core) -> None:
 def test_a_predicate_decides_by_the_exception(
     core: hotpath.Core, answer: object, verdict: int
 ) -> None:
-    """It gets the exception itself, and its answer counts by its truth."""
+    """It gets the exception itself, and its answer counts as true or false."""
     seen = []
 
     def worth_it(error: Exception) -> object:
@@ -214,7 +214,7 @@ def test_a_predicate_decides_by_the_exception(
 def test_exceptions_that_end_a_program_or_task_are_never_retried(
     core: hotpath.Core, kind: type[BaseException]
 ) -> None:
-    """Neither a type as wide as it gets nor a predicate that says yes can change that."""
+    """Not even for the widest type, or for a predicate that returns True."""
     for error in (kind(), BaseExceptionGroup("g", [ValueError(), kind()])):
         for rules in (
             policy(core, types=(BaseException,)),
@@ -226,7 +226,7 @@ def test_exceptions_that_end_a_program_or_task_are_never_retried(
 
 
 def test_a_base_exception_of_ones_own_can_be_retried_if_asked_for(core: hotpath.Core) -> None:
-    """Only what `never_failures` names is beyond `retry_on`."""
+    """`retry_on` can name anything except `never_failures`."""
 
     class Abort(BaseException):
         pass
@@ -239,7 +239,7 @@ def test_a_base_exception_of_ones_own_can_be_retried_if_asked_for(core: hotpath.
 def test_a_signal_that_is_named_itself_is_a_failure(
     core: hotpath.Core, kind: type[Exception]
 ) -> None:
-    """`retry_on=RecursionError` is obeyed; a wider type is not, nor is it in a group."""
+    """`retry_on=RecursionError` applies; a wider type does not, nor does a group."""
     named = policy(core, types=(OSError, kind))
     assert named.matches(kind())
     assert not named.matches(ExceptionGroup("g", [kind()]))
@@ -264,18 +264,18 @@ def test_a_signal_that_is_named_itself_is_a_failure(
 def test_a_group_matches_if_each_of_its_exceptions_does(
     core: hotpath.Core, leaves: list[Exception], matches: bool
 ) -> None:
-    """As deep as groups may be."""
+    """However deeply groups are nested."""
     rules = policy(core, types=(ConnectionError, TimeoutError))
     assert matches == rules.matches(ExceptionGroup("g", leaves))
 
 
 def test_a_group_matches_by_its_own_type_too(core: hotpath.Core) -> None:
-    """`retry_on=ExceptionGroup` means groups, whatever is in them."""
+    """`retry_on=ExceptionGroup` means groups, whatever they contain."""
     assert policy(core, types=(ExceptionGroup,)).matches(ExceptionGroup("g", [ValueError()]))
 
 
 def test_a_predicate_gets_the_group_itself(core: hotpath.Core) -> None:
-    """It is asked once, about what was raised."""
+    """It is called once, with the exception that was raised."""
     seen: list[Exception] = []
     group = ExceptionGroup("g", [ValueError(), OSError()])
     assert policy(core, types=None, predicate=lambda e: seen.append(e) or True).matches(group)
@@ -333,7 +333,7 @@ def test_values_are_tried_as_the_documentation_says(
     fallback_on: set[type[Exception]],
     kinds: list[type[Exception]],
 ) -> None:
-    """`fallback_on` decides on the next value, `retry_on` on the later rounds."""
+    """`fallback_on` decides on the next value, `retry_on` on later rounds."""
     rules = policy(
         core,
         rounds=rounds,
@@ -357,13 +357,13 @@ def test_values_are_tried_as_the_documentation_says(
 
 
 def test_without_fallback_values_only_retry_on_counts(core: hotpath.Core) -> None:
-    """There is nothing that `fallback_on` could decide."""
+    """There is nothing for `fallback_on` to decide."""
     rules = policy(core, types=(OSError,), fallback_types=None)
     assert rules.attempts(1).failed(KeyError(), 0, NEVER) == PROPAGATE
 
 
 def test_a_predicate_decides_on_the_next_value(core: hotpath.Core) -> None:
-    """It gets the exception, as that of `retry_on` does."""
+    """It gets the exception, like the predicate of `retry_on`."""
     rules = policy(core, types=(), fallback_types=None)
     assert not rules.falls_back(ValueError())
     asked = policy(
@@ -381,7 +381,7 @@ def test_a_predicate_decides_on_the_next_value(core: hotpath.Core) -> None:
 
 
 def test_a_rejected_value_is_tried_again_whatever_retry_on_says(core: hotpath.Core) -> None:
-    """The predicate has said that the attempt has failed."""
+    """The predicate decided that the attempt failed."""
     rules = policy(core, types=(OSError,), rejects=lambda value: value is None)
     assert rules.rejection("value") is None
     rejection = rules.rejection(None)
@@ -391,7 +391,7 @@ def test_a_rejected_value_is_tried_again_whatever_retry_on_says(core: hotpath.Co
 
 
 def test_what_a_predicate_of_the_result_raises_is_raised(core: hotpath.Core) -> None:
-    """Opero does not guess what it would have said."""
+    """Opero does not guess what the predicate would have returned."""
     rules = policy(core, rejects=lambda value: value["status"] == 503)
     with pytest.raises(KeyError):
         rules.rejection({})
@@ -401,7 +401,7 @@ def test_what_a_predicate_of_the_result_raises_is_raised(core: hotpath.Core) -> 
 def test_what_an_inner_call_of_the_function_gave_up_is_given_up(
     core: hotpath.Core, kind: type[AllFailedError | DeadlineExceeded]
 ) -> None:
-    """In a group as well; another function's failure is an exception like any other."""
+    """Even in a group; another function's failure is an exception like any other."""
     mine, other = policy(core, fallback_types=(Exception,)), policy(core)
     error = kind("f failed")
     error._origin = mine
@@ -421,7 +421,7 @@ def test_what_an_inner_call_of_the_function_gave_up_is_given_up(
 def test_both_halves_decide_alike(
     core: hotpath.Core, rounds: int, width: int, factor: float, jitter: bool, seed: int
 ) -> None:
-    """From the same seed the active half and the plain one draw the same delays."""
+    """With the same seed, the active half and the plain one draw the same delays."""
     found = []
     for half in (core, hotpath.load("plain")):
         random.seed(seed)

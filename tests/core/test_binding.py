@@ -26,7 +26,7 @@ def binding(core: hotpath.Core, function: Callable[..., Any], skip: int = 0) -> 
 def test_arguments_are_bound_as_python_binds_them(
     core: hotpath.Core, signature: inspect.Signature, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> None:
-    """For any signature and any call, the same values land in the same parameters, or it fails."""
+    """For any signature and call, the same values reach the same parameters, or it fails."""
     mine = core.Binding("f", signature, core.Freezer())
     expected = bound_by_python(signature, *call)
     assert (expected is not None) == mine.fits(*call)
@@ -45,7 +45,7 @@ def test_keys_are_equal_exactly_when_the_calls_are_the_same_call(
     one: tuple[tuple[Any, ...], dict[str, Any]],
     other: tuple[tuple[Any, ...], dict[str, Any]],
 ) -> None:
-    """Two spellings of one call make one key; two calls never do."""
+    """Two spellings of one call make one key; two different calls never do."""
     first, second = bound_by_python(signature, *one), bound_by_python(signature, *other)
     if first is None or second is None:
         return
@@ -59,7 +59,7 @@ def test_keys_are_equal_exactly_when_the_calls_are_the_same_call(
 def test_every_spelling_of_a_call_makes_the_same_key(
     core: hotpath.Core, signature: inspect.Signature, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> None:
-    """As many arguments by name as can be, with every default spelled out, is the same call."""
+    """Even with as many arguments by name as possible, and every default spelled out."""
     values = bound_by_python(signature, *call)
     if values is None:
         return
@@ -101,7 +101,7 @@ def test_four_spellings_of_one_call_share_a_key(core: hotpath.Core) -> None:
 def test_a_default_and_an_equal_value_of_another_type_make_different_keys(
     core: hotpath.Core,
 ) -> None:
-    """Keys are type-exact, also where a default takes part."""
+    """Keys distinguish types, even for a default."""
     mine = binding(core, lambda a=1: None)
     keys = {mine.key(args, None) for args in [(), (1,), (1.0,), (True,), ("1",)]}
     assert len(keys) == 4
@@ -142,7 +142,7 @@ def test_extra_arguments_are_not_mistaken_for_each_other(core: hotpath.Core) -> 
 
 
 def test_a_changeable_default_is_read_at_each_call(core: hotpath.Core) -> None:
-    """A list as default counts by what is in it now."""
+    """A list as a default counts by its current content."""
     default: list[int] = []
     mine = binding(core, lambda a=default: None)
     before = mine.key((), None)
@@ -152,14 +152,14 @@ def test_a_changeable_default_is_read_at_each_call(core: hotpath.Core) -> None:
 
 
 def test_the_instance_can_be_left_out(core: hotpath.Core) -> None:
-    """A method's arguments are bound without `self`, which counts otherwise."""
+    """A method's arguments are bound without `self`, which counts separately."""
     mine = binding(core, lambda self, a, b=2: None).without_first()
     assert mine.names == ("a", "b")
     assert mine.key((1,), None) == mine.key((), {"a": 1, "b": 2})
 
 
 def test_the_only_argument_is_its_own_key(core: hotpath.Core) -> None:
-    """With one parameter there is no tuple around the key, and a string is its own."""
+    """With one parameter there is no tuple around the key, and a string is its own key."""
     mine = binding(core, lambda a: None)
     assert mine.key(("text",), None) == "text"
     assert mine.key((), {"a": "text"}) == "text"
@@ -177,7 +177,7 @@ def test_the_only_argument_is_its_own_key(core: hotpath.Core) -> None:
 def test_a_call_that_does_not_fit_is_refused_in_the_words_of_python(
     core: hotpath.Core, args: tuple[Any, ...], kwargs: dict[str, Any], complaint: str
 ) -> None:
-    """The function is named, and what is wrong."""
+    """The message names the function and says what is wrong."""
     with pytest.raises(TypeError, match=complaint):
         binding(core, lambda a, b=2: None).key(args, kwargs)
 
@@ -202,7 +202,7 @@ def deep() -> Any:
 def test_an_argument_that_makes_no_key_is_named(
     core: hotpath.Core, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> None:
-    """The error tells function and argument, not only what is wrong with the value."""
+    """The message names function and argument, and says what is wrong with the value."""
 
     def function(a: Any, b: Any = 2, *rest: Any, **more: Any) -> None: ...
 

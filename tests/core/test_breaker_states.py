@@ -24,7 +24,7 @@ def make(core: Any, minimum: int = 4, ratio: float = 0.5, probes: int = 1, **mor
 
 
 def attempt(breaker: Any, now: int, outcome: int) -> bool:
-    """Let an attempt come in and end at once; return whether it came in."""
+    """Let an attempt in and end it immediately; return whether it was let in."""
     answer = breaker.enter(now)
     if answer > 0:
         return False
@@ -45,7 +45,7 @@ def opened(core: Any, now: int = 0, **more: Any) -> Any:
 
 
 def test_it_opens_at_the_ratio_and_not_before(core):
-    """Four of eight are half, three of seven are not."""
+    """Four of eight are half; three of seven are less."""
     breaker = make(core)
     for outcome in (SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, FAILED, FAILED):
         assert attempt(breaker, 0, outcome)
@@ -55,7 +55,7 @@ def test_it_opens_at_the_ratio_and_not_before(core):
 
 
 def test_it_does_not_open_before_it_has_seen_enough(core):
-    """Three failures of three are all, and say nothing yet."""
+    """Three failures of three are too few attempts to judge by."""
     breaker = make(core)
     assert [attempt(breaker, 0, FAILED) for _ in range(4)] == [True] * 4
     assert breaker.state == OPEN
@@ -66,7 +66,7 @@ def test_it_does_not_open_before_it_has_seen_enough(core):
 
 @pytest.mark.parametrize(("failed", "count"), [(1, 10), (3, 30), (7, 10), (1, 3), (29, 100)])
 def test_a_ratio_is_exact(core, failed, count):
-    """The share that is named opens it, whatever its rounding is."""
+    """The breaker opens at the given share, despite rounding."""
     breaker = make(core, minimum=count, ratio=failed / count)
     for _ in range(count - failed):
         attempt(breaker, 0, SUCCEEDED)
@@ -79,7 +79,7 @@ def test_a_ratio_is_exact(core, failed, count):
 
 @pytest.mark.parametrize("outcome", [NEUTRAL, WITHDRAWN])
 def test_what_says_nothing_counts_as_nothing(core, outcome):
-    """Neither as a failure nor as a success."""
+    """It counts neither as a failure nor as a success."""
     breaker = make(core)
     for _ in range(50):
         attempt(breaker, 0, outcome)
@@ -91,7 +91,7 @@ def test_what_says_nothing_counts_as_nothing(core, outcome):
 
 
 def test_it_forgets_what_is_older_than_its_window(core):
-    """Slice by slice."""
+    """It forgets one slice at a time."""
     breaker = make(core)
     for now in range(3):
         attempt(breaker, now * SECOND, FAILED)
@@ -102,7 +102,7 @@ def test_it_forgets_what_is_older_than_its_window(core):
 
 
 def test_old_successes_do_not_keep_it_closed(core):
-    """An hour of them weighs nothing after the window."""
+    """After the window, an hour of successes has no weight."""
     breaker = make(core)
     for _ in range(10_000):
         attempt(breaker, 0, SUCCEEDED)
@@ -116,7 +116,7 @@ def test_old_successes_do_not_keep_it_closed(core):
 
 
 def test_it_lets_nobody_in_until_its_time_is_over(core):
-    """To the nanosecond, and says when that is."""
+    """To the nanosecond, and it returns the time left."""
     breaker = opened(core, 7)
     for now in (7, SECOND, OPEN_FOR + 6):
         assert breaker.enter(now) == breaker.opens_in(now) == OPEN_FOR + 7 - now
@@ -128,7 +128,7 @@ def test_it_lets_nobody_in_until_its_time_is_over(core):
 
 @pytest.mark.parametrize("probes", [1, 2, 5])
 def test_of_twenty_callers_at_the_moment_of_half_open_the_probes_get_in(core, probes):
-    """No more, and no fewer."""
+    """Exactly as many get in as there are probes."""
     breaker = opened(core, probes=probes)
     answers = [breaker.enter(OPEN_FOR) for _ in range(20)]
     assert [answer <= 0 for answer in answers] == [True] * probes + [False] * (20 - probes)
@@ -155,7 +155,7 @@ def test_a_failed_probe_opens_it_again(core, outcome):
 
 @pytest.mark.parametrize("outcome", [NEUTRAL, WITHDRAWN])
 def test_a_probe_that_says_nothing_gives_its_place_back(core, outcome):
-    """It was cancelled, say; the next caller is the probe."""
+    """For example, it was cancelled; the next caller is the probe."""
     breaker = opened(core)
     ticket = -breaker.enter(OPEN_FOR)
     assert breaker.enter(OPEN_FOR) > 0
@@ -165,7 +165,7 @@ def test_a_probe_that_says_nothing_gives_its_place_back(core, outcome):
 
 
 def test_a_probe_that_never_reports_loses_its_place(core):
-    """Another one is let in after a while, and closes it."""
+    """Another one is let in after a while, and closes the breaker."""
     breaker = opened(core)
     lost = -breaker.enter(OPEN_FOR)
     assert breaker.enter(2 * OPEN_FOR - 1) == 1
@@ -182,7 +182,7 @@ def test_a_probe_that_never_reports_loses_its_place(core):
 
 
 def test_a_slow_probe_is_heard_as_long_as_nothing_else_has_been(core):
-    """Where every attempt takes longer than a lease, the breaker closes all the same."""
+    """So the breaker closes even if every attempt takes longer than a lease."""
     breaker = opened(core)
     slow = -breaker.enter(OPEN_FOR)
     assert breaker.enter(3 * OPEN_FOR) < 0
@@ -191,7 +191,7 @@ def test_a_slow_probe_is_heard_as_long_as_nothing_else_has_been(core):
 
 
 def test_hanging_probes_are_bounded(core):
-    """One for each lease, for ever: the oldest ones are forgotten."""
+    """There is one for each lease, without end, so the oldest ones are forgotten."""
     breaker = opened(core)
     for turn in range(1, 1000):
         assert breaker.enter(turn * OPEN_FOR) < 0
@@ -202,7 +202,7 @@ def test_hanging_probes_are_bounded(core):
 
 
 def test_an_attempt_that_began_before_it_opened_has_no_say_later(core):
-    """Neither while it is open or half-open, nor when it is closed again."""
+    """Neither while the breaker is open or half-open, nor when it is closed again."""
     breaker = make(core)
     early = [-breaker.enter(0) for _ in range(40)]
     for _ in range(4):
@@ -221,7 +221,7 @@ def test_an_attempt_that_began_before_it_opened_has_no_say_later(core):
 
 
 def test_a_report_twice_counts_once(core):
-    """A probe that has reported is no probe any more."""
+    """After its report, a probe no longer counts as one."""
     breaker = opened(core, probes=2)
     ticket = -breaker.enter(OPEN_FOR)
     breaker.leave(OPEN_FOR, SUCCEEDED, OPEN_FOR, ticket)
@@ -233,7 +233,7 @@ def test_a_report_twice_counts_once(core):
 
 
 def test_trip_and_reset_work_in_every_state(core):
-    """What is under way then counts in none."""
+    """Attempts under way at that moment do not count in any state."""
     for breaker in (make(core), opened(core)):
         ticket = -breaker.enter(OPEN_FOR)
         breaker.trip(OPEN_FOR, 3 * SECOND, "why not")
@@ -247,7 +247,7 @@ def test_trip_and_reset_work_in_every_state(core):
 
 
 def test_its_watcher_learns_of_every_change(core):
-    """When the change is made: the watcher may use the breaker."""
+    """It is called after the change, so it may use the breaker."""
     seen = []
     breaker = make(core)
 
@@ -273,7 +273,7 @@ def test_its_watcher_learns_of_every_change(core):
 
 @pytest.mark.refcounts
 def test_a_finalizer_in_the_middle_of_a_step_gets_no_second_probe(core):
-    """The one that comes back is refused, or the other one is."""
+    """Either of the two is refused."""
     answers = []
     breaker = opened(core)
     breaker.watcher = lambda *_: None
@@ -300,7 +300,7 @@ def test_a_finalizer_in_the_middle_of_a_step_gets_no_second_probe(core):
 
 
 class Model:
-    """What a breaker should do, told by a list of all that has happened."""
+    """The expected behaviour of a breaker, derived from a list of all that has happened."""
 
     def __init__(self, minimum: int, ratio: float, probes: int) -> None:
         self.minimum, self.ratio, self.probes = minimum, ratio, probes

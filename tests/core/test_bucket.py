@@ -19,7 +19,7 @@ BURSTS = st.integers(1, 20)
 
 
 def assert_within_rate(times: list[int], rate: float, burst: int) -> None:
-    """Check every window that begins and ends with a permit: no other window has more in it."""
+    """Check every window that begins and ends with a permit: no other window contains more."""
     times = sorted(times)
     pace = Fraction(rate) / SECOND
     for first, start in enumerate(times):
@@ -28,7 +28,7 @@ def assert_within_rate(times: list[int], rate: float, burst: int) -> None:
 
 
 def token(bucket: Any) -> int:
-    """Return what gives the permit back that was just taken."""
+    """Return a receipt for the permit that was taken last."""
     return int(bucket.arrival + bucket.refunded)
 
 
@@ -48,7 +48,7 @@ def test_no_window_has_more_permits_than_burst_plus_rate_times_its_length(
 def test_no_window_has_too_many_permits_when_some_are_given_back(
     core: hotpath.Core, rate: float, burst: int, data: st.DataObject
 ) -> None:
-    """A permit that is given back, at once or later, counts for nobody; its room is used once."""
+    """A returned permit does not count, whenever it returns; its room is used only once."""
     bucket = core.TokenBucket(rate, burst)
     steps = st.tuples(st.integers(0, 2 * bucket.interval), st.integers(0, 3))
     kept: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ def test_no_window_has_too_many_permits_when_some_are_given_back(
 def test_a_pause_frees_the_whole_burst_and_not_one_permit_more(
     core: hotpath.Core, rate: float, burst: int, start: int
 ) -> None:
-    """A bucket that was left alone has `burst` permits at once."""
+    """After a pause, `burst` permits are free together."""
     bucket = core.TokenBucket(rate, burst)
     granted = [bucket.enter(start) == 0 for _ in range(burst + 5)]
     assert [True] * burst + [False] * 5 == granted
@@ -76,7 +76,7 @@ def test_a_pause_frees_the_whole_burst_and_not_one_permit_more(
 def test_the_answer_is_exactly_how_long_the_next_permit_takes(
     core: hotpath.Core, rate: float, burst: int, count: int
 ) -> None:
-    """Who waits as long as told gets a permit, who comes a nanosecond earlier does not."""
+    """After exactly that time a caller gets a permit; a nanosecond earlier it does not."""
     bucket = core.TokenBucket(rate, burst)
     now = 0
     for _ in range(count):
@@ -92,7 +92,7 @@ def test_the_answer_is_exactly_how_long_the_next_permit_takes(
 def test_the_interval_is_rounded_up_so_that_the_rate_is_never_exceeded(
     core: hotpath.Core, rate: float, interval: int
 ) -> None:
-    """A rate that does not divide a second evenly is kept from below."""
+    """If a rate does not divide a second evenly, the actual rate is slightly lower."""
     assert interval == core.TokenBucket(rate, 1).interval
 
 
@@ -104,14 +104,14 @@ def test_a_burst_of_one_spaces_permits_evenly(core: hotpath.Core) -> None:
 
 
 def test_a_refused_caller_takes_nothing(core: hotpath.Core) -> None:
-    """Asking too early does not push the next permit away."""
+    """Asking too early does not delay the next permit."""
     bucket = core.TokenBucket(1.0, 1)
     bucket.enter(0)
     assert [bucket.enter(SECOND // 2) for _ in range(3)] == [SECOND // 2] * 3
 
 
 def test_nobody_passes_those_who_wait_in_line(core: hotpath.Core) -> None:
-    """While callers are queued, `take` grants nothing although a permit is free."""
+    """While callers are queued, `take` grants nothing even if a permit is free."""
     bucket = core.TokenBucket(1.0, 1)
     bucket.queued = 1
     assert bucket.interval == bucket.enter(0)
@@ -141,7 +141,7 @@ def test_permits_given_back_out_of_order_make_room_only_once(core: hotpath.Core)
 
 
 def test_a_permit_of_long_ago_gives_nothing_back(core: hotpath.Core) -> None:
-    """Its room has been made up for by a pause, and is not there twice."""
+    """A pause has already made up for its room."""
     bucket = core.TokenBucket(1.0, 1)
     bucket.enter(0)
     old = token(bucket)
@@ -178,7 +178,7 @@ def run_together(count: int, work) -> None:  # type: ignore[no-untyped-def]
 def test_threads_together_get_no_more_than_the_burst_at_one_moment(
     core: hotpath.Core, burst: int
 ) -> None:
-    """Eight threads that ask at the very same time share one burst."""
+    """Eight threads that ask at the same moment share one burst."""
     bucket = core.TokenBucket(1.0, burst, core.new_lock())
     granted: list[int] = []
 
@@ -193,7 +193,7 @@ def test_threads_together_get_no_more_than_the_burst_at_one_moment(
 def test_threads_together_stay_within_the_rate_as_time_goes_on(
     core: hotpath.Core, rate: float, burst: int
 ) -> None:
-    """The bound holds for the permits of all threads taken as one sequence."""
+    """The bound applies to the permits of all threads as one sequence."""
     bucket = core.TokenBucket(rate, burst, core.new_lock())
     clock = core.Clock()
     granted: list[int] = []
@@ -210,7 +210,7 @@ def test_threads_together_stay_within_the_rate_as_time_goes_on(
 
 
 def test_a_lock_guards_every_step_if_there_is_one(core: hotpath.Core) -> None:
-    """Where the interpreter does not make a step atomic, the given mutex does."""
+    """If the interpreter does not make a step atomic, the given mutex does."""
     entered = []
 
     class Lock:

@@ -75,20 +75,20 @@ VECTORS = json.loads((GOLDEN / "vectors.json").read_text(encoding="utf-8"))
 
 @dataclass
 class Box:
-    """Holds anything."""
+    """Holds any value."""
 
     content: Any
 
 
 @dataclass
 class Recorded(Exception):
-    """A dataclass with a base that keeps more than the fields."""
+    """A dataclass with a base that holds more than the fields."""
 
     code: int
 
 
 class Plain:
-    """A class without any sign of what its instances are made of."""
+    """A class that does not show what its instances consist of."""
 
 
 class Half(enum.Enum):
@@ -116,7 +116,7 @@ def run(*arguments: str, cwd: Path, **environ: str) -> str:
 def test_golden_vectors_are_what_they_always_were(
     core: hotpath.Core, vector: dict[str, str]
 ) -> None:
-    """On every machine, Python and implementation."""
+    """On every machine, Python version and implementation."""
     canonical = core.Canonical()
     encoding = canonical.encode(eval(vector["value"], dict(NAMES)))
     actual = {
@@ -128,21 +128,21 @@ def test_golden_vectors_are_what_they_always_were(
 
 
 def test_golden_vectors_of_different_values_differ() -> None:
-    """Only an array in Fortran order is the same as another one."""
+    """The only exception is an array in Fortran order, which is the same as another one."""
     encodings = collections.Counter(vector["encoding"] for vector in VECTORS)
     assert len(VECTORS) >= 60
     assert sorted(encodings.values()) == [1] * (len(VECTORS) - 2) + [2]
 
 
 class TestJson:
-    """The part of the values that orjson writes."""
+    """The values that orjson writes."""
 
     @pytest.mark.parametrize(
         "value",
         [None, True, 0, -(2**63), 2**64 - 1, "é", [], {}, {"a": [1, {"b": None}]}, {"é": ["\x00"]}],
     )
     def test_what_is_all_json_is_encoded_as_json(self, core: hotpath.Core, value: Any) -> None:
-        """Sorted, without spaces, behind a byte that no other encoding begins with."""
+        """Sorted, without spaces, after a byte that begins no other encoding."""
         encoding = core.Canonical().encode(value)
         assert encoding[:1] == b"J"
         assert json.loads(encoding[1:]) == value
@@ -166,13 +166,13 @@ class TestJson:
         ],
     )
     def test_what_is_not_all_json_is_not(self, core: hotpath.Core, value: Any) -> None:
-        """Whatever orjson would have made of it."""
+        """Whatever orjson would write for it."""
         assert core.Canonical().encode(value)[:1] != b"J"
 
     def test_there_is_one_encoding_with_and_without_orjson(
         self, core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """PyPy has none."""
+        """PyPy has no orjson."""
         value = {"z": [1, 'é\U0001f600\x00\x1f\x7f"\\/'], "é": None, "\U0001f600": True, "￿": {}}
         with_orjson = core.Canonical().encode(value)
         monkeypatch.setitem(sys.modules, "orjson", None)
@@ -180,7 +180,7 @@ class TestJson:
 
 
 class TestRefusals:
-    """What cannot be encoded faithfully."""
+    """Values that cannot be encoded faithfully."""
 
     @pytest.mark.parametrize(
         ("value", "type_name"),
@@ -204,7 +204,7 @@ class TestRefusals:
     def test_a_value_that_is_not_data_is_refused_by_the_name_of_its_type(
         self, core: hotpath.Core, value: Any, type_name: str
     ) -> None:
-        """And the way out is named too."""
+        """The message also says what to do."""
         if np.dtype(np.longdouble).itemsize == 8 and "longdouble" in repr(value):
             return  # here it is a double
         with pytest.raises(CacheKeyError) as caught:
@@ -224,13 +224,13 @@ class TestRefusals:
         ],
     )
     def test_the_error_says_where(self, core: hotpath.Core, value: Any, path: str) -> None:
-        """As one would write it in Python."""
+        """It writes the path as Python code would."""
         with pytest.raises(CacheKeyError) as caught:
             core.Canonical().encode(value)
         assert str(caught.value).startswith(f"{path}no stored cache key can be made of ")
 
     def test_a_value_that_contains_itself_is_refused(self, core: hotpath.Core) -> None:
-        """Whatever it is made of, and with the name of the argument."""
+        """Whatever its type; the message names the argument."""
         items: list[Any] = []
         items.append(items)
         table: dict[str, Any] = {}
@@ -262,17 +262,17 @@ class TestRefusals:
                 core.Canonical().encode(value)
 
     def test_classes_are_told_apart_by_module_and_qualified_name(self, core: hotpath.Core) -> None:
-        """An enum member of the same name, a class of the same name inside another."""
+        """Even if an enum member, or a class inside another class, has the same name."""
         encode = core.Canonical().encode
         values = [Half.RED, golden_classes.Colour.RED, Half, golden_classes.Colour, Box, Box(1)]
         assert len({encode(value) for value in values}) == len(values)
 
 
 class TestNumpy:
-    """What counts about arrays, and what does not."""
+    """The properties of arrays that count, and those that do not."""
 
     def test_memory_layout_does_not_count(self, core: hotpath.Core) -> None:
-        """Only dtype, shape and content do."""
+        """Only dtype, shape and content count."""
         encode = core.Canonical().encode
         wide = np.arange(12, dtype="<i4").reshape(3, 4)
         for other in (np.asfortranarray(wide), np.vstack([wide, wide])[:3], wide.copy("K")):
@@ -290,7 +290,7 @@ class TestNumpy:
         assert core.Canonical().encode(dirty) == core.Canonical().encode(clean)
 
     def test_structure_counts(self, core: hotpath.Core) -> None:
-        """Names, offsets, titles, shapes of fields and notes."""
+        """The names, offsets, titles, shapes and notes of fields."""
         kinds: list[Any] = [
             [("a", "<i4"), ("b", "<i4")],
             [("b", "<i4"), ("a", "<i4")],
@@ -306,23 +306,23 @@ class TestNumpy:
 
 
 class TestOwner:
-    """Whose result it is."""
+    """The owner of a result."""
 
     def test_a_function_of_a_module_goes_by_module_and_qualified_name(
         self, core: hotpath.Core
     ) -> None:
-        """Also a method."""
+        """So does a method."""
         owner_of = core.Canonical().owner_of
         assert owner_of(run) == (__name__, "run")
         assert owner_of(TestOwner.function_in) == (__name__, "TestOwner.function_in")
 
     def test_what_has_no_name_is_a_value_error(self, core: hotpath.Core) -> None:
-        """A partial could be of anything."""
+        """A partial could wrap any function."""
         with pytest.raises(ValueError, match=r"not a functools\.partial"):
             core.Canonical().owner_of(functools.partial(run))
 
     def function_in(self, tmp_path: Path, name: str, half: str, *command: str) -> list[str]:
-        """Return the owner of a function in a script, started in one way or another."""
+        """Return the owner of a function in a script that is started in one of several ways."""
         (tmp_path / "pack").mkdir(exist_ok=True)
         (tmp_path / "pack" / name).write_text(
             textwrap.dedent(
@@ -346,7 +346,7 @@ class TestOwner:
         return run(*command, cwd=tmp_path).splitlines()
 
     def test_a_script_goes_by_its_resolved_path(self, core: hotpath.Core, tmp_path: Path) -> None:
-        """Whatever folder it is started from; and so do the classes in it."""
+        """From any working directory; so do its classes."""
         path = os.path.realpath(tmp_path / "pack" / "job.py")
         for given in ("pack/job.py", "pack/../pack/job.py", path):
             module, name, encoding = self.function_in(tmp_path, "job.py", core.name, given)
@@ -356,7 +356,7 @@ class TestOwner:
     def test_a_module_run_by_name_goes_by_that_name(
         self, core: hotpath.Core, tmp_path: Path
     ) -> None:
-        """As it does where it is imported."""
+        """As when another module imports it."""
         told = self.function_in(tmp_path, "job.py", core.name, "-m", "pack.job")
         assert told[:2] == ["pack.job", "work"]
         assert "S8:pack.jobS5:Local" in told[2]
@@ -366,14 +366,14 @@ class TestOwner:
     def test_a_folder_run_as_a_script_goes_by_the_path_of_what_is_run(
         self, core: hotpath.Core, tmp_path: Path
     ) -> None:
-        """Its specification has no name but `__main__`."""
+        """Its specification has no name except `__main__`."""
         told = self.function_in(tmp_path, "__main__.py", core.name, "pack")
         assert told[:2] == [os.path.realpath(tmp_path / "pack" / "__main__.py"), "work"]
 
     def test_a_spawned_process_calls_its_main_module_the_same(
         self, core: hotpath.Core, tmp_path: Path
     ) -> None:
-        """There the script is run once more, under another name."""
+        """It runs the script again, under another name."""
         (tmp_path / "job.py").write_text(
             textwrap.dedent(
                 f"""
@@ -430,7 +430,7 @@ class TestOwner:
     def test_a_notebook_goes_by_the_source_of_the_function(
         self, core: hotpath.Core, tmp_path: Path
     ) -> None:
-        """Or by what was compiled from it; its classes have no name that lasts."""
+        """Or by its compiled code; its classes have no lasting name."""
         command = textwrap.dedent(self.NOTEBOOK).format(half=core.name)
         source, code, refusal = run("-c", command, cwd=tmp_path).splitlines()
         assert source.startswith("source:")
@@ -439,17 +439,17 @@ class TestOwner:
 
 
 class TestStoredKey:
-    """The key as a whole."""
+    """The whole key."""
 
     def test_its_name_is_printable_and_says_whose_it_is(self, core: hotpath.Core) -> None:
-        """The digest is that of everything."""
+        """The digest covers everything."""
         canonical = core.Canonical()
         key = canonical.stored_key("ns", ("pack.job", "Job.work"), "2", (1, "a", (), {}))
         assert key.name == f"opero1:ns:pack.job:Job.work:2:{canonical.digest(key.full)}"
         assert key.full == (b'opero1S2:nsS8:pack.jobS8:Job.workS1:2U4:2:J14:J"a"3:U0:3:J{}')
 
     def test_its_parts_are_told_apart(self, core: hotpath.Core) -> None:
-        """Whatever is in them."""
+        """Whatever the parts contain."""
         canonical = core.Canonical()
         parts = ["", ":", "a", "a:", ":a", "%3A", "a b", "é", "\ud800", "\n"]
         scopes = list(itertools.product(parts, repeat=4))
@@ -465,7 +465,7 @@ class TestStoredKey:
         assert len(names) == len(scopes)
 
     def test_arguments_count_by_place_and_type(self, core: hotpath.Core) -> None:
-        """No two of these calls are the same call."""
+        """No two of these calls are the same."""
         canonical = core.Canonical()
         calls: list[tuple[Any, ...]] = [
             (),
@@ -488,7 +488,7 @@ class TestStoredKey:
         assert len(full) == len(calls)
 
     def test_an_argument_that_cannot_be_encoded_is_named(self, core: hotpath.Core) -> None:
-        """By its parameter, and by its place where the parameter is not known."""
+        """By its parameter, or by its position if the parameter is unknown."""
         key = core.Canonical().stored_key
         with pytest.raises(CacheKeyError, match=r"^urls\['a'\]\[0\]: "):
             key("n", ("m", "f"), "", (1, {"a": [len]}), ("count", "urls"))
@@ -498,13 +498,13 @@ class TestStoredKey:
     def test_without_xxhash_the_error_says_what_to_install(
         self, core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is needed for nothing else."""
+        """Nothing else needs xxhash."""
         monkeypatch.setitem(sys.modules, "xxhash", None)
         with pytest.raises(ImportError, match="pip install xxhash"):
             core.Canonical().digest(b"")
 
     def test_it_is_the_same_in_every_process(self, core: hotpath.Core, tmp_path: Path) -> None:
-        """Whatever the hashes of strings are there, and so the order of sets."""
+        """Even if another process hashes strings, and so orders sets, differently."""
         command = textwrap.dedent(
             f"""
             from opero import hotpath
@@ -518,7 +518,7 @@ class TestStoredKey:
         assert len(told) == 1
 
     def test_compiled_and_plain_make_the_same(self, core: hotpath.Core) -> None:
-        """What one has stored the other finds."""
+        """One finds what the other has stored."""
         plain = hotpath.load("plain").Canonical()
         arguments = [eval(vector["value"], dict(NAMES)) for vector in VECTORS]
         owner = core.Canonical().owner_of(run)

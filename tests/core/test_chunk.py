@@ -102,7 +102,7 @@ def test_a_traceback_begins_with_the_runner_and_goes_on_in_the_function(core):
 
 @pytest.mark.parametrize(("patience", "known"), [(0, 4), (1, 2), (10**12, 4)])
 def test_a_failure_ends_a_chunk_whose_patience_is_over(core, patience, known):
-    """What comes behind it is not begun; without patience, or before its end, all is."""
+    """The rest is not begun; without patience, or before it ends, everything is."""
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     runner = core.ChunkRunner(marked())

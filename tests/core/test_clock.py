@@ -15,7 +15,7 @@ SECOND = 1_000_000_000
 
 
 def test_now_is_the_monotonic_time_of_the_machine_in_nanoseconds(core: hotpath.Core) -> None:
-    """A clock that nobody has moved reads what `time.monotonic_ns` reads."""
+    """An unmoved clock reads the same as `time.monotonic_ns`."""
     clock = core.Clock()
     before = time.monotonic_ns()
     now = clock.now()
@@ -23,20 +23,20 @@ def test_now_is_the_monotonic_time_of_the_machine_in_nanoseconds(core: hotpath.C
 
 
 def test_the_time_is_a_whole_number(core: hotpath.Core) -> None:
-    """Nanoseconds are counted, so that nothing is lost by rounding."""
+    """It counts nanoseconds, so rounding loses nothing."""
     clock = core.Clock()
     assert [int, int] == [type(clock.now()), type(clock.coarse())]
 
 
 def test_the_cheap_reading_is_never_ahead_of_the_exact_one(core: hotpath.Core) -> None:
-    """`coarse` may be late, so a value can live a little longer but never shorter."""
+    """`coarse` may be late, so a value may live slightly longer but never shorter."""
     clock = core.Clock()
     for _ in range(1000):
         assert clock.coarse() <= clock.now()
 
 
 def test_advance_moves_both_readings(core: hotpath.Core) -> None:
-    """Whoever moves the clock moves it for every reader."""
+    """Moving the clock moves it for every reader."""
     clock = core.Clock()
     clock.freeze()
     start = clock.now()
@@ -45,7 +45,7 @@ def test_advance_moves_both_readings(core: hotpath.Core) -> None:
 
 
 def test_move_to_goes_forward_to_a_time(core: hotpath.Core) -> None:
-    """A wait that is skipped ends exactly at its end."""
+    """A skipped wait ends exactly at its end."""
     clock = core.Clock()
     clock.freeze()
     end = clock.now() + 7 * SECOND
@@ -63,14 +63,14 @@ def test_move_to_a_time_that_has_passed_does_nothing(core: hotpath.Core) -> None
 
 
 def test_a_frozen_clock_stands_still(core: hotpath.Core) -> None:
-    """All readings of a frozen clock are the same one."""
+    """All readings of a frozen clock are the same."""
     clock = core.Clock()
     clock.freeze()
     assert {clock.now()} == {reading() for reading in (clock.now, clock.coarse) * 500}
 
 
 def test_a_thawed_clock_runs_on_from_where_it_stood(core: hotpath.Core) -> None:
-    """What was moved while it stood still stays moved."""
+    """Moves made while it was frozen stay in effect."""
     clock = core.Clock()
     clock.freeze()
     clock.advance(3600 * SECOND)
@@ -80,7 +80,7 @@ def test_a_thawed_clock_runs_on_from_where_it_stood(core: hotpath.Core) -> None:
 
 
 def test_thawing_a_running_clock_does_nothing(core: hotpath.Core) -> None:
-    """Only a frozen clock has to find its way back."""
+    """Only a frozen clock can be thawed."""
     clock = core.Clock()
     clock.advance(SECOND)
     clock.thaw()
@@ -88,7 +88,7 @@ def test_thawing_a_running_clock_does_nothing(core: hotpath.Core) -> None:
 
 
 def test_never_is_later_than_any_deadline(core: hotpath.Core) -> None:
-    """The longest option added to the time is still earlier than `NEVER`."""
+    """The current time plus the longest option is still earlier than `NEVER`."""
     assert core.clock.now() + 10**18 < NEVER
     assert NEVER < 2**63
 
@@ -108,7 +108,7 @@ def test_never_is_later_than_any_deadline(core: hotpath.Core) -> None:
 def test_time_never_goes_back_whatever_is_done_to_the_clock(
     core: hotpath.Core, reading: str, steps: list[tuple[str, int | None]]
 ) -> None:
-    """Each of the two readings only ever grows, unless a thaw finds the coarse one some ms late."""
+    """Each of the two readings only grows, unless a thaw finds the coarse one some ms late."""
     clock = core.Clock()
     last = getattr(clock, reading)()
     for step, size in steps:

@@ -17,11 +17,11 @@ from opero.testing import skip_waits
 
 
 class MyList(list):  # type: ignore[type-arg]
-    """A list of a class of its own."""
+    """A subclass of list."""
 
 
 class MyTuple(tuple):  # type: ignore[type-arg]
-    """A tuple of a class of its own."""
+    """A subclass of tuple."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ def fallback(
 
 
 def failing(seen: list[Any], good: object = None) -> Callable[..., Any]:
-    """Make a function that notes what it gets, and fails until it gets `good`."""
+    """Make a function that records its arguments, and fails until it gets `good`."""
 
     def attempt(key: Any) -> Any:
         seen.append(key)
@@ -53,7 +53,7 @@ def failing(seen: list[Any], good: object = None) -> Callable[..., Any]:
 
 
 def test_the_value_to_try_is_at_index_0_and_the_others_behind_it(core: hotpath.Core) -> None:
-    """Each attempt gets one value less in front."""
+    """Each attempt gets a sequence without the values already tried."""
     seen: list[Any] = []
     attempt = failing(seen)
 
@@ -70,7 +70,7 @@ def test_the_value_to_try_is_at_index_0_and_the_others_behind_it(core: hotpath.C
 def test_the_function_always_gets_a_sequence_of_the_same_type(
     core: hotpath.Core, kind: type
 ) -> None:
-    """The annotation stays true for lists, tuples and subclasses of them."""
+    """The annotation stays correct for lists, tuples and their subclasses."""
     seen: list[Any] = []
     attempt = failing(seen)
     function = opero(retries=2, min_delay=0, arg_fallback="key")(attempt)
@@ -80,7 +80,7 @@ def test_the_function_always_gets_a_sequence_of_the_same_type(
 
 
 def test_a_named_tuple_may_hold_the_values_too(core: hotpath.Core) -> None:
-    """Its first name stands for the value to try; as it needs all its values, none is left out."""
+    """Its first field is the value to try; it needs all its values, so none is left out."""
     seen: list[Any] = []
     attempt = failing(seen, good="b")
     function = opero(arg_fallback="key")(attempt)
@@ -90,7 +90,7 @@ def test_a_named_tuple_may_hold_the_values_too(core: hotpath.Core) -> None:
 
 
 def test_the_default_holds_the_values_as_well(core: hotpath.Core) -> None:
-    """A caller who gives none gets those of the signature."""
+    """A caller who passes none gets those of the signature."""
     seen: list[Any] = []
     attempt = failing(seen, good="backup.com")
 
@@ -104,7 +104,7 @@ def test_the_default_holds_the_values_as_well(core: hotpath.Core) -> None:
 
 
 def test_the_callers_own_list_is_left_as_it_was(core: hotpath.Core) -> None:
-    """Falling back makes new sequences."""
+    """The fallback makes new sequences."""
     mine = ["a", "b", "c"]
     attempt = failing([], good="c")
     function = opero(arg_fallback="key")(attempt)
@@ -113,7 +113,7 @@ def test_the_callers_own_list_is_left_as_it_was(core: hotpath.Core) -> None:
 
 
 def test_one_value_is_enough(core: hotpath.Core) -> None:
-    """Then there is nothing to fall back to, and the round has failed at once."""
+    """There is no other value to fall back to, so the round fails immediately."""
     attempt = failing([])
     function = opero(retries=1, arg_fallback="key")(attempt)
     with pytest.raises(AllFailedError) as caught:
@@ -125,7 +125,7 @@ def test_one_value_is_enough(core: hotpath.Core) -> None:
 def test_a_value_that_is_no_list_or_tuple_is_an_error_at_the_call(
     core: hotpath.Core, value: object
 ) -> None:
-    """A string of characters is not taken for a list of values, and the function does not run."""
+    """A string does not count as a list of values, and the function does not run."""
     seen: list[Any] = []
     attempt = failing(seen)
     function = opero(arg_fallback="key")(attempt)
@@ -146,7 +146,7 @@ def test_an_empty_sequence_is_an_error_at_the_call(core: hotpath.Core, value: ob
 def test_a_wrong_value_is_an_error_of_the_awaited_call_too(
     core: hotpath.Core, value: object
 ) -> None:
-    """Coroutine functions check alike."""
+    """Coroutine functions check in the same way."""
 
     @opero(arg_fallback="key")
     async def function(key: list[str]) -> None: ...
@@ -159,7 +159,7 @@ def test_a_wrong_value_is_an_error_of_the_awaited_call_too(
 
 
 def test_a_missing_argument_is_the_functions_own_complaint(core: hotpath.Core) -> None:
-    """No value at all is no wrong value: Python's own error says what is missing."""
+    """A missing value is not a wrong value: Python's own error says what is missing."""
     function = opero(arg_fallback="key")(lambda key: key)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'key'"):
         function()
@@ -183,7 +183,7 @@ def test_listed_values_follow_the_callers_own(core: hotpath.Core) -> None:
 
 
 def test_listed_values_follow_the_default(core: hotpath.Core) -> None:
-    """Without an argument the default comes first."""
+    """Without an argument, the default comes first."""
     seen: list[Any] = []
     attempt = failing(seen, good="small")
 
@@ -199,13 +199,13 @@ def test_listed_values_follow_the_default(core: hotpath.Core) -> None:
 def test_any_value_of_the_caller_is_fine_beside_listed_ones(
     core: hotpath.Core, value: object
 ) -> None:
-    """A list among them is one plain value."""
+    """A list passed as the argument is one plain value."""
     function = opero(arg_fallback={"key": ["other"]})(lambda key: key)
     assert function(value) is value
 
 
 def test_the_list_of_values_is_fixed_at_decoration(core: hotpath.Core) -> None:
-    """Changing it afterwards changes nothing."""
+    """Later changes to the list have no effect."""
     listed = ["b"]
     seen: list[Any] = []
     attempt = failing(seen)
@@ -220,7 +220,7 @@ def test_the_list_of_values_is_fixed_at_decoration(core: hotpath.Core) -> None:
 
 
 def test_a_round_tries_every_value_before_the_backoff_begins(core: hotpath.Core) -> None:
-    """Within a round there is no delay, between rounds there is one."""
+    """There is no delay within a round, but one between rounds."""
     seen: list[tuple[str, float]] = []
 
     with skip_waits() as clock:
@@ -238,7 +238,7 @@ def test_a_round_tries_every_value_before_the_backoff_begins(core: hotpath.Core)
 def test_an_exception_that_retry_on_does_not_match_leads_to_the_next_value_only(
     core: hotpath.Core,
 ) -> None:
-    """Each value is left alone in later rounds; with none left, the call gives up."""
+    """Later rounds skip such a value; when none is left, the call gives up."""
     seen: list[Any] = []
     attempt = failing(seen)
     function = opero(arg_fallback="key", retry_on=KeyError)(attempt)
@@ -251,7 +251,7 @@ def test_an_exception_that_retry_on_does_not_match_leads_to_the_next_value_only(
 
 
 class Tagged(list):  # type: ignore[type-arg]
-    """A list with an attribute, which its `__init__` asks for."""
+    """A list with an attribute that its `__init__` requires."""
 
     def __init__(self, values: Any, *, tag: str) -> None:
         super().__init__(values)
@@ -264,7 +264,7 @@ class Tagged(list):  # type: ignore[type-arg]
 def test_what_the_function_does_to_its_sequence_changes_nothing(
     core: hotpath.Core, make: Callable[[Any], Any], damage: str, options: dict[str, Any]
 ) -> None:
-    """Neither the values to come nor the caller's own list, nor the type."""
+    """It affects neither the next values, nor the caller's own list, nor the type."""
     mine = make(["a", "b", "c"])
     before = list(mine)
     seen: list[Any] = []
@@ -295,7 +295,7 @@ def test_what_the_function_does_to_its_sequence_changes_nothing(
 
 
 def test_all_values_failing_once_is_still_all_failed(core: hotpath.Core) -> None:
-    """One round of two values is two attempts."""
+    """One round of two values makes two attempts."""
     attempt = failing([])
     function = get_fallback_decorator("key")(attempt)
     with pytest.raises(AllFailedError) as caught:
@@ -337,7 +337,7 @@ def test_the_chosen_value_lands_in_the_parameter_however_it_was_given(
     number: int,
     length: int,
 ) -> None:
-    """By position, by name or by default: only that one argument changes."""
+    """By position, by name or by default: only that argument changes."""
     values = tuple(range(length))
     args: tuple[Any, ...] = ("first",)
     kwargs: dict[str, Any] = {}
@@ -375,7 +375,7 @@ def test_a_keyword_with_the_name_of_a_positional_only_parameter_is_not_its_value
 def test_where_there_is_no_value_at_all_one_attempt_is_made(
     core: hotpath.Core,
 ) -> None:
-    """So Python itself complains."""
+    """So Python itself reports the error."""
     mine = fallback(core, lambda key: None)
     assert mine.check(mine.given((), {})) == 1
 
@@ -393,7 +393,7 @@ def test_where_there_is_no_value_at_all_one_attempt_is_made(
 def test_a_missing_parameter_is_an_error_at_decoration(
     core: hotpath.Core, function: Callable[..., Any], has: str, option: Any
 ) -> None:
-    """The message names the option, the parameter, the function and what it has."""
+    """The message names the option, the parameter, the function and its parameters."""
     with pytest.raises(ValueError, match=rf"^arg_fallback='key': .*<lambda> .* it has {has}$"):
         opero(arg_fallback=option)(function)
 
@@ -423,7 +423,7 @@ def test_a_method_falls_back_like_a_function(core: hotpath.Core) -> None:
 def test_coroutine_functions_fall_back_alike(
     core: hotpath.Core, cache: bool, timeout: float | None, rate_limit: float | None
 ) -> None:
-    """Whatever other mechanism is on."""
+    """Whatever other options are set."""
     seen: list[Any] = []
     attempt = failing(seen, good="c")
 
@@ -455,7 +455,7 @@ def spoils_item(hosts: list[str]) -> list[str]:
 
 
 def spoils_shared(item: int, hosts: list[str]) -> list[str]:
-    """Do so with a list that all items share."""
+    """Do the same with a list that all items share."""
     return spoils_item(hosts)
 
 

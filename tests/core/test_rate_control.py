@@ -28,7 +28,7 @@ STEPS = st.lists(
 
 
 def serve(control: Any, now: int, seconds: float) -> int:
-    """Let a server serve as much as the rate allows, for so long; return the time then."""
+    """Let a server serve as much as the rate allows for some time; return the end of that time."""
     end = now + seconds * SECOND
     while now < end:
         now += int(SECOND / control.rate)
@@ -38,7 +38,7 @@ def serve(control: Any, now: int, seconds: float) -> int:
 
 @given(given_rate=st.floats(0.01, 1e6), share=st.floats(0.001, 1), steps=STEPS)
 def test_the_rate_stays_between_the_floor_and_the_given_rate(core, given_rate, share, steps):
-    """Whatever happens at whatever times; also when attempts are told long after they began."""
+    """Whatever happens and whenever, even if attempts are reported long after they began."""
     floor = given_rate * share
     control = core.RateControl(given_rate, floor)
     now = 0
@@ -51,7 +51,7 @@ def test_the_rate_stays_between_the_floor_and_the_given_rate(core, given_rate, s
 
 @given(steps=STEPS)
 def test_both_halves_come_to_the_same_rate(steps):
-    """By the same arithmetic."""
+    """They use the same arithmetic."""
     controls = []
     for name in ("plain", "compiled"):
         try:
@@ -67,7 +67,7 @@ def test_both_halves_come_to_the_same_rate(steps):
 
 
 def test_many_that_were_under_way_are_one_event(core):
-    """Attempts that began before the cut tell nothing new, however many they are."""
+    """Attempts that began before the cut show nothing new, however many there are."""
     control = core.RateControl(100.0, 1.0)
     now = serve(control, 0, 5)
     assert control.rejected(now, now - 50 * MS)
@@ -96,7 +96,7 @@ def test_rejections_right_after_a_cut_halve_the_rate_each_time(core):
 
 
 def test_what_begins_right_after_a_cut_belongs_to_the_same_event(core):
-    """Where the server answers at once, the next attempt would else halve the rate within 5 ms."""
+    """If the server answers fast, the next attempt would otherwise halve the rate within 5 ms."""
     control = core.RateControl(100.0, 1.0)
     now = serve(control, 0, 5)
     assert control.rejected(now, now - 5 * MS)
@@ -105,7 +105,7 @@ def test_what_begins_right_after_a_cut_belongs_to_the_same_event(core):
 
 
 def test_time_without_traffic_raises_nothing(core):
-    """A rate that nobody uses is not known to be right."""
+    """Nothing shows that an unused rate is right."""
     control = core.RateControl(100.0, 1.0)
     now = serve(control, 0, 5)
     control.rejected(now, now - MS)
@@ -115,7 +115,7 @@ def test_time_without_traffic_raises_nothing(core):
 
 
 def test_a_burst_at_one_moment_raises_nothing(core):
-    """Clean time is no more than has passed: nor on a clock that stands still."""
+    """Clean time never exceeds the time that has passed, not even if the clock stands still."""
     control = core.RateControl(10.0, 0.1)
     control.rejected(SECOND, SECOND - MS)
     control.succeeded(2 * SECOND, 2 * SECOND - MS)
@@ -126,7 +126,7 @@ def test_a_burst_at_one_moment_raises_nothing(core):
 
 
 def test_a_rate_of_which_little_is_used_rises_slowly(core):
-    """Half as many attempts make half as much clean time."""
+    """Half as many attempts count as half as much clean time."""
     used, half = core.RateControl(1000.0, 1.0), core.RateControl(1000.0, 1.0)
     now = SECOND
     for control in (used, half):
@@ -139,7 +139,7 @@ def test_a_rate_of_which_little_is_used_rises_slowly(core):
 
 
 def test_the_rate_is_given_again_after_some_clean_seconds(core):
-    """From a tenth, at the rate itself: within ten."""
+    """From a tenth, with attempts at the full rate: within ten seconds."""
     control = core.RateControl(100.0, 1.0)
     now = serve(control, 0, 20)
     for _ in range(5):
@@ -194,14 +194,14 @@ def test_callers_use_what_the_server_allows_and_are_rarely_rejected(
 @pytest.mark.parametrize("latency", [0.02, 0.1])
 @pytest.mark.parametrize("rate", [10, 50, 100])
 def test_the_same_where_it_counts_by_the_second(core, server, latency, rate):
-    """For a limit that stands still; of whole seconds the ends are rejected, if one is too many."""
+    """With a constant limit; a server that counts whole seconds rejects one attempt too many."""
     outcome = achieved(core, steps((rate, 60)), server, latency=latency)
     assert outcome.share > 0.85
     assert outcome.rejected < (0.03 if server is WindowServer else 0.02)
 
 
 def test_a_limit_of_which_nothing_is_rejected_stays_as_it_is(core):
-    """The server allows more than is asked for."""
+    """The server allows more than the callers need."""
     outcome = achieved(core, steps((500, 20)))
     assert outcome.rejected == 0
     assert outcome.rates == [120.0] * len(outcome.rates)

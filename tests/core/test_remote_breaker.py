@@ -18,7 +18,7 @@ START = 3_600_000 * MS
 
 
 class Summons:
-    """Counts how often an exchange was asked for."""
+    """Counts the requests for an exchange."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -42,7 +42,7 @@ def breaker(core, summons) -> Any:
 
 
 def hear(breaker: Any, now: int, generation: int, left: int = 0, lease: str = "") -> None:
-    """Let the breaker hear of a state: open for so long, or closed."""
+    """Let the breaker hear of a state: open for some time, or closed."""
     breaker.adopt(now, now, generation, left > 0, left, "", lease)
 
 
@@ -54,7 +54,7 @@ def attempt(breaker: Any, now: int, outcome: int = SUCCEEDED) -> int:
 
 
 def test_it_lets_attempts_in_before_it_knows_anything_and_counts_them(breaker, summons):
-    """They do not wait for the server; that they count is not lost when it answers."""
+    """They do not wait for the server, and their counts reach it when it answers."""
     assert attempt(breaker, START, FAILED) <= 0
     assert summons.count == 1
     running = -breaker.enter(START)
@@ -67,7 +67,7 @@ def test_it_lets_attempts_in_before_it_knows_anything_and_counts_them(breaker, s
 def test_failures_call_for_an_exchange_at_once_and_successes_when_what_is_known_is_old(
     breaker, summons
 ):
-    """Nothing is asked for twice."""
+    """No exchange is requested twice."""
     hear(breaker, START, 7)
     for _ in range(5):
         attempt(breaker, START)
@@ -83,7 +83,7 @@ def test_failures_call_for_an_exchange_at_once_and_successes_when_what_is_known_
 
 
 def test_the_server_opens_and_closes_it(breaker):
-    """By durations; what is under way from before does not count."""
+    """By durations; attempts from before the change do not count."""
     hear(breaker, START, 7)
     running = -breaker.enter(START)
     hear(breaker, START, 8, 100 * MS)
@@ -97,7 +97,7 @@ def test_the_server_opens_and_closes_it(breaker):
 
 
 def test_one_caller_asks_for_the_lease_and_the_others_are_refused_meanwhile(breaker):
-    """Not before it is time, and not more often than every 20 ms."""
+    """Not before the breaker may close, and at most every 20 ms."""
     hear(breaker, START, 8, 100 * MS)
     then = START + 100 * MS
     assert not breaker.consults(then - 1)
@@ -110,7 +110,7 @@ def test_one_caller_asks_for_the_lease_and_the_others_are_refused_meanwhile(brea
 
 
 def granted(breaker: Any) -> tuple[int, int]:
-    """Let it be half open, with a probe under way; return when, and the ticket."""
+    """Make it half-open with a probe under way; return the time and the ticket."""
     hear(breaker, START, 8, 100 * MS)
     then = START + 100 * MS
     breaker.adopt(then, then, 8, True, 0, "", "lease")
@@ -123,7 +123,7 @@ def granted(breaker: Any) -> tuple[int, int]:
 def test_a_probe_that_succeeds_closes_it_here_at_once_and_the_server_confirms_that(
     breaker, summons
 ):
-    """The next attempt need not wait for a round trip, and counts for the new state."""
+    """The next attempt waits for no round trip, and counts for the new state."""
     then, ticket = granted(breaker)
     breaker.leave(then, SUCCEEDED, then, ticket)
     assert attempt(breaker, then, FAILED) <= 0
@@ -136,7 +136,7 @@ def test_a_probe_that_succeeds_closes_it_here_at_once_and_the_server_confirms_th
 
 
 def test_the_server_corrects_what_a_probe_has_found(breaker):
-    """Its lease was void: somebody has opened it by hand."""
+    """Its lease was void, because another process opened the breaker by hand."""
     then, ticket = granted(breaker)
     breaker.leave(then, SUCCEEDED, then, ticket)
     breaker.parcel(then)
@@ -153,7 +153,7 @@ def test_a_probe_that_fails_opens_it_anew(breaker):
 
 
 def test_a_reply_that_is_older_than_what_a_probe_has_found_is_not_heeded(breaker):
-    """It crossed the report; a lease that it brings is given back."""
+    """It crossed the report; any lease in it is given back."""
     then, ticket = granted(breaker)
     breaker.parcel(then)
     breaker.leave(then, SUCCEEDED, then, ticket)
@@ -163,7 +163,7 @@ def test_a_reply_that_is_older_than_what_a_probe_has_found_is_not_heeded(breaker
 
 
 def test_a_reply_that_another_has_overtaken_is_not_heeded(breaker):
-    """Unless it was asked for later, and the server has lost what it knew."""
+    """Unless it was requested later and the server has lost its record."""
     hear(breaker, START, 9, 100 * MS)
     breaker.adopt(START + 2, START - 1, 8, False, 0, "", "")
     assert breaker.state_at(START + 2) == OPEN
@@ -172,7 +172,7 @@ def test_a_reply_that_another_has_overtaken_is_not_heeded(breaker):
 
 
 def test_a_new_record_closes_nothing_that_is_still_open(breaker, summons):
-    """The server is told, however late the reply was asked for; what is over stays over."""
+    """This process tells the server its state, unless the open time is over."""
     hear(breaker, START, 9, 100 * MS)
     summons.count = 0
     breaker.adopt(START + 2, START + 1, 20, False, -1000, "", "")
@@ -193,7 +193,7 @@ def test_a_probe_that_says_nothing_gives_its_lease_back(breaker, summons, outcom
 
 
 def test_a_probe_that_reports_after_a_change_is_not_heeded(breaker):
-    """Its generation is over."""
+    """Its generation has ended."""
     then, ticket = granted(breaker)
     hear(breaker, then, 9)
     breaker.leave(then, FAILED, then, ticket)
@@ -202,7 +202,7 @@ def test_a_probe_that_reports_after_a_change_is_not_heeded(breaker):
 
 
 def test_a_lease_that_nobody_has_taken_in_time_is_not_taken(breaker):
-    """Somebody else has it by then."""
+    """By then, another process has it."""
     hear(breaker, START, 8, 100 * MS)
     then = START + 100 * MS
     breaker.adopt(then, then, 8, True, 0, "", "lease")
@@ -210,7 +210,7 @@ def test_a_lease_that_nobody_has_taken_in_time_is_not_taken(breaker):
 
 
 def test_it_goes_on_alone_from_what_it_knew(breaker):
-    """By the counts of this process, with probes of its own."""
+    """By the counts of this process, with its own probes."""
     hear(breaker, START, 8, 100 * MS)
     breaker.go_alone(START)
     assert 99 * MS < breaker.enter(START) <= 101 * MS
@@ -227,7 +227,7 @@ def test_it_goes_on_alone_from_what_it_knew(breaker):
 
 
 def test_it_comes_back_to_what_the_server_says(breaker):
-    """What it has done alone is over, and what is under way from then does not count."""
+    """The state from its time alone ends, and attempts from that time do not count."""
     hear(breaker, START, 8)
     breaker.go_alone(START)
     running = -breaker.enter(START)
@@ -242,7 +242,7 @@ def test_it_comes_back_to_what_the_server_says(breaker):
 
 
 def test_a_probe_that_is_under_way_when_the_server_goes_is_forgotten(breaker):
-    """The breaker that goes on alone admits one of its own."""
+    """The breaker that continues alone admits its own probe."""
     then, ticket = granted(breaker)
     breaker.go_alone(then)
     breaker.leave(then, SUCCEEDED, then, ticket)
@@ -252,7 +252,7 @@ def test_a_probe_that_is_under_way_when_the_server_goes_is_forgotten(breaker):
 
 
 def test_a_child_reports_nothing_of_its_parents(core, breaker):
-    """The parent will do so itself."""
+    """The parent will report it."""
     then, ticket = granted(breaker)
     breaker.after_fork(core.new_lock())
     breaker.leave(then, SUCCEEDED, then, ticket)
@@ -261,7 +261,7 @@ def test_a_child_reports_nothing_of_its_parents(core, breaker):
 
 
 def test_each_state_is_told_once(core, summons, breaker):
-    """With the reason, if this process has made it, or has made the server make it."""
+    """With the reason, if this process caused the change."""
     told: list[Any] = []
     breaker.watcher = lambda *what: told.append(what)
     breaker.local.watcher = breaker.watcher

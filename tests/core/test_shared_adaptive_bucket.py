@@ -50,7 +50,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 def test_what_several_learn_is_what_one_would(core, make, steps):
-    """Whoever learns it: the same rate, to a billionth, and to a nanosecond of the interval."""
+    """The rate is the same to a billionth, and the interval to a nanosecond."""
     first = make(anew=True)
     buckets = [first, make(), make()]
     control = core.RateControl(100.0, 1.0)
@@ -63,7 +63,7 @@ def test_what_several_learn_is_what_one_would(core, make, steps):
 
 
 def test_a_newcomer_resets_nothing(make):
-    """It has the rate of those who are there."""
+    """It adopts the current rate."""
     first = make()
     first.leave(SECOND, REJECTED, SECOND - MS, 0)
     assert first.rate() < 70
@@ -72,7 +72,7 @@ def test_a_newcomer_resets_nothing(make):
 
 
 def test_no_window_has_more_permits_than_the_rate_allows(make):
-    """Of two buckets, when one cuts the rate and raises it again."""
+    """Two buckets share the words, and one cuts the rate and raises it again."""
     buckets = [make(1000.0), make(1000.0)]
     now = SECOND
     taken = []
@@ -89,7 +89,7 @@ def test_no_window_has_more_permits_than_the_rate_allows(make):
 
 
 def test_a_pause_is_as_long_as_it_was_when_another_changes_the_rate(make):
-    """It is in the words, too."""
+    """The words hold the pause too."""
     one, other = make(10.0), make(10.0)
     one.pause(SECOND, 5 * SECOND)
     for each in range(1, 20):
@@ -101,7 +101,7 @@ def test_a_pause_is_as_long_as_it_was_when_another_changes_the_rate(make):
 
 
 def test_a_process_that_died_with_the_lease_holds_nobody_up(make):
-    """It ends by itself; a rejection waits for that, a success is let go."""
+    """The lease expires; a rejection waits for that, and a success is dropped."""
     bucket = make()
     bucket.leave(SECOND, REJECTED, SECOND - MS, 0)
     rate = bucket.rate()
@@ -117,7 +117,7 @@ def test_a_process_that_died_with_the_lease_holds_nobody_up(make):
 
 
 def test_a_short_pause_is_heeded_where_a_lower_rate_does_not_do(make):
-    """Whoever has cut the rate."""
+    """Whichever process cut the rate."""
     one, other = make(10.0), make(10.0)
     now = 10 * SECOND
     one.leave(now, REJECTED, now - MS, 0)
@@ -145,13 +145,13 @@ def test_those_who_wait_in_a_process_are_told_of_what_it_learns(make):
 
 
 def test_the_numbers_of_outcomes_are_those_of_gates():
-    """They are repeated as numbers in C."""
+    """The module repeats them as numbers in C."""
     numbers = (shared_adaptive_bucket._SUCCEEDED, shared_adaptive_bucket._REJECTED)
     assert numbers == (gate.SUCCEEDED, gate.REJECTED)
 
 
 def test_a_fresh_one_is_nobody_elses(make):
-    """For each worker of a map."""
+    """Each worker of a map needs one."""
     bucket = make(10.0, 3, 2.0)
     bucket.leave(SECOND, REJECTED, SECOND - MS, 0)
     fresh = bucket.fresh(None)
@@ -160,7 +160,7 @@ def test_a_fresh_one_is_nobody_elses(make):
 
 @pytest.mark.parametrize("asks", ["never", "whole seconds"])
 def test_callers_of_several_processes_use_what_the_server_allows(make, asks):
-    """As one would: more than 85 % of it, with less than 2 % rejected, after ten seconds."""
+    """Like one process: more than 85 % of it, less than 2 % rejected, after ten seconds."""
     limit, seconds = steps((100, 25), (20, 25), (100, 25))
     buckets = [make(120.0, floor=1.2) for _ in range(3)]
     outcome = run(buckets, TokenServer(limit), seconds, most=120, asks=asks)

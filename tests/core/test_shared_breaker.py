@@ -25,7 +25,7 @@ START = 3_600_000 * MS
 
 @pytest.fixture(scope="module")
 def lock_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The descriptor of a file whose lock plain processes take."""
+    """Return the descriptor of the file that plain processes lock."""
     path = tmp_path_factory.mktemp("words") / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     yield descriptor
@@ -33,7 +33,7 @@ def lock_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 class Memory:
-    """Words that breakers share, as processes share those in a file."""
+    """Words that breakers share, as processes share the words in a file."""
 
     def __init__(self, lock: int, probes: int = 1) -> None:
         self.bytes = bytearray((word_count(probes) + 1) * STRIDE)
@@ -76,7 +76,7 @@ def open_it(breaker: Any, now: int) -> None:
 
 
 class Model:
-    """What the words should say, in plain lists."""
+    """The expected content of the words, in plain lists."""
 
     def __init__(self, probes: int) -> None:
         self.generation = 0
@@ -134,7 +134,7 @@ STEPS = st.lists(
 @settings(max_examples=60)
 @given(steps=STEPS, probes=st.sampled_from([1, 1, 3]), mixed=st.booleans())
 def test_processes_agree_with_a_model_whatever_happens(core, lock_file, steps, probes, mixed):
-    """Outcomes, clocks, deaths of processes in their attempts, forks, newcomers of either half."""
+    """Outcomes, clocks, processes that die during attempts, forks, newcomers of either half."""
     memory, model = Memory(lock_file, probes), Model(probes)
     cores = [core, hotpath.load("plain")] if mixed else [core]
     joined = 0
@@ -217,7 +217,7 @@ def test_a_newcomer_takes_the_state_and_the_counts_as_they_are(core, memory):
 
 
 def test_it_opens_only_from_the_minimum_and_the_ratio_on(core, memory):
-    """Seven of a hundred are seven per cent, whatever floats make of it."""
+    """Seven of a hundred are seven per cent, despite the rounding of floats."""
     breaker = memory.join(core, failure_ratio=0.07, minimum=100)
     for _ in range(93):
         attempt(breaker, START)
@@ -241,7 +241,7 @@ def test_failures_that_have_left_the_window_do_not_count(core, memory):
 
 
 def test_of_twenty_who_come_at_the_moment_of_half_open_one_probes(core, memory):
-    """The others are told to come again soon, as the probe may end at any time."""
+    """The others are told to try again soon, because the probe may end at any time."""
     breakers = [memory.join(core) for _ in range(20)]
     open_it(breakers[0], START)
     then = until_of(START)
@@ -252,7 +252,7 @@ def test_of_twenty_who_come_at_the_moment_of_half_open_one_probes(core, memory):
 
 
 def test_a_probe_whose_process_has_died_is_given_up_when_its_lease_is_over(core, memory):
-    """No report ever comes."""
+    """No report will ever come."""
     dead, other = memory.join(core), memory.join(core)
     open_it(other, START)
     then = until_of(START)
@@ -265,7 +265,7 @@ def test_a_probe_whose_process_has_died_is_given_up_when_its_lease_is_over(core,
 
 
 def test_a_probe_that_outlives_its_lease_decides_only_while_nobody_has_taken_over(core, memory):
-    """Its report is late, and another's probe is under way."""
+    """Its report is late, and another probe is under way."""
     late, other = memory.join(core), memory.join(core)
     open_it(other, START)
     then = until_of(START)
@@ -295,7 +295,7 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next_at_once(core, memory,
 
 
 def test_reports_of_an_older_generation_change_nothing(core, memory):
-    """Of attempts that came in when it was closed, and of probes that `trip` and `reset` overtook."""
+    """From attempts admitted while closed, and from probes overtaken by `trip` or `reset`."""
     breaker = memory.join(core)
     old = [-breaker.enter(START) for _ in range(9)]
     breaker.reset("test")
@@ -319,7 +319,7 @@ def test_reports_of_an_older_generation_change_nothing(core, memory):
 
 
 def test_a_child_leaves_its_parents_probe_to_the_parent(core, memory):
-    """Both return from the fork in the middle of the probe, and both report."""
+    """The fork happens during the probe, and both processes report."""
     parent, other = memory.join(core), memory.join(core)
     open_it(parent, START)
     then = until_of(START)
@@ -352,7 +352,7 @@ def test_a_busy_tenth_counts_by_halves_and_keeps_the_ratio(core, memory):
 
 
 def test_one_who_has_waited_for_the_lock_takes_no_lease_of_a_later_moment(core, memory):
-    """By the time that it brings along, the other's lease is longer than leases are."""
+    """Measured by its outdated time, the other lease seems longer than leases are."""
     late, other = memory.join(core), memory.join(core)
     open_it(other, START)
     then = until_of(START)
@@ -362,7 +362,7 @@ def test_one_who_has_waited_for_the_lock_takes_no_lease_of_a_later_moment(core, 
 
 
 def test_probes_that_have_all_succeeded_close_it_though_the_last_one_has_died(core, lock_file):
-    """It had noted its success, and was killed before the next step."""
+    """It had recorded its success, and was killed before the next step."""
     memory = Memory(lock_file, 2)
     breaker = memory.join(core)
     open_it(breaker, START)
@@ -375,7 +375,7 @@ def test_probes_that_have_all_succeeded_close_it_though_the_last_one_has_died(co
 
 
 def test_a_clock_that_tests_have_moved_is_not_heeded(core, memory):
-    """Others go by the machine's time."""
+    """Other processes use the machine's time."""
     breaker = memory.join(core)
     breaker.trip(breaker.real.now(), 0, "test")
     clock = core.Clock()
@@ -393,7 +393,7 @@ def test_a_clock_that_tests_have_moved_is_not_heeded(core, memory):
 
 
 def test_each_process_tells_of_each_state_once(core, memory):
-    """Whoever makes it says why; the others tell when they see it."""
+    """The process that causes it reports why; the others report it when they notice it."""
     told: dict[str, list[tuple[int, str]]] = {"one": [], "two": []}
     one, two = memory.join(core), memory.join(core)
     one.watcher = lambda *what: told["one"].append(what)
@@ -415,7 +415,7 @@ def test_each_process_tells_of_each_state_once(core, memory):
 
 
 def test_generations_go_round(core, memory):
-    """After a million of them the first comes again."""
+    """After a million generations, the first number comes again."""
     breaker = memory.join(core)
     breaker.words.swap(0, 0, ((1 << 20) - 1) << 41)
     for _ in range(4):
@@ -436,7 +436,7 @@ def test_generations_go_round(core, memory):
     ids=["alone", "mapped"],
 )
 def test_words_that_a_collector_finds_let_their_memory_go(core, new_memory, change):
-    """Memory that somebody still has in use can neither be resized nor closed."""
+    """Memory that is still in use can be neither resized nor closed."""
     memory = new_memory()
     words = core.SharedCounters(memory, 0, 2, -1)
     cycle: list[Any] = [words]

@@ -29,11 +29,11 @@ SECOND = 1_000_000_000
 
 
 class Value:
-    """Something to store that can be watched by a weak reference."""
+    """A value to store that supports weak references."""
 
 
 class Instance:
-    """Something whose methods are cached, equal to every other one."""
+    """An instance with cached methods that equals every other one."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Instance)
@@ -43,7 +43,7 @@ class Instance:
 
 
 class SameHash:
-    """A key that collides with every other one."""
+    """A key whose hash collides with that of every other one."""
 
     def __init__(self, name: int) -> None:
         self.name = name
@@ -72,7 +72,7 @@ def new_store(core: hotpath.Core, maxsize: int = 100, ttl: int = 0, clock: Any =
 
 @pytest.mark.parametrize("value", [None, False, 0, "", "value", object()])
 def test_a_stored_value_is_found_whatever_it_is(core: hotpath.Core, value: object) -> None:
-    """`None` and everything that is false are values like any other."""
+    """`None` and all false values are values like any other."""
     store = new_store(core)
     store.put("key", value)
     assert store.find("key").value is value
@@ -92,7 +92,7 @@ def test_a_new_value_replaces_the_old_one(core: hotpath.Core) -> None:
 
 
 def test_keys_with_one_hash_are_kept_apart(core: hotpath.Core) -> None:
-    """A collision is no hit."""
+    """A hash collision is not a hit."""
     store = new_store(core)
     for name in range(50):
         store.put(SameHash(name), name)
@@ -100,7 +100,7 @@ def test_keys_with_one_hash_are_kept_apart(core: hotpath.Core) -> None:
 
 
 def test_a_dropped_key_is_gone(core: hotpath.Core) -> None:
-    """`drop` says whether there was anything to drop."""
+    """`drop` returns whether there was anything to drop."""
     store = new_store(core)
     store.put("key", 1)
     assert [store.drop("key"), store.drop("key")] == [True, False]
@@ -119,7 +119,7 @@ def test_an_entry_in_the_hands_of_a_reader_keeps_its_value(core: hotpath.Core) -
 
 
 def test_a_cleared_store_is_empty_and_usable(core: hotpath.Core) -> None:
-    """Nothing of the past counts, neither values nor what was evicted."""
+    """Neither values nor evictions from before count."""
     store = new_store(core, maxsize=3)
     for key in range(10):
         store.put(key, key)
@@ -131,7 +131,7 @@ def test_a_cleared_store_is_empty_and_usable(core: hotpath.Core) -> None:
 
 
 def test_a_reserved_place_is_no_value_before_it_is_filled(core: hotpath.Core) -> None:
-    """Nobody finds it, but it takes up room, and it can be reserved and filled again."""
+    """Lookups do not find it, but it takes up room, and can be reserved and filled again."""
     store = new_store(core, maxsize=2)
     entry = store.reserve("key")
     assert (store.find("key"), len(store)) == (None, 1)
@@ -142,7 +142,7 @@ def test_a_reserved_place_is_no_value_before_it_is_filled(core: hotpath.Core) ->
 
 @pytest.mark.parametrize("maxsize", [0, 1, 20])
 def test_a_place_that_was_taken_away_is_filled_in_vain(core: hotpath.Core, maxsize: int) -> None:
-    """Between `reserve` and `fill` a drop, a clear or an eviction is final."""
+    """A drop, a clear or an eviction between `reserve` and `fill` is final."""
     store = new_store(core, maxsize, ttl=SECOND)
     takers = [lambda: store.drop("key"), store.clear]
     if maxsize:
@@ -158,7 +158,7 @@ def test_a_place_that_was_taken_away_is_filled_in_vain(core: hotpath.Core, maxsi
 
 
 class Meddled:
-    """A key that compares by Python code, in whose midst something happens once."""
+    """A key compared by Python code that does something once during the comparison."""
 
     meddle: Any = None
 
@@ -181,7 +181,7 @@ class Meddled:
 def test_a_key_that_a_race_has_put_into_the_dictionary_twice_is_dropped_twice(
     core: hotpath.Core, maxsize: int
 ) -> None:
-    """A dictionary looks behind the place where another thread inserts the same key."""
+    """A dictionary looks past the place where another thread inserts the same key."""
     store = new_store(core, maxsize)
     store.put(Meddled("first"), 1)
     store.put(Meddled("second"), 2)
@@ -201,7 +201,7 @@ def test_a_key_that_a_race_has_put_into_the_dictionary_twice_is_dropped_twice(
 
 
 class Alike:
-    """A key with the hash of all others, that acts once when it is compared."""
+    """A key with the same hash as all others that does something once when compared."""
 
     act: Any = None
     same = 0
@@ -255,7 +255,7 @@ def test_a_key_is_dropped_even_if_a_race_hides_it_from_a_look_up(core: hotpath.C
 
 
 def test_an_entry_is_evicted_even_if_a_race_hides_it_from_a_look_up(core: hotpath.Core) -> None:
-    """Else it would stay for ever, outside of all queues."""
+    """Otherwise it would stay forever, outside all queues."""
     for store, key in stores_that_miss(core):
         (entry,) = [entry for entry in store.entries.values() if entry.key is key]
         store.forget(entry)
@@ -266,7 +266,7 @@ def test_an_entry_is_evicted_even_if_a_race_hides_it_from_a_look_up(core: hotpat
 def test_a_store_that_is_cleared_in_the_midst_of_a_put_finds_what_comes_after(
     core: hotpath.Core, first: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The value that is being put comes after; CPython must not lose its hash."""
+    """The value being put comes after the clear; CPython must not lose its hash."""
     monkeypatch.setattr(Alike, "same", 0x123456789)  # nothing that lies around in memory
     for more in range(12):
         store = new_store(core, maxsize=30)
@@ -284,7 +284,7 @@ def test_a_store_that_is_cleared_in_the_midst_of_a_put_finds_what_comes_after(
 
 
 class Incomparable:
-    """A key that is like others by its hash, and cannot be compared while it is told so."""
+    """A key with the hash of others that cannot be compared while a flag is set."""
 
     broken = False
 
@@ -301,7 +301,7 @@ class Incomparable:
 def test_keys_that_cannot_be_compared_for_a_while_do_not_stay_for_ever(
     core: hotpath.Core, maxsize: int, ttl: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What their comparison raises leaves every entry in a queue."""
+    """Errors in comparisons leave every entry in a queue."""
     clock = core.Clock()
     clock.freeze()
     store = core.MemoryStore(clock, maxsize, ttl)
@@ -333,7 +333,7 @@ def test_keys_that_cannot_be_compared_for_a_while_do_not_stay_for_ever(
 def test_a_value_counts_until_its_time_is_up_and_no_longer(
     core: hotpath.Core, ttl: int, maxsize: int
 ) -> None:
-    """One nanosecond before the end it is found, at the end it is not."""
+    """It is found one nanosecond before it expires, and not when it expires."""
     clock = still_clock(core)
     store = new_store(core, maxsize, ttl, clock)
     store.put("key", 1)
@@ -344,7 +344,7 @@ def test_a_value_counts_until_its_time_is_up_and_no_longer(
 
 
 def test_a_value_that_is_stored_again_lives_anew(core: hotpath.Core) -> None:
-    """Time counts from the last `put`, and a hit does not prolong it."""
+    """Its lifetime begins with the last `put`, and a hit does not prolong it."""
     clock = still_clock(core)
     store = new_store(core, 10, 10 * SECOND, clock)
     store.put("key", 1)
@@ -358,7 +358,7 @@ def test_a_value_that_is_stored_again_lives_anew(core: hotpath.Core) -> None:
 
 
 def test_without_a_time_to_live_a_value_counts_for_ever(core: hotpath.Core) -> None:
-    """A century later it is still there."""
+    """A century later it is still found."""
     clock = still_clock(core)
     store = new_store(core, 10, 0, clock)
     store.put("key", 1)
@@ -367,7 +367,7 @@ def test_without_a_time_to_live_a_value_counts_for_ever(core: hotpath.Core) -> N
 
 
 def test_an_unbounded_store_forgets_what_is_out_of_date(core: hotpath.Core) -> None:
-    """Without a bound, expiry is all that keeps it from growing: each put does a bit of it."""
+    """Without a bound, only expiry limits its growth: each put does some of that work."""
     clock = still_clock(core)
     store = new_store(core, 0, SECOND, clock)
     for key in range(10_000):
@@ -395,7 +395,7 @@ def test_an_unbounded_store_without_expiry_keeps_everything(core: hotpath.Core) 
 def test_there_are_never_more_entries_than_maxsize(
     core: hotpath.Core, maxsize: int, keys: list[tuple[int, int]]
 ) -> None:
-    """Whatever is stored and however often it is used, the bound holds after each step."""
+    """Whatever is stored, and however often it is used, the bound holds after each step."""
     store = new_store(core, maxsize)
     for key, hits in keys:
         store.put(key, key)
@@ -408,7 +408,7 @@ def test_there_are_never_more_entries_than_maxsize(
 
 
 def test_a_store_is_filled_before_anything_is_evicted(core: hotpath.Core) -> None:
-    """All of `maxsize` can be used."""
+    """All of `maxsize` is usable."""
     for maxsize in (1, 2, 9, 10, 11, 100):
         store = new_store(core, maxsize)
         for key in range(maxsize):
@@ -433,7 +433,7 @@ def test_a_value_just_stored_is_there_even_when_all_others_are_hot(
 
 @pytest.mark.parametrize("maxsize", [10, 50, 1000])
 def test_hot_keys_survive_a_scan(core: hotpath.Core, maxsize: int) -> None:
-    """A long row of keys that are used once each does not push out what is used all the time."""
+    """A long series of keys used once does not push out keys that are used all the time."""
     store = new_store(core, maxsize)
     hot = [f"hot {number}" for number in range(maxsize // 2)]
     for _ in range(4):
@@ -446,7 +446,7 @@ def test_hot_keys_survive_a_scan(core: hotpath.Core, maxsize: int) -> None:
 
 
 def test_hot_keys_that_cool_down_make_room(core: hotpath.Core) -> None:
-    """What was hot once is not kept for ever when the load has moved on."""
+    """Keys that were hot do not stay forever after the load has moved on."""
     store = new_store(core, 10)
     for generation in range(5):
         keys = [(generation, number) for number in range(8)]
@@ -468,7 +468,7 @@ def test_a_key_that_comes_back_is_found_after_its_put(core: hotpath.Core) -> Non
 def test_a_key_that_comes_back_soon_after_its_eviction_goes_to_the_main_queue(
     core: hotpath.Core,
 ) -> None:
-    """Its ghost remembers that it was wanted, so the next scan does not take it."""
+    """Its ghost remembers it, so the next scan does not evict it."""
     store = new_store(core, 100)
     for key in range(101):
         store.put(key, key)
@@ -480,7 +480,7 @@ def test_a_key_that_comes_back_soon_after_its_eviction_goes_to_the_main_queue(
 
 
 def asked(store: Any, keys: Iterable[int]) -> int:
-    """Ask a store for keys, and put what it has not; return how many it had."""
+    """Ask a store for keys, and put the missing ones; return how many it had."""
     hits = 0
     for key in keys:
         if store.find(key) is None:
@@ -491,7 +491,7 @@ def asked(store: Any, keys: Iterable[int]) -> int:
 
 
 def moving(size: int, count: int) -> list[int]:
-    """Return keys that are any of `size`, of which every fourth request replaces one."""
+    """Return keys from a set of `size`, of which every fourth request replaces one."""
     draw = random.Random(3)
     return [index // 4 + draw.randrange(size) for index in range(count)]
 
@@ -500,7 +500,7 @@ def moving(size: int, count: int) -> list[int]:
 def test_probation_takes_as_much_as_the_keys_in_use_ask_for(
     core: hotpath.Core, maxsize: int
 ) -> None:
-    """It grows while they move on, shrinks when some are used all the time, and stays in bounds."""
+    """It grows while the keys change, shrinks while some stay in use, and stays in bounds."""
     store = new_store(core, maxsize)
     least = store.probation
     asked(store, range(3 * maxsize))
@@ -518,7 +518,7 @@ def test_probation_takes_as_much_as_the_keys_in_use_ask_for(
 
 
 def test_a_loop_does_not_pass_for_keys_that_move_on(core: hotpath.Core) -> None:
-    """What comes back from probation a long time after its end would not have been held there."""
+    """Longer probation would not have kept a key that returns long after its eviction."""
     store = new_store(core, 100)
     assert asked(store, [index % 150 for index in range(9_000)]) > 2_000
     assert store.probation < 50
@@ -527,7 +527,7 @@ def test_a_loop_does_not_pass_for_keys_that_move_on(core: hotpath.Core) -> None:
 def test_a_skewed_load_is_answered_about_as_well_as_the_best_choice_could(
     core: hotpath.Core,
 ) -> None:
-    """On a Zipf trace the hit ratio lies within a tenth of keeping exactly the hottest keys."""
+    """On a Zipf trace, the hit ratio is within a tenth of that of the hottest keys."""
     draw = random.Random(7)
     weights = [1 / rank for rank in range(1, 2001)]
     trace = draw.choices(range(2000), weights, k=30_000)
@@ -546,7 +546,7 @@ def test_a_skewed_load_is_answered_about_as_well_as_the_best_choice_could(
 
 
 def values_alive(store: Any, forget: Any) -> int:
-    """Store 30 values, have them forgotten, and count those that are still in memory."""
+    """Store 30 values, remove them, and count those that are still in memory."""
     refs = []
     for key in range(30):
         value = Value()
@@ -564,7 +564,7 @@ def test_a_cleared_value_leaves_memory(core: hotpath.Core) -> None:
 
 
 def test_an_evicted_value_leaves_memory(core: hotpath.Core) -> None:
-    """What is pushed out is let go."""
+    """The store keeps no reference to an evicted value."""
 
     def forget(store: Any) -> None:
         for key in itertools.count(1000):
@@ -577,7 +577,7 @@ def test_an_evicted_value_leaves_memory(core: hotpath.Core) -> None:
 
 @pytest.mark.parametrize("maxsize", [0, 40, 1000])
 def test_dropped_values_do_not_pile_up(core: hotpath.Core, maxsize: int) -> None:
-    """However many values are dropped one by one, only a handful may wait for their removal."""
+    """However many values are dropped one by one, only a few wait for removal."""
 
     def forget(store: Any) -> None:
         for key in range(30):
@@ -587,7 +587,7 @@ def test_dropped_values_do_not_pile_up(core: hotpath.Core, maxsize: int) -> None
 
 
 def test_replaced_values_do_not_pile_up(core: hotpath.Core) -> None:
-    """Storing one key again and again keeps about as many values as there may be keys."""
+    """Storing one key repeatedly keeps about as many values as there may be keys."""
     store = new_store(core, 10)
     refs = []
     for _ in range(1000):
@@ -605,7 +605,7 @@ def test_replaced_values_do_not_pile_up(core: hotpath.Core) -> None:
 def test_a_value_that_refers_to_its_store_does_not_keep_it_alive(
     core: hotpath.Core, maxsize: int, ttl: int, forget: str
 ) -> None:
-    """The garbage collector sees the circle through the store, whatever has become of the entry."""
+    """The garbage collector sees the cycle through the store, whatever happened to the entry."""
     store = new_store(core, maxsize, ttl)
     refs = []
     for key in range(5):
@@ -624,7 +624,7 @@ def test_a_value_that_refers_to_its_store_does_not_keep_it_alive(
 
 
 def test_a_value_is_not_collected_as_long_as_anybody_holds_its_entry(core: hotpath.Core) -> None:
-    """Even if the store is part of a circle that is garbage otherwise."""
+    """Even if the store is part of a cycle that is otherwise garbage."""
     store = new_store(core)
     value = Value()
     value.store = store  # type: ignore[attr-defined]
@@ -643,7 +643,7 @@ def test_a_value_is_not_collected_as_long_as_anybody_holds_its_entry(core: hotpa
 
 
 def test_a_finalizer_that_uses_the_store_finds_it_whole(core: hotpath.Core) -> None:
-    """A value whose end stores another one does so in the middle of an eviction."""
+    """A finalizer stores another value in the middle of an eviction."""
     store = new_store(core, 5)
     born = itertools.count(1000)
 
@@ -684,7 +684,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.serial = itertools.count()
 
     def living(self, key: Any) -> int | None:
-        """Return the value that counts, by the model."""
+        """Return the value that counts, according to the model."""
         value, expires = self.model.get(key, (None, 0))
         return value if not self.ttl or expires > self.clock.now() else None
 
@@ -743,7 +743,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_entry_can_be_evicted(self) -> None:
-        """Every entry stands in a queue."""
+        """Every entry is in a queue."""
         if self.maxsize:
             entries = [*self.store.small, *self.store.main]
             queued = {id(entry) for entry in entries}
@@ -752,7 +752,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def test_the_store_behaves_like_a_dictionary_with_expiry(core: hotpath.Core) -> None:
-    """Random steps against a model: no wrong value, no value out of date, no key too many."""
+    """Random steps against a model find no wrong value, no expired value and no extra key."""
     machine = type("Machine", (StoreMachine,), {"core": core})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
@@ -770,7 +770,7 @@ def test_the_store_behaves_like_a_dictionary_with_expiry(core: hotpath.Core) -> 
 def test_both_halves_evict_alike(
     core: hotpath.Core, maxsize: int, steps: list[tuple[str, int]]
 ) -> None:
-    """After the same steps the active half and the plain one hold the same keys."""
+    """After the same steps, the active half and the plain one hold the same keys."""
     stores = [new_store(core, maxsize), new_store(hotpath.load("plain"), maxsize)]
     for step, key in steps:
         for store in stores:
@@ -828,18 +828,18 @@ def test_threads_find_the_store_consistent(core: hotpath.Core, maxsize: int, ttl
 
 
 def instance_stores(core: hotpath.Core) -> Any:
-    """Make a family of stores whose time stands still."""
+    """Make a set of instance stores whose time stands still."""
     return core.InstanceStores(still_clock(core), 10, 0)
 
 
 def test_an_instance_gets_its_store_back(core: hotpath.Core) -> None:
-    """Its first call makes the store, the others use it."""
+    """Its first call creates the store, and later calls use it."""
     stores, instance = instance_stores(core), Instance()
     assert stores.of(instance) is stores.of(instance)
 
 
 def test_equal_instances_have_stores_of_their_own(core: hotpath.Core) -> None:
-    """Identity counts, not equality and not the hash."""
+    """Identity counts, not equality or the hash."""
     stores, one, other = instance_stores(core), Instance(), Instance()
     assert one == other
     assert stores.of(one) is not stores.of(other)
@@ -847,7 +847,7 @@ def test_equal_instances_have_stores_of_their_own(core: hotpath.Core) -> None:
 
 
 def test_an_instance_that_cannot_be_hashed_has_a_store_too(core: hotpath.Core) -> None:
-    """Identity asks nothing of the class."""
+    """Identity requires nothing from the class."""
 
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]
@@ -857,14 +857,14 @@ def test_an_instance_that_cannot_be_hashed_has_a_store_too(core: hotpath.Core) -
 
 
 def test_the_bound_and_the_expiry_are_those_of_each_store(core: hotpath.Core) -> None:
-    """`cache_maxsize` is counted for each instance."""
+    """`cache_maxsize` applies to each instance."""
     stores = core.InstanceStores(still_clock(core), 3, 5)
     assert (stores.of(Instance()).maxsize, stores.of(Instance()).ttl) == (3, 5)
 
 
 @pytest.mark.refcounts
 def test_a_store_never_keeps_its_instance_alive(core: hotpath.Core) -> None:
-    """The instance dies at once with its last reference, and the store with it."""
+    """The instance is freed with its last reference, and the store with it."""
     stores, instance = instance_stores(core), Instance()
     value = Value()
     stores.of(instance).put("key", value)
@@ -875,7 +875,7 @@ def test_a_store_never_keeps_its_instance_alive(core: hotpath.Core) -> None:
 
 
 def test_an_instance_in_a_reference_cycle_can_be_collected(core: hotpath.Core) -> None:
-    """The store is no further obstacle to the garbage collector."""
+    """The store does not hinder the garbage collector."""
     stores, instance = instance_stores(core), Instance()
     instance.itself = instance  # type: ignore[attr-defined]
     stores.of(instance).put("key", 1)
@@ -887,7 +887,7 @@ def test_an_instance_in_a_reference_cycle_can_be_collected(core: hotpath.Core) -
 
 @pytest.mark.refcounts
 def test_two_instances_are_never_mixed_when_memory_is_used_again(core: hotpath.Core) -> None:
-    """Thousands of instances live one after the other, most at the same address."""
+    """Thousands of instances live one after another, most at the same address."""
     stores = instance_stores(core)
     addresses = set()
     for number in range(3000):
@@ -901,7 +901,7 @@ def test_two_instances_are_never_mixed_when_memory_is_used_again(core: hotpath.C
 
 
 def test_a_store_left_over_under_a_reused_identity_is_not_used(core: hotpath.Core) -> None:
-    """Even if the end of the old instance went unnoticed, the new one gets a store of its own."""
+    """Even if the end of the old instance went unnoticed, the new one gets a new store."""
     stores, old, new = instance_stores(core), Instance(), Instance()
     stores.of(old).put("key", "of the old one")
     held = stores.stores[id(old)]
@@ -914,7 +914,7 @@ def test_a_store_left_over_under_a_reused_identity_is_not_used(core: hotpath.Cor
 def test_the_late_end_of_an_old_instance_leaves_the_new_ones_store_alone(
     core: hotpath.Core,
 ) -> None:
-    """A weak reference that dies removes only its own store."""
+    """The callback of a dead weak reference removes only its own store."""
     stores, old, new = instance_stores(core), Instance(), Instance()
     stores.of(old)
     mine = stores.of(new)
@@ -929,7 +929,7 @@ def test_the_late_end_of_an_old_instance_leaves_the_new_ones_store_alone(
     not hasattr(type, "__weakrefoffset__"), reason="on PyPy, every instance has weak references"
 )
 def test_an_instance_without_weak_references_has_no_store_of_its_own(core: hotpath.Core) -> None:
-    """Whoever asks is told so, each time."""
+    """Every request for one returns None."""
 
     class Slotted:
         __slots__ = ("x",)
@@ -942,7 +942,7 @@ def test_an_instance_without_weak_references_has_no_store_of_its_own(core: hotpa
 
 
 def test_threads_that_meet_at_a_new_instance_share_its_store(core: hotpath.Core) -> None:
-    """Of two stores made at the same moment one counts."""
+    """Of two stores created at the same moment, one is used."""
     for _ in range(30):
         stores, instance = instance_stores(core), Instance()
         barrier = threading.Barrier(4)
@@ -973,7 +973,7 @@ def lingering(core: hotpath.Core, maxsize: int = 100, early: int = 20, late: int
 def test_a_lingering_value_is_a_plain_hit_then_looked_at_closer_then_gone(
     core: hotpath.Core,
 ) -> None:
-    """At its three times."""
+    """At each of its three times."""
     store = lingering(core)
     store.put("key", "value")
     for seconds, plain, fresh, serves in (
@@ -988,7 +988,7 @@ def test_a_lingering_value_is_a_plain_hit_then_looked_at_closer_then_gone(
 
 
 def test_one_of_many_postpones_a_lingering_value(core: hotpath.Core) -> None:
-    """Plain hits go on until its end."""
+    """Hits are plain again until it expires."""
     store = lingering(core)
     store.put("key", "value")
     store.clock.advance(80 * SECOND)
@@ -1001,7 +1001,7 @@ def test_one_of_many_postpones_a_lingering_value(core: hotpath.Core) -> None:
 
 
 def test_a_value_that_is_renewed_is_followed_after_its_end(core: hotpath.Core) -> None:
-    """Nobody begins a run beside it, until it is over."""
+    """No other run begins until the renewal ends."""
     store = lingering(core)
     store.put("key", "value")
     entry = store.look_closer("key")
@@ -1023,7 +1023,7 @@ def test_a_value_that_is_renewed_is_followed_after_its_end(core: hotpath.Core) -
 
 
 def test_a_run_that_fails_leaves_the_outdated_value(core: hotpath.Core) -> None:
-    """As long as it may serve."""
+    """For as long as it may serve."""
     store = lingering(core)
     store.put("key", "value")
     entry = store.look_closer("key")
@@ -1040,7 +1040,7 @@ def test_a_run_that_fails_leaves_the_outdated_value(core: hotpath.Core) -> None:
 
 @pytest.mark.parametrize("forget", ["drop", "clear"])
 def test_a_value_that_dies_while_it_is_renewed_stays_dead(core: hotpath.Core, forget: str) -> None:
-    """A late value is filled into what nobody finds."""
+    """The late value goes into an entry that no lookup finds."""
     store = lingering(core)
     store.put("key", "value")
     entry = store.look_closer("key")
@@ -1057,7 +1057,7 @@ def test_a_value_that_dies_while_it_is_renewed_stays_dead(core: hotpath.Core, fo
 
 
 def test_a_store_without_a_bound_keeps_a_value_as_long_as_it_may_serve(core: hotpath.Core) -> None:
-    """And not longer."""
+    """No longer than that."""
     store = lingering(core, maxsize=0)
     store.put("old", 1)
     for seconds, there in ((90, True), (40, True), (30, False)):
@@ -1068,7 +1068,7 @@ def test_a_store_without_a_bound_keeps_a_value_as_long_as_it_may_serve(core: hot
 
 
 def test_after_a_fork_a_lingering_value_is_renewed_anew(core: hotpath.Core) -> None:
-    """Those who were at it are in the parent."""
+    """The threads that were renewing it exist only in the parent."""
     store = lingering(core)
     store.put("key", "value")
     store.clock.advance(81 * SECOND)
