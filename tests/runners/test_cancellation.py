@@ -34,13 +34,13 @@ from opero.runners import sync
 
 
 async def settle(turns: int = 5) -> None:
-    """Let every task that can go on do so."""
+    """Let every task that can continue do so."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 async def over(*tasks: asyncio.Future[Any]) -> list[Any]:
-    """Wait for tasks and return what came of each: a value, an exception."""
+    """Wait for tasks and return the outcome of each, value or exception."""
     await asyncio.wait(tasks)
     return [
         asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
@@ -49,7 +49,7 @@ async def over(*tasks: asyncio.Future[Any]) -> list[Any]:
 
 
 def kinds(outcomes: list[Any]) -> list[Any]:
-    """Return the type of every exception, and every value as it is."""
+    """Return the type of every exception, and every value unchanged."""
     return [type(each) if isinstance(each, BaseException) else each for each in outcomes]
 
 
@@ -96,7 +96,7 @@ class Source:
         self.fetch = fetch
 
     async def callers(self, count: int) -> list[asyncio.Task[Any]]:
-        """Start tasks that call the function, and wait until they all wait."""
+        """Start tasks that call the function, and wait until all of them wait."""
         tasks = [asyncio.create_task(self.fetch()) for _ in range(count)]
         await settle()
         return tasks
@@ -112,7 +112,7 @@ class Source:
 
 @pytest.mark.parametrize("who", [0, 3, 9], ids=["leader", "follower", "last"])
 def test_a_cancelled_caller_does_not_disturb_the_others(who):
-    """The run goes on; only the cancelled one gets nothing."""
+    """The run continues; only the cancelled caller gets nothing."""
 
     async def main():
         source = Source()
@@ -133,7 +133,7 @@ def test_a_cancelled_caller_does_not_disturb_the_others(who):
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
 def test_all_but_one_may_go_and_the_one_gets_its_value(at_once):
-    """999 of 1,000 are cancelled, the leader among them; the run is not."""
+    """999 of 1,000 callers are cancelled, including the leader; the run is not."""
 
     async def main():
         source = Source()
@@ -180,7 +180,7 @@ def test_the_run_is_cancelled_with_its_last_caller_and_tidied_up_before_that_one
 
 
 def test_a_newcomer_does_not_join_a_run_that_is_being_cancelled():
-    """It starts a fresh run, and gets a value although the old one ends cancelled."""
+    """It starts a new run, and gets a value although the old run ends cancelled."""
 
     async def main():
         source = Source(tidying=20)
@@ -200,7 +200,7 @@ def test_a_newcomer_does_not_join_a_run_that_is_being_cancelled():
 
 
 def test_a_run_that_answers_its_cancellation_with_a_value_does_not_have_it_stored_late():
-    """Its caller stays cancelled, and a fresh run's value is not overwritten by the old one's."""
+    """Its caller stays cancelled, and its value does not overwrite that of a new run."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -232,7 +232,7 @@ def test_a_run_that_answers_its_cancellation_with_a_value_does_not_have_it_store
     ids=repr,
 )
 def test_what_is_shielded_from_a_scope_that_cancels_again_and_again_ends_in_peace(options):
-    """A scope of anyio does so, in each cycle of the loop, until the block is left."""
+    """An anyio scope cancels in each cycle of the loop until the block is left."""
     ended = []
 
     @opero(**options)
@@ -262,7 +262,7 @@ def test_what_is_shielded_from_a_scope_that_cancels_again_and_again_ends_in_peac
 
 @pytest.mark.parametrize("options", [{}, {"cache": True}], ids=repr)
 def test_a_scope_knows_its_own_cancellation_of_a_caller_whose_deadline_has_passed(options):
-    """The caller waits for a run that tidies up, and the scope around the caller ends meanwhile."""
+    """The caller waits for the cleanup of a run, and the scope around the caller ends meanwhile."""
 
     @opero(retries=1, timeout=0.02, **options)
     async def work(scope):
@@ -284,7 +284,7 @@ def test_a_scope_knows_its_own_cancellation_of_a_caller_whose_deadline_has_passe
 
 @pytest.mark.parametrize("message", [(), ("the second",)], ids=repr)
 def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first(message):
-    """As without opero: a function that lingers over its tidying up can be cut there as well."""
+    """As without opero: a function whose cleanup takes long can be cut during it."""
     log = []
 
     @opero(retries=1, cache=True)
@@ -315,7 +315,7 @@ def test_a_second_cancellation_reaches_a_run_that_has_withstood_the_first(messag
 @pytest.mark.parametrize("turns", range(10))
 @pytest.mark.parametrize("who", [0, 1, 2], ids=["leader", "follower", "all"])
 def test_cancelling_at_any_turn_of_the_loop_leaves_nothing(turns, who):
-    """Before the run starts, while it starts, ends, is stored, and after."""
+    """Before the run starts, while it starts, ends or is stored, and after that."""
 
     async def main():
         source = Source(tidying=1)
@@ -338,7 +338,7 @@ def test_cancelling_at_any_turn_of_the_loop_leaves_nothing(turns, who):
 
 @pytest.mark.parametrize("options", [{"cache": True}, {"cache": False, "timeout": 60}], ids=str)
 def test_a_caller_cancelled_with_a_reason_keeps_it(options):
-    """The very cancellation comes through, message included."""
+    """The caller gets the same exception object, message included."""
 
     async def main():
         source = Source(**options)
@@ -370,7 +370,7 @@ def test_a_caller_cancelled_with_a_reason_keeps_it(options):
     ids=str,
 )
 def test_wait_for_cuts_a_decorated_function_like_any_other(options):
-    """`asyncio.wait_for` raises its TimeoutError after the function has tidied up."""
+    """`asyncio.wait_for` raises its TimeoutError after the function has cleaned up."""
 
     async def main():
         source = Source(**options)
@@ -384,7 +384,7 @@ def test_wait_for_cuts_a_decorated_function_like_any_other(options):
 
 @pytest.mark.parametrize("options", [{"cache": True}, {"cache": False, "retries": 3}], ids=str)
 def test_a_timeout_block_around_a_call_works_and_a_later_call_is_retried_again(options):
-    """The block takes its cancellation back, and opero believes it."""
+    """The block withdraws its cancellation, and opero respects that."""
 
     async def main():
         source = Source(**options)
@@ -457,7 +457,7 @@ async def _on_its_own(taken: list[str], go_on: asyncio.Event) -> None:
 def test_a_run_that_takes_a_cancellation_of_its_own_back_is_cancelled_nevertheless(
     inside, options, scoped
 ):
-    """Its last caller went meanwhile, and waits for its end."""
+    """Its last caller left meanwhile, and waits for its end."""
     taken: list[str] = []
     go_on: Any = None
     scope: Any = None
@@ -498,7 +498,7 @@ def test_a_run_that_takes_a_cancellation_of_its_own_back_is_cancelled_neverthele
     ids=str,
 )
 def test_the_end_of_asyncio_run_lets_a_function_tidy_up(options):
-    """All tasks are cancelled once then, callers and runs; none is cut in its finally-block."""
+    """All tasks, callers and runs, are cancelled once, and no finally-block is cut."""
 
     async def main():
         nonlocal source
@@ -523,7 +523,7 @@ FUSSY = [{}, {"cache": True}, {"timeout": 60}, {"rate_limit": 1e6}]
 
 @pytest.mark.parametrize("options", FUSSY, ids=str)
 def test_a_cancelled_attempt_is_never_retried(options):
-    """Not even if everything is to be retried."""
+    """Not even if `retry_on` covers everything."""
     attempts = []
 
     @opero(retries=5, min_delay=0, max_delay=0, retry_on=lambda error: True, **options)
@@ -569,7 +569,7 @@ def test_an_error_that_a_function_makes_of_its_cancellation_is_not_retried(optio
 
 
 def test_calls_in_the_tidying_up_of_a_cancelled_task_are_retried():
-    """A task that was cancelled, and takes its time to end, has its calls retried as ever."""
+    """While a cancelled task cleans up, its calls are retried as usual."""
     attempts = []
 
     @opero(retries=3, min_delay=0, max_delay=0)
@@ -597,7 +597,7 @@ def test_calls_in_the_tidying_up_of_a_cancelled_task_are_retried():
 
 @pytest.mark.parametrize("options", [{}, {"cache": True}, {"timeout": 60}], ids=str)
 def test_a_task_cancelled_in_a_backoff_ends_at_once(options):
-    """No further attempt, and no waiting for the backoff's end."""
+    """It makes no further attempt, and does not wait for the end of the delay."""
     attempts = []
 
     @opero(retries=3, min_delay=50, max_delay=50, **options)
@@ -619,7 +619,7 @@ def test_a_task_cancelled_in_a_backoff_ends_at_once(options):
 
 
 def test_a_failing_sibling_in_a_gather_cancels_nothing_that_others_need():
-    """The run goes on for a caller outside when a caller inside is cancelled by its group."""
+    """The run continues for a caller outside when a caller inside is cancelled by its group."""
 
     async def main():
         source = Source()
@@ -653,7 +653,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
 def test_a_coroutine_closed_before_it_was_awaited_says_nothing(options):
-    """As with a plain coroutine: closing it is the way to say that it is not wanted."""
+    """As with a plain coroutine, closing it shows that it is not needed."""
 
     async def main():
         source = Source(**options)
@@ -670,7 +670,7 @@ def test_a_coroutine_closed_before_it_was_awaited_says_nothing(options):
 
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
 def test_a_task_cancelled_before_it_starts_says_nothing(options):
-    """Task groups do that; no coroutine inside may be left that was never awaited."""
+    """Task groups do that; no coroutine inside may be left never awaited."""
 
     async def main():
         source = Source(**options)
@@ -710,7 +710,7 @@ def test_a_coroutine_that_is_never_awaited_leaves_a_warning_and_nothing_else(opt
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("leading", [True, False], ids=["leader", "follower"])
 def test_a_coroutine_closed_while_it_waits_goes_like_a_cancelled_one(leading, options):
-    """`close()` is quiet, the others keep their run, and the last one's run is cancelled."""
+    """`close()` is quiet, other callers keep their run, and the last caller's run is cancelled."""
 
     async def main():
         source = Source(tidying=0, **options)
@@ -731,7 +731,7 @@ def test_a_coroutine_closed_while_it_waits_goes_like_a_cancelled_one(leading, op
 
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
 def test_a_coroutine_closed_after_its_loop_says_nothing(options):
-    """Neither an error nor a warning comes of what is left of a closed loop."""
+    """The remains of a closed loop cause neither an error nor a warning."""
     loop = asyncio.new_event_loop()
 
     @opero(**{"retries": 1, **options})
@@ -767,7 +767,7 @@ def test_a_coroutine_closed_after_its_loop_says_nothing(options):
 
 
 def interrupt_main_thread_when(condition: Any) -> Job:
-    """Interrupt this thread, like Ctrl-C does, as soon as a condition holds."""
+    """Interrupt this thread, as Ctrl-C does, as soon as a condition is met."""
     me = threading.main_thread().ident
     assert me is not None
     assert me == threading.get_ident(), "signals reach the main thread only"
@@ -781,7 +781,7 @@ def interrupt_main_thread_when(condition: Any) -> Job:
 
 
 def test_ctrl_c_in_a_follower_leaves_the_run_to_the_others():
-    """The interrupted thread gets its KeyboardInterrupt at once and is nobody's follower any more."""
+    """The interrupted thread gets its KeyboardInterrupt immediately and stops following."""
     gate = threading.Event()
 
     @opero(retries=1, cache=True)
@@ -852,7 +852,7 @@ def test_ctrl_c_in_a_backoff_ends_it_at_once(cached):
 
 
 def test_ctrl_c_in_a_wait_for_a_permit_leaves_the_line():
-    """The next in line moves up, and the function is not called."""
+    """The next waiter moves up, and the function is not called."""
     limiter = RateLimiter(0.01)
     limiter.acquire_sync()
     calls = []
@@ -869,7 +869,7 @@ def test_ctrl_c_in_a_wait_for_a_permit_leaves_the_line():
 
 
 def interrupt_over_and_over(work: Callable[[], Any], seconds: float) -> None:
-    """Repeat `work` in four threads, and interrupt each of them again and again, wherever it is."""
+    """Repeat `work` in four threads, and interrupt each repeatedly, wherever it is."""
     stop = threading.Event()
     interrupted = [0] * 4
     ready = [False] * 4
@@ -905,7 +905,7 @@ def interrupt_over_and_over(work: Callable[[], Any], seconds: float) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a weak set
 @pytest.mark.parametrize("key", [1, (1, "one")], ids=repr)
 def test_threads_interrupted_at_any_moment_never_leave_a_key_blocked(key):
-    """Leaders and followers are interrupted over and over, wherever they happen to be."""
+    """Leaders and followers are interrupted repeatedly, wherever they are."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -930,7 +930,7 @@ def test_threads_interrupted_at_any_moment_never_leave_a_key_blocked(key):
 
 
 def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind(core):
-    """Interrupted waiters are gone; those who are not interrupted are all served."""
+    """Interrupted waiters leave the line; all the others are served."""
     limiter = RateLimiter(1000)
     with standing_clock(core.clock):
         limiter.acquire_sync()
@@ -951,7 +951,7 @@ def test_threads_interrupted_in_line_leave_no_permit_and_no_place_behind(core):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_threads_interrupted_at_any_moment_never_leave_a_limiter_blocked():
-    """Wherever in the limiter's own work it hits them, the others get on."""
+    """Wherever in the limiter's own code they are interrupted, the others continue."""
     limiter = RateLimiter(20_000)
     got = []
 

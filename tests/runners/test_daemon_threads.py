@@ -25,7 +25,7 @@ def no_linger(monkeypatch):
 
 
 class Counted(Refresh):
-    """A refresh that counts what is done with it."""
+    """A refresh that counts its runs and its ends."""
 
     __slots__ = ("given_back", "led")
 
@@ -44,7 +44,7 @@ class Counted(Refresh):
 
 
 def test_a_start_that_hangs_keeps_no_other_caller_waiting(monkeypatch):
-    """As after an exception that was thrown into it: another thread does both jobs."""
+    """As after an exception thrown into `start`: another thread does both jobs."""
     go = threading.Event()
     hung = []
     real = threading.Thread.start
@@ -73,7 +73,7 @@ def test_a_start_that_hangs_keeps_no_other_caller_waiting(monkeypatch):
 
 
 def test_no_more_threads_work_than_there_may_be():
-    """Also where many callers start some at one moment."""
+    """Even if many callers start threads at the same moment."""
     executor = Executor(NAME, 2)
     now = []
     most = []

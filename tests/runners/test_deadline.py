@@ -32,7 +32,7 @@ def call(function: Any, kind: str, *args: Any) -> Any:
 
 
 def decorated(kind: str, body: Any, **options: Any) -> Any:
-    """Decorate a function that does what `body` does, as one for threads or one for tasks."""
+    """Decorate a function that does what `body` does, for threads or for tasks."""
 
     @opero(**options)
     async def task(*args: Any) -> Any:
@@ -47,7 +47,7 @@ def decorated(kind: str, body: Any, **options: Any) -> Any:
 
 
 def test_the_exception_is_what_users_look_for():
-    """It is caught as opero's own and as the built-in TimeoutError."""
+    """Both opero's own class and the built-in TimeoutError catch it."""
     assert issubclass(DeadlineExceeded, OperoError)
     assert issubclass(DeadlineExceeded, TimeoutError)
 
@@ -62,7 +62,7 @@ CACHED = pytest.mark.parametrize("cache", [False, True], ids=["uncached", "cache
 @KINDS
 @CACHED
 def test_a_backoff_that_cannot_end_in_time_is_not_begun(kind, cache):
-    """The call fails at once, with the errors so far, the last one as its cause."""
+    """The call fails immediately, with the errors so far; the last one is its cause."""
     attempts = []
 
     def body():
@@ -87,7 +87,7 @@ def test_a_backoff_that_cannot_end_in_time_is_not_begun(kind, cache):
 @KINDS
 @CACHED
 def test_a_permit_that_would_come_too_late_is_not_waited_for(kind, cache):
-    """The call fails at once, the function is not started, and nobody stands in line."""
+    """The call fails immediately, the function does not start, and nothing waits in line."""
     limiter = spent(RateLimiter(0.01))
     starts = []
     fetch = decorated(
@@ -181,7 +181,7 @@ def test_a_wait_that_would_end_just_at_the_deadline_is_not_begun(kind):
 
 @KINDS
 def test_an_attempt_that_ends_after_the_deadline_is_the_last(kind):
-    """The message says so; without a delay there is no wait to speak of."""
+    """The message says so; without a delay it mentions no wait."""
 
     def body():
         clock.advance(6)
@@ -228,13 +228,13 @@ def test_no_wait_ever_ends_after_the_deadline(kind, timeout):
 
 
 def test_a_running_attempt_of_a_function_is_not_cut():
-    """It returns late, and its value is good."""
+    """It returns late, and its value counts."""
     fetch = opero(retries=3, timeout=0.01)(lambda: time.sleep(0.03) or "late")
     assert fetch() == "late"
 
 
 def test_a_late_failure_is_followed_by_no_further_attempt():
-    """The deadline has passed while the attempt was running."""
+    """The deadline passed while the attempt was running."""
     attempts = []
 
     @opero(retries=3, min_delay=0, max_delay=0, timeout=0.01)
@@ -249,7 +249,7 @@ def test_a_late_failure_is_followed_by_no_further_attempt():
 
 
 def test_a_follower_waits_for_the_run_of_another_thread_until_its_own_deadline():
-    """Not before, and hardly after; the run goes on for the others."""
+    """It leaves neither early nor much later; the run continues for the others."""
     gate = threading.Event()
 
     @opero(retries=1, cache=True, timeout=0.1)
@@ -271,7 +271,7 @@ def test_a_follower_waits_for_the_run_of_another_thread_until_its_own_deadline()
 
 
 def test_followers_with_deadlines_do_not_disturb_those_with_more_time():
-    """Some give up, others come later and wait longer, and the run is made once."""
+    """Some give up, others come later and wait longer, and there is one run."""
     gate = threading.Event()
     runs = []
 
@@ -294,7 +294,7 @@ def test_followers_with_deadlines_do_not_disturb_those_with_more_time():
 
 
 def test_a_hit_is_not_late_whatever_the_deadline():
-    """A cached value is there at once."""
+    """A cached value is available immediately."""
     fetch = opero(retries=1, cache=True, timeout=1e-9)(lambda: "value")
     assert fetch() == "value"
     assert fetch() == "value"
@@ -319,7 +319,7 @@ def test_a_deadline_of_decades_is_as_good_as_none(kind):
 
 
 def test_a_deadline_of_decades_lets_a_follower_wait():
-    """The lock's own longest wait is shorter than that."""
+    """The longest possible wait for a lock is shorter than that."""
     gate = threading.Event()
     fetch = opero(retries=1, cache=True, timeout=1e9)(lambda: gate.wait(15))
     jobs = [Job(fetch), Job(fetch)]
@@ -361,7 +361,7 @@ class Slow:
 
 @CACHED
 def test_an_async_attempt_is_cut_when_the_deadline_passes(cache):
-    """Its finally-block has run when the caller gets DeadlineExceeded; no other attempt follows."""
+    """The caller gets DeadlineExceeded after the function's finally-block; nothing is retried."""
 
     async def main():
         slow = Slow(timeout=0.05, cache=cache)
@@ -400,7 +400,7 @@ def test_the_errors_so_far_come_with_the_cut(cache):
 @CACHED
 @pytest.mark.parametrize("where", ["backoff", "permit"])
 def test_a_wait_that_was_begun_in_time_ends_in_time(cache, where):
-    """Waits that fit are made to their end, and the call succeeds."""
+    """Waits that fit run to their end, and the call succeeds."""
     limiter = spent(RateLimiter(50)) if where == "permit" else None
     attempts = []
 
@@ -418,7 +418,7 @@ def test_a_wait_that_was_begun_in_time_ends_in_time(cache, where):
 
 @CACHED
 def test_a_function_that_answers_the_cut_with_a_value_is_heard(cache):
-    """What it returns counts: it came from the call, only late."""
+    """Its value counts: it came from the call, only late."""
 
     @opero(retries=1, timeout=0.02, cache=cache)
     async def fetch():
@@ -432,7 +432,7 @@ def test_a_function_that_answers_the_cut_with_a_value_is_heard(cache):
 
 @CACHED
 def test_a_loop_that_was_blocked_past_the_deadline_still_takes_a_finished_value(cache):
-    """The run is over when the caller looks: that is no reason to throw its value away."""
+    """The run has ended when the caller looks, so its value is not thrown away."""
 
     @opero(retries=1, timeout=0.2, cache=cache)
     async def fetch():
@@ -443,7 +443,7 @@ def test_a_loop_that_was_blocked_past_the_deadline_still_takes_a_finished_value(
 
 
 def test_a_callers_deadline_is_its_own_and_the_run_goes_on_for_the_others():
-    """The leader has to go; a task that came later has time left and gets the value."""
+    """The leader must leave; a task that came later has time left and gets the value."""
     log = []
 
     @opero(retries=1, cache=True, timeout=0.8)
@@ -472,7 +472,7 @@ def test_a_callers_deadline_is_its_own_and_the_run_goes_on_for_the_others():
 
 
 def test_the_last_caller_whose_deadline_passes_cuts_the_run():
-    """Ten callers, one run, ten DeadlineExceeded, one tidying up."""
+    """Ten callers share one run: ten DeadlineExceeded, one cleanup."""
 
     async def main():
         slow = Slow(timeout=0.05, cache=True)
@@ -485,7 +485,7 @@ def test_the_last_caller_whose_deadline_passes_cuts_the_run():
 
 
 def test_a_newcomer_does_not_join_a_run_that_is_being_cut():
-    """It starts a fresh one, with all of its own time."""
+    """It starts a new run with its own full time."""
     runs = []
     log = []
 
@@ -514,7 +514,7 @@ def test_a_newcomer_does_not_join_a_run_that_is_being_cut():
 
 
 def test_a_caller_cancelled_while_its_deadline_cuts_the_run_is_cancelled():
-    """Cancellation wins over DeadlineExceeded, and the run is tidied up all the same."""
+    """Cancellation wins over DeadlineExceeded, and the run still cleans up."""
 
     async def main():
         slow = Slow(timeout=0.02, cache=True)
@@ -531,7 +531,7 @@ def test_a_caller_cancelled_while_its_deadline_cuts_the_run_is_cancelled():
 
 
 def test_the_shorter_of_two_nested_deadlines_decides():
-    """The inner call's, then the outer call's."""
+    """First the inner call's is shorter, then the outer call's."""
 
     @opero(retries=1, timeout=0.03)
     async def inner_short():
@@ -561,7 +561,7 @@ def test_the_shorter_of_two_nested_deadlines_decides():
 
 
 def test_a_deadline_that_is_over_before_the_first_attempt_starts_nothing_twice():
-    """However short: it ends with DeadlineExceeded or with the value, and leaves nothing."""
+    """However short, it ends with DeadlineExceeded or the value, and leaves nothing."""
 
     async def main():
         for timeout in (1e-9, 1e-6, 1e-4):
@@ -579,7 +579,7 @@ def test_a_deadline_that_is_over_before_the_first_attempt_starts_nothing_twice()
 
 
 def test_a_queue_of_deadlines_looks_once_at_the_end_of_the_stack(core, monkeypatch):
-    """It looks again if another thread has changed it, which is told by a RuntimeError as well."""
+    """It looks again if another thread changed it, which also raises a RuntimeError."""
 
     class Deep(OrderedDict):
         looks = 0
@@ -600,7 +600,7 @@ def test_a_queue_of_deadlines_looks_once_at_the_end_of_the_stack(core, monkeypat
 
 
 def test_under_skipped_waits_a_deadline_counts_the_time_that_would_have_passed():
-    """Tests see the same verdicts as real time would give."""
+    """Tests see the same outcome as in real time."""
 
     @opero(retries=9, min_delay=1, max_delay=1, timeout=3.5)
     async def fetch():
@@ -614,7 +614,7 @@ def test_under_skipped_waits_a_deadline_counts_the_time_that_would_have_passed()
 
 
 def test_a_task_in_line_behind_a_stuck_loop_leaves_in_time():
-    """Its place in line looked good; the one ahead is stuck; the deadline is kept all the same."""
+    """Its place in line looked good and the waiter ahead is stuck, but the deadline is kept."""
     limiter = spent(RateLimiter(20))
     stuck, free = threading.Event(), threading.Event()
 

@@ -116,7 +116,7 @@ with manual_clock() as clock:
     ids=["long run", "recursion", "rings", "refreshes"],
 )
 def test_greenlets_share_runs_and_never_wait_for_themselves(core, tmp_path, program, store):
-    """As threads do, although all of them are in one."""
+    """Like threads, although all of them are in one thread."""
     run(core, tmp_path, program, store)
 
 

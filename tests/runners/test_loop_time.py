@@ -15,7 +15,7 @@ from opero.testing import manual_clock
 
 
 class Jumping(selectors.DefaultSelector):
-    """Never waits, and adds up how long it should have."""
+    """Never waits, and adds up the time that it skipped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Jumping(selectors.DefaultSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop that jumps over waits, as looptime and others make it."""
+    """An event loop that skips waits, like those of looptime and others."""
 
     def __init__(self) -> None:
         self.jumping = Jumping()

@@ -60,7 +60,7 @@ def asks(error: Exception) -> Any:
 
 
 class Folded(Mapping[str, str]):
-    """Headers whose names have no case, as those of httpx, requests and aiohttp."""
+    """Headers with case-insensitive names, like those of httpx, requests and aiohttp."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.headers = {name.lower(): value for name, value in headers.items()}
@@ -205,7 +205,7 @@ def test_a_date_that_no_calendar_has_says_nothing() -> None:
 
 
 class Trap:
-    """Raises whatever is asked of it."""
+    """Raises an error for any attribute."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(name)
@@ -413,7 +413,7 @@ def outcome(kind: str, function: Callable[..., Any], *args: Any, **options: Any)
 
 
 class Server(ThreadingHTTPServer):
-    """Says 429 as often as its path asks for, then 200."""
+    """Answers 429 as often as its path asks for, then 200."""
 
     daemon_threads = False
     said: dict[str, int]
@@ -434,7 +434,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the base class
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -677,7 +677,7 @@ def test_it_is_refused_beside_a_config() -> None:
 def test_what_a_server_asks_for_holds_back_others_who_share_the_limit(
     core: hotpath.Core, kind: str
 ) -> None:
-    """Another function with the same limiter gets no permit meanwhile, whoever retries."""
+    """Another function with the same limiter gets no permit meanwhile, whichever retries."""
     limiter = RateLimiter(1000.0, burst=100)
     times: list[float] = []
 
@@ -700,7 +700,7 @@ def test_what_a_server_asks_for_holds_back_others_who_share_the_limit(
 def test_a_pause_that_nobody_would_wait_for_is_not_imposed(
     core: hotpath.Core, options: dict[str, Any]
 ) -> None:
-    """Without a deadline others wait no longer than `max_delay`; with one they give up at once."""
+    """Without a deadline others wait at most `max_delay`; with one they give up immediately."""
     limiter = RateLimiter(1000.0)
     with skip_waits() as clock:
 
@@ -720,7 +720,7 @@ def test_a_pause_that_nobody_would_wait_for_is_not_imposed(
 
 
 def test_fallback_values_are_not_held_back(core: hotpath.Core) -> None:
-    """One key's limit is not another's: the next value is tried at once."""
+    """One key's limit is not another's: the next value is tried immediately."""
     with skip_waits() as clock:
 
         @opero(
@@ -740,7 +740,7 @@ def test_fallback_values_are_not_held_back(core: hotpath.Core) -> None:
 
 @pytest.mark.parametrize("scope", ["worker", "total"])
 def test_items_of_a_map_are_held_back_together(core: hotpath.Core, scope: Any) -> None:
-    """Whether workers have a limit each, or share one."""
+    """Whether each worker has a limit, or all share one."""
     seen: list[float] = []
     with skip_waits() as clock:
 

@@ -30,7 +30,7 @@ from opero.runners import sync
 
 
 class Outside(BaseException):
-    """What a test runner or another framework throws into a thread to stop it."""
+    """An exception that a test runner or another framework throws into a thread to stop it."""
 
 
 FINAL = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, Outside]
@@ -39,20 +39,20 @@ KEYS = [1, "one", (1, "one"), {"one": [1]}]
 
 @pytest.fixture(autouse=True)
 def nobody_waits():
-    """Fail a test after which one more thread counts as waiting."""
+    """Fail a test if one more thread counts as waiting afterwards."""
     before = set(sync._waiting)
     yield
     assert set(sync._waiting) <= before
 
 
 def gathered(function: Any, count: int) -> Any:
-    """Return a gate for the leader to wait at until all others follow it."""
+    """Return a gate at which the leader waits until all others follow it."""
     return lambda: until(lambda: followers(function) == count - 1)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_32_threads_on_one_missing_key_run_the_function_once_and_share_its_value(key):
-    """They all get the very object that the only run returned."""
+    """They all get the same object, which the only run returned."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -72,7 +72,7 @@ def test_32_threads_on_one_missing_key_run_the_function_once_and_share_its_value
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_32_threads_share_one_failure_which_is_not_cached(key):
-    """They all get the very exception that the only run raised; the next call runs again."""
+    """They all get the same exception, which the only run raised; the next call runs again."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -93,7 +93,7 @@ def test_32_threads_share_one_failure_which_is_not_cached(key):
 
 
 def test_a_run_that_ends_while_a_follower_looks_for_its_thread_is_not_taken_for_lost(monkeypatch):
-    """The thread is gone by then, and the outcome is there."""
+    """By then the thread has ended, and the outcome is available."""
     runs, landed = [], threading.Event()
     look = sync._is_flown
 
@@ -155,7 +155,7 @@ def test_retries_are_made_once_for_all_who_wait():
 
 
 def test_none_is_shared_and_cached_like_any_value():
-    """A run that returns None is over like any other."""
+    """A run that returns None has ended like any other."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -219,7 +219,7 @@ def test_threads_that_find_an_outdated_value_run_once():
 
 
 def test_instances_have_runs_of_their_own():
-    """Threads that call a method of one new instance share; those of two instances do not."""
+    """Threads that call a method of one new instance share a run; two instances do not."""
     runs = []
     both = threading.Barrier(2)
 
@@ -264,7 +264,7 @@ def test_a_leader_that_is_interrupted_leaves_its_followers_to_run_once_more(key,
 
 
 def test_if_every_run_is_interrupted_each_caller_gets_an_interruption_of_its_own():
-    """Nobody inherits another's, and nobody is left waiting."""
+    """No caller gets another's, and none is left waiting."""
 
     @opero(retries=1, cache=True)
     def fetch(key):
@@ -276,7 +276,7 @@ def test_if_every_run_is_interrupted_each_caller_gets_an_interruption_of_its_own
 
 
 def test_an_interruption_is_never_shared_even_with_a_long_line_of_followers():
-    """One interruption after the other does not pile up frames until the stack is full."""
+    """A series of interruptions does not pile up frames until the stack is full."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -296,7 +296,7 @@ def test_an_interruption_is_never_shared_even_with_a_long_line_of_followers():
 
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "disk"])
 def test_the_deadline_of_the_leader_is_not_that_of_who_comes_late(stored, tmp_path):
-    """The leader gives up, and the follower, who has time left, runs once more."""
+    """The leader gives up; the follower, who has time left, runs once more."""
     options = {}
     if stored:
         options = {
@@ -327,7 +327,7 @@ def test_the_deadline_of_the_leader_is_not_that_of_who_comes_late(stored, tmp_pa
 
 
 def test_the_deadline_of_a_function_inside_is_an_outcome_like_any_other():
-    """It is shared: it belongs to the run, not to the caller who leads."""
+    """It is shared, because it belongs to the run and not to the leading caller."""
     runs = []
 
     @opero(retries=2, min_delay=9, timeout=0.1)
@@ -392,7 +392,7 @@ print("ok")
 
 
 def test_the_timeout_of_a_greenlet_is_its_own(core, tmp_path):
-    """A `gevent.Timeout` thrown into the leader, or its end, leaves the others to run once more."""
+    """If a `gevent.Timeout`, or its end, hits the leader, the others run once more."""
     if find_spec("gevent") is None:
         pytest.skip("gevent is not installed")
     script = tmp_path / "greenlets.py"
@@ -413,7 +413,7 @@ def test_the_timeout_of_a_greenlet_is_its_own(core, tmp_path):
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_a_function_may_call_itself_with_the_key_it_is_running_for(key):
-    """The inner call runs on its own instead of waiting for the outer one for ever."""
+    """The inner call runs on its own instead of waiting forever for the outer one."""
     depth = []
 
     @opero(retries=1, cache=True)
@@ -428,7 +428,7 @@ def test_a_function_may_call_itself_with_the_key_it_is_running_for(key):
 
 
 def test_recursion_through_two_functions_does_not_hang():
-    """The same for a circle of functions in one thread."""
+    """The same for a cycle of functions in one thread."""
     depth = []
 
     @opero(retries=1, cache=True)
@@ -465,7 +465,7 @@ def test_a_circle_of_threads_does_not_hang(count):
 
 
 def test_circles_of_threads_over_and_over_do_not_hang():
-    """The two threads meet in every order that 300 rounds come up with."""
+    """Over 300 rounds, the two threads meet in many orders."""
     local = threading.local()
     rounds = 300
     meet = threading.Barrier(2)
@@ -491,7 +491,7 @@ def test_circles_of_threads_over_and_over_do_not_hang():
 
 
 def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
-    """Wherever the stack happens to be full, every run that was begun is over afterwards."""
+    """Wherever the stack overflows, every run that began has ended afterwards."""
 
     @opero(retries=1, cache=True)
     def fetch(key):
@@ -511,7 +511,7 @@ def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
 
 
 def test_a_follower_of_a_run_that_recurses_without_end_gets_its_error():
-    """Its own: how deep the leader's stack was is not shared, so it runs again."""
+    """The leader's stack depth is not shared, so the follower runs again and gets its own error."""
     begun = []
 
     @opero(retries=1, cache=True)
@@ -543,7 +543,7 @@ FORGETTING = {
 
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_a_value_invalidated_while_it_is_made_is_not_stored(forget):
-    """Who waits already gets it; who comes later starts a fresh run, and that one is stored."""
+    """Waiting callers get it; later ones start a new run, whose value is stored."""
     runs = []
     gates = [threading.Event(), threading.Event()]
 
@@ -576,7 +576,7 @@ def test_a_value_invalidated_while_it_is_made_is_not_stored(forget):
 
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_a_failure_after_an_invalidation_does_not_touch_the_fresh_run(forget):
-    """The old run's failure is for those who waited for it."""
+    """Only the callers of the old run get its failure."""
     runs = []
     gates = [threading.Event(), threading.Event()]
 
@@ -619,7 +619,7 @@ def test_a_function_may_invalidate_the_key_it_is_running_for(forget):
 
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_an_invalidation_in_the_middle_of_storing_is_heeded(forget):
-    """It comes after the last look at the flight, and before the value is in the store."""
+    """It comes after the last check of the flight, and before the value is stored."""
 
     class Meddler:
         """Equal to its like; the comparison that takes another one out of the store invalidates."""
@@ -720,7 +720,7 @@ def test_a_value_that_is_found_amid_its_invalidation_is_not_found_afterwards():
 
 
 def test_clearing_over_and_over_leaves_no_stale_value():
-    """A value that was made from what held before the clearing is never found after it."""
+    """A value computed from data before the clearing is never found after it."""
     source = {"version": 0}
     stop = threading.Event()
 
@@ -749,7 +749,7 @@ def test_clearing_over_and_over_leaves_no_stale_value():
 
 
 class Touchy:
-    """Equal to its like, in one and the same place of every hash table, and raising on demand."""
+    """A key equal to others of its kind, with the same hash, that raises on demand."""
 
     armed = False
 
@@ -802,7 +802,7 @@ def test_a_key_whose_comparison_fails_while_it_runs_leaves_nobody_waiting():
 
 @pytest.mark.usefixtures("disarmed")
 def test_a_key_whose_comparison_fails_after_a_failure_does_not_keep_that_failure():
-    """What failed is tried again by the next call, as ever."""
+    """The next call tries again, as always."""
     entered = []
     gates = {number: threading.Event() for number in (1, 2)}
 
@@ -853,7 +853,7 @@ def test_a_key_whose_comparison_fails_when_it_is_looked_up_fails_its_own_call_on
 
 
 def test_a_run_on_a_thread_and_one_on_a_loop_do_not_mix():
-    """A function for threads called from a running loop is still a function for threads."""
+    """A function for threads remains one when called from a running loop."""
 
     @opero(retries=1, cache=True)
     def fetch(key):
@@ -883,12 +883,12 @@ class Bell:
     __hash__ = object.__hash__
 
     def release(self) -> None:
-        """Note that it has been rung."""
+        """Record that it rang."""
         self.rung = True
 
 
 def test_many_who_leave_a_run_are_not_looked_for_among_each_other(core, monkeypatch):
-    """Threads that are interrupted, or run out of time; the others are woken."""
+    """They are interrupted, or run out of time; the others are woken."""
     monkeypatch.setattr(Bell, "compared", 0)
     store = core.MemoryStore(core.clock, 10, 0)
     flight = store.follow(store.new_run("key", 7))

@@ -30,14 +30,14 @@ KEYS = [1, "one", (1, "one"), {"one": [1]}]
 
 
 async def settle(turns: int = 5) -> None:
-    """Let every task that can go on do so."""
+    """Let every task that can continue do so."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_1000_tasks_on_one_missing_key_run_the_function_once_and_share_its_value(key):
-    """They all get the very object that the only run returned."""
+    """They all get the same object, which the only run returned."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -61,7 +61,7 @@ def test_1000_tasks_on_one_missing_key_run_the_function_once_and_share_its_value
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_1000_tasks_share_one_failure_which_is_not_cached(key):
-    """They all get the very exception that the only run raised, and its traceback stays short."""
+    """They all get the same exception, which the only run raised, with a short traceback."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -105,7 +105,7 @@ def test_retries_are_made_once_for_all_tasks_that_wait():
 
 
 def test_many_keys_at_once_have_a_run_each():
-    """1,000 tasks on 10 keys: 10 runs, at the same time."""
+    """1,000 tasks on 10 keys make 10 runs, at the same time."""
     running = set()
     most = []
 
@@ -127,7 +127,7 @@ def test_many_keys_at_once_have_a_run_each():
 
 
 def test_a_value_that_comes_without_a_single_wait_is_shared_too():
-    """The function never suspends; the callers still meet."""
+    """The function never suspends, but the callers still meet."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -161,7 +161,7 @@ def test_tasks_that_find_an_outdated_value_run_once():
 
 
 def test_the_run_sees_the_context_of_the_caller_who_started_it():
-    """Context variables reach the function, as they would reach a plain call."""
+    """Context variables reach the function, as in a plain call."""
     user = contextvars.ContextVar("user", default="nobody")
 
     @opero(retries=1, cache=True, timeout=5)
@@ -177,7 +177,7 @@ def test_the_run_sees_the_context_of_the_caller_who_started_it():
 
 
 class Outside(BaseException):
-    """What a test runner or another framework throws into a task to stop it."""
+    """An exception that a test runner or another framework throws into a task to stop it."""
 
 
 @pytest.mark.parametrize("kind", [asyncio.CancelledError, Outside, RecursionError])
@@ -204,7 +204,7 @@ def test_what_belongs_to_the_leader_is_the_leaders_alone(kind):
 
 
 def test_if_every_run_is_stopped_each_caller_gets_an_error_of_its_own():
-    """One after the other leads."""
+    """They lead one after another."""
     runs = []
 
     @opero(retries=3, cache=True)
@@ -224,7 +224,7 @@ def test_if_every_run_is_stopped_each_caller_gets_an_error_of_its_own():
 
 
 def test_an_interrupt_inside_the_run_ends_the_loop_and_leaves_nothing():
-    """KeyboardInterrupt goes through asyncio as it does without opero; the next loop starts anew."""
+    """KeyboardInterrupt passes through asyncio as without opero; the next loop starts fresh."""
     runs = []
 
     @opero(retries=3, cache=True)
@@ -250,7 +250,7 @@ def test_an_interrupt_inside_the_run_ends_the_loop_and_leaves_nothing():
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
 def test_a_coroutine_may_await_itself_with_the_key_it_is_running_for(key):
-    """The inner call runs on its own instead of waiting for the outer one for ever."""
+    """The inner call runs on its own instead of waiting forever for the outer one."""
     depth = []
 
     @opero(retries=1, cache=True)
@@ -270,7 +270,7 @@ def test_a_coroutine_may_await_itself_with_the_key_it_is_running_for(key):
 
 @pytest.mark.parametrize("way", ["gather", "create_task", "timeout", "uncached"])
 def test_recursion_that_takes_a_detour_does_not_hang(way):
-    """Through child tasks, through a deadline's own task, through a function that is not cached."""
+    """Through child tasks, a deadline's own task, or a function that is not cached."""
     depth = []
 
     @opero(retries=2)
@@ -322,7 +322,7 @@ def test_a_circle_of_tasks_does_not_hang(count):
 
 
 def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
-    """The stack fills up as it does without opero, and everything is tidied away."""
+    """The stack overflows as without opero, and everything is cleaned up."""
 
     @opero(retries=1, cache=True)
     async def fetch():
@@ -338,7 +338,7 @@ def test_endless_recursion_stays_an_error_and_leaves_no_run_behind():
 
 
 def test_a_task_that_a_run_has_started_may_call_the_function_after_it():
-    """A task that outlives the run counts as outside of it: it shares runs as others do."""
+    """A task that outlives the run counts as outside it, and shares runs like any other."""
     runs = []
     late: list[Any] = []
 
@@ -401,7 +401,7 @@ def test_a_run_waits_only_for_runs_that_are_not_over():
 
 
 def test_calls_that_lead_to_the_next_call_do_not_pile_up():
-    """A function that schedules its own next call keeps no memory of all the calls before."""
+    """A function that schedules its own next call keeps no memory of earlier calls."""
     depths = []
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -429,7 +429,7 @@ def test_calls_that_lead_to_the_next_call_do_not_pile_up():
 
 
 def test_a_task_that_outlives_the_run_keeps_no_value_alive():
-    """A background task started inside the function does not hold on to what the run returned."""
+    """A background task started inside the function does not keep the run's result."""
 
     class Value:
         pass
@@ -507,7 +507,7 @@ FORGETTING = {
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same thread", "another thread"])
 @pytest.mark.parametrize("forget", FORGETTING.values(), ids=FORGETTING)
 def test_a_value_invalidated_while_it_is_made_is_not_stored(forget, elsewhere):
-    """Who waits already gets it; who comes later starts a fresh run, and that one is stored."""
+    """Waiting callers get it; later ones start a new run, whose value is stored."""
     runs = []
 
     @opero(retries=1, cache=True, cache_namespace="single flight")
@@ -566,7 +566,7 @@ def test_a_coroutine_may_invalidate_the_key_it_is_running_for(forget):
 
 
 def test_two_loops_in_two_threads_run_once_each_and_store_for_both():
-    """A task never waits for a run on another loop, and everybody gets a sound value."""
+    """A task never waits for a run on another loop, and every caller gets a correct value."""
     runs = []
     inside = threading.Barrier(2)
 
@@ -589,7 +589,7 @@ def test_two_loops_in_two_threads_run_once_each_and_store_for_both():
 
 
 def test_a_value_that_another_loop_stored_meanwhile_is_taken():
-    """A coroutine that was made before the value was there does not run the function again."""
+    """A coroutine created before the value existed does not run the function again."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -608,7 +608,7 @@ def test_a_value_that_another_loop_stored_meanwhile_is_taken():
 
 
 def test_a_loop_closed_in_the_middle_of_a_run_leaves_the_key_usable():
-    """Its run is gone with it; the next loop starts a fresh one, and forgets the closed one."""
+    """Its run is gone; the next loop starts a new one, and forgets the closed loop."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -637,7 +637,7 @@ def test_a_loop_closed_in_the_middle_of_a_run_leaves_the_key_usable():
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 @pytest.mark.parametrize("suspends", [False, True], ids=["at once", "later"])
 def test_a_loop_with_eager_tasks_caches_shares_and_leaves_nothing(suspends):
-    """A run that starts, or is even over, before its task is known is a run like any other."""
+    """A run may start, or even end, before its task is known."""
     runs = []
 
     @opero(retries=1, cache=True)
@@ -674,7 +674,7 @@ def test_a_loop_with_eager_tasks_caches_shares_and_leaves_nothing(suspends):
 
 
 def test_a_loop_that_comes_while_another_looks_around_does_not_disturb_it():
-    """A task begins a run on its loop at the very moment that one of another loop does."""
+    """A task begins a run on its loop at the moment that a task of another loop does."""
     gate = threading.Event()
 
     class SlyLoop(asyncio.SelectorEventLoop):
@@ -716,7 +716,7 @@ def test_a_loop_that_comes_while_another_looks_around_does_not_disturb_it():
 
 
 def test_tables_of_flights_are_sound_while_other_threads_forget():
-    """Loops in threads that run, and threads that clear, do not get in each other's way."""
+    """Threads with running loops and threads that clear do not affect each other."""
     stop = threading.Event()
 
     @opero(retries=1, cache=True)
