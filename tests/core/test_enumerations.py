@@ -113,7 +113,7 @@ def told(member: Any) -> Any:
 def test_random_members_have_one_key_exactly_if_they_are_the_same(
     core: hotpath.Core, one: Any, two: Any
 ) -> None:
-    """In memory and stored, alone and in a list; compiled and plain."""
+    """In memory and stored, alone and in a list, compiled and plain."""
     expected = told(one) == told(two)
     freezer, canonical = core.Freezer(), core.Canonical()
     plain = hotpath.load("plain").Canonical()
@@ -133,7 +133,7 @@ def test_random_members_have_one_key_exactly_if_they_are_the_same(
 def test_a_member_whose_value_is_another_one_has_another_key(
     core: hotpath.Core, names: list[str], values: list[Any], at: int, other: Any
 ) -> None:
-    """As after a new version of the program: what was stored for the old one is not taken."""
+    """So a new version of the program does not find values stored for the old one."""
     canonical = core.Canonical()
     name = names[at % len(names)]
 
@@ -154,7 +154,7 @@ def test_a_member_whose_value_is_another_one_has_another_key(
 
 
 def test_a_listed_member_counts_by_its_name_if_its_value_has_no_key(core: hotpath.Core) -> None:
-    """There is only one of that name."""
+    """Only one member has that name."""
     freezer, canonical = core.Freezer(), core.Canonical()
     for make in (freezer.freeze, canonical.encode):
         assert len({make(member) for member in Odd}) == len(Odd) == 3
@@ -162,7 +162,7 @@ def test_a_listed_member_counts_by_its_name_if_its_value_has_no_key(core: hotpat
 
 
 def test_a_made_member_whose_value_has_no_key_is_refused(core: hotpath.Core) -> None:
-    """There may be another one of that name."""
+    """Another member may have the same name."""
     from opero import CacheKeyError
 
     with pytest.raises(CacheKeyError, match="code, not data"):

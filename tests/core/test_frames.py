@@ -115,7 +115,7 @@ POLARS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("library", [PANDAS, POLARS], ids=["pandas", "polars"])
 def test_frames_count_by_their_content(core: hotpath.Core, library: Any) -> None:
-    """Made twice they have one key, and no two have the same; in memory and stored."""
+    """The same frame made twice has one key, and no two frames share one, in memory and stored."""
     if library is POLARS and pl is None:
         pytest.skip("this Python has no polars")
     for make in (core.Freezer().freeze, core.Freezer().probe, core.Canonical().encode):
@@ -129,7 +129,7 @@ def test_frames_count_by_their_content(core: hotpath.Core, library: Any) -> None
 def test_a_frame_that_changes_after_the_call_is_another_argument(
     core: hotpath.Core, tmp_path: Any
 ) -> None:
-    """Also in one cell, and in its labels."""
+    """Even if one cell or its labels change."""
     stored = {"cache_backend": "disk", "cache_dir": tmp_path, "cache_secret": "s" * 32}
     for options in ({}, stored):
         total = opero(cache=True, retries=1, **options)(total_of)  # type: ignore[call-overload]
@@ -148,7 +148,7 @@ def total_of(frame: Any) -> int:
 
 
 def test_views_and_slices_count_as_copies_do(core: hotpath.Core) -> None:
-    """Neither memory layout nor levels that no row uses count."""
+    """Neither memory layout nor unused levels count."""
     wide = pd.DataFrame({"a": range(6), "b": list("xyzxyz")})
     levels = pd.MultiIndex.from_product([[1, 2], ["a", "b"]])
     encode = core.Canonical().encode
@@ -157,7 +157,7 @@ def test_views_and_slices_count_as_copies_do(core: hotpath.Core) -> None:
 
 
 def test_numbers_count_as_bytes(core: hotpath.Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns of them are not looked at value by value, which takes a thousand times as long."""
+    """Reading their columns value by value would take a thousand times as long."""
     monkeypatch.setattr(frames, "MOST_VALUES", 1)
     index = pd.date_range("2024-01-01", periods=3)
     columns = {1: [1, 2, 3], 2: [1.0, 2.0, 3.0], 3: [True, False, True], 4: index}
@@ -172,7 +172,7 @@ def test_numbers_count_as_bytes(core: hotpath.Core, monkeypatch: pytest.MonkeyPa
 def test_a_frame_that_takes_too_long_is_refused(
     core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its size, before anything is made of it."""
+    """Its size decides, before any work begins."""
     monkeypatch.setattr(frames, "MOST_BYTES", 80)
     monkeypatch.setattr(frames, "MOST_VALUES", 10)
     values: list[Any] = [pd.DataFrame({"a": range(11)}), pd.Series(["a"] * 11)]

@@ -208,7 +208,7 @@ def works(function: Any) -> bool:
 
 @pytest.mark.parametrize("name", [*FORMER, *OTHERS])
 def test_any_attribute_can_be_set_read_and_deleted(core: hotpath.Core, name: str) -> None:
-    """Whatever it is called: none is opero's but the documented ones. It works on all the same."""
+    """Whatever its name, except opero's documented ones, and the function still works."""
     for function in decorated():
         before = getattr(function, name, None)
         value = object() if name != "__annotations__" else {"a": int}
@@ -233,7 +233,7 @@ def test_any_attribute_can_be_set_read_and_deleted(core: hotpath.Core, name: str
 
 
 def test_a_function_keeps_the_code_that_leads_to_it(core: hotpath.Core) -> None:
-    """IPython, which would give it that of the function in its file, reloads the module instead."""
+    """IPython, which would replace its code with that in the file, reloads the module instead."""
 
     @opero(retries=1)
     def decorated(a: int) -> str:
@@ -263,7 +263,7 @@ def test_a_function_counts_its_calls_in_an_attribute(core: hotpath.Core) -> None
 
 
 def test_it_has_no_public_name_but_the_documented_ones(core: hotpath.Core) -> None:
-    """Which libraries might take for something else; a bound method has the same."""
+    """Libraries might misread other names; the same holds for a bound method."""
     thing_class, _ = classes()
     once, cached, awaited, mapped = decorated()
     for function in (once, cached, awaited, thing_class().get):
@@ -290,7 +290,7 @@ def test_its_dict_is_that_of_a_wraps_wrapper(core: hotpath.Core) -> None:
 def test_the_documented_names_win_over_those_of_the_function_underneath(
     core: hotpath.Core, name: str
 ) -> None:
-    """Its own may be something else; whatever else it has is there."""
+    """Its own may mean something else; its other names are available."""
 
     def function(x: int) -> int:
         return x
@@ -304,7 +304,7 @@ def test_the_documented_names_win_over_those_of_the_function_underneath(
 
 
 def test_cache_clear_clears_its_own_cache_and_the_one_below(core: hotpath.Core) -> None:
-    """That of an `lru_cache` if it has none itself, and through a `wraps` wrapper of another."""
+    """That of an `lru_cache`, if it has none itself, and through another `wraps` wrapper."""
     runs = []
 
     @functools.lru_cache
@@ -327,7 +327,7 @@ def test_cache_clear_clears_its_own_cache_and_the_one_below(core: hotpath.Core) 
 def test_functools_wraps_above_takes_over_what_it_takes_from_any_function(
     core: hotpath.Core,
 ) -> None:
-    """The name, the docstring, the user's attributes, and the way to it."""
+    """The name, the docstring, the user's attributes, and `__wrapped__`."""
     inner = opero(cache=True)(add)
     inner.mine = 1  # type: ignore[attr-defined]
 
@@ -343,7 +343,7 @@ def test_functools_wraps_above_takes_over_what_it_takes_from_any_function(
 
 
 def test_the_state_is_behind_one_handle(core: hotpath.Core) -> None:
-    """Which the runners work with."""
+    """The runners work with this handle."""
     thing_class, _ = classes()
     function = opero(cache=True)(add)
     assert isinstance(function.__opero__, core.Call)
@@ -356,7 +356,7 @@ def test_the_state_is_behind_one_handle(core: hotpath.Core) -> None:
 
 
 def test_it_is_a_function(core: hotpath.Core) -> None:
-    """To `isinstance`, to `inspect`, and to what looks at a function's parts."""
+    """To `isinstance`, to `inspect`, and to code that reads a function's parts."""
     for function in decorated():
         assert isinstance(function, types.FunctionType)
         assert inspect.isfunction(function)
@@ -399,7 +399,7 @@ def test_coroutine_functions_are_known_as_such(core: hotpath.Core) -> None:
 
 
 def test_a_bound_one_is_a_method(core: hotpath.Core) -> None:
-    """As those of a class with plain functions are."""
+    """Like the methods of a class with plain functions."""
     thing_class, _ = classes()
     thing = thing_class()
     for method in (thing.get, thing.wait, thing.of_class, thing_class.of_class, thing.private()):
@@ -472,7 +472,7 @@ def test_a_bound_one_is_weakly_referable(core: hotpath.Core) -> None:
 def test_a_function_made_of_its_parts_is_decorated(
     core: hotpath.Core, function: Callable[..., Any], arguments: Any
 ) -> None:
-    """As some libraries copy functions; the parts never are those of the bare function."""
+    """Some libraries copy functions that way; the parts are never those of the bare function."""
     args, kwargs = arguments
     wrapped = opero(retries=1)(function)
     copied = types.FunctionType(
@@ -501,7 +501,7 @@ def test_a_function_made_of_its_parts_is_decorated(
 
 
 def test_a_copy_of_a_function_is_the_function(core: hotpath.Core) -> None:
-    """Deep or not, alone or in something."""
+    """Deep or shallow, alone or inside another object."""
     thing_class, _ = classes()
     for function in (*decorated(), thing_class.static, thing_class.get):
         assert copy.copy(function) is function
@@ -510,7 +510,7 @@ def test_a_copy_of_a_function_is_the_function(core: hotpath.Core) -> None:
 
 
 def test_a_deep_copy_of_a_bound_method_is_bound_to_a_copy(core: hotpath.Core) -> None:
-    """Of its instance; a shallow one to the same, and both to the same function."""
+    """A shallow copy is bound to the same instance; both call the same function."""
     thing_class, child_class = classes()
     for method in (thing_class(1).get, thing_class(1).private(), child_class(1).inherited()):
         expected = method() if method.__name__ == "__private" else method(7)
@@ -523,7 +523,7 @@ def test_a_deep_copy_of_a_bound_method_is_bound_to_a_copy(core: hotpath.Core) ->
 
 
 def test_an_object_that_keeps_its_own_bound_method_is_copied_whole(core: hotpath.Core) -> None:
-    """The copy's method is bound to the copy, also in a circle."""
+    """The copy's method is bound to the copy, even in a cycle."""
 
     class Timer:
         def __init__(self, name: str) -> None:
@@ -540,7 +540,7 @@ def test_an_object_that_keeps_its_own_bound_method_is_copied_whole(core: hotpath
 
 
 def test_it_is_made_once(core: hotpath.Core) -> None:
-    """A call that is under way needs what it knows still."""
+    """A call that is under way still needs its state."""
     runs = []
 
     @opero(retries=2, min_delay=0)
@@ -566,7 +566,7 @@ def test_it_is_made_once(core: hotpath.Core) -> None:
 
 
 def test_a_call_of_a_bound_method_goes_on_whatever_becomes_of_that(core: hotpath.Core) -> None:
-    """Somebody calls `__init__` again while it runs."""
+    """Other code calls `__init__` again while it runs."""
 
     class Bell:
         @opero(retries=1)
@@ -581,7 +581,7 @@ def test_a_call_of_a_bound_method_goes_on_whatever_becomes_of_that(core: hotpath
 
 
 def test_what_type_makes_a_class_method_is_one(core: hotpath.Core) -> None:
-    """Without `@classmethod`, as for a function made by `def`; a subclass has it, too."""
+    """Without `@classmethod`, as for a function made by `def`; subclasses inherit it."""
 
     class Shelf:
         @opero(retries=2)
@@ -614,7 +614,7 @@ def test_what_type_makes_a_class_method_is_one(core: hotpath.Core) -> None:
 
 
 def test_a_method_decorated_in_init_belongs_to_the_copy(core: hotpath.Core) -> None:
-    """A cache for each instance: deep copies and pickles have one of their own."""
+    """Each instance has a cache, and so do deep copies and pickles."""
     for how in (copy.deepcopy, lambda found: pickle.loads(pickle.dumps(found))):
         frog = Frog(2)
         assert frog.jump(3) == frog.jump(3) == 6
@@ -655,7 +655,7 @@ mapped_top.__qualname__ = "mapped_top"
 
 @pytest.mark.once
 def test_a_function_is_pickled_by_its_name() -> None:
-    """As any; also one of a class, with a private name too."""
+    """Like any other, even in a class and with a private name."""
     private = Thing().private().__func__
     for function in (top, mapped_top, Thing.get, Thing.static, private):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -667,7 +667,7 @@ def test_a_function_is_pickled_by_its_name() -> None:
 
 @pytest.mark.once
 def test_a_bound_method_is_pickled_with_its_instance() -> None:
-    """Whatever its name leads to in the class of that."""
+    """Whatever its name refers to in the instance's class."""
     for method in (Thing(3).get, Child(3).get, Child(3).inherited(), Thing.of_class):
         arrived = pickle.loads(pickle.dumps(method))
         assert arrived(1) == method(1)

@@ -92,19 +92,19 @@ class Late:
 
 
 class Further(Point):
-    """Inherits the fields and adds nothing."""
+    """Inherits the fields and adds none."""
 
 
 @dataclass
 class Rows(list[Any]):
-    """A dataclass that is a list too."""
+    """A dataclass that is also a list."""
 
     title: str = ""
 
 
 @dataclass(eq=False)
 class Failure(Exception):
-    """A dataclass with a base that keeps more than the fields."""
+    """A dataclass with a base that holds more than the fields."""
 
     code: int
 
@@ -142,7 +142,7 @@ class SharedCounters(list[Any]):
 
 
 class Table(dict[Any, Any]):
-    """A dict that lies to those who ask it."""
+    """A dict with wrong answers."""
 
     def items(self) -> Any:
         """Return nothing."""
@@ -156,7 +156,7 @@ class Table(dict[Any, Any]):
 
 
 class Text(str):
-    """A str that is equal to everything and says something else."""
+    """A str that equals everything and reads as another text."""
 
     __slots__ = ()
 
@@ -171,7 +171,7 @@ class Text(str):
 
 
 class Number(int):
-    """An int that lies."""
+    """An int with wrong answers."""
 
     def __int__(self) -> int:
         return 0
@@ -202,7 +202,7 @@ class KeptAgain(Kept):
 
 
 class Wavy(type):
-    """A class of classes that are all equal to each other."""
+    """A metaclass whose classes are all equal."""
 
     def __eq__(cls, other: object) -> bool:
         return isinstance(other, Wavy)
@@ -226,7 +226,7 @@ class WavyTwo(metaclass=Wavy):
 
 
 class Value:
-    """Hashable, with an equality of its own."""
+    """Hashable, with its own equality."""
 
     def __init__(self, number: Any) -> None:
         self.number = number
@@ -239,13 +239,13 @@ class Value:
 
 
 class Mutable:
-    """Not hashable, and no dataclass."""
+    """Neither hashable nor a dataclass."""
 
     __hash__ = None  # type: ignore[assignment]
 
 
 class Zone(dt.tzinfo):
-    """A time zone without a hash, as some libraries have them."""
+    """A time zone without a hash, as in some libraries."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -519,7 +519,7 @@ def deep_array(value: Any) -> Any:
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_no_two_lookalikes_have_one_key(core: hotpath.Core, wrapper: str) -> None:
-    """On the outside and at depth, looked up and kept."""
+    """At the top and nested, looked up and kept."""
     freezer = core.Freezer()
     wrap = WRAPPERS[wrapper]
     probed = [freezer.probe(wrap(value)) for value in LOOKALIKES]
@@ -557,7 +557,7 @@ def without_hash(key: Any) -> Any:
 @pytest.mark.once
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_keys_are_told_apart_if_their_hashes_are_not(wrapper: str) -> None:
-    """A collision is rare, but it is no reason to be wrong; the compiled source is the same."""
+    """Collisions are rare, but must not cause errors; the compiled source is the same."""
     freezer = hotpath.load("plain").Freezer()
     values = [*LOOKALIKES, {"1": 0, "2": 1}, {"2": 1, "1": 0, "3": 0}, {"2": 0, "3": 0}]
     wrap = WRAPPERS[wrapper]
@@ -570,7 +570,7 @@ def test_keys_are_told_apart_if_their_hashes_are_not(wrapper: str) -> None:
 
 
 def test_hashes_of_lookalikes_rarely_collide(core: hotpath.Core) -> None:
-    """Else a lookup would be a search."""
+    """Otherwise a lookup would become a search."""
     freezer = core.Freezer()
     assert len({hash(freezer.freeze(value)) for value in LOOKALIKES}) > 0.95 * len(LOOKALIKES)
     grid = [{"w": w, "h": h, "on": w > h} for w in range(50) for h in range(50)]
@@ -580,7 +580,7 @@ def test_hashes_of_lookalikes_rarely_collide(core: hotpath.Core) -> None:
 
 
 def test_plain_scalars_are_their_own_keys(core: hotpath.Core) -> None:
-    """The cheapest lookup there is."""
+    """This makes for the cheapest lookup."""
     freezer = core.Freezer()
     for value in ("text", 12345678901234567890, None):
         assert freezer.probe(value) is value
@@ -589,7 +589,7 @@ def test_plain_scalars_are_their_own_keys(core: hotpath.Core) -> None:
 
 
 def test_a_key_is_equal_to_no_value(core: hotpath.Core) -> None:
-    """Also where a key, or what stands for a value inside one, is the argument."""
+    """Even if the argument is a key, or an object that stands for a value inside one."""
     freezer = core.Freezer()
     for value in (True, 1.5, [1], {"a": 1}, {1}, Point(1)):
         key = freezer.freeze(value)
@@ -603,7 +603,7 @@ def test_a_key_is_equal_to_no_value(core: hotpath.Core) -> None:
 
 
 class TestOrder:
-    """What order counts and what does not."""
+    """The kinds of order that count, and those that do not."""
 
     def test_of_dicts_and_sets_does_not(self, core: hotpath.Core) -> None:
         """At every depth, whatever the keys are."""
@@ -641,7 +641,7 @@ class TestOrder:
 
     @pytest.mark.skipif(PYPY, reason="all nans are one element of a set on PyPy")
     def test_elements_with_one_key_are_counted(self, core: hotpath.Core) -> None:
-        """Several nans, or objects with an equality of identity, can be in one set."""
+        """One set can hold several nans, or objects compared by identity."""
         freezer = core.Freezer()
         a, b, c = (float("nan") for _ in range(3))
         assert freezer.freeze({a, b}) == freezer.freeze({b, c})
@@ -656,7 +656,7 @@ class TestOrder:
 
 
 class TestIdentity:
-    """Values that are equal without being one object."""
+    """Values that are equal but different objects."""
 
     @pytest.mark.parametrize(
         ("one", "two"),
@@ -686,21 +686,21 @@ class TestIdentity:
         ],
     )
     def test_of_equal_values_does_not_count(self, core: hotpath.Core, one: Any, two: Any) -> None:
-        """Their keys and the hashes of their keys are equal."""
+        """Their keys are equal, and so are the hashes of these."""
         freezer = core.Freezer()
         for make in (freezer.probe, freezer.freeze):
             assert make(one) == freezer.freeze(two)
             assert hash(make(one)) == hash(freezer.freeze(two))
 
     def test_of_an_object_with_the_equality_of_object_counts(self, core: hotpath.Core) -> None:
-        """There is nothing else to go by."""
+        """Nothing else distinguishes it."""
         freezer = core.Freezer()
         one, two = object(), object()
         assert freezer.freeze([one]) == freezer.freeze([one])
         assert freezer.freeze([one]) != freezer.freeze([two])
 
     def test_of_a_time_zone_without_hash_counts(self, core: hotpath.Core) -> None:
-        """Such zones are common, and never change."""
+        """Such time zones are common, and never change."""
         freezer = core.Freezer()
         zone = Zone()
         one = HERE.replace(tzinfo=zone)
@@ -709,7 +709,7 @@ class TestIdentity:
         assert freezer.freeze(zone) == freezer.freeze(zone)
 
     def test_of_what_a_base_in_c_may_hide_counts(self, core: hotpath.Core) -> None:
-        """An exception has more to it than the fields of a dataclass."""
+        """An exception holds more than the fields of a dataclass."""
         freezer = core.Freezer()
         failure = Failure(1)
         assert freezer.freeze(failure) == freezer.freeze(failure)
@@ -718,10 +718,10 @@ class TestIdentity:
 
 
 class TestArrays:
-    """What counts about numpy's arrays."""
+    """The properties of numpy's arrays that count."""
 
     def test_one_byte_in_a_large_array_counts(self, core: hotpath.Core) -> None:
-        """Such arrays are in the key by digest, so that the cache does not hold them all."""
+        """The key holds a digest of such an array, so the cache does not keep the array."""
         freezer = core.Freezer()
         one = np.zeros(1_000_000, dtype="u1")
         two = one.copy()
@@ -756,7 +756,7 @@ class TestArrays:
     def test_an_array_that_its_bytes_do_not_tell_is_refused(
         self, core: hotpath.Core, value: Any
     ) -> None:
-        """A mask, a subclass, or the padding inside a long double."""
+        """It has a mask, a subclass, or the padding inside a long double."""
         if np.dtype(np.longdouble).itemsize == 8 and not isinstance(value, np.ma.MaskedArray):
             return  # here a long double is a double
         with pytest.raises(CacheKeyError, match=r"no cache key can be made of .*cache_key="):
@@ -764,10 +764,10 @@ class TestArrays:
 
 
 class TestLiveAndKept:
-    """A key for a lookup holds the caller's own objects, a key that is kept does not."""
+    """A key for a lookup holds the caller's own objects; a key that is kept does not."""
 
     def test_a_probe_of_a_plain_tree_copies_nothing(self, core: hotpath.Core) -> None:
-        """That is what makes it cheap."""
+        """This makes it cheap."""
         value = {"a": [1, (2.5, None, True, b"b")], "c": {"d": "e"}}
         key = core.Freezer().probe(value)
         assert key.live
@@ -775,7 +775,7 @@ class TestLiveAndKept:
 
     @pytest.mark.parametrize("make", ["freeze", "keep"])
     def test_what_is_kept_does_not_change(self, core: hotpath.Core, make: str) -> None:
-        """Whatever is done to the argument afterwards, at any depth."""
+        """Whatever happens to the argument afterwards, at any depth."""
         freezer = core.Freezer()
 
         def kept(value: Any) -> Any:
@@ -824,7 +824,7 @@ class TestLiveAndKept:
             assert hash(key) == number
 
     def test_keep_makes_keys_of_several_arguments_last(self, core: hotpath.Core) -> None:
-        """A tuple of keys, and what needs no copy stays as it is."""
+        """It accepts a tuple of keys, and leaves keys that need no copy unchanged."""
         freezer = core.Freezer()
         items, table = [1], {"a": 1}
         key = (freezer.probe(items), "text", freezer.probe(True), freezer.probe(table))
@@ -846,13 +846,13 @@ class TestLiveAndKept:
 
 
 class TestRefusals:
-    """What has no key."""
+    """Values without a key."""
 
     @pytest.mark.parametrize("value", [Mutable(), [Mutable()], {"a": {1: Mutable()}}, {Mutable: 1}])
     def test_an_object_without_hash_is_refused_by_the_name_of_its_type(
         self, core: hotpath.Core, value: Any
     ) -> None:
-        """And the way out is named too; the class itself is no problem."""
+        """The message also says what to do; the class itself has a key."""
         freezer = core.Freezer()
         if value == {Mutable: 1}:
             assert freezer.freeze(value) == freezer.freeze({Mutable: 1})
@@ -865,7 +865,7 @@ class TestRefusals:
             assert isinstance(caught.value.__cause__, TypeError)
 
     def test_an_object_whose_hash_fails_otherwise_fails_the_same(self, core: hotpath.Core) -> None:
-        """That is a fault of the object's, not a property."""
+        """This is a bug in the object."""
 
         class Broken:
             def __hash__(self) -> int:
@@ -875,7 +875,7 @@ class TestRefusals:
             core.Freezer().probe([Broken()])
 
     def test_a_value_that_contains_itself_is_refused(self, core: hotpath.Core) -> None:
-        """Whatever it is made of."""
+        """Whatever its types."""
         freezer = core.Freezer()
         items: list[Any] = []
         items.append(items)
@@ -894,7 +894,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("wrap", ["list", "tuple", "dict", "dict by number", "dataclass"])
     def test_depth_is_limited(self, core: hotpath.Core, wrap: str) -> None:
-        """So that no recursion of ours ends the process."""
+        """So that no recursion in opero ends the process."""
         freezer = core.Freezer()
         around = {
             "list": lambda value: [value],
@@ -916,7 +916,7 @@ class TestRefusals:
             layers.pop()  # from the outside in, as a destructor would recurse
 
     def test_exactly_two_hundred_levels_are_allowed(self, core: hotpath.Core) -> None:
-        """The same number for a lookup and for a copy."""
+        """The limit is the same for a lookup and for a copy."""
         freezer = core.Freezer()
         for wrap in (lambda value: [value], lambda value: (value,), lambda value: {"a": value}):
             value: Any = 1.5
@@ -927,7 +927,7 @@ class TestRefusals:
                 freezer.probe(wrap(value))
 
     def test_a_recursion_that_is_not_ours_is_no_recursion_error(self, core: hotpath.Core) -> None:
-        """An object whose hash goes on for ever is like a value that contains itself."""
+        """An object whose hash recurses forever counts as a value that contains itself."""
 
         class Endless:
             def __hash__(self) -> int:
@@ -945,10 +945,10 @@ def _classes_live_for_ever() -> bool:
 
 
 class TestClasses:
-    """What is known about classes is right, and keeps none of them alive."""
+    """The recipes of classes are correct, and keep no class alive."""
 
     def test_a_class_is_forgotten_with_its_last_instance(self, core: hotpath.Core) -> None:
-        """Else a factory of classes would be a leak."""
+        """Otherwise a factory of classes would leak memory."""
         freezer = core.Freezer()
         before = len(freezer.shapes.recipes)
 
@@ -965,7 +965,7 @@ class TestClasses:
     def test_a_class_in_the_place_of_a_dead_one_is_not_taken_for_it(
         self, core: hotpath.Core
     ) -> None:
-        """Addresses are used again."""
+        """Python reuses addresses."""
         freezer = core.Freezer()
         for at in range(200):
             if at % 2:
@@ -981,11 +981,11 @@ class TestClasses:
     def test_known_types_are_known_under_a_replaced_module(
         self, core: hotpath.Core, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Libraries that stop the clock in tests put classes of their own there."""
+        """Libraries that stop the clock in tests replace classes there."""
         real = dt.datetime
 
         class Fake(real):
-            """Stands for the real one."""
+            """Replaces the real class."""
 
         elsewhere = HERE.astimezone(dt.timezone(HOUR))
         monkeypatch.setattr(dt, "datetime", Fake)
@@ -1031,7 +1031,7 @@ def test_constants_are_the_exact_immutable_builtins(
 
 
 def test_no_key_compares_bytes_with_text(core: hotpath.Core) -> None:
-    """Python can be told to take that for an error."""
+    """Python has an option that makes this an error."""
     program = f"""
 from opero import hotpath
 freezer = hotpath.load({core.name!r}).Freezer()

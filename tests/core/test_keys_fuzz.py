@@ -80,7 +80,7 @@ class Text(str):
 
 
 def same(one: Any, two: Any) -> bool:
-    """Tell whether two values are the same: type for type, content for content."""
+    """Return whether two values are the same: type for type, content for content."""
     if type(one) is not type(two):
         return False
     if one is None or isinstance(one, bool | enum.Enum):
@@ -119,7 +119,7 @@ def same(one: Any, two: Any) -> bool:
 
 
 def same_in_any_order(one: list[Any], two: list[Any]) -> bool:
-    """Tell whether each of `one` has a partner of its own in `two`."""
+    """Return whether each item of `one` has a different partner in `two`."""
     left = list(two)
     for item in one:
         for at, other in enumerate(left):
@@ -241,7 +241,7 @@ VALUES = st.recursive(
 
 
 def parts_of(value: Any) -> tuple[list[Any], Any] | None:
-    """Return what a container holds, and what makes such a container of new parts."""
+    """Return the parts of a container, and a function that makes such a container of new parts."""
     if isinstance(value, Point):
         return [value.x, value.y], lambda parts: Point(*parts)
     if isinstance(value, Loose):
@@ -262,7 +262,7 @@ def parts_of(value: Any) -> tuple[list[Any], Any] | None:
 
 
 def rebuilt(value: Any, source: random.Random) -> Any:
-    """Return the same value of new parts, with dicts and sets in another order."""
+    """Return the same value made of new parts, with dicts and sets in another order."""
     if type(value) is float:
         return struct.unpack("d", struct.pack("d", value))[0]
     if type(value) is str:
@@ -284,7 +284,7 @@ def rebuilt(value: Any, source: random.Random) -> Any:
 
 
 def changed(value: Any, source: random.Random) -> Any:
-    """Return the value with one thing in it changed, to something that looks like it."""
+    """Return the value with one part replaced by something that looks like it."""
     known = parts_of(value)
     if known is not None and known[0] and source.random() < 0.8:
         parts, make = known
@@ -298,7 +298,7 @@ def changed(value: Any, source: random.Random) -> Any:
 
 
 def variants(value: Any) -> list[Any]:
-    """Return what looks like a value."""
+    """Return values that look like a value."""
     found: list[Any] = [[value], (value,), None, source_text(value)]
     if isinstance(value, bool | int | float) and not isinstance(value, np.generic):
         found += [-value, value == 1, str(value)]
@@ -333,7 +333,7 @@ def variants(value: Any) -> list[Any]:
 
 
 def source_text(value: Any) -> str:
-    """Return what a sloppy key would be made of."""
+    """Return the text that a careless key would be made from."""
     return repr(value)
 
 
@@ -373,7 +373,7 @@ def test_random_values_have_one_key_exactly_if_they_are_the_same(
 def test_a_value_made_of_new_parts_in_another_order_has_the_same_key(
     core: hotpath.Core, value: Any, seed: int
 ) -> None:
-    """Identity does not count, nor the order of dicts and sets."""
+    """Neither identity nor the order of dicts and sets counts."""
     other = rebuilt(value, random.Random(seed))
     assert same(value, other)
     check(core, value, other)
@@ -384,7 +384,7 @@ def test_a_value_made_of_new_parts_in_another_order_has_the_same_key(
 def test_a_value_with_one_thing_changed_has_another_key(
     core: hotpath.Core, value: Any, seed: int
 ) -> None:
-    """Unless the change was none."""
+    """Unless the change had no effect."""
     check(core, value, changed(value, random.Random(seed)))
 
 
@@ -425,7 +425,7 @@ JSON = st.recursive(
 @settings(max_examples=100)
 @given(value=JSON)
 def test_json_is_the_same_with_and_without_orjson(core: hotpath.Core, value: Any) -> None:
-    """Sorted, escaped and spaced alike, and nothing is lost."""
+    """Both sort, escape and space alike, and lose nothing."""
     module = sys.modules[core.Canonical.__module__]
     encoding = core.Canonical().encode(value)
     assert encoding == b"J" + module._plain_json(value)

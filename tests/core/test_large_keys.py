@@ -19,14 +19,14 @@ from opero import CacheKeyError, hotpath, opero
 
 @dataclass(frozen=True)
 class Pair:
-    """Holds two of anything."""
+    """Holds two values of any type."""
 
     one: Any
     two: Any
 
 
 class Plain:
-    """Known by its own equality."""
+    """Identified by its own equality."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -60,7 +60,7 @@ LEAVES: dict[str, Callable[[], Any]] = {
 
 
 def nested(levels: int, around: Callable[[Any, Any], Any], leaf: Any, shared: bool = True) -> Any:
-    """Return a value in which each level holds the next one twice: the same one, or equal ones."""
+    """Return a value in which each level holds the next twice, as the same or an equal object."""
     if shared:
         for _ in range(levels):
             leaf = around(leaf, leaf)
@@ -85,7 +85,7 @@ def keys_of(core: hotpath.Core, value: Any) -> list[Any]:
 def test_forty_levels_that_hold_the_next_one_twice_have_keys(
     core: hotpath.Core, around: str, leaf: str
 ) -> None:
-    """A walk through the tree would never end; equal parts made anew have the same keys."""
+    """A walk through the tree would never end; equal values of new parts have the same keys."""
     make, last = AROUND[around], LEAVES[leaf]
     keys = keys_of(core, nested(40, make, last()))
     again = keys_of(core, nested(40, make, last()))
@@ -98,7 +98,7 @@ def test_forty_levels_that_hold_the_next_one_twice_have_keys(
 
 
 def test_a_function_is_called_with_such_values(core: hotpath.Core, tmp_path: Any) -> None:
-    """In memory and on disk, with a hit for an equal value that is made anew."""
+    """In memory and on disk, with a hit for an equal value made of new parts."""
     options = {"cache_backend": "disk", "cache_dir": tmp_path, "cache_secret": "s" * 32}
     for given_options in ({}, options):
         depth = opero(cache=True, retries=1, **given_options)(depth_of)  # type: ignore[call-overload]
@@ -123,7 +123,7 @@ def depth_of(value: Any) -> int:
 def test_sharing_does_not_count(
     core: hotpath.Core, around: str, levels: int, leaf: str, other: str | None
 ) -> None:
-    """A part that is held twice, and two equal parts, are the same value; at any size."""
+    """A part held twice and two equal parts make the same value, at any size."""
     make, last = AROUND[around], LEAVES[leaf]
     shared = keys_of(core, nested(levels, make, last()))
     changed = last() if other != "leaf" else "another"
@@ -138,7 +138,7 @@ def test_sharing_does_not_count(
 def test_a_wide_tree_has_one_key_whatever_way_it_is_made(
     core: hotpath.Core, wide: int, kind: str
 ) -> None:
-    """On both sides of the bounds, which shape alone decides."""
+    """On both sides of the bounds, which depend only on its shape."""
 
     def make(shared: bool, last: int) -> Any:
         leaf = {"plain": "a", "float": 0.5, "object": Plain(1)}[kind]
@@ -157,7 +157,7 @@ def test_a_wide_tree_has_one_key_whatever_way_it_is_made(
 
 
 def test_objects_in_large_values_count_as_they_do_in_small_ones(core: hotpath.Core) -> None:
-    """By their own equality, classes by identity."""
+    """By their own equality; classes by identity."""
     freezer = core.Freezer()
 
     def make(leaf: Any, other: Any = None) -> Any:
@@ -179,7 +179,7 @@ def test_objects_in_large_values_count_as_they_do_in_small_ones(core: hotpath.Co
 
 @pytest.mark.parametrize("around", AROUND)
 def test_large_values_that_contain_themselves_are_refused(core: hotpath.Core, around: str) -> None:
-    """And those that are nested too deep."""
+    """So are those that are nested too deep."""
     inner: list[Any] = []
     inner.append(nested(40, AROUND[around], inner))
     deep: Any = 1
@@ -212,7 +212,7 @@ def test_a_large_value_is_not_kept_alive_by_its_key(core: hotpath.Core) -> None:
 
 
 def test_composed_functions_are_captured_once_each(core: hotpath.Core) -> None:
-    """Though each captures the one before twice."""
+    """Although each captures the previous one twice."""
     from opero.captures import Captures
 
     def both(one: Any, two: Any) -> Any:

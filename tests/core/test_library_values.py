@@ -32,14 +32,14 @@ class Query(pydantic.BaseModel):
 
 
 class OtherQuery(pydantic.BaseModel):
-    """The same fields, another class."""
+    """Another class with the same fields."""
 
     name: Any
     tags: dict[str, Any] = {}
 
 
 class Open(pydantic.BaseModel, extra="allow", frozen=True):
-    """A model that takes further values."""
+    """A model that accepts extra values."""
 
     n: Any = None
 
@@ -56,7 +56,7 @@ class Point(msgspec.Struct):
 
 
 class Frozen(msgspec.Struct, frozen=True):
-    """A struct with a hash of its own, by which 1 and True are the same."""
+    """A struct with its own hash, which treats 1 and True as the same."""
 
     x: Any
 
@@ -126,7 +126,7 @@ def test_different_values_have_different_keys(core: Core) -> None:
     ],
 )
 def test_values_made_alike_share_a_key(core: Core, make: Any) -> None:
-    """What counts is the content, not the object."""
+    """The content counts, not the object."""
     freezer, canonical = core.Freezer(), core.Canonical()
     assert freezer.freeze(make()) == freezer.freeze(make())
     assert hash(freezer.freeze(make())) == hash(freezer.freeze(make()))
@@ -160,13 +160,13 @@ def test_a_model_that_changes_after_the_call_is_another_argument(core: Core) -> 
 
 
 def test_a_field_that_has_no_key_is_refused_by_its_place(core: Core) -> None:
-    """A stored key of a model that holds a connection, say, would mean nothing."""
+    """For example, a stored key of a model that holds a connection would mean nothing."""
     with pytest.raises(CacheKeyError, match="no stored cache key can be made of object"):
         core.Canonical().encode(Query(name=object()))
 
 
 def test_a_zone_that_is_not_its_files_is_refused(core: Core) -> None:
-    """Two zones of one file name may differ in what they hold."""
+    """Two time zones with one file name may have different content."""
     berlin, paris = dateutil.tz.gettz("Europe/Berlin"), dateutil.tz.gettz("Africa/Cairo")
     assert berlin is not None
     assert paris is not None

@@ -34,7 +34,7 @@ from opero.testing import manual_clock
 
 
 class Text(str):
-    """A str of its own kind, with the hash of others."""
+    """A subclass of str with the same hash as others."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class Level(enum.IntEnum):
 
 
 class Equal:
-    """Something that Python code compares and hashes: it is equal to others of its number."""
+    """Compared and hashed by Python code, and equal to others with its number."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -110,7 +110,7 @@ KINDS = ("function", "coroutine", "method", "slotted method")
 
 
 def told(value: Any) -> str:
-    """Tell a value so that two read the same exactly if a cache may not tell them apart."""
+    """Describe a value, so that two descriptions match exactly if a cache may mix up the values."""
     if type(value) is float:
         return struct.pack(">d", value).hex()
     if isinstance(value, (list, tuple)):
@@ -208,7 +208,7 @@ class Model:
         self.now = 0.0
 
     def check(self, who: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Make a call, and compare what it returns with what is known."""
+        """Make a call, and compare its result with what is known."""
         try:
             call = told(self.subject.bind(*args, **kwargs))
         except TypeError:
@@ -232,13 +232,13 @@ class Model:
             self.subject.of(who).cache_invalidate(*args, **kwargs)
 
     def forget(self, who: int) -> None:
-        """Forget what is known of an instance."""
+        """Forget everything about an instance."""
         self.known = {call: kept for call, kept in self.known.items() if call[0] != who}
 
 
 @st.composite
 def plays(draw: st.DrawFn) -> tuple[inspect.Signature, list[Any]]:
-    """Draw a signature, and what to do with a function of it."""
+    """Draw a signature, and actions for a function with it."""
     signature = draw(signatures())
     parameters = list(signature.parameters.values())
     first = [each for each in parameters if each.kind <= each.POSITIONAL_OR_KEYWORD]
@@ -269,7 +269,7 @@ def plays(draw: st.DrawFn) -> tuple[inspect.Signature, list[Any]]:
 
 
 def made(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Make the arguments of a call anew."""
+    """Return new objects for the arguments of a call."""
     args, kwargs = call
     return tuple(make() for make in args), {name: make() for name, make in kwargs.items()}
 
@@ -280,7 +280,7 @@ def made(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def test_a_call_finds_what_is_stored_of_this_very_call(
     core: hotpath.Core, kind: str, play: Any, ttl: float | None
 ) -> None:
-    """Whatever the signature and the values are, and whatever happens in between."""
+    """Whatever the signature and the values, and whatever happens in between."""
     signature, steps = play
     options: dict[str, Any] = {"cache_maxsize": None} | ({} if ttl is None else {"cache_ttl": ttl})
     with manual_clock() as clock:
@@ -309,7 +309,7 @@ def test_a_call_finds_what_is_stored_of_this_very_call(
 def test_a_small_cache_never_returns_what_belongs_to_another_call(
     core: hotpath.Core, kind: str, maxsize: int
 ) -> None:
-    """Entries come and go, and take each other's places; what is returned is of the call made."""
+    """Entries come and go and replace each other; each call returns its own value."""
 
     def two(first: Any, second: Any = None) -> None: ...
 
@@ -330,7 +330,7 @@ def test_a_small_cache_never_returns_what_belongs_to_another_call(
 
 
 def test_every_entry_of_a_great_cache_is_found(core: hotpath.Core) -> None:
-    """There are more of them than places for those looked up last."""
+    """It has more entries than there are places for recent lookups."""
     draw = random.Random(6)
     numbers = list(range(-700, 700))
     one = opero(cache=True, cache_maxsize=None)(lambda value: [value])
@@ -369,7 +369,7 @@ def test_functions_of_any_number_of_parameters_are_cached(core: hotpath.Core, co
 
 
 def test_names_that_are_made_at_run_time_are_names(core: hotpath.Core) -> None:
-    """Keywords are compared by what they say."""
+    """Keywords are compared by their text."""
     cached = opero(cache=True)(lambda alpha, beta=2: [alpha, beta])
     first = cached(1, beta=3)
     for name in (anew("beta"), Text("beta")):
@@ -386,11 +386,11 @@ def test_names_that_are_made_at_run_time_are_names(core: hotpath.Core) -> None:
 
 
 class Value:
-    """Something to watch by a weak reference."""
+    """A value that supports weak references."""
 
 
 def hit(function: Any, argument: float) -> weakref.ref[Any]:
-    """Store a value and look it up: it is among those looked up last, and still on probation."""
+    """Store a value and look it up: it is among the recent lookups, and still on probation."""
     found = function(argument)
     assert function(argument) is found
     return weakref.ref(found)
@@ -513,7 +513,7 @@ def test_an_instance_at_the_address_of_one_that_ended_has_values_of_its_own(
 
 @pytest.mark.refcounts
 def test_many_instances_take_turns(core: hotpath.Core) -> None:
-    """More of them than are kept at hand, equal to each other, each with values of its own."""
+    """More than fit at hand, all equal to each other, each with its own values."""
 
     class Thing:
         def __init__(self, number: int) -> None:
@@ -550,7 +550,7 @@ def test_many_instances_take_turns(core: hotpath.Core) -> None:
 @pytest.mark.parametrize("deed", ["call", "clear", "invalidate", "call others"])
 @pytest.mark.parametrize("kind", ["function", "method"])
 def test_the_end_of_a_value_may_use_the_cache(core: hotpath.Core, kind: str, deed: str) -> None:
-    """It runs while an entry is evicted, replaced, invalidated or cleared."""
+    """It happens while an entry is evicted, replaced, invalidated or cleared."""
     ended = []
     cached: Any
 
@@ -601,7 +601,7 @@ def test_the_end_of_a_value_may_use_the_cache(core: hotpath.Core, kind: str, dee
 def test_a_listener_that_clears_the_cache_does_not_take_the_value_away(
     core: hotpath.Core,
 ) -> None:
-    """The value of a hit belongs to the caller before anybody is told of it."""
+    """The caller owns the value of a hit before any listener is called."""
     import opero as package
 
     cached = opero(cache=True)(lambda value: [value])
@@ -618,7 +618,7 @@ def test_a_listener_that_clears_the_cache_does_not_take_the_value_away(
 def test_functions_and_values_in_a_circle_end_while_they_call_each_other(
     core: hotpath.Core,
 ) -> None:
-    """The garbage collector takes them apart in any order, and finalizers look things up."""
+    """The garbage collector clears them in any order, and finalizers make lookups."""
     ended = []
 
     def turn(number: int) -> None:
@@ -667,7 +667,7 @@ def test_functions_and_values_in_a_circle_end_while_they_call_each_other(
 
 
 def test_threads_find_their_own_values_while_others_clear(core: hotpath.Core) -> None:
-    """Calls of three arguments and of methods, of few values that are looked up all the time."""
+    """They call functions of three arguments, and methods, with few values, all the time."""
     failed: list[Any] = []
 
     class Thing:
@@ -712,7 +712,7 @@ def test_threads_find_their_own_values_while_others_clear(core: hotpath.Core) ->
 
 @pytest.mark.parametrize("maxsize", [1, 2, 5])
 def test_a_cache_is_within_its_bound_when_a_renewal_fails(maxsize: int) -> None:
-    """What is stored during the run may take the place of the value that it was to renew."""
+    """A value stored during the run may replace the one being renewed."""
     broken: list[int] = []
 
     @opero(retries=1, cache=True, cache_ttl=60, cache_maxsize=maxsize)
@@ -737,7 +737,7 @@ def test_a_cache_is_within_its_bound_when_a_renewal_fails(maxsize: int) -> None:
 @pytest.mark.checkout
 @pytest.mark.once
 def test_there_is_room_for_the_arguments_that_are_looked_up_where_they_are() -> None:
-    """They lie in an array of one size, on the stack of C."""
+    """They are in an array of fixed size on the C stack."""
     source = Path(hotpath.__file__).with_name("_compiled") / "lookup.pxi"
     [room] = re.findall(r"^ *MOST_PARTS = (\d+)$", source.read_text("utf-8"), re.MULTILINE)
     assert int(room) == states._MOST_STRAIGHT

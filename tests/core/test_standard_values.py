@@ -189,7 +189,7 @@ def released() -> memoryview:
 
 
 def test_values_of_the_library_have_keys_by_their_content(core: hotpath.Core) -> None:
-    """Made twice they have one key, and no two have the same."""
+    """The same value made twice has one key, and no two values share one."""
     for made in ("freeze", "probe", "encode"):
         make = getattr(core.Canonical() if made == "encode" else core.Freezer(), made)
         keys = {name: make(value()) for name, value in SAME.items()}
@@ -203,7 +203,7 @@ def test_values_of_the_library_have_keys_by_their_content(core: hotpath.Core) ->
 def test_a_value_without_a_stored_key_is_refused_with_the_reason(
     core: hotpath.Core, name: str
 ) -> None:
-    """In memory it has one if it has a hash."""
+    """It has a key in memory if it has a hash."""
     value, reason = REFUSED[name]
     with pytest.raises(CacheKeyError, match=reason):
         core.Canonical().encode(value())
@@ -323,7 +323,7 @@ MODULES = [
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of names that go in a later Python
 def test_whatever_is_in_a_module_of_the_library_has_a_key_or_an_error(core: hotpath.Core) -> None:
-    """Thousands of classes, functions, constants, tables; no other exception, and the same twice."""
+    """Thousands of objects; no other exception, and the same result twice."""
     freezer, canonical = core.Freezer(), core.Canonical()
     seen = 0
     for name in MODULES:
@@ -345,7 +345,7 @@ def test_whatever_is_in_a_module_of_the_library_has_a_key_or_an_error(core: hotp
 def test_instances_of_classes_that_take_no_arguments_have_a_key_or_an_error(
     core: hotpath.Core,
 ) -> None:
-    """Those that are made without doing anything else."""
+    """Of classes that are safe to instantiate."""
     freezer, canonical = core.Freezer(), core.Canonical()
     quiet = (ast, collections, configparser, contextvars, decimal, email.message, io, ipaddress)
     made = 0
@@ -486,7 +486,7 @@ class WithDefault:
     ],
 )
 def test_looking_at_an_argument_does_not_change_its_key(core: hotpath.Core, make: Any) -> None:
-    """Neither in memory nor stored, and all else about it still counts."""
+    """Neither in memory nor stored, and everything else about it still counts."""
     freezer, canonical = core.Freezer(), core.Canonical()
     value = make("a b")
     keys = freezer.freeze(value), canonical.encode(value)
@@ -503,7 +503,7 @@ def test_looking_at_an_argument_does_not_change_its_key(core: hotpath.Core, make
 
 
 def test_an_attribute_that_replaces_a_default_counts(core: hotpath.Core) -> None:
-    """Though a descriptor is there for it."""
+    """Although a descriptor provides it."""
     one, two = WithDefault("a"), WithDefault("a")
     two.factor = 2  # type: ignore[assignment]
     assert one.factor != two.factor
