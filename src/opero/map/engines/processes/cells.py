@@ -1,4 +1,4 @@
-"""Memory that a process and its worker share; it needs no directory such as /dev/shm or TMPDIR."""
+"""Memory that a process and its worker share, without a directory such as /dev/shm or TMPDIR."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from multiprocessing import reduction
 from typing import Any
 
 PLACE, BEGUN, JOB, LAST, MEMORY = range(5)
-"""What the numbers are: the place of the attempt under way, or a state of the worker; when that
-attempt began and when its job did, in nanoseconds; which process the system started last then; how
+"""The numbers: the place of the attempt under way, or a state of the worker; when that attempt and
+its job began, in nanoseconds; the process that the system had started last when the job began; how
 many bytes of memory the worker had after its last job, if the map wants to know."""
 
 SIZE = 8 * 5
 
 
 class Cells:
-    """Memory that outlives the worker, and can be sent to it while that is started.
+    """Memory that outlives the worker, and can be sent to it while it starts.
 
     Attributes:
-        numbers: What is in it, as signed numbers.
+        numbers: Its contents, as signed numbers.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -34,7 +34,7 @@ class Cells:
         return _arrived, (reduction.DupFd(self._descriptor),)
 
     def close(self) -> None:
-        """Close its file; the memory stays. It cannot be sent any more."""
+        """Close its file; the memory stays, but can no longer be sent."""
         os.close(self._descriptor)
 
 
@@ -43,7 +43,7 @@ def _arrived(duplicate: Any) -> Cells:
 
 
 def _nameless() -> int:
-    """Open a file of that size that has no name."""
+    """Open a nameless file of `SIZE` bytes."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("opero", os.MFD_CLOEXEC)
     else:
@@ -57,7 +57,7 @@ def _nameless() -> int:
 
 
 class WindowsCells:
-    """The same on Windows, where memory is shared by a name that is no file's."""
+    """The same on Windows, where a name that is not a file's identifies shared memory."""
 
     def __init__(self) -> None:
         from multiprocessing import heap

@@ -1,7 +1,7 @@
-"""A process that was started here, or by our fork server: whether it runs, how it ended, its end.
+"""A process that this one or its fork server started: whether it runs, how it ended, how to end it.
 
-The program may take no note of its children's ends, or let somebody else do that (SIGCHLD is
-ignored, a handler waits for every child): then nobody here learns how one has ended.
+The program may ignore SIGCHLD, or have a handler that waits for every child. Then nothing here can
+find out how a child ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from opero.real_time import monotonic
 
 _NUMBER = struct.Struct("q")
-_LOOK = 0.05  # seconds between two looks at a process that gives no sign
+_LOOK = 0.05  # seconds between two checks of a process that sends no sign
 
 
 class Child:
@@ -24,10 +24,10 @@ class Child:
 
     Attributes:
         pid: Its id.
-        sentinel: A descriptor that is ready to be read once it has ended, and rarely before.
-        exitcode: Its exit code, or the signal's number, negative; None if it is not known.
-        over: Whether it has ended, as far as it was looked at.
-        served: Whether the fork server has started it.
+        sentinel: A descriptor that is readable once it has ended, and rarely before.
+        exitcode: Its exit code, or the negative number of the signal; None if unknown.
+        over: Whether it had ended at the last check.
+        served: Whether the fork server started it.
     """
 
     def __init__(self, pid: int, sentinel: int, alive: int, served: bool) -> None:
@@ -35,9 +35,9 @@ class Child:
 
         Args:
             pid: Its id.
-            sentinel: The end to read from of a pipe that nobody but it can write to.
-            alive: The end to write to of a pipe, by whose closing it learns that we are gone.
-            served: Whether the fork server has started it, and writes its exit code to the pipe.
+            sentinel: The reading end of a pipe that only it can write to.
+            alive: The writing end of a pipe; its closing tells the process that we are gone.
+            served: Whether the fork server started it, and writes its exit code to the pipe.
         """
         self.pid: int = pid
         self.sentinel: int = sentinel
@@ -47,7 +47,7 @@ class Child:
         self.served: bool = served
 
     def wait(self, timeout: float) -> bool:
-        """Wait for its end; return whether it has come within so many seconds."""
+        """Wait up to `timeout` seconds for it to end; return whether it has."""
         end = monotonic() + timeout
         while not (self.over or self._look()):
             left = end - monotonic()
@@ -64,7 +64,7 @@ class Child:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                return True  # and somebody else knows how
+                return True  # and something else has its exit code
             if pid:
                 self.exitcode = os.waitstatus_to_exitcode(status)
             return bool(pid)
@@ -77,7 +77,7 @@ class Child:
         return not _is_there(self.pid)  # the fork server is gone
 
     def kill(self) -> None:
-        """End it at once, if it is ours to end."""
+        """Kill it, if this process may."""
         if not self.wait(0):
             try:
                 os.kill(self.pid, signal.SIGKILL)
@@ -85,26 +85,26 @@ class Child:
                 pass
 
     def close(self) -> None:
-        """Close what it was looked after by."""
+        """Close its descriptors."""
         left, self._left = self._left, []
         for descriptor in left:
             os.close(descriptor)
 
     def __del__(self) -> None:
-        # an interrupt may have come before the call of `close`
+        # an interrupt may have prevented the call of `close`
         if not sys.is_finalizing():
             self.close()
 
 
 def _is_ready(descriptor: int, timeout: float) -> bool:
-    """Return whether a descriptor can be read within so many seconds."""
+    """Return whether a descriptor becomes readable within `timeout` seconds."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(timeout * 1000))
 
 
 def _is_there(pid: int) -> bool:
-    """Return whether a process runs that is nobody's child here."""
+    """Return whether a process is running that is not this one's child."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,11 +1,11 @@
-"""What attempts have started: programs and processes that are to end with them.
+"""The programs and processes that attempts have started, and that end with them.
 
-Each worker leads a process group of its own, and what it starts is in it, unless that leaves it. So
-the system knows the group's members when the worker has crashed and nobody's parent any more. Of a
-worker that is to be killed, the children and theirs are known too, in whatever group they are.
+Each worker leads its own process group, which contains what it starts, unless that leaves the
+group. So the system knows the members even after the worker has crashed. Before a worker is killed,
+its children and their children are known too, whatever group they are in.
 
-What an earlier attempt has left running, one that ended normally, stays: on Linux the system tells
-when a process began. Elsewhere the whole group ends. On Windows nothing but the worker does.
+Processes that an earlier, normally ended attempt left running stay: on Linux the system reports
+when a process began. Elsewhere the whole group ends. On Windows only the worker ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Since(NamedTuple):
     """A moment.
 
     Attributes:
-        moment: When that was, in nanoseconds of `monotonic_ns`.
-        newest: Which process the system had started last; 0 if nobody knows.
+        moment: The moment, in nanoseconds of `monotonic_ns`.
+        newest: The process that the system had started last; 0 if unknown.
     """
 
     moment: int
@@ -39,37 +39,37 @@ class _Process(NamedTuple):
     began: int
 
     def is_since(self, tick: int, newest: int) -> bool:
-        """Return whether it began after a tick of the system's clock, or a process in that tick."""
+        """Return whether it began after a clock tick, or in that tick but after a process."""
         later = self.pid > newest or newest - self.pid > _WRAPPED
         return self.began > tick or (self.began == tick and later)
 
 
 _WRAPPED = 1 << 14
-"""By how much the ids of processes go back when they begin anew, at least."""
+"""The least by which process ids drop when they wrap around."""
 
 
 def end(leader: int, since: Since) -> None:
-    """End what a worker has started since a moment, which is about to be ended, too.
+    """End what a worker has started since a moment; the caller ends the worker next.
 
     Args:
-        leader: Its process id; it is known to run.
+        leader: The worker's process id; the worker must be running.
         since: The moment.
     """
     if not sys.platform.startswith("linux"):
         end_group(leader, since)
     elif _has_children(leader):
-        _send(leader, signal.SIGSTOP)  # it starts no more
+        _send(leader, signal.SIGSTOP)  # so that it starts no more
         _end_all(leader, since)
 
 
 def end_group(leader: int, since: Since) -> None:
-    """End what a worker that is dead has started since a moment."""
+    """End what a dead worker has started since a moment."""
     if sys.platform == "win32":
         return
     try:
         os.killpg(leader, 0)
     except (PermissionError, ProcessLookupError):
-        return  # there is nothing
+        return  # the group is empty
     if sys.platform.startswith("linux") and _processes():
         _end_all(leader, since)
     else:
@@ -78,7 +78,7 @@ def end_group(leader: int, since: Since) -> None:
 
 
 def _end_all(leader: int, since: Since) -> None:
-    """End all that a worker has started since a moment; first all of them are stopped."""
+    """Stop all that a worker has started since a moment, then end it."""
     tick = _tick(since.moment)
     stopped: set[int] = set()
     while new := _started_by(leader, tick, since.newest) - stopped:
@@ -90,9 +90,9 @@ def _end_all(leader: int, since: Since) -> None:
 
 
 def _started_by(leader: int, tick: int, newest: int) -> set[int]:
-    """Return what a worker has started, itself or by way of what it has started, since a moment.
+    """Return what a worker has started since a moment, directly or through what it started.
 
-    What belongs to something older is that one's, and not the worker's.
+    What an older process has started belongs to that process, not to the worker.
     """
     known = {each.pid: each for each in _processes()}
     below: dict[int, list[_Process]] = {}
@@ -112,7 +112,7 @@ def _started_by(leader: int, tick: int, newest: int) -> set[int]:
 
 
 def _processes() -> list[_Process]:
-    """Return all processes of the machine but dead ones, as far as the system tells."""
+    """Return all living processes of the machine, where the system lists them."""
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():  # noqa: PTH112, PTH208
         if not name.isdigit():
@@ -135,12 +135,12 @@ def _has_children(pid: int) -> bool:
                 if file.read(1):
                     return True
     except OSError:
-        return True  # it is gone, or this system does not tell
+        return True  # it is gone, or this system does not report it
     return False
 
 
 def _tick(moment: int) -> int:
-    """Return a moment as the system tells when a process began."""
+    """Return a moment in the unit in which the system reports when a process began."""
     ago = monotonic_ns() - moment
     return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ago) * os.sysconf("SC_CLK_TCK") // 10**9
 

@@ -1,8 +1,8 @@
 """The engine of mode `process`: it sends jobs to leased workers, and reads their outcomes.
 
 A worker has one job at a time, and reads all of it before it writes. Only `wait` blocks on workers,
-and it waits for all of them together. A map in a coroutine waits in a thread, and may start a job
-meanwhile: they take turns.
+and it waits for all of them together. A map in a coroutine waits in a thread and may start a job
+meanwhile; a lock keeps the two apart.
 
 A job's items are sent in one pickle. If that fails on either side, or the worker dies, the job is
 sent again carefully, with each item in its own pickle, to find the item that causes it.
@@ -49,16 +49,16 @@ from .unserved import Unserved
 
 
 class _ChunkRun:
-    """A job that is with a worker.
+    """A job that a worker has.
 
     Attributes:
         job: The job.
-        results: What is known of its first attempts.
-        failures: The failed ones among them.
+        results: The known results of its first attempts.
+        failures: The failures among them.
         refused: The items that cannot be sent, by place.
-        careful: Whether each item travels for itself.
-        torn: Whether results came that could not be read; they come once more.
-        late: The place of the attempt for which the worker was ended.
+        careful: Whether each item travels in its own pickle.
+        torn: Whether results arrived that could not be read; the worker sends them again.
+        late: The place of the attempt that took too long, so that the worker was ended.
     """
 
     __slots__ = ("careful", "failures", "job", "late", "refused", "results", "torn")
@@ -74,10 +74,10 @@ class _ChunkRun:
 
 
 class ProcessEngine:
-    """Runs the jobs of one map in worker processes.
+    """Run the jobs of one map in worker processes.
 
     Attributes:
-        slots: How many workers there are at most; they are leased when they are needed.
+        slots: The most workers that it uses; it leases each when it is needed.
     """
 
     def __init__(
@@ -94,30 +94,30 @@ class ProcessEngine:
         most_items: int = 0,
         most_memory: int = 0,
     ) -> None:
-        """Pack the function, and start nothing yet.
+        """Pack the function; `start` leases the workers.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
-            workers: How many processes there may be.
-            start_method: How they are started: "forkserver", "spawn" or "fork".
+            workers: How many processes to use at most.
+            start_method: How they start: "forkserver", "spawn" or "fork".
             attempt_timeout: Seconds that an attempt may take before its worker is ended.
             runner: "plain" for calls, "loop" for coroutines.
             concurrency: How many coroutines a worker runs at once.
-            loop: What runs these: "uvloop", "asyncio", or "auto".
-            init: What each worker calls before its first item; None without.
-            most_items: After how many items a worker is renewed; 0 for never.
-            most_memory: At how many bytes of memory it is renewed; 0 for never.
+            loop: The loop that runs them: "uvloop", "asyncio", or "auto".
+            init: What each worker calls before its first item; None for nothing.
+            most_items: The number of items after which a worker is renewed; 0 for never.
+            most_memory: The bytes of memory at which a worker is renewed; 0 for never.
 
         Raises:
-            TypeError: If the function, `init`, or what the items share, cannot be pickled.
+            TypeError: If the function, `init`, or a shared argument cannot be pickled.
         """
         self.slots = workers
         self._method = start_method or start.DEFAULT
         self._loop = runner == "loop"
         self._limit: int | None = None
         if attempt_timeout is not None:
-            # a loop ends what is late itself, unless something blocks it
+            # a loop ends late attempts itself, unless something blocks it
             grace = 2 * max(1.0, attempt_timeout) if self._loop else 0.0
             self._limit = int((attempt_timeout + grace) * 1e9)
         self._concurrency = concurrency if self._loop else 1
@@ -128,7 +128,7 @@ class ProcessEngine:
         self._function = function
         self._given = shared
         self._init = init
-        self._deaths = 0  # of workers that `init` has ended
+        self._deaths = 0  # of workers that died in `init`
         self._renewal = Renewal(most_items, most_memory)
         self._own = frozenset(executed()) - {"__main__"}
         self._map: dict[str, Any] = {
@@ -172,7 +172,7 @@ class ProcessEngine:
             self._runs[slot] = run = _ChunkRun(job)
             self._send(slot, run)
         if self._waiting:
-            self.wake()  # this job may have failed already, or be the first to be late
+            self.wake()  # this job may have failed already, or be the next to be late
 
     def wait(self, timeout: float | None) -> list[Report | Crash]:
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
@@ -202,28 +202,28 @@ class ProcessEngine:
         return events
 
     def _log(self) -> None:
-        """Log what workers have logged; as handlers may wait for anything, nothing is held here."""
+        """Log the records of workers, without the lock: handlers may wait for anything."""
         while self._records:
             worker_logs.deliver(self._records.popleft())
 
     def wake(self) -> None:
-        """Let `wait` return early; any thread may call this."""
+        """Make `wait` return early; any thread may call this."""
         with self._closing:
             if not self._closed:
                 try:
                     self._ring.send(b"!")
                 except BlockingIOError:
-                    pass  # it has been woken often enough
+                    pass  # enough wake-ups are pending
 
-    def close(self, abandon: bool) -> None:  # noqa: ARG002 - who is at work is known here
-        """Give the workers back; end those that are still at work."""
+    def close(self, abandon: bool) -> None:  # noqa: ARG002 - the engine knows who is busy
+        """Give the workers back; end those that are still busy."""
         with ctrl_c_later():
             self._close()
         self._log()
 
     def __del__(self) -> None:
-        # an interrupt may have come before the call of `close`; when the interpreter ends, workers
-        # see that it is gone
+        # an interrupt may have prevented the call of `close`; when the interpreter ends, the
+        # workers notice it themselves
         if hasattr(self, "_process") and not sys.is_finalizing():
             self._close()
 
@@ -263,7 +263,7 @@ class ProcessEngine:
     # --- jobs out ---------------------------------------------------------------------------------
 
     def _pack(self, seen: Seen) -> None:
-        """Pack the function and what the items share.
+        """Pack the function and the shared arguments.
 
         Args:
             seen: The modules of this process.
@@ -274,7 +274,7 @@ class ProcessEngine:
         self._key = key_of(self._map["init"], init)
 
     def _pack_parts(self) -> list[Any]:
-        """Pack what every worker gets; return the parts of `worker_init`."""
+        """Pack what every worker receives; return the parts of `worker_init`."""
         before = handles.count()
         init: list[Any] = []
         self._map["init"] = None
@@ -285,16 +285,16 @@ class ProcessEngine:
         self._map.update(told)
         self._shared = [*init, *function, *pack_shared(self._given, self._receiver, self._apart)]
         self._large = sum(len(memoryview(part).cast("B")) for part in self._shared) >= LARGE
-        self._once = handles.count() != before  # then each worker gets a pickle of its own
+        self._once = handles.count() != before  # then each worker gets its own pickle
         self._lent = lend(self._shared) if self._large and not self._once else None
         self._taken = False
         return init
 
     def _packed(self, function: Any) -> tuple[dict[str, Any], list[Any]]:
-        """Return how a function travels: its name and what tells its code, or its pickle.
+        """Return how a function travels: by its name and a fingerprint of its code, or as a pickle.
 
         Returns:
-            What is told of it, and the parts of its pickle, whose number is told.
+            What the message says about it, such as how many parts there are, and these parts.
         """
         name = whereabouts(function, self._apart)
         parts: list[Any] = []
@@ -306,18 +306,18 @@ class ProcessEngine:
                 if module not in self._seen.apart:
                     raise
                 raise TypeError(
-                    f"{error}. No worker can import {module} as this program has it, because its "
-                    f"file has changed or it has none: reload it, so that it need not be pickled"
+                    f"{error}. opero must pickle it, because no worker can import {module} as this "
+                    f"program has it: its file has changed or it has none; reload it"
                 ) from error.__cause__
         code = fingerprint(function) if name else None
         return {"name": name, "value": len(parts), "code": code}, parts
 
     def _tell(self, slot: int, leased: pool.Worker) -> None:
-        """Tell a worker about the map, and about the modules of this process if it must know."""
+        """Send a worker the map, and the modules of this process if they have changed."""
         known, leased.rows = leased.rows, self._seen.number
         rows = None if known == self._seen.number else self._seen.rows
         if self._once and self._taken:
-            self._pack_parts()  # a worker has asked for what the first pickle hands on
+            self._pack_parts()  # a worker has taken the descriptors of the last pickle
         self._taken = True
         ticket, parts = None, self._shared
         if self._lent is not None:
@@ -357,7 +357,7 @@ class ProcessEngine:
             self._begin_successor(slot)
 
     def _worker(self, slot: int, count: int) -> pool.Worker | None:
-        """Return the worker of a slot that is to get so many items; None if there is no room."""
+        """Return a worker for `count` items in a slot; None if the system has no room for one."""
         try:
             return self._worker_for(slot, count)
         except Shortage as error:
@@ -367,7 +367,7 @@ class ProcessEngine:
             return leased
 
     def _borrow(self, slot: int, count: int) -> pool.Worker | None:
-        """Give a slot the worker of another one that has nothing to do, if there is one."""
+        """Give a slot the idle worker of another slot, if there is one."""
         for other, leased in enumerate(self._workers):
             if leased is None or self._runs[other] is not None:
                 continue
@@ -380,7 +380,7 @@ class ProcessEngine:
         return None
 
     def _serve_late_ones(self) -> int | None:
-        """Find workers for the jobs that have none; return when to try again."""
+        """Find workers for the jobs without one; return when to try again."""
         if not self._unserved.slots:
             return None
         pairs = list(zip(self._workers, self._runs, strict=True))
@@ -393,7 +393,7 @@ class ProcessEngine:
         return self._unserved.until(len(able))
 
     def _worker_for(self, slot: int, count: int) -> pool.Worker:
-        """Return the worker of a slot that is to get so many items: a new one where it is time."""
+        """Return a worker for `count` items in a slot: a new one if the old one is due."""
         leased, successor = self._workers[slot], self._successors[slot]
         if leased is not None:
             if not self._renewal.is_over(leased, count, successor is not None and successor.ready):
@@ -405,19 +405,19 @@ class ProcessEngine:
         return self._lease(slot, self._workers, count)
 
     def _begin_successor(self, slot: int) -> None:
-        """Start what takes the place of a slot's worker, and have it prepare itself."""
+        """Start the successor of a slot's worker, and have it prepare itself."""
         if self._successors[slot] is not None:
             return
         try:
             successor = self._lease(slot, self._successors, 1)
         except OperoError:
-            return  # for want of something, now; it is started when its time has come
+            return  # it cannot start now; it starts when it is needed
         successor.cells[PLACE] = worker.UNREAD
         self._renewal.begun(successor)
         self._post(slot, successor, ("prepare",), [])
 
     def _lease(self, slot: int, place: list[pool.Worker | None], count: int) -> pool.Worker:
-        """Get a worker for a slot, that may have `count` items, and tell it about the map."""
+        """Lease a worker that may have `count` items for a slot, and send it the map."""
         with ctrl_c_later():
             leased = pool.lease(
                 self._method, self._key, lambda idle: self._renewal.has_life(idle, count)
@@ -433,11 +433,11 @@ class ProcessEngine:
     def _post(
         self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[Any]
     ) -> None:
-        """Send a message; what the worker does not take yet is left for `wait`."""
+        """Send a message; `wait` sends what the worker does not take yet."""
         try:
             gone = leased.channel.send(control, parts)
         except OSError:
-            return  # `wait` sees that it is dead
+            return  # `wait` notices that it is dead
         if not gone:
             both = selectors.EVENT_READ | selectors.EVENT_WRITE
             self._selector.modify(leased.channel, both, (slot, leased, False))
@@ -445,11 +445,11 @@ class ProcessEngine:
     # --- outcomes in ------------------------------------------------------------------------------
 
     def _look_after(self, slot: int, leased: pool.Worker, ended: bool, mask: int) -> None:
-        """Move on what goes between here and a worker; `ended` says that its process has ended."""
+        """Exchange what is pending with a worker; `ended` says that its process has ended."""
         if not self._has(slot, leased):
-            return  # the other of its two signs of life has told already
+            return  # its other sign, channel or sentinel, was handled already
         if ended and not leased.process.wait(0):
-            self._selector.unregister(leased.process.sentinel)  # the fork server is gone, it is not
+            self._selector.unregister(leased.process.sentinel)  # only the fork server is gone
             return
         try:
             if mask & selectors.EVENT_WRITE and leased.channel.flush():
@@ -473,7 +473,7 @@ class ProcessEngine:
     def _take_in(
         self, slot: int, leased: pool.Worker, control: tuple[Any, ...], parts: list[bytearray]
     ) -> None:
-        """Take in what a worker says about its job, or logs."""
+        """Take in a message or a log record of a worker."""
         if control[0] == "log":
             self._records.append(parts[0])
             return
@@ -485,7 +485,7 @@ class ProcessEngine:
             error = unpack_error(unpack(parts))
             raise init_failed(self._init, error) from error
         run = self._runs[slot]
-        if leased is self._successors[slot]:  # it cannot load the map; when it has to, it is told
+        if leased is self._successors[slot]:  # it cannot load the map; a later one will say so
             leased.kill()
             self._dismiss(slot, leased)
             return
@@ -505,7 +505,7 @@ class ProcessEngine:
             return
         self._unserved.served()
         if kind == "outdated":
-            if fresh:  # the function is not what its name leads to in the file
+            if fresh:  # the file has another function under this name
                 self._own |= {each.__module__ for each in (self._function, self._init) if each}
                 self._pack(self._seen)
                 self._tell(slot, leased)
@@ -542,7 +542,7 @@ class ProcessEngine:
         self._report(slot, run, elapsed)
 
     def _read(self, run: _ChunkRun, careful: bool, parts: list[bytearray]) -> bool:
-        """Add to what is known of a job; return whether it could be read."""
+        """Add a message's outcomes to a job; return whether it could be read."""
         first = len(run.results)
         failed: list[tuple[int, BaseException]] = []
         try:
@@ -566,7 +566,7 @@ class ProcessEngine:
         return True
 
     def _report(self, slot: int, run: _ChunkRun, elapsed: int) -> None:
-        """Tell the driver what came of a job."""
+        """Report a job's outcome to the driver."""
         results = run.results or [NOTHING] * len(run.job.values)
         failures = run.failures
         if run.refused:
@@ -578,13 +578,13 @@ class ProcessEngine:
         self._events.append(Report(slot, run.job, results, failures, elapsed))
 
     def _keep_apart(self, leased: pool.Worker, names: list[str]) -> None:
-        """Send by value what is in modules that a worker cannot import as they are here."""
+        """From now on, send by value what belongs to modules that workers cannot import alike."""
         if leased.rows != self._seen.number:
-            return  # another worker has said so before
+            return  # another worker has reported this before
         if self._apart.issuperset(names):
             raise OperoError(
                 f"a worker cannot import {', '.join(names)} as this program did: the files have "
-                f"changed. Reload the modules, or restart the program"
+                f"changed. Reload the modules or restart the program"
             )
         self._pack(loaded_modules.blame(names))
 
@@ -607,7 +607,7 @@ class ProcessEngine:
                 if due <= now and leased.cells[PLACE] == place:
                     raise init_took_too_long(self._init, self._patience())
             elif place < 0:
-                due = now + self._limit  # it has not begun
+                due = now + self._limit  # the attempt has not begun
             elif due <= now and leased.cells[PLACE] == place:
                 run.late = place
                 leased.kill(self._since(slot, leased))
@@ -620,13 +620,13 @@ class ProcessEngine:
         return max(_PATIENCE, 10 * (self._timeout or 0.0))
 
     def _dismiss(self, slot: int, leased: pool.Worker) -> WorkerCrashedError:
-        """Free the slot of a worker that is dead, or about to be; return what became of it."""
+        """Free the slot of a worker that is dead or about to be; return how it ended."""
         since = self._since(slot, leased)
         self._let_go(slot, leased)
         return leased.bury(since=since)
 
     def _retire(self, slot: int, leased: pool.Worker) -> None:
-        """Let a worker end whose time has come; nobody waits for it."""
+        """Let a worker end that has reached its bounds, without waiting for it."""
         self._let_go(slot, leased)
         pool.retire(leased)
 
@@ -638,14 +638,14 @@ class ProcessEngine:
         place[slot] = None
 
     def _since(self, slot: int, leased: pool.Worker) -> Since | None:
-        """Return when the job began that a worker is at; None if none of its attempts runs."""
+        """Return when a worker's job began; None if none of its attempts is running."""
         idle = self._runs[slot] is None and leased is not self._successors[slot]
         if idle or leased.cells[PLACE] in {worker.MADE, worker.UNREAD}:
             return None
         return Since(leased.cells[JOB], leased.cells[LAST])
 
     def _lose(self, slot: int, leased: pool.Worker) -> None:
-        """See a dead worker off, and find out what that means for its job."""
+        """Clean up after a dead worker, and settle its job."""
         place = leased.cells[PLACE]
         fresh = leased.fresh
         successor = leased is self._successors[slot]
@@ -676,7 +676,7 @@ class ProcessEngine:
                             f"what its items share: one of these ends the process"
                         )
                     raise OperoError(f"worker processes end {when}") from error
-            self._send(slot, run)  # or it had been idle for too long, and ended just now
+            self._send(slot, run)  # it may have ended just now because it was idle for too long
             return
         elif not guilty and not known:
             if not run.careful and len(job.values) > 1:
@@ -693,8 +693,8 @@ class ProcessEngine:
         self._events.append(Crash(slot, job, run.results, failures, at, error))
 
 
-_ENOUGH = 3  # workers that die while they start: the next one would, too
-_PATIENCE = 60.0  # seconds that `init` may take at least
+_ENOUGH = 3  # workers that die while they start: the next one would die too
+_PATIENCE = 60.0  # the shortest time limit of `init`, in seconds
 
 
 def _place(failure: tuple[int, BaseException]) -> int:
@@ -702,6 +702,6 @@ def _place(failure: tuple[int, BaseException]) -> int:
 
 
 def _named(function: Any) -> str:
-    """Return what a function is called in an error message."""
+    """Return a function's name for an error message."""
     name = getattr(function, "__qualname__", None)
     return f"{function.__module__}.{name}" if name else repr(function)

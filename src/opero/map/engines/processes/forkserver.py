@@ -1,9 +1,8 @@
-"""A fork server of this package's own: a process that has it imported, and forks into workers.
+"""opero's own fork server: a process that has opero imported, and forks to make workers.
 
-It differs from the standard library's in what it survives. It is asked over a nameless pair of
-sockets, so it needs no directory, and no path is too long. If it cannot fork, or has no room for
-more files, it says so and goes on. What it is forked into has no part in the script that runs as
-`__main__`.
+It survives more than the standard library's. Requests come over an unnamed pair of sockets, so it
+needs no directory, and no path can be too long. If it cannot fork, or cannot open more files, it
+reports that and continues. Its forks never run the script that runs as `__main__`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .shortage import limits
 
 _NUMBER = struct.Struct("q")
 _MOST = 32  # descriptors that come with one request
-# Programs that PyInstaller has frozen know a fork server by these first words.
+# Programs frozen by PyInstaller recognize a fork server by these first words.
 _COMMAND = (
     "from multiprocessing.forkserver import main; import sys; sys.path[:] = {path!r}; "
     "from opero.map.engines.processes.forkserver import main; main({number})"
@@ -32,41 +31,41 @@ _COMMAND = (
 
 
 class ServerGone(Exception):
-    """The fork server has ended; the next request starts another one."""
+    """The fork server has ended; the next request starts a new one."""
 
 
 class ForkServer:
-    """The fork server of this process, started when it is needed."""
+    """The fork server of this process; it starts when it is needed."""
 
     def __init__(self) -> None:
-        self._end: int | None = None  # a socket's number, which may stay open at exit
+        self._end: int | None = None  # the number of a socket, which may stay open at exit
         self._pid: int = 0
         self._limits: dict[str, int] = {}
 
     def fork(self, descriptors: list[int]) -> int:
-        """Have a worker forked.
+        """Fork a worker.
 
         Args:
-            descriptors: What it gets: see `_Served`.
+            descriptors: The descriptors to give it; see `_Served`.
 
         Returns:
-            The id of its process.
+            Its process id.
 
         Raises:
-            OSError: If the server, or it, cannot be started.
+            OSError: If the server or the worker cannot start.
             ServerGone: If the server has ended.
         """
         if self._end is None:
             self._start()
         end = socket.socket(fileno=self._end)
-        end.settimeout(None)  # the program may have set one for all sockets
+        end.settimeout(None)  # the program may have set a default timeout
         try:
             socket.send_fds(end, [b"!"], descriptors)
             answer = end.recv(_NUMBER.size, socket.MSG_WAITALL)
         except ConnectionError:
             answer = b""
         except BaseException:
-            self.close()  # its answer would be taken for that to the next request
+            self.close()  # the next request would read its answer
             raise
         finally:
             end.detach()
@@ -76,7 +75,7 @@ class ForkServer:
         (number,) = _NUMBER.unpack(answer)
         if number < 0:
             if limits() != self._limits:
-                self.close()  # it began when this process, too, was allowed less
+                self.close()  # it started under a lower limit than this process has now
             raise OSError(-number, os.strerror(-number))
         return int(number)
 
@@ -96,11 +95,11 @@ class ForkServer:
         self._limits = limits()
 
     def close(self) -> None:
-        """End the server, if there is one; its workers stay."""
+        """End the server, if it runs; its workers stay."""
         end, self._end = self._end, None
         if end is None:
             return
-        os.close(end)  # it takes that for the end, if it must not be killed by us
+        os.close(end)  # this tells it to end, if we may not kill it
         try:
             os.kill(self._pid, signal.SIGKILL)
         except (PermissionError, ProcessLookupError):
@@ -108,10 +107,10 @@ class ForkServer:
         try:
             os.waitpid(self._pid, 0)
         except ChildProcessError:
-            pass  # somebody else has taken note of its end
+            pass  # something else has reaped it
 
     def forget(self) -> None:
-        """In a forked child: leave the server to the parent."""
+        """Leave the server to the parent, in a forked child."""
         if self._end is not None:
             os.close(self._end)
             self._end = None
@@ -120,18 +119,18 @@ class ForkServer:
 # --- in the server --------------------------------------------------------------------------------
 
 inherited: list[int] = []
-"""The descriptors that came with the request that this process was forked for."""
+"""The descriptors that came with the request for this worker."""
 
 
 def main(number: int) -> None:
-    """Be the server, until the process that has started it closes its end.
+    """Serve until the process that started the server closes its end.
 
     Args:
-        number: The descriptor of the socket that requests come by.
+        number: The descriptor of the socket that brings the requests.
     """
     std_streams.fill()
     import opero.map.engines.processes.worker
-    import opero.map.serialization.cloud  # noqa: F401 - here, so that no worker has to
+    import opero.map.serialization.cloud  # noqa: F401 - once here, for all workers
 
     util._close_stdin()  # type: ignore[attr-defined]
     with socket.socket(fileno=number) as end:
@@ -141,7 +140,7 @@ def main(number: int) -> None:
 
 
 class _Serving:
-    """The server at work: it forks when it is asked to, and tells how each worker has ended."""
+    """The running server: it forks on request, and reports how each worker ended."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -154,13 +153,13 @@ class _Serving:
         }
         signal.set_wakeup_fd(self._ring)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        self._tell: dict[int, int] = {}  # where to write what became of a worker
+        self._tell: dict[int, int] = {}  # where to write how each worker ended
         self._selector = selectors.DefaultSelector()
         self._selector.register(end, selectors.EVENT_READ)
         self._selector.register(self._bell, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Do what is asked for, until nobody is there to ask."""
+        """Serve requests until the process that sends them is gone."""
         while True:
             ready = {key.fd for key, _ in self._selector.select()}
             if self._bell in ready:
@@ -176,7 +175,7 @@ class _Serving:
                 self._answer(received, bool(flags & socket.MSG_CTRUNC))
 
     def _answer(self, received: list[int], cut: bool) -> None:
-        """Fork, and send the child's id, or the error's number, negative."""
+        """Fork, and send the child's process id, or the negative error number."""
         try:
             if cut:
                 raise OSError(errno.EMFILE, "not all descriptors arrived")
@@ -195,7 +194,7 @@ class _Serving:
             pass  # it is gone
 
     def _take_note(self) -> None:
-        """Tell how those have ended that have."""
+        """Report how the workers that have ended did so."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -209,11 +208,11 @@ class _Serving:
             try:
                 os.write(tell, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
             except BrokenPipeError:
-                pass  # nobody wants to know
+                pass  # nobody reads it any more
             os.close(tell)
 
     def _become_worker(self, received: list[int]) -> NoReturn:
-        """In the child: be a worker, and end."""
+        """Run as a worker in the child, then end."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -227,11 +226,11 @@ class _Serving:
             for descriptor in received[3:]:
                 os.set_inheritable(descriptor, False)
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
-            alive = os.dup(orders)  # it is at its end when the process that asked is gone
+            alive = os.dup(orders)  # it closes when the requesting process is gone
             code = spawn._main(orders, alive)
         except EOFError:
-            pass  # who asked is gone
-        except Exception:  # noqa: BLE001 - shown as any process shows it
+            pass  # the requesting process is gone
+        except Exception:  # noqa: BLE001 - printed as any process prints it
             sys.excepthook(*sys.exc_info())
         finally:
             std_streams.flush()

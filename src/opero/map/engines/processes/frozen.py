@@ -1,8 +1,8 @@
 """Programs that are frozen into one file, by PyInstaller for example.
 
-There every process that is started runs the program from its top, and
-`multiprocessing.freeze_support()` in it makes a worker of those that shall be one. Without that a
-worker would run the program, and start workers of its own.
+Every process that such a program starts runs the program from its top. There
+`multiprocessing.freeze_support()` turns the process into a worker if it should be one. Without
+that call a worker would run the program and start more workers.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _REMEDY = (
 
 
 def refuse_to_multiply() -> None:
-    """Raise if this process should be a worker, and runs the frozen program instead.
+    """Raise if this process should be a worker but runs the frozen program instead.
 
     Raises:
-        OperoError: If so; the message says what is missing.
+        OperoError: If so; the message says which call is missing.
     """
     if getattr(sys, "frozen", False) and _is_helper(sys.argv[1:]):
         raise OperoError(f"this process should be a worker, but runs the program again: {_REMEDY}")
 
 
 def remedy() -> str:
-    """Return what else to say of workers that end at once; nothing in an ordinary program."""
+    """Return a hint for workers that end immediately; "" in an ordinary program."""
     return f": {_REMEDY}" if getattr(sys, "frozen", False) else ""
 
 
 def _is_helper(arguments: list[str]) -> bool:
-    """Return whether `multiprocessing`, or our fork server, has started this program so."""
+    """Return whether `multiprocessing` or opero's fork server started this program."""
     if arguments[:1] == ["--multiprocessing-fork"]:
         return True
     command = arguments[arguments.index("-c") + 1 :] if "-c" in arguments else []

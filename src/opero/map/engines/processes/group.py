@@ -1,4 +1,4 @@
-"""The process group of a worker, which what its attempts start is in: they end together."""
+"""The process group of a worker, which contains what its attempts start: they end together."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from . import cells
 
 
 class Group:
-    """The group, as the worker sees it; `descendants` sees to it from outside.
+    """The group, as the worker sees it; `descendants` ends it from outside.
 
-    Terminals know the group of the program that maps, and not this one: Ctrl-C is for the program.
-    What reads from the terminal here gets an error instead of being stopped for good.
+    The terminal's foreground group is that of the program, not this one: Ctrl-C goes to the
+    program. A process that reads from the terminal here gets an error instead of being stopped for
+    good.
     """
 
     def __init__(self, sentinel: int | None, numbers: memoryview) -> None:
-        """Lead it.
+        """Become the leader of a new group.
 
         Args:
-            numbers: Those in the `Cells` of the worker.
-            sentinel: What is at its end when the process that the worker works for is gone.
+            numbers: The numbers in the `Cells` of the worker.
+            sentinel: A descriptor that closes when the process that the worker works for is gone.
         """
         self._sentinel = sentinel
         self._cells = numbers
@@ -45,17 +46,16 @@ class Group:
         self.end_with_parent(False)
 
     def begin(self) -> None:
-        """Note that a job begins: what is started from now on is started by its attempts."""
+        """Note that a job begins: processes started from now on belong to its attempts."""
         self._cells[cells.JOB] = monotonic_ns()
         if self._newest is not None:
             told = os.pread(self._newest, 99, 0)
             self._cells[cells.LAST] = int(told.rpartition(b" ")[2] or 0)
 
     def end_with_parent(self, all_of_it: bool) -> None:
-        """Have the system end this process when its parent is gone, on Linux.
+        """On Linux, have the system end this process when its parent is gone.
 
-        A thread that watches cannot do that while the function is in C code that keeps the
-        interpreter to itself.
+        A watching thread cannot do that while the function is in C code that holds the GIL.
 
         Args:
             all_of_it: Whether the whole group ends.

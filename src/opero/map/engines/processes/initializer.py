@@ -1,7 +1,7 @@
-"""`worker_init`: how it travels, and what it has made of the worker in which it has run.
+"""`worker_init`: how it travels, and how it sets up a worker.
 
-It travels as the function of the map does, and shares its globals with that if both come by value.
-A worker in which it has run serves only maps with the same one, see `key_of`.
+It travels as the function of the map does, and shares that function's globals if both come by
+value. A worker that has run it serves only maps with the same `worker_init`; see `key_of`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .surroundings import Own, changed, surroundings
 
 
 def key_of(told: dict[str, Any] | None, parts: list[Any]) -> bytes | None:
-    """Return what is the same for the same `worker_init` only; None without one.
+    """Return a key that only the same `worker_init` has; None if there is none.
 
     Args:
-        told: What a worker is told about it: plain values.
+        told: What the message to a worker says about it, in plain values.
         parts: The parts of its pickle.
     """
     if told is None:
@@ -32,11 +32,11 @@ def key_of(told: dict[str, Any] | None, parts: list[Any]) -> bytes | None:
 
 
 class SetUp:
-    """What `worker_init` has made of this worker, and what further maps begin with.
+    """The state in which `worker_init` left this worker, from which further maps begin.
 
     Attributes:
-        own: The settings that it has made.
-        context: The context variables as it has left them.
+        own: The settings that it changed.
+        context: The context variables as it left them.
     """
 
     def __init__(self, init: Any, world: World) -> None:
@@ -44,7 +44,7 @@ class SetUp:
 
         Args:
             init: The function.
-            world: What has come with it, by value.
+            world: The world that it arrived in.
 
         Raises:
             BaseException: Whatever it raises.
@@ -56,5 +56,5 @@ class SetUp:
         self.context: contextvars.Context = contextvars.copy_context()
 
     def world(self) -> World:
-        """Return where what the next map sends arrives."""
+        """Return a world for what the next map sends."""
         return self._origin.world()

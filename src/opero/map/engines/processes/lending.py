@@ -1,9 +1,9 @@
-"""Memory that a map lends to its workers: what is large and the same for all of them.
+"""Memory that a map lends to its workers: large data that is the same for all of them.
 
-It is copied once, into a file that has no name, and each worker maps that file privately: it shares
-the memory as long as it only reads, and gets a copy of each page that it writes to. A worker opens
-the file by way of the descriptors of the process that lends it, as Linux lets it; elsewhere, and if
-it cannot, the parts go over its socket.
+The map copies it once, into a nameless file, and each worker maps that file privately: it shares
+the memory as long as it only reads, and gets a copy of each page that it writes to. On Linux a
+worker opens the file through the descriptors of the lending process. Elsewhere, or if that fails,
+the parts go over its socket.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any
 from opero import forks
 
 LARGE = 1 << 20
-"""Bytes from which a part is lent."""
+"""The smallest part that is lent, in bytes."""
 
 Ticket = tuple[int, int, int, tuple[int, int], list[tuple[int, int, int]]]
-"""Whose file, which descriptor, its size, which file it is, and the parts: index, offset, size."""
+"""The owner's process, its descriptor, the file's size and identity, and the parts: index, offset,
+size."""
 
 
 _all: weakref.WeakSet[Lent] = weakref.WeakSet()
 
 
 class Lent:
-    """Parts of a map in memory that workers can share.
+    """The parts that a map sends, the large ones in memory that workers can share.
 
     Attributes:
-        ticket: What a worker needs to find them.
-        parts: The parts, without what is lent.
+        ticket: What a worker needs to find the lent parts.
+        parts: The parts, without the contents of lent ones.
     """
 
     def __init__(self, file: int, ticket: Ticket, parts: list[Any]) -> None:
@@ -42,7 +43,7 @@ class Lent:
 
 
 def lend(parts: list[Any]) -> Lent | None:
-    """Lend the large ones of some parts; return None if there are none, or it is not possible."""
+    """Lend the large parts; return None if there are none, or they cannot be lent."""
     sizes = [memoryview(part).nbytes for part in parts]
     if max(sizes, default=0) < LARGE or not hasattr(os, "memfd_create"):
         return None
@@ -70,7 +71,7 @@ def lend(parts: list[Any]) -> Lent | None:
 
 
 def borrow(parts: list[Any], ticket: Ticket) -> list[Any]:
-    """Return the parts with those that are lent.
+    """Return the parts, including the lent ones.
 
     Raises:
         OSError: If this process cannot open their file.
@@ -98,7 +99,7 @@ def _write(file: int, data: memoryview, offset: int) -> None:
 
 
 def _forget() -> None:
-    """In a forked child: close what the parent lends, or its memory would be kept for as long."""
+    """Close what the parent lends, in a forked child: it would keep the memory alive."""
     for each in list(_all):
         each.close()
     _all.clear()

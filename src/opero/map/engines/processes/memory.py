@@ -1,4 +1,4 @@
-"""How much memory a process has: what is resident, pages that it shares with others included."""
+"""How much resident memory a process has, including pages that it shares with others."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ elif sys.platform != "win32":
     _UNIT = 1 if sys.platform == "darwin" else 1024
 
     def resident() -> int:
-        """Return how many bytes of this process have been in memory at most."""
+        """Return the most bytes of this process that have been in memory."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 else:
     MEASURED = False
 
     def resident() -> int:
-        """Return 0, as nobody knows."""
+        """Return 0: this system does not report it."""
         return 0

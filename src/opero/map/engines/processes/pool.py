@@ -1,9 +1,9 @@
-"""The worker processes of this process: started on demand, kept warm between maps.
+"""The worker processes of this process: started on demand and kept warm between maps.
 
 A leased worker belongs to one map. A worker ends when it has been idle for `IDLE` seconds, or when
 the process that started it is gone. A forked or spawned worker that ended because it was idle stays
-a zombie until the next map or the end of the program: only this process can reap it, and it has no
-thread for that. Workers of the fork server do not become zombies.
+a zombie until the next map or the end of the program: only this process can reap it, and no thread
+waits to do so. Workers of the fork server do not become zombies.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ from .wire import Channel
 IDLE = 10.0
 """Seconds after which an idle worker ends."""
 
-_GRACE = worker_end.LIMIT + 1  # seconds that workers get to end, before they are killed
-_MANY = 16  # idle workers that may stay while another one is started
-_PROMPT = 10.0  # seconds that the system gets to end a worker that was killed
+_GRACE = worker_end.LIMIT + 1  # seconds that workers get to end before they are killed
+_MANY = 16  # idle workers that may stay when another one starts
+_PROMPT = 10.0  # seconds that the system gets to end a killed worker
 
 Kind = tuple[Any, ...]
-"""The common properties of interchangeable workers: their start method, their user, and what set
-them up."""
+"""What interchangeable workers share: their start method, their user, and their `worker_init`."""
 
 _lock = Lock()
 _idle: dict[Kind, list[Worker]] = {}
@@ -46,32 +45,32 @@ _leaving: list[tuple[Worker, float]] = []
 _all: weakref.WeakSet[Worker] = weakref.WeakSet()
 _numbers = itertools.count(1)
 _owners: set[int] = set()
-_server_of: tuple[Any, ...] | None = None  # as whom the fork server runs
+_server_of: tuple[Any, ...] | None = None  # the identity that the fork server runs as
 
 
 class Worker:
     """A worker process, as seen from here.
 
     Attributes:
-        channel: The way to it and back; it does not block.
+        channel: The channel to it and back; it does not block.
         cells: Memory that both share, with the numbers that `cells` names; the first may be one of
             the states in `worker`.
         process: The process.
-        kind: What it can stand in for.
+        kind: What makes it interchangeable with others.
         fresh: Whether it has never done a job.
-        ready: Whether it has prepared itself for the map, if it was asked to do so.
-        items: How many items it was given in its life.
+        ready: Whether it has prepared itself for the map, if asked to.
+        items: How many items it has had in its life.
         busy: How long it took for them, in nanoseconds.
         begun: When it was asked to prepare itself, in nanoseconds.
         since: Since when it has been idle, in seconds.
-        rows: The number of the modules' rows that it has got last; None before the first.
+        rows: The number of the module rows that it last received; None before the first.
     """
 
     def __init__(self, kind: Kind) -> None:
         """Start it.
 
         Raises:
-            OperoError: If it cannot be started; a `Shortage` if it may be in a while.
+            OperoError: If it cannot start; a `Shortage` if it may be able to later.
         """
         frozen.refuse_to_multiply()
         self.kind = kind
@@ -97,7 +96,7 @@ class Worker:
             ours.setblocking(False)
             memory = Cells()
             self.cells: memoryview[int] = memory.numbers
-            _all.add(self)  # from here on, a forked child closes our end
+            _all.add(self)  # from now on, a forked child closes our end
             args = theirs, memory, IDLE
             name = f"opero-worker-{next(_numbers)}"
             self.process: start.Child = start.launch(method, worker.main, args, name)
@@ -112,7 +111,7 @@ class Worker:
 
     @property
     def responds(self) -> bool:
-        """Whether an idle worker is still there."""
+        """Whether an idle worker is still alive."""
         try:
             return bool(self.channel.socket.recv(1, socket.MSG_PEEK))
         except BlockingIOError:
@@ -121,7 +120,7 @@ class Worker:
             return False
 
     def kill(self, since: Since | None = None) -> None:
-        """Let it end at once.
+        """Kill it.
 
         Args:
             since: What it has started since then ends as well.
@@ -131,10 +130,10 @@ class Worker:
         self.process.kill()
 
     def bury(self, grace: float = 0.1, since: Since | None = None) -> WorkerCrashedError:
-        """See a worker off that has closed its end or was killed; return what became of it.
+        """Clean up after a worker that closed its end or was killed; return how it ended.
 
         Args:
-            grace: Seconds that it gets to end, before it is killed.
+            grace: Seconds that it gets to end before it is killed.
             since: What it has started since then ends as well.
         """
         if not self.process.wait(grace):
@@ -150,7 +149,7 @@ class Worker:
 
 
 def _crashed(code: int | None, served: bool) -> WorkerCrashedError:
-    """Return the error of an attempt whose worker has ended with an exit code."""
+    """Return the error of an attempt whose worker ended with this exit code."""
     name = None
     why = ""
     if code is None:
@@ -173,9 +172,9 @@ def _crashed(code: int | None, served: bool) -> WorkerCrashedError:
 
 
 def _check_room() -> None:
-    """Look whether there is room for the files that it takes to start a worker.
+    """Check that this process may open the files that starting a worker takes.
 
-    What is started by halves might stay, and its files with it.
+    A start that fails halfway might leave its process and files behind.
     """
     taken: list[int] = []
     try:
@@ -189,10 +188,10 @@ _FILES = 12
 
 
 def _identity() -> tuple[Any, ...]:
-    """Return as whom this process acts, and in which file system: its workers do the same."""
+    """Return this process's user and file system root, which its workers must share."""
     if not hasattr(os, "getresuid"):
         return ()
-    root = os.stat("/")  # noqa: PTH116 - it is called for each worker that is leased
+    root = os.stat("/")  # noqa: PTH116 - runs for each lease
     return os.getresuid(), os.getresgid(), tuple(os.getgroups()), root.st_dev, root.st_ino
 
 
@@ -204,12 +203,12 @@ def lease(method: str, key: bytes | None = None, fits: Callable[[Worker], bool] 
     """Return a worker for exclusive use until `give_back`.
 
     Args:
-        method: How it was started, or is to be.
-        key: What it has run to set itself up, or is to run; None for nothing.
+        method: Its start method.
+        key: The key of the `worker_init` that sets it up; None if there is none.
         fits: Whether a worker that has worked before will do.
 
     Raises:
-        OperoError: If it cannot be started; a `Shortage` if it may be in a while.
+        OperoError: If it cannot start; a `Shortage` if it may be able to later.
     """
     global _server_of  # noqa: PLW0603 - there is one server
     with _lock:
@@ -250,9 +249,9 @@ def give_back(leased: Worker) -> None:
 
 
 def _make_place() -> None:
-    """End the oldest of the idle workers that nobody can use now, if there are many; see `lease`.
+    """End the oldest of the idle workers that do not fit the map, if there are many.
 
-    A program that sets its workers up otherwise in each map would collect them.
+    Otherwise a program whose maps all set up their workers differently would collect them.
     """
     idle = [(some, each) for some in _idle.values() for each in some]
     if len(idle) >= _MANY:
@@ -270,7 +269,7 @@ def retire(leased: Worker) -> None:
 
 
 def _see_off(identity: tuple[Any, ...]) -> None:
-    """Forget the workers that have ended, end those of another user; the lock is held."""
+    """Forget ended workers, and end those of another user; the caller holds the lock."""
     for each, until in _leaving.copy():
         if each.process.wait(0) or monotonic() > until:
             _leaving.remove((each, until))
@@ -286,10 +285,10 @@ def _see_off(identity: tuple[Any, ...]) -> None:
 
 
 def _end(idle: list[Worker]) -> None:
-    """End idle workers, and those that are at their end."""
+    """End idle workers, and workers whose time is over."""
     for each in idle:
-        each.channel.close()  # it takes that for the end
-    with _lock:  # another thread may see them off, too
+        each.channel.close()  # this tells it to end
+    with _lock:  # another thread may remove them too
         idle = [*idle, *(each for each, _ in _leaving)]
         _leaving.clear()
     until = monotonic() + _GRACE
@@ -298,7 +297,7 @@ def _end(idle: list[Worker]) -> None:
 
 
 def shut() -> None:
-    """End the idle workers of this process; one at work ends once nobody is there any more."""
+    """End the idle workers of this process; a busy one ends when this process is gone."""
     with _lock:
         idle = [each for some in _idle.values() for each in some]
         _idle.clear()
@@ -319,13 +318,13 @@ def _at_exit() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: the workers are the parent's."""
-    global _lock, _server_of  # noqa: PLW0603 - nobody releases the old one in this process
+    """Forget the workers in a forked child: they belong to the parent."""
+    global _lock, _server_of  # noqa: PLW0603 - nothing in this process releases the old one
     _lock = Lock()
     _server_of = None
     for each in _all:
         each.channel.close()
-        if hasattr(each, "process"):  # else it is this one
+        if hasattr(each, "process"):  # else this is that worker
             each.process.close()
     _all.clear()
     _idle.clear()
@@ -335,7 +334,7 @@ def _forget() -> None:
 
 forks.register(
     "workers",
-    before=lambda: _lock.acquire(),  # noqa: PLW0108 - it is another one after a fork
+    before=lambda: _lock.acquire(),  # noqa: PLW0108 - a fork replaces the lock
     after_in_parent=lambda: _lock.release(),  # noqa: PLW0108
     after_in_child=_forget,
 )

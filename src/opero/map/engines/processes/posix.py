@@ -1,7 +1,7 @@
-"""Worker processes where there are forks: by our fork server, by a fork, in a fresh interpreter.
+"""Worker processes on systems that fork: from our fork server, a fork, or a fresh interpreter.
 
-What cannot be started leaves nothing open. A process that is daemonic may start workers as well,
-since these end with it. The standard library's own list of children has none of them.
+A failed start leaves nothing open. Even a daemonic process may start workers, since these end with
+it. The standard library's own list of children contains none of them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _server = forkserver.ForkServer()
 
 
 class _Passing:
-    """What a process is being pickled for: it keeps the descriptors that are to be passed on.
+    """The target of a process's pickle: it collects the descriptors to pass on.
 
     Attributes:
-        descriptors: These.
+        descriptors: The descriptors.
     """
 
     def __init__(self, arrives: type) -> None:
@@ -40,7 +40,7 @@ class _Passing:
         self.DupFd = arrives  # its name in the standard library
 
     def duplicate_for_child(self, descriptor: int) -> int:
-        """Keep a descriptor; return what stands for it in the pickle."""
+        """Keep a descriptor; return the number that represents it in the pickle."""
         self.descriptors.append(descriptor)
         return descriptor if self.DupFd is _Kept else len(self.descriptors) - 1
 
@@ -56,14 +56,14 @@ class _Kept:
 
 
 class _Served(_Kept):
-    """A descriptor that came to the child with the fork server's request, by its place."""
+    """A descriptor that the child received with the fork server's request, by its place."""
 
     def detach(self) -> int:
         return forkserver.inherited[self._number]
 
 
 def _packed(kind: Any, passing: _Passing) -> bytes:
-    """Pickle a process for a child that knows nothing yet."""
+    """Pickle a process for a child that has nothing yet."""
     body = io.BytesIO()
     multiprocessing.context.set_spawning_popen(passing)  # type: ignore[arg-type]
     try:
@@ -78,10 +78,10 @@ class _Pipes:
     """The two pipes between a process and its child.
 
     Attributes:
-        sentinel: Ready to be read when the child has ended.
-        status: Its other end, which the child has, or the fork server.
-        orders: What the child reads what it is to do from, and whose end is ours.
-        alive: Its other end.
+        sentinel: Readable once the child has ended.
+        status: The other end of `sentinel`, which the child or the fork server has.
+        orders: The end from which the child reads what to do; it closes when we end.
+        alive: The other end of `orders`.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ def _close(*descriptors: int) -> None:
 
 
 def _launched(make: Callable[[_Pipes], int], body: bytes, served: bool) -> Child:
-    """Make the pipes, the child, and tell it what it is."""
+    """Make the pipes and the child, and send the child its process."""
     pipes = _Pipes()
     try:
         pid = make(pipes)
@@ -117,10 +117,10 @@ def _launched(make: Callable[[_Pipes], int], body: bytes, served: bool) -> Child
 
 
 def _sentinel(pid: int, pipe: int) -> int:
-    """Return what is ready when a child has ended: its own descriptor, where the system has such.
+    """Return what is readable once a child has ended: its pidfd, where the system has them.
 
-    The other end of a pipe may be kept open by what the child has started, and who has its status
-    is the fork server only.
+    A process that the child started may keep the pipe open, and only the fork server knows the
+    status of its children.
     """
     if not hasattr(os, "pidfd_open"):
         return pipe
@@ -144,7 +144,7 @@ def _by_server(kind: Any) -> Child:
         return _launched(make, body, True)
     except forkserver.ServerGone:
         pass
-    try:  # it was ended by somebody: with another one, once
+    try:  # something ended the server: try once more with a new one
         return _launched(make, body, True)
     except forkserver.ServerGone:
         text = f"the fork server ends before it can do anything{frozen.remedy()}"
@@ -195,12 +195,12 @@ _WAYS: dict[str, tuple[Any, Callable[[Any], Child]]] = {
 
 
 def close_server() -> None:
-    """End our fork server; the next worker starts another one."""
+    """End our fork server; the next worker starts a new one."""
     _server.close()
 
 
 def forget_server() -> None:
-    """Leave the server to the process that this one was forked from."""
+    """Leave the server to the parent of this fork."""
     _server.forget()
 
 
@@ -213,7 +213,7 @@ def launch(method: str, target: Callable[..., None], args: tuple[Any, ...], name
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep Ctrl-C away from what is started meanwhile, until it has a handler of its own."""
+    """Block Ctrl-C for processes started meanwhile, until they have their own handlers."""
     _run_tracker()  # it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -223,7 +223,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _Numberless:
-    """A stream without a usable number, for what passes that on."""
+    """A stream that reports no descriptor, for code that passes the descriptor on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -236,10 +236,10 @@ class _Numberless:
 
 
 def _run_tracker() -> None:
-    """Start the standard library's tracker of resources, which the workers share with us."""
+    """Start the standard library's resource tracker, which the workers share with us."""
     try:
         resource_tracker.ensure_running()
-    except ValueError:  # what stands for stderr in a program with windows has an impossible number
+    except ValueError:  # in a GUI program, stderr may be an object with an invalid descriptor
         stream = sys.stderr
         sys.stderr = _Numberless(stream)
         try:

@@ -1,7 +1,7 @@
-"""What a fresh interpreter is told before it becomes a worker.
+"""What a fresh interpreter receives before it becomes a worker.
 
-The script that runs as `__main__` is not among it: functions of `__main__` are sent, so a script
-needs no `if __name__ == "__main__"`, and what it does at its top is not done again.
+That does not include the script that runs as `__main__`. opero sends the functions of `__main__`,
+so a script needs no `if __name__ == "__main__"`, and its top does not run again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def function_with(function: Any, **names: Any) -> Any:
-    """Return a function that finds other things behind some of its global names."""
+    """Return a copy of a function in which some global names have other values."""
     return FunctionType(
         function.__code__, {**function.__globals__, **names}, function.__name__,
         function.__defaults__, function.__closure__,
@@ -27,11 +27,11 @@ def _folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109 - as in the function that this is for
     except OSError:
-        return os.sep  # ours has been removed; the worker is told the same with each map
+        return os.sep  # ours has been removed; each map tells the worker the same
 
 
 def _start_method(**_: Any) -> str | None:
-    """Return the start method that the program has chosen; asking must not choose one for it."""
+    """Return the start method that the program has chosen, without choosing one for it."""
     return multiprocessing.get_start_method(allow_none=True)
 
 
@@ -43,7 +43,7 @@ _prepared = function_with(
 
 
 def preparation(name: str) -> dict[str, Any]:
-    """Return what to tell a process of this name."""
+    """Return the preparation data for a process of this name."""
     vars(sys.modules["__main__"]).setdefault("__spec__", None)  # a notebook's %reset takes it away
     data: dict[str, Any] = _prepared(name)
     data.pop("init_main_from_name", None)
@@ -53,9 +53,9 @@ def preparation(name: str) -> dict[str, Any]:
 
 
 def with_key(process: Any) -> Any:
-    """Return a process whose key can be pickled, whatever library this process was started by.
+    """Return a process whose key can be pickled, whatever library started this process.
 
-    Celery's processes have keys of a class of its own, which let no other library pickle them.
+    Celery's processes use their own class of keys, which no other library can pickle.
     """
     if "authkey" in process._config:
         process._config["authkey"] = _key(process._config["authkey"])

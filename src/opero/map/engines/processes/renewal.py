@@ -1,4 +1,4 @@
-"""When a worker has done enough, and when to start its successor so that it is ready by then."""
+"""When a worker has done enough, and when to start its successor so that it is ready in time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from opero.real_time import monotonic_ns
 from .cells import MEMORY
 
 _START = 1_000_000_000
-"""How long a worker takes to be ready, in nanoseconds, as long as nobody knows."""
+"""How long a worker takes to be ready, in nanoseconds, until that has been measured."""
 _MARGIN = 1.5
 _TOO_MUCH = 1.25
-"""How much of its memory a worker may have while it waits for its successor."""
+"""By which factor a worker may exceed its memory bound while it waits for its successor."""
 
 
 class Renewal:
     """The bounds of the workers of one map, and how long their successors take to be ready.
 
-    A worker is handed a chunk if that is within its bounds. The successor is started when what it
-    may still have will take no longer than the successor's start.
+    A worker gets a chunk only within its bounds. Its successor starts once the items that the
+    worker may still have will take no longer than the start of the successor.
     """
 
     def __init__(self, items: int, memory: int) -> None:
@@ -36,15 +36,15 @@ class Renewal:
         self._told = False
 
     def has_life(self, worker: Any, count: int) -> bool:
-        """Return whether a worker that has served other maps may have so many items of this one."""
+        """Return whether a worker that has served other maps may have `count` items of this one."""
         return not self.is_over(worker, count, True)
 
     def is_over(self, worker: Any, count: int, relieved: bool) -> bool:
-        """Return whether a worker may have no more.
+        """Return whether a worker may have no more items.
 
         Args:
             worker: The worker.
-            count: How many items are to be handed to it.
+            count: How many items it would get.
             relieved: Whether its successor is ready.
         """
         if self._items and worker.items and worker.items + count > self._items:
@@ -65,17 +65,17 @@ class Renewal:
         return bool(left <= 0 or (pace and left * pace <= self._start * _MARGIN))
 
     def begun(self, successor: Any) -> None:
-        """Take note that a successor has been started."""
+        """Note that a successor has been started."""
         successor.ready = False
         successor.begun = monotonic_ns()
 
     def is_ready(self, successor: Any) -> None:
-        """Take note that a successor is ready."""
+        """Note that a successor is ready."""
         successor.ready = True
         self._start = max(1, monotonic_ns() - successor.begun)
 
     def reported(self, worker: Any, elapsed: int) -> None:
-        """Take note that a worker took so many nanoseconds for a job."""
+        """Note that a worker took `elapsed` nanoseconds for a job."""
         first = not worker.busy
         worker.busy += max(1, elapsed)
         size = worker.cells[MEMORY]
@@ -83,7 +83,7 @@ class Renewal:
             self._told = True
             warn(
                 "max_memory_per_worker=%s is less than what a worker has after its first chunk, "
-                "%s bytes: workers are renewed after each chunk",
+                "%s bytes, so each worker is renewed after every chunk: raise the limit",
                 self._memory,
                 size,
             )

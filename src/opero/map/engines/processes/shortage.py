@@ -1,4 +1,4 @@
-"""What the system is short of when a worker cannot be started: which limit, and what to do."""
+"""Why a worker cannot start: which limit of the system is reached, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from opero.exceptions import OperoError, describe
 
 
 class Shortage(OperoError):
-    """There is no room for another worker process; there may be again in a while."""
+    """The system has no room for another worker process now, but may have later."""
 
 
 def shortage(error: OSError, what: str) -> OperoError:
-    """Return the error that says why something could not be done.
+    """Return the error that explains what the system is short of.
 
     Args:
-        error: What the system said.
-        what: What could not be done.
+        error: The error of the system.
+        what: What failed.
 
     Returns:
-        A `Shortage` if it may be possible in a while.
+        A `Shortage` if it may succeed later.
     """
     words = _WORDS.get(error.errno or 0)
     if words is None:
@@ -31,7 +31,7 @@ def shortage(error: OSError, what: str) -> OperoError:
 
 def _files() -> str:
     return (
-        f"this process has as many open files as it may have{_limit('NOFILE')}. "
+        f"this process has reached its limit of open files{_limit('NOFILE')}. "
         f"Close some, raise the limit (ulimit -n), or use fewer workers"
     )
 
@@ -43,7 +43,7 @@ def _files_of_all() -> str:
 def _processes() -> str:
     return (
         f"the system starts no more processes or threads{_limit('NPROC', 'AS')}; a container may "
-        f"have a limit of its own (pids.max). End some, raise the limit (ulimit -u), or use fewer "
+        f"have its own limit (pids.max). End some, raise the limit (ulimit -u), or use fewer "
         f"workers"
     )
 
@@ -51,7 +51,7 @@ def _processes() -> str:
 def _memory() -> str:
     return (
         f"there is not enough memory{_limit('AS')}. "
-        f"Use fewer workers, or raise the limit (ulimit -v, or that of the container)"
+        f"Use fewer workers, or raise the limit (ulimit -v, or the container's)"
     )
 
 
@@ -64,14 +64,14 @@ _WORDS: dict[int, Any] = {
 
 
 def _limit(*names: str) -> str:
-    """Return how much of some things there may be, as far as that is limited."""
+    """Return the values of those of the named limits that are set, as text."""
     known = limits()
     told = [f"RLIMIT_{name} is {known[name]}" for name in names if name in known]
     return f" ({', '.join(told)})" if told else ""
 
 
 def limits() -> dict[str, int]:
-    """Return the limits of this process that a worker may be too much for."""
+    """Return the limits of this process that one more worker might exceed."""
     if sys.platform == "win32":
         return {}
     import resource

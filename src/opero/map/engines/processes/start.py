@@ -1,4 +1,4 @@
-"""How a worker process is started: as the standard library does it, but for what `posix` says."""
+"""How a worker process starts: as in the standard library, except for what `posix` describes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a worker has in common with the process that calls the map: settings of the interpreter.
+"""The interpreter settings that a worker takes on from the process that calls the map.
 
     in the parent, when a map begins: surroundings() -> in a worker, before it loads: take_on()
 
-Only plain values travel, and nothing is imported for them. What the map's `worker_init` has changed
-in a worker stays as it is there: `changed` says what that is.
+Only plain values travel, and they import nothing. Settings that the map's `worker_init` has changed
+in a worker stay as they are there: `changed` lists them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from . import worker_logs
 
 try:
     import _locale
-except ImportError:  # a Python that was built without it
+except ImportError:  # a Python built without it
     _locale = None  # type: ignore[assignment, unused-ignore]
 
 _STATUS = "/proc/self/status"
 _MASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 Own = frozenset[tuple[str, Any]]
-"""What a worker has set itself: the names of settings, and where it holds many, which of them."""
+"""What a worker has set itself: each setting's name, and the key if the setting has several."""
 
 
 def surroundings() -> dict[str, Any]:
-    """Return the settings of this process, and of the thread that asks."""
+    """Return the settings of this process and of the calling thread."""
     return {
         "path": list(map(str, sys.path)),
         "folder": _folder(),
@@ -55,10 +55,10 @@ def surroundings() -> dict[str, Any]:
 
 
 def take_on(given: dict[str, Any], own: Own = frozenset()) -> None:
-    """Have the settings of the process that calls the map.
+    """Take on the settings of the process that calls the map.
 
     Args:
-        given: What `surroundings` has returned there.
+        given: What `surroundings` returned there.
         own: What this worker has set itself.
     """
     here = surroundings()
@@ -71,14 +71,14 @@ def take_on(given: dict[str, Any], own: Own = frozenset()) -> None:
         try:
             _SETTERS[name](setting)
         except (AttributeError, OSError, OverflowError, RuntimeError, ValueError):
-            pass  # the folder is gone, this system has no such locale, stderr is no file
+            pass  # the folder is gone, the system lacks the locale, or stderr is not a file
     _take_on_environment(given["environ"], own)
     levels = frozenset(key for name, key in own if name == "levels")
     worker_logs.take_on(given["levels"], given["handlers"], levels)
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> Own:
-    """Return what is set otherwise than before."""
+    """Return the settings that differ from before."""
     found: set[tuple[str, Any]] = set()
     for name, old in before.items():
         new = after[name]
@@ -144,7 +144,7 @@ def _set_locale(name: str) -> None:
 
 
 def _umask() -> int | None:
-    """Return which permissions new files do not get; None where it cannot be read unset."""
+    """Return the umask; None on systems where reading it would change it."""
     try:
         with open(_STATUS, "rb") as status:  # noqa: PTH123 - as above
             found = _MASK.search(status.read())
@@ -159,7 +159,7 @@ def _set_umask(mask: int | None) -> None:
 
 
 def _decimal() -> list[Any] | None:
-    """Return the context of decimal arithmetic in this thread; None if it is as it was made."""
+    """Return the decimal context of this thread; None if `decimal` is not imported."""
     decimal = sys.modules.get("decimal")
     if decimal is None:
         return None
@@ -184,7 +184,7 @@ def _set_decimal(parts: list[Any] | None) -> None:
 
 
 class _Named(type):
-    """The class of classes that stand for one of a module that has not been imported here."""
+    """The metaclass of stand-ins for warning classes whose module is not imported here."""
 
     def __subclasscheck__(cls, category: type) -> bool:
         where = cls.__module__, cls.__qualname__
@@ -192,7 +192,7 @@ class _Named(type):
 
 
 def _filters() -> list[Any]:
-    """Return the filters of warnings, in plain values."""
+    """Return the warning filters as plain values."""
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     found = []
     for each in list(filters):
@@ -201,7 +201,7 @@ def _filters() -> list[Any]:
             where = [str(category.__module__), str(category.__qualname__)]
             found.append([str(action), _plain(text), where, _plain(module), int(line)])
         except (AttributeError, TypeError, ValueError):
-            continue  # somebody has put it there by hand
+            continue  # the program has inserted it by hand
     return found
 
 
@@ -222,9 +222,9 @@ def _set_filters(filters: list[Any]) -> None:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Raise no warnings meanwhile: the program has imported the same before its filters were made.
+    """Ignore warnings that are errors otherwise: the program may have imported the same before.
 
-    Filters that an import makes stay.
+    Filters that an import adds stay.
     """
     filters: Any = warnings.filters
     softened = [(("ignore", *each[1:]), each) for each in filters if each[0] == "error"]
@@ -241,7 +241,7 @@ def lenient() -> Iterator[None]:
 
 
 def _replace(filters: list[Any]) -> None:
-    warnings.resetwarnings()  # this also makes those forget that have warned already
+    warnings.resetwarnings()  # this also forgets which warnings have been shown
     warnings.filters[:] = filters  # type: ignore[index]
 
 
@@ -250,7 +250,7 @@ def _pattern(plain: Any) -> Any:
 
 
 def _category(module: str, name: str) -> Any:
-    """Return a class of warnings, or what stands for it as long as nobody has imported it."""
+    """Return a warning class, or a stand-in until its module is imported."""
     found: Any = builtins if module == "builtins" else sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)

@@ -1,4 +1,4 @@
-"""The jobs of a map that wait for a worker while the system has no room for another one."""
+"""The jobs of a map that wait for a worker while the system cannot start another one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE = 100_000_000  # nanoseconds between two tries
 
 
 class Unserved:
-    """These jobs, by their slots.
+    """The waiting jobs, by slot.
 
     Attributes:
         slots: The slots.
@@ -29,7 +29,7 @@ class Unserved:
         self._told = False
 
     def add(self, slot: int, error: Shortage) -> None:
-        """Keep a job that cannot have a worker now."""
+        """Keep a job that cannot get a worker now."""
         now = monotonic_ns()
         if self._error is None:
             self._since = now
@@ -38,10 +38,10 @@ class Unserved:
         self.slots.add(slot)
 
     def take(self, idle: bool) -> set[int]:
-        """Return the slots to try again now, which are kept no more.
+        """Remove and return the slots to try again now.
 
         Args:
-            idle: Whether a worker of the map has nothing to do.
+            idle: Whether a worker of the map is idle.
         """
         if not idle and monotonic_ns() < self._again:
             return set()
@@ -49,7 +49,7 @@ class Unserved:
         return slots
 
     def served(self) -> None:
-        """Take note that a worker works."""
+        """Note that a worker works."""
         if not self.slots:
             self._error = None
 
@@ -57,10 +57,10 @@ class Unserved:
         """Return when to try again; None if nothing waits.
 
         Args:
-            workers: How many workers the map has that can work.
+            workers: How many working workers the map has.
 
         Raises:
-            OperoError: If it has none, and there was room for none for too long.
+            OperoError: If it has none, and could start none for too long.
         """
         if not self.slots:
             return None

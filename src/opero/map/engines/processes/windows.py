@@ -1,4 +1,4 @@
-"""Worker processes on Windows: as the standard library starts and ends them."""
+"""Worker processes on Windows, started and ended by the standard library."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OPEN = SimpleNamespace(_config={"daemon": False})
 
 
 class _SpawnProcess(multiprocessing.context.SpawnProcess):  # type: ignore[name-defined, misc, unused-ignore]
-    """A process in a fresh interpreter, which a daemonic process may start, too."""
+    """A process in a fresh interpreter, which even a daemonic process may start."""
 
     start = function_with(process.BaseProcess.start, _current_process=_OPEN)
 
 
 class Child:
-    """A process that was started here; the attributes are those of `child.Child`."""
+    """A process that this one started; its attributes are those of `child.Child`."""
 
     def __init__(self, process: Any) -> None:
         self._process = process
@@ -33,7 +33,7 @@ class Child:
         self.served: bool = False
 
     def wait(self, timeout: float) -> bool:
-        """Wait for its end; return whether it has come within so many seconds."""
+        """Wait up to `timeout` seconds for it to end; return whether it has."""
         if not self.over:
             self._process.join(timeout)
             self.exitcode = self._process.exitcode
@@ -41,11 +41,11 @@ class Child:
         return self.over
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._process.kill()
 
     def close(self) -> None:
-        """Close what it was looked after by."""
+        """Close its handles."""
         if self.over:
             self._process.close()
 
@@ -54,13 +54,13 @@ def launch(method: str, target: Callable[..., None], args: tuple[Any, ...], name
     """Start a process; see `start.launch`."""
     kind = _SpawnProcess(target=target, args=args, name=name, daemon=False)
     kind.start()
-    # it is nobody else's child: nobody is to find it, to wait for it or to end it
+    # hide it from the program's own children: nothing else may find it, wait for it or end it
     getattr(process, "_children", set()).discard(kind)
     return Child(kind)
 
 
 def close_server() -> None:
-    """Do nothing, there is none."""
+    """Do nothing: Windows has no fork server."""
 
 
 forget_server = close_server

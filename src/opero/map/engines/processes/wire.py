@@ -1,7 +1,8 @@
-"""What goes over the socket between a process and its worker.
+"""The messages on the socket between a process and its worker.
 
-A message is a short tuple of plain values (its control), and parts: a pickle, followed by the large
-buffers that it refers to. These move from the memory where they lie to the memory where they stay.
+A message consists of a short tuple of plain values (its control) and of parts: a pickle, followed
+by the large buffers that it refers to. Buffers go from their place in memory straight to their new
+place, without another copy.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ class Channel:
         self._todo: Any = next(self._plan)
 
     def fileno(self) -> int:
-        """Return the number that a selector knows the socket by."""
+        """Return the socket's descriptor, for selectors."""
         return self.socket.fileno()
 
     def send(self, control: tuple[Any, ...], parts: list[Any]) -> bool:
-        """Send a message, or as much of it as there is room for.
+        """Send a message, or as much of it as the socket takes.
 
         Returns:
-            Whether all of it has gone; the rest is for `flush`.
+            Whether all of it was sent; `flush` sends the rest.
 
         Raises:
-            OSError: If nobody is at the other end.
+            OSError: If the other end is closed.
         """
         views = [memoryview(part).cast("B") for part in parts]
         inline = views.pop(0) if views and views[0].nbytes < LARGE else b""
@@ -54,7 +55,7 @@ class Channel:
         return self.flush()
 
     def flush(self) -> bool:
-        """Send what is left of the messages; return whether nothing is."""
+        """Send the rest of the messages; return whether all of it was sent."""
         out = self._out
         try:
             while out:
@@ -74,10 +75,10 @@ class Channel:
         return self.socket.send(pieces[0])
 
     def receive(self) -> tuple[tuple[Any, ...], list[bytearray]] | None:
-        """Return the next message; None if it has not all come yet.
+        """Return the next message; None if it is not complete yet.
 
         Raises:
-            EOFError: If nobody is at the other end any more.
+            EOFError: If the other end is closed.
         """
         while True:
             while self._todo.nbytes:
@@ -102,7 +103,7 @@ class Channel:
 
 
 def _plan() -> Iterator[Any]:
-    """Yield the memory that is to be filled next, and after the last of a message, the message."""
+    """Yield each piece of memory to fill, and after the last one of a message, the message."""
     head = memoryview(bytearray(_HEAD.size))
     while True:
         yield head

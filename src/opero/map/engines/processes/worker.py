@@ -1,8 +1,8 @@
 """The code of a worker process: it reads a job, makes its attempts, and sends the outcomes.
 
-During a job, a second thread wakes up every 50 ms. It sends the finished results of a long job, so
-that little is lost if the process dies, and ends the process when its parent is gone. So a result
-may be pickled while the next attempt runs, including any change that this attempt makes to it.
+During a job, a second thread wakes up every 50 ms. It sends the finished results of a long job, to
+limit what is lost if the process dies, and ends the process when its parent is gone. So it may
+pickle a result while the next attempt runs, including any change that this attempt makes to it.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ LOADING = -4
 """The worker is loading the function."""
 
 MADE = -3
-"""All attempts were made; the worker is sending the results."""
+"""All attempts are over; the worker is sending the results."""
 
-_TICK = 50  # milliseconds between two looks at a running job
+_TICK = 50  # milliseconds between two checks of a running job
 _HELD = 10_000  # records that may wait until the parent reads
 
 
 class Unfit(Exception):
-    """Carries what `worker_init` has raised."""
+    """Carry what `worker_init` raised."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -74,17 +74,18 @@ class Unfit(Exception):
 
 
 class NotBorrowed(Exception):
-    """The worker cannot get at the memory that the map lends to it."""
+    """The worker cannot open the memory that the map lends it."""
 
 
 class WorkerRun:
     """A job under way.
 
     Attributes:
-        results: What the attempts returned so far, None where one failed; if `careful`, packed.
-        failures: The failed ones, by place.
+        results: What the attempts have returned so far, None where one failed; if `careful`,
+            packed.
+        failures: The failures, by place.
         sent: How many results have been sent.
-        careful: Whether each item travels for itself.
+        careful: Whether each item travels in its own pickle.
         began: When it began, in nanoseconds.
         elapsed: How long it took, in nanoseconds.
     """
@@ -103,17 +104,17 @@ class WorkerRun:
         """Return whether a failure ends the job now.
 
         Args:
-            patience: After how many nanoseconds it does; 0 for never.
+            patience: Nanoseconds after which a failure ends the job; 0 for never.
         """
         return patience > 0 and monotonic_ns() - self.began > patience
 
 
 class Session:
-    """A worker's life.
+    """The life of a worker.
 
     Attributes:
-        channel: The way to the process that it works for.
-        cells: Memory that both share, see `pool.Worker`.
+        channel: The channel to the process that it works for.
+        cells: Memory that both share; see `pool.Worker`.
         run: The job under way, or the last one.
     """
 
@@ -136,7 +137,7 @@ class Session:
         self._map: dict[str, Any] | None = None
         self._function: Any = None
         self._shared: dict[str, Any] = {}
-        self._context = contextvars.copy_context()  # what a map sets, ends with it
+        self._context = contextvars.copy_context()  # what a map sets ends with the map
         self._outside = self._context.copy()
         self._set_up: SetUp | None = None
         self._modules = SameModules(born=time.time_ns())
@@ -145,7 +146,7 @@ class Session:
     # --- the main thread ------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Do what is asked for, until nobody asks any more."""
+        """Serve requests until no more come."""
         try:
             threading.Thread(target=self._watch, name="opero-watch", daemon=True).start()
         except RuntimeError:
@@ -158,11 +159,11 @@ class Session:
                 assert message is not None
                 self._obey(*message)
             except (EOFError, ConnectionError):
-                return  # only the channel's own errors come here, not those of attempts
+                return  # only errors of the channel come here, not those of attempts
             del message
 
     def _wait(self) -> bool:
-        """Wait for a message; return False if the worker has been idle for too long."""
+        """Wait for a message; return False if the worker was idle for too long."""
         return bool(self._selector.select(self._idle))
 
     def _obey(self, control: tuple[Any, ...], parts: list[bytearray]) -> None:
@@ -213,10 +214,10 @@ class Session:
         """Do a job and send the rest of its results.
 
         Args:
-            careful: Whether each item has been packed for itself.
-            invoked: Whether invocations come in place of the items.
+            careful: Whether each item comes in its own pickle.
+            invoked: Whether the items are invocations.
             concurrency: How many coroutines may run at once.
-            patience: After how many nanoseconds a failure ends it; 0 for never.
+            patience: Nanoseconds after which a failure ends the job; 0 for never.
             parts: The items.
         """
         assert self._map is not None
@@ -259,7 +260,7 @@ class Session:
             self._report(("done", careful, run.elapsed))
 
     def _note(self) -> Callable[[int], None]:
-        """Return what is to be called with the place of an attempt right before it."""
+        """Return a function to call with the place of each attempt right before it begins."""
         cells = self.cells
 
         def note(place: int) -> None:
@@ -269,7 +270,7 @@ class Session:
         return note
 
     def _is_ready(self) -> bool:
-        """Set the worker up and load the function, once for a map; return whether it works."""
+        """Set the worker up and load the function, once per map; return whether that worked."""
         self._modules.refused.clear()
         try:
             if self._function is None:
@@ -281,7 +282,7 @@ class Session:
         except NotBorrowed:
             self._send(("not borrowed",), None)
             return False
-        except BaseException as error:  # noqa: BLE001 - without it there is nothing to do
+        except BaseException as error:  # noqa: BLE001 - the worker has nothing to do without it
             refused = sorted(self._modules.refused)
             if refused:
                 self._send(("apart", refused), None)
@@ -293,7 +294,7 @@ class Session:
         return True
 
     def _prepare(self, told: dict[str, Any] | None, parts: list[Any]) -> None:
-        """Run the `worker_init` of the map, if it has one that has not run here."""
+        """Run the map's `worker_init`, unless it has none or this worker has run it."""
         if told is None:
             arrivals.enter()
             return
@@ -314,7 +315,7 @@ class Session:
         arrivals.enter(self._set_up.world())
 
     def _load(self) -> tuple[Any, dict[str, Any]]:
-        """See the world as the map's process does; return its function, and what items share."""
+        """Take on the map's surroundings; load its function and shared arguments."""
         assert self._map is not None
         seen = self._map
         take_on(seen["surroundings"], frozenset() if self._set_up is None else self._set_up.own)
@@ -376,7 +377,7 @@ class Session:
         run.results.extend(everything)
 
     def _report(self, control: tuple[Any, ...]) -> None:
-        """Send what has not been sent of the present job; the lock is held."""
+        """Send the unsent results of the present job; the caller holds the lock."""
         run = self.run
         assert run is not None
         known = len(run.results)
@@ -401,7 +402,7 @@ class Session:
             self._put(control, pack(payload))
 
     def _put(self, control: tuple[Any, ...], parts: list[Any]) -> None:
-        """Send a message, and before it the records that wait; the lock is held."""
+        """Send the waiting records, then a message; the caller holds the lock."""
         self._sending = True
         try:
             while self._records:
@@ -413,21 +414,21 @@ class Session:
     # --- any thread: the log ----------------------------------------------------------------------
 
     def log(self, record: bytes) -> None:
-        """Send a record, at once if the parent takes it; it is gone before what is sent later.
+        """Send a record, immediately if the parent takes it, and before any later message.
 
-        A record of the code that packs or sends something waits until that is sent.
+        A record logged while something is packed or sent waits until that is sent.
 
         Raises:
             OSError: If the parent is gone.
         """
         full = len(self._records) > _HELD
         if full and self._map is None:
-            return  # nobody reads now
+            return  # the parent is not reading now
         self._records.append(record)
         self._send_records(patient=full)
 
     def _send_records(self, patient: bool = False) -> None:
-        """Send the records that wait; if not `patient`, only what the parent takes at once."""
+        """Send the waiting records; if not `patient`, only what the parent takes immediately."""
         while self._records and self._lock.acquire(timeout=-1 if patient else _TICK / 1000):
             try:
                 if self._sending or not self._records or not (patient or self._takes_more()):
@@ -448,10 +449,10 @@ class Session:
         poller.register(self.channel.socket, select.POLLOUT)
         return bool(poller.poll(0))
 
-    # --- the thread beside it -------------------------------------------------------------------
+    # --- the second thread ----------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Send parts of long jobs; end the process when its parent is gone in the middle of one."""
+        """Send parts of long jobs; end the process if its parent disappears during a job."""
         parent = process.parent_process()
         if not hasattr(select, "poll"):
             from multiprocessing import connection
@@ -460,7 +461,7 @@ class Session:
                 self._send_part()
             self._group.end()
         poller = select.poll()
-        poller.register(self.channel.socket, 0)  # tells only that the other end is closed
+        poller.register(self.channel.socket, 0)  # reports only that the other end is closed
         poller.register(self._bell, select.POLLIN)
         if parent is not None:
             poller.register(parent.sentinel, select.POLLIN)
@@ -473,12 +474,12 @@ class Session:
             if ready:
                 if self._running:
                     self._group.end()
-                worker_end.cut()  # the main thread sees it too
+                worker_end.cut()  # the main thread notices it too
                 os._exit(1)
             self._send_part()
 
     def _send_part(self) -> None:
-        """Send what the main thread has not got round to: records, and results of a long job."""
+        """Send what the main thread has not sent yet: records, and results of a long job."""
         try:
             self._send_records()
         except OSError:
@@ -493,12 +494,12 @@ class Session:
                 self._report(("part", run.careful, 0))
             except OSError:
                 return
-            except Exception:  # noqa: BLE001 - once the job is done, it is sorted out
+            except Exception:  # noqa: BLE001 - the end of the job handles it
                 run.began = 1 << 62
 
 
 def _found(told: dict[str, Any], parts: list[Any]) -> Any:
-    """Return the function that is meant, by its name or from its pickle."""
+    """Return the map's function, found by its name or loaded from its pickle."""
     if told["name"] is None:
         return unpack(parts)
     found = found_at(told["name"])
@@ -536,7 +537,7 @@ def _carefully(
     note: Callable[[int], None],
     patience: int,
 ) -> None:
-    """Unpack, try and pack each item for itself, so that it is known who does harm."""
+    """Unpack, run and pack each item separately, to find the one that causes trouble."""
     for place, parts in enumerate(items):
         note(place)
         packed = None
@@ -557,7 +558,7 @@ def _carefully(
 def _opened(
     items: list[Any], run: WorkerRun, note: Callable[[int], None]
 ) -> tuple[list[Any], list[int]]:
-    """Unpack each item for itself; return those that could be unpacked, and their places."""
+    """Unpack each item separately; return those that could be unpacked, and their places."""
     values, places = [], []
     for place, parts in enumerate(items):
         note(place)
@@ -589,18 +590,18 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
     """Be a worker.
 
     Args:
-        end: The socket to the process that started this one.
+        end: The socket to the process that started this worker.
         cells: Memory that both share.
         idle: Seconds without a map after which the worker ends.
     """
-    signal.set_wakeup_fd(-1)  # a forked one has that of its parent's event loop
+    signal.set_wakeup_fd(-1)  # a fork inherits the fd of the parent's event loop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, _ignore)  # the parent decides; programs started here do not see it
+    signal.signal(signal.SIGINT, _ignore)  # the parent decides; programs do not inherit it
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     forks.register("pipes", after_in_child=end.close)
-    end.settimeout(None)  # the program may have set one for all sockets
-    end.set_inheritable(False)  # what the function starts must not keep it open
+    end.settimeout(None)  # the program may have set a default timeout
+    end.set_inheritable(False)  # programs that the function starts must not keep it open
     forked = worker_end.is_forked()
     if forked:
         worker_end.forget_inherited()
@@ -619,7 +620,7 @@ def main(end: socket.socket, cells: Cells, idle: float) -> None:
 
 
 def _no_room(channel: Channel, number: int) -> NoReturn:
-    """Tell that there is no room for this worker, by the number of the error, and end."""
+    """Report the error number that kept this worker from starting, and end."""
     channel.send(("no room", number), [])
     os._exit(1)
 

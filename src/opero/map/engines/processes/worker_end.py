@@ -1,4 +1,4 @@
-"""The ordinary end of a worker: what is registered for it runs, within a bounded time."""
+"""The ordinary end of a worker: registered exit handlers run, within a limited time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from opero.map import std_streams
 
 LIMIT = 5.0
-"""Seconds that a worker gets for its end."""
+"""Seconds that a worker gets to end."""
 
 
 def is_forked() -> bool:
@@ -24,7 +24,7 @@ def is_forked() -> bool:
 
 
 def forget_inherited() -> None:
-    """Forget what the parent has registered for its own end: this is a copy of it."""
+    """Forget the exit handlers that a forked worker inherited from its parent."""
     atexit._clear()
     handlers: list[Any] = getattr(logging, "_handlerList", [])
     handlers.clear()
@@ -35,8 +35,8 @@ def forget_inherited() -> None:
 
 
 def leave() -> NoReturn:
-    """End this process as an interpreter does, but for the threads that the function has left."""
-    with suppress(RuntimeError):  # there is no room for another thread
+    """End this process as an interpreter does, without waiting for threads that functions left."""
+    with suppress(RuntimeError):  # the system starts no more threads
         threading.Thread(target=cut, name="opero-end", daemon=True).start()
     try:
         atexit._run_exitfuncs()
@@ -47,6 +47,6 @@ def leave() -> NoReturn:
 
 
 def cut() -> None:
-    """End this process when its time is over, whatever it is at."""
+    """End this process after the time limit, whatever it is doing."""
     time.sleep(LIMIT)
     os._exit(1)

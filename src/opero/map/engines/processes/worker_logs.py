@@ -1,10 +1,10 @@
-"""The log of workers: their records go to the handlers of the process that called the map.
+"""The logs of workers: their records go to the handlers of the process that called the map.
 
-    a logger in a worker -> handlers of its own that the parent does not have
-                         -> without any: `packed` -> the channel -> `deliver` -> the parent's logger
+    a logger in a worker -> its own handlers that the parent does not have
+                         -> if none: `packed` -> the channel -> `deliver` -> the parent's logger
 
-A worker has the levels of the parent's loggers (see `settings`), so what nobody there wants to see
-is not made. What a record holds travels if it is plain; the rest is formatted where it was logged.
+A worker uses the levels of the parent's loggers (see `settings`), so it creates no records that the
+parent would drop. Plain values in a record travel as they are; the worker formats the rest.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _FORMATTER = logging.Formatter()
 _NOT_SENT = frozenset({"args", "asctime", "exc_info", "message", "msg", "relativeCreated"})
 
 _send: Callable[[bytes], None] | None = None
-"""Sends a packed record to the parent; None in every process that is no worker."""
+"""The function that sends a packed record to the parent; None outside workers."""
 _parents: dict[str, list[str]] = {}
-"""The handlers that the parent's loggers have; see `_destination`."""
+"""The handlers of the parent's loggers; see `_destination`."""
 
 
 # --- in the process that calls the map ------------------------------------------------------------
 
 
 def settings() -> dict[str, Any]:
-    """Return what decides in this process which records are made, and where they go.
+    """Return the settings that decide which records this process creates, and where they go.
 
     Returns:
-        `levels`: the levels of loggers, by name, and that below which all is disabled as `None`;
+        `levels`: the levels of loggers by name, and the level set by `logging.disable` as `None`;
         `handlers`: where the handlers of loggers write to; `captured`: whether warnings are logged.
     """
     root = logging.root
@@ -52,7 +52,7 @@ def settings() -> dict[str, Any]:
 
 
 def deliver(body: bytes | bytearray) -> None:
-    """Give a worker's record to the logger of its name in this process."""
+    """Give a worker's record to the logger of the same name in this process."""
     plain, extras = pickle.loads(body)
     record = logging.makeLogRecord({})
     start = record.created - record.relativeCreated / 1000  # of `logging` in this process
@@ -67,7 +67,7 @@ def deliver(body: bytes | bytearray) -> None:
         if logger.isEnabledFor(record.levelno):
             with in_room():
                 logger.handle(record)
-    except Exception:  # noqa: BLE001 - a user's filter; the map is not to blame
+    except Exception:  # noqa: BLE001 - a user's filter must not end the map
         logging.Handler().handleError(record)
 
 
@@ -75,11 +75,11 @@ def deliver(body: bytes | bytearray) -> None:
 
 
 def begin(send: Callable[[bytes], None], inherited: bool) -> None:
-    """Send what loggers of this process have no handler for to the parent from now on.
+    """From now on, send the parent each record that no handler of this process takes.
 
     Args:
         send: Sends a packed record; raises `OSError` if the parent is gone.
-        inherited: Whether the handlers that there are were copied from the parent by a fork.
+        inherited: Whether a fork copied the present handlers from the parent.
     """
     global _send  # noqa: PLW0603 - there is one parent
     if inherited:
@@ -91,7 +91,7 @@ def begin(send: Callable[[bytes], None], inherited: bool) -> None:
 
 
 def end() -> None:
-    """Send nothing any more: this is a child that the worker has forked."""
+    """Stop sending: this is a child that the worker has forked."""
     global _send  # noqa: PLW0603 - as above
     _send = None
 
@@ -99,11 +99,11 @@ def end() -> None:
 def take_on(
     levels: dict[str | None, int], handlers: dict[str, list[str]], own: frozenset[str | None]
 ) -> None:
-    """Have the levels of the parent's loggers.
+    """Take on the levels of the parent's loggers.
 
     Args:
-        levels: The levels there, as `settings` returns them.
-        handlers: The handlers there.
+        levels: The parent's levels, as `settings` returns them.
+        handlers: The parent's handlers.
         own: The loggers whose levels this worker has set itself.
     """
     _parents.clear()
@@ -120,7 +120,7 @@ def take_on(
 
 
 def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """Give a record to the handlers of this worker that the parent does not have; else send it."""
+    """Give a record to the handlers that only this worker has; send it if there are none."""
     handled = sent = False
     current: logging.Logger | None = logger
     while current is not None:
@@ -145,7 +145,7 @@ def _give_away(record: logging.LogRecord) -> None:
             _send(packed(record))
             return
     except OSError:
-        pass  # the parent has closed its end: this is what is logged at the end of the worker
+        pass  # the parent has closed its end, because the worker is ending
     except Exception:  # noqa: BLE001 - the arguments do not fit the message
         logging.Handler().handleError(record)
         return
@@ -155,7 +155,7 @@ def _give_away(record: logging.LogRecord) -> None:
 
 
 def packed(record: logging.LogRecord) -> bytes:
-    """Put a record into bytes."""
+    """Return a record as bytes."""
     plain: dict[str, Any] = {"msg": record.msg, "args": record.args, "exc_info": None}
     if type(record.msg) is not str or not _are_plain(record.args):
         plain.update(msg=record.getMessage(), args=None)
@@ -187,9 +187,9 @@ def _is_null(handler: Any) -> bool:
 
 
 def _destination(handler: Any) -> str:
-    """Name what a handler is and where it writes to; alike in all processes of a program."""
+    """Name a handler and its target; the name is the same in all processes of a program."""
     kind = type(handler)
     file = getattr(handler, "baseFilename", None)
     where = getattr(getattr(handler, "stream", None), "name", "") if file is None else file
-    where = str(where).strip("<>")  # a notebook's streams have their names without
+    where = str(where).strip("<>")  # a notebook's streams have no brackets
     return f"{kind.__module__}.{kind.__qualname__} {where}"

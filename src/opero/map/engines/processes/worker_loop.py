@@ -1,4 +1,4 @@
-"""What a worker process of mode `async_process` runs: coroutines, several at once."""
+"""How a worker process of mode `async_process` runs several coroutines at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from opero.map.output import NOTHING
 from opero.real_time import monotonic_ns
 
 _own: tuple[int, asyncio.AbstractEventLoop, str] | None = None
-"""The loop of this worker process, and which one it was to be; and the process that made it, as a
-forked child makes its own."""
+"""The loop of this worker process, the name it was requested by, and the process that made it: a
+forked child makes its own loop."""
 
 
 def run_coroutines(
@@ -34,7 +34,7 @@ def run_coroutines(
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Make the attempts of a job in this process, several at once.
 
-    The loop stays for the next job, unless that wants another one.
+    The next job uses the same loop, unless it asks for another kind.
 
     Args:
         function: The coroutine function.
@@ -42,13 +42,13 @@ def run_coroutines(
         values: The items.
         invoked: Whether they are invocations.
         concurrency: How many attempts may be under way at once.
-        note: Told the place of each attempt before it begins.
+        note: Called with the place of each attempt before it begins.
         attempt_timeout: Seconds that an attempt may take.
-        loop: Which loop: "auto", "uvloop" or "asyncio".
-        patience: After how many nanoseconds no attempt begins after a failure; 0 for never.
+        loop: The kind of loop: "auto", "uvloop" or "asyncio".
+        patience: Nanoseconds after which no attempt begins once one has failed; 0 for never.
 
     Returns:
-        What the attempts returned that were made, `NOTHING` where one failed; and the failures, by
+        What the attempts made so far returned, `NOTHING` where one failed, and the failures by
         place.
     """
     from multiprocessing.util import Finalize
@@ -82,7 +82,7 @@ class Source:
     """The items of a job.
 
     Attributes:
-        begun: How many attempts have been begun.
+        begun: How many attempts have begun.
     """
 
     def __init__(self, values: list[Any], patience: int) -> None:
@@ -90,7 +90,7 @@ class Source:
 
         Args:
             values: The items.
-            patience: After how many nanoseconds none is given out after a failure; 0 for never.
+            patience: Nanoseconds after which no item is handed out once one failed; 0 for never.
         """
         self.begun: int = 0
         self._values = values
@@ -101,7 +101,7 @@ class Source:
         """Return the next item and its place.
 
         Args:
-            failed: Whether an attempt has failed where it is asked for.
+            failed: Whether an attempt has failed in the slot that asks.
 
         Raises:
             StopIteration: If there is none.
@@ -116,12 +116,12 @@ class Source:
 
 
 class Feed:
-    """The items that one slot takes out of what is there for all.
+    """The items that one slot takes from the source that all slots share.
 
     Attributes:
-        deadline: None of its own: each attempt has its time limit.
-        patience: None of its own: the source has some.
-        failures: What has failed in the slot.
+        deadline: None here: each attempt has its own time limit.
+        patience: None here: the source has it.
+        failures: The failures in the slot.
     """
 
     deadline = NEVER
@@ -162,7 +162,7 @@ async def _spread(
         while running:
             for event in await engine.wait(None):
                 failures += event.failures
-                if isinstance(event, Crash):  # the slot's task is gone, the other items are not
+                if isinstance(event, Crash):  # the slot's task is gone, but not the other items
                     if event.at is not None:
                         failures.append((event.at, event.error))
                     begin(event.slot)
