@@ -1,12 +1,12 @@
-"""Where functions and classes that travel by value arrive.
+"""Where functions and classes arrive that travel by value.
 
 A worker does not run the script that it works for. What arrives from it forms a `World`: one
 namespace for each of the script's modules, and each function and class once, however many pickles
-it comes in. So functions share their globals, as in the script, and keep what they set there until
+contain it. So functions share their globals, as in the script, and keep what they set there until
 the map ends.
 
-Each has a token that both sides know. On the way back the token is enough: with it, the caller
-finds its own function or class in its current state.
+Each has a token that both sides know. On the way back the token is enough: the caller uses it to
+find its own function or class in its current state.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from opero.locks import Lock
 
 
 class World:
-    """What has come by value for one map.
+    """What has arrived by value for one map.
 
     Attributes:
         namespaces: The globals of functions, by the token of their module; None to share none.
-        things: Functions and classes, by their tokens.
-        bare: The tokens of those that have been made, and have not got their contents yet.
-        values: The context variables that have come with a value, and that value.
-        modules: Modules whose namespaces are the globals of functions, by the identities of these.
+        things: Functions and classes, by token.
+        bare: The tokens of those that exist but do not have their contents yet.
+        values: The context variables that arrived with a value, and that value.
+        modules: The modules whose namespaces are the globals of functions, by the `id` of these.
     """
 
     def __init__(self, namespaces: dict[str, dict[str, Any]] | None = None) -> None:
@@ -44,33 +44,33 @@ class World:
         self._before: list[contextvars.Token[Any]] = []
 
     def set(self, variable: contextvars.ContextVar[Any], value: Any) -> None:
-        """Give a context variable its value, as long as this world is the present one."""
+        """Set a context variable while this world is the current one."""
         self.values[variable] = value
         self._before.append(variable.set(value))
 
     def begin(self) -> None:
-        """Give the context variables their values."""
+        """Set the context variables to their values."""
         self._before = [variable.set(value) for variable, value in self.values.items()]
 
     def end_unchanged(self) -> None:
-        """Take those values back that are still the same; the others stay."""
+        """Reset the variables that still have these values; the others stay."""
         self._before = [each for each in self._before if each.var.get() is self.values[each.var]]
         self.end()
 
     def end(self) -> None:
-        """Take these values back."""
+        """Reset the variables."""
         while self._before:
             token = self._before.pop()
             try:
                 token.var.reset(token)
             except ValueError:
-                pass  # it was set in another context, which is gone
+                pass  # another context, now gone, set it
 
 
 class Origin:
-    """What further worlds begin with: what one holds now, as it is now.
+    """A snapshot of a world, from which further worlds begin.
 
-    The values of its context variables are taken back, unless others have been set since.
+    It resets the world's context variables, unless they have other values by now.
     """
 
     def __init__(self, world: World) -> None:
@@ -81,7 +81,7 @@ class Origin:
         self._things = dict(world.things)
 
     def world(self) -> World:
-        """Return a world that begins so; those that began so before are at their end."""
+        """Return a world that begins from the snapshot; this ends earlier ones."""
         spaces: dict[str, dict[str, Any]] = {}
         for token, (space, names) in self._namespaces.items():
             space.update(names)
@@ -94,7 +94,7 @@ class Origin:
 
 
 class _Current(threading.local):
-    """The world in which a thread unpickles at present."""
+    """The world into which a thread currently unpickles."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -104,14 +104,14 @@ _current = _Current()
 _tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _known: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _classes: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-"""Classes that have arrived: they are the same ones in every world, as objects outlive a map."""
+"""Classes that have arrived: every world has the same ones, because objects outlive a map."""
 
 _variables: dict[str, contextvars.ContextVar[Any]] = {}
 _variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
 _making = Lock()
 
 _owners: dict[int, weakref.ref[Any]] = {}
-"""Functions that share globals which are no module's, by the number of these."""
+"""Functions that share globals outside modules, by the `id` of the globals."""
 
 _home = ""
 _made = 0
@@ -119,7 +119,7 @@ _process = 0
 
 
 def enter(world: World | None = None) -> World:
-    """Let this thread unpickle into a world from now on, a new one by default; return it."""
+    """Make this thread unpickle into a world, a new one by default; return it."""
     if _current.world is not world:
         _current.world.end()
         _current.world = World({}) if world is None else world
@@ -128,7 +128,7 @@ def enter(world: World | None = None) -> World:
 
 
 def _here() -> str:
-    """Return what the tokens of this process begin with."""
+    """Return the prefix of this process's tokens."""
     global _home, _process
     if _process != os.getpid():
         _home, _process = os.urandom(8).hex(), os.getpid()
@@ -136,7 +136,7 @@ def _here() -> str:
 
 
 def token_of(thing: Any) -> str | None:
-    """Return the token of something; None if it can have none."""
+    """Return an object's token; None if it cannot have one."""
     global _made  # noqa: PLW0603 - a counter
     try:
         token = _tokens.get(thing)
@@ -144,13 +144,13 @@ def token_of(thing: Any) -> str | None:
             _made += 1
             token = _tokens.setdefault(thing, f"{_here()}-{_made}-{id(thing):x}")
             _known[token] = thing
-    except TypeError:  # it takes no weak references, or has no hash
+    except TypeError:  # it allows no weak references, or has no hash
         return None
     return token
 
 
 def share_globals(function: Any) -> None:
-    """Let what a function sets in its globals be seen by others, though they are no module's."""
+    """Share a function's globals with others, although they belong to no module."""
     while not hasattr(function, "__globals__"):
         for name in ("func", "__func__", "__wrapped__"):
             if hasattr(function, name):
@@ -164,14 +164,14 @@ def share_globals(function: Any) -> None:
 
 
 def _owner_of(place: dict[str, Any]) -> Any:
-    """Return the function whose globals these are, if there is one that shares them."""
+    """Return the function that shares these globals, if there is one."""
     known = _owners.get(id(place))
     owner = None if known is None else known()
     return owner if owner is not None and owner.__globals__ is place else None
 
 
 def token_of_globals(place: dict[str, Any]) -> str | None:
-    """Return the token of the globals of a function; None if they are shared by none."""
+    """Return the token of a function's globals; None if nothing shares them."""
     module = sys.modules.get(place.get("__name__", ""))
     if module is not None and getattr(module, "__dict__", None) is place:
         return token_of(module)
@@ -180,20 +180,20 @@ def token_of_globals(place: dict[str, Any]) -> str | None:
 
 
 def is_guest(token: str) -> bool:
-    """Return whether what has this token was made in another process."""
+    """Return whether the token belongs to something from another process."""
     return not token.startswith(_here())
 
 
 class Inside:
-    """Says, between the parts of a pickle, that it comes into what code refers to, or leaves it."""
+    """A mark in a pickle where what code refers to begins or ends."""
 
     def __init__(self, step: int) -> None:
-        """Say by how much it comes deeper."""
+        """Take the change of depth: 1 where it begins, -1 where it ends."""
         self.step = step
 
 
 def code_of(function: Any) -> tuple[Inside, Any, Inside]:
-    """Return a function marked as what it is, code, on its way."""
+    """Return a function between marks that say that it is code."""
     return Inside(1), function, Inside(-1)
 
 
@@ -201,7 +201,7 @@ def code_of(function: Any) -> tuple[Inside, Any, Inside]:
 
 
 def at_home(token: str, name: str) -> Any:
-    """Return what has come back to where it was made."""
+    """Return this process's own object that has come back."""
     thing = _known.get(token)
     if thing is None:
         raise LookupError(f"{name} is gone: nothing in this process refers to it anymore")
@@ -209,7 +209,7 @@ def at_home(token: str, name: str) -> Any:
 
 
 def arrive(token: str | None, make: Any, args: tuple[Any, ...]) -> Any:
-    """Return a function or class that has a token: the one that is here, or a new one."""
+    """Return the function or class with a token: the known one, or a new one."""
     if token is None:
         return make(*args)
     if not is_guest(token) and token in _known:
@@ -230,7 +230,7 @@ def arrive(token: str | None, make: Any, args: tuple[Any, ...]) -> Any:
 
 
 def settle(thing: Any, state: tuple[str | None, Any, Any, Any, Any]) -> None:
-    """Give something its contents, unless it has them."""
+    """Give an object its contents, unless it has them."""
     token, give, _, contents, _ = state
     bare = _current.world.bare
     if token is None or token in bare:
@@ -239,7 +239,7 @@ def settle(thing: Any, state: tuple[str | None, Any, Any, Any, Any]) -> None:
 
 
 def settle_function(function: types.FunctionType, state: Any) -> None:
-    """Give a function its contents; its namespace keeps what it has."""
+    """Give a function its contents; its namespace keeps its present values."""
     from .cloud import cloudpickle
 
     attributes, slots = state
@@ -250,7 +250,7 @@ def settle_function(function: types.FunctionType, state: Any) -> None:
 
 
 def settle_class(kind: type, state: Any) -> None:
-    """Give a class its contents; decorated functions among them bind as decorated ones do."""
+    """Give a class its contents; decorated functions among them bind as they do in the script."""
     from opero.copies import leave_places
 
     from .cloud import cloudpickle
@@ -260,7 +260,7 @@ def settle_class(kind: type, state: Any) -> None:
 
 
 def take_place(before: Any, after: Any) -> None:
-    """Let something have the token of something else, which it has taken the place of."""
+    """Give an object the token of the one that it replaces."""
     token = _tokens.get(before)
     if token is not None:
         _tokens[after] = token
@@ -269,7 +269,7 @@ def take_place(before: Any, after: Any) -> None:
 
 
 def settle_enum(kind: Any, state: Any) -> None:
-    """Give an enumeration its contents, and its members what their `__init__` has set."""
+    """Give an enumeration its contents, and its members what their `__init__` set."""
     from .cloud import cloudpickle
 
     contents, slots, members = state
@@ -286,9 +286,9 @@ def skeleton(
     tracker: str | None,
     extra: Any,  # noqa: ARG001 - cloudpickle has one to spare
 ) -> Any:
-    """Make a class without its contents, and without what the script does when it makes one.
+    """Make a class without its contents, and without running the script's hooks.
 
-    What the `__init_subclass__` of a base or the `__init__` of a metaclass have done, travels too.
+    The effects of a base's `__init_subclass__` or a metaclass's `__init__` travel as contents.
     """
     from .cloud import cloudpickle
 
@@ -332,7 +332,7 @@ def token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
 def variable(
     token: str, name: str, place: tuple[str, str] | None, default: list[Any]
 ) -> contextvars.ContextVar[Any]:
-    """Return the context variable that has a token: the one that is here, or a new one."""
+    """Return the context variable with a token: the known one, or a new one."""
     known = _variables.get(token)
     if known is None:
         if place is not None:
@@ -347,7 +347,7 @@ def variable(
 
 
 def set_variable(variable: contextvars.ContextVar[Any], value: list[Any]) -> None:
-    """Give a context variable the value that it has for the caller, once in a world."""
+    """Give a context variable the caller's value, once per world."""
     if value and variable not in _current.world.values:
         _current.world.set(variable, value[0])
 
@@ -356,11 +356,11 @@ class Namespace:
     """The globals of a function, on their way."""
 
     def __init__(self, token: str | None, names: dict[str, Any]) -> None:
-        """Say which namespace it is.
+        """Identify the namespace.
 
         Args:
-            token: Its token; None if it is no module's, and shared within one pickle only.
-            names: What it has from the start.
+            token: Its token; None if it belongs to no module and only this pickle shares it.
+            names: Its initial contents.
         """
         self._token = token
         self._names = names
@@ -370,7 +370,7 @@ class Namespace:
 
 
 def namespace(token: str | None, names: dict[str, Any]) -> dict[str, Any]:
-    """Return the globals that have a token: those that are here, or new ones."""
+    """Return the globals with a token: the known ones, or new ones."""
     shared = _current.world.namespaces
     if token is None or shared is None:
         return names
@@ -385,21 +385,21 @@ def namespace(token: str | None, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def module_of(namespace: dict[str, Any]) -> types.ModuleType | None:
-    """Return the module in this world that has a namespace; None if that is no module's."""
+    """Return the module in this world with this namespace; None if there is none."""
     return _current.world.modules.get(id(namespace))
 
 
 def code(
     make: Any, args: tuple[Any, ...], file: str, lines: list[str] | None, by_code: bool
 ) -> Any:
-    """Return a code object that knows its file; tracebacks and warnings find its lines.
+    """Return a code object with its file name, whose lines tracebacks and warnings can show.
 
     Args:
         make: What makes the code object.
         args: Its arguments.
         file: The name of the file.
-        lines: What stands in it, if it is no file that can be read.
-        by_code: Whether the lines are kept for this code, as several have this name.
+        lines: The lines of the file, if they cannot be read from it.
+        by_code: Whether to keep the lines for this code alone, because files share this name.
     """
     made = make(*args)
     if made.co_filename != file:

@@ -1,7 +1,7 @@
-"""cloudpickle, which sends by value what no worker can import, such as the functions of a script.
+"""cloudpickle, extended: it sends by value what no worker can import, such as a script's functions.
 
-On top of it: functions and classes have tokens (see `arrivals`), code keeps its file and its lines,
-and `stand_ins` sends more than cloudpickle knows. Decorated functions arrive decorated (see
+On top of cloudpickle, functions and classes have tokens (see `arrivals`), code keeps its file and
+lines, and `stand_ins` handles further types. Decorated functions arrive decorated (see
 `opero.copies`).
 """
 
@@ -20,7 +20,7 @@ from . import arrivals, handles, library_classes, module_by_value, stand_ins
 from .cloud import cloudpickle as cloud
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
-_LATER = sys.version_info[:2] >= (3, 14)  # annotations are evaluated when they are read
+_LATER = sys.version_info[:2] >= (3, 14)  # annotations are evaluated lazily
 
 
 TYPE_CHECKING = False
@@ -38,15 +38,15 @@ else:
 
 
 class Pickler(_CloudPickler):
-    """Sends functions and classes by value where no name leads to them.
+    """Pickle functions and classes by value if workers cannot import them by name.
 
     Attributes:
-        apart: The names of modules of which functions and classes go by value, importable or not.
+        apart: The names of modules whose functions and classes go by value, importable or not.
         back: Whether what came from the other side goes back there by its token.
-        fresh: Whether what belongs to one process alone, as a lock, is made anew; 0 if it is
-            refused. What functions and classes refer to is always made anew.
-        files: The files of code, and whether they are there.
-        trial: Whether nobody will unpickle what comes of it, so that modules need no contents.
+        fresh: Whether to recreate objects of one process, such as a lock; 0 to refuse them. What
+            functions and classes refer to is always recreated.
+        files: The files of code, and whether they exist.
+        trial: Whether nobody will unpickle the result, so that modules need no contents.
     """
 
     trial = False
@@ -69,7 +69,7 @@ class Pickler(_CloudPickler):
             buffer_callback: See `pickle.Pickler`.
             back: See above.
             fresh: See above.
-            apart: The names of modules beside the main one, see above.
+            apart: The names of modules other than the main one, see above.
         """
         super().__init__(file, protocol, buffer_callback)
         self.back = back
@@ -80,7 +80,7 @@ class Pickler(_CloudPickler):
         self._namespaces: dict[int, arrivals.Namespace] = {}
 
     def reducer_override(self, thing: Any) -> Any:
-        """Return how something is pickled; `NotImplemented` if as usual."""
+        """Return an object's reduced form; `NotImplemented` if pickle handles it as usual."""
         kind = type(thing)
         reducer = self._reducers.get(kind)
         if reducer is None:
@@ -100,13 +100,13 @@ class Pickler(_CloudPickler):
         return reducer(self, thing)
 
     def wrap(self, thing: Any, make: Any, args: Any, settle: Any, state: Any) -> Any:
-        """Return how something travels that has a token.
+        """Return the reduced form of an object with a token.
 
         Args:
             thing: The function or class.
-            make: What makes it, without its contents.
-            args: The arguments of that.
-            settle: What gives it its contents.
+            make: The function that makes it without its contents.
+            args: The arguments of `make`.
+            settle: The function that gives it its contents.
             state: The contents.
         """
         token = arrivals.token_of(thing)
@@ -152,7 +152,7 @@ def _function(pickler: Pickler, function: Any) -> Any:
 
 
 _PARTS = {"__builtins__", "__closure__", "__code__", "__globals__"}
-"""What a decorated function can get for an attribute, as `%autoreload` sets it."""
+"""The attributes that `%autoreload` may set on a decorated function."""
 
 
 def _found(pickler: Pickler, function: Any, described: Any) -> Any:
@@ -168,7 +168,7 @@ def _class(pickler: Pickler, kind: Any) -> Any:
         import ctypes
 
         for base in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer):
-            if type(base) is kind:  # no name leads to these
+            if type(base) is kind:  # these have no importable name
                 return type, (base,)
     apart = module in pickler.apart
     found = cloud._dynamic_class_reduce(kind) if apart else cloud._class_reduce(kind)
@@ -195,7 +195,7 @@ def _class(pickler: Pickler, kind: Any) -> Any:
 
 
 def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a class gets when it is made, since later is too late, and what it gets later."""
+    """Return what a class must have when it is made, and what it gets later."""
     names = vars(kind)
     early = {name: names[name] for name in ("__slots__", "__orig_bases__") if name in names}
     early["__qualname__"] = kind.__qualname__
@@ -209,7 +209,7 @@ def _made_with(kind: Any, contents: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def _private_slots(kind: Any) -> set[str]:
-    """Return the names of a class's slots that begin with `__`, as they are in the class."""
+    """Return the names of a class's slots that begin with `__`, as mangled in the class."""
     slots = vars(kind).get("__slots__", ())
     names = [slots] if isinstance(slots, str) else slots
     prefix = "_" + kind.__name__.lstrip("_")
@@ -228,7 +228,7 @@ def _module(pickler: Pickler, module: ModuleType) -> Any:
 
 
 def _code(pickler: Pickler, code: CodeType) -> Any:
-    """Reduce code, with its file, and with the lines if the file cannot be read elsewhere."""
+    """Reduce code with its file name, and with its lines if a worker cannot read the file."""
     file = code.co_filename
     lines: list[str] | None = None
     by_code = False
@@ -244,7 +244,7 @@ def _code(pickler: Pickler, code: CodeType) -> Any:
 
 
 def _lines_of_code(code: CodeType) -> list[str] | None:
-    """Return the lines that this Python keeps of code that was typed in, or given by `-c`."""
+    """Return the lines that this Python keeps of code that was typed in or passed to `-c`."""
     find: Any = getattr(linecache, "_getlines_from_code", None)
     return (find(code) or None) if find is not None else None
 
@@ -258,7 +258,7 @@ def _has_annotations(function: Any) -> bool:
 
 
 def _with_texts(function: FunctionType) -> FunctionType:
-    """Return a function whose annotations name what is not there, with texts for annotations."""
+    """Return a copy of a function with string annotations, because they name what is missing."""
     from annotationlib import Format, get_annotations  # type: ignore[import-not-found, unused-ignore]
 
     copy = FunctionType(  # type: ignore[call-arg, unused-ignore]
@@ -281,18 +281,18 @@ def dumps(
     fresh: bool = False,
     apart: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Pickle something, functions and classes of `__main__` and the like by value.
+    """Pickle a value, with functions and classes of `__main__` and the like by value.
 
     Args:
         thing: The value.
         protocol: The protocol.
         buffer_callback: See `pickle.Pickler`.
-        back: Whether it goes back to the process that has sent the functions and classes.
-        fresh: Whether locks and the like are made anew; if not, they are refused.
-        apart: The names of further modules of which functions and classes go by value.
+        back: Whether it goes back to the process that sent the functions and classes.
+        fresh: Whether to recreate locks and the like, rather than refuse them.
+        apart: The names of further modules whose functions and classes go by value.
 
     Raises:
-        Exception: Whatever cannot be pickled raises.
+        Exception: Whatever a value that cannot be pickled raises.
     """
     with io.BytesIO() as file:
         pickler = Pickler(file, protocol, buffer_callback, back=back, fresh=fresh, apart=apart)

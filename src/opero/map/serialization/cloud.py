@@ -1,8 +1,8 @@
 """The module of cloudpickle, imported here for all of opero.
 
-From 7.3.22 on, PyPy's `pickle.Pickler` is built in, as CPython's is. cloudpickle up to 3.1 expects
-the one written in Python there, and its import fails (its issue 592). So it gets that one while it
-is imported.
+From 7.3.22 on, PyPy's `pickle.Pickler` is built in, like CPython's. cloudpickle up to 3.1 expects
+the one written in Python, so its import fails (its issue 592). This module provides that one during
+the import.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether two functions, in two processes or in memory and in a file, have the same code."""
+"""Fingerprints of code, to compare functions across processes, or with their file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import zlib
 from typing import Any
 
 _PLAIN = {bool, bytes, complex, float, int, str, type(None), type(...)}
-"""Types whose values look the same in every process."""
+"""Types whose values have the same `repr` in every process."""
 
 
 def fingerprint(function: Any) -> int | None:
     """Return a number that changes with a function's code and defaults; None if it has no code.
 
-    Lines do not count, nor what a default is made of beyond numbers, texts and tuples of them.
+    Line numbers do not count, nor do defaults other than numbers, strings and tuples of them.
     """
     code = getattr(function, "__code__", None)
     if code is None:
@@ -25,7 +25,7 @@ def fingerprint(function: Any) -> int | None:
 
 
 def described(code: Any) -> str:
-    """Return what a piece of code does, as a text that is the same in every process."""
+    """Describe what a code object does, in a text that is the same in every process."""
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     parts = [repr((counts, names)), repr(code.co_code)]
@@ -36,7 +36,7 @@ def described(code: Any) -> str:
 def _constant(value: Any) -> str:
     if hasattr(value, "co_code"):
         return described(value)
-    if isinstance(value, frozenset):  # its order is another one in each process
+    if isinstance(value, frozenset):  # its order differs between processes
         return repr(sorted(map(_constant, value)))
     if isinstance(value, tuple):
         return f"({','.join(map(_constant, value))})"

@@ -22,7 +22,7 @@ _REDUCERS = {
     "reduce_ctype",
     "reduce_pipe_connection",
 }
-"""Those of multiprocessing's reducers that know more than pickle does."""
+"""The reducers of multiprocessing that handle what pickle does not."""
 
 _numbers = itertools.count(1)
 _handed_on = [0]
@@ -34,14 +34,14 @@ def count() -> int:
 
 
 def may_hold(body: bytes) -> bool:
-    """Return whether there may be something in a plain pickle that must not travel so."""
+    """Return whether a plain pickle may contain something that must not travel in it."""
     if b"multiprocessing." in body:
         return True
     return "multiprocessing.sharedctypes" in sys.modules and b"_ctypes" in body
 
 
 def reducer_of(kind: type) -> Callable[[Any, Any], Any] | None:
-    """Return how multiprocessing pickles instances of a class, if it knows them."""
+    """Return multiprocessing's reducer for a class, if it has one."""
     if kind.__module__ == "multiprocessing.synchronize" and hasattr(kind, "_make_name"):
         return _semaphore
     reduce: Any = reduction.ForkingPickler._extra_reducers.get(kind)  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ def reducer_of(kind: type) -> Callable[[Any, Any], Any] | None:
 
 
 def _semaphore(_: Any, lock: Any) -> Any:
-    if lock._semlock.name is None:  # it has no name by which another process could open it
+    if lock._semlock.name is None:  # no other process could open it by name
         raise RuntimeError(
             f"this {type(lock).__qualname__} of the start method 'fork' works only in forked "
             f"processes: create it with multiprocessing.get_context('spawn')"
@@ -71,7 +71,7 @@ def _count() -> None:
 
 
 class _Spawning:
-    """Stands for a process that is being started, which inherits what multiprocessing shares."""
+    """Pose as a process that is starting, which inherits what multiprocessing shares."""
 
     @staticmethod
     def duplicate_for_child(descriptor: int) -> int:
@@ -87,7 +87,7 @@ class _Spawning:
 
 @contextmanager
 def inherited() -> Iterator[None]:
-    """Let what multiprocessing shares by inheritance alone be pickled."""
+    """Allow pickling what multiprocessing shares only by inheritance."""
     if sys.platform == "win32" or context.get_spawning_popen() is not None:
         yield
         return

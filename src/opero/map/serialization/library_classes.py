@@ -1,4 +1,4 @@
-"""Classes that are complete once they are made: nothing can be added to them afterwards."""
+"""Classes that are complete once they exist, because nothing can be added to them later."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _OPTIONS = (
 
 
 def of_struct(kind: Any, names: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-    """Return what makes a msgspec struct, with its fields but without its methods, and of what.
+    """Return a function that makes a msgspec struct without its methods, and its arguments.
 
     Args:
         kind: The struct.
-        names: What else it has from the start.
+        names: Other names that it has from the start.
     """
     from msgspec import NODEFAULT  # type: ignore[import-not-found, unused-ignore]
 
@@ -48,7 +48,7 @@ def make_struct(
     factories: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    """Make what `of_struct` has taken apart."""
+    """Make the struct that `of_struct` took apart."""
     from msgspec import field
 
     made = {each: field(default_factory=factory) for each, factory in factories.items()}
@@ -56,6 +56,6 @@ def make_struct(
 
 
 def rest_of_struct(contents: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """Return what a struct gets once it is made: the names that are no fields of it."""
+    """Return what a struct gets after it is made: the names that are not its fields."""
     early = {"__slots__", "__annotations__", "__annotate_func__", *kind.__struct_fields__}
     return {name: each for name, each in contents.items() if name not in early}

@@ -1,6 +1,6 @@
-"""What every worker gets once in a map: the function, what all items share, the method's instance.
+"""What each worker receives once per map: the function, the shared arguments, a method's instance.
 
-Each is a pickle and its large buffers, which are not copied.
+Each consists of a pickle and its large buffers, which are not copied.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from .pickles import pack, put_aside
 
 
 def pack_function(function: Any, apart: frozenset[str]) -> list[Any]:
-    """Put a function into a pickle by value, and the large buffers that it refers to.
+    """Pickle a function by value, with the large buffers that it refers to kept apart.
 
     Args:
         function: The function.
-        apart: The modules that no worker can import as they are here.
+        apart: The modules that no worker can import as this process has them.
 
     Raises:
-        TypeError: If it uses what cannot travel; the message says what.
+        TypeError: If it uses something that cannot travel; the message names it.
     """
     from . import by_value
 
@@ -38,7 +38,7 @@ def pack_function(function: Any, apart: frozenset[str]) -> list[Any]:
 def pack_shared(
     shared: dict[str, Any], receiver: tuple[Any, ...], apart: frozenset[str]
 ) -> list[Any]:
-    """Put the shared arguments and the instance of a method into a pickle.
+    """Pickle the shared arguments and the instance of a method.
 
     Args:
         shared: The arguments.
@@ -46,7 +46,7 @@ def pack_shared(
         apart: See `pack_function`.
 
     Raises:
-        TypeError: If one of them cannot travel; the message says which.
+        TypeError: If one of them cannot travel; the message names it.
     """
     try:
         with inherited():
@@ -59,7 +59,7 @@ def pack_shared(
 
 
 def check_shared(shared: dict[str, Any], apart: frozenset[str] = frozenset()) -> None:
-    """Raise what keeps a shared argument from travelling, if anything does, by its name.
+    """Raise an error that names the first shared argument that cannot travel, if any.
 
     Args:
         shared: The arguments.
@@ -77,7 +77,7 @@ def check_shared(shared: dict[str, Any], apart: frozenset[str] = frozenset()) ->
 
 
 def check_receiver(receiver: Any, apart: frozenset[str] = frozenset()) -> None:
-    """Raise what keeps an instance from travelling, if anything does, by the attribute's name.
+    """Raise an error that names what keeps an instance from travelling, if anything does.
 
     Args:
         receiver: The instance whose method is mapped, or the class.

@@ -1,7 +1,7 @@
-"""Modules by value: what of a module can travel, and what to say of the rest.
+"""Modules by value: a worker receives a module that it cannot import as the program has it.
 
-A worker gets a module so that cannot import it as the program has it. What cannot travel, as the
-connection that it has made at its top, is left out, and missed only by what uses it.
+What cannot travel, such as a connection that the module opens at its top, stays out. Only code that
+uses it raises an error, which says why it is missing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
 
 
 def reduced(pickler: Any, module: ModuleType) -> Any:
-    """Return how a module is pickled.
+    """Return the reduced form of a module.
 
     Args:
-        pickler: What pickles it; see `by_value.Pickler`.
+        pickler: The `by_value.Pickler` that pickles it.
         module: The module.
     """
     contents: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def reduced(pickler: Any, module: ModuleType) -> Any:
 
 
 def _try(pickler: Any, value: Any) -> None:
-    """Raise what pickling a value raises; other modules are left out, and large buffers too."""
+    """Raise what pickling a value raises, without other modules and large buffers."""
     with io.BytesIO() as file:
         trial = type(pickler)(file, 5, lambda _: False, fresh=True, apart=pickler.apart)
         trial.trial = True
@@ -51,7 +51,7 @@ def _try(pickler: Any, value: Any) -> None:
 
 
 def _made(token: str | None, name: str) -> ModuleType:
-    """Make a module without contents; its functions have it for their globals."""
+    """Make an empty module, whose namespace is the globals of its functions."""
     namespace = arrivals.namespace(token, {"__name__": name})
     return arrivals.module_of(namespace) or ModuleType(name)
 
@@ -67,11 +67,11 @@ def _fill(module: ModuleType, given: tuple[dict[str, Any], dict[str, str]]) -> N
 
 
 def _miss(module: str, lost: dict[str, str], name: str) -> Any:
-    """Raise what is to be said of an attribute that is not there."""
+    """Raise the error that explains a missing attribute."""
     if name not in lost:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     raise AttributeError(
         f"{module}.{name} was not sent to the worker ({lost[name]}): no worker can import "
-        f"{module} as the program has it, because its file has changed, or it has none. Reload it "
+        f"{module} as the program has it, because its file has changed or it has none. Reload it "
         f"in the program, or create {name} in the function"
     )

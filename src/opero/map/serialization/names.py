@@ -1,4 +1,4 @@
-"""Functions by their names: where a worker finds one by importing it."""
+"""Functions by name: where a worker can import one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from importlib import import_module
 from typing import Any
 
 Whereabouts = tuple[str, str, list[str]]
-"""A module, a path in it, and the attributes that lead from there through wrappers."""
+"""A module, a path in it, and the attributes that lead on through wrappers."""
 
-_DEPTH = 20  # wrappers around a function
+_DEPTH = 20  # the most wrappers around a function
 
 
 def whereabouts(function: Any, apart: Container[str] = ()) -> Whereabouts | None:
-    """Return where a worker finds a function by importing it; None if it does not.
+    """Return where a worker can import a function; None if it cannot.
 
     Args:
         function: The function.
         apart: The names of modules that no worker imports.
 
     Returns:
-        The module, the path in it, and the attributes that lead from there to the function, if
-        there is a wrapper of it.
+        The module, the path in it, and the attributes that lead on from a wrapper to the function.
     """
     module = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", None)
@@ -48,10 +47,10 @@ def whereabouts(function: Any, apart: Container[str] = ()) -> Whereabouts | None
 
 
 def found_at(where: Whereabouts) -> Any:
-    """Import what is there.
+    """Import the function from its place.
 
     Raises:
-        Exception: Whatever the import raises, and `AttributeError` if nothing is there any more.
+        Exception: Whatever the import raises, and `AttributeError` if the function is gone.
     """
     module, path, inner = where
     found: Any = import_module(module)

@@ -1,7 +1,7 @@
-"""Values in bytes: with their large buffers apart, or many at once, each by itself.
+"""Pickles of values: one with its large buffers apart, or many at a time.
 
-Plain pickle is tried first. Whatever refers to `__main__`, or to another module that no worker can
-import as it is here, goes by cloudpickle; so does what pickle refuses.
+Plain pickle comes first. cloudpickle takes what plain pickle refuses, and what refers to
+`__main__` or to another module that no worker can import as this process has it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if sys.implementation.name == "pypy":  # before a pickle names a function of clo
     from . import cloud  # noqa: F401
 
 LARGE = 1 << 15
-"""Bytes from which a buffer travels apart; a smaller one is cheaper inside the pickle."""
+"""The smallest buffer that travels apart, in bytes; smaller ones are cheaper inside the pickle."""
 
 Packed = tuple[Any, list[tuple[int, str]]]
-"""The pickles of values, in one or one of each; and which values have none, and why."""
+"""The pickles of values, one for all or one each; and which values have none, and why."""
 
 _PLAIN = {bool, bytes, complex, float, int, str, type(None)}
-"""Types whose values always survive a pickle, so that many of them can share one."""
+"""Types whose values can always be pickled, so many of them can share one pickle."""
 
 
 def dumps(
@@ -37,13 +37,13 @@ def dumps(
     back: bool = False,
     apart: frozenset[str] = frozenset(),
 ) -> bytes:
-    """Pickle anything; what only this program's main module knows travels by value.
+    """Pickle anything; functions and classes of the main module travel by value.
 
     Args:
         thing: The value.
-        aside: Gets the large buffers, which are then not in the pickle.
-        back: Whether it goes back to the process that has sent the functions and classes.
-        apart: The names of other modules of which that is true.
+        aside: Receives the large buffers, which then stay out of the pickle.
+        back: Whether it goes back to the process that sent the functions and classes.
+        apart: The names of other modules whose functions and classes travel by value.
 
     Raises:
         Exception: Whatever cloudpickle raises for what cannot be pickled.
@@ -61,7 +61,7 @@ def _dumps(thing: Any, aside: list[Any] | None, back: bool, apart: frozenset[str
             body = pickle.dumps(thing, 5, buffer_callback=keep)
             if not (b"_main__" in body or may_hold(body) or (apart and _names_one(body, apart))):
                 return body
-        except Exception:  # noqa: BLE001 - cloudpickle may know more, or say why it cannot be
+        except Exception:  # noqa: BLE001 - cloudpickle may manage, or explain the failure
             pass
     from . import by_value
 
@@ -71,12 +71,12 @@ def _dumps(thing: Any, aside: list[Any] | None, back: bool, apart: frozenset[str
 
 
 def _names_one(body: bytes, names: Iterable[str]) -> bool:
-    """Return whether a pickle may refer to one of some modules."""
+    """Return whether a pickle may refer to one of the named modules."""
     return any(name.encode("utf-8", "surrogatepass") in body for name in names)
 
 
 def _is_being_imported(name: str) -> bool:
-    """Return whether pickle would wait for the end of an import, if another thread imports that."""
+    """Return whether a module is being imported: pickle would wait for another thread's import."""
     return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
@@ -95,11 +95,11 @@ def _put_aside(aside: list[Any], buffer: pickle.PickleBuffer) -> bool:
 
 
 def pack(thing: Any, back: bool = False, apart: frozenset[str] = frozenset()) -> list[Any]:
-    """Put a value into a pickle and the large buffers that it refers to.
+    """Pickle a value, with the large buffers that it refers to kept apart.
 
     Args:
         thing: The value.
-        back: Whether it goes back to the process that has sent the functions and classes.
+        back: Whether it goes back to the process that sent the functions and classes.
         apart: See `dumps`.
 
     Raises:
@@ -110,7 +110,7 @@ def pack(thing: Any, back: bool = False, apart: frozenset[str] = frozenset()) ->
 
 
 def unpack(parts: list[Any]) -> Any:
-    """Return the value that `pack` has put into these parts."""
+    """Return the value that `pack` turned into these parts."""
     return contained(partial(pickle.loads, parts[0], buffers=parts[1:]))
 
 
@@ -121,12 +121,12 @@ def pack_each(
 
     Args:
         values: The values.
-        what: What each is called in an error message.
-        back: Whether they go back to the process that has sent the functions and classes.
+        what: What to call each in an error message.
+        back: Whether they go back to the process that sent the functions and classes.
         apart: See `dumps`.
 
     Returns:
-        The parts of each, None where it cannot be pickled; and the errors of those, by place.
+        The parts of each, None for one that cannot be pickled; and the errors of these, by place.
     """
     packed: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
@@ -146,8 +146,8 @@ def pack_all(
 
     Args:
         values: The values.
-        what: What to call each in the message that says why it cannot travel.
-        back: Whether they go back to the process that has sent the functions and classes.
+        what: What to call each in an error message.
+        back: Whether they go back to the process that sent the functions and classes.
         apart: See `dumps`.
     """
     if _PLAIN.issuperset(map(type, values)):
@@ -164,11 +164,11 @@ def pack_all(
 
 
 def unpack_all(packed: Packed, what: str) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """Return the values, None for a lost one; and the errors of those, by place.
+    """Return the values, None for a lost one; and the errors of the lost ones, by place.
 
     Args:
-        packed: What `pack_all` has made of them.
-        what: What to call each in the message that says why it cannot be unpickled.
+        packed: What `pack_all` returned.
+        what: What to call each in an error message.
     """
     pickles, before = packed
     if isinstance(pickles, bytes):

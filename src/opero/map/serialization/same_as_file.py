@@ -1,9 +1,9 @@
-"""Whether a module in memory is what its file says now.
+"""Whether a module in memory matches the present contents of its file.
 
-A file may have changed since, or the module may have been patched after its file, as IPython's
-`%autoreload` does. Functions and methods are compared by their code; numbers, texts, and lists,
-sets and dicts of them at the top by their values. What a module has made by other means says
-nothing, nor does a list or dict that is empty in the file, or that the module itself changes.
+The file may have changed since the import, or something such as IPython's `%autoreload` may have
+patched the module to match its file. Functions and methods are compared by their code. Numbers,
+strings, and lists, sets and dicts of these at the top level are compared by value. Anything else
+does not count, nor does a list or dict that is empty in the file or that the module changes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CHANGES |= {"reverse", "setdefault", "sort", "update"}
 
 
 def same_as_file(namespace: dict[str, Any], path: str) -> bool:
-    """Return whether the functions and constants of a module are those of its file.
+    """Return whether the functions and constants of a module match those in its file.
 
     Args:
-        namespace: The module's.
-        path: The file, in Python.
+        namespace: The module's namespace.
+        path: Its Python file.
     """
     try:
         tree = ast.parse(Path(path).read_bytes(), path)
@@ -58,7 +58,7 @@ def _within(code: CodeType) -> Iterator[CodeType]:
 
 
 def _codes(namespace: Any, module: Any, seen: set[int]) -> Iterator[CodeType]:
-    """Yield the code of all functions in a module or in a class of it."""
+    """Yield the code of all functions in a module or in one of its classes."""
     for thing in list(namespace.values()):
         if issubclass(type(thing), type):
             if thing.__module__ == module and id(thing) not in seen:
@@ -71,8 +71,8 @@ def _codes(namespace: Any, module: Any, seen: set[int]) -> Iterator[CodeType]:
 
 
 def _functions(thing: Any) -> list[FunctionType]:
-    """Return the functions that something in a namespace is made of."""
-    kind = type(thing)  # what is lazy may do anything if it is asked for its class
+    """Return the functions that an object in a namespace consists of."""
+    kind = type(thing)  # a lazy object may do anything when its `__class__` is read
     if issubclass(kind, property):
         found = [thing.fget, thing.fset, thing.fdel]
     elif issubclass(kind, cached_property):
@@ -92,7 +92,7 @@ def _functions(thing: Any) -> list[FunctionType]:
     return functions
 
 
-_DEPTH = 20  # wrappers around a function
+_DEPTH = 20  # the most wrappers around a function
 
 
 def _wrapped(thing: Any) -> Any:
@@ -106,7 +106,7 @@ def _wrapped(thing: Any) -> Any:
 
 
 def _same_constants(namespace: Any, node: ast.Module | ast.ClassDef, constant: set[str]) -> bool:
-    """Return whether names have the values that a module, or a class of it, gives them once."""
+    """Return whether names have the values that a module, or one of its classes, assigns once."""
     for name, value in _literals(node.body):
         here = namespace.get(name, ...)
         known = name in constant and type(here) in _LITERALS
@@ -120,7 +120,7 @@ def _same_constants(namespace: Any, node: ast.Module | ast.ClassDef, constant: s
 
 
 def _literals(body: list[ast.stmt]) -> Iterator[tuple[str, Any]]:
-    """Yield the names that numbers, texts and what is made of them are assigned to, and those."""
+    """Yield each name to which a literal is assigned, and the literal's value."""
     for node in body:
         if isinstance(node, ast.Assign):
             targets: list[ast.expr] = node.targets
@@ -132,12 +132,12 @@ def _literals(body: list[ast.stmt]) -> Iterator[tuple[str, Any]]:
         if not all(isinstance(each, _SIMPLE + _DISPLAYS) for each in ast.walk(node.value)):
             continue
         value = eval(compile(ast.Expression(node.value), "<constant>", "eval"))
-        if value not in ([], {}):  # they are often filled later
+        if value not in ([], {}):  # empty ones are often filled later
             yield from ((each.id, value) for each in targets if isinstance(each, ast.Name))
 
 
 def _bound_once(tree: ast.Module) -> set[str]:
-    """Return the names that a module binds at one place only; others change as it runs."""
+    """Return the names that a module binds in only one place; others change as it runs."""
     times: Counter[str] = Counter()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):

@@ -1,8 +1,7 @@
-"""What makes a worker import the modules that the process has which it works for.
+"""A finder that makes a worker import the same modules as its client, the process it works for.
 
-That process sends a row for each module (see `loaded_modules`). A name leads to the file in its
-row, wherever the search path would lead; a file that has changed since that process read it is not
-imported.
+The client sends a row for each module (see `loaded_modules`). A name leads to the file in its row,
+whatever the search path says. The finder refuses a file that has changed since the client read it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from .loaded_modules import APART, Row
 
 
 class Outdated(Exception):
-    """This process has imported something that is another thing in the process it works for."""
+    """This process has imported something that differs in the process it works for."""
 
 
 class _SourceLoader(SourceFileLoader):
-    """Loads a module from its source: what was compiled before may be of another version."""
+    """Load a module from its source: its bytecode may belong to another version."""
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
@@ -32,19 +31,19 @@ class _SourceLoader(SourceFileLoader):
 
 
 class SameModules:
-    """A finder that goes before all others.
+    """A finder that runs before all others.
 
     Attributes:
         rows: The modules of the process that this one works for.
-        refused: The names of those that this process cannot import as they are there, and of the
-            modules that were just importing them.
+        refused: The names of modules that this process cannot import as the client has them, and
+            of the modules that were importing them.
     """
 
     def __init__(self, born: int) -> None:
         """Find nothing yet.
 
         Args:
-            born: When this process has begun, in nanoseconds.
+            born: When this process began, in nanoseconds.
         """
         self.rows: dict[str, Row] = {}
         self.refused: set[str] = set()
@@ -52,7 +51,7 @@ class SameModules:
         self._halves: set[str] = set()
 
     def install(self) -> None:
-        """Be asked first by every import."""
+        """Put this finder first, for every import."""
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
@@ -61,10 +60,10 @@ class SameModules:
 
         Args:
             rows: The rows.
-            fresh: Whether this process has imported nothing for anybody yet.
+            fresh: Whether this process has imported nothing for a client yet.
 
         Raises:
-            Outdated: If one of them is imported here in another version.
+            Outdated: If this process has imported another version of a module.
         """
         before, self.rows = self.rows, rows
         self.refused = set()
@@ -80,19 +79,19 @@ class SameModules:
                     raise Outdated
                 self.refused.add(name)
             elif row[2] >= self._born and not fresh:
-                raise Outdated  # which state of the file was imported nobody knows
+                raise Outdated  # it is unknown which version of the file was imported
 
     def check_whole(self, executed: list[str], fresh: bool) -> None:
-        """Check that what was being imported when this process was forked, still is.
+        """Check that the client is still importing what it was importing when it forked this.
 
-        Here it is never imported to its end.
+        In this process those imports never finish.
 
         Args:
-            executed: The modules whose tops the process is executing that this one works for.
+            executed: The modules whose top level the client is executing.
             fresh: Whether this process has just begun.
 
         Raises:
-            Outdated: If it has been imported there.
+            Outdated: If the client has finished one of those imports.
         """
         if fresh:
             self._halves = {name for name in executed if name in sys.modules}
@@ -102,10 +101,10 @@ class SameModules:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a module is; None if it does not matter.
+        """Return where the client has a module; None to leave it to the other finders.
 
         Raises:
-            OperoError: If it is no longer what it was.
+            OperoError: If it has changed.
         """
         row = self.rows.get(name)
         if row is None or target is not None:
@@ -127,7 +126,7 @@ class SameModules:
         return found
 
     def _found(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-        """Return what the other finders say."""
+        """Return what the other finders find."""
         for finder in sys.meta_path:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path)
@@ -137,12 +136,12 @@ class SameModules:
 
 
 def _pinned(name: str, origin: str, folders: tuple[str, ...] | None) -> ModuleSpec | None:
-    """Return the spec of a module that no finder finds where it is."""
+    """Return the spec of a module that no finder finds in its place."""
     if not origin:
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = list(folders or ())
         return spec
-    if not os.path.exists(origin):  # noqa: PTH110 - a path object for each import is dear
+    if not os.path.exists(origin):  # noqa: PTH110 - a path object for each import is expensive
         inside = os.path.dirname(origin)  # noqa: PTH120
         outside = inside if folders is None else os.path.dirname(inside)  # noqa: PTH120
         return PathFinder.find_spec(name, [outside])
@@ -156,7 +155,7 @@ def _pinned(name: str, origin: str, folders: tuple[str, ...] | None) -> ModuleSp
 
 
 def _is_from(module: Any, row: Row) -> bool:
-    """Return whether a module that is imported here is that of a row."""
+    """Return whether a module that this process has imported matches a row."""
     spec = getattr(module, "__spec__", None)
     return spec is not None and _leads_to(spec, row)
 
@@ -179,9 +178,9 @@ def _state_of(path: str) -> list[int]:
 
 
 def _too_old(path: str) -> bool:
-    """Return whether what is compiled of a file is older than the file.
+    """Return whether a file's bytecode is older than the file.
 
-    Python compares whole seconds.
+    Python itself compares only whole seconds.
     """
     from importlib.util import cache_from_source
 

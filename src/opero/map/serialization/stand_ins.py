@@ -1,8 +1,8 @@
-"""How things travel that pickle refuses, and that a script may hold all the same.
+"""How objects travel that pickle refuses but that scripts often have.
 
-What code refers to, as a lock in a global, is made anew in the worker, as if the script had run
-there. An item, a result or a shared argument must be the same thing on the other side: there a
-lock is refused, as `ProcessPoolExecutor` does.
+A worker recreates what code refers to, such as a lock in a global, as if the script had run there.
+An item, a result or a shared argument must be the same object on the other side, so opero refuses a
+lock there, as `ProcessPoolExecutor` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _families: dict[type, Reducer] = {}
 
 
 def reducer_of(kind: type) -> Reducer | None:
-    """Return how instances of a class are pickled; None if as usual."""
+    """Return the reducer of a class's instances; None if pickle handles them as usual."""
     reducer = _reducers.get(kind)
     if reducer is not None:
         return reducer
@@ -42,7 +42,7 @@ def reducer_of(kind: type) -> Reducer | None:
 
 
 def _reduces(*kinds: type, family: bool = False) -> Callable[[Reducer], Reducer]:
-    """Decorate what reduces instances of some classes; and of those that inherit, as a family."""
+    """Register a reducer for instances of some classes; as a family, for subclasses too."""
 
     def decorate(reducer: Reducer) -> Reducer:
         (_families if family else _reducers).update(dict.fromkeys(kinds, reducer))
@@ -54,7 +54,7 @@ def _reduces(*kinds: type, family: bool = False) -> Callable[[Reducer], Reducer]
 def _refused(thing: Any, why: str) -> TypeError:
     kind = type(thing)
     error = TypeError(f"cannot pickle a {kind.__module__}.{kind.__qualname__}: {why}")
-    error.refused = thing  # type: ignore[attr-defined]  # it is to blame as a whole
+    error.refused = thing  # type: ignore[attr-defined]  # blame the whole object, not a part
     return error
 
 
@@ -62,7 +62,7 @@ def _refused(thing: Any, why: str) -> TypeError:
 
 
 def _belongs_here(make: Callable[[Any], Any]) -> Reducer:
-    """Return the reducer of what is made anew, where it is refused otherwise."""
+    """Return a reducer that recreates an object for code, and refuses it elsewhere."""
 
     def reducer(pickler: Any, thing: Any) -> Any:
         if not pickler.fresh:
@@ -109,14 +109,14 @@ def _at_work(pickler: Any, thing: Any) -> Any:  # noqa: ARG001
     raise _refused(thing, "it runs in this process")
 
 
-# --- functions and what functools makes of them ---------------------------------------------------
+# --- functions and functools ----------------------------------------------------------------------
 
 _CACHED: Any = type(functools.lru_cache(len))
 
 
 @_reduces(_CACHED)
 def _cached(pickler: Any, function: Any) -> Any:
-    """Reduce a function with an `lru_cache`; it arrives with an empty one."""
+    """Reduce a function with an `lru_cache`; its cache arrives empty."""
     module = getattr(function, "__module__", None)
     if isinstance(module, str) and module not in pickler.apart:
         found: Any = sys.modules.get(module)
@@ -140,7 +140,7 @@ def _update(thing: Any, attributes: dict[str, Any]) -> None:
 
 
 def _named(make: Callable[[Any], tuple[Any, ...]]) -> Reducer:
-    """Return the reducer of what pickles by its name, and is made again where none leads to it."""
+    """Return a reducer that pickles by name, and recreates what has no importable name."""
 
     def reducer(pickler: Any, thing: Any) -> Any:
         module: Any = getattr(thing, "__module__", None)
@@ -156,7 +156,7 @@ def _update_slots(thing: Any, attributes: dict[str, Any]) -> None:
         try:
             setattr(thing, name, value)
         except AttributeError:
-            pass  # it says where it was made
+            pass  # read-only: it records where it was made
 
 
 _reduces(typing.NewType)(
@@ -178,7 +178,7 @@ def _alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
 def _generator(pickler: Any, generator: Any) -> Any:
     """Reduce a generator that has not begun, or a generator expression over one iterator."""
     if not pickler.fresh:
-        raise _refused(generator, "give a list of what it yields, or make it in the function")
+        raise _refused(generator, "pass a list of what it yields, or create it in the function")
     frame = generator.gi_frame
     code = generator.gi_code
     if frame is None or generator.gi_running:
@@ -219,7 +219,7 @@ def _is_new(generator: Any) -> bool:
 
 
 def _iterates(thing: Any) -> bool:
-    """Return whether something is an iterator, which knows how far it is."""
+    """Return whether something is an iterator, which keeps its position."""
     return hasattr(type(thing), "__next__")
 
 
@@ -233,7 +233,7 @@ def _is_one_loop(code: Any) -> bool:
 
 
 class KeptReference(weakref.ReferenceType[Any]):
-    """A weak reference that keeps what it refers to: in a worker nothing else may do so."""
+    """A weak reference that keeps its target alive: in a worker nothing else may do so."""
 
     __slots__ = ("kept",)
 
@@ -264,7 +264,7 @@ def _refer(kind: Any, thing: Any) -> Any:
 
 
 class _Gone:
-    """What a dead reference referred to."""
+    """The target of a dead reference."""
 
 
 def _fill(dictionary: Any, items: dict[Any, Any]) -> None:
@@ -277,12 +277,12 @@ def _fill(dictionary: Any, items: dict[Any, Any]) -> None:
 
 @_reduces(io.TextIOWrapper, io.BufferedWriter, io.BufferedReader, io.BufferedRandom, io.FileIO)
 def _file(pickler: Any, file: Any) -> Any:
-    """Reduce an open file: a worker opens it again, to append if it is written."""
+    """Reduce an open file: a worker opens it again, for appending if it is open for writing."""
     for name in ("stdout", "stderr"):
         if file in (getattr(sys, name), getattr(sys, f"__{name}__")):
             return getattr, (sys, name)
     if not pickler.fresh:
-        raise _refused(file, "give its path, and open it in the function")
+        raise _refused(file, "pass its path, and open it in the function")
     path: Any = getattr(file, "name", None)
     try:
         same = os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116 - maybe bytes
@@ -293,7 +293,7 @@ def _file(pickler: Any, file: Any) -> Any:
     except (OSError, TypeError, ValueError):
         same, place = False, None
     if not same:
-        raise _refused(file, "no path leads to it, so that a worker cannot open it again")
+        raise _refused(file, "a worker cannot open it by a path; open it in the function")
     mode: str = file.mode
     if "r" not in mode:
         mode, place = mode.replace("w", "a").replace("x", "a"), None
@@ -321,7 +321,7 @@ def _open(path: Any, mode: str, how: dict[str, Any], place: int | None) -> Any:
 
 @_reduces(contextvars.ContextVar)
 def _variable(pickler: Any, variable: Any) -> Any:
-    """Reduce a context variable: it is one and the same in a worker, and has its value."""
+    """Reduce a context variable: a worker has one of each, with its value."""
     value: list[Any] = []
     default: list[Any] = []
     if variable in contextvars.copy_context():
@@ -338,7 +338,7 @@ def _variable(pickler: Any, variable: Any) -> Any:
 
 
 def _place_of(variable: Any, apart: Any) -> tuple[str, str] | None:
-    """Return the module that has a variable, and its name there; None if no worker finds it."""
+    """Return a variable's module and its name there; None if workers cannot import it."""
     for name, module in list(sys.modules.items()):
         if name not in apart and isinstance(module, ModuleType):
             for inner, each in list(vars(module).items()):
@@ -354,7 +354,7 @@ _constants: dict[type, str] = {
     for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
     if type(getattr(dataclasses, name)).__module__ == "dataclasses"
 }
-"""Those of which pickle would make others; since 3.15 they are sentinels, and it does not."""
+"""Constants that pickle would duplicate; since Python 3.15 they are sentinels, and it does not."""
 
 
 @_reduces(*_constants)
