@@ -1,4 +1,4 @@
-"""Limits to the size of chunks: what a `ChunkSizer` says by measured time, kept within bounds."""
+"""Limits on the size of chunks: they bound what a `ChunkSizer` derives from measured time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class _Limited:
-    """Goes by another sizer.
+    """Wrap another sizer.
 
     Attributes:
         workers: How many share the work.
     """
 
     def __init__(self, sizer: Any) -> None:
-        """Take over from a sizer.
+        """Wrap a sizer.
 
         Args:
             sizer: A `ChunkSizer`, or one of these.
@@ -25,20 +25,20 @@ class _Limited:
 
     @property
     def left(self) -> int:
-        """How many items are to come; -1 if nobody knows."""
+        """How many items are still to come; -1 if unknown."""
         left: int = self._sizer.left
         return left
 
 
 class ChunkFill(_Limited):
-    """Hands out no fewer items than a worker can begin at once: a smaller chunk leaves slots empty.
+    """Raise a chunk to what a worker can run at once: a smaller chunk leaves slots empty.
 
     Attributes:
         width: How many attempts each worker makes at once.
     """
 
     def __init__(self, sizer: Any, width: int) -> None:
-        """Take over from a `ChunkSizer`.
+        """Wrap a `ChunkSizer`.
 
         Args:
             sizer: The `ChunkSizer`.
@@ -58,14 +58,14 @@ class ChunkFill(_Limited):
 
 
 class ChunkBound(_Limited):
-    """Hands out no more items than a worker may have before it is renewed.
+    """Limit a chunk to the items that a worker may have before it is renewed.
 
     Attributes:
         most: How many items a worker may have.
     """
 
     def __init__(self, sizer: Any, most: int) -> None:
-        """Take over from a sizer.
+        """Wrap a sizer.
 
         Args:
             sizer: A `ChunkSizer`, or a `ChunkFill`.

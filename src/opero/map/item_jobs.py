@@ -1,4 +1,4 @@
-"""The jobs that are made of a map's items: what the function is called with in each.
+"""How a map's items become jobs: what each job calls the function with.
 
 items -> the items themselves, or an `Invocation` for each
 item, fallback value -> the item with the value in its place
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 
 class ItemJobs:
-    """Makes the jobs of one map.
+    """Make the jobs of one map.
 
     Attributes:
         arguments: Finds the arguments of an item's call.
-        lends: Whether each item has a list of its own that holds its fallback values, and is not
-            that list itself.
+        lends: Whether each item contains its own list of fallback values, without being that list.
         same: Whether all items have the same first fallback value.
     """
 
@@ -35,13 +34,13 @@ class ItemJobs:
         shared: dict[str, Any],
         unpack: bool,
     ) -> None:
-        """Know what all jobs have in common.
+        """Set what all jobs share.
 
         Args:
-            fallback: The fallback values of the function; None without.
-            leading: What the calls get before the item: the instance of a method, or its class.
-            shared: Their keyword arguments.
-            unpack: Whether an item holds the arguments of its call.
+            fallback: The fallback values of the function; None if it has none.
+            leading: What comes before the item in a call: the instance of a method, or its class.
+            shared: The keyword arguments of all calls.
+            unpack: Whether an item contains the arguments of its call.
         """
         self.arguments: Arguments = Arguments(leading, shared, unpack)
         self._fallback: Any = fallback
@@ -51,27 +50,27 @@ class ItemJobs:
         named = fallback is not None and fallback.listed is None
         listed = fallback is not None and fallback.listed is not None
         placed = fallback is not None and fallback.position == len(leading)
-        # an attempt gets a copy of the list that holds its fallback values: the item, or another
+        # the item is itself the list of fallback values: each attempt gets a copy of the rest
         self._copies = named and placed and not unpack
         self.lends: bool = named and not self._copies
         self.same: bool = listed and not (placed or unpack)  # else it is the item, or a part of it
 
     def whole(self, span: Span) -> Job | None:
-        """Return a job of all items of a span; None if something is wrong with one."""
+        """Return a job of all items of a span; None if an item cannot be unpacked."""
         if not self._unpack:
             return Job(span, range(len(span.values)), span.values, None)
         try:
             return self.of(span, range(len(span.values)))
-        except Exception:  # noqa: BLE001 - a row, or a mapping, of the user's may raise anything
+        except Exception:  # noqa: BLE001 - a user's row or mapping may raise anything
             return None
 
     def of(self, span: Span, offsets: Any, trial: Trial | None = None) -> Job:
         """Return a job of some of a span's items, with their first fallback values.
 
         Args:
-            span: Where the items stand.
-            offsets: Their places in it.
-            trial: The account of the one item, if it has failed before.
+            span: The span that the items belong to.
+            offsets: Their places in the span.
+            trial: The record of the only item, if it has failed before.
         """
         job = Job(span, offsets, [span.values[offset] for offset in offsets], trial)
         if self._unpack:
@@ -91,9 +90,9 @@ class ItemJobs:
         """Return the job of an item's next attempt.
 
         Args:
-            span: Where the item stands.
-            offset: Its place in it.
-            trial: The account of its attempts, which says with which fallback value.
+            span: The span that the item belongs to.
+            offset: Its place in the span.
+            trial: The record of its attempts, which gives the fallback value.
         """
         if self._fallback is None:
             return self.of(span, [offset], trial)
@@ -104,13 +103,13 @@ class ItemJobs:
         return job
 
     def lent(self, span: Span, offset: int) -> Job | None:
-        """Return the job of an item that gets another value than it holds; None if it does not."""
+        """Return the job of an item that gets a value other than its own; None if it does not."""
         given = self._fallback.given(*self.arguments.of(span.values[offset]))
         first = self._fallback.choice(given, 0)
         return None if first is given else self._with(span, offset, first)
 
     def given(self, span: Span, offset: int) -> tuple[Any, int]:
-        """Return an item's own fallback value, or what holds them all, and how many there are."""
+        """Return an item's fallback value, or its list of them, and how many there are."""
         fallback = self._fallback
         if fallback is None:
             return None, 1
@@ -118,16 +117,16 @@ class ItemJobs:
         return given, fallback.check(given)
 
     def plain(self, given: Any, number: int) -> Any:
-        """Return a fallback value, as breakers tell it from others.
+        """Return a fallback value in the form by which breakers distinguish it.
 
         Args:
-            given: What `given` has returned for the item.
+            given: What `given` returned for the item.
             number: Which value, counted from 0.
         """
         return self._fallback.plain(given, number)
 
     def _with(self, span: Span, offset: int, value: Any, trial: Trial | None = None) -> Job:
-        """Return a job of one item that is called with a fallback value."""
+        """Return a job that calls the function for one item with a fallback value."""
         arguments = self.arguments
         args, named = self._fallback.place(*arguments.of(span.values[offset]), value)
         behind = len(self._leading)

@@ -1,4 +1,4 @@
-"""What a worker is to do: attempts of items, and what is known of one that is tried again."""
+"""What a worker does: attempts at items, and what is known about an item that is retried."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Trial:
-    """An item that has failed, or whose first fallback value was refused, and will be tried again.
+    """An item that has failed, or whose first fallback value was refused, and will be retried.
 
     Attributes:
-        attempts: The account of its failures.
-        deadline: When its last attempt must have begun, in nanoseconds; `NEVER` before the first.
-        history: What is told of it at its end; None if nobody listens.
+        attempts: The record of its failures.
+        deadline: The latest start of its last attempt, in nanoseconds; `NEVER` before the first.
+        history: What to report about it at its end; None if nobody listens.
     """
 
     __slots__ = ("attempts", "deadline", "history")
@@ -30,29 +30,29 @@ class Trial:
         self.history: ItemHistory | None = None
 
     def over(self, error: BaseException | None) -> None:
-        """Tell that the item has its final result, or has failed for good."""
+        """Report that the item has its final result, or has failed for good."""
         if self.history is not None:
             self.history.end(self.attempts, error)
 
 
 class Job:
-    """Attempts for one worker to make, one after the other.
+    """Attempts that one worker makes, one after the other.
 
     Attributes:
-        span: Where the items stand.
-        offsets: Their places in it.
-        patience: After how many nanoseconds a failure ends the job, so that its gates learn of it
-            soon, and the rest goes back; 0 for never.
+        span: The span that the items belong to.
+        offsets: Their places in the span.
+        patience: Nanoseconds after which a failure ends the job, so that its gates soon hear of
+            the failure, and the other items go back; 0 for never.
         values: What to call the function with: the items, or an `Invocation` for each.
-        invoked: Whether they are invocations.
-        trial: The account of the one item, if it has failed before.
-        deadline: When an attempt that can be cut must be over, in nanoseconds.
-        admission: How it passed the gates, if one wants to know what comes of it.
-        began: When it was handed out, in nanoseconds.
-        delay: How long it has waited since the last attempt failed, in nanoseconds.
-        number: Which fallback value it holds, counted from 0.
-        refused: Since when it waits for a breaker, in nanoseconds; 0 if it does not.
-        waited: Nanoseconds that it had to wait at the gates.
+        invoked: Whether the values are invocations.
+        trial: The record of its only item, if that has failed before.
+        deadline: When an attempt that can be cut must end, in nanoseconds.
+        admission: How the job passed the gates, if a gate wants to know the outcome.
+        began: When the job was handed out, in nanoseconds.
+        delay: How long the item has waited since its last attempt failed, in nanoseconds.
+        number: Which fallback value the job uses, counted from 0.
+        refused: Since when the job has waited for a breaker, in nanoseconds; 0 if it does not.
+        waited: How long the job waited at the gates, in nanoseconds.
     """
 
     __slots__ = (

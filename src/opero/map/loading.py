@@ -1,7 +1,7 @@
-"""A worker that is still loading what it is to run starts no processes.
+"""A worker that is still loading its function starts no processes.
 
 A module that maps in processes at its top would do so again in each worker that imports it, and in
-the workers of those, without end. So there the map is refused, and says where it has to go.
+their workers, without end. So a worker refuses such a map, and the error says where to move it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import FrameType
 from opero.exceptions import OperoError
 
 _loading: set[int] = set()
-"""The threads of this process that load something for a map."""
+"""The threads of this process that are loading something for a map."""
 
 _loaded = False
 """Whether anything has ever been loaded for a map here."""
@@ -24,7 +24,7 @@ _loaded = False
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Start no processes for maps meanwhile: this thread loads what a map has sent."""
+    """Refuse to start processes for maps meanwhile: this thread loads what a map has sent."""
     global _loaded  # noqa: PLW0603 - there is one per process
     _loaded = True
     thread = get_ident()
@@ -61,7 +61,7 @@ _BOOTSTRAP = process.BaseProcess._bootstrap.__code__  # type: ignore[attr-define
 
 
 def check_not_loading(name: str) -> None:
-    """Refuse a map in processes if this process has not even loaded what it is to run.
+    """Refuse a map in processes if this process is still loading its own function.
 
     Args:
         name: What the map is called in the error message.

@@ -1,8 +1,8 @@
-"""Values that a map renews before their end: their items are answered at once, and run once more.
+"""Values that a map renews before they expire: hits are served immediately, then run once more.
 
-The additional runs come when nothing else is to be done. They are attempts like any other, made by
-the map's workers: they pay permits and breakers, and are tried again. Nobody gets what comes of
-them but the cache, and a map is over when they are.
+The map's workers make these runs when they have nothing else to do. The runs are ordinary attempts:
+they use permits, count for breakers and are retried. Their results go only to the cache. A map ends
+when its renewals have ended.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from .jobs import Job
 
 MOST: Final = 128
-"""How many renewals may be under way or wait; for others the next hit asks again."""
+"""How many renewals may run or wait; beyond that, the next hit asks again."""
 
 
 class RenewedItem(Span):
-    """An item that is run to renew its value, and whose result nobody waits for.
+    """An item that runs to renew its value; nobody waits for its result.
 
     Attributes:
-        renewal: What is to be renewed.
+        renewal: The refresh of its value.
     """
 
     __slots__ = ("renewal",)
 
     def __init__(self, item: Any, index: int, renewal: Refresh) -> None:
-        """Stand for an item.
+        """Wrap an item.
 
         Args:
             item: The item.
             index: Its place in the input.
-            renewal: What is to be renewed.
+            renewal: The refresh of its value.
         """
         super().__init__([item], index)
         self.results: list[Any] | None = [NOTHING]
@@ -45,7 +45,7 @@ class RenewedItem(Span):
 
 
 class Renewals:
-    """The renewals of one map that are not over.
+    """The unfinished renewals of one map.
 
     Attributes:
         waiting: The jobs that no worker has yet.
@@ -59,19 +59,19 @@ class Renewals:
         return bool(self._open)
 
     def claim(self, renewal: Refresh) -> bool:
-        """Begin a renewal, unless there is no room, or somebody was quicker."""
+        """Begin a renewal, unless the limit is reached or something else has claimed it."""
         if len(self._open) >= MOST or not renewal.claim():
             return False
         self._open[id(renewal)] = renewal
         return True
 
     def end(self, renewal: Refresh, error: BaseException | None) -> None:
-        """Tell what has come of a renewal: an error, or None."""
+        """End a renewal with an error, or with None if it succeeded."""
         self._open.pop(id(renewal), None)
         renewal.end(error)
 
     def drop(self, renewal: Refresh) -> None:
-        """Let the next hit ask again."""
+        """Give a renewal up, so that the next hit asks for it again."""
         if self._open.pop(id(renewal), None) is not None:
             renewal.give_back()
 

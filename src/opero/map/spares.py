@@ -1,4 +1,4 @@
-"""Outdated values that are served if the run of an item fails, or a breaker refuses it."""
+"""Outdated values that are served if an item fails, or a breaker refuses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MemorySpare:
 
     Attributes:
         value: The value.
-        in_doubt: Whether its store is to be asked again before it is served: memory is not.
+        in_doubt: Whether to ask the store again before serving it: never for memory.
     """
 
     __slots__ = ("_call", "_entry", "_store", "value")
@@ -47,7 +47,7 @@ class StoredSpare:
     Attributes:
         value: The value.
         entry: Its entry.
-        in_doubt: Whether its store is to be asked again before it is served.
+        in_doubt: Whether to ask the store again before serving it.
     """
 
     __slots__ = ("_call", "_values", "entry", "in_doubt", "value")
@@ -66,7 +66,7 @@ class StoredSpare:
         return self._values.is_usable(self.entry, self._call.clock)
 
     def stands_in(self, error: BaseException) -> bool:
-        """Return whether it may be served for a failed run, as far as that is known here."""
+        """Return whether it may be served for a failed run, as far as this process knows."""
         return self._values.stands_in(self._call, self.entry, error)
 
     def serves(self, error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The stored values of a map's items: many are looked for, and many are stored, at a time."""
+"""The stored values of a map's items, looked up and stored in batches."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class StoredItems:
-    """What a map asks of the store; all but `keys` waits for it, for a bounded time.
+    """A map's access to the store; every method except `keys` waits for it, for a limited time.
 
     Attributes:
-        landed: How many values of the map have been stored.
-        asks: Whether what is stored still matters; not once the map hands out nothing more.
+        landed: How many values the map has stored.
+        asks: Whether to ask the store at all; False once the map hands out nothing more.
     """
 
     def __init__(
         self, call: State, arguments: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
     ) -> None:
-        """Know whose values they are.
+        """Set the function whose values these are.
 
         Args:
             call: The decorated function of one item; its values are stored outside the process.
@@ -38,17 +38,17 @@ class StoredItems:
         self.asks: bool = True
 
     def keys(self, values: list[Any]) -> list[Any]:
-        """Return the stored key of each item, or what making it raised."""
+        """Return each item's key in the store, or the error that building it raised."""
         return [self._key(value) if self.asks else None for value in values]
 
     def look(self, keys: list[Any]) -> list[tuple[Any, Any]]:
-        """Look for the values of some items.
+        """Look up the values of some items.
 
         Args:
             keys: What `keys` returned.
 
         Returns:
-            Each of them with its entry; None without one.
+            Each key with its entry; None if it has none.
         """
         if not self.asks:
             return [(key, None) for key in keys]
@@ -57,10 +57,10 @@ class StoredItems:
         return [(key, None if isinstance(key, Exception) else next(found)) for key in keys]
 
     def look_again(self, held: list[tuple[Any, Any]]) -> list[Any]:
-        """Return the entry of each key that may be served for a failed run; None without one.
+        """Return, for each key, the entry that may be served for a failed run, or None.
 
         Args:
-            held: Keys, and what the store had when it was asked first.
+            held: Keys, each with what the store first returned for it.
         """
         return self._values.find_many([key for key, _ in held], [found for _, found in held])
 

@@ -1,4 +1,4 @@
-"""The loop of a map in a coroutine; what it goes by is that of `driver`."""
+"""The loop of a map in a coroutine; it follows the same rules as `driver`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def drive_async(
 ) -> AsyncGenerator[list[Any], None]:
     """Run a map to its end from a coroutine; the arguments are those of `drive`.
 
-    The engine may be one of either kind: one that blocks is waited for in a thread.
+    The engine may be of either kind. A thread waits for an engine that blocks.
     """
     waiting = _Waiting(make_engine(), clock)
     scheduler.output.raises = raises
@@ -51,7 +51,7 @@ async def drive_async(
                 if loop.over:
                     break
                 if ready:
-                    yield ready  # the list belongs to whoever gets it
+                    yield ready  # the receiver owns the list
                 else:
                     loop.take_in(await waiting.until(loop.patience()))
     finally:
@@ -70,7 +70,7 @@ async def drive_async(
 
 
 async def _closed(tasks: set[asyncio.Future[Any]]) -> None:
-    """Wait until the tasks that were cancelled have ended; pass on what cancels this meanwhile."""
+    """Wait until the cancelled tasks have ended; if this is cancelled meanwhile, raise that."""
     if await ended(tasks):
         raise asyncio.CancelledError
     for task in tasks:
@@ -79,7 +79,7 @@ async def _closed(tasks: set[asyncio.Future[Any]]) -> None:
 
 
 async def _done(threads: list[Future[None]]) -> None:
-    """Wait until threads have ended, but no longer than `PATIENCE`."""
+    """Wait until the threads have ended, but no longer than `PATIENCE`."""
     loop = asyncio.get_running_loop()
 
     def ring(bell: asyncio.Future[None]) -> None:
@@ -87,7 +87,7 @@ async def _done(threads: list[Future[None]]) -> None:
             bell.set_result(None)
 
     def tell(bell: asyncio.Future[None], _: Future[None]) -> None:
-        with suppress(RuntimeError):  # nobody has waited for so long
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(ring, bell)
 
     end = monotonic() + PATIENCE
@@ -107,7 +107,7 @@ async def _confirm(loop: MapLoop) -> bool:
 
 
 async def _keep(loop: MapLoop) -> None:
-    """Store what there is to store, before anybody gets it."""
+    """Store new values before the caller gets them."""
     pairs = loop.scheduler.to_store()
     if pairs:
         assert loop.stored is not None
@@ -115,14 +115,14 @@ async def _keep(loop: MapLoop) -> None:
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Do what waits for a store without holding up the loop."""
+    """Call a function that waits for a store, without holding up the loop."""
     with ctrl_c_later():  # it may start a thread
         future = asyncio.get_running_loop().run_in_executor(None, function, *args)
     return await future
 
 
 class _Waiting:
-    """The waiting for an engine in a coroutine.
+    """Wait for an engine in a coroutine.
 
     Attributes:
         engine: The engine, of either kind.
@@ -137,7 +137,7 @@ class _Waiting:
         self._loop = asyncio.get_running_loop()
 
     def wake(self) -> None:
-        """Let the waiting end early, or the next one at once; any thread may call this."""
+        """Make the current wait, or the next, return early; any thread may call this."""
         if self._thread is not None:
             self.engine.wake()
             return
@@ -166,7 +166,7 @@ class _Waiting:
         return events
 
     async def close(self, abandon: bool) -> None:
-        """Close the engine, and leave no waiting behind."""
+        """Close the engine, and leave nothing waiting."""
         if self._thread is None:
             await self.engine.close(abandon)
             return

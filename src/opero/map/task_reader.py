@@ -1,4 +1,4 @@
-"""How a map in a coroutine gets its items from an asynchronous iterator: by a task of its own."""
+"""A task that reads a map's items from an asynchronous iterator, for a map in a coroutine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TURN = 0.002
 
 
 class TaskReader(Intake):
-    """Reads an asynchronous iterator; one task does all that is done with it."""
+    """Read an asynchronous iterator; only one task ever touches it."""
 
     held_up: bool
 
     def __init__(self, items: Any) -> None:
-        """Take the input, and begin nothing yet.
+        """Take the input; `begin` starts reading.
 
         Args:
             items: The input.
@@ -33,17 +33,17 @@ class TaskReader(Intake):
         """Begin to read."""
         self._wake = wake
         loop = asyncio.get_running_loop()
-        # neither a task factory nor an eager task may run the iterator here and now
+        # bypass task factories and eager tasks: they would run the iterator right here
         self._task = asyncio.Task(self._work(), loop=loop, name="opero-map-input")
 
     def allow(self, items: int, weight: int) -> None:
-        """Say how many items, and bytes of items, may have been read in all."""
+        """Set how many items, and bytes of items, may be read in all."""
         self._most, self._most_weight = items, weight
         if self._waiter is not None and self.has_much_room() and not self._waiter.done():
             self._waiter.set_result(None)
 
     def close(self) -> Collection[Any]:
-        """End the reading, and close the input if that is possible; the task does that."""
+        """Stop reading; the task closes the input if it can be closed."""
         self._stop()
         if self._task is None:
             return ()
@@ -58,10 +58,10 @@ class TaskReader(Intake):
                 source = aiter(source)
                 await self._read_all(source)
             except (asyncio.CancelledError, GeneratorExit):
-                if not self.stopped:  # somebody else ends the loop
+                if not self.stopped:  # something other than `close` cancelled the task
                     fault = asyncio.CancelledError()
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is raised where the results are
+            except BaseException as error:  # noqa: BLE001 - raised where the results are
                 fault = error
             finally:
                 if hasattr(source, "aclose"):
@@ -82,7 +82,7 @@ class TaskReader(Intake):
             elif monotonic() > until:
                 await asyncio.sleep(0)
                 until = monotonic() + _TURN
-            item = None  # noqa: PLW2901 - the next one may take long to come
+            item = None  # noqa: PLW2901 - the next one may take a long time to come
 
     async def _room(self) -> None:
         while not self.has_room():

@@ -1,4 +1,4 @@
-"""What an engine is: it runs jobs in numbered slots, and says what came of each."""
+"""What an engine is: it runs jobs in numbered slots, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Failure = TypeVar("Failure", bound=BaseException)
 
 
 def beyond_retry(error: Failure) -> Failure:
-    """Mark a failure that no further attempt can change; the scheduler makes none."""
+    """Mark a failure that a retry cannot change; the scheduler makes no further attempt."""
     vars(error)["beyond_retry"] = True
     return error
 
 
 class Report(NamedTuple):
-    """A job has been done.
+    """A job has ended.
 
     Attributes:
-        slot: Where.
-        job: Which.
-        results: What each attempt returned, `NOTHING` where one failed; fewer than the job has, if
-            a failure has ended it (see `Job.patience`).
-        failures: The failed ones: the place in the job, and what was raised.
+        slot: The slot that ran it.
+        job: The job.
+        results: What each attempt returned, `NOTHING` where one failed; fewer than the job has
+            items if a failure ended it (see `Job.patience`).
+        failures: The failed attempts: each place in the job, and what was raised.
         elapsed: How long the job ran, in nanoseconds.
     """
 
@@ -38,12 +38,12 @@ class Crash(NamedTuple):
     """A worker has died in the middle of a job; its slot can be used again.
 
     Attributes:
-        slot: Where.
-        job: Which.
-        results: What the first attempts returned, as far as it is known.
-        failures: The failed ones among them.
-        at: The place of the attempt that was under way; None if it died between two.
-        error: What became of the worker.
+        slot: The slot that ran it.
+        job: The job.
+        results: What the first attempts returned, as far as known.
+        failures: The failed attempts among them.
+        at: The place of the attempt under way; None if the worker died between two attempts.
+        error: How the worker died.
     """
 
     slot: int
@@ -55,7 +55,7 @@ class Crash(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs the jobs of one map.
+    """Run the jobs of one map.
 
     Attributes:
         slots: How many jobs it runs at once; they are numbered from 0.
@@ -70,7 +70,7 @@ class Engine(Protocol):
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
 
     def wake(self) -> None:
-        """Let `wait` return early, or the next one at once; any thread may call this."""
+        """Make the current `wait`, or the next, return early; any thread may call this."""
 
     def close(self, abandon: bool) -> None:
         """End the map; if `abandon`, without what is still running."""
@@ -92,7 +92,7 @@ class AsyncEngine(Protocol):
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called."""
 
     def wake(self) -> None:
-        """Let `wait` return early, or the next one at once."""
+        """Make the current `wait`, or the next, return early."""
 
     async def close(self, abandon: bool) -> None:
         """End the map; if `abandon`, without what is still running."""

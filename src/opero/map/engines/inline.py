@@ -1,7 +1,7 @@
-"""While opero is switched off, a map calls its function where it is called itself.
+"""While opero is switched off, a map calls its function in its own caller's thread or task.
 
-One item after the other, in the caller's thread or task, as a loop without opero would. What is no
-`Exception` is no outcome of an item: it ends the map.
+It calls it for one item after the other, as a loop without opero would. An error that is not an
+`Exception` is not the outcome of an item: it ends the map.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .base import Crash, Report
 
 
 class _Inline:
-    """What both engines have in common: one slot, and the job that it has been given.
+    """What both engines share: one slot, and its job.
 
     Attributes:
-        slots: How many jobs there are at once.
+        slots: How many jobs run at once.
     """
 
     slots = 1
@@ -39,7 +39,7 @@ class _Inline:
         self._job: tuple[int, Job] | None = None
 
     def start(self, slot: int, job: Job) -> None:
-        """Take a job; the next `wait` does it."""
+        """Take a job; the next `wait` runs it."""
         self._job = slot, job
 
     def _caller(self, job: Job) -> Any:
@@ -47,7 +47,7 @@ class _Inline:
 
 
 class InlineEngine(_Inline):
-    """Calls an ordinary function in the thread that drives the map."""
+    """Call an ordinary function in the thread that drives the map."""
 
     def __init__(self, function: Any, shared: dict[str, Any]) -> None:
         """Take the function; see `_Inline`."""
@@ -75,7 +75,7 @@ class InlineEngine(_Inline):
         return [Report(slot, job, results, failures, 0)]
 
     def wake(self) -> None:
-        """Let `wait` return early; any thread may call this."""
+        """Make `wait` return early; any thread may call this."""
         self._bell.put(None)
 
     def close(self, abandon: bool) -> None:
@@ -83,7 +83,7 @@ class InlineEngine(_Inline):
 
 
 class InlineAsyncEngine(_Inline):
-    """Calls a function of either kind in the task that drives the map."""
+    """Call a function of either kind in the task that drives the map."""
 
     def __init__(self, function: Any, shared: dict[str, Any], awaited: bool) -> None:
         """Take the function.
@@ -91,7 +91,7 @@ class InlineAsyncEngine(_Inline):
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
-            awaited: Whether what it returns is awaited.
+            awaited: Whether to await what it returns.
         """
         super().__init__(function, shared)
         self._awaited = awaited
@@ -117,7 +117,7 @@ class InlineAsyncEngine(_Inline):
         return [Report(slot, job, results, failures, 0)]
 
     def wake(self) -> None:
-        """Let `wait` return early, or the next one at once."""
+        """Make the current `wait`, or the next, return early."""
         self._bell.set()
 
     async def close(self, abandon: bool) -> None:

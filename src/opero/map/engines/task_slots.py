@@ -1,4 +1,4 @@
-"""The slots of `TaskEngine`: their tasks, and what these are given to do."""
+"""The slots of `TaskEngine`: their tasks, and the work of these."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class Work:
-    """What a slot is to do.
+    """The work of a slot.
 
     Attributes:
-        job: What to report it as.
-        function: What to call with each item; shared arguments are in it.
+        job: The job to report.
+        function: What to call with each item; it includes the shared arguments.
         items: The items and their places.
-        results: What came of them; `NOTHING` where that is not known or one failed.
+        results: What they returned; `NOTHING` where that is unknown or one failed.
         failures: The places of those that failed, and what was raised.
         place: The place of the attempt under way, or of the next one.
         begun: When the first attempt began, in nanoseconds; 0 before that.
@@ -42,16 +42,16 @@ class Work:
 
 
 class TaskSlot:
-    """A place for one attempt at a time.
+    """A slot runs one attempt at a time.
 
     Attributes:
-        number: Which.
-        task: Makes the attempts; None before the first job, and after it was cancelled.
-        work: What it is to do; None if it is idle.
+        number: Its number.
+        task: The task that makes the attempts; None before the first job, and once cancelled.
+        work: Its work; None if it is idle.
         gate: What the idle task awaits.
-        due: When the attempt under way has taken too long, in nanoseconds; 0 if none can.
-        overdue: Whether it has been cancelled because it took too long.
-        given_up: Whether nobody waits for it any more.
+        due: When the attempt under way will have taken too long, in nanoseconds; 0 for never.
+        overdue: Whether that attempt was cancelled because it took too long.
+        given_up: Whether the engine no longer waits for it.
     """
 
     __slots__ = ("due", "gate", "given_up", "number", "overdue", "task", "work")
@@ -67,14 +67,14 @@ class TaskSlot:
 
 
 async def call(function: Callable[[Any], Any], value: Any) -> Any:
-    """Make an attempt; whatever it awaits, this is a coroutine."""
+    """Make an attempt; this is a coroutine whatever the function returns to await."""
     return await function(value)
 
 
 def may_be_ctrl_c() -> bool:
-    """Return whether a signal raises `KeyboardInterrupt` in the midst of this thread's code.
+    """Return whether a signal may raise `KeyboardInterrupt` in the middle of this thread's code.
 
-    `asyncio.run` (since Python 3.11) and the plain form of a map see to it that it does not.
+    `asyncio.run` (since Python 3.11) and the plain form of a map prevent that.
     """
     return (
         threading.current_thread() is threading.main_thread()

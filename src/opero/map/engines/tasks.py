@@ -1,27 +1,27 @@
-"""Mode `async`: the attempts are made by coroutines in the running event loop.
+"""Mode `async`: coroutines in the running event loop make the attempts.
 
-    start(slot, job) -> the slot's task --> an attempt, step by step, in a context of its own
+    start(slot, job) -> the slot's task --> an attempt, step by step, in its own context
                              |    ^                |
                              |    '--- the next ---'
     wait() <- events <- Report
 
 A slot is one task that makes the attempts of its jobs one after the other. It drives each coroutine
-by hand, which costs a tenth of a task, and lets every attempt see the context variables as they
-were where the map was called, not as another item has set them. If something still refers to the
-task when an attempt is over, such as a timer that will cancel it, the slot goes on in a new task,
-and the old one ends: what was meant for one item reaches no other.
+by hand, which costs a tenth of a task. Each attempt sees the context variables as they were where
+the map was called, not as another item has set them. If something still refers to the task when an
+attempt is over, such as a timer that will cancel it, the slot moves to a new task and the old one
+ends. So a cancellation meant for one item never reaches another.
 
-Who may cancel a slot's task, and what comes of it:
+Who may cancel a slot's task, and what follows:
 
-    the engine's timer     the attempt has taken too long: it fails with `AttemptTimeout`
+    the engine's timer     the attempt took too long: it fails with `AttemptTimeout`
     `close`                the map is over: the task ends
-    anybody else           (the end of `asyncio.run`, say) the task ends, the job is reported as a
-                           `Crash`, and what is left of it goes to a new task
-    nobody                 a `CancelledError` of the function's own is a failure like any other
+    anything else          (the end of `asyncio.run`, say) the task ends, the job is reported as a
+                           `Crash`, and the rest of it goes to a new task
+    nothing                a `CancelledError` that the function raises is a failure like any other
 
-An attempt that swallows its cancellation and does not end is given up after a while: it has failed,
-its slot gets a new task, and the old one is cancelled once more when the map is over. If it does
-not end then either, it is left to the loop, and a warning says so.
+The engine gives up an attempt that swallows its cancellation and does not end: the attempt fails,
+its slot gets a new task, and the old task is cancelled once more when the map is over. If it does
+not end then either, the engine leaves it to the loop and logs a warning.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _count: Callable[[Any], int] = getattr(sys, "getrefcount", lambda _: 0)  # PyPy 
 
 
 class TaskEngine:
-    """Runs the jobs of one map as coroutines.
+    """Run the jobs of one map as coroutines.
 
     Attributes:
         slots: How many run at once.
@@ -75,14 +75,14 @@ class TaskEngine:
         attempt_timeout: float | None,
         clock: Any,
     ) -> None:
-        """Take the function, and start nothing yet.
+        """Take the function; `start` begins the work.
 
         Args:
             function: The coroutine function to call with each item.
             shared: Keyword arguments of every call.
             workers: How many coroutines may run at once.
-            attempt_timeout: Seconds that an attempt may take; None if it may take for ever.
-            clock: Tells the time that `attempt_timeout` goes by.
+            attempt_timeout: Seconds that an attempt may take; None for no limit.
+            clock: The clock that measures `attempt_timeout`.
         """
         self.slots = workers
         self._function = of_items(function, shared)
@@ -108,11 +108,11 @@ class TaskEngine:
         self.begin(slot, Work(job, self.caller(job.invoked), enumerate(job.values), results, []))
 
     def caller(self, invoked: bool) -> Callable[[Any], Any]:
-        """Return what to call with an item alone, or with an invocation."""
+        """Return what to call with an item, or with an invocation."""
         return self._invoke if invoked else self._function
 
     def begin(self, number: int, work: Work) -> None:
-        """Let an idle slot do something."""
+        """Give an idle slot some work."""
         slot = self._slots[number]
         slot.work = work
         if slot.task is not None:
@@ -127,7 +127,7 @@ class TaskEngine:
         """Wait until a job has ended, `timeout` seconds have passed, or `wake` was called.
 
         Raises:
-            BaseException: What the items of a job raised when they were looked at.
+            BaseException: What reading the items of a job raised.
         """
         if not self._events and self._fault is None and not self._woken:
             if timeout is not None and timeout <= 0:
@@ -141,7 +141,7 @@ class TaskEngine:
         return events
 
     def wake(self) -> None:
-        """Let `wait` return early, or the next one at once."""
+        """Make the current `wait`, or the next, return early."""
         self._woken = True
         self._release()
 
@@ -168,8 +168,8 @@ class TaskEngine:
     async def close(self, abandon: bool) -> None:  # noqa: ARG002 - an idle slot ends the same way
         """End the map: cancel what still runs, and wait until it has ended.
 
-        A function that swallows its cancellation is waited for; if this is cancelled meanwhile,
-        that is passed on to it.
+        This waits even for a function that swallows its cancellation. If this is cancelled
+        meanwhile, it cancels the function again.
         """
         self._closing = True
         if self._timer is not None:
@@ -199,7 +199,7 @@ class TaskEngine:
     # --- a slot -----------------------------------------------------------------------------------
 
     async def _serve(self, slot: TaskSlot) -> None:
-        """Do what the slot is given, until the task is cancelled."""
+        """Do the slot's work until the task is cancelled."""
         while True:
             if slot.work is None:
                 slot.gate = self._loop.create_future()
@@ -277,7 +277,7 @@ class TaskEngine:
                     del results[place + 1 :]
                     return True
                 if _references(slot) > known:
-                    self._begin_task(slot)  # for what is left of the job
+                    self._begin_task(slot)  # for the rest of the job
                     return False
                 if perf_counter() > turn:
                     yield None  # as `asyncio.sleep(0)` does
@@ -287,14 +287,14 @@ class TaskEngine:
             work = results = given = value = None
 
     def _begin_task(self, slot: TaskSlot) -> None:
-        """Give a slot a task, in the place of the one it has."""
-        # Neither a task factory nor eager tasks may run it here and now.
+        """Give a slot a new task that replaces its present one."""
+        # Bypass task factories and eager tasks: they would run it right here.
         name = f"{SLOT}{slot.number}"
         slot.task = asyncio.Task(self._serve(slot), loop=self._loop, name=name)
         slot.task.add_done_callback(functools.partial(self._ended, slot))
 
     def _ended(self, slot: TaskSlot, task: Any) -> None:
-        """Take note that a slot's task has ended; anything but `close` is a surprise."""
+        """Handle the end of a slot's task; only `close` ends one as planned."""
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not isinstance(fault, KeyboardInterrupt):
             self._fault = fault
@@ -324,7 +324,7 @@ class TaskEngine:
     # --- attempts that take too long --------------------------------------------------------------
 
     def _set_timer(self, due: int) -> None:
-        """See to it that somebody looks at `due`; one timer serves all slots."""
+        """Make sure that `_look` runs at `due`; one timer serves all slots."""
         if not self._closing:
             left = min(max(due - self._clock.now(), self._limit // 50), round(_DAY * 1e9))
             until = self._clock.now() + left
@@ -336,7 +336,7 @@ class TaskEngine:
             self._timer = loop_time.call_later(self._loop, left / 1e9, look)
 
     def _look(self) -> None:
-        """Cancel the attempts that have taken too long; give up those that do not heed it."""
+        """Cancel the attempts that have taken too long; give up those that ignore it."""
         self._timer = None
         busy = [slot for slot in self._slots if slot.due]
         if busy and self._clock.skipping:
@@ -353,10 +353,10 @@ class TaskEngine:
                 slot.task.cancel()
             soonest = min(soonest, slot.due)
         if soonest != NEVER:
-            self._set_timer(min(soonest, now + self._limit))  # that of an attempt begun meanwhile
+            self._set_timer(min(soonest, now + self._limit))  # for an attempt begun meanwhile
 
     def _note_timeout(self, slot: TaskSlot, work: Work, place: int) -> None:
-        """Replace the outcome of an attempt that took too long, whatever it is."""
+        """Replace the outcome of an attempt that took too long, whatever it was."""
         slot.overdue = False
         slot.task.uncancel()
         failure = self._timeout()
@@ -366,7 +366,7 @@ class TaskEngine:
         work.failures.append((place, failure))
 
     def _give_up(self, slot: TaskSlot) -> None:
-        """Put a new slot in the place of one whose attempt does not end."""
+        """Replace a slot whose attempt does not end."""
         work = slot.work
         assert work is not None
         slot.due = 0

@@ -1,4 +1,4 @@
-"""Mode `thread`: the attempts are made by threads of this process."""
+"""Mode `thread`: threads of this process make the attempts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def attempt(
     """Make the attempts of a job, one after the other.
 
     Args:
-        function: What to call with an item alone.
+        function: What to call with each item.
         values: The items.
-        patience: After how many nanoseconds a failure ends it; 0 for never.
+        patience: Nanoseconds after which a failure ends the job; 0 for never.
 
     Returns:
-        What each attempt returned, `NOTHING` where one failed; and the failures, by place.
+        What each attempt returned, `NOTHING` where one failed, and the failures by place.
     """
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
@@ -49,29 +49,29 @@ def attempt(
                 if patience and perf_counter_ns() - begun > patience:
                     break
         return results, failures
-    finally:  # the frames of a failure keep this one
+    finally:  # the frames of a failure refer to this one
         function = values = value = results = failures = append = None  # type: ignore[assignment]
 
 
 class ThreadEngine:
-    """Runs the jobs of one map in threads of its own.
+    """Run the jobs of one map in threads that it starts.
 
     Each thread sees the context variables as they were where the map was called.
 
     Attributes:
-        slots: How many threads there are at most; they start when they are needed.
+        slots: The most threads that it starts; each starts when it is needed.
     """
 
     def __init__(
         self, function: Any, shared: dict[str, Any], workers: int, init: Any = None
     ) -> None:
-        """Take the function, and start nothing yet.
+        """Take the function; `start` starts the threads.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
-            workers: How many threads there may be.
-            init: What each thread calls before its first item; None without.
+            workers: How many threads to start at most.
+            init: What each thread calls before its first item; None for nothing.
         """
         self.slots = workers
         self._function = of_items(function, shared)
@@ -98,7 +98,7 @@ class ThreadEngine:
                 try:
                     thread.start()
                     self._threads.append(thread)
-                except RuntimeError:  # there is no room for another one
+                except RuntimeError:  # the system starts no more threads
                     if not self._threads:
                         self._busy -= 1
                         raise
@@ -120,11 +120,11 @@ class ThreadEngine:
             return events
 
     def wake(self) -> None:
-        """Let `wait` return early; any thread may call this."""
+        """Make `wait` return early; any thread may call this."""
         self._events.put(None)
 
     def close(self, abandon: bool) -> None:
-        """End the threads; if `abandon`, each once its present attempt is over."""
+        """End the threads; if `abandon`, each ends after its present attempt."""
         self._abandoned = abandon
         for _ in self._threads:
             self._jobs.put(None)
@@ -134,7 +134,7 @@ class ThreadEngine:
         self._threads = []
 
     def _work(self) -> None:
-        """Run jobs until there are no more; this is what each thread does."""
+        """Run jobs until there are no more; each thread runs this."""
         if not self._is_set_up():
             return
         while True:
@@ -146,11 +146,11 @@ class ThreadEngine:
             function = self._invoke if job.invoked else self._function
             results, failures = attempt(function, job.values, job.patience)
             self._events.put(Report(slot, job, results, failures, perf_counter_ns() - begun))
-            # for the next wait, and for as long as the frames of a failure keep this one
+            # keep nothing while waiting for a job, nor while the frames of a failure refer to this
             given = job = function = results = failures = None  # type: ignore[assignment]
 
     def _is_set_up(self) -> bool:
-        """Set this thread up; return whether that was possible."""
+        """Set this thread up; return whether that worked."""
         if self._init is not None and not self._abandoned:
             try:
                 self._init()

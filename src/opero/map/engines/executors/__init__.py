@@ -1,15 +1,15 @@
-"""`executor=`: the attempts are made by any `concurrent.futures.Executor` that the user brings.
+"""`executor=`: any `concurrent.futures.Executor` that the user passes makes the attempts.
 
-    job -> Envelope --submit--> (pickled on its way, if there is one) -> run -> Reply -> Report
-              |                                                          |
-              |<--- the worker does not know the function yet: again ----|
-              '<--- the executor lost the worker: each item by itself ---'
+    job -> Envelope --submit--> (pickled if sent elsewhere) -> run -> Reply -> Report
+              |                                                  |
+              |<- the worker does not know the function: again --|
+              '<- the executor lost the worker: item by item ----'
 
-Threads, processes, loky, a dask cluster: an executor does not say whether its workers share this
-process. So an `Envelope` and its `Reply` pack what they hold only when something pickles them, item
-by item: what cannot be pickled fails its own item, and nothing of the user's is unpickled by the
-executor's own threads and processes, which do not survive every error there.
+An executor (threads, processes, loky, a dask cluster) does not say whether its workers share this
+process. So an `Envelope` and its `Reply` pack their contents, item by item, only when something
+pickles them. An item that cannot be pickled fails alone. The executor's own machinery never
+unpickles the user's objects, because it does not survive every error there.
 
-`engine` submits and takes in, `envelope` is what goes there and back, and `executor_errors` says
-what an executor means by its errors.
+`engine` submits jobs and takes in outcomes, `envelope` defines what travels there and back, and
+`executor_errors` interprets an executor's errors.
 """

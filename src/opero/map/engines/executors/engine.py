@@ -26,17 +26,17 @@ from .envelope import Envelope, Failures, Wanting, all_failed, run
 from .executor_errors import broken, cancelled, is_loss, killed, refused
 
 UNKNOWN = 4
-"""How many jobs run at once if the executor does not say how many workers it has."""
+"""How many jobs run at once if the executor does not report its number of workers."""
 
 CHECK = 1.0
-"""Seconds between two looks at dask's client: one that is closed can leave futures unfinished."""
+"""Seconds between two checks of dask's client: once closed, it can leave futures unfinished."""
 
 
 def workers_of(executor: Any) -> int:
-    """Return how many calls an executor runs at once, as far as it says."""
+    """Return how many calls an executor runs at once, if it reports that."""
     client: Any = getattr(executor, "_client", None)
     if hasattr(client, "nthreads") and not client.asynchronous:
-        count: int = sum(client.nthreads().values())  # dask: of all workers that there are now
+        count: int = sum(client.nthreads().values())  # dask: of all present workers
     else:
         count = getattr(executor, "_max_workers", None) or 0
     return count or UNKNOWN
@@ -49,18 +49,18 @@ def has_interpreters(executor: Any) -> bool:
 
 
 def runs_threads(executor: Any) -> bool:
-    """Return whether what an executor runs is in this process, and imports nothing anew."""
+    """Return whether an executor runs its calls in this process, without new imports."""
     return isinstance(executor, ThreadPoolExecutor) and not has_interpreters(executor)
 
 
 class ExecutorEngine:
-    """Runs the jobs of one map in an executor that belongs to the user.
+    """Run the jobs of one map in an executor that belongs to the user.
 
-    An executor that says that it lost its workers over a job does not say which item was to blame,
-    nor even whether it was one of this job: all jobs that were with the same worker are suspects.
-    They wait until nothing else of this map runs, and then their items are tried one at a time, so
-    that only the culprit is blamed. An executor that takes no more work is lost for good, as a
-    `ProcessPoolExecutor` is after a crash: all that is left fails, at once.
+    An executor that lost its workers over a job does not say which item was to blame, nor even
+    whether it belonged to this job: all jobs with the same worker are suspects. They wait until
+    nothing else of this map runs. Then their items run one at a time, so that only the culprit is
+    blamed. An executor that takes no more work is lost for good, like a `ProcessPoolExecutor` after
+    a crash: all remaining items fail immediately.
 
     Attributes:
         slots: How many jobs are with the executor at once.
@@ -69,12 +69,12 @@ class ExecutorEngine:
     def __init__(
         self, function: Any, shared: dict[str, Any], executor: Executor, workers: int
     ) -> None:
-        """Take the function, and submit nothing yet.
+        """Take the function; `start` submits the work.
 
         Args:
             function: What to call with each item.
             shared: Keyword arguments of every call.
-            executor: Where to; it is never shut down here.
+            executor: The executor; the engine never shuts it down.
             workers: How many jobs to submit at once.
         """
         self.slots = workers
@@ -83,10 +83,10 @@ class ExecutorEngine:
         if not runs_threads(executor):
             apart = loaded_modules.apart_for_others() | frozenset(executed()) - {"__main__"}
         self._client = getattr(executor, "_client", None)  # dask's; it may close over its futures
-        # an interpreter of a pool has the path that a new process would have
+        # an interpreter in a pool starts with the path that a new process would have
         path = list(map(str, sys.path)) if has_interpreters(executor) else None
         self._payload = FunctionPayload(function, shared, path, apart)
-        self._arrived = False  # whether a worker has got the payload
+        self._arrived = False  # whether a worker has received the payload
         self._events: SimpleQueue[tuple[Future[Any], Errand] | None] = SimpleQueue()
         self._running: dict[Future[Any], Errand] = {}
         self._suspects: deque[Errand] = deque()
@@ -95,7 +95,7 @@ class ExecutorEngine:
         self._lost: BaseException | None = None
 
     def start(self, slot: int, job: Job) -> None:
-        """Submit a job, or hold it back while a suspect must run alone."""
+        """Submit a job, or hold it back while a suspect runs alone."""
         errand = Errand(slot, job)
         if self._suspects:
             self._held.append(errand)
@@ -109,18 +109,18 @@ class ExecutorEngine:
             while True:
                 if event is not None and self._running.pop(event[0], None) is not None:
                     self._take_in(*event)
-                    event = None  # its result is not needed twice
+                    event = None  # keep its result no longer
                 event = self._events.get_nowait()
         except Empty:
             out, self._out = self._out, []
             return out
 
     def wake(self) -> None:
-        """Let `wait` return early; any thread may call this."""
+        """Make `wait` return early; any thread may call this."""
         self._events.put(None)
 
     def close(self, abandon: bool) -> None:
-        """Cancel what has not begun, and ignore what has; the executor goes on for its owner."""
+        """Cancel what has not begun, and ignore the rest; the owner keeps the executor."""
         running, self._running = self._running, {}
         self._suspects.clear()
         self._held.clear()
@@ -131,7 +131,7 @@ class ExecutorEngine:
                 future.cancel()
 
     def _next(self, timeout: float | None) -> tuple[Future[Any], Errand] | None:
-        """Wait for the next event; where futures can be forgotten, look now and then for that."""
+        """Wait for the next event; check regularly whether dask's client has been closed."""
         if self._client is None:
             return self._events.get(timeout=timeout)
         end = inf if timeout is None else monotonic() + timeout
@@ -146,7 +146,7 @@ class ExecutorEngine:
                 raise
 
     def _give_up(self) -> None:
-        """Fail everything: the executor is gone, and has forgotten what it had."""
+        """Fail everything: the executor is gone, and its jobs with it."""
         self._lost = refused(RuntimeError("its client is closed"))
         running, self._running = self._running, {}
         for errand in running.values():
@@ -164,7 +164,7 @@ class ExecutorEngine:
                 future = self._executor.submit(run, envelope)
             except BrokenExecutor as error:
                 self._lost = broken(error)
-            except Exception as error:  # noqa: BLE001 - it was shut down, or its cluster is gone
+            except Exception as error:  # noqa: BLE001 - shut down, or its cluster is gone
                 self._payload.check()
                 self._lost = refused(error)
             else:
@@ -175,7 +175,7 @@ class ExecutorEngine:
         self._fail(errand, self._lost)
 
     def _take_in(self, future: Future[Any], errand: Errand) -> None:
-        """Turn the outcome of a submission into an event, or do what comes next."""
+        """Turn the outcome of a submission into an event, or submit what follows."""
         try:
             reply = future.result()
             self._arrived = True
@@ -192,7 +192,7 @@ class ExecutorEngine:
             errand.add(results, failures, elapsed)
         except CancelledError as error:
             errand.add(*all_failed(len(errand.values()), cancelled(error)))
-        except Exception as error:  # noqa: BLE001 - it is the executor's, or the network's
+        except Exception as error:  # noqa: BLE001 - the executor's, or the network's
             self._payload.check()
             if not is_loss(error):
                 errand.add(*all_failed(len(errand.values()), error))
@@ -206,7 +206,7 @@ class ExecutorEngine:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Submit what had to wait, if it need not any more."""
+        """Submit the jobs that no longer need to wait."""
         while self._suspects and not self._running:
             suspect = self._suspects[0]
             suspect.alone = True
@@ -215,27 +215,27 @@ class ExecutorEngine:
             self._submit(self._held.popleft())
 
     def _fail(self, errand: Errand, error: BaseException) -> None:
-        """Report an errand whose items fail, as far as they are not known."""
+        """Report an errand whose remaining items all fail."""
         errand.add(*all_failed(len(errand.job.values) - len(errand.results), error))
         self._end(errand)
 
     def _end(self, errand: Errand) -> None:
-        """Report an errand."""
+        """Report an errand that is over."""
         self._out.append(errand.report())
         if errand.alone:
             self._suspects.popleft()
 
 
 class Errand:
-    """A job, which may be submitted several times.
+    """A job that may be submitted several times.
 
     Attributes:
         slot: Its slot.
         job: The job.
-        alone: Whether it is a suspect, of which one item is tried at a time.
+        alone: Whether it is a suspect, whose items run one at a time.
         wanting: Whether its worker did not know the function.
-        results: What is known of its items, from the first on.
-        failures: The failed ones among them.
+        results: The known results of its items, from the first on.
+        failures: The failures among them.
         elapsed: How long they ran, in nanoseconds.
         halted: Whether a failure has ended the job.
     """
@@ -259,7 +259,7 @@ class Errand:
         return self.job.values
 
     def add(self, results: list[Any], failures: Failures, elapsed: int) -> None:
-        """Take in what came of the next items."""
+        """Take in the outcomes of the next items."""
         known = len(self.results)
         self.results += results
         self.failures += [(known + place, error) for place, error in failures]
@@ -267,14 +267,14 @@ class Errand:
 
     @property
     def over(self) -> bool:
-        """Whether the outcome of every item is known, or a failure has ended the job."""
+        """Whether every item has its outcome, or a failure has ended the job."""
         return self.halted or len(self.results) == len(self.job.values)
 
     def report(self) -> Report:
-        """Return the event of its end."""
+        """Return the event that reports its end."""
         return Report(self.slot, self.job, self.results, self.failures, self.elapsed)
 
     def crash(self, error: BaseException) -> Crash:
-        """Return the event of the death of a worker that had the next item, and only that."""
+        """Return the event that reports the death of a worker that had only the next item."""
         at = len(self.results)
         return Crash(self.slot, self.job, self.results, self.failures, at, error)

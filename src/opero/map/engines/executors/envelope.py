@@ -1,4 +1,4 @@
-"""A job on its way to a worker, and what comes back."""
+"""A job on its way to a worker, and the reply."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Failures = list[tuple[int, BaseException]]
 
 
 class Envelope:
-    """A job, as it is submitted; in a worker that is no thread of this process, a `PackedEnvelope`.
+    """A job as it is submitted; outside this process it becomes a `PackedEnvelope`.
 
     Args:
         payload: The function.
         values: The items.
         invoked: Whether they are invocations.
-        whole: Whether the function has to go along, large as it may be.
-        patience: After how many nanoseconds a failure ends it; 0 for never.
+        whole: Whether to send the function along, however large it is.
+        patience: Nanoseconds after which a failure ends the job; 0 for never.
     """
 
     _serials = itertools.count()
@@ -65,20 +65,20 @@ class Envelope:
         return PackedEnvelope, (name, payload, count, packed, self._invoked, self._patience)
 
     def __dask_tokenize__(self) -> str:
-        """Let dask take no two envelopes for the same: it would run equal ones once only."""
+        """Give dask a distinct token for each envelope: it runs equal ones only once."""
         return self._serial
 
 
 class PackedEnvelope:
-    """A job that has come to a worker by pickle, and what the function is made from.
+    """A job that a worker has received as a pickle, with the pickle of its function.
 
     Args:
-        name: Names the payload.
-        payload: The pickle of the function and the shared arguments; None if it is known already.
+        name: The name of the payload.
+        payload: The pickle of the function and the shared arguments; None to send only the name.
         count: How many items there are.
         packed: The items.
         invoked: Whether they are invocations.
-        patience: After how many nanoseconds a failure ends it; 0 for never.
+        patience: Nanoseconds after which a failure ends the job; 0 for never.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PackedEnvelope:
                 loaded = load(self._name, self._payload)
         except Elsewhere as error:
             return Wanting(error.module)
-        except Exception as error:  # noqa: BLE001 - anything can happen in a user's module
+        except Exception as error:  # noqa: BLE001 - a user's module may raise anything
             return Reply(*all_failed(self._count, error))
         if loaded is None:
             return Wanting()
@@ -135,23 +135,23 @@ class PackedEnvelope:
 
 
 class Wanting:
-    """The answer of a worker that needs the function, and got only its name.
+    """The answer of a worker that needs the function but received only its name.
 
     Attributes:
-        apart: The module that it found under its name, and that is another one; else None.
+        apart: The name of a module that differs from the one that the worker imports, or None.
     """
 
     def __init__(self, apart: str | None = None) -> None:
-        """Say what is wanting."""
+        """Say which module differs, if one does."""
         self.apart: str | None = apart
 
 
 class Reply:
-    """What came of a job; on its way from another process, a `PackedReply`.
+    """The outcome of a job; from another process it arrives as a `PackedReply`.
 
     Args:
         results: What each attempt returned; `NOTHING` where one failed.
-        failures: The failed ones, by place.
+        failures: The failures, by place.
         elapsed: How long the job ran, in nanoseconds.
     """
 
@@ -161,7 +161,7 @@ class Reply:
         self._elapsed = elapsed
 
     def open(self) -> tuple[list[Any], Failures, int]:
-        """Return results, failures and time."""
+        """Return the results, the failures and the time."""
         return self._results, self._failures, self._elapsed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -175,7 +175,7 @@ class Reply:
 
 
 class PackedReply:
-    """What has come back from another process.
+    """A reply from another process.
 
     Args:
         packed: The results.
@@ -190,7 +190,7 @@ class PackedReply:
         return PackedReply, self._parts
 
     def open(self) -> tuple[list[Any], Failures, int]:
-        """Unpickle; what cannot be, is the failure of its item."""
+        """Unpickle the outcomes; a result that cannot be unpickled fails its item."""
         packed, packed_failures, elapsed = self._parts
         results, failures = unpack_all(packed, "the result")
         failures += [(place, unpack_error(data)) for place, data in packed_failures]
@@ -201,7 +201,7 @@ class PackedReply:
 
 
 def run(envelope: Envelope | PackedEnvelope) -> Reply | Wanting:
-    """Make the attempts of a job; this is what the executor's workers are given to call."""
+    """Make the attempts of a job; the executor's workers call this."""
     return envelope.run()
 
 

@@ -1,4 +1,4 @@
-"""What an executor means by its errors, and what comes of the items that it had."""
+"""What an executor's errors mean, and how the items that it had fail."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from opero.map.engines.base import beyond_retry
 
 
 def is_loss(error: BaseException) -> bool:
-    """Return whether an executor says that workers died over a job.
+    """Return whether an error says that workers died over a job.
 
-    In dask that is a `distributed.scheduler.KilledWorker`, which is not imported for this.
+    In dask that is `distributed.scheduler.KilledWorker`; this does not import dask.
     """
     if isinstance(error, BrokenExecutor):
         return True
@@ -26,23 +26,23 @@ def killed(error: BaseException) -> WorkerCrashedError:
 
 
 def broken(error: BaseException) -> OperoError:
-    """Make the failure of all that an executor had when it broke for good."""
+    """Make the failure of everything that an executor had when it broke for good."""
     message = (
-        f"the executor broke, and cannot run anything any more: {describe(error)} "
-        "(one such as ProcessPoolExecutor is lost with its first worker; mode='process' without "
+        f"the executor broke and can run nothing more: {describe(error)} "
+        "(a ProcessPoolExecutor breaks when one worker dies; mode='process' without "
         "executor=, or a dask cluster, loses only the item)"
     )
     return _for_good(error, WorkerCrashedError(message))
 
 
 def refused(error: BaseException) -> OperoError:
-    """Make the failure of all that an executor does not take any more."""
+    """Make the failure of everything that an executor no longer takes."""
     return _for_good(error, OperoError(f"the executor takes no more work: {describe(error)}"))
 
 
 def cancelled(error: BaseException) -> OperoError:
-    """Make the failure of a job that somebody else cancelled."""
-    return _for_good(error, OperoError("the item was cancelled in the executor, and not by opero"))
+    """Make the failure of a job that something other than opero cancelled."""
+    return _for_good(error, OperoError("the item was cancelled in the executor, not by opero"))
 
 
 def _for_good(cause: BaseException, error: OperoError) -> OperoError:
