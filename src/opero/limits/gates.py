@@ -1,4 +1,4 @@
-"""Which gates the attempts of a function pass: a row for each option that makes one, in order."""
+"""The gates that a function's attempts pass: a row for each option that makes one, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def gates_of(plan: CallOptions, origin: Origin) -> tuple[GateQueue, ...]:
-    """Return the queues of a function's gates, in the order in which its attempts pass them.
+    """Return the queues of a function's gates, in the order in which attempts pass them.
 
     Args:
         plan: The checked options.
@@ -47,4 +47,4 @@ def _rate_limit(plan: CallOptions, _: Origin) -> GateQueue | None:
 
 
 ROWS: list[Callable[[CallOptions, Origin], GateQueue | None]] = [_breaker, _rate_limit]
-"""Each makes the queue of one gate from the checked options; None if its option is not given."""
+"""Each makes the queue of one gate from the checked options, or None without its option."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from opero.runners.effects import Steps
 
 _asking: set[Any] = set()
-"""Tasks that ask the server, because an event loop keeps no reference to them."""
+"""Tasks that ask the server; the event loop itself keeps no strong reference to them."""
 
 _TRIES = 10
 """How often to report a rejection again, if other processes are faster."""
@@ -64,11 +64,11 @@ class _Question:
     reply is for others as well.
 
     Attributes:
-        number: Which it is, of this process.
+        number: Its number in this process.
         began: When it was made, in nanoseconds.
-        weight: How many permits are wanted at once.
+        weight: How many permits the waiter wants at a time.
         request: The script, its keys and its arguments.
-        aside: Whether it is asked by a task of its own.
+        aside: Whether a separate task asks it.
     """
 
     __slots__ = ("_orphan", "_queue", "aside", "began", "number", "request", "weight")
@@ -85,7 +85,7 @@ class _Question:
         self._orphan = False
 
     def ask(self, *request: Any) -> None:
-        """Ask, and let the queue hear the reply."""
+        """Ask, and pass the reply to the queue."""
         self._queue._heard(self, self._queue.server.ask(*request))
 
     async def ask_async(self, *request: Any) -> None:
@@ -107,7 +107,7 @@ class _Question:
         try:
             reply = await queue.server.ask_async(*request)
         except BaseException:
-            queue._left_behind(self)  # another one may ask
+            queue._left_behind(self)  # so that another waiter may ask
             raise
         queue._heard(self, reply)
         left = queue._left_behind(None) if self._orphan else None
@@ -116,29 +116,29 @@ class _Question:
 
 
 class RedisWaitQueue(WaitQueue):
-    """Those of this process who wait for permits of a limit in Redis.
+    """The callers of this process who wait for permits of a limit in Redis.
 
     Attributes:
-        gate: Never hands anything out: it sends every caller into the queue.
-        server: Where the limit is kept.
+        gate: A gate that never hands anything out, and so sends every caller into the queue.
+        server: The server that keeps the limit.
     """
 
     called = "a rate limit in Redis"
-    spare = 10_000_000  # permits come in batches, and most are due at once when they do
+    spare = 10_000_000  # permits come in batches, most of them due immediately
     bucket: Purse
 
     def __init__(self, core: Any, url: Any, name: Any, local: Any, windows: Windows) -> None:
-        """Ask nothing yet.
+        """Set the queue up, without asking the server yet.
 
         Args:
             core: The active half of opero.
-            url: Where the server is.
-            name: What the limit is called there.
-            local: The same limit, for this process.
-            windows: Further limits, as the user has given them.
+            url: The URL of the server.
+            name: The name of the limit there.
+            local: The same limit for this process alone.
+            windows: Further limits, as the user gave them.
 
         Raises:
-            ValueError: If the URL is not one of Redis.
+            ValueError: If the URL is not a Redis URL.
         """
         super().__init__(Purse(local), core.Clock())
         self.server: RedisContact = RedisContact(
@@ -168,16 +168,16 @@ class RedisWaitQueue(WaitQueue):
         self._begin()
 
     def _begin(self) -> None:
-        self._me = f"@{os.urandom(6).hex()}"  # what this process is called in the line
+        self._me = f"@{os.urandom(6).hex()}"  # this process's name in the line
         self._serial = 0  # the number of the last question,
         self._overtaken = 0  # and of the last one that a pause has overtaken: its grant is void
-        self._asking = 0  # until when somebody has a question under way,
+        self._asking = 0  # until when a question is taken to be under way,
         self._asker = 0  # and its number
-        self._called_until = 0  # until when to leave a question to the last in the queue
+        self._called_until = 0  # until when the last in the queue should ask
         self._come = 0  # when to ask again
         self._in_line = ""  # since when this process waits, in the server's time; "" if not in line
-        self._born = ""  # what is known of the record: when it was made,
-        self._halt = "0"  # until when there is a pause,
+        self._born = ""  # what this process knows of the record: when it was made,
+        self._halt = "0"  # the end of a pause,
         self._known = ["0"] * len(self._limits)  # and the arrival times
 
     def try_take(self, weight: int) -> bool:
@@ -203,17 +203,17 @@ class RedisWaitQueue(WaitQueue):
             return bucket.admit_many(self.clock.now(), weight) == 0
 
     def pause(self, length: int) -> None:
-        """Hand out nothing for some nanoseconds, here and elsewhere."""
+        """Hand out nothing for `length` nanoseconds, in any process."""
         self._pause_here(length)
         self._pause_elsewhere(length)
 
     def pause_soon(self, length: int) -> None:
-        """Hand out nothing for some nanoseconds, here at once, and elsewhere a little later.
+        """Hand out nothing for `length` nanoseconds, here immediately and elsewhere soon after.
 
-        Many who are refused at once need to say so once.
+        If many attempts are refused together, one report is enough.
         """
         if self._rate is not None and not self._rate.series and length <= PROMPT:
-            return  # a lower rate may do
+            return  # a lower rate may be enough
         self._pause_here(length)
         until = self.clock.now() + length
         if until - length // 10 <= self._paused_until:
@@ -230,17 +230,17 @@ class RedisWaitQueue(WaitQueue):
             arguments = [math.ceil(length / 1e6), *self._limits[0]]
             reply = self.server.ask("script", PAUSE, self._keys, arguments)
             if reply is not None:
-                with self._lock:  # questions of before the server knew are overtaken, too
+                with self._lock:  # also void questions asked before the server knew
                     self._overtaken = self._serial
                     self.bucket.grants.clear()
                     self._born, self._halt = map(_text, reply)
 
     def standby(self) -> Standby:
-        """Return a place in the queue that nobody has taken yet."""
+        """Return a place in the queue that is still free."""
         return RedisStandby(self)
 
     def after_fork(self) -> None:
-        """Forget those who wait: they did not come along into the child process."""
+        """Forget the waiters: they do not exist in the child process."""
         super().after_fork()
         if self._rate is not None:
             self._rate.after_fork()
@@ -251,7 +251,7 @@ class RedisWaitQueue(WaitQueue):
         self._begin()
 
     def steps(self, deadline: int, weight: int) -> Steps:
-        """Wait for permits (see `WaitQueue`); `deadline` is by the caller's clock."""
+        """Wait for permits (see `WaitQueue`); `deadline` is a time of the caller's clock."""
         clock, bucket = self.clock, self.bucket
         start = clock.now()
         latest = _translated(deadline, self._caller, clock)
@@ -288,7 +288,7 @@ class RedisWaitQueue(WaitQueue):
                 raise
             if cut is None:
                 yield ASK, self.server, "script", left
-            else:  # a server that has not answered yet may be slow to answer this, too
+            else:  # a server that has not answered yet may be slow to answer this too
                 self._aside(self.server.ask, "script", *left)
             raise
         finally:
@@ -296,7 +296,7 @@ class RedisWaitQueue(WaitQueue):
         return max(0, clock.now() - start)
 
     def _note(self, head: _Waiter, now: int, due: int) -> int:
-        """Note when the head of the queue looks again, to ask if need be, and return it."""
+        """Note and return when the head of the queue looks again, and asks if needed."""
         bucket = self.bucket
         if not bucket.alone:
             if now < self._asking:
@@ -308,20 +308,20 @@ class RedisWaitQueue(WaitQueue):
     # --- the server -----------------------------------------------------------------------------
 
     def _wants(self, now: int) -> bool:
-        """Return whether there are fewer permits than wanted."""
+        """Return whether there are too few permits."""
         ahead = self.bucket.wanted_ahead(now, self.bucket.longest())
         return self.bucket.credit() < len(self._waiters) + self._extra + ahead // 2
 
     def _refill(self) -> int:
-        """Return when to ask for more, in nanoseconds: what is there lasts for a while."""
+        """Return when to ask for more, in nanoseconds, given how long the present permits last."""
         grants = list(self.bucket.grants)
         return grants[-1].end() - HORIZON // 2 if grants else 0
 
     def _question(self, waiter: _Waiter, deadline: int) -> _Question | None:
-        """Return what to ask the server now; None if nothing, or if somebody else does.
+        """Return the question to ask the server now; None for none, or if another waiter asks.
 
         Args:
-            waiter: Who would ask.
+            waiter: The waiter that would ask.
             deadline: Until when it waits, in nanoseconds.
         """
         bucket = self.bucket
@@ -357,7 +357,7 @@ class RedisWaitQueue(WaitQueue):
             if waiter is not last and not self._called_until:
                 self._called_until = now + NAP
                 if last.wake():
-                    return None  # it asks: the permit of any other may come before the reply
+                    return None  # that one asks: the others may get permits before the reply
             if waiter is not last and now < self._called_until:
                 return None
             question = self._asked(weight, more, extra, horizon, patience)
@@ -366,7 +366,7 @@ class RedisWaitQueue(WaitQueue):
             return question
 
     def _probe(self, weight: int) -> _Question | None:
-        """Return a question for a server that was gone, if it is time to try it; else None."""
+        """Return a question for an unavailable server, if it is time to try it again; else None."""
         if not self.bucket.alone or self.server.blocks():
             return None
         with self._lock:
@@ -376,11 +376,11 @@ class RedisWaitQueue(WaitQueue):
         """Return a question.
 
         Args:
-            weight: How many permits somebody wants at once.
-            more: How many others are waited for.
-            extra: How many others would be welcome.
-            horizon: How far ahead, in nanoseconds.
-            patience: For how long to wait in line, in nanoseconds; below 0 for as long as it takes,
+            weight: How many permits the first waiter wants at a time.
+            more: How many more the other waiters want.
+            extra: How many to get in advance.
+            horizon: How far ahead permits may be, in nanoseconds.
+            patience: How long to wait in line, in nanoseconds; negative for as long as it takes,
                 unless there is no horizon.
         """
         self._serial += 1
@@ -397,7 +397,7 @@ class RedisWaitQueue(WaitQueue):
         return _Question(self, self._serial, weight, request)
 
     def _heard(self, question: _Question, reply: Any) -> None:
-        """Take what the server has answered; None if it has failed."""
+        """Take the server's reply; None if it has failed."""
         bucket = self.bucket
         lost = False
         if reply is not None and self._rate is not None:
@@ -421,7 +421,7 @@ class RedisWaitQueue(WaitQueue):
             tell("limit_lost", store=self.called)
 
     def _fill(self, question: _Question, reply: list[Any], now: int) -> bool:
-        """Note what a reply says; return whether the server had lost what it knew."""
+        """Take over a reply; return whether the server had lost its record."""
         granted, server, start, turn, come = map(float, reply[:5])
         self._in_line, self._born, halt = map(_text, reply[5:8])
         overtaken = question.number <= self._overtaken
@@ -438,14 +438,14 @@ class RedisWaitQueue(WaitQueue):
             count, mark = question.weight + int(granted) - 1, f"{self._me}{question.number}"
             bucket.grants.append(Grant(count, mark, start, behind, cells))
         bucket.told = round(turn * 1000) + behind if self._waiters else 0
-        self._come = question.began + round(come * 1000)  # the next one takes as long to get there
+        self._come = question.began + round(come * 1000)  # the next one takes as long to arrive
         return bool(reply[8])
 
     def _left_behind(self, interrupted: _Question | None) -> Any:
         """Return what to tell the server after a waiter has left; None for nothing.
 
         Args:
-            interrupted: The waiter's question that was not answered; None if there is none.
+            interrupted: The waiter's unanswered question, or None.
         """
         with self._lock:
             bucket = self.bucket
@@ -475,23 +475,23 @@ class RedisWaitQueue(WaitQueue):
     # --- a rate that adapts ---------------------------------------------------------------------
 
     def rate(self) -> float:
-        """Return the rate, as this process last heard of it."""
+        """Return the rate that this process last heard."""
         assert self._rate is not None
         return float(self.bucket.local.rate()) if self.bucket.alone else self._rate.rate
 
     def report(self, outcome: int, entered: int) -> None:
-        """Let an adaptive limit know how something has ended that had its permit."""
+        """Report to an adaptive limit how an attempt with its permit has ended."""
         assert self._rate is not None
         self.bucket.local.leave(self.clock.now(), outcome, entered, 0)
         if self._rate.learn(outcome, entered) and not self.server.blocks():
             self._aside(self._tell)
 
     def _learn(self, now: int, outcome: int, entered: int) -> None:
-        """Do so, by the clock of callers."""
+        """Do the same, by the clock of callers."""
         self.report(outcome, self.clock.now() - (now - entered))
 
     def _tell(self) -> None:
-        """Tell the server of a rejection, again if others have told it something meanwhile."""
+        """Report a rejection to the server, again if other processes were faster."""
         assert self._rate is not None
         for _ in range(_TRIES):
             proposal = self._rate.proposal()
@@ -507,29 +507,29 @@ class RedisWaitQueue(WaitQueue):
         state, time, applied = heard
         cut = self._rate.heard(_text(state), float(time), applied, proposal)
         local = self.bucket.local
-        with self._lock:  # what this process keeps to by itself is what all keep to
+        with self._lock:  # the local limit follows the shared rate
             local.control.rate = self._rate.rate
             local.retime(self.clock.now())
             if cut:
-                self.bucket.grants.clear()  # they were granted at the rate of before
+                self.bucket.grants.clear()  # they were granted at the old rate
         if cut:
             self.tell_cut(self.called, self._rate.rate)
 
     @staticmethod
     def _aside(work: Callable[..., None], *arguments: Any) -> None:
-        """Do something in a thread of its own."""
+        """Call a function in a separate thread."""
         thread = threading.Thread(target=work, args=arguments, name="opero-limit", daemon=True)
-        with suppress(RuntimeError):  # there are too many, or the interpreter is about to end
+        with suppress(RuntimeError):  # too many threads, or the interpreter is ending
             thread.start()
 
 
 class RedisStandby(QueueStandby):
-    """A place for somebody who does not wait but comes back to look; see `QueueStandby`."""
+    """A place for a caller that checks back instead of waiting; see `QueueStandby`."""
 
     _queue: RedisWaitQueue
 
     def enter(self, now: int) -> int:
-        """Take a permit, if it is there; return 0, else nanoseconds until it might be."""
+        """Take a permit and return 0, or return the nanoseconds until one may be available."""
         queue = self._queue
         question = queue._probe(1) if self._waiter is None else None
         wait = 0
@@ -543,7 +543,7 @@ class RedisStandby(QueueStandby):
         return wait
 
     def withdraw(self) -> None:
-        """Leave the queue, and give back what nobody waits for."""
+        """Leave the queue, and give back what nobody else waits for."""
         if self._waiter is not None:
             super().withdraw()
             left = self._queue._left_behind(None)

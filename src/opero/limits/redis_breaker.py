@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from .shared_breakers import Identity, Settings
 
 GAP: Final = 0.01
-"""Seconds from one round of exchanges to the next: many failures make few of them."""
+"""Seconds from one round of exchanges to the next, so that many failures cause few exchanges."""
 
 _LINGER: Final = 2.0
-"""Seconds for which the thread stays when there is nothing to do."""
+"""Seconds for which the idle thread stays."""
 
 _SCRIPT = Script("""
 local time = redis.call('TIME')
@@ -158,29 +158,29 @@ local left = fresh and -1 or math.max(till - now, 0)
 return {text(generation), till > 0 and 1 or 0, text(left), granted, reason}
 """)
 """Its arguments: the settings, in microseconds; the generation that the process knows, and for how
-long more it is open; its attempts and failures; the lease that it wants; "trip", "reset" or "", for
-how long, and why; and of each probe that has ended its lease and "good", "bad" or "free"."""
+much longer that is open; its attempts and failures; the lease that it wants; "trip", "reset" or "",
+for how long, and why; and for each ended probe its lease and "good", "bad" or "free"."""
 
 
 class RedisRecord:
-    """What this process has to do with one record: a `RemoteBreaker`, and the way to the server.
+    """This process's side of one record: a `RemoteBreaker`, and the connection to the server.
 
     Attributes:
         gate: The breaker.
-        server: Where the record is.
+        server: The server that has the record.
     """
 
     def __init__(self, gate: Any, url: str, name: str, key: str) -> None:
-        """Ask nothing yet.
+        """Set the record up, without asking the server yet.
 
         Args:
-            gate: The `RemoteBreaker`; what it summons is this.
-            url: Where the server is.
-            name: What the breaker is called in the log.
-            key: What the record is called at the server.
+            gate: The `RemoteBreaker`; it summons this record.
+            url: The URL of the server.
+            name: The name of the breaker in the log.
+            key: The key of the record on the server.
 
         Raises:
-            ValueError: If the URL is not one of Redis.
+            ValueError: If the URL is not a Redis URL.
         """
         self.gate: Any = gate
         self._keys = (key,)
@@ -203,21 +203,21 @@ class RedisRecord:
     # --- the courier's work -----------------------------------------------------------------------
 
     def want_lease(self) -> None:
-        """Have the courier ask for the lease of a probe, soon."""
+        """Have the courier ask for a probe's lease soon."""
         self._wanted = True
         self.summon()
 
     def summon(self) -> None:
-        """Have the courier exchange what there is, soon."""
+        """Have the courier exchange news soon."""
         _courier.post(self)
 
     def exchange(self, wish: str = "", length: int = 0, reason: str = "") -> bool:
-        """Report what there is, and hear how things stand; return whether that has worked.
+        """Report outcomes, and hear the state; return whether that worked.
 
         Args:
-            wish: "trip" or "reset", to have that done too.
-            length: For how many nanoseconds to trip it; 0 for as long as usual.
-            reason: Why, in words.
+            wish: "trip" or "reset" to do that too.
+            length: For how many nanoseconds to trip it; 0 for the usual time.
+            reason: The reason, in words.
         """
         lease = self.new_lease() if self._wanted else ""
         self._wanted = False
@@ -228,13 +228,13 @@ class RedisRecord:
     def request(
         self, lease: str = "", wish: str = "", length: int = 0, reason: str = ""
     ) -> tuple[Any, ...]:
-        """Return what a script takes for an exchange.
+        """Return the script's arguments for an exchange.
 
         Args:
-            lease: The lease of a probe that is wanted; "" for none.
-            wish: As in `exchange`, and so are those that follow.
-            length: The same.
-            reason: The same.
+            lease: The lease to ask for, for a probe; "" for none.
+            wish: As in `exchange`.
+            length: As in `exchange`.
+            reason: As in `exchange`.
         """
         gate = self.gate
         generation, attempts, failures, reports, left = gate.parcel(gate.real.now())
@@ -264,10 +264,10 @@ class RedisRecord:
         )
 
     def heard(self, since: int, reply: Any, lease: str) -> bool:
-        """Take note of the server's reply, None if there was none; return whether there was.
+        """Take over the server's reply, None if there was none; return whether there was one.
 
         Args:
-            since: When it was asked, in nanoseconds of the machine's clock.
+            since: When the server was asked, in nanoseconds of the machine's clock.
             reply: The reply.
             lease: The lease that was asked for.
         """
@@ -289,22 +289,22 @@ class RedisRecord:
         return True
 
     def new_lease(self) -> str:
-        """Return a name for a lease that nobody else has."""
+        """Return a unique name for a lease."""
         return os.urandom(9).hex()
 
     def give_back(self, lease: str) -> None:
-        """Let another have a lease that was asked for, should it have been granted."""
+        """Give back a requested lease, in case it was granted."""
         self.gate.reports.append((lease, WITHDRAWN))
         self.gate.call_for()
 
     def hear(self) -> None:
-        """Exchange now if what is known is old, and wait for it."""
+        """Exchange now, and wait for the reply, if the known state is old."""
         if self.gate.real.now() - self.gate.heard > PERIOD:
             self.exchange()
 
 
 class RedisBreakerQueue(BreakerQueue):
-    """Those of this process who wait for a breaker in Redis, or ask there for a probe's lease."""
+    """The callers of this process who wait for a breaker in Redis, or ask for a probe's lease."""
 
     glance = PERIOD
 
@@ -312,17 +312,17 @@ class RedisBreakerQueue(BreakerQueue):
         """Begin with nobody waiting (see `BreakerQueue`).
 
         Args:
-            record: The breaker, and the way to the server.
-            name: What users call it.
+            record: The breaker, and the connection to the server.
+            name: Its name for users.
             core: The half of opero that it belongs to.
-            origin: The function that the breaker belongs to alone; None if several may share it.
+            origin: The only function that uses the breaker; None if several may share it.
         """
         super().__init__(record.gate, name, core.clock, core.new_lock, origin)
         record.gate.local.watcher = self._changed
         self.record: RedisRecord = record
 
     def steps(self, deadline: int, weight: int = 1) -> Steps:
-        """Ask for the lease of a probe, or wait until the breaker might let one in."""
+        """Ask for a probe's lease, or wait until the breaker may let a probe in."""
         if not self.gate.claim():
             return (yield from super().steps(deadline, weight))
         record, clock = self.record, self._clock
@@ -337,11 +337,11 @@ class RedisBreakerQueue(BreakerQueue):
         return max(0, clock.now() - start)
 
     def look(self) -> None:
-        """Ask the server how the breaker stands, if it has not been heard for a second."""
+        """Ask the server for the breaker's state, if the last reply is over a second old."""
         self.record.hear()
 
     def inquire(self) -> None:
-        """Have the courier ask for the lease of a probe."""
+        """Have the courier ask for a probe's lease."""
         self.gate.claim()
         self.record.want_lease()
 
@@ -354,18 +354,18 @@ def redis_queue(
     origin: Origin | None,
     url: str,
 ) -> RedisBreakerQueue:
-    """Join those who share a breaker; nothing is asked yet.
+    """Join a shared breaker, without asking the server yet.
 
     Args:
         core: The active half of opero.
-        name: What users call it.
-        known_as: What it is known as by those who share it.
+        name: Its name for users.
+        known_as: Its name among those who share it.
         settings: Its settings.
-        origin: The function that it belongs to alone; None if several may share it.
-        url: Where the server is.
+        origin: The only function that uses it; None if several may share it.
+        url: The URL of the server.
 
     Raises:
-        ValueError: If the URL is not one of Redis.
+        ValueError: If the URL is not a Redis URL.
     """
     words = private_words(core, settings[-1])
     gate = core.RemoteBreaker(shared_breaker(core, words, settings), core.new_lock(), None)
@@ -375,9 +375,9 @@ def redis_queue(
 
 
 class _Courier:
-    """The thread that exchanges what breakers and servers have to tell each other.
+    """The thread that exchanges news between breakers and servers.
 
-    It is there only while there is something to do, and ends by itself a little later.
+    It runs only while there is something to do, and ends a little later.
     """
 
     def __init__(self) -> None:
@@ -385,14 +385,14 @@ class _Courier:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Forget everything in a child process: the thread has not come along."""
+        """Forget everything in a child process, which does not have the thread."""
         self._lock = Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: dict[int, RedisRecord] = {}
         self._thread: threading.Thread | None = None
 
     def post(self, record: RedisRecord) -> None:
-        """Have a record exchanged soon."""
+        """Exchange a record's news soon."""
         thread: threading.Thread | None = None
         try:
             with self._lock:
@@ -402,7 +402,7 @@ class _Courier:
                     return
                 thread = threading.Thread(target=self._work, name="opero-breakers", daemon=True)
                 self._thread = thread
-            thread.start()  # without the lock: what is thrown in may leave it waiting for ever
+            thread.start()  # without the lock: an interrupt may leave it waiting for ever
         except BaseException as error:
             with self._lock:
                 if thread is not None and self._thread is thread and not thread.is_alive():
@@ -414,7 +414,7 @@ class _Courier:
                 raise
 
     def end(self) -> None:
-        """Report what there is before the interpreter ends."""
+        """Report what is pending before the interpreter ends."""
         with self._lock:
             self._ending = True
             self._changed.notify()
@@ -438,7 +438,7 @@ class _Courier:
             for record in waiting.values():
                 with suppress(BaseException):  # a listener may raise SystemExit; others go on
                     record.exchange()
-            waiting = record = None  # type: ignore[assignment]  # breakers may go meanwhile
+            waiting = record = None  # type: ignore[assignment]  # let breakers be collected meanwhile
             if not self._ending:
                 time.sleep(GAP)
 

@@ -1,17 +1,17 @@
-"""The rate of an adaptive limit in Redis: one for all who share it.
+"""The rate of an adaptive limit in Redis, the same for all processes that share it.
 
-    outcomes of this process -> proposal -> goes along with the next question to the server
-                                              | the state there is the one it was made from
+    outcomes of this process -> proposal -> goes along with the next request to the server
+                                              | if the state there has not changed since
                                               v
-                                            the state of all -> reply -> rate
+                                            the shared state -> reply -> rate
 
-What `RateControl` knows is one text in Redis. A process that has learned something proposes the
-next text along with its next request for a permit. The server takes it unless another process was
-faster; then the proposal is made anew from the text that is there now. A rejection does not wait
+Redis stores the state of `RateControl` as one text. A process that has learned something proposes
+the next text along with its next request for a permit. The server accepts it unless another process
+was faster; then the process makes a new proposal from the present text. A rejection does not wait
 for the next request. Times in the text are the server's.
 
-Each process tells by its own clock which attempts began after the last cut: those from when it
-heard of the cut.
+Each process decides by its own clock which attempts began after the last cut: those that began
+after it heard of the cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opero.core.clock import Clock
 
 _OFTEN = 50_000_000
-"""How often successes are told, in nanoseconds; there are many."""
+"""How often to report successes, in nanoseconds, because there are many."""
 
 ADAPT = """
 local state = redis.call('GET', KEYS[2]) or ''
@@ -55,26 +55,26 @@ if ARGV[2] ~= '' and ARGV[1] == state then
 end
 if state ~= '' then redis.call('SET', KEYS[2], state, 'PX', 86400000) end
 """
-"""Takes a proposal, if it fits; its arguments are those of `proposal`. What is owed stays owed."""
+"""Accept a proposal if it fits. The arguments are those of `proposal`; permits owed stay owed."""
 
 
 class SharedRate:
-    """What this process knows of a rate that it shares.
+    """What this process knows about a shared rate.
 
     Attributes:
-        rate: The rate, as last heard, in permits per second.
-        series: Whether the last cut followed another at once.
+        rate: The rate that it last heard, in permits per second.
+        series: Whether the last cut immediately followed another.
     """
 
     def __init__(self, core: Any, rate: float, floor: float, burst: int, clock: Clock) -> None:
-        """Begin with the given rate, until the server is heard.
+        """Begin with the given rate, until the server replies.
 
         Args:
             core: The active half of opero.
             rate: The highest rate, in permits per second.
-            floor: The lowest.
+            floor: The lowest rate.
             burst: How many permits may be taken at once.
-            clock: The machine's.
+            clock: The machine's clock.
         """
         self.rate: float = rate
         self.series: bool = False
@@ -82,24 +82,24 @@ class SharedRate:
         self._burst = burst
         self._clock = clock
         self._lock = Lock()
-        self._state = ""  # what stands in the server, as last heard
-        self._cuts = 0  # how many there have been, as last heard
-        self._cut = -(10**18)  # when the last one was heard of
-        self._ahead = 0  # the server's clock, less this one
+        self._state = ""  # the server's text, as last heard
+        self._cuts = 0  # the number of cuts, as last heard
+        self._cut = -(10**18)  # when this process heard of the last cut
+        self._ahead = 0  # the server's clock minus the local one
         self._successes = 0
-        self._rejected = 0  # when the attempt began whose rejection is to be told; 0 for none
-        self._told = 0  # when successes were last told
+        self._rejected = 0  # when the rejected attempt began that is to be reported; 0 for none
+        self._told = 0  # when successes were last reported
 
     def after_fork(self) -> None:
-        """Have a lock of its own in a child process: another thread may have held it."""
+        """Make a new lock in a child process: another thread may have held the old one."""
         self._lock = Lock()
 
     def learn(self, outcome: int, entered: int) -> bool:
-        """Take note of how an attempt has ended; return whether to tell the server at once.
+        """Note how an attempt has ended; return whether to tell the server immediately.
 
         Args:
-            outcome: One of those of `core.gate`.
-            entered: When it began, in nanoseconds of the machine's clock.
+            outcome: An outcome of `core.gate`.
+            entered: When the attempt began, in nanoseconds of the machine's clock.
         """
         with self._lock:
             if outcome == SUCCEEDED and entered > self._cut:
@@ -110,7 +110,7 @@ class SharedRate:
         return False
 
     def proposal(self) -> list[Any]:
-        """Return what was heard and what to put in its place, "" for nothing; and more."""
+        """Return the text last heard, the text to replace it ("" for none), and the settings."""
         with self._lock:
             new = ""
             now = self._clock.now()
@@ -135,7 +135,7 @@ class SharedRate:
         return " ".join([*texts, *map(str, whole)])
 
     def _read(self) -> tuple[Any, int]:
-        """Return what stands in the server, as a `RateControl`, and how many cuts there were."""
+        """Return the server's text as a `RateControl`, and the number of cuts."""
         control = self._made()
         if not self._state:
             return control, 0
@@ -150,12 +150,12 @@ class SharedRate:
         return control, int(cuts)
 
     def heard(self, state: str, server: float, applied: int, sent: list[Any]) -> bool:
-        """Take over what the server has answered; return whether the rate has been cut.
+        """Take over the server's answer; return whether the rate has been cut.
 
         Args:
-            state: What stands there now.
-            server: Its time, in microseconds.
-            applied: Whether that is the proposal.
+            state: The text there now.
+            server: The server's time, in microseconds.
+            applied: Whether the server accepted the proposal.
             sent: The proposal.
         """
         with self._lock:
@@ -175,12 +175,12 @@ class SharedRate:
 
 
 def listening(core: Any, rate: float, tell: Callable[[int, int, int], None]) -> Any:
-    """Return a bucket that hands out nothing, and passes on how attempts have ended.
+    """Return a bucket that hands out nothing, and reports how attempts have ended.
 
     Args:
         core: The active half of opero.
         rate: Permits per second.
-        tell: Called with the time, the outcome, and when the attempt began.
+        tell: Called with the time, the outcome, and the start of the attempt.
     """
     bucket = _listening_kind(core.TokenBucket)(rate, 1, core.new_lock())
     bucket.observes = True
@@ -190,13 +190,13 @@ def listening(core: Any, rate: float, tell: Callable[[int, int, int], None]) -> 
 
 @cache
 def _listening_kind(bucket: Any) -> Any:
-    """Return the class of such a bucket, of one half of opero."""
+    """Return the class of such a bucket for one half of opero."""
 
-    class Listening(bucket):  # type: ignore[misc]  # it is chosen at run time
+    class Listening(bucket):  # type: ignore[misc]  # chosen at run time
         __slots__ = ("tell",)
 
         def leave(self, now: int, outcome: int, entered: int, ticket: int) -> None:  # noqa: ARG002
-            """Pass it on."""
+            """Report the outcome."""
             self.tell(now, outcome, entered)
 
     return Listening

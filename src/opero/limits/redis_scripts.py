@@ -1,15 +1,20 @@
-"""What the server of a limit in Redis does, each script in one step and by its own clock.
+"""The scripts that a Redis server runs for a limit, each in one step and by the server's clock.
 
-    grant    permits for a process, from the times at which they are free on; a place in line if
-             there are too few, and what else it should know
-    learn    adapts the rate, if what a process proposes fits (see `redis_rate`)
-    give     gives back what was granted last, all or the end of it
-    pause    grants nothing for a while
+    grant    grant permits to a process, each with the time from which it is free; if there are
+             too few, give the process a place in line
+    learn    adapt the rate, if a process's proposal fits (see `redis_rate`)
+    give     take back the last grant, all or the end of it
+    pause    grant nothing for a while
 
-The record of a limit is one hash. A field is the arrival time of each limit, by the name of the
-limit, and "was" before it for what it was before the last grant, which "last" names; "paused" is
-until when there is a pause, and "born" when the record was made. One that begins with "@" is a
-process in line: since when it waits, how many permits it wants, and when it is taken for dead.
+The record of a limit is one hash with these fields:
+
+    NAME     the arrival time of the limit of that name
+    was NAME what it was before the last grant
+    last     the last grant
+    paused   the end of a pause
+    born     when the record was made
+    @...     a process in line: since when it waits, how many permits it wants, and when the others
+             take it for dead
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ HORIZON: Final = 100_000_000
 """How far ahead, in nanoseconds, a permit may be granted."""
 
 NAP: Final = 5_000_000
-"""The shortest time between two questions that got nothing, in nanoseconds."""
+"""The shortest time between two requests that got nothing, in nanoseconds."""
 
 _TIME = """
 local time = redis.call('TIME')
@@ -33,7 +38,7 @@ local paused = tonumber(redis.call('HGET', KEYS[1], 'paused') or '0')
 local pause = math.max(paused - now, 0)
 local function text(number) return string.format('%.3f', number) end
 """
-"""Microseconds since a moment of late 2023, so that a double holds eighths of them."""
+"""Microseconds since a moment in late 2023, so that a double can store eighths of them."""
 
 _GRANT = (
     f"local HORIZON, NAP = {HORIZON // 1000}, {NAP // 1000}"
@@ -153,7 +158,7 @@ end
 redis.call('HDEL', KEYS[1], 'last')
 return 1
 """)
-"""Gives back what was granted last, all or the end of it."""
+"""Take back the last grant, all or the end of it."""
 PAUSE = Script(
     _TIME
     + """

@@ -3,9 +3,9 @@
 The file is in a directory that only its user can open, preferably in /dev/shm. Its name identifies
 the boot of the machine, because times in it count from there. It grows by doubling.
 
-    header   what kind of file it is, how much of it is in use, how often a place was given away
+    header   the kind of file, how much of it is in use, how often a place has got a new record
     records  one for each limit and each breaker, in units of 512 bytes:
-             64 bytes that say what it is, the flag and the words, the settings in words
+             64 bytes that identify it, the flag and the words, and the settings as text
 
 Locks on single bytes, far beyond the records, coordinate processes. A process that joins locks one
 byte. Each record has a byte that a process locks to change its words in plain Python, and another
@@ -47,30 +47,29 @@ if TYPE_CHECKING:
 _MAGIC = b"opero\0\0\2"
 _HEADER = struct.Struct("=8sqq")
 _SIZE = 1 << 20
-"""How many bytes a new file may have: those that nothing is written to take no room."""
+"""The size of a new file, in bytes; unwritten bytes take no disk space."""
 _UNIT = 512
 _RECORD = struct.Struct("=16sIIIIqq")
-"""Digest, units, words, bytes of settings, words that are times, nanoseconds for which it is kept
-when nobody uses it, and since when nobody does, as far as that has been seen. If it has no words,
-the place is free."""
+"""Digest, units, words, bytes of settings, words that are times, nanoseconds for which to keep an
+unused record, and since when it has been seen unused. A place without words is free."""
 _JOIN = 1 << 30
-"""The byte that is locked by who joins; behind it are those of the records."""
+"""The byte that a joining process locks; the bytes of the records follow."""
 _USE = _JOIN + (1 << 29)
 _PATIENCE = 5.0
-"""How many seconds to wait until another process has joined."""
+"""How many seconds to wait for another process that is joining."""
 
 
 class Record(NamedTuple):
     """What processes share.
 
     Attributes:
-        name: What it is called by those who share it, and of what kind it is.
-        what: What it is, for messages.
+        name: Its kind, and its name among those who share it.
+        what: What to call it in messages.
         words: How many words it has.
-        empty: What stands in each at first.
-        settings: What all who share it have in common, in words.
-        times: How many words, the first ones, are times until which it must be remembered.
-        kept: For how many nanoseconds more it is remembered if nobody uses it.
+        empty: The initial value of each word.
+        settings: The settings that all who share it have in common, as text.
+        times: How many of the first words are times until which the record must be kept.
+        kept: For how many more nanoseconds an unused record is kept.
     """
 
     name: str
@@ -83,20 +82,20 @@ class Record(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """What it is found by; nobody can read its name there."""
+        """The digest that identifies it in the file without revealing its name."""
         return sha256(self.name.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def join(core: Any, record: Record) -> Any:
-    """Join those who share a record, which is made if it is not there.
+    """Join a shared record, which is made if it does not exist.
 
     Args:
         core: The active half of opero.
         record: What to share.
 
     Returns:
-        Its words. Where there is no room for them, or no place, they are this process's alone,
-        which is told.
+        Its words. If the file cannot hold or share them, they belong to this process alone, and the
+        log says so.
 
     Raises:
         ValueError: If those who share it have other settings.
@@ -122,7 +121,7 @@ def join(core: Any, record: Record) -> Any:
 
 
 class _Use:
-    """That a record is used by this process; it ends with the words, which have it."""
+    """This process's use of a record; it ends with the words, which refer to it."""
 
     def __init__(self, file: _SharedFile, at: int, record: Record) -> None:
         self.file = file
@@ -132,14 +131,14 @@ class _Use:
         file.begin_use(at)
 
     def look(self, words: Any) -> None:
-        """Take the words elsewhere if the file has been removed, or their place given away."""
+        """Move the words if the file has been removed, or their place has a new record."""
         if _state.busy or (self.file.is_there() and self.file.holds(self.at, self.digest)):
             return
 
         def move(file: _SharedFile) -> None:
             count, times = self.record.words, self.record.times
             old: list[int] = []
-            if file is not self.file:  # else they are another one's by now
+            if file is not self.file:  # else the words belong to another record by now
                 old = [words.load(at) for at in range(count)]
                 self.file.before, file.before = None, self.file
             at, is_new = file.find_or_make(self.record)
@@ -163,12 +162,12 @@ class _Use:
 
 
 class _SharedFile:
-    """The file, as this process has it open; it is never closed while one of its words is used.
+    """The file as this process has it open; it stays open while any of its words is in use.
 
     Attributes:
-        path: Where it is.
-        words: The words that are used here, by their place and their class.
-        before: The file that was removed: its memory may still be looked at by some thread.
+        path: Its path.
+        words: The words in use here, by place and class.
+        before: The removed file before this one, whose memory some thread may still read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -177,24 +176,24 @@ class _SharedFile:
             weakref.WeakValueDictionary()
         )
         self.before: _SharedFile | None = None
-        self._descriptor = -1  # there is no other one: closing it would end all locks, see fcntl(2)
+        self._descriptor = -1  # the only one: closing any would end all locks, see fcntl(2)
         self._descriptor = private_file(path, "the file that processes share", "remove it")
         self._status = os.fstat(self._descriptor)
         self._memories: list[mmap.mmap] = []
         self._places: dict[bytes, int] = {}
-        self._seen = -1, 0  # how often a place had been given away, and where the next record was
+        self._seen = -1, 0  # the header's count of reused places, and the end of the records
         self._uses: dict[int, int] = {}
         self._ended: list[int] = []
         _files.add(self)
 
     def __del__(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        with suppress(OSError):  # somebody may have closed it, and the number be another file's
+        with suppress(OSError):  # something may have closed it, and the number may be reused
             if descriptor >= 0 and os.path.samestat(self._status, os.fstat(descriptor)):
                 os.close(descriptor)
 
     def is_there(self) -> bool:
-        """Return whether it is open, and still is what its path leads to."""
+        """Return whether it is open, and its path still leads to it."""
         try:
             found = os.fstat(self._descriptor)
             return os.path.samestat(found, self._status) and os.path.samestat(
@@ -205,13 +204,13 @@ class _SharedFile:
 
     @contextmanager
     def locked(self, patience: float) -> Iterator[None]:
-        """Let nobody else join meanwhile.
+        """Keep others from joining meanwhile.
 
         Args:
-            patience: For how many seconds to wait for others.
+            patience: How many seconds to wait for others.
 
         Raises:
-            TimeoutError: If that was not enough.
+            TimeoutError: If others took longer.
         """
         end = monotonic() + patience
         while not lock_byte(self._descriptor, _JOIN):
@@ -223,10 +222,10 @@ class _SharedFile:
         finally:
             unlock_byte(self._descriptor, _JOIN)
 
-    # --- records; all of this while it is locked ------------------------------------------------
+    # --- records; the caller holds the lock -----------------------------------------------------
 
     def open(self) -> None:
-        """Map all of the file, and begin it if it is new."""
+        """Map the whole file, and initialize it if it is new."""
         size = os.fstat(self._descriptor).st_size
         if size < _SIZE:
             os.ftruncate(self._descriptor, _SIZE)
@@ -238,21 +237,21 @@ class _SharedFile:
         if any(self.memory[:_UNIT]):
             raise _DamagedError
         self._write(0, _HEADER.pack(_MAGIC, _UNIT, 0))
-        for other in self.path.parent.iterdir():  # of an earlier boot
+        for other in self.path.parent.iterdir():  # files of earlier boots
             if other.name.partition("-")[0] != self.path.name.partition("-")[0]:
                 other.unlink(missing_ok=True)
 
     @property
     def memory(self) -> mmap.mmap:
-        """The file in memory; older maps, of when it was smaller, are kept for who uses them."""
+        """The file in memory; older, smaller maps stay for threads that use them."""
         return self._memories[-1]
 
     def find_or_make(self, record: Record) -> tuple[int, bool]:
-        """Return where a record is, and whether it was made just now.
+        """Return where a record is, and whether this call made it.
 
         Raises:
             ValueError: If those who use it have other settings.
-            OSError: If there is no room for it.
+            OSError: If the file has no room for it.
         """
         settings, digest = record.settings.encode(), record.digest
         at = self._find(digest)
@@ -287,7 +286,7 @@ class _SharedFile:
         return at, True
 
     def _find(self, digest: bytes) -> int | None:
-        """Return where a record is; None if it is not there."""
+        """Return where a record is; None if it does not exist."""
         _, end, given = self._header()
         before, seen = self._seen
         if before != given:
@@ -300,14 +299,14 @@ class _SharedFile:
         return self._places.get(digest)
 
     def _header(self) -> tuple[bytes, int, int]:
-        """Return what stands in the header."""
+        """Return the contents of the header."""
         magic, end, given = _HEADER.unpack_from(self.memory)
         if magic != _MAGIC or not _UNIT <= end <= len(self.memory):
             raise _DamagedError
         return magic, end, given
 
     def _records(self, at: int = _UNIT) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """Go through the records from a place on, those included that are none any more."""
+        """Yield the records from a place on, including free places."""
         _, end, _ = self._header()
         while at < end:
             fields = _RECORD.unpack_from(self.memory, at)
@@ -319,7 +318,7 @@ class _SharedFile:
             at += size
 
     def _room(self, units: int) -> tuple[int, int]:
-        """Return where there is room for a record, and how many units it is given."""
+        """Return a free place for a record, and how many units it has."""
         end, size = self._header()[1], len(self.memory)
         if end + units * _UNIT > size:
             for tidy in (bool, self._tidy):
@@ -334,7 +333,7 @@ class _SharedFile:
         return end, units
 
     def _tidy(self) -> None:
-        """Remove the records that nobody uses and that say nothing that new ones would not."""
+        """Remove unused records that say nothing more than new ones would."""
         now = monotonic_ns()
         for at, (_, _, count, _, times, kept, since) in self._records():
             if not count or self._is_used(at):
@@ -348,31 +347,31 @@ class _SharedFile:
                 self._remove(at)
 
     def _remove(self, at: int) -> None:
-        """Let a place be free."""
+        """Free a place."""
         _, end, given = self._header()
         _, units, *_ = _RECORD.unpack_from(self.memory, at)
         _RECORD.pack_into(self.memory, at, b"", units, 0, 0, 0, 0, 0)
         _HEADER.pack_into(self.memory, 0, _MAGIC, end, given + 1)
 
     def _note(self, at: int, times: int, kept: int, since: int) -> None:
-        """Note since when nobody uses a record."""
+        """Note since when a record has been unused."""
         struct.pack_into("=Iqq", self.memory, at + 28, times, kept, since)
 
     def _write(self, at: int, data: bytes | bytearray) -> None:
-        """Write to the file: where there is no room, that fails, while a map of it would crash."""
-        if sys.platform == "win32":  # where there was room for all of it when it grew
+        """Write to the file: on a full disk this fails, while writing to its map would crash."""
+        if sys.platform == "win32":  # which reserves all of the room when the file grows
             self.memory[at : at + len(data)] = bytes(data)
         elif os.pwrite(self._descriptor, data, at) != len(data):
             raise OSError(f"{self.path}: no space left in this file")
 
-    # --- who uses what --------------------------------------------------------------------------
+    # --- uses of records ------------------------------------------------------------------------
 
     def share_of(self, at: int, count: int) -> tuple[Any, int, int, int, int]:
-        """Return where the words of a record are, as `SharedCounters` are told."""
+        """Return where the words of a record are, in the form that `SharedCounters` takes."""
         return self.memory, at + STRIDE, count, self._descriptor, _JOIN + at // _UNIT
 
     def words_at(self, core: Any, at: int, record: Record) -> Any:
-        """Return the words of a record: one object for all of this process who use them."""
+        """Return the words of a record: one object for all users in this process."""
         kind = core.SharedCounters
         words = self.words.get((at, kind))
         if words is None:
@@ -382,33 +381,33 @@ class _SharedFile:
         return words
 
     def holds(self, at: int, digest: bytes) -> bool:
-        """Say that this process uses a record, and return whether it is still there.
+        """Lock a record again as used by this process, and return whether it still exists.
 
-        It was said before; but who opens the file and closes it in this process ends its locks.
+        If anything in this process opens and closes the file, that ends the earlier lock.
         """
         _share(self._descriptor, at // _UNIT)
         return bool(self.memory[at : at + len(digest)] == digest)
 
     def begin_use(self, at: int) -> None:
-        """Say that this process uses a record."""
+        """Mark a record as used by this process."""
         self._uses[at] = self._uses.get(at, 0) + 1
         _share(self._descriptor, at // _UNIT)
 
     def end_use(self, at: int) -> None:
-        """Say that it does so once less; a finalizer may, in the middle of anything."""
+        """End one use of a record; finalizers may call this in the middle of anything."""
         self._ended.append(at)
         if not _state.busy:
             with _lock, _state:
                 self.end_uses()
 
     def end_uses(self) -> None:
-        """Let go what finalizers have named."""
+        """Release the records whose uses finalizers have ended."""
         while self._ended:
             at = self._ended.pop()
             self._uses[at] -= 1
             if not self._uses[at]:
                 del self._uses[at]
-                if self._descriptor >= 0:  # a collector may finalize both, in any order
+                if self._descriptor >= 0:  # the garbage collector may finalize both in any order
                     _unshare(self._descriptor, at // _UNIT)
 
     def _is_used(self, at: int) -> bool:
@@ -416,21 +415,21 @@ class _SharedFile:
         return at in self._uses or _is_shared(self._descriptor, at // _UNIT)
 
     def after_fork(self) -> None:
-        """Use in a child process what the parent uses: it has none of its locks."""
+        """Lock in a child process what the parent uses: locks are not inherited."""
         for at in self._uses:
             _share(self._descriptor, at // _UNIT)
 
 
 class _DamagedError(OSError):
-    """The file is not what processes of this version have made."""
+    """Processes of this version did not write this file."""
 
 
 class _State:
-    """What this process has open; entered by who changes that, under the lock.
+    """What this process has open; a thread that changes it enters it, under the lock.
 
     Attributes:
-        file: The file that was needed last, which stays open; None if none was needed so far.
-        busy: Whether a thread changes it.
+        file: The file that was used last, which stays open; None before the first.
+        busy: Whether a thread is changing it.
     """
 
     def __init__(self) -> None:
@@ -451,22 +450,22 @@ _all_words: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
-    """Open the file, or make it, and do something to it while nobody else does.
+    """Open or make the file, and change it while no other process does.
 
     Args:
-        patience: For how many seconds to wait for other processes.
-        work: What to do; it is done again if the file turns out to be damaged, with a new one.
+        patience: How many seconds to wait for other processes.
+        work: What to do; it runs again with a new file if the first is damaged.
     """
     with _lock:
         if _state.busy:
-            raise TimeoutError("a finalizer or a signal handler cannot join in the middle of that")
+            raise TimeoutError("a finalizer or signal handler cannot join during another join")
         with _state:
             path = shared_place.directory() / f"{shared_place.boot()}-words"
             while True:
                 opened = (each for each in list(_files) if each.path == path and each.is_there())
                 file = _state.file = next(opened, None) or _SharedFile(path)
                 with file.locked(patience):
-                    if not file.is_there():  # somebody has removed it
+                    if not file.is_there():  # something has removed it
                         continue
                     file.end_uses()
                     try:
@@ -479,7 +478,7 @@ def _joined(patience: float, work: Callable[[_SharedFile], Any]) -> Any:
 
 
 def _fill(memory: bytearray, first: int, record: Record) -> None:
-    """Let words stand as they do at first; the flag before them is 0."""
+    """Give the words their initial values; the flag before them stays 0."""
     for at in range(record.words):
         struct.pack_into("=q", memory, first + STRIDE * (at + 1), record.empty)
 
@@ -501,7 +500,7 @@ if sys.platform == "win32":
     _USERS = 64
 
     def _share(descriptor: int, slot: int) -> None:
-        """Say that this process uses a record: locks are not shared there, so each has a byte."""
+        """Mark a record as used: Windows shares no such locks, so each user locks its own byte."""
         any(lock_byte(descriptor, _USE + slot * _USERS + at) for at in range(_USERS))
 
     def _unshare(descriptor: int, slot: int) -> None:
@@ -519,13 +518,13 @@ else:
     from fcntl import LOCK_SH
 
     def _share(descriptor: int, slot: int) -> None:
-        """Say that this process uses a record."""
+        """Mark a record as used by this process."""
         end = monotonic() + 1.0
         while not lock_byte(descriptor, _USE + slot, LOCK_SH) and monotonic() < end:
-            time.sleep(0.001)  # for a moment only, another process looks whether anybody does
+            time.sleep(0.001)  # another process is briefly checking whether it is used
 
     def _unshare(descriptor: int, slot: int) -> None:
-        """Say that it does not any more."""
+        """End this process's use of a record."""
         unlock_byte(descriptor, _USE + slot)
 
     def _is_shared(descriptor: int, slot: int) -> bool:
