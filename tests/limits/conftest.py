@@ -21,7 +21,7 @@ def helper() -> Iterator[Sharers]:
 
 @pytest.fixture
 def sharers(helper: Sharers) -> Iterator[Sharers]:
-    """The helper, for one test."""
+    """The helper for one test."""
     yield helper
     helper.clear()
 

@@ -20,7 +20,7 @@ MS = 10**6
 
 
 class Busy(Exception):
-    """What a client raises for an answer with the status 429."""
+    """An error that a client raises for an answer with the status 429."""
 
     status_code = 429
 
@@ -30,7 +30,7 @@ class Busy(Exception):
 
 
 class Server:
-    """Serves those who come by a clock that tests move, and rejects what is too much."""
+    """A server that follows a clock that tests move, and rejects excess requests."""
 
     def __init__(self, clock: Any, limit: Any, asks: bool = False) -> None:
         self.clock = clock
@@ -71,7 +71,7 @@ def decorated(function: Any, asynchronous: bool, **options: Any) -> Any:
 @kinds
 @pytest.mark.parametrize("asks", [False, True])
 def test_a_function_finds_out_what_a_server_allows(core, asynchronous, asks):
-    """One after the other, at a given rate of five times as much."""
+    """Calls one after the other, at five times the server's rate, converge to it."""
     limiter = RateLimiter(100, adaptive=True)
     with manual_clock():
         server = Server(core.clock, steps((20, 1e9))[0], asks)
@@ -91,7 +91,7 @@ def test_a_function_finds_out_what_a_server_allows(core, asynchronous, asks):
 
 @kinds
 def test_the_only_attempt_of_a_call_is_learned_from_too(core, asynchronous):
-    """Without retries, whose failure nobody else looks at."""
+    """A call without retries reports its only failure."""
     limiter = RateLimiter(10, adaptive=True)
 
     def fail(_: Any) -> None:
@@ -106,7 +106,7 @@ def test_the_only_attempt_of_a_call_is_learned_from_too(core, asynchronous):
 @kinds
 @pytest.mark.parametrize("error", [ValueError, TimeoutError, KeyError])
 def test_other_failures_do_not_lower_the_rate(asynchronous, error):
-    """They are no rejection."""
+    """Failures that are not rejections leave the rate alone."""
     limiter = RateLimiter(10, adaptive=True)
 
     def fail(_: Any) -> None:
@@ -120,7 +120,7 @@ def test_other_failures_do_not_lower_the_rate(asynchronous, error):
 
 @kinds
 def test_what_retry_after_answers_for_is_a_rejection(asynchronous):
-    """Whatever the error is."""
+    """A `retry_after` that returns a wait makes any error a rejection."""
     limiter = RateLimiter(10, adaptive=True)
 
     def fail(_: Any) -> None:
@@ -135,7 +135,7 @@ def test_what_retry_after_answers_for_is_a_rejection(asynchronous):
 
 @kinds
 def test_an_option_makes_a_limit_of_ones_own_adapt(core, asynchronous):
-    """By keyword and by a config object."""
+    """Both the keyword and a config object make a function's own limit adapt."""
     for options in (
         {"rate_limit": 50, "adaptive": True, "rate_floor": 20},
         {"rate_limit": RateLimitConfig(50, adaptive=True, floor=20)},
@@ -155,7 +155,7 @@ def test_an_option_makes_a_limit_of_ones_own_adapt(core, asynchronous):
 
 
 def test_a_block_is_an_attempt(core):
-    """What is raised in it tells whether the server has rejected it."""
+    """The error raised in a block shows whether the server rejected the attempt."""
     limiter = RateLimiter(100, adaptive=True)
     with manual_clock():
         server = Server(core.clock, steps((20, 1e9))[0])
@@ -169,7 +169,7 @@ def test_a_block_is_an_attempt(core):
 
 
 def test_a_block_of_a_task_is_one_too(core):
-    """Several tasks at once."""
+    """Several tasks may run blocks concurrently."""
     limiter = RateLimiter(100, adaptive=True)
 
     async def work(server: Server) -> None:
@@ -203,7 +203,7 @@ def test_blocks_within_each_other_belong_to_their_limiters(core):
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 def test_other_errors_in_a_block_change_nothing(error):
-    """And go through."""
+    """Other errors pass through."""
     limiter = RateLimiter(100, adaptive=True)
     with skip_waits(), pytest.raises(error), limiter:
         raise error
@@ -214,7 +214,7 @@ def test_other_errors_in_a_block_change_nothing(error):
 
 
 def test_who_waits_is_served_sooner_when_the_rate_rises(core):
-    """Its timer was set for the rate at which it joined the queue."""
+    """The waiter's timer was set for the rate at which it joined the queue."""
     limiter = RateLimiter(10, adaptive=True, floor=0.01)
     with standing_clock(core.clock) as clock:
         clock.advance(1000 * MS)
@@ -234,7 +234,7 @@ def test_who_waits_is_served_sooner_when_the_rate_rises(core):
 
 
 def test_who_cannot_be_served_in_time_any_more_gives_up_when_it_would_have_been(core):
-    """After a cut; it does not wait until its deadline if that is later."""
+    """After a cut, a waiter gives up when its permit was due, before its later deadline."""
     limiter = RateLimiter(10, adaptive=True, floor=0.01)
     with standing_clock(core.clock) as clock:
         limiter.acquire_sync()
@@ -246,7 +246,7 @@ def test_who_cannot_be_served_in_time_any_more_gives_up_when_it_would_have_been(
 
 
 def test_a_users_own_pause_is_obeyed_whatever_the_rate(core):
-    """Only those that a server asks for are weighed."""
+    """Only a pause that a server asks for is weighed against the rate."""
     limiter = RateLimiter(100, adaptive=True)
     with manual_clock() as clock:
         limiter.pause(1.0)
@@ -258,7 +258,7 @@ def test_a_users_own_pause_is_obeyed_whatever_the_rate(core):
 
 
 def test_the_rate_is_visible(core):
-    """Of any limiter."""
+    """Every limiter shows its rate."""
     assert RateLimiter(10).rate == 10
     limiter = RateLimiter(10, adaptive=True)
     assert (limiter.rate, limiter.floor, limiter.rate_limit) == (10, 0.1, 10)
@@ -270,7 +270,7 @@ def test_the_rate_is_visible(core):
 
 
 def test_a_cut_is_an_event_and_a_line_of_the_log_but_not_more_than_one_a_second(core, caplog):
-    """At INFO; a server that slows down a lot makes many cuts at once."""
+    """The log line is at INFO; a slow server causes many cuts in a short time."""
     events: list[Event] = []
     unsubscribe = subscribe(events.append, "rate_cut")
     limiter = RateLimiter(100, adaptive=True)
@@ -294,7 +294,7 @@ def test_a_cut_is_an_event_and_a_line_of_the_log_but_not_more_than_one_a_second(
 
 
 def test_it_is_pickled_with_its_settings():
-    """Not with its rate."""
+    """The pickle does not contain the current rate."""
     limiter = RateLimiter(10, 2, adaptive=True, floor=3)
     limiter._queue.report(2, limiter._queue.clock.now())
     again = pickle.loads(pickle.dumps(limiter))
@@ -303,7 +303,7 @@ def test_it_is_pickled_with_its_settings():
 
 
 def test_it_is_gone_when_nobody_uses_it():
-    """The bucket knows its queue, and does not keep it."""
+    """The bucket refers to its queue without keeping it alive."""
     limiter = RateLimiter(10, adaptive=True)
     queue = weakref.ref(limiter._queue)
     gc.disable()
@@ -325,7 +325,7 @@ def test_it_is_gone_when_nobody_uses_it():
     ],
 )
 def test_wrong_settings_are_refused(options, message):
-    """With what is allowed."""
+    """The error says what is allowed."""
     with pytest.raises((ValueError, TypeError), match=message):
         RateLimiter(10, **options)
 
@@ -346,7 +346,7 @@ def test_wrong_settings_are_refused(options, message):
     ],
 )
 def test_wrong_options_are_refused(options, message):
-    """At decoration."""
+    """Decoration fails."""
     with pytest.raises(ValueError, match=message):
         opero(**options)(int)
 
@@ -357,7 +357,7 @@ def test_wrong_options_are_refused(options, message):
 @pytest.mark.parametrize("mode", ["thread", "async"])
 @pytest.mark.parametrize("scope", ["total", "worker"])
 def test_a_map_finds_out_what_a_server_allows(core, mode, scope):
-    """Its items are attempts, and each is mapped in the end."""
+    """A map's items are attempts, and each gets its result in the end."""
     with skip_waits():
         server = Server(core.clock, steps((50, 1e9))[0])
 

@@ -35,12 +35,12 @@ kinds = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "asy
 
 @pytest.fixture(autouse=True)
 def silence(caplog):
-    """Keep the log out of the way."""
+    """Turn the log off."""
     caplog.set_level("CRITICAL", "opero")
 
 
 class Service:
-    """Something that can be down, and counts who asks."""
+    """A service that can be down, and counts its calls."""
 
     def __init__(self, **options: Any) -> None:
         self.down = True
@@ -109,7 +109,7 @@ def opened(**options: Any) -> Breaker:
 @kinds
 @pytest.mark.parametrize("option", [True, BreakerConfig(minimum=10), Breaker(), None, False])
 def test_the_option_takes_what_the_docs_say(asynchronous, option):
-    """True, a config object, a breaker, or nothing."""
+    """The option takes True, a config object, a breaker, or None."""
     service = Service()
     if isinstance(option, Breaker):
         option = Breaker()  # of the half that runs
@@ -124,7 +124,7 @@ def test_the_option_takes_what_the_docs_say(asynchronous, option):
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("retries", [1, 5])
 def test_an_open_breaker_costs_no_attempt_no_permit_and_no_delay(asynchronous, cache, retries):
-    """The call fails at once, and says when to come again."""
+    """The call fails immediately, and says when to try again."""
     service, limiter = Service(), RateLimiter(0.001)
     client = service.client(
         asynchronous,
@@ -147,7 +147,7 @@ def test_an_open_breaker_costs_no_attempt_no_permit_and_no_delay(asynchronous, c
 
 @kinds
 def test_retries_end_when_the_breaker_opens(asynchronous):
-    """They do not hammer a breaker, nor wait for it without a deadline."""
+    """Retries neither hammer a breaker nor wait for it without a deadline."""
     service = Service()
     client = service.client(asynchronous, breaker=Breaker(minimum=3), retries=100, min_delay=0)
     with skip_waits(), pytest.raises(BreakerOpenError) as caught:
@@ -159,7 +159,7 @@ def test_retries_end_when_the_breaker_opens(asynchronous):
 
 @kinds
 def test_a_call_with_the_time_waits_for_the_probe(asynchronous):
-    """And is the probe, if nobody else is; the wait is counted."""
+    """The call makes the probe itself if no other does; the wait is counted."""
     service = Service()
     service.down = False
     client = service.client(asynchronous, breaker=opened(), timeout=60)
@@ -172,7 +172,7 @@ def test_a_call_with_the_time_waits_for_the_probe(asynchronous):
 
 @kinds
 def test_a_call_waits_through_a_failed_probe_as_long_as_it_has_time(asynchronous):
-    """It spends its rounds on probes, and no more of them than it has."""
+    """The call spends its attempts on probes, and makes no more of them than it has."""
     service = Service()
     client = service.client(asynchronous, breaker=opened(), timeout=25, retries=9, min_delay=0)
     with skip_waits() as clock:
@@ -195,7 +195,7 @@ def test_a_breaker_that_opens_during_a_retry_wait_is_seen(asynchronous):
 
 @kinds
 def test_what_is_no_failure_does_not_open_it(asynchronous):
-    """Neither what `retry_on` leaves out, nor arguments that do not fit."""
+    """Errors that `retry_on` excludes do not count, nor do arguments that do not fit."""
     service = Service()
     client = service.client(asynchronous, breaker=Breaker(minimum=1), retry_on=OSError)
     service.error = KeyError("mine")
@@ -207,7 +207,7 @@ def test_what_is_no_failure_does_not_open_it(asynchronous):
 
 @kinds
 def test_rejected_results_open_it(asynchronous):
-    """They are failures like any others."""
+    """Rejected results count as failures."""
     service = Service()
     service.down = False
     client = service.client(
@@ -221,7 +221,7 @@ def test_rejected_results_open_it(asynchronous):
 
 @kinds
 def test_functions_of_all_kinds_share_a_breaker(asynchronous):
-    """Each judges its failures by its own options."""
+    """Each function judges its failures by its own options."""
     service, breaker = Service(), Breaker(minimum=4)
     client = service.client(asynchronous, breaker=breaker)
     other = service.client(not asynchronous, breaker=breaker, retry_on=KeyError)
@@ -234,7 +234,7 @@ def test_functions_of_all_kinds_share_a_breaker(asynchronous):
 
 @kinds
 def test_a_cached_value_is_served_whatever_the_breaker_says(asynchronous):
-    """A hit asks nobody."""
+    """A cache hit does not ask the breaker."""
     service, breaker = Service(), Breaker()
     service.down = False
     client = service.client(asynchronous, breaker=breaker, cache=True)
@@ -249,7 +249,7 @@ def test_a_cached_value_is_served_whatever_the_breaker_says(asynchronous):
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_of_many_threads_at_the_moment_of_half_open_exactly_the_probes_get_in(probes):
-    """While they run, no lock is held: the others are refused at once."""
+    """Probes hold no lock while they run: other calls are refused immediately."""
     breaker = opened(probes=probes, open_for=60)
     breaker.trip(0.001)
     inside, release, start = [], threading.Event(), threading.Barrier(20)
@@ -279,7 +279,7 @@ def test_of_many_threads_at_the_moment_of_half_open_exactly_the_probes_get_in(pr
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_of_many_tasks_at_the_moment_of_half_open_exactly_the_probes_get_in(probes):
-    """The others are refused, or wait if they have the time."""
+    """Other calls are refused, or wait if they have time."""
     service, breaker = Service(), opened(probes=probes)
     running, most = [0], [0]
 
@@ -311,7 +311,7 @@ def test_of_many_tasks_at_the_moment_of_half_open_exactly_the_probes_get_in(prob
 
 
 def test_a_cancelled_probe_gives_its_place_to_who_waits():
-    """At once, and not when its lease ends."""
+    """A waiter gets the place immediately, not at the end of the lease."""
     breaker = opened(open_for=60)
     begun: list[int] = []
 
@@ -363,7 +363,7 @@ def test_a_probe_that_ends_in_what_is_no_failure_frees_its_place(asynchronous, e
 @pytest.mark.parametrize("timeout", [None, 60])
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_probe_whose_coroutine_is_closed_frees_its_place(timeout, cache):
-    """As a framework does at its end, or the garbage collector."""
+    """A framework at shutdown or the garbage collector may close the coroutine."""
     breaker = opened()
 
     @opero(retries=3, breaker=breaker, timeout=timeout, cache=cache)
@@ -395,7 +395,7 @@ def test_a_probe_whose_coroutine_is_closed_frees_its_place(timeout, cache):
 
 @kinds
 def test_a_probe_whose_predicate_raises_frees_its_place(asynchronous):
-    """Nobody knows whether it was a failure."""
+    """It is unknown whether the probe failed."""
     service, breaker = Service(), opened()
     client = service.client(asynchronous, breaker=breaker, retry_on=lambda _: 1 / 0)
     with manual_clock() as clock:
@@ -407,7 +407,7 @@ def test_a_probe_whose_predicate_raises_frees_its_place(asynchronous):
 
 @kinds
 def test_a_probe_that_cannot_have_its_permit_in_time_frees_its_place(asynchronous):
-    """It was withdrawn."""
+    """The probe is withdrawn."""
     service, breaker = Service(), opened()
     limiter = RateLimiter(0.001)
     assert limiter.try_acquire()
@@ -423,7 +423,7 @@ def test_a_probe_that_cannot_have_its_permit_in_time_frees_its_place(asynchronou
 @kinds
 @pytest.mark.parametrize("depth", [1, 3])
 def test_what_a_probe_calls_passes_the_same_breaker(asynchronous, depth):
-    """It is part of the probe; else no function that calls another one could ever close it."""
+    """Such a call is part of the probe; otherwise no nested function could close the breaker."""
     breaker = opened()
 
     if asynchronous:
@@ -444,7 +444,7 @@ def test_what_a_probe_calls_passes_the_same_breaker(asynchronous, depth):
 
 
 def test_what_runs_beside_a_probe_does_not():
-    """Neither another task, nor the caller after the probe has ended."""
+    """Other tasks do not pass, nor does the caller after the probe has ended."""
     breaker = opened(probes=1)
     held: list[Any] = []
 
@@ -474,7 +474,7 @@ def test_what_runs_beside_a_probe_does_not():
 
 @kinds
 def test_an_attempt_that_outlives_its_period_has_no_say(asynchronous):
-    """It began before trip() and reset(), or before the breaker opened by itself."""
+    """An attempt that began before `trip()`, `reset()` or the opening does not count."""
     service, breaker = Service(), Breaker(minimum=1)
     client = service.client(asynchronous, breaker=breaker)
 
@@ -496,7 +496,7 @@ def test_an_attempt_that_outlives_its_period_has_no_say(asynchronous):
 @kinds
 @pytest.mark.parametrize("form", ["listed", "held"])
 def test_each_fallback_value_has_a_breaker_of_its_own(asynchronous, form):
-    """A dead host is passed over; its backup is not."""
+    """A dead host is skipped, but its backup is not."""
     service = Service()
     service.down = {"a"}
     breaker = Breaker("hosts", minimum=2)
@@ -529,7 +529,7 @@ def test_each_fallback_value_has_a_breaker_of_its_own(asynchronous, form):
 
 @kinds
 def test_fallback_rounds_go_on_with_the_values_that_are_left(asynchronous):
-    """A refused value costs neither an attempt nor the round of the others."""
+    """A refused value costs no attempt and does not end the round for the other values."""
     service = Service()
     service.down = {"a", "b"}
     breaker = Breaker(minimum=4)
@@ -548,7 +548,7 @@ def test_fallback_rounds_go_on_with_the_values_that_are_left(asynchronous):
 
 @kinds
 def test_a_call_with_the_time_waits_for_the_value_that_may_go_first(asynchronous):
-    """Not for the first of the list."""
+    """The call does not wait for the first value in the list."""
     service, breaker = Service(), Breaker(minimum=1, open_for=10)
     client = service.client(
         asynchronous, breaker=breaker, timeout=60, arg_fallback={"value": ["b"]}
@@ -568,7 +568,7 @@ def test_a_call_with_the_time_waits_for_the_value_that_may_go_first(asynchronous
 @kinds
 @pytest.mark.parametrize("value", [[1], {"a": 1}, float("nan")])
 def test_values_that_cannot_be_told_apart_by_hash_count_by_their_place(asynchronous, value):
-    """And others by type and equality: 1 is not True."""
+    """Other values count by type and equality: 1 is not True."""
     service, breaker = Service(), Breaker(minimum=1)
     client = service.client(asynchronous, breaker=breaker, arg_fallback={"value": [True, 1.0]})
     service.down = [value, 1]
@@ -578,7 +578,7 @@ def test_values_that_cannot_be_told_apart_by_hash_count_by_their_place(asynchron
 
 
 def test_breakers_of_values_are_bounded():
-    """As many callers' own values as there may be."""
+    """Callers may bring any number of values."""
     service, breaker = Service(), Breaker(minimum=1)
     service.down = False
     client = service.client(False, breaker=breaker, arg_fallback={"value": ["b"]})
@@ -588,7 +588,7 @@ def test_breakers_of_values_are_bounded():
 
 
 class Looking:
-    """A value that compares itself with others only after a thread has done something."""
+    """A value whose comparison waits for work in another thread."""
 
     def __init__(self, work: Any) -> None:
         self.work = work
@@ -602,7 +602,7 @@ class Looking:
 
 
 def elsewhere(work: Any) -> None:
-    """Do something in a thread, and wait for that."""
+    """Run something in a thread, and wait for it."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(10)
@@ -610,7 +610,7 @@ def elsewhere(work: Any) -> None:
 
 
 def test_values_are_compared_without_a_lock():
-    """What comparing them does may need the breaker, in another thread."""
+    """A comparison may need the breaker in another thread."""
     breaker = Breaker()
     values = [Looking(lambda: elsewhere(lambda: breaker.state)) for _ in range(3)]
     queues = [breaker._values.of(value, 0) for value in values]
@@ -619,7 +619,7 @@ def test_values_are_compared_without_a_lock():
 
 
 def test_listeners_hear_without_a_lock_that_a_new_value_is_shut_off():
-    """They may ask for the breaker's state, in another thread."""
+    """A listener may ask for the breaker's state in another thread."""
     breaker = Breaker()
     breaker._values.of("a", 0)
     heard: list[str | None] = []
@@ -635,7 +635,7 @@ def test_listeners_hear_without_a_lock_that_a_new_value_is_shut_off():
 
 
 def test_threads_that_bring_a_new_value_at_once_get_one_breaker_for_it():
-    """Also where the first has not yet put its own down."""
+    """Even a thread that arrives before the first has stored its breaker gets the same."""
     breaker = Breaker()
     with ThreadPoolExecutor(8) as pool:
         for value in range(100):
@@ -645,7 +645,7 @@ def test_threads_that_bring_a_new_value_at_once_get_one_breaker_for_it():
 
 
 def test_a_tripped_breaker_is_open_for_values_that_come_up_later():
-    """Until its time is over."""
+    """New values are refused until the trip ends."""
     service, breaker = Service(), opened()
     service.down = False
     client = service.client(False, breaker=breaker, arg_fallback={"value": ["b"]})
@@ -661,7 +661,7 @@ def test_a_tripped_breaker_is_open_for_values_that_come_up_later():
 
 
 def test_callers_who_share_a_run_share_its_refusal():
-    """Without a timeout nobody of them could do better."""
+    """Without a timeout none of them could wait longer."""
     breaker = opened()
     service = Service()
     client = service.client(True, breaker=breaker, cache=True)
@@ -674,7 +674,7 @@ def test_callers_who_share_a_run_share_its_refusal():
 
 
 def test_a_follower_with_more_time_does_not_get_the_leaders_refusal():
-    """It comes later, so its time ends later: it waits for the probe."""
+    """A later call has a later deadline, so it waits for the probe."""
     breaker = Breaker(minimum=1, open_for=8)
     inside, go_on = threading.Event(), threading.Event()
     attempts = []
@@ -710,7 +710,7 @@ def test_a_follower_with_more_time_does_not_get_the_leaders_refusal():
 
 @kinds
 def test_events_and_log_tell_what_happens_to_it(asynchronous, caplog):
-    """A WARNING when it opens, INFO when it recovers; and the event has its name and state."""
+    """Opening logs a WARNING and recovery an INFO; events have its name and state."""
     caplog.set_level("INFO", "opero")
     caplog.clear()
     events: list[Any] = []
@@ -737,7 +737,7 @@ def test_events_and_log_tell_what_happens_to_it(asynchronous, caplog):
 
 
 def test_a_breaker_of_a_functions_own_has_its_name():
-    """And its events say which function it is."""
+    """Its events name the function."""
     events: list[Any] = []
     end = subscribe(events.append, "breaker")
 
@@ -756,7 +756,7 @@ def test_a_breaker_of_a_functions_own_has_its_name():
 
 
 def test_permits_are_told_of_only_where_there_is_a_limit():
-    """A breaker gives none."""
+    """A breaker reports no permits."""
     events: list[Any] = []
     end = subscribe(events.append, "permit_wait")
     service = Service()
@@ -771,7 +771,7 @@ def test_permits_are_told_of_only_where_there_is_a_limit():
 
 
 def test_a_breaker_shows_its_settings():
-    """In its `repr`, which makes it again."""
+    """Evaluating its `repr` makes an equal breaker."""
     assert repr(Breaker()) == "Breaker()"
     breaker = Breaker("db", window=5, failure_ratio=0.25, minimum=3, open_for=1, probes=2)
     assert eval(repr(breaker)).__reduce__() == breaker.__reduce__()
@@ -779,7 +779,7 @@ def test_a_breaker_shows_its_settings():
 
 
 def test_breakers_without_a_name_can_be_told_apart():
-    """In events and metrics; a function's own has its name."""
+    """Events and metrics number them; a function's own breaker has the function's name."""
     names = [Breaker().name, Breaker().name, copy.copy(Breaker()).name]
     assert len(set(names)) == 3
     assert all(re.fullmatch(r"breaker-[0-9]+", name) for name in names)
@@ -787,7 +787,7 @@ def test_breakers_without_a_name_can_be_told_apart():
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))])
 def test_a_copy_is_another_breaker_that_is_closed(way):
-    """With the same settings."""
+    """The copy has the same settings."""
     breaker = opened(name="db", probes=3)
     made = way(breaker)
     assert made is not breaker
@@ -797,7 +797,7 @@ def test_a_copy_is_another_breaker_that_is_closed(way):
 
 @kinds
 def test_a_function_with_a_breaker_travels_by_value(asynchronous):
-    """It arrives with one of its own; functions that shared it in one pickle still do."""
+    """It arrives with its own breaker; functions that shared one in a pickle still do."""
     breaker = Breaker("db", minimum=1)
 
     def make() -> Any:
@@ -815,7 +815,7 @@ def test_a_function_with_a_breaker_travels_by_value(asynchronous):
 
 
 def test_settings_can_be_read_and_not_be_changed():
-    """What is counted goes by those that it was made with."""
+    """The breaker uses the settings that it was made with."""
     breaker = Breaker("fixed", window=20.0, minimum=3)
     names = ["name", "window", "failure_ratio", "minimum", "open_for", "probes", "scope"]
     before = [getattr(breaker, name) for name in names]
@@ -827,7 +827,7 @@ def test_settings_can_be_read_and_not_be_changed():
 
 
 def test_a_refusal_survives_a_pickle():
-    """With all that it says."""
+    """The copy has all of its attributes."""
     service = Service()
     client = service.client(False, breaker=opened())
     with pytest.raises(BreakerOpenError) as caught:
@@ -867,7 +867,7 @@ def test_a_refusal_survives_a_pickle():
 )
 @pytest.mark.once
 def test_a_wrong_option_fails_at_decoration_and_says_what_to_write(options, said):
-    """With the option, its value, and what is allowed."""
+    """The error names the option, its value, and what is allowed."""
     with pytest.raises((TypeError, ValueError), match=said):
         opero(**options)(lambda: None)
 
@@ -885,7 +885,7 @@ def test_a_wrong_option_fails_at_decoration_and_says_what_to_write(options, said
     ],
 )
 def test_a_name_that_other_breakers_have_says_what_to_write(name, said):
-    """As an AttributeError, so that `hasattr` says that it is not there."""
+    """It raises AttributeError, so `hasattr` returns False."""
     with pytest.raises(
         AttributeError, match=f"^'Breaker' object has no attribute '{name}': {said}"
     ):
@@ -927,7 +927,7 @@ def test_it_is_no_context_manager_and_no_decorator():
     ids=["Breaker", "RateLimiter", "attempts"],
 )
 def test_what_decorates_elsewhere_is_no_function_here(made, said):
-    """Calling it says what to write, and nothing takes it for a function all the same."""
+    """A call says what to write, and nothing mistakes the breaker for a function."""
     with pytest.raises(TypeError, match=said):
         made()(lambda: None)
     for decorate in (opero, opmap, opero(), opero(breaker=True)):
@@ -941,7 +941,7 @@ def test_what_decorates_elsewhere_is_no_function_here(made, said):
 @pytest.mark.parametrize("seconds", [0, -1, "1", float("nan")])
 @pytest.mark.once
 def test_trip_takes_a_time_above_zero(seconds):
-    """Or nothing."""
+    """The time may also be left out."""
     with pytest.raises((TypeError, ValueError), match="seconds="):
         Breaker().trip(seconds)
 
@@ -950,7 +950,7 @@ def test_trip_takes_a_time_above_zero(seconds):
 
 
 def test_threads_and_loops_share_a_breaker_while_it_is_tripped_and_reset():
-    """Nothing is lost, nobody hangs, and in the end it works as before."""
+    """Nothing is lost, nothing hangs, and the breaker still works in the end."""
     breaker = Breaker(minimum=5, open_for=0.001, window=0.01)
     stop = threading.Event()
     problems: list[BaseException] = []
@@ -999,7 +999,7 @@ def test_threads_and_loops_share_a_breaker_while_it_is_tripped_and_reset():
 
 
 def outcomes(function: Any, count: int, asynchronous: bool) -> list[str]:
-    """Call a function so often at once; return what came of it, sorted."""
+    """Call a function many times concurrently; return the sorted outcomes."""
     if asynchronous:
 
         async def all_at_once() -> list[Any]:

@@ -44,7 +44,7 @@ def options() -> dict[str, Any]:
 
 
 def both(core: Any, count: int) -> list[str]:
-    """Return halves for processes, so that at least one is of the other half, if there is one."""
+    """Return halves for processes, at least one of them the other half if it is installed."""
     try:
         hotpath.load("compiled")
     except hotpath.MissingLibraryError:
@@ -80,7 +80,7 @@ def succeed(breaker: Breaker) -> str:
 
 
 def test_objects_of_one_name_are_one_breaker(core, options):
-    """A newcomer finds the state and the counts as they are."""
+    """A newcomer finds the present state and counts."""
     one = Breaker(**options)
     fail(one, 3)
     two = Breaker(**options)
@@ -100,7 +100,7 @@ def test_objects_of_one_name_are_one_breaker(core, options):
 
 
 def test_other_names_and_other_settings_are_other_breakers(core, options):
-    """Old and new processes of a deployment do not disturb each other."""
+    """Old and new processes of a deployment do not affect each other."""
     one = Breaker(**options)
     others = [Breaker(**{**options, **each}) for each in (
         {"name": options["name"] + "x"}, {"minimum": 5}, {"open_for": 0.4}, {"window": 9},
@@ -111,14 +111,14 @@ def test_other_names_and_other_settings_are_other_breakers(core, options):
 
 
 def test_any_name_will_do(core, options):
-    """Whatever a file system makes of it."""
+    """A name may contain characters that file systems reject."""
     for odd in ("/", "..", "a/b", "\0", "ü\n", "\udc80", "x" * 1000):
         breaker = Breaker(**{**options, "name": options["name"] + odd})
         assert succeed(breaker) == "done"
 
 
 def test_processes_count_together(core, sharers, options):
-    """It takes the failures of all of them to open it; nobody is let in afterwards."""
+    """Their failures open it together; then it refuses all of them."""
     options = {**options, "minimum": 40, "open_for": 30}
     found = sharers.run("fail", both(core, 4), breaker=options, start=soon(4), times=30)
     assert sum(made for made, _ in found) in range(40, 44)  # one of each may be under way
@@ -128,7 +128,7 @@ def test_processes_count_together(core, sharers, options):
 
 @pytest.mark.once
 def test_processes_that_only_know_the_name_share_a_breaker(options):
-    """Started on their own, one after the other, and gone in between."""
+    """The processes start one after the other, each after the last has ended."""
     code = (
         "import sys; from opero import Breaker, opero\n"
         "breaker = Breaker(sys.argv[1], scope='machine', minimum=4, open_for=30)\n"
@@ -152,7 +152,7 @@ def test_processes_that_only_know_the_name_share_a_breaker(options):
 
 
 def test_one_process_of_many_probes(core, sharers, options):
-    """However hard they knock at the moment of half-open."""
+    """Exactly one gets in, even if all ask at the moment of half-open."""
     options = {**options, "open_for": 20}
     breaker = Breaker(**options)
     breaker.trip(60)
@@ -173,7 +173,7 @@ def test_one_process_of_many_probes(core, sharers, options):
 
 
 def test_threads_count_exactly_and_one_of_them_probes(core, options):
-    """Of each process, too."""
+    """That includes the threads of several processes."""
     options = {**options, "minimum": 10**6, "open_for": 20}
     breakers = [Breaker(**options) for _ in range(2)]
     gates = [each._queue.gate for each in breakers]
@@ -202,7 +202,7 @@ def test_threads_count_exactly_and_one_of_them_probes(core, options):
 
 
 def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(core, sharers, options):
-    """Others are refused until the lease is over, and one of them probes then."""
+    """Others are refused until the lease expires; then one of them probes."""
     breaker = Breaker(**options)
     breaker.trip()
     (pid,) = sharers.start("probe", [core.name], breaker=options)
@@ -226,7 +226,7 @@ def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(core, s
 
 
 def test_processes_that_are_killed_in_the_middle_of_a_step_leave_it_whole(core, sharers, options):
-    """Whatever they had in hand, it opens, half opens and closes as before."""
+    """The breaker still opens, half-opens and closes, wherever they died."""
     options = {**options, "open_for": 0.02}
     pids = sharers.start("juggle", both(core, 5), breaker=options)
     breaker = Breaker(**options)
@@ -244,7 +244,7 @@ def test_processes_that_are_killed_in_the_middle_of_a_step_leave_it_whole(core, 
 
 
 def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, options):
-    """Not even one that is stopped with the file lock in hand: attempts go on, uncounted."""
+    """Even if it stops while it holds the file lock, attempts continue, uncounted."""
     options = {**options, "open_for": 0.02}
     pids = sharers.start("juggle", ["plain"] * 2, breaker=options)
     breaker = Breaker(**options)
@@ -267,13 +267,13 @@ def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, options):
 
 
 def test_a_child_that_was_forked_in_a_probe_does_not_report_it(core, sharers, options):
-    """It fails, and its parent's probe succeeds all the same."""
+    """The child fails, but its parent's probe succeeds."""
     Breaker(**options).trip()
     assert sharers.run("fork_in_probe", [core.name], breaker=options) == ["closed"]
 
 
 def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, options):
-    """It would refuse itself otherwise, and stay open for good."""
+    """Otherwise the breaker would refuse its own probe and stay open."""
     breaker = Breaker(**options)
 
     @opero(breaker=breaker, retries=1)
@@ -301,7 +301,7 @@ def asking(breaker: Breaker, dead: set[str]) -> Any:
 
 
 def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_read(core, options):
-    """What other processes find it by is a digest: in whatever order they come to know the values."""
+    """Processes find it by a digest, in whatever order they meet the values."""
     one, two = (Breaker(**options) for _ in range(2))
     ask = asking(one, {"secret-one"})
     for _ in range(4):
@@ -325,7 +325,7 @@ def test_each_fallback_value_has_a_breaker_that_processes_share_and_nobody_can_r
 
 
 def test_a_value_without_a_faithful_key_counts_by_its_place(core):
-    """And values that differ by their type alone differ."""
+    """Values that differ only in type count as different."""
     settings = (1, 0.5, 1, 1, 1)
     opaque = [identity("x", settings, object(), place, True) for place in (0, 0, 1)]
     assert opaque[0] == opaque[1] != opaque[2]
@@ -342,7 +342,7 @@ def test_a_value_without_a_faithful_key_counts_by_its_place(core):
 def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
     core, options, monkeypatch, broken
 ):
-    """The directory is full, read-only or gone."""
+    """The directory may be full, read-only or missing."""
     events: list[Any] = []
     end = subscribe(events.append, "store_down")
 
@@ -366,7 +366,7 @@ def test_without_a_file_each_process_decides_by_itself_and_says_so_once(
 
 
 def test_a_directory_that_others_could_write_to_is_refused(core, options, monkeypatch, tmp_path):
-    """When the breaker is made, not when it is used."""
+    """The error comes when the breaker is made, not when it is used."""
     monkeypatch.setattr(shared_place, "_SHM", tmp_path)
     shared_place.directory().chmod(0o777)
     with pytest.raises(UnsafePlaceError):
@@ -377,7 +377,7 @@ def test_a_directory_that_others_could_write_to_is_refused(core, options, monkey
 def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
     core, options, monkeypatch, tmp_path
 ):
-    """Those in use stay, and for an hour those that nobody uses."""
+    """Breakers in use stay, and unused ones stay for an hour."""
     monkeypatch.setattr(shared_place, "_SHM", tmp_path)
     monkeypatch.setattr(shared_file, "_SIZE", 1 << 13)
     hour = 3600 * 10**9
@@ -401,7 +401,7 @@ def test_breakers_that_nobody_uses_make_room_when_they_say_nothing(
 
 
 def test_a_config_makes_a_shared_one_too(core, options):
-    """Functions that are given the same name share it."""
+    """Functions with the same name in their config share it."""
 
     @opero(breaker=BreakerConfig(**options), retries=1)
     def one() -> None:
@@ -419,7 +419,7 @@ def test_a_config_makes_a_shared_one_too(core, options):
 
 
 def test_a_call_waits_for_the_probe_if_its_timeout_leaves_the_time(core, options):
-    """And sees within a moment that another process has closed it."""
+    """The call notices within a moment that another process has closed the breaker."""
     one, two = Breaker(**options), Breaker(**options)
 
     @opero(breaker=one, timeout=20, retries=2)
@@ -446,7 +446,7 @@ def test_a_map_over_an_open_breaker_waits_and_loses_nothing(core, options):
 
 
 def test_a_pickled_breaker_is_the_same_one_elsewhere(core, options):
-    """It is found by its name."""
+    """The other process finds it by its name."""
     breaker = Breaker(**options)
     other = pickle.loads(pickle.dumps(breaker))
     breaker.trip()
@@ -454,7 +454,7 @@ def test_a_pickled_breaker_is_the_same_one_elsewhere(core, options):
 
 
 def test_it_goes_by_real_time_under_the_clocks_of_tests(core, options):
-    """Others do, too."""
+    """Other processes use real time too."""
     breaker = Breaker(**{**options, "open_for": 3600})
     with manual_clock() as clock:
         breaker.trip()
@@ -466,7 +466,7 @@ def test_it_goes_by_real_time_under_the_clocks_of_tests(core, options):
 
 
 def test_changes_are_told_in_every_process(core, options):
-    """With the reason where it was made."""
+    """The process that made the change also reports the reason."""
     events: list[Any] = []
     end = subscribe(events.append, "breaker")
     try:

@@ -32,7 +32,7 @@ PERIOD = 1.0
 
 @pytest.fixture(autouse=True)
 def no_courier_left() -> Iterator[None]:
-    """The thread of a test's breakers ends with it."""
+    """End the courier's thread with each test."""
     yield
     redis_breaker._courier.end()
     redis_breaker._courier._ending = False
@@ -40,7 +40,7 @@ def no_courier_left() -> Iterator[None]:
 
 @pytest.fixture
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is exchanged but where a test says so."""
+    """Let breakers exchange only where a test says so."""
     monkeypatch.setattr(redis_breaker._Courier, "post", lambda *_: None)
 
 
@@ -100,7 +100,7 @@ def keys_of(server: RedisServer) -> list[str]:
 
 
 class Model:
-    """What the server should say, without time: the window and the open time never end."""
+    """A timeless model of the server: the window and the open time never end."""
 
     def __init__(self) -> None:
         self.opened = False
@@ -123,7 +123,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_processes_and_server_agree_with_a_model(core, redis_server, by_hand, seed):
-    """Counts come in batches, late, and from processes that know an older state."""
+    """Counts arrive late, in batches, and from processes that know an older state."""
     dice = random.Random(seed)
     options = options_for(redis_server, minimum=6, open_for=3600, window=36000)
     processes = [Breaker(**options) for _ in range(4)]
@@ -166,7 +166,7 @@ def test_processes_and_server_agree_with_a_model(core, redis_server, by_hand, se
 
 
 def test_a_newcomer_resets_nothing(core, redis_server, by_hand):
-    """It knows nothing, and learns; its failure before that counts."""
+    """A newcomer learns the state; its failure before that counts."""
     options = options_for(redis_server, open_for=30)
     one = Breaker(**options)
     fail(one, 3)
@@ -183,7 +183,7 @@ def test_a_newcomer_resets_nothing(core, redis_server, by_hand):
 
 
 def test_one_of_many_gets_the_lease_of_the_probe(core, redis_server, by_hand):
-    """They all ask at the moment of half-open."""
+    """All of them ask at the moment of half-open."""
     options = options_for(redis_server, open_for=20)
     breakers = [Breaker(**options) for _ in range(20)]
     breakers[0].trip(0.05)
@@ -207,7 +207,7 @@ def test_one_of_many_gets_the_lease_of_the_probe(core, redis_server, by_hand):
 
 @pytest.mark.parametrize("outcome", [NEUTRAL, FAILED])
 def test_the_server_learns_what_a_probe_has_found(core, redis_server, by_hand, outcome):
-    """One that says nothing gives its lease back; one that fails opens it anew."""
+    """A probe without an outcome gives its lease back; a failed one reopens the breaker."""
     options = options_for(redis_server, open_for=20)
     one, two = Breaker(**options), Breaker(**options)
     one.trip(0.01)
@@ -230,7 +230,7 @@ def test_the_server_learns_what_a_probe_has_found(core, redis_server, by_hand, o
 
 
 def test_all_of_several_probes_have_to_succeed(core, redis_server, by_hand):
-    """No more than so many are under way, in all processes together."""
+    """All processes together run no more than the allowed number of probes."""
     options = options_for(redis_server, open_for=20, probes=2)
     one, two = Breaker(**options), Breaker(**options)
     one.trip(0.01)
@@ -249,7 +249,7 @@ def test_all_of_several_probes_have_to_succeed(core, redis_server, by_hand):
 def test_a_clock_of_the_server_that_has_gone_back_keeps_it_open_no_longer(
     core, redis_server, by_hand
 ):
-    """A time that the server cannot have written is over, and so is such a lease."""
+    """The script treats a time or lease beyond the server's clock as over."""
     breaker = Breaker(**options_for(redis_server, open_for=20))
     breaker.trip()
     (key,) = [each for each in keys_of(redis_server) if breaker.name in each]
@@ -267,7 +267,7 @@ def test_a_clock_of_the_server_that_has_gone_back_keeps_it_open_no_longer(
 def test_failures_reach_the_server_at_once_and_others_learn_of_it_with_their_next_one(
     core, redis_server
 ):
-    """Without waiting on the path of an attempt."""
+    """Attempts never wait for the server."""
     options = options_for(redis_server, open_for=30)
     one, two = Breaker(**options), Breaker(**options)
     succeed(two)
@@ -279,7 +279,7 @@ def test_failures_reach_the_server_at_once_and_others_learn_of_it_with_their_nex
 
 
 def test_those_who_succeed_learn_of_it_after_a_second(core, redis_server):
-    """They exchange what they have counted."""
+    """Their counts go to the server every second."""
     options = options_for(redis_server, open_for=30)
     one, two = Breaker(**options), Breaker(**options)
     succeed(two)
@@ -289,7 +289,7 @@ def test_those_who_succeed_learn_of_it_after_a_second(core, redis_server):
 
 
 def test_processes_count_together(core, sharers, redis_server):
-    """It takes the failures of all of them."""
+    """Their failures open it together."""
     options = options_for(redis_server, minimum=30, open_for=30)
     found = sharers.run("fail", [core.name] * 3, breaker=options, start=soon(3), times=10)
     assert all(made + refused == 10 for made, refused in found)
@@ -297,7 +297,7 @@ def test_processes_count_together(core, sharers, redis_server):
 
 
 def test_a_listener_that_would_end_its_thread_ends_no_exchanges(core, redis_server):
-    """The thread serves all breakers."""
+    """One thread serves all breakers."""
 
     def listen(_: object) -> None:
         heard.append(True)
@@ -320,7 +320,7 @@ def test_a_listener_that_would_end_its_thread_ends_no_exchanges(core, redis_serv
 
 @pytest.mark.once
 def test_what_a_process_has_counted_goes_out_when_it_ends(redis_server):
-    """A script that fails and is gone a moment later."""
+    """A script that fails and ends a moment later still reports."""
     options = options_for(redis_server)
     code = (
         "import sys; from opero import Breaker, opero\n"
@@ -337,7 +337,7 @@ def test_what_a_process_has_counted_goes_out_when_it_ends(redis_server):
 
 
 def test_the_event_loop_goes_on_while_a_probe_asks_a_server_that_is_silent(core, own_server):
-    """And the call decides alone when that has taken too long."""
+    """The call decides alone after the time limit of a request."""
     breaker = Breaker(**options_for(own_server, open_for=0.05))
 
     @opero(breaker=breaker, retries=1)
@@ -368,7 +368,7 @@ def test_the_event_loop_goes_on_while_a_probe_asks_a_server_that_is_silent(core,
 
 
 def test_a_call_that_is_cancelled_while_it_asks_gives_the_lease_back(core, own_server):
-    """It may have been granted."""
+    """The server may have granted the lease."""
     options = options_for(own_server, open_for=20)
     breaker = Breaker(**options)
 
@@ -392,7 +392,7 @@ def test_a_call_that_is_cancelled_while_it_asks_gives_the_lease_back(core, own_s
 
 
 def test_a_call_waits_for_the_probe_if_its_timeout_leaves_the_time(core, redis_server):
-    """And asks for the lease itself."""
+    """The call asks for the lease itself."""
     breaker = Breaker(**options_for(redis_server))
     breaker.trip()
     assert calls(breaker, timeout=20)[0]() == "done"
@@ -401,7 +401,7 @@ def test_a_call_waits_for_the_probe_if_its_timeout_leaves_the_time(core, redis_s
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_map_over_an_open_breaker_waits_and_loses_nothing(core, redis_server, mode):
-    """Its scheduler never waits for the server: the lease comes beside it."""
+    """The scheduler never waits for the server: another thread gets the lease."""
     breaker = Breaker(**options_for(redis_server))
     breaker.trip()
     how = {"mode": mode, "workers": 3, "breaker": breaker, "timeout": 20, "progress": False}
@@ -421,7 +421,7 @@ def test_a_map_over_an_open_breaker_waits_and_loses_nothing(core, redis_server, 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, own_server, alone):
-    """It would refuse itself otherwise, and stay open for good."""
+    """Otherwise the breaker would refuse its own probe and stay open."""
     breaker = Breaker(**options_for(own_server))
     if alone:
         own_server.stop()
@@ -443,7 +443,7 @@ def test_what_a_probe_calls_behind_the_same_breaker_is_a_part_of_it(core, own_se
 def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(
     core, redis_server, sharers
 ):
-    """Others are refused until the lease is over, and one of them probes then."""
+    """Others are refused until the lease expires; then one of them probes."""
     options = options_for(redis_server, open_for=0.6)
     breaker = Breaker(**options)
     breaker.trip(0.01)
@@ -462,7 +462,7 @@ def test_a_process_that_is_killed_in_its_probe_frees_the_place_by_expiry(
 
 
 def test_a_child_that_was_forked_in_a_probe_does_not_report_it(core, redis_server, sharers):
-    """It fails, and its parent's probe succeeds all the same."""
+    """The child fails, but its parent's probe succeeds."""
     options = options_for(redis_server)
     Breaker(**options).trip()
     assert sharers.run("fork_in_probe", [core.name], breaker=options) == ["closed"]
@@ -473,7 +473,7 @@ def test_a_child_that_was_forked_in_a_probe_does_not_report_it(core, redis_serve
 
 @pytest.mark.parametrize("fault", ["stop", "freeze", "fill"])
 def test_without_the_server_each_process_decides_by_itself_and_comes_back(core, own_server, fault):
-    """It says so once, no attempt waits for it, and what it knew goes on to hold."""
+    """The log says so once, no attempt waits, and the known state stays valid."""
     events: list[Any] = []
     end = subscribe(events.append, "store_down", "store_up")
     options = options_for(own_server)
@@ -508,7 +508,7 @@ def test_without_the_server_each_process_decides_by_itself_and_comes_back(core, 
 
 @pytest.mark.parametrize("how", ["flush", "restart", "restart that is noticed"])
 def test_an_open_breaker_outlives_the_loss_of_its_record(core, own_server, how):
-    """A process that knows of it puts it back, so that newcomers are refused too."""
+    """A process that knows the record restores it, so newcomers are refused too."""
     options = options_for(own_server, open_for=60)
     one = Breaker(**options)
     fail(one, 4)
@@ -527,7 +527,7 @@ def test_an_open_breaker_outlives_the_loss_of_its_record(core, own_server, how):
 
 
 def test_a_closed_breaker_goes_on_after_the_loss_of_its_record(core, own_server, by_hand):
-    """What is under way counts as before."""
+    """Attempts under way count as before."""
     options = options_for(own_server, open_for=60)
     one, two = Breaker(**options), Breaker(**options)
     for each in (one, two):
@@ -543,7 +543,7 @@ def test_a_closed_breaker_goes_on_after_the_loss_of_its_record(core, own_server,
 def test_newcomers_begin_a_record_that_does_not_close_an_open_breaker(
     core, own_server, by_hand, tell
 ):
-    """They know of nothing; a process that knows more puts it back, and they hear of it."""
+    """A process that knows more restores the open state, and newcomers hear of it."""
     options = options_for(own_server, open_for=60)
     one, newcomer = Breaker(**options), Breaker(**options)
     one.trip()
@@ -563,7 +563,7 @@ def test_newcomers_begin_a_record_that_does_not_close_an_open_breaker(
 
 
 def test_a_reply_from_a_new_record_does_not_close_an_open_breaker(core, own_server, by_hand):
-    """The request was made before the process knew that the breaker is open."""
+    """The process made the request before it knew that the breaker is open."""
     options = options_for(own_server, open_for=60)
     one = Breaker(**options)
     since, request = gate(one).real.now(), record(one).request()
@@ -578,7 +578,7 @@ def test_a_reply_from_a_new_record_does_not_close_an_open_breaker(core, own_serv
 
 
 def test_what_others_report_to_a_new_record_counts(core, own_server, by_hand):
-    """Those who knew the lost one, and of no opening, have counted for the same state."""
+    """Processes that knew only the lost, closed record counted for the same state."""
     options = options_for(own_server, open_for=60)
     one, newcomer = Breaker(**options), Breaker(**options)
     assert record(one).exchange()
@@ -590,7 +590,7 @@ def test_what_others_report_to_a_new_record_counts(core, own_server, by_hand):
 
 
 def test_a_record_outlives_what_processes_may_take_to_be_true(core, redis_server, by_hand):
-    """Else one that has not heard of the reset could open the breaker again."""
+    """Otherwise a process that missed the reset could reopen the breaker."""
     options = options_for(redis_server, window=1, open_for=1)
     one, idle = Breaker(**options), Breaker(**options)
     one.trip(3600)
@@ -619,7 +619,7 @@ def test_an_expired_record_is_a_closed_breaker_that_nobody_knows(core, redis_ser
 
 
 def test_no_key_and_no_value_at_the_server_shows_a_fallback_value(core, redis_server):
-    """Hosts find each other by a digest, whatever the order in which they meet the values."""
+    """Hosts find values by a digest, in whatever order they meet them."""
     options = options_for(redis_server, open_for=30)
     one, two = Breaker(**options), Breaker(**options)
     tried: list[str] = []
@@ -664,7 +664,7 @@ def test_wrong_options_are_refused(redis_server):
 
 
 def test_nothing_is_asked_before_the_first_attempt(core):
-    """A decoration does not need the server."""
+    """Decorating a function does not need the server."""
     begun = time.monotonic()
     breaker = Breaker("x", scope="redis", url="redis://127.0.0.1:1/0")
     assert succeed(breaker) == "done"

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def courier(monkeypatch):
-    """Return a courier of its own."""
+    """Return a courier for one test."""
     monkeypatch.setattr(redis_breaker, "_LINGER", 0.01)
     return redis_breaker._Courier()
 
 
 class Record:
-    """Counts its exchanges."""
+    """A record that counts its exchanges."""
 
     def __init__(self):
         self.gate = SimpleNamespace(due=True)
@@ -32,7 +32,7 @@ class Record:
 
 
 def test_a_start_that_hangs_keeps_nobody_waiting(courier, monkeypatch):
-    """As after an exception that was thrown into it."""
+    """An exception thrown into a start may make it hang."""
     go = threading.Event()
     hung = []
     real = threading.Thread.start
@@ -60,7 +60,7 @@ def test_a_start_that_hangs_keeps_nobody_waiting(courier, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_no_thread_was_started_for_is_due_again(courier, monkeypatch, error):
-    """The next call of such a breaker starts one."""
+    """The next call of such a breaker starts a thread."""
 
     def refuse(_):
         raise error

@@ -19,11 +19,11 @@ WAIT = 5 * 10**6
 
 
 class Flop(Exception):
-    """What an attempt raises that is worth another."""
+    """An error that is worth a retry."""
 
 
 def slow_gate(core: Any, observes: bool) -> Any:
-    """Make a gate that lets every attempt wait, and notes what it is told."""
+    """Make a gate that lets every attempt wait, and notes its calls."""
 
     class SlowGate(core.Gate):
         def __init__(self) -> None:
@@ -56,7 +56,7 @@ def slow_gate(core: Any, observes: bool) -> Any:
 
 @pytest.fixture(params=[False, True], ids=["silent", "observing"])
 def gate(core, monkeypatch, request):
-    """Let every function that is decorated in a test have such a gate, behind its rate limit."""
+    """Give every decorated function of a test such a gate, after its rate limit."""
     made = slow_gate(core, request.param)
     queue = PollingQueue(made, "its turn", core.clock)
     monkeypatch.setattr(gates, "ROWS", [*gates.ROWS, lambda *_: queue])
@@ -64,7 +64,7 @@ def gate(core, monkeypatch, request):
 
 
 def failing(times: int, asynchronous: bool) -> Any:
-    """Make a function that fails so many times."""
+    """Make a function that fails a given number of times."""
     left = [times]
 
     def body(value: Any) -> Any:
@@ -92,7 +92,7 @@ kinds = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "asy
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("failures", [0, 1, 2])
 def test_every_attempt_passes_the_gate(gate, asynchronous, cache, failures):
-    """Each waits, and comes in; what came of it is reported if the gate asks for that."""
+    """Each attempt waits and enters; the gate hears the outcome if it asks for that."""
     function = opero(retries=3, min_delay=0, max_delay=0, cache=cache)(
         failing(failures, asynchronous)
     )
@@ -116,7 +116,7 @@ def test_fallback_values_pass_it_too(gate, asynchronous):
 
 @kinds
 def test_it_stands_behind_a_rate_limit(gate, asynchronous):
-    """A call that waits at it has paid its permit, and does not pay another."""
+    """A call that waits at the gate has paid its permit, and does not pay another."""
     limiter = RateLimiter(0.01, burst=2)
     function = opero(retries=1, rate_limit=limiter)(failing(0, asynchronous))
     assert [outcome(function, value) for value in "ab"] == ["a", "b"]
@@ -126,7 +126,7 @@ def test_it_stands_behind_a_rate_limit(gate, asynchronous):
 
 @kinds
 def test_a_wait_that_cannot_end_in_time_is_not_begun(gate, asynchronous):
-    """And an attempt that had come in elsewhere is withdrawn."""
+    """An attempt that has entered other gates is withdrawn there."""
     gate.opens = clocks.NEVER - 1
     function = opero(retries=1, timeout=60)(failing(0, asynchronous))
     with pytest.raises(DeadlineExceeded, match="its turn would come too late"):
@@ -137,7 +137,7 @@ def test_a_wait_that_cannot_end_in_time_is_not_begun(gate, asynchronous):
 
 @kinds
 def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, asynchronous):
-    """The gates before it are told, once, that it was not made."""
+    """The gates before it hear, once, that the attempt was not made."""
     before, behind = slow_gate(core, True), slow_gate(core, True)
     queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
     monkeypatch.setattr(gates, "ROWS", [lambda *_, queue=queue: queue for queue in queues])
@@ -156,7 +156,7 @@ def test_an_attempt_that_ends_at_a_later_gate_is_withdrawn(core, monkeypatch, as
 def test_a_gate_that_has_let_an_attempt_in_is_not_asked_again_after_a_later_one(
     core, monkeypatch, asynchronous, timeout, observes
 ):
-    """The attempt waits behind it, and enters each once."""
+    """The attempt waits at the later gate, and enters each once."""
     before, behind = slow_gate(core, observes), slow_gate(core, observes)
     queues = [PollingQueue(gate, "it", core.clock) for gate in (before, behind)]
     monkeypatch.setattr(gates, "ROWS", [lambda *_, queue=queue: queue for queue in queues])
@@ -191,7 +191,7 @@ def test_what_a_gate_raises_goes_up_and_is_no_failed_attempt(
 @kinds
 @pytest.mark.parametrize("retries", [1, 2])
 def test_a_failed_call_is_reported_attempt_by_attempt(gate, asynchronous, retries):
-    """With one attempt the function's own error goes up, as without a gate."""
+    """With one attempt the function's own error is raised, as without a gate."""
     function = opero(retries=retries, min_delay=0, max_delay=0)(failing(9, asynchronous))
     gate.opens = 0  # it lets the first one in
     with pytest.raises(Flop if retries == 1 else AllFailedError):
@@ -201,19 +201,19 @@ def test_a_failed_call_is_reported_attempt_by_attempt(gate, asynchronous, retrie
 
 
 def body_of_map(value: int) -> int:
-    """Return what it is given."""
+    """Return the argument."""
     return value
 
 
 async def abody_of_map(value: int) -> int:
-    """Return what it is given."""
+    """Return the argument."""
     return value
 
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 @pytest.mark.parametrize("scope", ["worker", "total"])
 def test_items_of_a_map_pass_it(gate, mode, scope):
-    """Whatever runs them, the parent asks the gate for each item, and reports to it."""
+    """In every mode the parent asks the gate for each item, and reports to it."""
     function = abody_of_map if "async" in mode else body_of_map
     limits = {"rate_limit": 1e6, "rate_limit_scope": scope}
     mapped = opmap(mode=mode, workers=2, **limits, progress=False)(function)
@@ -223,7 +223,7 @@ def test_items_of_a_map_pass_it(gate, mode, scope):
 
 
 def test_failed_items_of_a_map_are_reported(gate):
-    """Each attempt with what it raised."""
+    """The gate hears what each attempt raised."""
     mapped = opmap(mode="thread", workers=1, retries=2, min_delay=0, max_delay=0, progress=False)(
         failing(1, False)
     )
@@ -233,7 +233,7 @@ def test_failed_items_of_a_map_are_reported(gate):
 
 
 def test_waits_go_by_a_clock_that_tests_move(gate):
-    """A gate's wait is one of those that `opero.testing` skips."""
+    """`opero.testing` skips a gate's wait like others."""
     function = opero(retries=1)(failing(0, False))
     with skip_waits() as clock:
         assert function("value") == "value"
@@ -241,7 +241,7 @@ def test_waits_go_by_a_clock_that_tests_move(gate):
 
 
 class Doorman:
-    """What a gate of the next tests is asked and told."""
+    """A record of what the gates of the next tests are asked and told."""
 
     def __init__(self) -> None:
         self.opens = 0
@@ -251,7 +251,7 @@ class Doorman:
 
 
 def doorman(core: Any, monkeypatch: Any) -> Doorman:
-    """Let every function that is decorated have a gate that refuses, and gives tickets."""
+    """Give every decorated function a gate that refuses, and hands out tickets."""
     book = Doorman()
 
     class Refusing(core.Gate):
@@ -278,13 +278,13 @@ def doorman(core: Any, monkeypatch: Any) -> Doorman:
 
 
 class Busy(Exception):
-    """What a server raises that gets too many requests."""
+    """An error of a server that gets too many requests."""
 
     status = 429
 
 
 class Later(Exception):
-    """What says itself when to come again."""
+    """An error that says when to try again."""
 
     retry_after = 0.001
 
@@ -310,7 +310,7 @@ class Later(Exception):
 def test_a_gate_learns_once_how_an_attempt_has_ended(
     core, monkeypatch, asynchronous, retries, limited, error, expected
 ):
-    """By the policy, whose predicate is asked once for each failure."""
+    """The policy asks its predicate once for each failure."""
     book = doorman(core, monkeypatch)
     asked = []
 
@@ -339,7 +339,7 @@ def test_a_gate_learns_once_how_an_attempt_has_ended(
 
 @kinds
 def test_a_wait_that_the_server_asks_for_is_a_rejection(core, monkeypatch, asynchronous):
-    """Whatever else the error looks like."""
+    """The kind of error does not matter."""
     book = doorman(core, monkeypatch)
     left = [1]
 
@@ -365,7 +365,7 @@ def test_a_wait_that_the_server_asks_for_is_a_rejection(core, monkeypatch, async
 def test_an_attempt_whose_predicate_raises_counts_as_nothing(
     core, monkeypatch, asynchronous, option
 ):
-    """Nobody knows whether it was a failure."""
+    """It is unknown whether the attempt failed."""
     book = doorman(core, monkeypatch)
 
     def broken(_: Any) -> bool:
@@ -410,7 +410,7 @@ def test_who_is_refused_gets_an_error_at_once(core, monkeypatch, asynchronous, c
 
 @kinds
 def test_who_is_refused_later_gets_an_error_that_knows_why(core, monkeypatch, asynchronous):
-    """The failures before are its `errors`, the last one its cause."""
+    """Its `errors` are the earlier failures, and its cause is the last one."""
     book = doorman(core, monkeypatch)
     function = opero(retries=3, min_delay=0, max_delay=0)(failing(9, asynchronous))
     book.shuts_after = 1
@@ -422,7 +422,7 @@ def test_who_is_refused_later_gets_an_error_that_knows_why(core, monkeypatch, as
 
 @kinds
 def test_who_has_the_time_waits(core, monkeypatch, asynchronous):
-    """With a deadline the wait is worth it, if it ends before."""
+    """A call waits if the wait ends before its deadline."""
     book = doorman(core, monkeypatch)
     function = opero(retries=3, timeout=5)(failing(0, asynchronous))
     hurried = opero(retries=3, timeout=0.5)(failing(0, asynchronous))

@@ -31,7 +31,7 @@ def spent(limiter: RateLimiter) -> RateLimiter:
 
 
 def test_the_burst_is_free_and_then_permits_come_one_by_one(core):
-    """To the nanosecond: nothing early, nothing late."""
+    """Each permit comes to the nanosecond, neither early nor late."""
     with standing_clock(core.clock) as clock:
         limiter = RateLimiter(100, burst=3)
         assert [limiter.try_acquire() for _ in range(4)] == [True] * 3 + [False]
@@ -54,7 +54,7 @@ def test_waits_add_up_to_the_rate_under_the_clock_that_skips_them():
 
 
 def test_waits_add_up_exactly_under_the_clock_that_stands_still():
-    """The same where no time passes but what is waited for."""
+    """On this clock only waits take time."""
     with manual_clock() as clock:
         limiter = RateLimiter(8)
         for _ in range(9):
@@ -64,7 +64,7 @@ def test_waits_add_up_exactly_under_the_clock_that_stands_still():
 
 
 def test_a_thread_waits_no_longer_than_its_permit_takes():
-    """Twenty permits at 200 per second take 95 ms, and hardly more."""
+    """Twenty permits at 200 per second take hardly more than 95 ms."""
     limiter = RateLimiter(200)
     start = time.monotonic()
     for _ in range(20):
@@ -74,7 +74,7 @@ def test_a_thread_waits_no_longer_than_its_permit_takes():
 
 
 def test_threads_are_served_in_the_order_in_which_they_queued(core):
-    """First come, first served, by hand and in decorated functions alike."""
+    """The order is first come, first served, in blocks and decorated functions alike."""
     order = []
     limiter = RateLimiter(500)
 
@@ -101,7 +101,7 @@ def test_threads_are_served_in_the_order_in_which_they_queued(core):
 
 
 def test_32_threads_stay_within_the_rate():
-    """Measured from the first permit to the last, on the real clock."""
+    """The real clock measures from the first permit to the last."""
     limiter = RateLimiter(800, burst=4)
     times = []
 
@@ -121,7 +121,7 @@ def test_32_threads_stay_within_the_rate():
 
 
 def test_nobody_passes_the_line(core):
-    """A permit that comes free while others wait is theirs, not the newcomer's."""
+    """A permit that becomes free goes to a waiter, not to a newcomer."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100))
         waiter = Job(limiter.acquire_sync)
@@ -137,7 +137,7 @@ def test_nobody_passes_the_line(core):
 
 
 def test_a_newcomer_is_served_when_the_line_has_been_served_and_permits_are_left(core):
-    """Who comes late for permits that have been free for long does not wait behind a line of none."""
+    """A newcomer does not wait behind an empty line while permits are free."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         waiters = [Job(limiter.acquire_sync) for _ in range(2)]
@@ -149,7 +149,7 @@ def test_a_newcomer_is_served_when_the_line_has_been_served_and_permits_are_left
 
 
 def test_one_limiter_is_shared_by_all_functions_that_are_given_it():
-    """Three functions, one for tasks, and two threads by hand: one rate for all of them."""
+    """Three functions, one of them for tasks, and two threads share one rate."""
     limiter = RateLimiter(400)
     starts = []
 
@@ -178,7 +178,7 @@ def test_one_limiter_is_shared_by_all_functions_that_are_given_it():
 
 
 def test_every_attempt_pays_a_permit():
-    """First tries, retries and fallback values alike."""
+    """First attempts, retries and fallback values all pay."""
     attempts = []
 
     @opero(
@@ -202,7 +202,7 @@ def test_every_attempt_pays_a_permit():
 
 
 def test_an_error_in_the_block_comes_out_and_the_permit_stays_spent(core):
-    """`with limiter` hands out a permit, it does not guard the block."""
+    """`with limiter` hands out a permit; it does not guard the block."""
     with standing_clock(core.clock):
         limiter = RateLimiter(1)
         with pytest.raises(ZeroDivisionError), limiter:
@@ -214,7 +214,7 @@ def test_an_error_in_the_block_comes_out_and_the_permit_stays_spent(core):
     "duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
 )
 def test_a_copy_is_a_limiter_of_the_same_rate_with_its_burst_free(duplicate):
-    """Neither the line nor the spent permits go with it."""
+    """The copy has neither the line nor the spent permits."""
     limiter = spent(RateLimiter(0.5, burst=2))
     twin = duplicate(limiter)
     assert (twin.rate_limit, twin.burst) == (0.5, 2)
@@ -225,7 +225,7 @@ def test_a_copy_is_a_limiter_of_the_same_rate_with_its_burst_free(duplicate):
 
 
 def test_a_thread_whose_permit_would_come_too_late_does_not_stand_in_line(core):
-    """It is told at once, and costs the others nothing."""
+    """It hears so immediately, and costs the others nothing."""
     with standing_clock(core.clock):
         limiter = spent(RateLimiter(100))
         begun = time.monotonic()
@@ -241,7 +241,7 @@ def test_a_thread_whose_permit_would_come_too_late_does_not_stand_in_line(core):
 
 
 def test_an_interrupted_thread_leaves_its_place_and_its_permit_to_the_next(core):
-    """The one behind it gets the permit that would have been the interrupted one's."""
+    """The next waiter gets the permit that the interrupted thread would have had."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(50))
         first, second, third = jobs = [None] * 3
@@ -261,7 +261,7 @@ def test_an_interrupted_thread_leaves_its_place_and_its_permit_to_the_next(core)
 
 
 def test_a_waiter_that_is_gone_with_its_loop_holds_nobody_up(core):
-    """Its place is skipped, its permit is not lost, and it is not given back twice."""
+    """Its place is skipped; its permit is neither lost nor given back twice."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100))
         task = abandoned(limiter)
@@ -278,7 +278,7 @@ def test_a_waiter_that_is_gone_with_its_loop_holds_nobody_up(core):
 
 
 def test_a_thread_behind_a_dead_waiter_gets_its_permit_and_only_that(core):
-    """The dead one's coroutine is collected later, and that frees no second permit."""
+    """Collecting the dead waiter's coroutine later frees no second permit."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100))
         task = abandoned(limiter)
@@ -297,7 +297,7 @@ def test_a_thread_behind_a_dead_waiter_gets_its_permit_and_only_that(core):
 
 
 def test_a_call_in_a_hurry_is_not_refused_because_of_waiters_that_are_gone(core):
-    """Its deadline is compared with when its permit really comes."""
+    """The limiter compares its deadline with when its permit really comes."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=2))
         tasks = [abandoned(limiter) for _ in range(3)]
@@ -317,7 +317,7 @@ def test_a_call_in_a_hurry_is_not_refused_because_of_waiters_that_are_gone(core)
 
 
 def abandoned(limiter: RateLimiter) -> asyncio.Task[None]:
-    """Return a task that stands in a limiter's line, of a loop that is closed."""
+    """Return a task in a limiter's line whose loop is closed."""
     loop = asyncio.new_event_loop()
 
     async def begin():
@@ -332,7 +332,7 @@ def abandoned(limiter: RateLimiter) -> asyncio.Task[None]:
 
 
 def test_a_waiter_on_a_stuck_loop_delays_the_others_by_its_own_permit_at_most():
-    """A thread behind it is served by its own timer, while the loop sits in a blocking call."""
+    """The thread behind it uses its own timer while the loop is in a blocking call."""
     limiter = spent(RateLimiter(100))
     free = threading.Event()
     waits = threading.Event()
@@ -358,7 +358,7 @@ def test_a_waiter_on_a_stuck_loop_delays_the_others_by_its_own_permit_at_most():
 
 
 def test_a_signal_handler_may_use_the_limiter_that_the_thread_is_waiting_for():
-    """The handler runs in the middle of the wait, in the same thread, and does not hang."""
+    """The handler interrupts the wait in the same thread, and does not hang."""
     limiter = spent(RateLimiter(100))
     seen = []
 
@@ -378,7 +378,7 @@ def test_a_signal_handler_may_use_the_limiter_that_the_thread_is_waiting_for():
 
 @pytest.mark.parametrize("walk", [iter, reversed])
 def test_a_signal_handler_may_change_a_queue_that_is_being_looked_at(walk):
-    """Between the beginning of the look and its first step."""
+    """It runs between the beginning of the look and its first step."""
 
     class Changing(OrderedDict):
         changes = 3
@@ -406,7 +406,7 @@ def test_a_signal_handler_may_change_a_queue_that_is_being_looked_at(walk):
 @pytest.mark.once
 @pytest.mark.parametrize("options", ["", "scope='machine', name='test-imports'"])
 def test_a_first_wait_imports_nothing_that_a_fork_could_cut(options, tmp_path):
-    """A child waits for ever for a module that a thread of its parent was importing."""
+    """A forked child waits for ever for a module that a parent's thread was importing."""
     program = f"""
 import sys
 from opero import RateLimiter
@@ -430,7 +430,7 @@ print(early, sorted(set(sys.modules) - before))
 
 
 def test_finalizers_may_use_a_limiter_that_is_in_use():
-    """A collection in the middle of the limiter's own work runs code that asks for a permit."""
+    """A garbage collection during the limiter's own work runs code that asks for a permit."""
     limiter = RateLimiter(1e6)
     asked = []
 
@@ -460,7 +460,7 @@ def test_finalizers_may_use_a_limiter_that_is_in_use():
 
 
 def test_collecting_abandoned_waiters_in_the_middle_of_serving_does_not_hang(core):
-    """The garbage collector closes coroutines that stood in line, whoever is at work just then."""
+    """The garbage collector may close waiting coroutines in any thread at any time."""
     limiter = RateLimiter(1e5)
 
     def leave_garbage():
@@ -494,7 +494,7 @@ def test_collecting_abandoned_waiters_in_the_middle_of_serving_does_not_hang(cor
 
 
 def test_settings_can_be_read_and_not_be_changed():
-    """What is handed out goes by those that it was made with."""
+    """The limiter uses the settings that it was made with."""
     limiter = RateLimiter(5, 2, windows=[(100, 60)], adaptive=True, floor=1)
     names = ["rate_limit", "burst", "scope", "name", "windows", "adaptive", "floor"]
     before = [getattr(limiter, name) for name in names]

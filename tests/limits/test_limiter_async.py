@@ -30,7 +30,7 @@ def spent(limiter: RateLimiter) -> RateLimiter:
 
 
 async def settle(turns: int = 5) -> None:
-    """Let every task that can go on do so."""
+    """Run every task that can continue."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
@@ -71,7 +71,7 @@ def check_windows(times: list[float], rate: float, burst: int, tolerance: float)
 
 
 def test_tasks_are_served_in_the_order_in_which_they_queued(core):
-    """First come, first served, one per interval."""
+    """The order is first come, first served, one per interval."""
 
     async def main():
         with standing_clock(core.clock) as clock:
@@ -90,7 +90,7 @@ def test_tasks_are_served_in_the_order_in_which_they_queued(core):
 
 @pytest.mark.parametrize("clock", [skip_waits, manual_clock])
 def test_tests_without_waits_keep_the_order_and_the_time_that_would_have_passed(clock):
-    """100 tasks at 10 per second take 9.9 seconds of a clock that nobody waits for."""
+    """100 tasks at 10 per second take 9.9 seconds of a clock that skips waits."""
 
     async def main():
         limiter = RateLimiter(10)
@@ -112,7 +112,7 @@ def test_tests_without_waits_keep_the_order_and_the_time_that_would_have_passed(
 
 @pytest.mark.parametrize("gone", [[0], [1], [4], [0, 1], [0, 2, 4], [3, 2, 1, 0]], ids=str)
 def test_cancelled_tasks_leave_their_places_to_those_behind(core, gone):
-    """The others are served one interval apart, as if those who left had never come."""
+    """The others are served one interval apart, as if the cancelled had never come."""
 
     async def main():
         with standing_clock(core.clock) as clock:
@@ -139,7 +139,7 @@ def test_cancelled_tasks_leave_their_places_to_those_behind(core, gone):
 
 
 def test_a_task_cancelled_between_its_permit_and_its_waking_gives_the_permit_back(core):
-    """The next in line gets it at once: no further time has to pass."""
+    """The next in line gets it immediately."""
 
     async def main():
         with standing_clock(core.clock) as clock:
@@ -163,7 +163,7 @@ def test_a_task_cancelled_between_its_permit_and_its_waking_gives_the_permit_bac
 
 @pytest.mark.parametrize("gone", [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]], ids=str)
 def test_permits_given_back_are_all_there_whoever_was_served_meanwhile(core, gone):
-    """Three are handed out in one go; those of the cancelled ones are free again, no more, no less."""
+    """Of three permits handed out together, exactly those of cancelled tasks are free again."""
 
     async def main():
         with standing_clock(core.clock) as clock:
@@ -188,7 +188,7 @@ def test_permits_given_back_are_all_there_whoever_was_served_meanwhile(core, gon
 
 
 def test_all_may_leave_and_the_limiter_is_as_if_they_had_never_come(core):
-    """1,000 tasks queue and are cancelled in random order."""
+    """1,000 queued tasks are cancelled in random order."""
 
     async def main():
         with standing_clock(core.clock) as clock:
@@ -208,7 +208,7 @@ def test_all_may_leave_and_the_limiter_is_as_if_they_had_never_come(core):
 
 
 class Bell:
-    """Wakes nobody, and counts how often it is rung."""
+    """A bell that wakes nobody, and counts its rings."""
 
     rung = 0
 
@@ -218,17 +218,17 @@ class Bell:
         return True
 
     def is_through(self) -> bool:
-        """Go on waiting."""
+        """Keep waiting."""
         return False
 
 
 def stand(queue: Any) -> Any:
-    """Let somebody wait in a queue, a thread or a task, up to the first wait."""
+    """Start a wait in a queue, as a thread or a task, up to its first step."""
     return stand_until(queue)[0]
 
 
 def stand_until(queue: Any) -> tuple[Any, int]:
-    """Do so, and return also until when that is."""
+    """Do the same, and also return until when it waits."""
     steps = queue.steps(NEVER, 1)
     effect = next(steps)
     while effect[0] == BELL:
@@ -237,7 +237,7 @@ def stand_until(queue: Any) -> tuple[Any, int]:
 
 
 def leave(steps: Any) -> None:
-    """Interrupt somebody who waits, and let it tell the server that it takes its question back."""
+    """Interrupt a waiter, and let it take its question back from the server."""
     steps.throw(KeyboardInterrupt)
     steps.send(None)
 
@@ -245,7 +245,7 @@ def leave(steps: Any) -> None:
 @pytest.mark.parametrize("scope", ["process", "machine", "redis"])
 @pytest.mark.parametrize("order", ["first", "last", "any"])
 def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch, scope, order):
-    """Nobody is looked for among the others, and nobody is woken who has nothing new to look at."""
+    """Leaving neither searches the queue nor wakes waiters without news."""
     seen: list[object] = []
 
     def is_equal(one: object, other: object) -> bool:
@@ -274,7 +274,7 @@ def test_leaving_a_long_queue_takes_each_waiter_about_one_step(core, monkeypatch
 
 
 def test_each_waiter_looks_when_its_own_permit_is_due(core):
-    """If it left that to the head, each permit of a fast rate would wait for another one to wake."""
+    """If only the head looked, each permit of a fast rate would wait for another wake-up."""
     limiter = RateLimiter(10_000.0)
     with standing_clock(core.clock) as clock:
         spent(limiter)
@@ -286,7 +286,7 @@ def test_each_waiter_looks_when_its_own_permit_is_due(core):
 
 
 def test_random_cancellations_lose_no_permit(core):
-    """Of 200 tasks half go at random moments; the others are served, and nothing is left in line."""
+    """Half of 200 tasks leave at random; the others are served, and the line ends empty."""
 
     async def main():
         limiter = RateLimiter(1000)
@@ -308,7 +308,7 @@ def test_random_cancellations_lose_no_permit(core):
 
 
 def test_a_crowd_of_waiters_costs_little_more_than_its_permits():
-    """800 tasks at 4,000 per second: not a scramble of everybody's timers."""
+    """800 tasks at 4,000 per second do not all set timers repeatedly."""
 
     async def main():
         limiter = RateLimiter(4000)
@@ -322,7 +322,7 @@ def test_a_crowd_of_waiters_costs_little_more_than_its_permits():
 
 
 def test_waiting_tasks_do_not_keep_the_processor_busy():
-    """300 tasks in line for a quarter of a second take next to no processor time."""
+    """300 tasks that wait for a quarter of a second take almost no processor time."""
 
     async def main():
         limiter = spent(RateLimiter(100))
@@ -343,7 +343,7 @@ def test_waiting_tasks_do_not_keep_the_processor_busy():
 
 
 def test_threads_and_two_loops_stay_within_one_rate():
-    """Every window of the real clock holds no more than the burst and the rate allow."""
+    """No window of the real clock exceeds what the burst and the rate allow."""
     rate, burst = 600.0, 5
     limiter = RateLimiter(rate, burst)
     times: list[float] = []
@@ -374,7 +374,7 @@ def test_threads_and_two_loops_stay_within_one_rate():
 
 
 def test_threads_and_two_loops_are_served_in_one_order(core):
-    """They queue one after the other, here and there, and leave in the same order."""
+    """They queue in turn, and leave in the same order."""
     limiter = RateLimiter(500)
     order: list[int] = []
     count = 24
@@ -419,7 +419,7 @@ def test_threads_and_two_loops_are_served_in_one_order(core):
 
 
 def test_a_closed_loop_in_the_middle_of_the_line_holds_nobody_up(core):
-    """Those behind its tasks are served when their own turn comes, or sooner."""
+    """Waiters behind its tasks are served in their own turn or sooner."""
     limiter = spent(RateLimiter(500))
     first = Job(limiter.acquire_sync)
     loop = asyncio.new_event_loop()
@@ -443,7 +443,7 @@ def test_a_closed_loop_in_the_middle_of_the_line_holds_nobody_up(core):
 
 
 def test_a_loop_that_is_stuck_does_not_stop_the_others_from_being_served():
-    """Its tasks are in front; a second loop and a thread behind get on all the same."""
+    """A second loop and a thread are served although its tasks are ahead of them."""
     limiter = spent(RateLimiter(200))
     stuck, free = threading.Event(), threading.Event()
 
@@ -470,7 +470,7 @@ def test_a_loop_that_is_stuck_does_not_stop_the_others_from_being_served():
 
 
 def test_loops_that_come_and_go_leave_nothing_in_the_limiter():
-    """Twenty loops, one after the other, use one limiter, and cancel some of what they began."""
+    """Twenty loops use one limiter in turn, and cancel some of their tasks."""
     limiter = RateLimiter(5000)
 
     async def main():
@@ -485,7 +485,7 @@ def test_loops_that_come_and_go_leave_nothing_in_the_limiter():
 
 
 def test_permits_are_spaced_by_at_least_the_interval_without_a_burst():
-    """Noted by one thread in one place, so that the notes are in order."""
+    """One thread notes the times in one place, so they are in order."""
     limiter = RateLimiter(300)
 
     async def main():

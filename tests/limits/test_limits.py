@@ -58,7 +58,7 @@ def assert_within(taken: list[tuple[int, int]], rate: float, burst: int, windows
 
 @given(rate=RATES, burst=st.integers(1, 8), windows=WINDOWS, data=st.data())
 def test_no_window_has_too_many_permits_whatever_their_weights(core, rate, burst, windows, data):
-    """Neither by the rate, nor in any further window, its ends included; also if some come back."""
+    """The rate and all further windows hold, ends included, even if permits come back."""
     windows = tuple(windows)
     bucket: Any = core.WindowedBucket(rate, burst, None, cells(windows, burst))
     most = min([burst, *[burst_of(permits, burst) for permits, _ in windows]])
@@ -80,7 +80,7 @@ def test_no_window_has_too_many_permits_whatever_their_weights(core, rate, burst
 def test_a_window_that_is_used_as_hard_as_can_be_is_full_and_not_fuller(
     core, permits, seconds, burst
 ):
-    """Its burst at once, then each permit as soon as it is free."""
+    """The burst comes immediately, then each permit as soon as it is free."""
     ((interval, most),) = cells(((permits, seconds),), burst)
     bucket: Any = core.WindowedBucket(1e9, 1000, None, ((interval, most),))
     length = int(seconds * SECOND)
@@ -102,7 +102,7 @@ def test_a_window_that_is_used_as_hard_as_can_be_is_full_and_not_fuller(
 
 @given(rate=RATES, burst=st.integers(1, 8), data=st.data())
 def test_many_at_once_are_as_many_one_by_one(core, rate, burst, data):
-    """A weight of three takes what three permits take at that moment, if they are all free."""
+    """A weight of three takes what three permits would take if all were free."""
     one, other = core.TokenBucket(rate, burst), core.TokenBucket(rate, burst)
     steps = data.draw(st.lists(st.integers(0, int(2 * SECOND / rate)), max_size=20))
     for now in accumulate(steps, initial=0):
@@ -117,7 +117,7 @@ def test_many_at_once_are_as_many_one_by_one(core, rate, burst, data):
 
 
 def test_a_weight_waits_for_as_many_permits(core):
-    """Three at a rate of ten take 300 ms, from a thread and from a task."""
+    """In a thread and in a task, three at a rate of ten take 300 ms."""
     with manual_clock() as clock:
         limiter = spent(RateLimiter(10, burst=4))
         limiter.acquire_sync(3)
@@ -128,7 +128,7 @@ def test_a_weight_waits_for_as_many_permits(core):
 
 
 def test_nobody_passes_one_who_waits_for_many(core):
-    """Lighter ones behind it have to wait, however few they want."""
+    """Lighter waiters behind it wait, however few permits they want."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         heavy = Job(limiter.acquire_sync, 5)
@@ -146,7 +146,7 @@ def test_nobody_passes_one_who_waits_for_many(core):
 
 
 def test_the_time_until_ones_turn_counts_the_weights_before(core):
-    """A deadline that is a nanosecond too early is refused at once."""
+    """A deadline that is one nanosecond too early is refused immediately."""
     with standing_clock(core.clock) as clock:
         limiter = spent(RateLimiter(100, burst=5))
         heavy = Job(limiter.acquire_sync, 5)
@@ -176,7 +176,7 @@ def test_a_weight_above_the_burst_is_refused_and_both_are_named(weight):
 
 
 class Two(IntEnum):
-    """A whole number of another type."""
+    """A whole number of a type other than int."""
 
     TWO = 2
 
@@ -193,7 +193,7 @@ class Two(IntEnum):
     ids=repr,
 )
 def test_a_weight_is_a_whole_number_from_one(options, weight, error):
-    """Anything else is refused, though it may be equal to 1; the message names it."""
+    """Anything else is refused, even if it equals 1; the message names it."""
     limiter = RateLimiter(10, burst=5, **options)
     for ask in (limiter.try_acquire, limiter.acquire_sync, lambda w: run(limiter.acquire(w))):
         with pytest.raises(error, match=f"weight={re.escape(repr(weight))} is not allowed"):
@@ -201,13 +201,13 @@ def test_a_weight_is_a_whole_number_from_one(options, weight, error):
 
 
 def test_a_weight_may_be_whatever_can_be_an_index(core):
-    """It counts as the int that it is."""
+    """It counts as its int value."""
     for weight in (2, Two.TWO):
         assert_two(weight)
 
 
 def test_a_weight_may_be_an_integer_of_numpy(core):
-    """But no float, bool or array of it."""
+    """NumPy's floats, bools and arrays are refused."""
     numpy = pytest.importorskip("numpy")
     for weight in (numpy.int64(2), numpy.uint8(2), numpy.array(2)):
         assert_two(weight)
@@ -229,7 +229,7 @@ def assert_two(weight: Any) -> None:
 
 
 def test_a_permit_is_taken_from_all_windows_or_from_none(core):
-    """One that is refused by the slower limit does not count in the faster one."""
+    """A permit that the slower limit refuses does not count in the faster one."""
     with standing_clock(core.clock) as clock:
         limiter = RateLimiter(1000, burst=2, windows=[(4, 1)])
         assert [limiter.try_acquire() for _ in range(3)] == [True, True, False]
@@ -241,7 +241,7 @@ def test_a_permit_is_taken_from_all_windows_or_from_none(core):
 
 
 def test_several_windows_hold_at_once_for_decorated_functions(core):
-    """Ten in a second and no more than fifteen in ten."""
+    """The limit is ten in a second and fifteen in ten seconds."""
     with manual_clock() as clock:
         starts = []
 
@@ -270,7 +270,7 @@ def test_several_windows_hold_at_once_for_decorated_functions(core):
     ],
 )
 def test_windows_are_pairs_of_permits_and_seconds(windows, error):
-    """Anything else is refused, by name."""
+    """The error names anything else."""
     with pytest.raises(error, match="windows"):
         RateLimiter(10, windows=windows)
 
@@ -282,7 +282,7 @@ def test_windows_are_pairs_of_permits_and_seconds(windows, error):
 def test_nothing_is_handed_out_in_a_pause_and_the_rate_holds_after_it(
     core, rate, burst, windows, data
 ):
-    """Whatever is taken and given back before, in and after it; then there is one permit, not more."""
+    """Permits may be taken and given back at any time; exactly one is free after the pause."""
     bucket: Any = core.WindowedBucket(rate, burst, None, cells(tuple(windows), burst))
     longest = int(2 * SECOND / rate)
     steps = st.tuples(
@@ -306,7 +306,7 @@ def test_nothing_is_handed_out_in_a_pause_and_the_rate_holds_after_it(
 
 
 def test_after_a_pause_permits_come_one_by_one(core):
-    """The burst is spent: a server that said 429 does not get it all at once."""
+    """The pause spends the burst, so a server that answered 429 does not get it all together."""
     bucket = core.TokenBucket(10.0, 5)
     bucket.pause(0, SECOND)
     assert bucket.enter(0) == SECOND
@@ -315,7 +315,7 @@ def test_after_a_pause_permits_come_one_by_one(core):
 
 
 def test_a_pause_holds_those_who_wait_and_keeps_their_order(core):
-    """Threads and a task; a shorter pause in a longer one changes nothing, nor does one of zero."""
+    """A shorter pause within a longer one changes nothing, nor does a pause of zero."""
     order: list[Any] = []
     limiter = RateLimiter(100)
 
@@ -348,7 +348,7 @@ def test_a_pause_holds_those_who_wait_and_keeps_their_order(core):
 
 
 def test_a_deadline_within_a_pause_is_told_at_once(core):
-    """A wait that cannot end in time is not begun."""
+    """A wait that cannot end in time does not begin."""
     with standing_clock(core.clock):
         limiter = RateLimiter(100, burst=5)
         limiter.pause(60)
@@ -398,7 +398,7 @@ def test_a_scope_gets_what_it_needs_and_nothing_else(options, error, match):
     "duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
 )
 def test_a_copy_has_the_windows_too(duplicate):
-    """In scope "process" a copy is a limiter of its own, with its burst free."""
+    """In scope "process" a copy is a separate limiter with its burst free."""
     limiter = spent(RateLimiter(0.5, burst=2, windows=[(4, 1.5)]))
     twin = duplicate(limiter)
     assert repr(twin) == repr(limiter) == "RateLimiter(0.5, burst=2, windows=((4, 1.5),))"
@@ -406,7 +406,7 @@ def test_a_copy_has_the_windows_too(duplicate):
 
 
 def test_the_line_is_left_as_it_was_whatever_the_weights(core):
-    """Tasks of all weights come and go, some cancelled."""
+    """Tasks of all weights come and go, and some are cancelled."""
     limiter = RateLimiter(20_000, burst=5)
 
     async def main():
@@ -423,7 +423,7 @@ def test_the_line_is_left_as_it_was_whatever_the_weights(core):
 
 
 def test_a_bucket_in_c_is_asked_in_c_also_when_it_is_shared(core):
-    """`take` of each kind goes through the same call of a decorated function."""
+    """`take` of each kind uses the same call of a decorated function."""
     if core.name == "plain":
         return
     for kind in (core.TokenBucket, core.WindowedBucket, core.SharedBucket):

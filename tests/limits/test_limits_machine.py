@@ -34,13 +34,13 @@ MS = 10**6
 
 @pytest.fixture
 def name() -> str:
-    """A name that nobody else has."""
+    """A unique name."""
     return f"test-{uuid4().hex}"
 
 
 @pytest.fixture
 def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A directory of this test's own for what processes share."""
+    """A directory of this test for what processes share."""
     monkeypatch.setattr(shared_place, "_SHM", tmp_path)
     monkeypatch.setattr(shared_place, "_home", lambda _: None)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
@@ -49,7 +49,7 @@ def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 
 
 def shared_path() -> Path:
-    """Return where the shared file is."""
+    """Return the path of the shared file."""
     (found,) = shared_place.directory().glob(f"{shared_place.boot()}-words")
     return found
 
@@ -59,7 +59,7 @@ def limit(name: str, rate: float, burst: int = 1, **more: Any) -> dict[str, Any]
 
 
 def assert_held(taken: list[tuple[int, int, int]], rate: float, burst: int) -> None:
-    """Check every window: what was surely taken within it is no more than it may have."""
+    """Check that no window has more permits, surely taken within it, than allowed."""
     taken = sorted(taken)
     for first, (start, _, _) in enumerate(taken):
         total = 0
@@ -87,12 +87,12 @@ def in_child(work: Callable[[], int]) -> int:
 
 
 def both(core: hotpath.Core, count: int) -> list[str]:
-    """Return the half under test so many times."""
+    """Return the half under test a given number of times."""
     return [core.name] * count
 
 
 def mixed(count: int) -> list[str]:
-    """Return both halves in turn, as far as they are installed."""
+    """Return the installed halves in turn."""
     try:
         hotpath.load("compiled")
     except hotpath.MissingLibraryError:
@@ -128,7 +128,7 @@ def test_eight_processes_hold_one_rate_and_share_it_fairly(core, sharers, name):
 def test_no_window_has_more_permits_than_it_may_from_all_processes_together(
     core, sharers, name, windows
 ):
-    """By what each noted before and after it took them; weights of one to three."""
+    """Each process notes the time before and after each permit, of weights one to three."""
     shared = limit(name, 400, 5, windows=windows)
     found = sharers.run(
         "poll", both(core, 6), limit=shared, start=soon(6), seconds=1.5, weights=(1, 1, 2, 3)
@@ -147,21 +147,21 @@ def test_no_window_has_more_permits_than_it_may_from_all_processes_together(
 
 @pytest.mark.parametrize("windows", [(), ((100, 5.0),)])
 def test_a_burst_is_handed_out_once_to_all_who_ask_at_the_same_moment(core, sharers, name, windows):
-    """Not one permit more, not one less, however hard they struggle."""
+    """Exactly the burst is handed out, however much they compete."""
     shared = limit(name, 0.01, 50, windows=windows)
     got = sharers.run("grab", both(core, 6), limit=shared, start=soon(6), tries=400)
     assert sum(got) == 50
 
 
 def test_compiled_and_plain_processes_share_a_limit(sharers, name):
-    """Plain ones change words under a file lock, and compiled ones see that and take it too."""
+    """Plain ones change words under a file lock; compiled ones notice and take it too."""
     shared = limit(name, 0.01, 300)
     got = sharers.run("grab", mixed(6), limit=shared, start=soon(6), tries=400)
     assert sum(got) == 300
 
 
 def test_a_plain_process_that_joins_compiled_ones_costs_a_permit_at_most(core, sharers, name):
-    """Those that are at work when it comes take the file lock from then on."""
+    """Processes already at work take the file lock from then on."""
     shared = limit(name, 0.01, 10**6)
     begun = time.monotonic_ns()
     limiter = RateLimiter(**shared)
@@ -175,7 +175,7 @@ def test_a_plain_process_that_joins_compiled_ones_costs_a_permit_at_most(core, s
 
 
 def test_one_who_wants_many_at_once_gets_them_in_spite_of_others_who_want_few(core, sharers, name):
-    """It claims what comes; and a process that only polls does not take everything either."""
+    """It claims permits as they come, and a process that only polls does not take them all."""
     shared = limit(name, 300, 5)
     start = soon(4)
     sharers.start("greed", both(core, 3), limit=shared, start=start, seconds=1)
@@ -194,7 +194,7 @@ def test_one_who_wants_many_at_once_gets_them_in_spite_of_others_who_want_few(co
 
 @pytest.mark.once
 def test_processes_that_only_know_the_name_share_a_limit(name):
-    """Started on their own, one after the other; a permit that one takes is gone for the next."""
+    """They start one after the other; a permit that one takes is gone for the next."""
     code = (
         "import sys; from opero import RateLimiter\n"
         "limiter = RateLimiter(0.01, 3, scope='machine', name=sys.argv[1])\n"
@@ -211,7 +211,7 @@ def test_processes_that_only_know_the_name_share_a_limit(name):
 
 @pytest.mark.parametrize("how", ["threads", "tasks"])
 def test_decorated_functions_of_several_processes_share_a_limit(core, sharers, name, how):
-    """The rate of their attempts, all told."""
+    """The rate counts all of their attempts."""
     found = sharers.run(
         "call", both(core, 3), limit=limit(name, 150), start=soon(3), count=10, how=how
     )
@@ -221,7 +221,7 @@ def test_decorated_functions_of_several_processes_share_a_limit(core, sharers, n
 
 
 def test_a_claim_holds_others_up_until_it_is_waived_or_over(core, name):
-    """Who leaves the line waives it; that of a process that died ends by itself."""
+    """Leaving the line waives a claim; the claim of a dead process expires."""
     limiter, other = (RateLimiter(**limit(name, 10, 3)) for _ in range(2))
     assert limiter.try_acquire(2)
     limiter._bucket.stake(limiter._queue.clock.now(), 2)
@@ -245,7 +245,7 @@ def test_a_claim_holds_others_up_until_it_is_waived_or_over(core, name):
 def test_processes_that_are_killed_in_the_middle_of_a_step_hold_nobody_up(
     core, sharers, name, halves
 ):
-    """Whatever they had in hand, the limit goes on, and keeps its rate."""
+    """The limit continues at its rate, wherever they died."""
     shared = limit(name, 2000, 10)
     pids = sharers.start("struggle", mixed(6) if halves == "mixed" else both(core, 6), limit=shared)
     limiter = RateLimiter(**shared)
@@ -265,7 +265,7 @@ def test_processes_that_are_killed_in_the_middle_of_a_step_hold_nobody_up(
 
 
 def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, name):
-    """Not even one that is stopped with the file lock in hand."""
+    """That includes one that stops while it holds the file lock."""
     shared = limit(name, 1000, 5)
     pids = sharers.start("struggle", ["plain"] * 2, limit=shared)
     limiter = RateLimiter(**shared)
@@ -286,7 +286,7 @@ def test_a_stopped_process_holds_nobody_up_for_good(core, sharers, name):
 
 
 def test_a_forked_child_shares_the_limit_and_has_a_lock_of_its_own(core, sharers, name):
-    """It has inherited the memory, and must not take its parent's lock for its own."""
+    """It inherits the memory, but must not use its parent's lock."""
     for half in {core.name, "plain"}:
         shared = limit(f"{name}-{half}", 0.01, 40)
         (got,) = sharers.run("forked", [half], limit=shared, start=soon(2), tries=2000)
@@ -297,7 +297,7 @@ def test_a_forked_child_shares_the_limit_and_has_a_lock_of_its_own(core, sharers
 
 
 def test_a_pause_is_heeded_by_all_processes_and_those_who_wait(core, sharers, name):
-    """Nobody gets a permit for that long, and then they come one by one."""
+    """Nobody gets a permit during the pause; then permits come one by one."""
     shared = limit(name, 200, 5)
     start = soon(5)
     sharers.start("poll", both(core, 4), limit=shared, start=start, seconds=2.0)
@@ -316,7 +316,7 @@ def test_a_pause_is_heeded_by_all_processes_and_those_who_wait(core, sharers, na
 
 
 def test_a_pause_holds_up_a_waiter_that_stands_in_line_already(core, name):
-    """And one of the other limiter too."""
+    """That includes a waiter of the other limiter."""
     limiter, other = RateLimiter(**limit(name, 50)), RateLimiter(**limit(name, 50))
     limiter.acquire_sync()
     limiter.pause(2)  # until both stand there, however busy the machine is
@@ -335,7 +335,7 @@ def test_a_pause_holds_up_a_waiter_that_stands_in_line_already(core, name):
 
 
 def test_two_limiters_of_one_name_are_one_limit_and_other_names_are_others(core, name):
-    """Any string will do for a name."""
+    """Any string can be a name."""
     one, two = (RateLimiter(**limit(name, 0.01, 2)) for _ in range(2))
     assert [one.try_acquire(), two.try_acquire(), one.try_acquire()] == [True, True, False]
     for odd in ("", "/", "..", "a/b", "\0", "ü\n", "\udc80", name * 100):
@@ -343,7 +343,7 @@ def test_two_limiters_of_one_name_are_one_limit_and_other_names_are_others(core,
 
 
 def test_another_rate_under_a_name_in_use_is_refused_and_both_are_named(core, name):
-    """Once nobody uses the name any more, it is free for another rate."""
+    """Once nobody uses the name, it is free for another rate."""
     limiter = RateLimiter(**limit(name, 5, 2))
     with pytest.raises(ValueError, match=r"5\.0 per second with burst 2 .* 7\.0 per second with b"):
         RateLimiter(**limit(name, 7, 2))
@@ -357,7 +357,7 @@ def test_another_rate_under_a_name_in_use_is_refused_and_both_are_named(core, na
 
 
 def test_a_limit_outlives_those_who_use_it(core, name):
-    """Who starts again does not get the burst again."""
+    """A program that starts again does not get a new burst."""
     assert RateLimiter(**limit(name, 0.01, 3)).try_acquire(3)
     gc.collect()
     assert not RateLimiter(**limit(name, 0.01, 3)).try_acquire()
@@ -377,7 +377,7 @@ def test_a_pickle_is_the_same_limit_under_the_same_name(core, name):
 
 
 def test_the_file_and_its_directory_are_for_one_user_alone(core, name, own_place):
-    """Nobody else can open them, and we can, whatever the umask is."""
+    """Only this user can open them, whatever the umask is."""
     for umask in (0o000, 0o777, 0o277):
         own_place.rmdir()
         before = os.umask(umask)
@@ -393,7 +393,7 @@ def test_the_file_and_its_directory_are_for_one_user_alone(core, name, own_place
 
 @pytest.mark.once
 def test_a_file_that_others_can_open_is_refused(name, own_place):
-    """They may have changed what is in it."""
+    """Others may have changed its contents."""
     path = own_place / f"{shared_place.boot()}-words"
     path.touch()
     path.chmod(0o644)
@@ -418,7 +418,7 @@ def test_a_directory_of_ours_that_others_can_open_is_refused(monkeypatch, tmp_pa
 def test_where_another_user_has_taken_the_place_another_one_is_used(
     what, name, own_place, monkeypatch, tmp_path, caplog
 ):
-    """One that nobody can take if there is a home; that is said once."""
+    """The other place is below the home directory, if there is one; the log says so once."""
     other = RateLimiter(**limit(name, 5))
     shutil.rmtree(own_place)
     {
@@ -443,7 +443,7 @@ def test_where_another_user_has_taken_the_place_another_one_is_used(
 
 
 def test_without_a_place_each_process_keeps_the_limit_by_itself(core, name, monkeypatch, tmp_path):
-    """Which is told: all of them together may take more."""
+    """The log says that all of them together may take more."""
     events: list[Any] = []
     monkeypatch.setattr(shared_place, "_bases", lambda _: [tmp_path / "file"])
     (tmp_path / "file").touch()
@@ -498,7 +498,7 @@ def test_files_of_an_earlier_boot_are_not_read_and_are_swept_away(name, own_plac
     "more", [{}, {"windows": ((40, 3600.0),)}, {"adaptive": True, "floor": 0.001}]
 )
 def test_a_file_that_is_removed_doubles_no_rate(core, name, own_place, which, more):
-    """As at a logout: those who have it join those who make it anew, and bring what they know."""
+    """A logout may remove it: its users join the new file and bring what they know."""
     limiter = RateLimiter(**limit(name, 0.01, 3, **more))
     assert limiter.try_acquire(3)
     if which == "the file":
@@ -517,7 +517,7 @@ def test_a_file_that_is_removed_doubles_no_rate(core, name, own_place, which, mo
 
 
 def test_a_process_that_finds_the_file_made_anew_by_another_joins_it(core, name, own_place):
-    """What was taken of either counts; from then on they take of one."""
+    """Permits taken from either file count; from then on both processes use one."""
     limiter = RateLimiter(**limit(name, 0.01, 30))
     assert limiter.try_acquire(30)
 
@@ -535,7 +535,7 @@ def test_a_process_that_finds_the_file_made_anew_by_another_joins_it(core, name,
 
 
 def test_locks_that_somebody_else_in_this_process_has_ended_are_taken_again(core, name, own_place):
-    """To read the file and close it is enough for that."""
+    """Reading and closing the file ends all locks."""
     limiter = RateLimiter(**limit(name, 0.01, 3))
     use = limiter._bucket.words.use
 
@@ -583,7 +583,7 @@ def test_descriptors_that_somebody_has_closed_are_opened_again(core, name, own_p
 
 
 def test_a_removed_file_of_another_rate_changes_nothing_here(core, name, own_place):
-    """Who is first keeps its own."""
+    """The first user keeps its own rate."""
     limiter = RateLimiter(**limit(name, 0.01, 3))
     shared_path().unlink()
     other = RateLimiter(**limit(name, 7))
@@ -596,7 +596,7 @@ def test_a_removed_file_of_another_rate_changes_nothing_here(core, name, own_pla
 def test_many_limits_share_a_descriptor_and_take_room_only_while_they_say_something(
     name, own_place, monkeypatch
 ):
-    """Names that are used once and never again, as of tenants, do not fill the memory."""
+    """Names that are used only once, such as tenants' names, do not fill the memory."""
     monkeypatch.setattr(shared_file, "_SIZE", 1 << 13)
     kept = [RateLimiter(**limit(f"{name}-kept-{at}", 0.01)) for at in range(3)]
     before = open_files()
@@ -618,7 +618,7 @@ def test_many_limits_share_a_descriptor_and_take_room_only_while_they_say_someth
 
 @pytest.mark.once
 def test_a_full_file_system_turns_into_no_crash(name, own_place, monkeypatch):
-    """Memory that is not there would kill the process: so it is written first."""
+    """Touching unbacked memory would kill the process, so the file is written first."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     limiter = RateLimiter(**limit(name, 0.01, 2))
@@ -633,7 +633,7 @@ def test_a_full_file_system_turns_into_no_crash(name, own_place, monkeypatch):
 
 
 def test_a_machine_wide_limit_goes_by_real_time_under_the_clocks_of_tests(core, name):
-    """Others share it, whose time the test does not move."""
+    """Processes outside the test share it, and their time does not move."""
     limiter = RateLimiter(**limit(name, 20))
     fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
     begun = time.monotonic()
@@ -648,7 +648,7 @@ def test_a_machine_wide_limit_goes_by_real_time_under_the_clocks_of_tests(core, 
 
 
 def test_a_deadline_counts_for_a_shared_permit(core, name):
-    """A wait that cannot end in time is not begun."""
+    """A wait that cannot end in time does not begin."""
     limiter = RateLimiter(**limit(name, 0.1))
 
     @opero(retries=1, rate_limit=limiter, timeout=0.2)
@@ -667,7 +667,7 @@ def test_a_deadline_counts_for_a_shared_permit(core, name):
 
 
 def test_a_permit_is_given_back_if_nobody_has_taken_one_since(core, name):
-    """A task that is cancelled at the moment of the handing out does not use it."""
+    """A task that is cancelled while its permit is handed out does not use it."""
     limiter = RateLimiter(**limit(name, 0.01, 3, windows=[(30, 60)]))
     bucket = limiter._bucket
     assert bucket.enter(core.clock.now()) == 0
@@ -679,7 +679,7 @@ def test_a_permit_is_given_back_if_nobody_has_taken_one_since(core, name):
 
 
 def test_a_cancelled_task_leaves_its_place_to_the_next(core, name):
-    """Here as in the other scopes."""
+    """This works as in the other scopes."""
     limiter = RateLimiter(**limit(name, 20))
 
     async def main():
@@ -698,7 +698,7 @@ def test_a_cancelled_task_leaves_its_place_to_the_next(core, name):
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async"])
 def test_maps_take_their_permits_from_a_machine_wide_limit(core, name, mode):
-    """In every mode the parent takes them."""
+    """In every mode the parent takes the permits."""
     limiter = RateLimiter(**limit(name, 100))
     function = halve_async if mode == "async" else halve
     begun = time.monotonic()
@@ -718,7 +718,7 @@ async def halve_async(number):
 
 
 def test_shared_memory_is_let_go_with_its_limiter(core, name):
-    """Neither a descriptor nor a mapping stays behind."""
+    """Neither a descriptor nor a mapping remains."""
     RateLimiter(**limit(name, 5)).try_acquire()
     gc.collect()
     before = open_files()
@@ -729,7 +729,7 @@ def test_shared_memory_is_let_go_with_its_limiter(core, name):
 
 
 def open_files():
-    """Count the open files, where the system tells."""
+    """Count the open files, where the system lists them."""
     place = Path("/proc/self/fd")
     return len(list(place.iterdir())) if place.exists() else 0
 
@@ -739,7 +739,7 @@ def open_files():
 
 @pytest.mark.slow
 def test_processes_find_out_together_what_a_server_allows(core, sharers, name):
-    """Compiled and plain ones: they have one rate, and together use what there is."""
+    """Compiled and plain processes have one rate, and together use what the server allows."""
     for attempt in range(5):
         adaptive = limit(f"{name}-{attempt}", 500, adaptive=True, floor=10)
         server = limit(f"{name}-server-{attempt}", 100, 5)
@@ -757,7 +757,7 @@ def test_processes_find_out_together_what_a_server_allows(core, sharers, name):
 
 
 def test_a_machine_wide_limit_adapts_with_the_same_settings_only(name):
-    """Another floor is another limit."""
+    """Another floor makes another limit."""
     shared = limit(name, 50, adaptive=True)
     limiter = RateLimiter(**shared)
     assert (limiter.rate, limiter.floor) == (50, 0.5)
@@ -768,7 +768,7 @@ def test_a_machine_wide_limit_adapts_with_the_same_settings_only(name):
 
 
 def test_a_function_tells_a_machine_wide_limit_of_rejections(core, name):
-    """Also where the clock of decorated functions is moved."""
+    """That works even if the clock of decorated functions is moved."""
     limiter = RateLimiter(**limit(name, 50, adaptive=True))
 
     class Busy(Exception):

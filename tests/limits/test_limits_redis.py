@@ -40,7 +40,7 @@ def limit(server: RedisServer, rate: float, burst: int = 1, **more: Any) -> dict
 
 
 def assert_about(times: list[int], rate: float, burst: int) -> None:
-    """Check that permits keep to a rate, but for how late each may have been noted."""
+    """Check that permits follow a rate, apart from how late each may have been noted."""
     times = sorted(times)
     for first, start in enumerate(times):
         for count, end in enumerate(times[first:], 1):
@@ -72,7 +72,7 @@ def test_four_processes_hold_one_rate_and_share_it_fairly(core, sharers, redis_s
 def test_threads_and_event_loops_of_several_processes_share_a_limit(
     core, sharers, redis_server, how
 ):
-    """Decorated functions in two threads or two loops of each of two processes."""
+    """Each of two processes runs decorated functions in two threads or two loops."""
     shared = limit(redis_server, 150, 2, windows=[(30, 0.25)])
     found = sharers.run("call", [core.name] * 2, limit=shared, start=soon(2), count=15, how=how)
     times = sorted(time for part in found for time in part)
@@ -82,14 +82,14 @@ def test_threads_and_event_loops_of_several_processes_share_a_limit(
 
 
 def test_a_burst_is_handed_out_once_to_all_who_ask_at_the_same_moment(core, sharers, redis_server):
-    """The server takes one after the other."""
+    """The server serves one after the other."""
     shared = limit(redis_server, 0.01, 30)
     got = sharers.run("grab", [core.name] * 4, limit=shared, start=soon(4), tries=40)
     assert sum(got) == 30
 
 
 def test_waiters_of_one_process_are_served_in_their_order(core, redis_server):
-    """Tasks of one loop, more than the server grants permits for at once."""
+    """One loop has more tasks than the server grants permits for at a time."""
     limiter = RateLimiter(**limit(redis_server, 200))
     order = []
 
@@ -110,7 +110,7 @@ def test_waiters_of_one_process_are_served_in_their_order(core, redis_server):
 
 
 def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
-    """Who waits for long asks again, and a deadline before the slot is told at once."""
+    """A long wait asks again; a deadline before the slot fails immediately."""
     limiter = RateLimiter(**limit(redis_server, 0.5))
     assert limiter.try_acquire()
     state = redis_server.command("HGETALL", limiter._queue._keys[0])
@@ -123,7 +123,7 @@ def test_a_slot_beyond_the_horizon_is_not_reserved(core, redis_server):
 
 
 def test_weights_and_windows_count_on_the_server(core, redis_server):
-    """Three at once from a burst of five, and all of it within a further limit."""
+    """The test takes three at a time from a burst of five, within a further limit."""
     shared = limit(redis_server, 100, 5, windows=[(10, 60)])
     limiter, other = RateLimiter(**shared), RateLimiter(**shared)
     assert limiter.try_acquire(3)
@@ -140,7 +140,7 @@ def test_weights_and_windows_count_on_the_server(core, redis_server):
 
 
 def test_keys_expire_by_themselves(core, redis_server):
-    """As soon as the state says nothing any more."""
+    """They expire once the state no longer matters."""
     limiter = RateLimiter(**limit(redis_server, 100, 5, name="{a} b/ü"))
     limiter.acquire_sync(5)
     limiter.pause(1.5)
@@ -150,7 +150,7 @@ def test_keys_expire_by_themselves(core, redis_server):
 
 
 def test_a_clock_of_the_server_that_has_gone_back_holds_nobody_up_for_long(core, redis_server):
-    """An arrival time that no slot can have made is not believed."""
+    """The script ignores an arrival time that no slot can have caused."""
     limiter = RateLimiter(**limit(redis_server, 100))
     limiter.acquire_sync()
     key = limiter._queue._keys[0]
@@ -163,7 +163,7 @@ def test_a_clock_of_the_server_that_has_gone_back_holds_nobody_up_for_long(core,
 
 
 def test_a_cancelled_task_gives_its_slot_back_and_leaves_no_pending_answer(core, redis_server):
-    """The last one's slot is free again; what the connection says next belongs to the next."""
+    """The last slot is free again, and the connection's next reply belongs to the next request."""
     limiter = RateLimiter(**limit(redis_server, 3))
 
     async def main():
@@ -199,7 +199,7 @@ def line_of(server: RedisServer, limiter: RateLimiter) -> list[Any]:
 def test_who_is_interrupted_leaves_the_line_and_gives_back_what_was_granted(
     core, redis_server, how, when
 ):
-    """The server has what it had before: nobody has got a permit since."""
+    """The server's state is as before: nobody has received a permit since."""
     shared = limit(redis_server, 1.1 if when == "in line" else 5)
     limiter, other = RateLimiter(**shared), RateLimiter(**shared)
     other.acquire_sync()
@@ -235,7 +235,7 @@ def test_who_is_interrupted_leaves_the_line_and_gives_back_what_was_granted(
 
 @pytest.mark.parametrize("rate", [20, 50, 400])
 def test_those_who_give_up_waiting_burn_nothing(core, redis_server, rate):
-    """Twice as many ask as the limit has permits, and wait for a short time, as clients do."""
+    """Twice as many clients ask as there are permits, and wait briefly."""
     limiter = RateLimiter(**limit(redis_server, rate))
     taken = []
 
@@ -261,7 +261,7 @@ def test_those_who_give_up_waiting_burn_nothing(core, redis_server, rate):
 
 
 def test_a_question_that_nobody_waits_for_any_more_is_taken_back(core, redis_server):
-    """The caller leaves after the server has granted the permit, and before it has said so."""
+    """The caller leaves after the server granted the permit but before its reply."""
     limiter = RateLimiter(**limit(redis_server, 0.01, 2))
     limiter.acquire_sync()
     before = arrival_of(redis_server, limiter)
@@ -280,7 +280,7 @@ def test_a_question_that_nobody_waits_for_any_more_is_taken_back(core, redis_ser
 def test_a_thread_that_is_interrupted_while_it_asks_does_not_ask_again_itself(
     core, redis_server, monkeypatch
 ):
-    """The server may be frozen: then the thread would wait for that as long once more."""
+    """If the server were frozen, the thread would wait for it a second time."""
     limiter = RateLimiter(**limit(redis_server, 5))
     asked = []
 
@@ -299,7 +299,7 @@ def test_a_thread_that_is_interrupted_while_it_asks_does_not_ask_again_itself(
 
 
 def test_a_pause_overtakes_a_reply_that_is_on_its_way(core, redis_server):
-    """What the server granted before it is void, and a server that forgets is told of the pause."""
+    """Earlier grants are void, and a server that forgets hears of the pause again."""
     limiter = RateLimiter(**limit(redis_server, 1000, 1))
     limiter.acquire_sync()
     queue = limiter._queue
@@ -339,7 +339,7 @@ def turns_of(limiters: list[RateLimiter], places: list[int], count: int) -> list
 
 
 def test_threads_of_one_process_take_turns_at_a_low_rate(core, redis_server):
-    """First come, first served: one that has had a permit stands behind those who wait."""
+    """A thread that has had a permit queues behind those who wait."""
     limiter = RateLimiter(**limit(redis_server, 8))
     counts = turns_of([limiter] * 4, [0, 1, 2, 3], 12)
     assert max(counts) - min(counts) <= 2
@@ -347,7 +347,7 @@ def test_threads_of_one_process_take_turns_at_a_low_rate(core, redis_server):
 
 @pytest.mark.parametrize("rate", [8, 30])
 def test_limiters_of_one_name_take_turns_at_a_low_rate(core, redis_server, rate):
-    """As in several processes."""
+    """Two limiters act as two processes would."""
     shared = limit(redis_server, rate)
     limiters = [RateLimiter(**shared) for _ in range(3)]
     counts = turns_of(limiters, [0, 0, 1, 1, 2, 2], 15)
@@ -355,14 +355,14 @@ def test_limiters_of_one_name_take_turns_at_a_low_rate(core, redis_server, rate)
 
 
 def test_one_who_waits_alone_is_not_starved_by_many_of_another_process(core, redis_server):
-    """It stands in line behind the first of them, not behind all."""
+    """It queues behind the first of them, not behind all."""
     shared = limit(redis_server, 15)
     counts = turns_of([RateLimiter(**shared), RateLimiter(**shared)], [0] * 12 + [1], 15)
     assert counts[1] >= 3
 
 
 def test_who_has_died_in_line_holds_nobody_up(core, redis_server):
-    """Its place goes stale when it does not come to ask; one who asks for many is one of them."""
+    """A place expires if nobody asks again; a waiter for many permits has one place."""
     shared = limit(redis_server, 10, 3)
     limiter, dead = RateLimiter(**shared), RateLimiter(**shared)
     limiter.acquire_sync(3)
@@ -389,7 +389,7 @@ def test_a_loop_that_is_stuck_while_it_asks_holds_nobody_up(core, redis_server, 
 
 
 def test_permits_are_handed_out_once_to_threads_that_come_at_the_same_moment(core, redis_server):
-    """All take from what one of them has got."""
+    """All of them take from one thread's grant."""
     limiter = RateLimiter(**limit(redis_server, 5000, 100))
     taken = [0] * 8
     begun = time.monotonic()
@@ -406,7 +406,7 @@ def test_permits_are_handed_out_once_to_threads_that_come_at_the_same_moment(cor
 
 
 def test_one_who_wants_many_is_not_passed_by_those_who_want_one(core, redis_server):
-    """Until it has them, the others wait."""
+    """The others wait until it has its permits."""
     shared = limit(redis_server, 20, 5)
     limiter, other = RateLimiter(**shared), RateLimiter(**shared)
     limiter.acquire_sync(5)
@@ -420,7 +420,7 @@ def test_one_who_wants_many_is_not_passed_by_those_who_want_one(core, redis_serv
 
 @pytest.mark.parametrize("how", ["threads", "tasks"])
 def test_one_question_is_for_all_who_wait_and_for_those_who_come_soon(core, redis_server, how):
-    """Thousands of permits a second take a few questions."""
+    """Thousands of permits per second take only a few requests."""
     limiter = RateLimiter(**limit(redis_server, 20_000))
     questions = []
     ask = limiter._queue._asked
@@ -443,7 +443,7 @@ def test_one_question_is_for_all_who_wait_and_for_those_who_come_soon(core, redi
 
 
 def forget(server: RedisServer, how: str, key: str) -> None:
-    """Have a server forget a key."""
+    """Make a server forget a key."""
     if how == "flush":
         server.command("FLUSHALL")
         return
@@ -460,7 +460,7 @@ def forget(server: RedisServer, how: str, key: str) -> None:
 
 @pytest.mark.parametrize("how", ["flush", "evict"])
 def test_a_server_that_forgets_gives_one_process_no_more(core, own_server, caplog, how):
-    """It keeps to what it has had, restores it for the others, and tells that once."""
+    """The process counts what it has had, restores it for the others, and logs that once."""
     shared = limit(own_server, 3, 5, windows=[(100, 60)])
     limiter = RateLimiter(**shared)
     events = []
@@ -484,7 +484,7 @@ def test_a_server_that_forgets_gives_one_process_no_more(core, own_server, caplo
 
 @pytest.mark.parametrize("how", ["flush", "evict"])
 def test_a_pause_survives_a_server_that_forgets(core, own_server, how):
-    """All who had heard of it bring it back."""
+    """Every process that had heard of it restores it."""
     shared = limit(own_server, 50, 4)
     limiter, other = RateLimiter(**shared), RateLimiter(**shared)
     limiter.pause(1.2)
@@ -499,7 +499,7 @@ def test_a_pause_survives_a_server_that_forgets(core, own_server, how):
 
 
 def test_an_adaptive_rate_survives_a_server_that_forgets(core, own_server):
-    """Each that asks brings back what it last heard."""
+    """Each process that asks restores what it last heard."""
     shared = limit(own_server, 200, adaptive=True)
     limiter = RateLimiter(**shared)
     reject(limiter)
@@ -517,7 +517,7 @@ def test_an_adaptive_rate_survives_a_server_that_forgets(core, own_server):
 
 @pytest.mark.parametrize("how", ["threads", "tasks"])
 def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_server, how):
-    """The one who hears it does not wait until the others know."""
+    """The process that hears it does not wait until the others know."""
     shared = limit(redis_server, 100, 9)
     other = RateLimiter(**shared)
 
@@ -542,7 +542,7 @@ def test_what_a_server_asks_for_pauses_a_limit_that_hosts_share(core, redis_serv
 def test_a_pause_that_no_thread_can_tell_others_costs_no_call_its_error(
     core, redis_server, monkeypatch
 ):
-    """There may be too many threads, or the interpreter is about to end."""
+    """There may be too many threads, or the interpreter may be ending."""
 
     def refuse(self):
         raise RuntimeError("can't start new thread")
@@ -558,7 +558,7 @@ def test_a_pause_that_no_thread_can_tell_others_costs_no_call_its_error(
 
 
 def test_a_pause_is_heeded_by_other_clients_and_by_those_who_sleep(core, redis_server):
-    """Two limiters of one name, as in two processes."""
+    """Two limiters with one name act as two processes would."""
     shared = limit(redis_server, 10, 3)
     limiter, other = RateLimiter(**shared), RateLimiter(**shared)
     limiter.acquire_sync(3)
@@ -588,7 +588,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_without_the_server_the_same_limit_goes_on_and_it_heals_by_itself(
     core, own_server, caplog, fault
 ):
-    """Never unlimited, one warning, a bounded price; and back to the server when it is back."""
+    """The limit holds, with one warning and bounded cost; it returns to the server."""
     limiter = RateLimiter(**limit(own_server, 100, 2))
     fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
     fetch()
@@ -613,7 +613,7 @@ def test_without_the_server_the_same_limit_goes_on_and_it_heals_by_itself(
 
 
 def test_tasks_that_wait_when_the_server_freezes_get_their_permits(core, own_server):
-    """Those that ask, those that sleep and those in the room, within the limit of this process."""
+    """Tasks that ask, sleep or have just come all follow this process's limit."""
     limiter = RateLimiter(**limit(own_server, 50))
     times = []
 
@@ -639,7 +639,7 @@ def test_tasks_that_wait_when_the_server_freezes_get_their_permits(core, own_ser
 
 
 def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_server):
-    """All of them get their permits, and none is left with somebody else's answer."""
+    """All get their permits, and none gets another one's reply."""
     limiter = RateLimiter(**limit(own_server, 300, 5))
     stop = threading.Event()
     counts = [0] * 4
@@ -678,7 +678,7 @@ def test_clients_on_several_loops_and_threads_ride_out_a_restart(core, own_serve
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_maps_take_their_permits_from_a_limit_in_redis(core, redis_server, mode):
-    """In every mode the parent takes them."""
+    """In every mode the parent takes the permits."""
     limiter = RateLimiter(**limit(redis_server, 100))
     function = halve_async if mode == "async" else halve
     begun = time.monotonic()
@@ -697,7 +697,7 @@ async def halve_async(number):
 
 
 def test_a_map_goes_on_without_the_server(core, own_server):
-    """With the limit of this process."""
+    """It uses the limit of this process."""
     limiter = RateLimiter(**limit(own_server, 100))
 
     @opmap(mode="thread", workers=2, rate_limit=limiter)
@@ -710,7 +710,7 @@ def test_a_map_goes_on_without_the_server(core, own_server):
 
 
 def test_a_pickle_is_the_same_limit_and_a_repr_shows_no_password(core):
-    """The URL goes with the pickle, so that workers find the server."""
+    """The pickle contains the URL, so workers find the server."""
     with RedisServer(password="secret") as server:
         limiter = RateLimiter(**limit(server, 0.01, 2))
         twin = pickle.loads(pickle.dumps(limiter))
@@ -723,7 +723,7 @@ def test_a_pickle_is_the_same_limit_and_a_repr_shows_no_password(core):
 
 
 def test_a_limit_in_redis_goes_by_real_time_under_the_clocks_of_tests(core, redis_server):
-    """Others share it, whose time the test does not move."""
+    """Processes outside the test share it, and their time does not move."""
     limiter = RateLimiter(**limit(redis_server, 20))
     fetch = opero(retries=1, rate_limit=limiter)(lambda: "value")
     with skip_waits():
@@ -732,7 +732,7 @@ def test_a_limit_in_redis_goes_by_real_time_under_the_clocks_of_tests(core, redi
 
 
 def test_a_wrong_url_is_refused_without_its_password():
-    """When the limiter is made, not when it is used."""
+    """The error comes when the limiter is made, not when it is used."""
     with pytest.raises(ValueError, match="Redis URL") as caught:
         RateLimiter(5, scope="redis", name="x", url="http://:secret@nowhere")
     assert "secret" not in str(caught.value)
@@ -742,25 +742,25 @@ def test_a_wrong_url_is_refused_without_its_password():
 
 
 class Busy(Exception):
-    """What a client raises for an answer with the status 429."""
+    """An error that a client raises for an answer with the status 429."""
 
     status = 429
 
 
 def reject(limiter: RateLimiter) -> None:
-    """Let a block fail as the server rejects it, and wait until Redis has been told."""
+    """Fail in a block as if the server rejected it, and wait until Redis knows."""
     with pytest.raises(Busy), limiter:
         raise Busy
     until_told()
 
 
 def until_told() -> None:
-    """Wait until what goes to Redis beside the calls is there."""
+    """Wait until background requests to Redis have finished."""
     until(lambda: not any(each.name == "opero-limit" for each in threading.enumerate()))
 
 
 def test_a_cut_is_one_for_all_who_share_the_limit(redis_server):
-    """Another one hears of it with its next permit, and a newcomer resets nothing."""
+    """Another process hears of it with its next permit, and a newcomer resets nothing."""
     shared = limit(redis_server, 200, adaptive=True)
     one, other = RateLimiter(**shared), RateLimiter(**shared)
     assert (one.rate, other.rate, one.floor) == (200, 200, 2)
@@ -774,7 +774,7 @@ def test_a_cut_is_one_for_all_who_share_the_limit(redis_server):
 
 
 def test_permits_come_at_the_rate_of_that_moment(redis_server):
-    """After four events, a second apart, at a ninth."""
+    """After four rejections the rate is less than a sixth."""
     shared = limit(redis_server, 200, adaptive=True)
     one, other = RateLimiter(**shared), RateLimiter(**shared)
     for _ in range(4):
@@ -786,7 +786,7 @@ def test_permits_come_at_the_rate_of_that_moment(redis_server):
 
 
 def test_rejections_of_attempts_from_before_a_cut_do_not_count(redis_server):
-    """Of this process, and of one that has heard of the cut meanwhile."""
+    """That holds for this process, and for one that has since heard of the cut."""
     shared = limit(redis_server, 200, burst=5, adaptive=True)
     one, other = RateLimiter(**shared), RateLimiter(**shared)
     began = one._queue.clock.now()
@@ -801,7 +801,7 @@ def test_rejections_of_attempts_from_before_a_cut_do_not_count(redis_server):
 
 
 def test_successes_of_all_raise_the_rate_of_all(redis_server):
-    """Within seconds, to what was given."""
+    """The rate returns within seconds to the given one."""
     shared = limit(redis_server, 400, burst=4, adaptive=True)
     limiters = [RateLimiter(**shared) for _ in range(2)]
     reject(limiters[0])
@@ -820,7 +820,7 @@ def test_successes_of_all_raise_the_rate_of_all(redis_server):
 def test_processes_find_out_together_what_a_server_in_front_of_redis_allows(
     core, sharers, redis_server, how
 ):
-    """Together they use what there is, and are rarely rejected."""
+    """Together they use what the server allows, and are rarely rejected."""
     if how == "tasks":  # functions of both kinds learn by the same way
         shared = limit(redis_server, 50, adaptive=True)
         limiter = RateLimiter(**shared)
@@ -847,7 +847,7 @@ def test_processes_find_out_together_what_a_server_in_front_of_redis_allows(
 def test_a_short_pause_that_a_server_asks_for_is_heeded_where_a_lower_rate_does_not_do(
     redis_server,
 ):
-    """And a user's own is in any case."""
+    """A user's own pause is always obeyed."""
     limiter = RateLimiter(**limit(redis_server, 200, burst=5, adaptive=True))
     reject(limiter)
     limiter._queue.pause_soon(1900 * MS)
@@ -862,7 +862,7 @@ def test_a_short_pause_that_a_server_asks_for_is_heeded_where_a_lower_rate_does_
 
 
 def test_without_the_server_the_limit_adapts_in_each_process_for_itself(own_server, caplog):
-    """By what this process has learned all the time."""
+    """It starts from what this process has learned all along."""
     limiter = RateLimiter(**limit(own_server, 200, adaptive=True))
     limiter.acquire_sync()
     own_server.stop()
@@ -873,7 +873,7 @@ def test_without_the_server_the_limit_adapts_in_each_process_for_itself(own_serv
 
 
 def test_it_is_pickled_with_its_settings_and_has_the_rate_of_all(redis_server):
-    """As soon as it has asked."""
+    """The copy learns the rate with its first request."""
     limiter = RateLimiter(**limit(redis_server, 200, adaptive=True, floor=7))
     reject(limiter)
     again = pickle.loads(pickle.dumps(limiter))

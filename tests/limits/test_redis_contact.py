@@ -20,7 +20,7 @@ SCRIPT = "script", ONE, [], []
 
 @pytest.fixture(params=["threads", "tasks"])
 def ask(request: pytest.FixtureRequest) -> Any:
-    """Asks in a thread, or in a task."""
+    """Ask in a thread, or in a task."""
     if request.param == "threads":
         return RedisContact.ask
     return lambda contact, *what: asyncio.run(contact.ask_async(*what))
@@ -29,7 +29,7 @@ def ask(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("fails", [PING, SCRIPT])
 @pytest.mark.parametrize("then", [PING, SCRIPT])
 def test_whatever_fails_first_and_whatever_is_asked_then_it_is_back(ask, own_server, fails, then):
-    """One that only asks in order to change something must not wait for others to read."""
+    """A request that only changes something recovers without another one that reads."""
     contact = RedisContact(own_server.url, "the limit 'x'", "calls go on")
     assert ask(contact, *fails)
     own_server.stop()
