@@ -89,7 +89,7 @@ async def slowly(count: int, seconds: float = 0.001, ended: list[str] | None = N
 @pytest.mark.slow
 @both_loops
 def test_many_items_share_a_thousand_slots(loop):
-    """As many run at once as may, with a task for each slot and none for those that wait."""
+    """Each slot has one task, and waiting items have none."""
     inside = Inside()
     full = asyncio.Event()
     tasks = 0
@@ -118,7 +118,7 @@ def test_many_items_share_a_thousand_slots(loop):
 
 @both_loops
 def test_a_stream_of_slow_input_is_as_slow_as_its_input_and_no_slower(loop):
-    """What has come is run at once, and its result handed on, before the next item is there."""
+    """Each item runs and its result is handed on before the next item arrives."""
     gates: list[asyncio.Event] = []
 
     async def source() -> AsyncIterator[int]:
@@ -149,7 +149,7 @@ def test_a_stream_of_slow_input_is_as_slow_as_its_input_and_no_slower(loop):
 @both_loops
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["list", "async iterator"])
 def test_a_cancelled_amap_cancels_what_runs_and_leaves_nothing(loop, asynchronous):
-    """At any moment, over 100 repetitions; the input is closed too."""
+    """The cancellation comes at any moment, 100 times; the input is closed too."""
     dice = random.Random(repr((loop, asynchronous)))
     inside = Inside()
     ended: list[str] = []
@@ -189,7 +189,7 @@ def test_a_cancelled_amap_cancels_what_runs_and_leaves_nothing(loop, asynchronou
 
 
 def run_items_in(mode: str, tmp_path: Path) -> Any:
-    """Return a map whose attempts leave their process's id behind and do not end."""
+    """Return a map whose attempts record their process id and never end."""
 
     def touch() -> None:
         Path(tmp_path, str(os.getpid())).touch()
@@ -209,7 +209,7 @@ def run_items_in(mode: str, tmp_path: Path) -> Any:
 @both_loops
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_map_ends_though_its_input_is_cancelled_twice_or_fails_at_its_end(loop, mode, tmp_path):
-    """Its workers are ended all the same."""
+    """Its workers end too."""
     mapped = run_items_in(mode, tmp_path)
     heard: list[str] = []
 
@@ -242,7 +242,7 @@ def test_a_map_ends_though_its_input_is_cancelled_twice_or_fails_at_its_end(loop
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether there is such a process."""
+    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -252,7 +252,7 @@ def is_alive(pid: int) -> bool:
 
 @both_loops
 def test_a_time_limit_around_amap_ends_it(loop):
-    """By `wait_for`, and by `asyncio.timeout` where there is one; the map can be used again."""
+    """Both `wait_for` and `asyncio.timeout` end it, and the map can be used again."""
     inside = Inside()
 
     @opmap(mode="async", workers=3, **QUIET)
@@ -282,7 +282,7 @@ def test_a_time_limit_around_amap_ends_it(loop):
 @both_loops
 @pytest.mark.parametrize("way", ["aclosing", "aclose", "dropped", "never begun"])
 def test_a_consumer_that_has_enough_ends_the_map(loop, way):
-    """By `aclose`, or when the last reference goes."""
+    """`aclose` ends it, and so does dropping the last reference."""
     inside = Inside()
     ended: list[str] = []
 
@@ -325,7 +325,7 @@ def test_a_consumer_that_has_enough_ends_the_map(loop, way):
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_stream_that_is_left_open_ends_with_asyncio_run(mode):
-    """It shuts asynchronous generators down; neither tasks nor threads stay."""
+    """`asyncio.run` closes asynchronous generators; neither tasks nor threads remain."""
     kept = []
 
     def work(x):
@@ -355,7 +355,7 @@ def test_a_stream_that_is_left_open_ends_with_asyncio_run(mode):
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks")
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_eager_tasks_change_nothing(mode):
-    """Results, order, cancellation."""
+    """Results, order and cancellation are the same."""
 
     async def awork(x):
         if x % 3:
@@ -381,7 +381,7 @@ def test_eager_tasks_change_nothing(mode):
 
 @both_loops
 def test_an_attempt_that_swallows_its_cancellation_is_given_up(loop):
-    """`attempt_timeout` holds for the map, whatever the function does."""
+    """`attempt_timeout` applies to the map, whatever the function does."""
     gate = threading.Event()
 
     @opmap(mode="async", workers=2, attempt_timeout=0.05, **QUIET)
@@ -409,7 +409,7 @@ def test_an_attempt_that_swallows_its_cancellation_is_given_up(loop):
 
 @both_loops
 def test_an_awaited_map_runs_in_the_loop_that_is_there(loop):
-    """`loop=` is for the loops that opero makes."""
+    """`loop=` applies only to loops that opero makes."""
 
     @opmap(mode="async", loop="asyncio", **QUIET)
     async def work(x):
@@ -465,7 +465,7 @@ assert not left, left
 @pytest.mark.parametrize("mode", ["process", "async", "async_process"])
 @pytest.mark.parametrize("start", ["asyncio.run(main())", "import uvloop; uvloop.run(main())"])
 def test_ctrl_c_ends_an_awaited_map(mode, start, tmp_path):
-    """Under `asyncio.run`, which handles it itself; nothing is left then."""
+    """`asyncio.run` handles Ctrl-C itself, and nothing is left."""
     folder = tmp_path / "pids"
     folder.mkdir()
     script = tmp_path / "script.py"
@@ -538,7 +538,7 @@ def test_a_keyboard_interrupt_of_the_function_itself(suspends):
 
 @pytest.mark.parametrize("known", [True, False], ids=["known length", "unknown length"])
 def test_each_process_makes_several_attempts_at_once(known, tmp_path):
-    """Though they take long, and though it does not know that before: they wait for each other."""
+    """The attempts wait for each other, and the map does not know how long they take."""
 
     def count(x, folder) -> int:
         mine = Path(folder, str(os.getpid()))
@@ -561,7 +561,7 @@ def test_each_process_makes_several_attempts_at_once(known, tmp_path):
 
 
 def test_a_chunk_fills_a_worker_that_makes_several_attempts_at_once():
-    """But leaves something for the others at the end; a size that the user wants is kept."""
+    """The last chunks leave work for other workers; a size that the user sets stays."""
     sizer = ChunkFill(ChunkSizer(2, 10**6, 0, 64), 16)
     assert (sizer.left, sizer.workers, sizer.size()) == (64, 2, 16)
     sizer.fed(48)

@@ -34,11 +34,11 @@ FORMS = ["call", "stream", "amap", "astream"]
 
 
 class Down(Exception):
-    """What the service answers while it is down."""
+    """The error of the service while it is down."""
 
 
 def serve(item: int, log: str, last: int = LAST) -> int:
-    """Answer an item, in whatever process this is: each call leaves a byte in a file."""
+    """Answer an item in any process; each call adds a byte to a file."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, b".")
@@ -58,7 +58,7 @@ async def aserve(item: int, log: str) -> int:
 
 @pytest.fixture(autouse=True)
 def silence(monkeypatch):
-    """Write no log: these maps fail often."""
+    """Turn the log off: these maps fail often."""
     monkeypatch.setattr(get_logger(), "disabled", True)
 
 
@@ -88,7 +88,7 @@ def run(mapped: Any, form: str, items: Any, log: Path) -> list[Any]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_lost_and_probes_go_one_by_one(core, tmp_path, mode, form):
-    """All results come, in order; while the breaker is open one attempt at a time is made."""
+    """All results arrive in order; an open breaker lets one attempt through at a time."""
     breaker = Breaker(minimum=4, failure_ratio=0.05, open_for=60.0)
     mapped = mapping(mode, breaker=breaker)
     log = tmp_path / "log"
@@ -124,7 +124,7 @@ def test_no_item_is_used_up_by_probes_while_others_have_not_been_tried(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_breaker_is_one_for_all_workers_and_for_single_calls(core, tmp_path, mode):
-    """What one of them learns holds for all."""
+    """What one of them learns applies to all."""
     breaker = Breaker(open_for=1000.0)
     log = tmp_path / "log"
     single = opero(retries=1, breaker=breaker)(serve)
@@ -140,7 +140,7 @@ def test_a_breaker_is_one_for_all_workers_and_for_single_calls(core, tmp_path, m
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_dead_fallback_value_is_passed_over(core, tmp_path, mode):
-    """Its items go on with the next value at once, and nobody waits."""
+    """Its items continue with the next value immediately, and nothing waits."""
 
     def fetch(item: int, host: str = "main") -> tuple[int, str]:
         if host == "main":
@@ -170,7 +170,7 @@ def test_a_dead_fallback_value_is_passed_over(core, tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async"])
 def test_an_item_without_time_for_the_probe_fails_and_leaves_the_rest(core, tmp_path, mode):
-    """Those that had been tried have a deadline; the others have not begun, and wait."""
+    """Tried items have a deadline; the others have not begun, and wait."""
     mapped = mapping(mode, breaker=BreakerConfig(minimum=4, open_for=60.0), timeout=5)
     with skip_waits():
         results = run(mapped, "call", range(60), tmp_path / "log")
@@ -190,7 +190,7 @@ def test_an_item_without_time_for_the_probe_fails_and_leaves_the_rest(core, tmp_
 
 @pytest.mark.parametrize("mode", ["thread", "process", "async"])
 def test_too_many_errors_end_a_map_that_waits(core, tmp_path, mode):
-    """Probes that fail for good are errors; what waits then did not run."""
+    """Probes that fail for good are errors; the items that wait do not run."""
     mapped = mapping(
         mode, breaker=BreakerConfig(minimum=4, open_for=60.0), retries=1, max_errors=8, chunk_size=1
     )
@@ -225,7 +225,7 @@ def test_what_is_cached_is_answered_while_the_breaker_is_open(core, tmp_path, or
 
 @pytest.mark.parametrize("mode", MODES)
 def test_reset_wakes_a_map_that_waits(core, tmp_path, mode):
-    """And so does anybody else's probe that closes it."""
+    """A probe of another caller that closes the breaker wakes it too."""
     breaker = Breaker(open_for=1000.0)
     mapped = mapping(mode, breaker=breaker)
     breaker.trip()
@@ -252,7 +252,7 @@ def test_reset_wakes_a_map_that_waits(core, tmp_path, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_closing_a_stream_that_waits_ends_it_at_once(core, tmp_path, mode):
-    """Nobody works meanwhile, so there is nothing to wait for."""
+    """No attempt is running, so there is nothing to wait for."""
     breaker = Breaker(open_for=1000.0)
     mapped = mapping(mode, breaker=breaker, read_ahead=4)
     stream = mapped.stream(range(100), log=str(tmp_path / "log"))
@@ -323,7 +323,7 @@ def test_a_probe_that_dies_or_hangs_is_a_failure_and_frees_its_place(core, tmp_p
 
 @pytest.mark.parametrize("end", ["close", "raise", "Ctrl-C"])
 def test_a_map_that_ends_during_a_probe_gives_its_place_back(core, tmp_path, end):
-    """The next caller is the probe then: what was broken off says nothing."""
+    """The next caller makes the probe; the aborted one does not count."""
     at_work, going = threading.Event(), threading.Event()
     breaker = Breaker(open_for=0.001)
 
@@ -370,7 +370,7 @@ def test_a_map_that_ends_during_a_probe_gives_its_place_back(core, tmp_path, end
 
 @pytest.mark.parametrize("mode", ["thread", "async", "process"])
 def test_items_pass_the_breaker_of_a_machine(core, tmp_path, mode, monkeypatch):
-    """The scopes differ in who shares it, and in nothing else."""
+    """The scopes differ only in who shares the breaker."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     breaker = Breaker(f"map-{mode}-{os.getpid()}-{tmp_path.name}", open_for=0.05, minimum=4,

@@ -26,17 +26,17 @@ OPEN_FOR = 50 * MILLISECOND
 
 
 class Fatal(Exception):
-    """What an attempt raises that is not worth another."""
+    """An error that is not worth a retry."""
 
 
 @pytest.fixture(autouse=True)
 def silence(monkeypatch):
-    """Write no log: these maps fail thousands of times."""
+    """Turn the log off: these maps fail thousands of times."""
     monkeypatch.setattr(get_logger(), "disabled", True)
 
 
 def toy_breaker(core: Any, threshold: int = 2) -> Any:
-    """Make a breaker that opens after some failures in a row, and notes what it is told."""
+    """Make a breaker that opens after some failures in a row, and notes its calls."""
 
     class Toy(core.Gate):
         def __init__(self) -> None:
@@ -91,7 +91,7 @@ def toy_breaker(core: Any, threshold: int = 2) -> Any:
 
 
 class ToyQueue:
-    """Where one waits for toy breakers: one for all, or one for each fallback value."""
+    """The queues of toy breakers: one for all, or one for each fallback value."""
 
     awaited = "the breaker"
 
@@ -112,14 +112,14 @@ class ToyQueue:
 
 
 def decorated(monkeypatch: Any, queue: Any, function: Any, **options: Any) -> Any:
-    """Decorate a function that has a toy breaker before it."""
+    """Decorate a function with a toy breaker."""
     with monkeypatch.context() as patch:
         patch.setattr(rows, "ROWS", [lambda *_: queue, *rows.ROWS])
         return opero(**options)(function)
 
 
 class World:
-    """Workers that exist only in time, and services that are down now and then."""
+    """Simulated workers, and services that are sometimes down."""
 
     def __init__(self, scheduler: Scheduler, queue: Any, slots: int, dice: random.Random) -> None:
         self.scheduler = scheduler
@@ -135,7 +135,7 @@ class World:
         self.crashes = 0.0
 
     def is_down(self, service: Any) -> bool:
-        """Return whether a service is out of order now."""
+        """Return whether a service is down now."""
         now = self.clock.now() - self.began
         return any(first <= now < last for first, last in self.down.get(service, ()))
 
@@ -161,7 +161,7 @@ class World:
         return self.results
 
     def feed(self, source: Any) -> int:
-        """Read as much as is asked for."""
+        """Read as much as the scheduler asks for."""
         count = self.scheduler.demand()
         if not count:
             return 0
@@ -217,7 +217,7 @@ class World:
 
 
 def identity(item: Any, host: str = "a") -> Any:
-    """Stand for the function; no worker ever calls it."""
+    """Pose as the function; no worker ever calls it."""
     return item
 
 
@@ -255,7 +255,7 @@ limits = st.sampled_from([{}, {"rate_limit": 2000}, {"rate_limit": 300, "burst":
 def test_a_batch_over_a_service_that_dies_and_comes_back_loses_nothing(
     core, count, slots, window, ordered, chunk, down, crashes, limit, cache, seed
 ):
-    """Every item has its value in the end, in order; one probe at a time; no ticket is lost."""
+    """Every item gets its value in order, with one probe at a time; no ticket is lost."""
     queue = ToyQueue(core)
     with pytest.MonkeyPatch.context() as patch:
         function = decorated(
@@ -294,7 +294,7 @@ def test_a_batch_over_a_service_that_dies_and_comes_back_loses_nothing(
 def test_each_fallback_value_has_its_breaker(
     core, count, slots, window, first, second, retries, limit, seed
 ):
-    """A dead one is skipped and its backup is not; what both refuse waits for the first probe."""
+    """A dead value is skipped, its backup is not; items that both refuse wait for a probe."""
     queue = ToyQueue(core, by_value=True)
     with pytest.MonkeyPatch.context() as patch:
         function = decorated(
@@ -328,7 +328,7 @@ def test_each_fallback_value_has_its_breaker(
 def test_an_item_whose_time_leaves_no_room_fails_and_leaves_the_rest(
     core, count, slots, down, timeout, seed
 ):
-    """It counts from the first attempt on; those that have not begun wait as long as it takes."""
+    """Time counts from the first attempt on; items that have not begun wait."""
     queue = ToyQueue(core)
     with pytest.MonkeyPatch.context() as patch:
         function = decorated(

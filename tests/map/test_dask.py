@@ -70,11 +70,11 @@ def executor(client):
 
 @pytest.fixture(autouse=True)
 def nothing_left_over(core):
-    """Allow for what the cluster keeps; the fixture `cluster` looks after it."""
+    """Allow what the cluster keeps; the fixture `cluster` cleans it up."""
 
 
 def test_a_dask_cluster_is_an_executor_like_any_other(executor, tmp_path):
-    """Right results in order, failures, retries that really run again, what cannot travel."""
+    """Results, order, failures, retries and pickling errors are right."""
     assert run_map(plain, range(3000), executor) == list(range(1, 3001))
     got = run_map(decorated.__wrapped__, range(20), executor, chunk=1)
     assert len({pid for _, pid, _ in got}) == 2
@@ -95,7 +95,7 @@ def test_a_dask_cluster_is_an_executor_like_any_other(executor, tmp_path):
 
 
 def test_a_map_moves_to_a_cluster_by_one_argument(executor):
-    """And uses all of it with `workers=None`; what is large and shared goes to each worker once."""
+    """`workers=None` uses all of it; each worker gets large shared arguments once."""
     assert workers_of(executor) == 2
     mapped = opmap(executor=executor, workers=None, progress=False)(measure)
     assert mapped(range(500), text=bytes(10**6)) == list(range(10**6, 10**6 + 500))
@@ -110,7 +110,7 @@ def test_a_map_moves_to_a_cluster_by_one_argument(executor):
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [0, 1], ids=["opero", "dask"])
 def test_a_dask_worker_killed_in_the_middle_costs_nothing(cluster, executor, tmp_path, again):
-    """By SIGKILL from outside, once; dask runs its work again elsewhere, or leaves that to opero."""
+    """After a SIGKILL, dask or opero runs the worker's items again."""
     cluster.scheduler.allowed_failures = again
     told = tmp_path / "pid"
 
@@ -139,7 +139,7 @@ def test_a_dask_worker_killed_in_the_middle_costs_nothing(cluster, executor, tmp
 
 @pytest.mark.slow
 def test_an_item_that_kills_every_dask_worker_is_blamed_alone(executor):
-    """All others are right, though they shared chunks and workers with it."""
+    """All other items succeed, although they shared chunks and workers with it."""
     items = [*range(60), "die", *range(60, 120)]
     got = run_map(suicidal, items, executor, chunk=5)
     assert type(got[60]) is WorkerCrashedError
@@ -148,7 +148,7 @@ def test_an_item_that_kills_every_dask_worker_is_blamed_alone(executor):
 
 
 def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
-    """The error says why, and nothing waits for what will not come."""
+    """The error says why, and nothing waits for results that never come."""
 
     def work(value: int) -> int:
         Path(tmp_path, str(value)).touch()
@@ -171,7 +171,7 @@ def test_a_client_that_is_closed_in_the_middle_fails_the_rest(client, tmp_path):
 
 
 def test_the_example_of_the_documentation_runs_as_it_is_printed(client, monkeypatch, capsys):
-    """But for the address, which is that of this cluster."""
+    """Only the address is that of this cluster."""
     block = marked("on a cluster").text
     printed = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
     monkeypatch.setattr("distributed.Client", lambda address: client)

@@ -34,7 +34,7 @@ STARTED = ["program", "background", "shell", "fork", "process"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Have a folder for the ids of what is started, and end what is left of that."""
+    """Make a folder for the ids of started processes, and end those that remain."""
     yield tmp_path
     pool.shut()
     for pids in programs.noted(tmp_path).values():
@@ -44,13 +44,13 @@ def folder(tmp_path):
 
 
 def mapping(**options: Any) -> Any:
-    """Return the map of what starts programs."""
+    """Return a map of the function that starts programs."""
     every = {"workers": 1, "retries": 1, "chunk_size": 1, "start_method": "fork"}
     return opmap(mode="process", progress=False, **{**every, **options})(programs.starts)
 
 
 def only_daemons_run(folder: Path) -> None:
-    """See that what is to end has ended, and what is to stay has not."""
+    """Check that daemons still run, and that everything else has ended."""
     noted = programs.noted(folder)
     daemons = [pid for how in LEFT for pid in noted.pop(how, [])]
     until(lambda: not any(programs.runs(pid) for pids in noted.values() for pid in pids))
@@ -59,7 +59,7 @@ def only_daemons_run(folder: Path) -> None:
 
 @pytest.mark.parametrize("then", ["hang", "crash"])
 def test_what_an_attempt_has_started_ends_with_it(then, folder):
-    """By a time limit or a crash; a daemon of an earlier attempt of the worker goes on."""
+    """A time limit or a crash ends it; a daemon of an earlier attempt continues."""
     hows = STARTED if then == "crash" else [*STARTED, "session"]
     mapped = mapping(attempt_timeout=2.5, workers=1 if then == "crash" else len(hows))
     assert mapped([(how, "return", str(folder)) for how in LEFT]) == LEFT
@@ -81,7 +81,7 @@ def test_what_an_attempt_has_started_ends_with_it_by_any_start_method(method, fo
 
 
 def test_what_runs_ends_with_a_map_that_is_given_up(folder):
-    """Its programs do, in whatever session; what earlier attempts have left stays."""
+    """Programs end in any session; those that earlier attempts left stay."""
     mapped = mapping(workers=3)
     hows = [LEFT[0], "program", "session", "shell"]
     stream = mapped.stream((how, "return" if how in LEFT else "hang", str(folder)) for how in hows)
@@ -110,7 +110,7 @@ def test_programs_of_attempts_end_when_the_program_that_maps_is_killed(method, f
 
 
 def test_an_idle_worker_that_ends_leaves_what_was_left_to_it(folder):
-    """As that of a `ProcessPoolExecutor` does."""
+    """A worker of a `ProcessPoolExecutor` does the same."""
     mapped = mapping()
     assert mapped([(how, "return", str(folder)) for how in LEFT]) == LEFT
     pool.shut()
@@ -119,7 +119,7 @@ def test_an_idle_worker_that_ends_leaves_what_was_left_to_it(folder):
 
 
 def test_a_worker_is_in_no_process_group_of_the_terminal(folder):
-    """So Ctrl-C is for the program alone, and what reads from the terminal is not stopped."""
+    """Ctrl-C goes only to the program, and reading from the terminal stops nothing."""
 
     def group(_: Any) -> Any:
         ignored = [signal.getsignal(number) for number in (signal.SIGTTIN, signal.SIGTTOU)]

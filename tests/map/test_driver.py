@@ -32,11 +32,11 @@ MILLISECOND = 10**6
 
 
 class Flop(Exception):
-    """What an attempt raises."""
+    """An error of an attempt."""
 
 
 class Death(Exception):
-    """What a worker's end is told as."""
+    """The error that reports a worker's end."""
 
 
 class Dice:
@@ -124,7 +124,7 @@ class Dice:
 
 
 class AsyncDice(Dice):
-    """The same as an engine of a running loop."""
+    """The same engine for a running loop."""
 
     async def wait(self, timeout: float | None) -> Any:  # type: ignore[override]
         """Let others run in between; with nothing to do, until cancelled."""
@@ -146,7 +146,7 @@ class AsyncDice(Dice):
 
 
 def negative(x: Any) -> Any:
-    """Stand for the function; no worker ever calls it."""
+    """Pose as the function; no worker ever calls it."""
     return -x
 
 
@@ -185,7 +185,7 @@ def acollect(scheduler: Scheduler, engine: Any, source: Any, raises: bool = Fals
 
 
 async def slowly(values: Any) -> Any:
-    """Yield values, some at once and some later."""
+    """Yield values, some immediately and some later."""
     for value in values:
         if value % 3:
             await asyncio.sleep(0)
@@ -193,7 +193,7 @@ async def slowly(values: Any) -> Any:
 
 
 def check(engine: Dice, results: list[Any], count: int, retries: int, ordered: bool) -> None:
-    """Compare results with what the dice have said."""
+    """Compare results with the dice."""
     assert engine.closed == [False]
     assert len(results) == count
     values = {result for result in results if isinstance(result, int)}
@@ -223,7 +223,7 @@ maps = given(
 def test_every_item_gets_its_outcome_whatever_the_engine_does(
     core, count, slots, window, ordered, retries, failing, seed
 ):
-    """Reports in any order, dead workers with and without a culprit, waits that end early."""
+    """Reports come in any order, workers die, and waits end early."""
     call = opero(retries=retries, min_delay=0.001, max_delay=0.01)(negative)
     with standing_clock(core.clock):
         engine = Dice(slots, core.clock, seed, failing)
@@ -237,7 +237,7 @@ def test_every_item_gets_its_outcome_whatever_the_engine_does(
 def test_so_it_does_from_a_coroutine(
     core, asynchronous, count, slots, window, ordered, retries, failing, seed
 ):
-    """With inputs of both kinds."""
+    """Inputs of both kinds work."""
     call = opero(retries=retries, min_delay=0.0001, max_delay=0.001)(negative)
     engine = AsyncDice(slots, core.clock, seed, failing)
     scheduler = new_scheduler(call, slots, window, ordered)
@@ -248,7 +248,7 @@ def test_so_it_does_from_a_coroutine(
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_consumer_that_stops_ends_the_map(core, ordered):
-    """An endless input is read no further than the window says; the engine is abandoned."""
+    """An endless input is read only up to the window; the engine is abandoned."""
     read = []
 
     def source():
@@ -272,7 +272,7 @@ def test_a_consumer_that_stops_ends_the_map(core, ordered):
 
 @pytest.mark.parametrize("kind", [Dice, AsyncDice])
 def test_an_engine_that_fails_ends_the_map(core, kind):
-    """Its exception comes out, and it is closed all the same."""
+    """Its exception is raised, and it is closed all the same."""
     engine = kind(2, core.clock, 1)
     engine.fault = OSError("no more workers")
     go = collect if kind is Dice else acollect
@@ -283,7 +283,7 @@ def test_an_engine_that_fails_ends_the_map(core, kind):
 
 @pytest.mark.parametrize("kind", [Dice, AsyncDice])
 def test_the_first_failure_comes_after_the_results_before_it(core, kind):
-    """With `raises`: nothing of what comes behind it, and no other failure as a result."""
+    """With `raises`, no later result and no other failure comes."""
     engine = kind(1, core.clock, 1)
     engine.bad = {30, 31}
     scheduler = new_scheduler(opero(retries=1)(negative), 1)
@@ -306,7 +306,7 @@ def test_the_first_failure_comes_after_the_results_before_it(core, kind):
 
 
 def test_an_engine_is_closed_if_the_input_cannot_be_read(core):
-    """And what asking for its items has raised comes out."""
+    """What reading the input raised comes out."""
 
     class Closed:
         def __aiter__(self):
@@ -342,7 +342,7 @@ def test_the_engine_is_closed_even_if_the_input_does_not_let_itself_be(core):
 
 
 def test_an_item_that_comes_while_everybody_is_busy_does_not_let_the_driver_spin(core):
-    """It waits; here a retry has taken the only worker meanwhile."""
+    """The item waits, because a retry has taken the only worker."""
 
     class Patient(AsyncDice):
         """Runs a job until it is told to end it."""
@@ -388,7 +388,7 @@ def test_an_item_that_comes_while_everybody_is_busy_does_not_let_the_driver_spin
 
 @pytest.mark.parametrize("raises", [False, True], ids=["the input", "an item"])
 def test_what_a_map_raises_holds_nothing_in_a_circle(core, raises):
-    """Once the caller lets go of the exception it is gone, without the garbage collector."""
+    """Once the caller drops the exception it is gone, without the garbage collector."""
 
     def source():
         yield from range(20)

@@ -41,7 +41,7 @@ METHODS = start.METHODS
 
 @pytest.fixture(autouse=True)
 def no_worker_left():
-    """End the warm workers after each test, and see that nothing is left of any."""
+    """End the warm workers after each test, and check that nothing of them is left."""
     pool.shut()
     yield
     pool.shut()
@@ -53,7 +53,7 @@ def open_files() -> int:
 
 
 def script(code: str, *args: str, prefix: str = "", **options: Any) -> Any:
-    """Run a program by itself, by way of a shell."""
+    """Run a program in a shell."""
     command = f'exec "$0" -W error -c "$1" "${{@:2}}" {prefix}'
     return subprocess.run(
         ["bash", "-c", command, sys.executable, code, *args],
@@ -102,7 +102,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["ignored", "handled", "in a thread"])
 def test_a_crash_costs_one_item_where_nobody_knows_how_children_end(how):
-    """What the fork server starts tells its exit code all the same."""
+    """The fork server still reports the exit codes of its workers."""
     done = script(SIGCHLD, how, str(FOLDER))
     assert done.stderr == ""
     for method, results in json.loads(done.stdout).items():
@@ -115,7 +115,7 @@ def test_a_crash_costs_one_item_where_nobody_knows_how_children_end(how):
 
 
 def test_a_map_goes_on_when_its_fork_server_is_killed():
-    """With the workers that it has, and with those of a new one."""
+    """It uses its present workers, and those of a new server."""
 
     def kills_the_server(value: Any) -> Any:
         if value == "server":
@@ -135,7 +135,7 @@ def test_a_map_goes_on_when_its_fork_server_is_killed():
 
 @pytest.fixture
 def few_files():
-    """Return a function that takes all descriptors but some; give them back at the end."""
+    """Return a function that takes all descriptors except a few; free them at the end."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
 
@@ -186,7 +186,7 @@ def test_a_map_waits_while_descriptors_run_short_and_says_so_if_they_stay_so(
 
 
 def test_a_map_for_whose_own_files_there_is_no_room_says_so(few_files):
-    """At once, and leaves nothing open."""
+    """The error comes immediately, and nothing stays open."""
     few_files(1)
     with pytest.raises(OperoError, match=r"a map cannot be started.*RLIMIT_NOFILE"):
         run_map(work.increment, [1])
@@ -194,7 +194,7 @@ def test_a_map_for_whose_own_files_there_is_no_room_says_so(few_files):
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.ENFILE])
 def test_a_map_goes_on_with_the_workers_that_there_is_room_for(number, monkeypatch, caplog):
-    """It tells once, and takes up the others when it can."""
+    """It logs that once, and starts the others when it can."""
     real, made, refused = os.fork, [], []
 
     def told() -> int:
@@ -216,7 +216,7 @@ def test_a_map_goes_on_with_the_workers_that_there_is_room_for(number, monkeypat
 
 
 def test_a_job_without_a_worker_gets_one_that_is_idle(monkeypatch):
-    """A map ends though there is never room for a second one."""
+    """The map ends although the system never has room for a second worker."""
     real, made = os.fork, []
 
     def fork() -> int:
@@ -230,7 +230,7 @@ def test_a_job_without_a_worker_gets_one_that_is_idle(monkeypatch):
 
 
 def test_every_shortage_names_a_remedy_and_other_errors_are_told_as_they_are():
-    """What may go away by itself is a shortage."""
+    """An error that may pass is a shortage."""
     for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
         told = shortage.shortage(OSError(number, "x"), "it cannot be done")
         assert type(told) is shortage.Shortage
@@ -241,7 +241,7 @@ def test_every_shortage_names_a_remedy_and_other_errors_are_told_as_they_are():
 
 
 def test_a_worker_without_room_for_itself_says_so():
-    """As where the limit counts threads too; there is no traceback on stderr."""
+    """The limit may count threads too; stderr shows no traceback."""
     code = (
         "import resource, sys, threading; sys.path.insert(0, sys.argv[1])\n"
         "from opero import opmap\n"
@@ -289,7 +289,7 @@ EXPECTED = [[0, 1, 2]] * 6 + [[0, 3, 2]]
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_maps_work_where_standard_streams_are_closed(closed, tmp_path):
-    """No socket takes their numbers; uvloop would end a program that closes such a one."""
+    """No socket takes their numbers; uvloop would crash if such a socket were closed."""
     script(EVERY_WAY, str(tmp_path / "told"), prefix=closed)
     assert json.loads((tmp_path / "told").read_text()) == EXPECTED
 
@@ -297,7 +297,7 @@ def test_maps_work_where_standard_streams_are_closed(closed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["long", "missing"])
 def test_maps_work_whatever_the_directory_for_temporary_files_is(kind, tmp_path):
-    """No socket has a name in it, nor has memory that is shared."""
+    """Neither sockets nor shared memory have names in it."""
     folder = tmp_path / ("x" * 90) / ("y" * 90)
     if kind == "long":
         folder.mkdir(parents=True)
@@ -310,7 +310,7 @@ AWAY = "import os, sys; os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(s
 
 
 def test_maps_work_where_the_working_directory_has_been_removed(tmp_path):
-    """A worker is told that there is none."""
+    """The worker hears that there is none."""
     if script(AWAY + "import socket", str(tmp_path / "away")).returncode:
         pytest.skip("this Python cannot import the standard library there, as CPython 3.13.0")
     code = (
@@ -325,7 +325,7 @@ def test_maps_work_where_the_working_directory_has_been_removed(tmp_path):
 
 
 class Widget:
-    """A stream of a program with windows, which has no file."""
+    """A stream of a GUI program, which has no file."""
 
     def __init__(self, number: int | None) -> None:
         self.number = number
@@ -346,7 +346,7 @@ class Widget:
 
 @pytest.mark.parametrize("number", [-1, None])
 def test_workers_start_whatever_number_stderr_has(number, monkeypatch):
-    """Also the standard library's tracker of resources, which is given the number."""
+    """So does the standard library's resource tracker, which gets the number."""
     from multiprocessing import resource_tracker
 
     monkeypatch.setattr(resource_tracker, "_resource_tracker", resource_tracker.ResourceTracker())
@@ -364,7 +364,7 @@ def test_workers_start_whatever_number_stderr_has(number, monkeypatch):
 
 
 def test_the_numbers_of_closed_streams_are_taken_and_given_back():
-    """What is opened meanwhile has another one."""
+    """Files opened meanwhile get other numbers."""
     saved = os.dup(0)
     os.close(0)
     try:
@@ -408,7 +408,7 @@ for method in ("fork", "spawn"):
 
 
 def test_a_map_works_in_a_daemonic_process():
-    """As those of a `multiprocessing.Pool` or of dask's nannies are; its workers end with it."""
+    """`multiprocessing.Pool` and dask's nannies have such processes; the workers end with it."""
     done = script(POOL, str(FOLDER))
     assert (done.stderr, done.stdout) == ("", "[1, 2, 3]\n" * 2)
 
@@ -438,7 +438,7 @@ def outer():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_map_works_in_a_worker_of_celery(tmp_path):
-    """Its pool is daemonic, and has keys that no other library can pickle."""
+    """Celery's pool is daemonic, and no other library can pickle its keys."""
     (tmp_path / "tasks.py").write_text(CELERY)
     code = "import tasks; print(tasks.outer.delay().get(timeout=60, interval=0.05))"
     surroundings = {**os.environ, "FOLDER": str(tmp_path)}
@@ -459,7 +459,7 @@ def test_a_map_works_in_a_worker_of_celery(tmp_path):
 
 
 def test_a_key_of_another_library_does_not_keep_workers_from_starting(monkeypatch):
-    """In any process that has one."""
+    """That holds for any process with such a key."""
 
     class Key(bytes):
         def __reduce__(self) -> Any:
@@ -470,7 +470,7 @@ def test_a_key_of_another_library_does_not_keep_workers_from_starting(monkeypatc
 
 
 def test_workers_of_another_user_or_root_directory_are_not_used(monkeypatch):
-    """They end when the next map begins, and when they are given back."""
+    """They end when the next map begins or when they are given back."""
     (pid,) = run_map(work.who, [1], workers=1, start_method="fork")
     assert run_map(work.who, [1], workers=1, start_method="fork") == [pid]
     real = pool._identity()
@@ -497,7 +497,7 @@ everybody_can_import = pytest.mark.skipif(
     "change", ["setegid", "setgroups", pytest.param("seteuid", marks=[everybody_can_import])]
 )
 def test_a_program_that_gives_up_rights_has_workers_without_them(change):
-    """A warm worker would keep them."""
+    """A warm worker would keep the rights."""
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2])\n"
         "from opero import opmap\n"
@@ -517,7 +517,7 @@ def test_a_program_that_gives_up_rights_has_workers_without_them(change):
 
 
 class Stop(BaseException):
-    """What is no `Exception`, and nobody knows."""
+    """A base exception that nothing handles."""
 
 
 def _raise(kind: Any) -> None:
@@ -525,7 +525,7 @@ def _raise(kind: Any) -> None:
 
 
 class Raises:
-    """An item, or a result, whose pickling or unpickling raises something."""
+    """A value whose pickling or unpickling raises something."""
 
     def __init__(self, kind: Any, when: str) -> None:
         self.kind = kind
@@ -542,7 +542,7 @@ class RaisesError(Raises, Exception):
 
 
 def gives(item: Any) -> Any:
-    """Return a number, or what does not travel."""
+    """Return a number, or a value that does not travel."""
     if isinstance(item, tuple):
         how, kind, when = item
         if how == "raised":
@@ -553,7 +553,7 @@ def gives(item: Any) -> Any:
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Stop])
 def test_whatever_a_pickle_raises_fails_its_own_item(kind):
-    """On both sides; the worker goes on, and so does the program."""
+    """The worker and the program continue, whichever side raises."""
     bad: list[Any] = [Raises(kind, when) for when in ("pickled", "unpickled")]
     bad += [(how, kind, when) for how in ("given", "raised") for when in ("pickled", "unpickled")]
     items: list[Any] = [0]
@@ -568,7 +568,7 @@ def test_whatever_a_pickle_raises_fails_its_own_item(kind):
 
 
 def test_an_interrupt_while_something_is_pickled_is_an_interrupt():
-    """It does not come again when that is done again, whatever else comes then."""
+    """It does not come again when the value is pickled again."""
 
     def work_of(*steps: Any) -> Any:
         left = list(steps)

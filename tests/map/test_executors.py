@@ -65,7 +65,7 @@ class Locked(Exception):
 
 
 class Unreadable:
-    """A value that can be pickled and not unpickled."""
+    """A value that can be pickled but not unpickled."""
 
     def __reduce__(self) -> Any:
         return int, ("no number",)
@@ -164,7 +164,7 @@ def processes():
 
 
 class Inline(cf.Executor):
-    """Runs a call where it is submitted; it has no `_max_workers`."""
+    """An executor without `_max_workers` that runs each call on submission."""
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         future: Any = cf.Future()
@@ -173,7 +173,7 @@ class Inline(cf.Executor):
 
 
 class Fragile(cf.Executor):
-    """Loses its workers over certain items, together with what else they have; then goes on."""
+    """An executor that loses its workers over certain items, and then continues."""
 
     def __init__(self, batch: int, kind: type[Exception]) -> None:
         self.batch = batch
@@ -208,7 +208,7 @@ class Fragile(cf.Executor):
 
 
 class Forgetful(cf.Executor):
-    """Never finishes what it was given, as dask's may when its client is closed."""
+    """An executor that never finishes its work, as dask's may when its client is closed."""
 
     def __init__(self) -> None:
         self._client = SimpleNamespace(status="running")
@@ -218,14 +218,14 @@ class Forgetful(cf.Executor):
 
 
 class KilledWorker(Exception):
-    """Called like dask's."""
+    """An error with the name of dask's."""
 
 
 # --- the same results everywhere ----------------------------------------------------------------------
 
 
 def test_an_item_that_cannot_be_pickled_is_not_tried_again() -> None:
-    """Nothing would change that."""
+    """A retry would fail in the same way."""
     with cf.ProcessPoolExecutor(1) as pool:
         mapped = opmap(executor=pool, retries=3, min_delay=0, progress=False)(moody)
         batch = mapped([7, threading.Lock(), 8])
@@ -243,7 +243,7 @@ def test_threads_of_the_user_give_right_results_in_order():
 
 
 def test_processes_of_the_user_give_right_results_in_order(processes):
-    """Small and large chunks, plain items and others."""
+    """Chunks are small or large, and items are plain or not."""
     assert run_map(plain, range(5000), processes) == list(range(1, 5001))
     assert run_map(plain, range(100), processes, chunk=7) == list(range(1, 101))
     items = [[value, {"at": value}] for value in range(300)]
@@ -251,19 +251,19 @@ def test_processes_of_the_user_give_right_results_in_order(processes):
 
 
 def test_an_executor_that_runs_calls_at_once_works():
-    """`submit` may come back with the call done."""
+    """`submit` may return after the call has ended."""
     assert run_map(plain, range(50), Inline()) == list(range(1, 51))
 
 
 def test_opmap_takes_an_executor(processes):
-    """The whole way, from the decorator to the worker and back."""
+    """An item goes from the decorator to the worker and back."""
     mapped = opmap(mode="process", executor=processes, workers=2, ordered=True)(plain)
     assert mapped(range(1000), plus=3) == list(range(3, 1003))
     assert list(mapped.stream(range(10))) == list(range(1, 11))
 
 
 def test_an_executor_serves_a_coroutine(processes):
-    """`amap` and `astream`; a map that is cancelled leaves the executor what it has begun."""
+    """After a cancelled `amap` or `astream`, calls that have begun continue in the executor."""
     mapped = opmap(executor=processes, workers=None, progress=False)(plain)
 
     async def main() -> None:
@@ -296,7 +296,7 @@ def test_a_decorated_function_travels_by_its_name(processes):
 
 
 def test_closures_and_lambdas_travel_by_their_source(processes):
-    """What no name leads to is sent by cloudpickle."""
+    """What has no importable name travels by cloudpickle."""
     plus = 10
     assert run_map(lambda value: value + plus, range(5), processes) == list(range(10, 15))
 
@@ -309,14 +309,14 @@ def test_a_method_travels_undecorated_with_its_owner(processes):
 
 
 def test_a_function_that_cannot_travel_ends_the_map_and_says_why(processes):
-    """There is no sense in failing each item for it."""
+    """Failing each item separately would make no sense."""
     with pytest.raises(TypeError, match="cannot pickle"):
         run_map(plain, range(5), processes, shared={"plus": threading.Lock()})
     assert processes.submit(plain, 1).result(PATIENCE) == 2
 
 
 def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(processes):
-    """Such as one from a module that the worker does not have."""
+    """The worker may lack the function's module."""
     engine = ExecutorEngine(plain, {}, processes, 2)
     named = function_payload.Named(("nowhere", "f", []), plain)
     body = pickle.dumps((arrivals.code_of(named), {}))
@@ -331,7 +331,7 @@ def test_a_function_that_cannot_be_loaded_fails_each_item_with_the_reason(proces
 
 
 def test_main_module_functions_classes_and_exceptions_travel(tmp_path):
-    """Run as a script, where the workers' main module is another one."""
+    """In a script, the workers' main module is a different one."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys; sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]\n"
@@ -364,7 +364,7 @@ def test_main_module_functions_classes_and_exceptions_travel(tmp_path):
 
 
 def test_threads_see_the_context_of_the_caller():
-    """As in mode `thread`."""
+    """Mode `thread` does the same."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     variable.set("seen")
     with cf.ThreadPoolExecutor(1) as executor:
@@ -375,7 +375,7 @@ def test_threads_see_the_context_of_the_caller():
 
 
 def test_what_cannot_travel_fails_its_own_item_only(processes):
-    """Arguments, results and exceptions alike, all in one chunk."""
+    """One chunk contains such arguments, results and exceptions."""
     items = [0, 1, 2, 3, 4, 5, 6, threading.Lock(), Unreadable(), 9]
     got = run_map(moody, items, processes, chunk=10)
     assert got[0] == [0]
@@ -410,7 +410,7 @@ def test_a_failure_shows_where_it_was_raised(processes):
 
 
 def test_failed_items_are_tried_again(processes, tmp_path):
-    """An attempt in another process counts like one here."""
+    """An attempt in another process counts like one in this process."""
 
     def second_time(value: int) -> int:
         mark = Path(tmp_path, str(value))
@@ -435,7 +435,7 @@ def test_a_fallback_value_takes_its_place(processes):
 
 
 def test_the_elapsed_time_is_that_of_the_worker(processes):
-    """Chunks are sized by it."""
+    """It determines the size of chunks."""
     engine = ExecutorEngine(slow, {}, processes, 2)
     engine.start(0, job_of(1, 2))
     (event,) = events_of(engine, 1)
@@ -448,7 +448,7 @@ def test_the_elapsed_time_is_that_of_the_worker(processes):
 
 
 def test_a_broken_process_pool_fails_what_is_left_and_ends_soon():
-    """It cannot be used again; what was done is kept, and no retry waits for nothing."""
+    """Finished results stay, and no retry waits in vain."""
 
     def work(value: Any) -> Any:
         if isinstance(value, float):
@@ -475,7 +475,7 @@ def test_a_broken_process_pool_fails_what_is_left_and_ends_soon():
 
 
 def test_retries_do_not_keep_a_broken_pool_waiting():
-    """Each attempt fails at once, in an executor that is lost for good."""
+    """In a lost executor, each attempt fails immediately."""
     begun = time.monotonic()
     with new_pool(1) as executor:
         got = run_map(suicidal, ["die"] * 50, executor, chunk=5, retries=3, min_delay=0.01)
@@ -503,7 +503,7 @@ def test_an_executor_that_was_shut_down_fails_every_item_with_the_reason():
 
 
 def test_futures_that_the_user_cancels_fail_with_a_clear_error():
-    """`shutdown(cancel_futures=True)` in the middle of a map."""
+    """The user calls `shutdown(cancel_futures=True)` during a map."""
     gate = threading.Event()
 
     def work(value: int) -> int:
@@ -526,7 +526,7 @@ def test_futures_that_the_user_cancels_fail_with_a_clear_error():
 
 
 def test_futures_that_an_executor_forgets_do_not_hold_up_the_map():
-    """A closed client is noticed, within a second or so, though no future says so."""
+    """The map notices a closed client within a second or so."""
     executor = Forgetful()
     timer = threading.Timer(0.2, vars(executor._client).update, ({"status": "closed"},))
     timer.start()
@@ -540,7 +540,7 @@ def test_futures_that_an_executor_forgets_do_not_hold_up_the_map():
 
 @pytest.mark.parametrize("kind", [KilledWorker, cf.BrokenExecutor])
 def test_only_the_culprit_is_blamed_for_workers_that_are_lost(kind):
-    """Jobs that were with the same workers are tried again, one item at a time."""
+    """Jobs of the same workers run again, one item at a time."""
     executor = Fragile(3, kind)
     items = [*range(20), "die", *range(20, 50), "die", *range(50, 60)]
     got = run_map(plain_or_die, items, executor, chunk=4, workers=3)
@@ -568,7 +568,7 @@ def test_an_item_that_killed_its_workers_is_tried_again_alone():
 
 
 def test_wait_ends_with_its_timeout_and_with_wake():
-    """A driver is never kept longer than it asked."""
+    """A driver never waits longer than it asked for."""
     engine = ExecutorEngine(plain, {}, cf.ThreadPoolExecutor(1), 2)
     begun = time.monotonic()
     assert engine.wait(0.05) == []
@@ -582,7 +582,7 @@ def test_wait_ends_with_its_timeout_and_with_wake():
 
 
 def test_an_abandoned_map_does_not_wait_and_runs_nothing_more():
-    """What had begun goes on in the user's executor, which stays open."""
+    """What has begun continues in the user's executor, which stays open."""
     gate = threading.Event()
     seen: Counter[int] = Counter()
 
@@ -607,7 +607,7 @@ def test_an_abandoned_map_does_not_wait_and_runs_nothing_more():
 
 
 def test_as_many_jobs_are_submitted_as_the_user_says_or_the_executor_has_workers():
-    """`workers=None` asks it; four where it does not say."""
+    """`workers=None` asks the executor; the number is four if it does not say."""
     gate = threading.Event()
     most = 0
     begun = itertools.count(1)
@@ -634,7 +634,7 @@ def test_as_many_jobs_are_submitted_as_the_user_says_or_the_executor_has_workers
 
 
 def test_a_time_limit_for_attempts_is_refused():
-    """Nothing could keep it."""
+    """The map could not enforce it."""
     with pytest.raises(ValueError, match="attempt_timeout=3"):
         opmap(executor=Inline(), attempt_timeout=3)(plain)
 
@@ -654,7 +654,7 @@ def test_a_worker_keeps_the_functions_of_few_maps(own_payloads):
 
 @pytest.mark.parametrize("forgets", [0, 1, 3])
 def test_large_shared_arguments_travel_once(own_payloads, forgets):
-    """And again to a worker that does not have them, or no more; a small function with every job."""
+    """They travel again to a worker that lacks them; a small function goes with every job."""
     executor = Weighing(forgets)
     large = bytes(10**6)
     got = run_map(measure, range(100), executor, chunk=2, workers=3, shared={"text": large})
@@ -666,7 +666,7 @@ def test_large_shared_arguments_travel_once(own_payloads, forgets):
 
 
 def test_real_processes_get_large_shared_arguments_once(processes):
-    """Whichever of them takes a job."""
+    """It does not matter which process takes a job."""
     shared = {"text": bytes(3 * 10**6)}
     got = run_map(measure, range(50), processes, chunk=1, shared=shared)
     assert got == [3 * 10**6 + value for value in range(50)]
@@ -678,7 +678,7 @@ def measure(value: int, text: bytes) -> int:
 
 @pytest.fixture
 def own_payloads():
-    """Let a test play the worker in this process."""
+    """Let a test act as the worker in this process."""
     before = function_payload._loaded.copy()
     function_payload._loaded.clear()
     yield
@@ -687,7 +687,7 @@ def own_payloads():
 
 
 class Weighing(cf.Executor):
-    """Runs a call at once, from its pickle; it may forget functions, as a new process has none."""
+    """An executor that runs each call from its pickle; it may forget functions."""
 
     def __init__(self, forgets: int) -> None:
         self.forgets = forgets
@@ -724,7 +724,7 @@ def seen_from_the_start(value: int) -> tuple[int, list[int]]:
     ],
 )
 def test_processes_that_the_user_prepares_make_the_attempts(method):
-    """However they are started; with an initializer, and for a few jobs each."""
+    """Any start method works, with an initializer, and with few jobs per process."""
     few = {} if method == "fork" else {"max_tasks_per_child": 2}
     context = multiprocessing.get_context(method)
     pool = cf.ProcessPoolExecutor(2, context, initializer=begin, initargs=(5,), **few)
@@ -736,7 +736,7 @@ def test_processes_that_the_user_prepares_make_the_attempts(method):
 
 
 def test_an_initializer_that_fails_is_the_reason_of_every_item():
-    """The pool is broken before anything has run, and the map ends."""
+    """The pool breaks before anything has run, and the map ends."""
     context = multiprocessing.get_context("forkserver")
     for executor in (
         cf.ProcessPoolExecutor(1, context, initializer=begin, initargs=(1, 2)),

@@ -87,7 +87,7 @@ def test_a_frozen_program_without_freeze_support_says_so_and_does_not_multiply(
 def test_a_helper_of_a_frozen_program_is_known_by_its_arguments(
     arguments: list[str], helper: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And only in a frozen program: any other may have what arguments it likes."""
+    """An ordinary program may have any arguments."""
     monkeypatch.setattr(sys, "argv", ["program", *arguments])
     frozen.refuse_to_multiply()
     assert frozen.remedy() == ""

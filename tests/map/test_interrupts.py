@@ -48,7 +48,7 @@ PROMPT = 20
 
 
 def session(leader: int) -> list[str]:
-    """Return the commands of all processes of a session but dead ones."""
+    """Return the commands of all living processes of a session."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -61,7 +61,7 @@ def session(leader: int) -> list[str]:
 
 
 def start(*args: str, **options: Any) -> Any:
-    """Start the script that maps, in a session of its own."""
+    """Start the script that maps, in its own session."""
     return subprocess.Popen(
         [sys.executable, str(FOLDER / "interrupted.py"), *args],
         env={**os.environ, "PYTHON_COLORS": "0"},
@@ -71,7 +71,7 @@ def start(*args: str, **options: Any) -> Any:
 
 
 def workers(process: Any, count: int = 2) -> list[int]:
-    """Return the ids of those that have begun what never ends."""
+    """Return the ids of workers that have begun an endless attempt."""
     lines = [process.stdout.readline() for _ in range(count)]
     assert all(line.startswith("at work ") for line in lines), process.communicate(timeout=PROMPT)
     return [int(line.split()[2]) for line in lines]
@@ -173,7 +173,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_bar_on_a_line_of_its_own(mode, ending):
     ],
 )
 def test_interrupts_at_any_moment_leave_nothing_behind(mode, method, form):
-    """No process, dead or alive, no thread, no file, though the program goes on."""
+    """No process, thread or file remains, although the program continues."""
     done = subprocess.run(
         [sys.executable, str(FOLDER / "interrupted_often.py"), mode, method, form, str(REPEATS)],
         capture_output=True, text=True, timeout=100, check=False,
@@ -188,7 +188,7 @@ def test_interrupts_at_any_moment_leave_nothing_behind(mode, method, form):
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_interrupt_at_any_line_leaves_no_loop_and_no_coroutine(loop):
-    """Not even between the making of a loop and the handler that guards it."""
+    """That includes the lines between making a loop and the handler that guards it."""
     names = ["opero.map.event_loops", "opero.map.mapped"]
     done = subprocess.run(
         [sys.executable, str(FOLDER / "interrupted_at_every_line.py"), loop, *names],
@@ -212,7 +212,7 @@ def test_an_interrupt_at_any_line_leaves_no_loop_and_no_coroutine(loop):
     ],
 )
 def test_workers_end_by_themselves_when_their_parent_is_killed(mode, form, how, method, ending):
-    """Also those that compute in C and let no other thread of theirs run."""
+    """So do workers that compute in C and let none of their threads run."""
     process = start(mode, method, form, how)
     ending(process)
     pids = workers(process)

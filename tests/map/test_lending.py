@@ -26,7 +26,7 @@ TABLE = np.arange(LARGE // 4, dtype=np.int64)
     "sizes", [(LARGE,), (10, LARGE + 1), (3 * LARGE + 17, 0, 5, 2 * LARGE)], ids=str
 )
 def test_parts_that_are_lent_are_those_that_are_borrowed(sizes):
-    """At whatever place and of whatever size; small ones stay where they are."""
+    """Large parts of any size and place are lent; small ones are not."""
     parts = [os.urandom(size) for size in sizes]
     lent = lending.lend(parts)
     assert lent is not None
@@ -36,7 +36,7 @@ def test_parts_that_are_lent_are_those_that_are_borrowed(sizes):
 
 @linux
 def test_who_borrows_may_write_and_nobody_sees_it():
-    """Neither the lender nor others who borrow; and what is borrowed outlives the loan."""
+    """The lender and other borrowers keep their data, and borrowed memory outlives the loan."""
     lent = lending.lend([b"a" * LARGE])
     assert lent is not None
     (one,), (other,) = (lending.borrow(lent.parts, lent.ticket) for _ in range(2))
@@ -50,7 +50,7 @@ def test_who_borrows_may_write_and_nobody_sees_it():
 
 @linux
 def test_a_descriptor_that_is_another_file_by_now_is_not_taken_for_it():
-    """Whoever lends closes the file, and the number is used again."""
+    """The lender closes the file, and another file reuses the number."""
     lent = lending.lend([b"a" * LARGE])
     assert lent is not None
     owner, number, size, (device, _), places = lent.ticket
@@ -59,7 +59,7 @@ def test_a_descriptor_that_is_another_file_by_now_is_not_taken_for_it():
 
 
 def test_nothing_is_lent_that_is_small_or_where_it_is_not_possible(monkeypatch):
-    """The parts travel as they are then."""
+    """Then the parts travel as they are."""
     assert lending.lend([]) is None
     assert lending.lend([b"a" * (LARGE - 1)]) is None
 
@@ -80,7 +80,7 @@ def in_a_worker(place, more=None):
 
 @pytest.mark.parametrize("way", ["lent", "refused", "not lent"])
 def test_workers_have_arrays_of_their_own(way, monkeypatch):
-    """In globals of functions that travel by value, and in shared arguments; current each time."""
+    """Globals and shared arguments are current in each map."""
     if way == "not lent":
         monkeypatch.setattr(engine, "lend", lambda _: None)
     if way == "refused":
@@ -105,7 +105,7 @@ def send_on(number, end, more):
 
 
 def test_what_is_handed_on_once_is_not_lent():
-    """Each worker gets a pickle of its own then, and no other's memory."""
+    """Each worker gets its own pickle, and no other worker's memory."""
     ours, theirs = multiprocessing.Pipe()
     more = np.ones(LARGE // 4, dtype=np.int64)
     with ours, theirs:
@@ -117,7 +117,7 @@ def test_what_is_handed_on_once_is_not_lent():
 
 
 def refusing(parts):
-    """Lend memory that no worker can get at."""
+    """Lend memory that no worker can open."""
     lent = lending.lend(parts)
     if lent is not None:
         owner, _, *more = lent.ticket
@@ -127,7 +127,7 @@ def refusing(parts):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing forks")
 def test_a_forked_worker_keeps_no_memory_that_the_program_lends():
-    """It would, for as long as it lives, if it kept the file open that it inherits."""
+    """An inherited open file would keep the memory as long as the worker lives."""
     large = os.urandom(2 << 20)
 
     def files(_):

@@ -70,7 +70,7 @@ SHAPES: dict[str, list[int]] = {
     ],
 )
 def test_equal_items_run_once(core, store, tmp_path, mode, shape):
-    """Though some end between a look for their value and the handing out of an equal item."""
+    """Some runs end between the lookup and the handing out of an equal item."""
     items = SHAPES[shape]
     function = anote if "async" in mode else note
     given = {**store, "cache_key": lambda x, folder: x} if "process" not in mode else store
@@ -89,7 +89,7 @@ def test_equal_items_run_once(core, store, tmp_path, mode, shape):
 
 @pytest.mark.parametrize("form", ["amap", "astream", "asynchronous"])
 def test_so_they_do_from_a_coroutine(core, store, tmp_path, form):
-    """From inputs of both kinds."""
+    """Inputs of both kinds work."""
     items = SHAPES["over and over"]
     mapped = opmap(mode="async", workers=4, **store, **QUIET)(anote)
 
@@ -114,7 +114,7 @@ def test_so_they_do_from_a_coroutine(core, store, tmp_path, form):
 @pytest.mark.parametrize("kind", ["list", "generator"])
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_the_first_result_is_out_when_it_is_there(core, store, mode, kind, read_in):
-    """The second item does not even run before it."""
+    """It comes before the second item even runs."""
     taken = threading.Event()
 
     def work(x: int) -> int:
@@ -168,7 +168,7 @@ def test_results_feed_the_input_over_a_stored_cache(core, store, mode):
 
 
 def test_a_slow_store_does_not_stop_the_handing_on_of_results(core, tmp_path, monkeypatch):
-    """Looks go on beside it: here one that waits for a result to be taken."""
+    """One lookup waits here until a result is taken."""
     taken = threading.Event()
     look = StoredItems.look
     looks = 0
@@ -193,7 +193,7 @@ def test_a_slow_store_does_not_stop_the_handing_on_of_results(core, tmp_path, mo
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_map_that_ends_leaves_no_look_behind(core, store, mode):
-    """Nor an open input."""
+    """It leaves no open input either."""
     closed = []
 
     def source() -> Iterator[int]:
@@ -222,7 +222,7 @@ def test_a_map_that_ends_leaves_no_look_behind(core, store, mode):
 
 
 def test_many_known_items_are_looked_up_many_at_a_time(core, tmp_path, monkeypatch):
-    """The first ones by themselves, so that nobody waits."""
+    """The first lookups take one item each, so that nothing waits."""
     mapped = opmap(mode="thread", cache=True, cache_backend="disk", cache_dir=tmp_path, **QUIET)(
         abs
     )
@@ -242,7 +242,7 @@ def test_many_known_items_are_looked_up_many_at_a_time(core, tmp_path, monkeypat
 
 
 def test_a_key_that_cannot_be_made_fails_its_item_alone(core, store):
-    """In the thread of the look-ups as anywhere else."""
+    """That also holds in the thread that looks items up."""
     mapped = opmap(mode="thread", workers=2, **store, **QUIET)(identity)
     results = mapped(iter([1, object(), 2]))
     assert (results[0], results[2]) == (1, 2)
@@ -253,7 +253,7 @@ def test_a_key_that_cannot_be_made_fails_its_item_alone(core, store):
 
 
 def identity(x: Any) -> Any:
-    """Stand for the function; no worker ever calls it."""
+    """Pose as the function; no worker ever calls it."""
     return x
 
 
@@ -275,7 +275,7 @@ class Late:
         self.looked.append((values, 0, self.stored.look(self.stored.keys(values)), landed))
 
     def feed(self) -> None:
-        """Feed the items that were looked for first."""
+        """Feed the items that were looked up first."""
         self.scheduler.feed(*self.looked.pop(0))
 
     def start(self) -> None:
@@ -291,7 +291,7 @@ class Late:
         self.scheduler.report(job, [("value", value) for value in job.values], [], 1)
 
     def keep(self) -> None:
-        """Store what has come."""
+        """Store the new values."""
         pairs = self.scheduler.to_store()
         if pairs:
             self.stored.keep(pairs)
@@ -303,7 +303,7 @@ class Late:
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_equal_items_run_once_whenever_looks_are_made(core, tmp_path_factory, items, steps):
-    """Between any two of looking, feeding, running, ending and storing."""
+    """Lookups come between any two other steps of the map."""
     options: dict[str, Any] = {"cache_dir": tmp_path_factory.mktemp("late"), "cache_maxsize": None}
     options.pop("cache_maxsize")
     function = opero(cache=True, cache_backend="disk", **options)(identity)
@@ -346,7 +346,7 @@ def test_equal_items_run_once_whenever_looks_are_made(core, tmp_path_factory, it
 
 @pytest.mark.parametrize("how", ["key", "all"])
 def test_what_is_invalidated_after_it_has_landed_runs_again(core, tmp_path, how):
-    """Though the look for it was made before, and the value is still at hand."""
+    """The lookup came before, and the value is still at hand."""
     function = opero(cache=True, cache_backend="disk", cache_dir=tmp_path)(identity)
     late = Late(function, hotpath.core)
     late.look([1])
@@ -365,7 +365,7 @@ def test_what_is_invalidated_after_it_has_landed_runs_again(core, tmp_path, how)
 
 
 def test_values_are_let_go_when_looks_find_them(core, tmp_path):
-    """They do not gather in a map that goes on for ever."""
+    """They do not accumulate in an endless map."""
     function = opero(cache=True, cache_backend="disk", cache_dir=tmp_path)(identity)
     late = Late(function, hotpath.core)
     for number in range(50):

@@ -120,7 +120,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
 
 
 def names(entry: Any) -> str:
-    """Name a test by option and value."""
+    """Name a test by its option and value."""
     if callable(entry):
         return str(entry.__name__)
     return entry if isinstance(entry, str) else repr(entry)[:20]
@@ -131,7 +131,7 @@ def names(entry: Any) -> str:
 
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_no_number_of_workers_means_the_cpus(core: hotpath.Core, mode: str) -> None:
-    """Those that this process may use."""
+    """These are the CPUs that this process may use."""
     mapped = opmap(mode=mode, workers=None, progress=False)(FUNCTIONS[mode])
     plan = map_options({"mode": mode, "workers": None})
     cpus = getattr(os, "process_cpu_count", lambda: len(os.sched_getaffinity(0)))()
@@ -142,7 +142,7 @@ def test_no_number_of_workers_means_the_cpus(core: hotpath.Core, mode: str) -> N
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call binds a process")
 @pytest.mark.once
 def test_a_process_that_is_bound_to_one_cpu_has_one_worker() -> None:
-    """However many CPUs the machine has."""
+    """The machine may have more CPUs."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -166,7 +166,7 @@ def test_a_process_that_is_bound_to_one_cpu_has_one_worker() -> None:
 def test_a_rate_for_each_worker_warns_unless_it_is_asked_for(
     options: dict[str, Any], words: str
 ) -> None:
-    """The warning tells both totals, and where the map is decorated."""
+    """The warning states both totals, and where the map is decorated."""
     with pytest.warns(UserWarning, match=words) as caught:
         opmap(**options)
     assert [each.filename for each in caught] == [__file__]
@@ -185,14 +185,14 @@ def test_a_rate_for_each_worker_warns_unless_it_is_asked_for(
 )
 @pytest.mark.once
 def test_who_says_what_the_rate_counts_for_is_not_warned(options: dict[str, Any]) -> None:
-    """Nor is who has one worker, or no rate, or a limiter that all share."""
+    """One worker, no rate, or a limiter that all share need no warning either."""
     assert opmap(**options)
     assert opmap(**{**options, "rate_limit": RateLimiter(5)})
 
 
 @pytest.mark.once
 def test_an_executors_workers_are_warned_of_without_a_number() -> None:
-    """Nobody knows it yet."""
+    """Their number is not known yet."""
     with pytest.warns(UserWarning, match="^rate_limit=5 applies to each of the executor's workers"):
         opmap(executor=Nowhere(), workers=None, rate_limit=5)
 
@@ -214,7 +214,7 @@ def test_a_wrong_value_fails_before_there_is_a_function(
 
 @pytest.mark.once
 def test_a_client_of_dask_is_no_executor_but_has_one() -> None:
-    """The error says where it is."""
+    """The error says where the executor is."""
 
     class Client:
         def submit(self, function: Any, *args: Any) -> Any: ...
@@ -228,7 +228,7 @@ def test_a_client_of_dask_is_no_executor_but_has_one() -> None:
 
 
 class Nowhere(Executor):
-    """Runs nothing."""
+    """An executor that runs nothing."""
 
     def __repr__(self) -> str:
         return "nowhere"
@@ -289,14 +289,14 @@ class Nowhere(Executor):
 )
 @pytest.mark.once
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], words: str) -> None:
-    """No option is given that nothing reads."""
+    """Every option must have an effect."""
     with pytest.raises(ValueError, match=words):
         opmap(**options)
 
 
 @pytest.mark.once
 def test_uvloop_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At decoration, not in the middle of a map; "auto" does without it."""
+    """Decoration fails, not the map; "auto" works without uvloop."""
     monkeypatch.setattr("opero.map.options.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^loop='uvloop': uvloop is not installed; use 'auto'"):
         opmap(mode="async", loop="uvloop")
@@ -335,7 +335,7 @@ def test_uvloop_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyP
 )
 @pytest.mark.once
 def test_a_misspelt_option_names_its_nearest_neighbour(option: str, meant: str) -> None:
-    """Among the options of `opmap`, not only those of `opero`."""
+    """The suggestions include the options of `opmap`, not only those of `opero`."""
     pattern = rf"^opmap\(\) has no option '{option}'; did you mean '{meant}'\?$"
     with pytest.raises(TypeError, match=pattern):
         opmap(**{option: 1})
@@ -343,7 +343,7 @@ def test_a_misspelt_option_names_its_nearest_neighbour(option: str, meant: str) 
 
 @pytest.mark.once
 def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> None:
-    """Those of the map and those of each item."""
+    """The error lists the options of the map and of each item."""
     with pytest.raises(TypeError, match=r"^opmap\(\) has no option 'zzz'; it has ") as caught:
         opmap(zzz=1)
     told = set(str(caught.value).partition("it has ")[2].split(", "))
@@ -385,7 +385,7 @@ def test_an_option_that_resembles_nothing_is_answered_with_all_there_are() -> No
     ids=lambda options: " ".join(map(str, options)),
 )
 def test_an_allowed_value_is_accepted(core: hotpath.Core, options: dict[str, Any]) -> None:
-    """An option of a mechanism that is off does no harm: so one argument switches it."""
+    """Options of a disabled mechanism are allowed, so one argument can switch it."""
     if options.get("rate_limit") is RateLimiter:  # one that goes by the clock of this half
         options = {**options, "rate_limit": RateLimiter(1e9)}
     mapped = opmap(**{"progress": False, **options})(FUNCTIONS[options["mode"]])
@@ -393,7 +393,7 @@ def test_an_allowed_value_is_accepted(core: hotpath.Core, options: dict[str, Any
 
 
 def test_numbers_of_numpy_are_numbers(core: hotpath.Core) -> None:
-    """What the plan holds are Python's own."""
+    """The plan contains Python's own numbers."""
     numpy = pytest.importorskip("numpy")
     mapped = opmap(
         mode="async",
@@ -423,7 +423,7 @@ def test_the_reference_gives_the_order_of_what_may_be_given_by_position(
 
 
 def test_a_cache_config_keeps_its_own_namespace(core: hotpath.Core) -> None:
-    """The default of `cache_namespace=` does not get in its way."""
+    """The default of `cache_namespace=` does not override it."""
     mapped = opmap(cache=CacheConfig(True, namespace="of the config"), **QUIET)(double)
     other = opmap(cache=True, **QUIET)(double)
     assert mapped([1]) == other([1]) == [2]
@@ -437,21 +437,21 @@ def test_a_cache_config_keeps_its_own_namespace(core: hotpath.Core) -> None:
 
 
 class Caller:
-    """Is called as a function."""
+    """A class whose instances are called as functions."""
 
     def __call__(self, item: int) -> int:
         return -item
 
 
 class AsyncCaller:
-    """Is called as a coroutine function."""
+    """A class whose instances are called as coroutine functions."""
 
     async def __call__(self, item: int) -> int:
         return -item
 
 
 class Shop:
-    """Has methods and static methods."""
+    """A class with methods and static methods."""
 
     def __init__(self, price: int = 1) -> None:
         self.price = price
@@ -497,7 +497,7 @@ THINGS: list[tuple[str, Any, list[Any], list[Any]]] = [
 def test_whatever_takes_an_item_can_be_mapped(
     core: hotpath.Core, mode: str, function: Any, items: list[Any], results: list[Any]
 ) -> None:
-    """Functions, and what is called like one."""
+    """Functions can be mapped, and so can other callables."""
     mapped = opmap(mode=mode, workers=1, progress=False)(function)
     assert mapped(items) == results
     assert mapped.__name__
@@ -508,7 +508,7 @@ def test_whatever_takes_an_item_can_be_mapped(
     "function", [functools.partial(adouble, plus=3), AsyncCaller()], ids=["partial", "object"]
 )
 def test_a_coroutine_function_is_known_in_any_shape(core: hotpath.Core, function: Any) -> None:
-    """Its values are results, not coroutines, and other modes refuse it."""
+    """Its results are values, not coroutines, and other modes refuse it."""
     expected = [5, 7] if isinstance(function, functools.partial) else [-1, -2]
     assert opmap(mode="async", progress=False)(function)([1, 2]) == expected
     with pytest.raises(ValueError, match=r"is a coroutine function; use mode='async'$"):
@@ -526,7 +526,7 @@ async def async_generator(item: int) -> Any:
 
 
 class Mapping:
-    """Is a class, and no function."""
+    """A class, which is not a function."""
 
 
 NO_FUNCTIONS: list[tuple[str, Any, str]] = [
@@ -568,7 +568,7 @@ NO_FUNCTIONS: list[tuple[str, Any, str]] = [
 )
 @pytest.mark.once
 def test_what_takes_no_item_is_refused_at_decoration(bare: bool, thing: Any, words: str) -> None:
-    """With and without parentheses."""
+    """The decorator may have parentheses or not."""
     with pytest.raises(TypeError, match=words):
         opmap(thing) if bare else opmap(mode="thread", workers=2)(thing)
 
@@ -576,7 +576,7 @@ def test_what_takes_no_item_is_refused_at_decoration(bare: bool, thing: Any, wor
 @pytest.mark.parametrize("thing", [None, 5, "thread", []], ids=repr)
 @pytest.mark.once
 def test_what_cannot_be_called_is_refused(thing: Any) -> None:
-    """By its value."""
+    """The error shows the value."""
     with pytest.raises(TypeError, match=re.escape(f"opero decorates functions, not {thing!r}")):
         opmap(mode="thread")(thing)
 
@@ -585,7 +585,7 @@ def test_what_cannot_be_called_is_refused(thing: Any) -> None:
 @pytest.mark.parametrize("name", ["inside", "outside"])
 @pytest.mark.once
 def test_a_static_method_is_mapped_in_both_orders_of_the_decorators(owner: Any, name: str) -> None:
-    """On the class, and on an instance."""
+    """It works on the class and on an instance."""
     mapped = getattr(owner, name)
     assert mapped([1, 2], plus=3) == [2, 1]
     assert list(mapped.stream([1])) == [-1]
@@ -594,7 +594,7 @@ def test_a_static_method_is_mapped_in_both_orders_of_the_decorators(owner: Any, 
 
 @pytest.mark.once
 def test_a_static_method_can_be_given_without_parentheses() -> None:
-    """The object that `@staticmethod` makes, in the default mode."""
+    """The decorator gets the object that `@staticmethod` makes."""
     made = opmap(staticmethod(double))
     assert isinstance(made, staticmethod)
     assert made.__func__.__opero__.plan.mode == "process"
@@ -602,7 +602,7 @@ def test_a_static_method_can_be_given_without_parentheses() -> None:
 
 @pytest.mark.once
 def test_the_decorator_works_without_parentheses() -> None:
-    """As `@opmap()` does."""
+    """It does the same as `@opmap()`."""
     bare, called = opmap(double), opmap()(double)
     assert type(bare) is MappedFunction
     assert bare.__opero__.plan == called.__opero__.plan
@@ -613,7 +613,7 @@ def test_the_decorator_works_without_parentheses() -> None:
 
 @pytest.mark.once
 def test_a_fallback_parameter_that_is_not_there_is_refused_at_decoration() -> None:
-    """As by `opero`."""
+    """`opero` does the same."""
     with pytest.raises(ValueError, match=r"^arg_fallback='key': double has no parameter of that"):
         opmap(mode="thread", arg_fallback="key")(double)
 
@@ -640,7 +640,7 @@ async def below_async_process(item: int) -> int:
 
 @pytest.mark.once
 def test_a_resilient_function_can_be_mapped_in_processes() -> None:
-    """It is sent by its name, and what opero adds runs in the worker."""
+    """It travels by name, and opero's part runs in the worker."""
     assert below_process([1, 2, 3]) == [-1, -2, -3]
     assert below_process.stats().retries == 0
     assert below_async_process([1, 2, 1]) == [-1, -2, -1]
@@ -650,7 +650,7 @@ def test_a_resilient_function_can_be_mapped_in_processes() -> None:
 def test_a_resilient_function_can_be_mapped_and_keeps_what_it_has(
     core: hotpath.Core, mode: str
 ) -> None:
-    """One cache, whether it is called by itself or over many items."""
+    """Single calls and maps share one cache."""
     made: list[int] = []
 
     def work(item: int) -> int:
@@ -669,7 +669,7 @@ def test_a_resilient_function_can_be_mapped_and_keeps_what_it_has(
 
 
 def test_a_map_can_be_made_resilient_as_a_whole(core: hotpath.Core) -> None:
-    """`@opero` above sees one call of one list."""
+    """`@opero` above the map sees one call with one list."""
     whole = opero(cache=True)(opmap(**QUIET)(double))
     assert whole([1, 2]) == whole([1, 2]) == [2, 4]
     assert (whole.stats().hits, whole.stats().calls) == (1, 2)
@@ -701,7 +701,7 @@ def test_a_map_can_be_made_resilient_as_a_whole(core: hotpath.Core) -> None:
 def test_a_call_that_does_not_fit_fails_before_any_attempt(
     core: hotpath.Core, call: Callable[[Any], Any], words: str
 ) -> None:
-    """At once, also where the results come later."""
+    """It fails immediately, even if the results come later."""
     mapped = opmap(cache=True, **QUIET)(double)
     with pytest.raises(TypeError, match=words):
         call(mapped)
@@ -710,7 +710,7 @@ def test_a_call_that_does_not_fit_fails_before_any_attempt(
 
 @pytest.mark.parametrize("name", ["items", "self", "shared", "function", "args", "call"])
 def test_shared_arguments_may_have_any_name(core: hotpath.Core, name: str) -> None:
-    """Those that opero uses inside, too."""
+    """That includes names that opero uses inside."""
     mapped = opmap(**QUIET)(lambda x, **named: (x, named))
     assert mapped([1], **{name: 5}) == [(1, {name: 5})]
     assert list(mapped.stream([1], **{name: 5})) == [(1, {name: 5})]
@@ -731,7 +731,7 @@ def test_shared_arguments_may_have_any_name(core: hotpath.Core, name: str) -> No
 )
 @pytest.mark.once
 def test_a_text_is_one_value_and_not_many(items: Any, remedy: str) -> None:
-    """A forgotten pair of brackets would map over its characters; in all forms."""
+    """With a missing pair of brackets, a map would run over its characters."""
     mapped = opmap(**QUIET)(len)
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
         with pytest.raises(
@@ -764,7 +764,7 @@ def several(item: int, factor: int, name: str = "", *, last: int = 0) -> int:
 def test_what_is_given_by_position_is_told_how_to_go(
     function: Any, more: tuple[Any, ...], remedy: str
 ) -> None:
-    """By keyword, with the name of the parameter where there is one; values stay private."""
+    """The error suggests the keyword, and shows no values."""
     mapped = opmap(**QUIET)(function)
     words = rf"takes only the items by position, but got {1 + len(more)} arguments: .*{remedy}"
     with pytest.raises(TypeError, match=words):
@@ -790,7 +790,7 @@ def takes_workers(item: int, workers: int = 0) -> int:
 def test_an_option_in_a_call_belongs_to_the_decorator(
     unpack: bool, given: dict[str, Any], shown: str
 ) -> None:
-    """If the function has no such parameter."""
+    """The function has no such parameter."""
     mapped = opmap(**QUIET, unpack=unpack)(takes_workers)
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
         words = rf"unexpected keyword argument '\w+': \w+ is an option of .*: opmap\({shown}"
@@ -814,7 +814,7 @@ def test_an_option_in_a_call_belongs_to_the_decorator(
     ],
 )
 def test_what_holds_no_items_says_how_to_give_one(items: Any, words: str) -> None:
-    """None is what a function without a return gives."""
+    """A function without a return gives None."""
     with pytest.raises(TypeError, match=words):
         opmap(**QUIET)(several)(items, factor=1)
 
@@ -822,7 +822,7 @@ def test_what_holds_no_items_says_how_to_give_one(items: Any, words: str) -> Non
 @pytest.mark.once
 @pytest.mark.parametrize("items", [[1], (1, 2), iter([1]), range(3), "ab"])
 def test_a_decorator_that_is_given_items_says_how_to_map_them(items: Any) -> None:
-    """As the builtin map is called."""
+    """The call looks like that of the builtin map."""
     with pytest.raises(TypeError, match=r"^opmap is a decorator and .*write opmap\(len\)\(items\)"):
         opmap(len, items)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"write opmap\(function\)\(items\)"):
@@ -831,14 +831,14 @@ def test_a_decorator_that_is_given_items_says_how_to_map_them(items: Any) -> Non
 
 @pytest.mark.once
 def test_a_class_is_mapped_by_a_function_that_calls_it() -> None:
-    """As the message says; in processes, too."""
+    """The message suggests that; it works in processes too."""
     for mode in ("thread", "process"):
         assert opmap(mode=mode, workers=1, progress=False)(lambda x: int(x))(["3", "4"]) == [3, 4]  # type: ignore[call-overload]
 
 
 @pytest.mark.once
 def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
-    """To all items, or to each; what does not fit otherwise is told as it is."""
+    """The error suggests shared arguments or `unpack`; other mistakes keep their message."""
     mapped = opmap(**QUIET)(several)
     words = r"^several\(\) is missing argument 'factor': pass it for all .* several\(items, factor=\.\.\.\)"
     with pytest.raises(TypeError, match=words):
@@ -868,7 +868,7 @@ def test_a_function_of_several_arguments_says_how_to_give_them() -> None:
 
 @pytest.mark.once
 def test_a_map_has_what_a_checker_is_told() -> None:
-    """Every member of the protocol, taking what it says."""
+    """It has every member of the protocol, with the declared parameters."""
     mapped = opmap(**QUIET)(double)
     for name in dir(Mapped):
         if name.startswith("_") and name not in {"__call__", "__wrapped__", "__name__"}:
@@ -887,7 +887,7 @@ def test_a_map_has_what_a_checker_is_told() -> None:
 
 @pytest.mark.once
 def test_the_signature_of_a_map_is_that_of_its_call() -> None:
-    """What `help` and an editor show."""
+    """`help` and editors show it."""
     mapped = opmap(**QUIET)(double)
     assert mapped.__doc__ == double.__doc__
     assert (mapped.__name__, mapped.__module__) == (double.__name__, double.__module__)
@@ -895,7 +895,7 @@ def test_the_signature_of_a_map_is_that_of_its_call() -> None:
 
 @pytest.mark.once
 def test_a_map_pickles_by_reference() -> None:
-    """As functions do; one that no module holds says so."""
+    """A map that no module contains says so."""
     assert pickle.loads(pickle.dumps(below_process)) is below_process
     with pytest.raises((pickle.PicklingError, AttributeError)):  # the latter until Python 3.13
         pickle.dumps(opmap(**QUIET)(lambda item: item))
@@ -903,14 +903,14 @@ def test_a_map_pickles_by_reference() -> None:
 
 @pytest.mark.once
 def test_a_map_of_a_partial_pickles_by_what_it_was_made_from() -> None:
-    """It has no name of its own, and the partial can be pickled."""
+    """It has no name, but the partial can be pickled."""
     arrived = pickle.loads(pickle.dumps(opmap(**QUIET)(functools.partial(double, plus=1))))
     assert arrived([1, 2]) == [3, 5]
 
 
 @pytest.mark.once
 def test_a_progress_is_public() -> None:
-    """It is what a function given as `progress=` gets."""
+    """A function given as `progress=` receives it."""
     told: list[Progress] = []
     opmap(mode="thread", progress=told.append)(double)([1, 2])
     assert type(told[-1]) is Progress

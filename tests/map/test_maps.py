@@ -37,7 +37,7 @@ ways = pytest.mark.parametrize("mode", ["thread", "async"])  # those that share 
 
 
 def flaky(mode, failures, error=ValueError):
-    """Return a function that fails so often with each item, and what counts its attempts."""
+    """Return a function that fails a number of times per item, and a counter of its attempts."""
     attempts = {}
 
     def work(x):
@@ -56,7 +56,7 @@ def flaky(mode, failures, error=ValueError):
 @every_way
 @pytest.mark.parametrize("items", [[], [3], range(1000), {1: 2}, "ab"], ids=str)
 def test_results_stand_in_the_order_of_the_items(mode, items):
-    """Whatever kind of iterable the items come in."""
+    """The items come in any kind of iterable."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     expected = [2 * x if isinstance(x, int) else x * 2 for x in items]
     if "a" in items:
@@ -71,7 +71,7 @@ def test_results_stand_in_the_order_of_the_items(mode, items):
 
 @every_way
 def test_shared_arguments_go_to_every_call_and_are_checked_at_once(mode):
-    """One that the function does not take is an error of the whole map."""
+    """An argument that the function does not take fails the whole map."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     assert mapped([1, 2], plus=5) == [7, 9]
     with pytest.raises(TypeError, match="unexpected keyword argument 'minus'"):
@@ -83,7 +83,7 @@ def test_shared_arguments_go_to_every_call_and_are_checked_at_once(mode):
 @ways
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_failing_item_is_retried_and_stands_as_its_exception_in_the_end(mode, ordered):
-    """The others are not touched by it."""
+    """The other items are unaffected."""
     function, attempts = flaky(mode, lambda x: {3: 1, 5: 99}.get(x, 0))
     mapped = opmap(mode=mode, retries=3, ordered=ordered, **QUIET)(function)
     results = mapped(range(8))
@@ -100,7 +100,7 @@ def test_a_failing_item_is_retried_and_stands_as_its_exception_in_the_end(mode, 
 
 @ways
 def test_on_error_raise_ends_the_map_with_the_first_failure(mode):
-    """And nothing more is started."""
+    """Nothing more starts."""
     function, attempts = flaky(mode, lambda x: 9 if x == 4 else 0)
     mapped = opmap(mode=mode, retries=1, on_error="raise", workers=1, **QUIET)(function)
     with pytest.raises(ValueError, match="4"):
@@ -110,7 +110,7 @@ def test_on_error_raise_ends_the_map_with_the_first_failure(mode):
 
 @every_way
 def test_an_input_that_raises_gives_what_came_before_it(mode):
-    """The stream ends with the input's own exception."""
+    """The stream ends with the input's exception."""
 
     def source():
         yield from range(7)
@@ -127,7 +127,7 @@ def test_an_input_that_raises_gives_what_came_before_it(mode):
 
 @ways
 def test_equal_items_run_once_and_cached_ones_not_at_all(mode):
-    """Within one map, and from one to the next."""
+    """That holds within one map and between maps."""
     function, attempts = flaky(mode, lambda x: 0)
     mapped = opmap(mode=mode, cache=True, **QUIET)(function)
     assert mapped([1, 2, 1, 1, 3, 2]) == [-1, -2, -1, -1, -3, -2]
@@ -144,7 +144,7 @@ def test_equal_items_run_once_and_cached_ones_not_at_all(mode):
 
 @every_way
 def test_a_stream_reads_ahead_no_further_than_a_little(mode):
-    """An endless input is fine, and dropping the iterator ends everything."""
+    """The input may be endless, and dropping the iterator ends everything."""
     read = []
 
     def source():
@@ -185,7 +185,7 @@ def test_the_async_forms_take_both_kinds_of_iterables(mode, asynchronous):
 
 @every_way
 def test_the_plain_form_works_inside_a_running_loop(mode):
-    """As in a notebook."""
+    """Notebooks run such a loop."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
 
     async def main():
@@ -196,7 +196,7 @@ def test_the_plain_form_works_inside_a_running_loop(mode):
 
 @ways
 def test_a_cancelled_amap_leaves_nothing(mode):
-    """Neither a task nor a thread."""
+    """Neither a task nor a thread remains."""
     began = threading.Event()
     go_on = threading.Event()
 
@@ -224,7 +224,7 @@ def test_a_cancelled_amap_leaves_nothing(mode):
 
 @ways
 def test_one_rate_limit_for_the_whole_map(mode):
-    """Starts are no closer than it allows; a shared limiter counts for all its users."""
+    """Starts are as far apart as it requires; a shared limiter counts all of its users."""
     starts = []
 
     def note(x):
@@ -248,7 +248,7 @@ def test_one_rate_limit_for_the_whole_map(mode):
 
 @ways
 def test_a_progress_function_is_told_the_exact_end(mode):
-    """Also when items fail."""
+    """That holds even if items fail."""
     function, _ = flaky(mode, lambda x: {3: 1, 5: 99}.get(x, 0))
     told = []
     mapped = opmap(mode=mode, retries=2, min_delay=0.001, max_delay=0.002, progress=told.append)(
@@ -263,7 +263,7 @@ def test_a_progress_function_is_told_the_exact_end(mode):
 
 @every_way
 def test_what_is_no_input_is_refused_at_once(mode):
-    """Before anything runs, by all four forms."""
+    """All four forms refuse it before anything runs."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
         with pytest.raises(
@@ -294,7 +294,7 @@ def test_what_is_no_input_is_refused_at_once(mode):
     ids=["none", "two", "three"],
 )
 def test_the_items_are_all_that_is_given_by_position(mode, given, words):
-    """By all four forms, and before anything runs."""
+    """All four forms check that before anything runs."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     for form in (mapped, mapped.stream, mapped.amap, mapped.astream):
         with pytest.raises(TypeError, match=words):
@@ -302,7 +302,7 @@ def test_the_items_are_all_that_is_given_by_position(mode, given, words):
 
 
 class Unsure:
-    """An input that does not know how long it is."""
+    """An input that is wrong about its length."""
 
     def __init__(self, length):
         self.length = length
@@ -319,7 +319,7 @@ class Unsure:
 @ways
 @pytest.mark.parametrize("length", [0, 3, 100_000, -1, ValueError("no")], ids=str)
 def test_an_input_may_be_wrong_about_its_length(mode, length):
-    """It is a hint only."""
+    """The length is only a hint."""
     mapped = opmap(mode=mode, **QUIET)(WAYS[mode])
     assert mapped(Unsure(length)) == [2 * x for x in range(100)]
 
@@ -333,14 +333,14 @@ def test_an_input_may_be_too_long_for_a_length(mode):
 
 
 class Nameless:
-    """A value of which no cache key can be made."""
+    """A value without a cache key."""
 
     __hash__ = None  # type: ignore[assignment]
 
 
 @ways
 def test_an_item_without_a_cache_key_fails_alone(mode):
-    """The million others are worth something."""
+    """The other items still count."""
     function, attempts = flaky(mode, lambda x: 0)
     mapped = opmap(mode=mode, cache=True, **QUIET)(function)
     results = mapped([1, Nameless(), 2, 1])
@@ -373,7 +373,7 @@ async def ahostile(x):
 
 @every_way
 def test_whatever_a_function_raises_is_the_outcome_of_its_item(mode):
-    """What is never a failure is not tried again, nor counted, and ends nothing here."""
+    """A base exception is not retried or counted, and ends nothing here."""
     mapped = opmap(mode=mode, workers=1, retries=3, **QUIET)(
         ahostile if "async" in mode else hostile
     )
@@ -394,7 +394,7 @@ def test_whatever_a_function_raises_is_the_outcome_of_its_item(mode):
 
 @ways
 def test_none_is_a_value_like_any_other(mode):
-    """It is cached too."""
+    """The cache stores it too."""
     function, attempts = flaky(mode, lambda x: 0)
 
     def nothing(x):
@@ -411,7 +411,7 @@ def test_none_is_a_value_like_any_other(mode):
 
 @every_way
 def test_a_stream_gives_what_is_ready_before_it_raises_a_failure(mode):
-    """With `on_error="raise"`, in the order of the items."""
+    """With `on_error="raise"` it does so in the order of the items."""
     mapped = opmap(mode=mode, workers=1, retries=1, on_error="raise", **QUIET)(WAYS[mode])
     seen = []
     with pytest.raises(TypeError):
@@ -429,7 +429,7 @@ async def oversleep(x):
 
 @pytest.mark.parametrize("mode", ["async", "async_process"])
 def test_an_awaited_attempt_is_cut_at_the_deadline(mode):
-    """As under `@opero`; the other items are not touched."""
+    """`@opero` does the same; the other items are unaffected."""
     mapped = opmap(mode=mode, timeout=0.4, retries=3, **QUIET)(oversleep)
     late, fine = mapped([600, 0])
     assert isinstance(late, DeadlineExceeded)
@@ -438,7 +438,7 @@ def test_an_awaited_attempt_is_cut_at_the_deadline(mode):
 
 @every_way
 def test_waits_can_be_skipped_in_tests(core, mode):
-    """In every mode; the figures tell how long they would have been."""
+    """That works in every mode; the figures count the skipped time."""
     mapped = opmap(mode=mode, retries=3, min_delay=900, max_delay=900, progress=False)(WAYS[mode])
     with skip_waits() as clock:
         assert [type(result) for result in mapped([None, 1])] == [AllFailedError, int]
@@ -449,7 +449,7 @@ def test_waits_can_be_skipped_in_tests(core, mode):
 
 @ways
 def test_a_limiter_serves_maps_and_functions_in_turn(core, mode):
-    """A map stands in its line; nobody is passed for ever."""
+    """A map waits in line, and nothing waits for ever."""
     limiter = RateLimiter(50)
     single = opero(rate_limit=limiter)(double)
     mapped = opmap(mode=mode, rate_limit=limiter, **QUIET)(WAYS[mode])
@@ -477,7 +477,7 @@ def test_a_limiter_serves_maps_and_functions_in_turn(core, mode):
 
 @ways
 def test_streams_of_one_function_go_on_side_by_side(mode):
-    """Neither sees anything of the other; nor do they wait for each other's runs."""
+    """They are independent, and do not wait for each other's runs."""
     mapped = opmap(mode=mode, workers=2, cache=True, **QUIET)(WAYS[mode])
     one, other = mapped.stream(range(50)), mapped.stream(range(50))
     assert list(zip(one, other, strict=True)) == [(2 * x, 2 * x) for x in range(50)]
@@ -490,7 +490,7 @@ def test_streams_of_one_function_go_on_side_by_side(mode):
 
 @ways
 def test_a_value_that_is_invalidated_while_it_is_made_is_not_kept(mode):
-    """The map itself gets it: it began before."""
+    """The map still gets it, because the map began before."""
 
     def forget(x):
         mapped.cache_invalidate(x)
@@ -505,7 +505,7 @@ def test_a_value_that_is_invalidated_while_it_is_made_is_not_kept(mode):
 
 
 def test_a_map_may_run_inside_a_map():
-    """Also inside a coroutine of another one, which it holds up."""
+    """That includes a coroutine of another map, which it blocks."""
     inner = opmap(mode="thread", workers=2, **QUIET)(double)
 
     def outer(x):
@@ -524,7 +524,7 @@ def test_a_map_may_run_inside_a_map():
 
 @every_way
 def test_a_stream_may_end_in_another_thread(mode):
-    """Where its last reference is dropped."""
+    """It ends where its last reference is dropped."""
     stream = opmap(mode=mode, workers=2, **QUIET)(WAYS[mode]).stream(itertools.count())
     assert next(stream) == 0
     held = [stream]
@@ -542,7 +542,7 @@ def documented(x: int, plus: int = 0) -> int:
 
 
 def test_a_map_looks_like_its_function():
-    """Name, docstring, signature; and it travels by its name."""
+    """It has the function's name, docstring and signature, and travels by name."""
     assert documented.__name__ == "documented"
     assert documented.__doc__ == "Say what it does."
     assert str(inspect.signature(documented)) == "(x: 'int', plus: 'int' = 0) -> 'int'"
@@ -552,7 +552,7 @@ def test_a_map_looks_like_its_function():
 
 
 def test_an_attribute_of_the_function_does_not_hide_a_form_of_the_map():
-    """Others are taken over, as by `functools.wraps`."""
+    """Other attributes are copied, as with `functools.wraps`."""
 
     def odd(x):
         return x
@@ -566,7 +566,7 @@ def test_an_attribute_of_the_function_does_not_hide_a_form_of_the_map():
 
 @ways
 def test_attempts_see_the_callers_context(mode):
-    """And what one sets, no other sees."""
+    """What one attempt sets, no other sees."""
     where = contextvars.ContextVar("where", default="nowhere")
 
     def look(x):
@@ -594,7 +594,7 @@ class Payload:
 @ways
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_stream_lets_go_of_what_it_has_handed_on(mode, ordered):
-    """Items and results, also those of the same chunk."""
+    """That holds for items and results, even within one chunk."""
     watched = []
 
     def make(x):
@@ -625,7 +625,7 @@ def test_a_stream_lets_go_of_what_it_has_handed_on(mode, ordered):
 
 @every_way
 def test_a_progress_function_that_raises_ends_the_map(mode):
-    """With what it raised."""
+    """The map raises the same error."""
 
     def tell(progress):
         raise OSError("the display is gone")
@@ -658,13 +658,13 @@ def test_a_progress_function_that_raises_ends_the_map(mode):
     ids=str,
 )
 def test_a_wrong_option_is_refused_at_decoration(options, words):
-    """By its name and its value."""
+    """The error shows its name and its value."""
     with pytest.raises(ValueError, match=words):
         opmap(**{**QUIET, **options})(double)
 
 
 def test_a_coroutine_function_is_sent_to_an_async_mode():
-    """The error names it."""
+    """The error names the mode."""
     with pytest.raises(ValueError, match="use mode='async'"):
         opmap(mode="thread")(adouble)
     with pytest.raises(ValueError, match="use mode='async_process'"):
@@ -675,7 +675,7 @@ def test_a_coroutine_function_is_sent_to_an_async_mode():
 
 @pytest.mark.parametrize("room", [1, 0])
 def test_a_map_in_threads_goes_on_with_those_that_the_system_starts(monkeypatch, room):
-    """Without any, it says so."""
+    """If no thread starts, the error says so."""
     start = threading.Thread.start
     started: list[str] = []
 

@@ -28,12 +28,12 @@ SEEN: list[tuple[Any, int]] = []
 
 @pytest.fixture(autouse=True)
 def forget():
-    """Begin each test with nothing seen."""
+    """Begin each test with an empty record."""
     SEEN.clear()
 
 
 def note(item: Any, suffix: str = "") -> str:
-    """Note where an item is worked at; some fail."""
+    """Note where an item runs; some items fail."""
     SEEN.append((item, threading.get_ident()))
     if item == "bad":
         raise ValueError(item)
@@ -47,7 +47,7 @@ async def anote(item: Any, suffix: str = "") -> str:
 
 
 def lazily(items: list[Any]) -> Iterator[Any]:
-    """Give the items one by one, in the thread that reads them."""
+    """Yield the items one by one, in the thread that reads them."""
     for item in items:
         SEEN.append(("read", threading.get_ident()))
         yield item
@@ -60,7 +60,7 @@ modes = pytest.mark.parametrize("mode", ["thread", "process", "async", "async_pr
 @modes
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_map_is_a_loop(core, mode, lazy):
-    """One attempt for each item, in order, in this thread; a failure stands in its place."""
+    """Each item gets one attempt, in order, in this thread; failures are among the results."""
     mapped = opmap(mode=mode, workers=3, **OPTIONS)(anote if "async" in mode else note)
     with disabled():
         results = mapped(lazily(ITEMS) if lazy else ITEMS, suffix="!")
@@ -75,7 +75,7 @@ def test_a_map_is_a_loop(core, mode, lazy):
 
 @modes
 def test_streams_and_coroutines_are_loops_too(core, mode):
-    """With the results at hand as they come, in the caller's task."""
+    """Results come as they are ready, in the caller's task."""
     mapped = opmap(mode=mode, workers=3, **OPTIONS)(anote if "async" in mode else note)
 
     async def items() -> AsyncIterator[Any]:
@@ -106,7 +106,7 @@ class Shop:
 
 
 def test_methods_and_options_of_the_map_stay(core):
-    """Instances, `unpack`, `with_items`, `on_error` and executors mean what they mean."""
+    """Instances, `unpack`, `with_items`, `on_error` and executors work as usual."""
     shop = Shop()
     rows = opmap(unpack=True, with_items=True, **OPTIONS)(note)
     strict = opmap(on_error="raise", executor=ThreadPoolExecutor(1), **OPTIONS)(note)
@@ -120,7 +120,7 @@ def test_methods_and_options_of_the_map_stay(core):
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_what_is_no_exception_ends_the_map(core, asynchronous):
-    """As it would end a loop."""
+    """It would end a loop, too."""
 
     def stop(item: int) -> int:
         if item:

@@ -37,7 +37,7 @@ def quiet(mode: str, **more: Any) -> Any:
 
 
 class Shop:
-    """Has a mapped method for every mode."""
+    """A class with a mapped method for every mode."""
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
@@ -112,7 +112,7 @@ class Shop:
 
 
 class Corner(Shop):
-    """Inherits, and overrides one."""
+    """A subclass that overrides one method."""
 
     @quiet("process")
     def process(self, item: int, plus: int = 0) -> int:
@@ -126,7 +126,7 @@ class Corner(Shop):
 
 
 class Slotted:
-    """Cannot be referred to weakly, and has no dictionary."""
+    """A class without weak references and dictionary."""
 
     __slots__ = ("factor",)
 
@@ -182,7 +182,7 @@ def test_a_method_is_called_on_its_class_with_the_instance_first(name: str) -> N
 
 @pytest.mark.once
 def test_class_methods_and_static_methods_are_mapped_in_both_orders() -> None:
-    """On the class, on an instance, in a class that inherits them."""
+    """They work on the class, on an instance, and in a subclass."""
     for cls in (Shop, Corner):
         for name in ("of_class", "of_class_below", "awaited_of_class"):
             expected = [(cls.__name__, 1), (cls.__name__, 2)]
@@ -195,7 +195,7 @@ def test_class_methods_and_static_methods_are_mapped_in_both_orders() -> None:
 
 @pytest.mark.once
 def test_a_class_method_below_its_decorator_takes_the_class_where_it_cannot_know_it() -> None:
-    """From Python 3.13 on the attributes of a bound class method know nothing of the class."""
+    """From Python 3.13 on, the attributes of a bound class method do not show the class."""
     if sys.version_info < (3, 13):
         assert list(Shop.of_class_below.stream([1])) == [("Shop", 1)]
         return
@@ -218,7 +218,7 @@ def test_an_inherited_method_and_that_of_super_are_mapped() -> None:
 
 @pytest.mark.once
 def test_private_methods_and_slotted_instances_are_mapped() -> None:
-    """And a method over `@opero`, whose cache and retries are the worker's."""
+    """A method over `@opero` uses the worker's cache and retries."""
     assert Shop(2).private([1, 2]) == [2, 4]
     assert Slotted(2).thread([1]) == Slotted(2).process([1]) == [2]
     assert Shop(2).over_opero([1, 1]) == [2, 2]
@@ -235,7 +235,7 @@ def test_what_a_worker_does_to_self_stays_there() -> None:
 
 
 class Counted:
-    """Counts how often it is pickled."""
+    """A class that counts how often it is pickled."""
 
     pickles = 0
 
@@ -254,7 +254,7 @@ class Counted:
 
 @pytest.mark.once
 def test_an_instance_is_pickled_once_for_a_map() -> None:
-    """Not with every item, nor for every worker; in threads not at all."""
+    """It is not pickled per item or per worker, nor at all for threads."""
     counted = Counted()
     assert counted.process(range(500)) == list(range(500))
     assert Counted.pickles == 1
@@ -263,7 +263,7 @@ def test_an_instance_is_pickled_once_for_a_map() -> None:
 
 
 class Locked:
-    """Cannot travel."""
+    """A class whose instances cannot travel."""
 
     def __init__(self) -> None:
         self.name = "x"
@@ -279,7 +279,7 @@ class Locked:
 
 
 class Secretive(Locked):
-    """Says itself what travels, and fails to."""
+    """A class whose `__getstate__` fails."""
 
     def __reduce__(self) -> Any:
         raise RuntimeError("no")
@@ -287,7 +287,7 @@ class Secretive(Locked):
 
 @pytest.mark.once
 def test_an_instance_that_cannot_travel_is_named_and_so_is_its_attribute() -> None:
-    """Before anything runs; in threads nothing has to travel."""
+    """The error comes before anything runs; threads need no pickle."""
     with pytest.raises(
         TypeError, match=r"instance, .*Locked cannot be pickled: it.frame is a frame: "
     ):
@@ -301,7 +301,7 @@ def test_an_instance_that_cannot_travel_is_named_and_so_is_its_attribute() -> No
 
 
 def flaky_class() -> Any:
-    """Make a class whose methods fail, of the active half."""
+    """Make a class whose methods fail, for the active half."""
 
     class Flaky:
         """Fails the first time for each item."""
@@ -351,7 +351,7 @@ def flaky_class() -> Any:
 
 
 def test_retries_and_fallback_values_of_a_method(core: hotpath.Core) -> None:
-    """Whether the item or another argument has them."""
+    """The item or another argument has the fallback values."""
     flaky = flaky_class()()
     assert flaky.once([1, 2]) == [1, 2]
     assert flaky.once.stats().attempts == 4
@@ -367,12 +367,12 @@ def test_retries_and_fallback_values_of_a_method(core: hotpath.Core) -> None:
 
 @pytest.mark.once
 def test_fallback_values_of_an_item_travel_with_the_instance() -> None:
-    """To processes too."""
+    """That also holds for processes."""
     assert flaky_class()().item_plain_in_process([1, 7]) == [7, 7]
 
 
 def test_a_cache_belongs_to_the_instance_and_keeps_it_not_alive(core: hotpath.Core) -> None:
-    """As that of `@opero`."""
+    """A cache of `@opero` does the same."""
     runs: list[tuple[int, int]] = []
 
     class Priced:
@@ -411,7 +411,7 @@ def test_a_cache_belongs_to_the_instance_and_keeps_it_not_alive(core: hotpath.Co
 
 
 def test_slotted_instances_count_by_value_as_in_opero(core: hotpath.Core) -> None:
-    """If they cannot be referred to weakly, their own equality says which are the same."""
+    """Without weak references, equality decides which instances are the same."""
     runs: list[int] = []
 
     class Point:
@@ -437,7 +437,7 @@ def test_slotted_instances_count_by_value_as_in_opero(core: hotpath.Core) -> Non
 
 
 def test_a_stored_cache_takes_the_instance_by_content(core: hotpath.Core, tmp_path: Any) -> None:
-    """As `@opero` does on disk; one of unknown content fails its items alone."""
+    """`@opero` on disk does the same; an instance without a key fails its own items."""
     runs: list[int] = []
 
     class Sized:
@@ -510,7 +510,7 @@ def test_a_bound_map_looks_like_a_bound_method(core: hotpath.Core) -> None:
 
 
 def test_a_property_can_return_a_bound_map(core: hotpath.Core) -> None:
-    """As other descriptors can hold one."""
+    """Other descriptors can do so, too."""
 
     class Held:
         factor = 3
@@ -535,7 +535,7 @@ def test_a_property_can_return_a_bound_map(core: hotpath.Core) -> None:
 
 
 def test_a_map_may_be_given_to_a_class_later(core: hotpath.Core) -> None:
-    """Whatever it was written as; and one made in `__init__` stays a plain function."""
+    """A map that is assigned in `__init__` stays a plain function."""
 
     def price(this: Any, item: int) -> int:
         return int(this.factor * item)
@@ -559,7 +559,7 @@ def test_a_map_may_be_given_to_a_class_later(core: hotpath.Core) -> None:
 
 @pytest.mark.once
 def test_a_method_of_a_class_maps_over_its_instances() -> None:
-    """Given to the decorator outside the class, `self` is the item."""
+    """If the class is decorated from outside, `self` is the item."""
     shops = [Shop(1), Shop(2)]
 
     def worth(self: Shop) -> int:
@@ -573,7 +573,7 @@ def test_a_method_of_a_class_maps_over_its_instances() -> None:
 
 
 def test_a_call_without_instance_or_items_says_what_is_missing(core: hotpath.Core) -> None:
-    """On the class and on an instance, in all forms."""
+    """That holds on the class and on an instance, in all forms."""
     missing = r"^Shop\.thread{}\(\) is missing its instance: call it on one, or pass one first: "
     for form in ("", ".stream", ".amap", ".astream"):
         call = functools.reduce(getattr, form.split(".")[1:], Shop.thread)
@@ -593,7 +593,7 @@ def test_a_call_without_instance_or_items_says_what_is_missing(core: hotpath.Cor
 
 @pytest.mark.once
 def test_a_method_that_takes_no_item_is_refused_when_its_class_is_made() -> None:
-    """Before Python 3.12 the error comes inside another."""
+    """Before Python 3.12 another error wraps this one."""
     for wrong in (lambda self: 1, lambda self, *, item: 1, lambda: 1, len):
         with pytest.raises((TypeError, RuntimeError)) as caught:
             type("Refused", (), {"work": opmap(**QUIET)(wrong)})
@@ -603,7 +603,7 @@ def test_a_method_that_takes_no_item_is_refused_when_its_class_is_made() -> None
 
 @pytest.mark.once
 def test_further_parameters_of_a_method_are_taken_by_keyword_only() -> None:
-    """As those of a function; the item itself may be positional-only."""
+    """Functions do the same; the item itself may be positional-only."""
 
     class Positional:
         @opmap(**QUIET)
@@ -628,7 +628,7 @@ def square_of(owner: Any, item: int) -> int:
 
 @pytest.mark.once
 def test_methods_are_mapped_by_executors() -> None:
-    """In threads as they are, in processes with their instance."""
+    """Processes receive the instance with the method."""
     context = multiprocessing.get_context("forkserver")
     with cf.ThreadPoolExecutor(2) as threads, cf.ProcessPoolExecutor(2, context) as processes:
         for executor in (threads, processes):
@@ -708,7 +708,7 @@ class Derived(Concrete):
 
 @pytest.mark.once
 def test_methods_of_any_class_are_mapped_in_processes() -> None:
-    """With slots, of an enum, abstract, as `__call__`, with `super()` and `unpack`."""
+    """The test has slots, enums, abstract methods, `__call__`, `super()` and `unpack`."""
     assert SlottedData(3).price([1, 2]) == [3, 6]
     assert (Color.RED.times([1, 2]), list(Color)) == ([2, 4], [Color.RED])
     with pytest.raises(TypeError, match="abstract"):
@@ -722,7 +722,7 @@ def test_methods_of_any_class_are_mapped_in_processes() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.once
 def test_no_map_keeps_its_instance_alive(name: str) -> None:
-    """When it is over, or its stream is closed and its threads have ended."""
+    """It is free once the map is over, or its stream is closed and its threads have ended."""
     shop = Shop(2)
     getattr(shop, name)([1])
     stream = getattr(shop, name).stream(range(100))
@@ -803,7 +803,7 @@ print(function is Shop.price, method([1]), kind is Shop)
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 @pytest.mark.once
 def test_methods_of_a_script_travel_with_their_class(method: str, tmp_path: Path) -> None:
-    """However the workers are started; a worker maps by them in turn, and asks their caches."""
+    """Any start method works; a worker also maps with them, and asks their caches."""
     script = tmp_path / "shop.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, "-W", "error", str(script), method]

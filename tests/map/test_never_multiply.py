@@ -22,7 +22,7 @@ with open(os.environ["CENSUS"], "a") as census:
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> tuple[str, str, int]:
-    """Run the file `main`; return what it printed, what it complained, and how many processes."""
+    """Run the file `main`; return its output, its errors, and the number of processes."""
     for name, text in files.items():
         given = textwrap.dedent(text).replace("COUNTED\n", COUNTED)
         (folder / f"{name}.py").write_text(given)
@@ -59,7 +59,7 @@ def at_top(method: str) -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_module_may_map_at_its_top_in_the_program(method, tmp_path, monkeypatch):
-    """Its functions go by value as long as it is being imported, and no worker imports it."""
+    """While it is being imported its functions travel by value, and no worker imports it."""
     out, err, count = run(
         tmp_path, monkeypatch,
         main="import deep\nprint(deep.RESULT)",
@@ -73,7 +73,7 @@ def test_a_module_may_map_at_its_top_in_the_program(method, tmp_path, monkeypatc
 def test_a_worker_that_imports_such_a_module_refuses_and_the_program_knows_why(
     method, tmp_path, monkeypatch
 ):
-    """However deep it is; the error names the module and the line, and what to do."""
+    """The error names the module, the line and the remedy, at any depth."""
     main = f"""\
         import low, opero
         from opero import opmap
@@ -134,7 +134,7 @@ def test_such_a_module_is_refused_whatever_leads_to_it(part, method, tmp_path, m
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stream", "amap", "astream", "thread of its own"])
 def test_no_way_to_map_gets_around_it(how, tmp_path, monkeypatch):
-    """Nor does a thread, if the import waits for that."""
+    """A thread does not either, if the import waits for it."""
     calls = {
         "stream": "list(square.stream(range(4)))",
         "amap": "asyncio.run(square.amap(range(4)))",
@@ -194,7 +194,7 @@ def test_no_way_to_map_gets_around_it(how, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_module_may_map_in_threads_at_its_top_everywhere(mode, tmp_path, monkeypatch):
-    """That starts no processes."""
+    """Such a map starts no processes."""
     kind = "async def" if mode == "async" else "def"
     inner = f"""\
         COUNTED
@@ -216,7 +216,7 @@ def test_a_module_may_map_in_threads_at_its_top_everywhere(mode, tmp_path, monke
 
 
 def test_an_attempt_may_map_in_processes(tmp_path, monkeypatch):
-    """It has been loaded, and ends; it may even import something meanwhile."""
+    """Its function is loaded, and the attempt ends; it may import modules meanwhile."""
     inner = """\
         COUNTED
         from opero import opmap
@@ -237,7 +237,7 @@ def test_an_attempt_may_map_in_processes(tmp_path, monkeypatch):
 
 @pytest.mark.skipif("fork" not in METHODS, reason="there are no forks")
 def test_a_worker_that_was_forked_from_a_half_imported_module_does_not_stay(tmp_path, monkeypatch):
-    """It would never have the rest."""
+    """Such a worker would never have the rest of the module."""
     later = "\n    def later(item):\n        return square([item])\n"
     main = f"""\
         import inner
@@ -252,7 +252,7 @@ def test_a_worker_that_was_forked_from_a_half_imported_module_does_not_stay(tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [each for each in METHODS if each != "fork"])
 def test_workers_of_an_executor_refuse_as_well(method, tmp_path, monkeypatch):
-    """Both that import the module for a map, and that import a main module without a guard."""
+    """They may import the module for a map, or a main module without a guard."""
     inner = f"""\
         COUNTED
         import multiprocessing

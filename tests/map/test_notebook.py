@@ -30,7 +30,7 @@ START = 60.0
 
 
 class Notebook:
-    """A kernel, and what it has shown."""
+    """A kernel, and its output."""
 
     def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
         self.manager = manager
@@ -43,7 +43,7 @@ class Notebook:
         return str(self.client.execute(textwrap.dedent(cell), allow_stdin=False))
 
     def end(self, name: str) -> dict[str, Any]:
-        """Wait for the end of a cell; return what came of it."""
+        """Wait for the end of a cell; return its outcome."""
         end = time.monotonic() + START
         while True:
             message = self.client.get_iopub_msg(timeout=max(0.0, end - time.monotonic()))
@@ -72,7 +72,7 @@ class Notebook:
 
 @contextmanager
 def new_kernel() -> Iterator[Notebook]:
-    """Start a kernel of this Python, and end it."""
+    """Start a kernel of this Python, and end it after the tests."""
     root = str(Path(opero.__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     manager = KernelManager()
@@ -112,11 +112,11 @@ def notebook(kernel: Notebook) -> Notebook:
 
 @pytest.fixture(autouse=True)
 def nothing_left_over(core: Any) -> None:
-    """The kernel lives longer than a test; what is in it is looked at there."""
+    """Allow the kernel to outlive a test; tests look inside it themselves."""
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether there is such a process, and it is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def is_alive(pid: int) -> bool:
 
 
 def pids_in(folder: Path) -> set[int]:
-    """Return the processes that have left a file behind."""
+    """Return the processes that have left a file."""
     return {int(path.name) for path in folder.iterdir()}
 
 
@@ -132,7 +132,7 @@ def pids_in(folder: Path) -> set[int]:
 
 
 def test_a_function_of_a_cell_runs_in_processes_as_it_is_now(notebook):
-    """One that a later cell defines anew, and what it calls, is not the one that was sent before."""
+    """A function that a later cell redefines runs in its new version, and so do its callees."""
     notebook.run(
         """
         scale = 10
@@ -194,7 +194,7 @@ def retried(item):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["1", "2", "2 --full", "3"])
 def test_autoreload_reaches_the_workers(notebook, tmp_path, level):
-    """Whether it reloads the module or puts new code into its functions, decorated ones too."""
+    """It may reload the module, or put new code into functions, decorated ones too."""
     path = tmp_path / f"auto_{level[0]}{len(level)}.py"
     path.write_text(AUTORELOADED)
     notebook.run(
@@ -266,7 +266,7 @@ def total(item):
 )
 @pytest.mark.parametrize("level", ["1", "2", "3"])
 def test_autoreload_reaches_warm_workers_by_way_of_a_cell(notebook, tmp_path, level, old, new):
-    """Also if other modules have come since, as IPython's own do at the first edit."""
+    """That holds even if IPython has imported its own modules since."""
     name = f"low_{level}_{old.encode().hex()}"
     low = tmp_path / f"{name}.py"
     low.write_text(REACHED)
@@ -312,7 +312,7 @@ def test_autoreload_reaches_warm_workers_by_way_of_a_cell(notebook, tmp_path, le
 
 
 def test_lambdas_closures_classes_and_exceptions_of_a_cell_travel(notebook):
-    """There and back, where nothing can be imported."""
+    """They travel both ways, although nothing can be imported."""
     notebook.run(
         """
         class Thing:
@@ -338,7 +338,7 @@ def test_lambdas_closures_classes_and_exceptions_of_a_cell_travel(notebook):
 @pytest.mark.parametrize("mode", ["async", "async_process"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_coroutines_of_a_cell_run_beside_the_loop_of_the_kernel(notebook, mode, loop):
-    """By the plain form, by `stream`, and awaited; one that is awaited runs in the kernel's own."""
+    """Plain calls and streams do so; an awaited map runs in the kernel's loop."""
     notebook.run(
         f"""
         @opmap(mode="{mode}", workers=4, progress=False, loop="{loop}")
@@ -361,7 +361,7 @@ def test_coroutines_of_a_cell_run_beside_the_loop_of_the_kernel(notebook, mode, 
 
 
 def test_an_asynchronous_map_leaves_the_kernel_its_turn(notebook):
-    """A task of the notebook's goes on while a map is awaited."""
+    """A task of the notebook continues while it awaits a map."""
     notebook.run(
         """
         ticks = 0
@@ -386,13 +386,13 @@ def test_an_asynchronous_map_leaves_the_kernel_its_turn(notebook):
 
 
 def shown_of(notebook: Notebook) -> str:
-    """Return all that a notebook has shown: text, and what a widget was told."""
+    """Return all that a notebook has shown, in text and in widgets."""
     return "".join(repr(each["content"]) for each in notebook.messages).replace("\\u2007", " ")
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_a_map_shows_a_bar_that_ends_exact(notebook, mode):
-    """As a widget where ipywidgets is installed, as text where it is not; there are no warnings."""
+    """It is a widget if ipywidgets is installed, otherwise text, without warnings."""
     notebook.run(
         f"""
         @opmap(mode="{mode}", workers=2, retries=2, min_delay=0.001, max_delay=0.001)
@@ -409,7 +409,7 @@ def test_a_map_shows_a_bar_that_ends_exact(notebook, mode):
 
 
 def test_a_bar_counts_what_has_no_length_and_is_awaited(notebook):
-    """The input is a generator, the map a coroutine's."""
+    """The input is a generator, and a coroutine runs the map."""
     notebook.run(
         """
         @opmap(mode="async", workers=4)
@@ -464,7 +464,7 @@ CELLS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", CELLS)
 def test_an_interrupted_cell_leaves_nothing(notebook, tmp_path, way):
-    """Neither a process nor a thread; the next cell runs as if nothing had been."""
+    """No process or thread remains, and the next cell runs normally."""
     notebook.run(
         f"import threading; FOLDER = {str(tmp_path)!r}; threads = set(threading.enumerate())"
     )
@@ -490,7 +490,7 @@ def test_an_interrupted_cell_leaves_nothing(notebook, tmp_path, way):
 
 @pytest.mark.slow
 def test_a_kernel_that_is_killed_leaves_no_worker(tmp_path):
-    """They see that it is gone, in the middle of an attempt too."""
+    """Workers notice its end, even in the middle of an attempt."""
     with new_kernel() as notebook:
         notebook.run(f"import os, time; FOLDER = {str(tmp_path)!r}\nfrom opero import opmap")
         own = int(notebook.run("print(os.getpid())"))

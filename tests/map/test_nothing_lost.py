@@ -40,7 +40,7 @@ QUIET = {"progress": False, "retries": 1}
 
 @pytest.fixture(autouse=True)
 def no_worker_left():
-    """End the warm workers after each test, and see that nothing is left of any."""
+    """End the warm workers after each test, and check that nothing of them is left."""
     yield
     pool.shut()
     gc.collect()
@@ -48,13 +48,13 @@ def no_worker_left():
 
 
 def mapping(mode: str, method: str, **options: Any) -> Any:
-    """Return the map of the function that does what its items say."""
+    """Return the map of a function that does what its items say."""
     every = {"workers": 2, "chunk_size": 4, "start_method": method, **QUIET, **options}
     return opmap(mode=mode, **every)(FUNCTIONS[mode])
 
 
 def holds(after: Any) -> Any:
-    """Count what there is once the warm workers have ended; wait a little for what is wanted."""
+    """Count what exists once the warm workers have ended; wait a little for the wanted count."""
     end = time.monotonic() + 10
     while True:
         gc.collect()
@@ -66,7 +66,7 @@ def holds(after: Any) -> Any:
 
 
 def repeat(once: Any, times: int = REPEATS) -> None:
-    """Do something again and again, and see that nothing grows."""
+    """Do something repeatedly, and check that nothing grows."""
     for _ in range(2):
         once()
     end = time.monotonic() + 30  # whatever is still to end by itself
@@ -80,7 +80,7 @@ def repeat(once: Any, times: int = REPEATS) -> None:
 
 
 def others(results: list[Any], items: list[Any]) -> list[Any]:
-    """Return what came of the bad items; the others have to have their results."""
+    """Return the outcomes of the bad items; the others must have their results."""
     assert len(results) == len(items)
     for item, result in zip(items, results, strict=True):
         if type(item) is int:
@@ -95,7 +95,7 @@ def others(results: list[Any], items: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("word", faults.DEATHS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_a_worker_that_dies_in_the_middle_costs_one_item_again_and_again(method, word):
-    """Be it by `os._exit`, a signal, or for lack of memory."""
+    """It dies by `os._exit`, a signal, or a lack of memory."""
     mapped = mapping("process", method)
     items = [0, 1, (word, 2), 3, 4, 5]
 
@@ -116,7 +116,7 @@ def test_a_worker_that_dies_in_the_middle_costs_one_item_again_and_again(method,
     ],
 )
 def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
-    """Fewer times where a worker takes long to start."""
+    """There are fewer deaths where a worker takes long to start."""
     if method == "fork":  # or each worker would import them anew
         importlib.import_module("opero.map.engines.processes.worker_loop")
         pytest.importorskip("uvloop")
@@ -133,7 +133,7 @@ def test_all_deaths_in_one_map_cost_one_item_each(mode, method, times):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_an_item_that_kills_every_worker_it_meets_is_given_up_again_and_again(mode):
-    """After as many attempts as it has; each is one of the errors."""
+    """It uses up its attempts, and each is one of the errors."""
     mapped = mapping(mode, "fork", retries=3, min_delay=0, max_delay=0)
     items = [0, 1, 2, ("kill", 3), 4]
 
@@ -146,7 +146,7 @@ def test_an_item_that_kills_every_worker_it_meets_is_given_up_again_and_again(mo
 
 
 def test_an_item_that_kills_its_worker_once_has_its_result_in_the_end(tmp_path):
-    """The next attempt is made by another worker."""
+    """Another worker makes the next attempt."""
     for mode, function in (("process", faults.once), ("async_process", faults.aonce)):
         mapped = opmap(mode=mode, workers=2, retries=2, min_delay=0, progress=False)(function)
         items = [0, *[(word, 1, str(tmp_path / f"{mode} {word}")) for word in faults.DEATHS], 5]
@@ -160,7 +160,7 @@ def test_an_item_that_kills_its_worker_once_has_its_result_in_the_end(tmp_path):
 @pytest.mark.parametrize("mode", FUNCTIONS)
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_what_does_not_travel_fails_its_own_item_again_and_again(mode, method):
-    """Exceptions, results and arguments that cannot be pickled or not be rebuilt."""
+    """Exceptions, results and arguments may fail to pickle or to unpickle."""
     mapped = mapping(mode, method)
     words = ["raise lock", "raise two", "raise no way back", "lock", "one way", "system exit"]
     items = [0, *[(word, 1) for word in words], 2, faults.Closed(), faults.OneWay(), 3]
@@ -182,7 +182,7 @@ def test_what_does_not_travel_fails_its_own_item_again_and_again(mode, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_an_input_that_raises_halfway_leaves_nothing_again_and_again(mode):
-    """What came before it is there, and the input's own exception comes out."""
+    """Earlier results are there, and the input's own exception is raised."""
     function = faults.awork if mode.startswith("async") else faults.work
     mapped = opmap(mode=mode, workers=2, chunk_size=2, **QUIET)(function)
 
@@ -219,7 +219,7 @@ def test_items_that_come_late_and_cannot_be_sent_do_not_hold_up_a_coroutine(mode
 
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_an_attempt_that_begins_while_a_coroutine_waits_has_its_time_limit(mode):
-    """Also the second one of an item."""
+    """So does the second attempt of an item."""
     options = {"attempt_timeout": 0.3, "retries": 2, "min_delay": 0.05, "max_delay": 0.05}
 
     async def main():
@@ -237,7 +237,7 @@ def test_an_attempt_that_begins_while_a_coroutine_waits_has_its_time_limit(mode)
 
 
 def drop(stream: Any, how: str) -> None:
-    """Take some results, and lose interest."""
+    """Take some results, then drop the stream."""
     for _ in range(3):
         next(stream)
     if how == "close":
@@ -251,7 +251,7 @@ def drop(stream: Any, how: str) -> None:
 @pytest.mark.parametrize("how", ["close", "del", "cycle", "break"])
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, how):
-    """Its workers are given back, or ended if they are at work."""
+    """Its idle workers go back, and its busy ones end."""
     function = faults.awork if mode.startswith("async") else faults.work
     if mode.endswith("process"):
         mapped = mapping(mode, "fork", chunk_size=1)
@@ -275,7 +275,7 @@ def test_a_stream_that_is_dropped_halfway_leaves_nothing_again_and_again(mode, h
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
-    """No task, no thread, no process, no file."""
+    """No task, thread, process or file remains."""
     function = faults.awork if mode.startswith("async") else faults.work
     if mode.endswith("process"):
         mapped = mapping(mode, "fork", chunk_size=1)
@@ -299,7 +299,7 @@ def test_a_cancelled_coroutine_leaves_nothing_again_and_again(mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", FUNCTIONS)
 def test_several_threads_map_at_once_each_with_workers_that_die(mode):
-    """None sees anything of the others."""
+    """The maps do not affect each other."""
     mapped = mapping(mode, "forkserver")
 
     def one(number):
@@ -320,13 +320,13 @@ def nested(item):
 
 
 def test_a_map_inside_a_worker_of_a_map_loses_nothing():
-    """Neither the inner one nor the outer one."""
+    """That holds for the inner and the outer map."""
     results = opmap(workers=2, chunk_size=1, **QUIET)(nested)(range(4))
     assert [code for code, _ in results] == [-9] * 4
 
 
 def test_a_forked_child_maps_while_its_parent_does():
-    """Through the same decorated function; its workers end with it."""
+    """It uses the same decorated function, and its workers end with it."""
     mapped = mapping("process", "forkserver")
     stream = mapped.stream([0, ("sleep", 0.3), 1, 2, ("exit", 3), 4])
     assert next(stream) == (0, 0)
@@ -344,7 +344,7 @@ def test_a_forked_child_maps_while_its_parent_does():
 
 
 def test_a_waiting_map_takes_no_processor_time():
-    """The caller sleeps until something comes; a worker looks up every 50 ms while it has a job."""
+    """The caller sleeps, and a busy worker wakes up only every 50 ms."""
     mapped = mapping("process", "forkserver")
     mapped([0, 1])
     used = time.process_time()
@@ -360,20 +360,20 @@ kept: dict[int, int] = {}
 
 
 def keep(item: int) -> dict[int, int]:
-    """Return what every attempt in this worker changes."""
+    """Return an object that every attempt in this worker changes."""
     time.sleep(0.005)
     kept[item] = item
     return kept
 
 
 def test_a_result_is_as_it_was_returned_if_each_item_travels_alone():
-    """No later attempt of its worker has begun when it is pickled."""
+    """The worker pickles it before its next attempt begins."""
     results = opmap(workers=1, chunk_size=1, **QUIET)(keep)(range(30))
     assert [list(result) for result in results] == [list(range(end)) for end in range(1, 31)]
 
 
 def test_a_result_that_later_attempts_change_is_lost_no_more_than_another():
-    """Though it is pickled while one runs; each has at least what it had when it was returned."""
+    """It may be pickled during a later attempt, but has at least its returned contents."""
     results = opmap(workers=1, chunk_size=60, **QUIET)(keep)(range(60))
     assert all(set(range(item + 1)) <= set(result) for item, result in enumerate(results))
 
@@ -384,14 +384,14 @@ MEGABYTES = 200
 
 
 def memory(name: str) -> int:
-    """Return a figure of this process, in megabytes."""
+    """Return a memory figure of this process, in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (value,) = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return int(value) >> 10
 
 
 def swallow(array: Any) -> tuple[int, int, int]:
-    """Return the size of an array, and how much memory the worker has had at most."""
+    """Return the size of an array, and the worker's peak memory."""
     return array.nbytes, memory("VmHWM"), memory("VmRSS")
 
 
@@ -404,7 +404,7 @@ def produce(megabytes: int) -> Any:
 
 @pytest.mark.slow
 def test_a_large_array_is_in_memory_once_on_each_side_while_it_moves():
-    """200 MB there, and 200 MB back, take less than 1.4 times that at the receiving end."""
+    """Receiving 200 MB takes less than 1.4 times that, in each direction."""
     numpy = pytest.importorskip("numpy")
     most = 1.4 * MEGABYTES
     array = numpy.ones(MEGABYTES << 17)
@@ -460,7 +460,7 @@ def soak(item):
 
 
 def drawn(dice: random.Random, folder: Path) -> tuple[list[str], list[Any]]:
-    """Return words and the items that they stand for."""
+    """Return words, and the items that they represent."""
     words = dice.choices(list(ODDS), list(ODDS.values()), k=dice.randrange(1, 80))
     items: list[Any] = []
     for number, word in enumerate(words):
@@ -478,7 +478,7 @@ def drawn(dice: random.Random, folder: Path) -> tuple[list[str], list[Any]]:
 
 
 def verdict(word: str, number: int, outcome: Any, retries: int) -> str:
-    """Say in a word what came of an item: as it should be, or what is wrong."""
+    """Return "well", or what is wrong with an item's outcome."""
     if word == "plain":
         return "well" if outcome == (number, 0) else f"{word} {number}: {outcome!r}"
     if word.startswith("once") and retries > 1:
@@ -501,7 +501,7 @@ def verdict(word: str, number: int, outcome: Any, retries: int) -> str:
     "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, MAPS))]
 )
 def test_whatever_happens_each_item_has_the_outcome_that_is_its_own(seed, tmp_path):
-    """Random faults under random options, in every form of a map."""
+    """Random faults occur under random options, in every form of a map."""
     dice = random.Random(seed)
     mode = dice.choice(list(FUNCTIONS))
     retries = dice.choice([1, 1, 2, 3])

@@ -45,7 +45,7 @@ METHODS = start.METHODS
 
 @pytest.fixture(scope="module", autouse=True)
 def no_process_left():
-    """End the warm workers after the last test, and see that nothing is left of any."""
+    """End the warm workers after the last test, and check that nothing of them is left."""
     yield
     pool.shut()
     assert not pool._all
@@ -56,7 +56,7 @@ def no_process_left():
 
 @pytest.fixture(autouse=True)
 def all_workers_are_idle():
-    """Fail a test that leaves a worker at work."""
+    """Fail a test that leaves a worker busy."""
     yield
     assert len(pool._all) == sum(map(len, pool._idle.values()))
 
@@ -67,7 +67,7 @@ def job(*values: Any) -> Job:
 
 
 def children() -> list[str]:
-    """Return the ids of this process's children, dead ones too."""
+    """Return the ids of this process's children, including dead ones."""
     task = Path(f"/proc/{os.getpid()}/task")
     return [
         child for thread in task.iterdir() for child in (thread / "children").read_text().split()
@@ -79,7 +79,7 @@ def open_files() -> int:
 
 
 def is_there(pid: int) -> bool:
-    """Tell whether a process runs; one that nobody has waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -88,7 +88,7 @@ def is_there(pid: int) -> bool:
 
 
 class Map:
-    """An engine, to be used by hand."""
+    """An engine for use by hand."""
 
     def __init__(self, function: Any, workers: int = 1, **options: Any) -> None:
         self.engine = ProcessEngine(function, {}, workers, **{"start_method": "fork", **options})
@@ -110,7 +110,7 @@ def only(events: list[Report | Crash]) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_item_has_its_result_in_its_place(method):
-    """Whatever the chunks are."""
+    """The chunks may have any size."""
     items = list(range(3000))
     assert run_map(work.increment, items, start_method=method) == [item + 1 for item in items]
     assert run_map(work.increment, items, chunk=7, start_method=method)[-1] == 3000
@@ -118,7 +118,7 @@ def test_every_item_has_its_result_in_its_place(method):
 
 
 def test_exceptions_come_back_in_their_places_with_where_they_were_raised():
-    """Type and arguments are the same, the cause shows the worker's traceback."""
+    """Type and arguments are the same, and the cause shows the worker's traceback."""
     results = run_map(work.fails_at_odd, range(10), chunk=5)
     assert results[::2] == [0, 2, 4, 6, 8]
     for place in range(1, 10, 2):
@@ -129,7 +129,7 @@ def test_exceptions_come_back_in_their_places_with_where_they_were_raised():
 
 
 def test_what_items_share_travels_with_the_function():
-    """It is in every call, and a fallback value's call brings its own."""
+    """Every call gets it; a call with a fallback value has its own."""
     assert run_map(work.add, [1, 2], shared={"more": 10, "much": 100}) == [111, 112]
     with Map(work.add) as engine:
         given = job(Invocation((5,), {"more": 3}))
@@ -139,7 +139,7 @@ def test_what_items_share_travels_with_the_function():
 
 
 def test_a_function_goes_by_reference_if_a_worker_can_import_it():
-    """Also where a wrapper stands in its place; methods, closures and the like go by value."""
+    """So does a function behind a wrapper; methods and closures travel by value."""
     assert whereabouts(work.increment) == ("work", "increment", [])
     assert whereabouts(work.wrapped.func) == ("work", "wrapped", ["func"])
     assert whereabouts(math.sqrt) == ("math", "sqrt", [])
@@ -153,7 +153,7 @@ def test_a_function_goes_by_reference_if_a_worker_can_import_it():
 
 
 def test_what_cannot_be_packed_for_all_is_refused_at_once_by_name():
-    """The function, or the shared argument that is at fault."""
+    """The error names the function or the shared argument."""
     lock, thread = threading.Lock(), threading.current_thread()
     with pytest.raises(TypeError, match=r"the function .*<lambda> cannot be pickled"):
         ProcessEngine(lambda value: thread, {}, 1)
@@ -164,7 +164,7 @@ def test_what_cannot_be_packed_for_all_is_refused_at_once_by_name():
 def test_a_worker_sees_modules_files_and_settings_as_they_are_when_the_map_is_called(
     tmp_path, monkeypatch
 ):
-    """A warm one, too."""
+    """That includes warm workers."""
     run_map(work.who, [1], workers=1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPERO_TEST_SETTING", "now")
@@ -176,7 +176,7 @@ def test_a_worker_sees_modules_files_and_settings_as_they_are_when_the_map_is_ca
 
 
 def test_large_items_and_results_arrive_whole():
-    """In both directions, and many at once."""
+    """Many travel together, in both directions."""
     sizes = [1, 40_000, 5_000_000, 30_000_000]
     assert run_map(work.blob, sizes, chunk=1) == [bytearray(b"x") * size for size in sizes]
     assert run_map(work.blob, sizes, chunk=4) == [bytearray(b"x") * size for size in sizes]
@@ -192,7 +192,7 @@ def test_large_items_and_results_arrive_whole():
 
 
 def test_an_item_that_cannot_be_packed_fails_alone():
-    """Wherever it stands, and also if there is no other."""
+    """It may be anywhere in the input, or the only item."""
     bad = work.Unpackable()
     results = run_map(work.who, [1, bad, 2, threading.Lock(), 3], chunk=5)
     assert [type(each) for each in results] == [int, TypeError, int, TypeError, int]
@@ -203,7 +203,7 @@ def test_an_item_that_cannot_be_packed_fails_alone():
 
 
 def test_an_item_that_cannot_be_packed_is_not_tried_again():
-    """Nothing would change that; its error stands for itself."""
+    """A retry would fail in the same way, so the error is not wrapped."""
     seen: list[Any] = []
     results = run_map(work.who, [1, threading.Lock(), 2], chunk=3, retries=3, seen=seen)
     assert "the item of type _thread.lock cannot be pickled" in str(results[1])
@@ -212,20 +212,20 @@ def test_an_item_that_cannot_be_packed_is_not_tried_again():
 
 
 def test_the_other_fallback_values_are_tried_if_one_cannot_be_packed():
-    """As after any failure."""
+    """Any other failure has the same effect."""
     mapped = opmap(mode="process", retries=2, min_delay=0, arg_fallback="texts", progress=False)
     assert mapped(work.first_length)([[threading.Lock(), "ab"], ["abc", "d"]]) == [2, 3]
 
 
 def test_an_item_that_cannot_be_unpacked_fails_alone():
-    """With what was raised, in the worker."""
+    """The error tells what the worker raised."""
     results = run_map(work.length, ["a", work.OneWay(), "ab"], chunk=3)
     assert results[::2] == [1, 2]
     assert "cannot be unpickled in a worker: RuntimeError: this way is closed" in str(results[1])
 
 
 def test_a_result_that_does_not_travel_fails_its_own_item():
-    """Be it that it cannot be packed or not unpacked."""
+    """It may fail to pickle or to unpickle."""
     results = run_map(work.gives, [1, "lock", 2, "one way", 3, "raise odd", "lambda"], chunk=7)
     assert results[:5:2] == [1, 2, 3]
     assert "the result of type _thread.lock cannot be pickled" in str(results[1])
@@ -235,7 +235,7 @@ def test_a_result_that_does_not_travel_fails_its_own_item():
 
 
 def test_any_exception_comes_back_as_itself_or_as_a_stand_in():
-    """One with a lock, with odd arguments, of a local class, without a way back."""
+    """One has a lock, one odd arguments, one a local class, and one cannot be rebuilt."""
     kinds = ["raise lock", "raise odd", "raise local", "raise one way", "exit", "interrupt", "fine"]
     lock, odd, local, one_way, gone, interrupt, fine = run_map(work.gives, kinds, chunk=9)
     assert type(lock) is work.HasLock
@@ -251,7 +251,7 @@ def test_any_exception_comes_back_as_itself_or_as_a_stand_in():
 
 
 def test_an_item_that_kills_who_unpacks_it_or_packs_its_result_fails_alone():
-    """The others of its chunk are done."""
+    """The other items of its chunk succeed."""
     items = ["a", work.FatalToUnpack(), "ab"]
     one, dead, two = run_map(work.length, items, chunk=3)
     assert (one, two) == (1, 2)
@@ -288,14 +288,14 @@ def test_a_worker_that_dies_costs_only_the_item_that_killed_it(how, code, name, 
 
 @pytest.mark.parametrize("function", [work.fills_memory, work.runs_out_of_memory])
 def test_an_item_that_takes_all_memory_fails_alone(function):
-    """Be the process killed for it, or be it told."""
+    """The system kills its process, or refuses the memory."""
     one, error, two = run_map(function, [1, "fill", 2], chunk=3)
     assert (one, two) == (1, 2)
     assert isinstance(error, (WorkerCrashedError, MemoryError))
 
 
 def test_an_item_that_kills_every_worker_is_given_up_after_its_retries():
-    """Each attempt costs one worker, and nothing else."""
+    """Each attempt costs only one worker."""
     seen: list[Any] = []
     items = [1, "kill", 2, 3]
     results = run_map(work.ends, items, chunk=4, retries=3, seen=seen, start_method="fork")
@@ -305,7 +305,7 @@ def test_an_item_that_kills_every_worker_is_given_up_after_its_retries():
 
 
 def test_finished_items_of_a_long_job_are_not_made_again(tmp_path):
-    """They have been reported before the worker dies over a later one."""
+    """The worker reports them before it dies over a later item."""
     path = str(tmp_path / "attempts")
     items = [(path, 1), (path, 2), (path, None), (path, 3)]
     seen: list[Any] = []
@@ -317,7 +317,7 @@ def test_finished_items_of_a_long_job_are_not_made_again(tmp_path):
 
 
 def test_a_crash_tells_the_failures_before_it_and_the_slot_goes_on():
-    """Places and results fit together."""
+    """Places match results."""
 
     def function(value):
         if value == "wait and die":
@@ -339,7 +339,7 @@ def test_a_crash_tells_the_failures_before_it_and_the_slot_goes_on():
 
 
 def test_an_overlong_attempt_costs_its_worker_and_fails_alone():
-    """Those before it and after it have their results."""
+    """Items before and after it have their results."""
     begun = time.monotonic()
     results = run_map(work.naps, [0, 0.01, 60, 0.02], chunk=4, attempt_timeout=0.3)
     assert time.monotonic() - begun < 10
@@ -349,7 +349,7 @@ def test_an_overlong_attempt_costs_its_worker_and_fails_alone():
 
 
 def test_a_worker_that_dies_while_nothing_runs_is_replaced():
-    """Nobody is told."""
+    """Nothing is reported."""
     with Map(work.who) as engine:
         engine.start(0, job(1))
         (pid,) = only(engine.wait(20)).results
@@ -361,7 +361,7 @@ def test_a_worker_that_dies_while_nothing_runs_is_replaced():
 
 
 def test_workers_that_cannot_even_start_end_the_map(monkeypatch):
-    """Nothing is tried for ever."""
+    """The map gives up after a few."""
     monkeypatch.setattr(worker, "main", lambda *_: os._exit(1))
     pool.shut()
     with pytest.raises(OperoError, match="before they can do anything"):
@@ -369,7 +369,7 @@ def test_workers_that_cannot_even_start_end_the_map(monkeypatch):
 
 
 def test_a_function_that_kills_the_worker_that_imports_it_ends_the_map(tmp_path, monkeypatch):
-    """Instead of a worker for each item."""
+    """It does not cost a worker for each item."""
     path = tmp_path / "fatal_module.py"
     dies = "import os\n\nif 'FATAL' in os.environ:\n    os._exit(1)\n"
     path.write_text(f"{dies}\n\ndef function(value):\n    return value\n")
@@ -382,7 +382,7 @@ def test_a_function_that_kills_the_worker_that_imports_it_ends_the_map(tmp_path,
 
 
 def test_a_function_that_no_worker_can_load_ends_the_map(tmp_path, monkeypatch):
-    """With the reason, instead of a failure for each item."""
+    """The error gives the reason, and items do not fail one by one."""
     raises = "import os\n\nif 'FATAL' in os.environ:\n    raise ValueError('fatal')\n"
     path = tmp_path / "failing_module.py"
     path.write_text(f"{raises}\n\ndef function(value):\n    return value\n")
@@ -398,7 +398,7 @@ def test_a_function_that_no_worker_can_load_ends_the_map(tmp_path, monkeypatch):
 
 
 def test_coroutines_run_side_by_side_in_a_worker():
-    """As many as are wanted; the results are in their places."""
+    """As many run as requested; the results are in their places."""
     begun = time.monotonic()
     items = [0.2 - number / 1000 for number in range(40)]
     options = {"runner": "loop", "concurrency": 40, "chunk": 40, "workers": 1}
@@ -413,7 +413,7 @@ def test_coroutines_run_side_by_side_in_a_worker():
 
 
 def test_a_coroutine_that_kills_its_worker_fails_alone():
-    """Though others were under way with it; what does not travel fails alone, too."""
+    """Others were under way with it; what does not travel fails alone, too."""
     options = {"runner": "loop", "concurrency": 4, "chunk": 8, "workers": 1}
     items = [0, 0.01, "exit", 0.02, work.Unpackable(), 0.03, work.OneWay(), 0.04]
     results = run_map(work.sleeps, items, **options)
@@ -424,7 +424,7 @@ def test_a_coroutine_that_kills_its_worker_fails_alone():
 
 
 def test_an_overlong_coroutine_fails_alone_also_if_it_blocks_its_loop():
-    """The loop ends the one, the parent the other's worker."""
+    """The loop ends a waiting one, and the parent ends the worker of a blocking one."""
     options = {"runner": "loop", "concurrency": 4, "chunk": 4, "workers": 1, "attempt_timeout": 0.2}
     results = run_map(work.sleeps, [0, 60, 0.01], **options)
     assert results[::2] == [0, 0.01]
@@ -436,13 +436,13 @@ def test_an_overlong_coroutine_fails_alone_also_if_it_blocks_its_loop():
 
 
 def test_workers_stay_warm_between_maps():
-    """The next map has the same ones."""
+    """The next map uses the same ones."""
     first = set(run_map(work.who, range(4), workers=1))
     assert set(run_map(work.who, range(4), workers=1)) == first
 
 
 def test_a_warm_worker_does_not_run_what_a_function_was_before(tmp_path, monkeypatch):
-    """Also not if its file has changed and this process has not read it again."""
+    """Nor does it run a changed file that this process has not read again."""
     path = tmp_path / "edited_module.py"
     path.write_text("def function(value):\n    return value, 'old', value in {'a', 'b'}\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -462,7 +462,7 @@ def test_a_warm_worker_does_not_run_what_a_function_was_before(tmp_path, monkeyp
 
 
 def test_threads_that_map_at_once_have_workers_of_their_own():
-    """And right results, also if some workers die."""
+    """Results are right, even if some workers die."""
 
     def one(number):
         items = [number * 1000 + each for each in range(50)]
@@ -477,12 +477,12 @@ def test_threads_that_map_at_once_have_workers_of_their_own():
 
 
 def test_a_map_inside_a_worker_works():
-    """It has workers of its own, which end with it."""
+    """It has its own workers, which end with the worker."""
     assert run_map(work.nested, [3, 5], chunk=1) == [[1, 2, 3], [1, 2, 3, 4, 5]]
 
 
 def test_a_forked_child_starts_its_own_workers_and_leaves_the_parents_alone():
-    """Both go on, and a map that was under way in the parent is not the child's to end."""
+    """Both continue, and the child does not end a map of the parent."""
     (pid,) = run_map(work.who, [1], workers=1, start_method="fork")
     with Map(work.naps) as engine:
         engine.start(0, job(0.5))
@@ -511,7 +511,7 @@ def test_what_a_worker_forks_does_not_hide_its_death():
 
 
 def test_idle_workers_end_by_themselves(monkeypatch):
-    """And are replaced when they are wanted again."""
+    """New ones start when they are needed."""
     pool.shut()
     monkeypatch.setattr(pool, "IDLE", 0.2)
     (pid,) = run_map(work.who, [1], workers=1)
@@ -522,14 +522,14 @@ def test_idle_workers_end_by_themselves(monkeypatch):
 
 
 def test_ctrl_c_does_not_reach_a_worker_but_what_it_starts():
-    """The parent decides about workers; a program that a worker runs has the usual handler."""
+    """The parent ends workers; programs that a worker runs have the usual handler."""
     ((value, handler),) = run_map(work.interrupts_itself, ["value"])
     assert value == "value"
     assert "default_int_handler" in handler
 
 
 def test_an_abandoned_map_ends_its_busy_workers_at_once():
-    """Idle ones of it stay, and nothing else does."""
+    """Its idle workers stay, and nothing else does."""
     for method in METHODS:
         engine = ProcessEngine(work.naps, {}, 3, start_method=method)
         engine.start(0, job(0))
@@ -548,7 +548,7 @@ def test_an_abandoned_map_ends_its_busy_workers_at_once():
 
 
 def test_wait_ends_early_when_it_is_woken_and_in_time_when_it_is_not():
-    """From another thread; nothing has come then."""
+    """Another thread wakes it; no event has come."""
     with Map(work.naps) as engine:
         begun = time.monotonic()
         assert engine.wait(0.05) == []
@@ -563,7 +563,7 @@ def test_wait_ends_early_when_it_is_woken_and_in_time_when_it_is_not():
 
 @pytest.mark.slow
 def test_many_maps_leave_no_process_and_no_file(tmp_path):
-    """Good ones, with crashes, with what does not pickle, and abandoned ones."""
+    """Some succeed, some crash, some do not pickle, and some are abandoned."""
 
     def once():
         assert run_map(work.increment, range(20), chunk=5, start_method="fork")[-1] == 20
@@ -591,7 +591,7 @@ def test_many_maps_leave_no_process_and_no_file(tmp_path):
 
 
 def run_script(name: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run one of the scripts to its end."""
+    """Run a script to its end."""
     return subprocess.run(
         [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), *args],
         capture_output=True,
@@ -612,7 +612,7 @@ def test_functions_and_classes_of_a_script_work_though_it_has_no_guard(method):
 
 
 def test_code_that_has_no_file_works_like_a_notebook():
-    """Read from the standard input."""
+    """The program comes from the standard input."""
     code = (FOLDER / "plain_script.py").read_text().replace("Path(__file__).parent", f'"{FOLDER}"')
     done = subprocess.run(
         [sys.executable, "-W", "error", "-", "forkserver"],
@@ -624,7 +624,7 @@ def test_code_that_has_no_file_works_like_a_notebook():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_end_when_the_process_that_they_work_for_is_killed(method):
-    """Busy ones and idle ones; so do those of a map inside a worker."""
+    """Busy and idle workers end, and those of a map inside a worker."""
     process = subprocess.Popen(
         [sys.executable, str(FOLDER / "to_be_killed.py"), method],
         stdout=subprocess.PIPE, text=True,
@@ -639,7 +639,7 @@ def test_workers_end_when_the_process_that_they_work_for_is_killed(method):
 
 
 def test_ctrl_c_in_the_middle_ends_the_program_and_all_its_workers():
-    """SIGINT to the process group, as a terminal sends it; soon, and with one traceback."""
+    """SIGINT goes to the process group, as from a terminal; one traceback appears soon."""
     process = subprocess.Popen(
         [sys.executable, str(FOLDER / "to_be_killed.py"), "forkserver"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -659,7 +659,7 @@ def test_ctrl_c_in_the_middle_ends_the_program_and_all_its_workers():
 @pytest.mark.parametrize("tracker", ["as it is", "waits"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_thread_that_maps_does_not_keep_a_program_from_ending(method, tracker):
-    """A daemon's workers end with it, also where multiprocessing would wait for them."""
+    """A daemon's workers end with the program, even where multiprocessing would wait."""
     thread = Thread(run_script, "ends_meanwhile", method, tracker)
     done = thread.result()
     assert (done.returncode, done.stderr) == (0, "")

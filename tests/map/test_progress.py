@@ -26,7 +26,7 @@ BEGIN = "import sys, time\nfrom opero.map import progress\n"
 
 
 def in_terminal(code: str, columns: int = 120) -> tuple[str, int]:
-    """Run a program whose stderr is a pseudo-terminal; return what was written there, and its exit."""
+    """Run a program whose stderr is a pseudo-terminal; return its output and exit code."""
     pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     import fcntl
     import struct
@@ -54,7 +54,7 @@ def in_terminal(code: str, columns: int = 120) -> tuple[str, int]:
 
 
 def lines_of(written: str) -> list[str]:
-    """Return what stays visible on each line of a terminal: a carriage return begins it anew."""
+    """Return what stays visible on each line of a terminal, after carriage returns."""
     lines = []
     for line in written.replace("\r\n", "\n").split("\n"):
         shown = ""
@@ -68,7 +68,7 @@ def lines_of(written: str) -> list[str]:
 
 
 def test_a_terminal_shows_a_bar_that_ends_exact():
-    """Whatever was left out in between, and also when items fail."""
+    """That holds if updates were skipped, and if items fail."""
     written, code = in_terminal(
         """
         with progress.open(True, 5000, "work") as bar:
@@ -88,7 +88,7 @@ def test_a_terminal_shows_a_bar_that_ends_exact():
 
 
 def test_an_unknown_length_is_counted():
-    """There is no percentage, and the number at the end is exact."""
+    """The bar shows no percentage, and its final number is exact."""
     written, code = in_terminal(
         """
         with progress.open(True, None, "work") as bar:
@@ -106,7 +106,7 @@ def test_an_unknown_length_is_counted():
 
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "ValueError"])
 def test_an_interrupted_map_leaves_a_clean_line(error):
-    """The traceback begins on a line of its own, below the bar as far as it came."""
+    """The traceback begins on its own line, below the bar."""
     written, code = in_terminal(
         f"""
         with progress.open(True, 100, "work") as bar:
@@ -144,7 +144,7 @@ def test_a_signal_in_the_middle_leaves_a_clean_line():
 
 
 def test_a_bar_leaves_no_thread_and_fixes_no_start_method():
-    """The library would start a thread that watches it, and make a lock of `multiprocessing`."""
+    """The library tqdm would start a monitor thread, and make a lock of `multiprocessing`."""
     written, code = in_terminal(
         """
         import threading, multiprocessing
@@ -202,7 +202,7 @@ async def awork(x, boss=None):
     ],
 )
 def test_the_bar_of_a_map_is_exact_though_items_fail(mode, form):
-    """In every mode and form, of known and of unknown length."""
+    """That holds in every mode and form, for known and unknown lengths."""
     function = "awork" if "async" in mode else "work"
     written, code = in_terminal(
         f"{MAP}\nmapped = opmap(mode={mode!r}, **OPTIONS)({function})\n{form}"
@@ -218,7 +218,7 @@ def test_the_bar_of_a_map_is_exact_though_items_fail(mode, form):
 
 
 def test_the_bar_of_a_map_counts_dead_workers_and_cached_items():
-    """A death is a failed attempt; what the cache answers is done."""
+    """A death is a failed attempt, and a cache hit is done."""
     written, code = in_terminal(
         MAP
         + "mapped = opmap(mode='process', cache=True, **OPTIONS)(work)\n"
@@ -265,7 +265,7 @@ configure_logging(format="%(levelname)s %(message)s")
 
 
 def whole_lines(written: str, begins: str) -> list[str]:
-    """Return the lines of the log; each must stand on a line of its own."""
+    """Return the lines of the log, and check that each is on its own line."""
     lines = lines_of(written)
     found = [line for line in lines if begins in line]
     assert all(line.startswith(begins) for line in found), written
@@ -275,7 +275,7 @@ def whole_lines(written: str, begins: str) -> list[str]:
 
 @pytest.mark.parametrize("handler", ["opero's", "the root's", "both of them"])
 def test_lines_of_the_log_stand_above_the_bar(handler):
-    """Whoever has the handler; the bar is drawn again below."""
+    """That holds for any handler; the bar is drawn again below."""
     prelude = "" if handler == "the root's" else LOGGED
     if handler != "opero's":
         prelude += "import logging\nlogging.basicConfig(format='%(levelname)s %(message)s')\n"
@@ -320,7 +320,7 @@ def test_retries_of_a_map_do_not_break_its_bar(mode):
 
 
 def test_lines_that_workers_and_other_threads_log_do_not_break_the_bar():
-    """A worker's come by way of the parent; threads draw and log at the same time."""
+    """A worker's lines go through the parent; threads draw and log at the same time."""
     written, code = in_terminal(
         LOGGED
         + """
@@ -349,7 +349,7 @@ for thread in threads: thread.join()
 
 
 def test_a_signal_that_logs_while_a_bar_is_drawn_ends_nothing():
-    """Its handler runs in the midst of anything."""
+    """Its handler may interrupt anything."""
     written, code = in_terminal(
         LOGGED
         + """
@@ -369,7 +369,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_a_forked_child_draws_no_bar_of_its_parent():
-    """It logs, and nothing else."""
+    """It only logs."""
     written, code = in_terminal(
         LOGGED
         + """
@@ -395,12 +395,12 @@ with progress.open(True, 10, "work") as bar:
 
 
 def lines_logged(caplog):
-    """Return what was logged of the progress."""
+    """Return the logged lines about progress."""
     return [record.getMessage() for record in caplog.records if " items " in record.getMessage()]
 
 
 def test_progress_is_logged_now_and_then_and_at_the_end(monkeypatch, caplog):
-    """Also while no item ends, so that one sees that it runs."""
+    """It is logged even while no item ends, to show that the map runs."""
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0.05)
     caplog.set_level("INFO", "opero")
     with progress.open("log", 10, "work") as bar:
@@ -432,7 +432,7 @@ def test_progress_is_logged_now_and_then_and_at_the_end(monkeypatch, caplog):
 
 @pytest.mark.parametrize("mode", ["thread", "async", "process"])
 def test_a_map_logs_its_end(mode, caplog):
-    """Of unknown length, and with a total that the user knows."""
+    """The length may be unknown, or the user may give the total."""
     caplog.set_level("INFO", "opero")
     function = awork if mode == "async" else work
     opmap(mode=mode, progress="log", retries=1)(function)(iter(range(7)))
@@ -458,7 +458,7 @@ def broken():
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_map_that_is_not_whole_says_so(mode, caplog):
-    """Whoever ends it: the input, a failure, the limit of failures, the consumer."""
+    """The input, a failure, the limit of failures, or the consumer may end it."""
     caplog.set_level("INFO", "opero")
     logged = {"mode": mode, "progress": "log", "retries": 1, "workers": 1, "chunk_size": 1}
     function = awork if mode == "async" else work
@@ -509,7 +509,7 @@ async def awork(x):
     ],
 )
 def test_times_are_told_as_people_tell_them(seconds, text):
-    """Short ones with a tenth, long ones in hours."""
+    """Short times have a tenth, and long ones are in hours."""
     assert progress._duration(seconds) == text
 
 
@@ -517,7 +517,7 @@ def test_times_are_told_as_people_tell_them(seconds, text):
 
 
 def test_an_input_without_a_length_has_the_total_that_is_given():
-    """One with a length has its own."""
+    """An input with a length keeps its own."""
     told = []
     mapped = opmap(mode="thread", progress=told.append, total=9, retries=1)(work)
     mapped(iter(range(9)))
@@ -528,7 +528,7 @@ def test_an_input_without_a_length_has_the_total_that_is_given():
 
 
 def test_a_bar_shows_the_total():
-    """As if the input had a length."""
+    """It looks as if the input had a length."""
     written, code = in_terminal(
         f"{MAP}\nopmap(mode='thread', total=50, **OPTIONS)(work)(iter(range(50)))"
     )
@@ -547,7 +547,7 @@ def test_a_bar_shows_the_total():
     ],
 )
 def test_a_wrong_total_or_progress_is_refused(given, words):
-    """At decoration, with what is allowed."""
+    """Decoration fails, and the error says what is allowed."""
     with pytest.raises((TypeError, ValueError), match=words):
         opmap(mode="thread", **given)(work)
 
@@ -575,7 +575,7 @@ def test_without_a_terminal_nothing_is_printed_and_tqdm_stays_away(prelude):
 
 
 def test_no_bar_is_shown_in_a_terminal_when_none_is_asked_for():
-    """And tqdm is not imported."""
+    """The map does not import tqdm either."""
     written, code = in_terminal(
         """
         with progress.open(False, 10, "work") as bar:
@@ -590,7 +590,7 @@ def test_no_bar_is_shown_in_a_terminal_when_none_is_asked_for():
 
 
 def test_what_looks_like_a_notebook_shows_a_bar_without_a_terminal(monkeypatch):
-    """A shell with a kernel; the real thing is in `map/test_notebook.py`."""
+    """The test has a shell with a kernel; `map/test_notebook.py` has the real thing."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     shell = SimpleNamespace(kernel=object())
@@ -602,7 +602,7 @@ def test_what_looks_like_a_notebook_shows_a_bar_without_a_terminal(monkeypatch):
 
 
 def test_an_interactive_shell_without_a_kernel_is_no_notebook(monkeypatch):
-    """IPython in a terminal goes by the terminal."""
+    """IPython in a terminal follows the terminal."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     shell = SimpleNamespace()
     for found in [lambda: shell, lambda: None]:
@@ -614,7 +614,7 @@ def test_an_interactive_shell_without_a_kernel_is_no_notebook(monkeypatch):
 
 
 def test_a_function_is_told_at_most_ten_times_a_second_and_the_end_exactly():
-    """A million updates cost next to nothing."""
+    """A million updates cost almost nothing."""
     told: list[Progress] = []
     begun = time.monotonic()
     with progress.open(told.append, 10**6, "work") as bar:
@@ -628,7 +628,7 @@ def test_a_function_is_told_at_most_ten_times_a_second_and_the_end_exactly():
 
 
 def test_a_function_is_told_once_about_a_map_of_nothing():
-    """So that whoever waits for the end sees it."""
+    """Code that waits for the end sees it."""
     told: list[Progress] = []
     with progress.open(told.append, 0, "work"):
         pass
@@ -636,7 +636,7 @@ def test_a_function_is_told_once_about_a_map_of_nothing():
 
 
 def test_a_function_is_told_the_end_once(monkeypatch):
-    """Also if the last update was told already, and if close is called again."""
+    """That holds if the last update was reported already, or close is called again."""
     monkeypatch.setattr(progress, "INTERVAL", 0)
     told: list[Progress] = []
     bar = progress.open(told.append, None, "work")
@@ -649,7 +649,7 @@ def test_a_function_is_told_the_end_once(monkeypatch):
 
 
 def test_what_a_function_raises_comes_out_and_it_is_not_called_again(monkeypatch):
-    """A user who wants to stop a map this way can."""
+    """A user can stop a map this way."""
     monkeypatch.setattr(progress, "INTERVAL", 0)
     calls = []
 
@@ -663,7 +663,7 @@ def test_what_a_function_raises_comes_out_and_it_is_not_called_again(monkeypatch
 
 
 def test_a_function_is_told_how_far_an_interrupted_map_came():
-    """The error of the map comes out as it is."""
+    """The map's error is raised unchanged."""
     told: list[Progress] = []
 
     def interrupted() -> None:

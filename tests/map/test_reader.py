@@ -46,12 +46,12 @@ async def asame(x: Any) -> Any:
 
 
 def links(page: int) -> tuple[int, list[int]]:
-    """Return a page and where it leads."""
+    """Return a page and its links."""
     return page, LINKS[page]
 
 
 async def alinks(page: int) -> tuple[int, list[int]]:
-    """Return a page and where it leads."""
+    """Return a page and its links."""
     return page, LINKS[page]
 
 
@@ -61,7 +61,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 @pytest.fixture
 def mapped(way) -> Iterator[Callable[..., Any]]:
-    """Map one of two functions, by the way of the test."""
+    """Map one of two functions, in the test's form."""
     with ThreadPoolExecutor(2) as executor:
 
         def make(function: Any = same, afunction: Any = asame, **options: Any) -> Any:
@@ -124,7 +124,7 @@ class Crawl:
 @every_way
 @pytest.mark.parametrize("ordered", [True, False])
 def test_results_feed_the_input(mapped, ordered):
-    """As in a crawler: the next item comes only once the results so far are there."""
+    """In a crawler, the next item comes only once the earlier results are there."""
     function, crawl = mapped(links, alinks, ordered=ordered), Crawl()
     pages = [crawl.take(result) for result in function.stream(iter(crawl.pages.get, None))]
     assert sorted(pages) == list(LINKS)
@@ -139,7 +139,7 @@ def test_results_feed_the_input(mapped, ordered):
 
 @every_way
 def test_results_feed_an_asynchronous_input(mapped):
-    """Which waits in the loop that the map runs in."""
+    """The input waits in the loop that the map runs in."""
 
     async def main() -> list[int]:
         crawl = Crawl()
@@ -162,7 +162,7 @@ def test_results_feed_an_asynchronous_input(mapped):
 @every_way
 @pytest.mark.parametrize("form", ["stream", "astream"])
 def test_a_result_is_handed_on_while_the_input_waits(mapped, form):
-    """Each item comes only once the result of the one before it has been taken."""
+    """Each item comes only once the result of the one before has been taken."""
     taken = threading.Semaphore(0)
 
     def source() -> Iterator[int]:
@@ -187,14 +187,14 @@ def test_a_result_is_handed_on_while_the_input_waits(mapped, form):
 
 
 def hang(x: int) -> int:
-    """Take for ever over the first item."""
+    """Hang on the first item."""
     if not x:
         time.sleep(600)
     return x
 
 
 async def ahang(x: int) -> int:
-    """Take for ever over the first item."""
+    """Hang on the first item."""
     if not x:
         await asyncio.sleep(600)
     return x
@@ -203,7 +203,7 @@ async def ahang(x: int) -> int:
 @pytest.mark.parametrize("way", ["process", "async", "async_process"])
 @pytest.mark.parametrize("form", ["stream", "astream"])
 def test_a_late_attempt_is_ended_while_the_input_waits(mapped, form):
-    """Its failure lets the input go on."""
+    """Its failure lets the input continue."""
     late = threading.Event()
 
     def source() -> Iterator[int]:
@@ -232,7 +232,7 @@ def test_a_late_attempt_is_ended_while_the_input_waits(mapped, form):
 @pytest.mark.parametrize("way", ["thread", "async", "executor"])
 @every_form
 def test_a_retry_starts_when_it_is_due_while_the_input_waits(mapped, form):
-    """Though nothing else happens meanwhile."""
+    """Nothing else happens meanwhile."""
     attempts: list[int] = []
     again = threading.Event()
 
@@ -266,7 +266,7 @@ def die_once(item: tuple[int, str]) -> int:
 
 
 def test_what_killed_its_worker_is_tried_again_while_the_input_waits(tmp_path):
-    """The retry is there before the next item."""
+    """The retry comes before the next item."""
     first = threading.Event()
 
     def source() -> Iterator[tuple[int, str]]:
@@ -285,7 +285,7 @@ def test_what_killed_its_worker_is_tried_again_while_the_input_waits(tmp_path):
 @pytest.mark.parametrize("form", ["amap", "astream"])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_ordinary_generator_does_not_block_the_loop(mapped, form):
-    """It waits for what only the loop can do."""
+    """It waits for something that only the loop can do."""
 
     async def main() -> list[Any]:
         ticked = threading.Event()
@@ -313,7 +313,7 @@ def test_an_ordinary_generator_does_not_block_the_loop(mapped, form):
 
 
 def test_an_asynchronous_iterator_that_never_waits_lets_others_run(core):
-    """One task reads all of it, and the results come in between."""
+    """One task reads all of it, and results come in between."""
 
     async def source() -> Any:
         for number in range(20_000):
@@ -360,7 +360,7 @@ class Row(Sequence):  # type: ignore[type-arg]
 
 
 class Iterable:
-    """Yields numbers; it is an iterable, no iterator."""
+    """An iterable of numbers that is not an iterator."""
 
     def __iter__(self) -> Iterator[int]:
         return iter([1, 2, 3])
@@ -380,18 +380,18 @@ RUNNING: list[Any] = [
 
 @pytest.mark.parametrize("items", STILL, ids=lambda items: type(items).__name__)
 def test_what_is_there_already_is_read_in_place(items):
-    """It costs nothing, and keeps nobody waiting."""
+    """That costs nothing, and blocks nothing."""
     assert is_still(items)
 
 
 @pytest.mark.parametrize("items", RUNNING, ids=lambda items: type(items).__name__)
 def test_what_runs_code_is_not(items):
-    """It may wait, or look at the thread that it runs in."""
+    """Code may wait, or check the thread that it runs in."""
     assert not is_still(items)
 
 
 def test_subclasses_may_do_anything():
-    """Only the types themselves are known."""
+    """Only the exact types are read in place."""
 
     class Mine(list):  # type: ignore[type-arg]
         def __iter__(self) -> Iterator[Any]:
@@ -402,7 +402,7 @@ def test_subclasses_may_do_anything():
 
 
 def test_arrays_are_read_in_place():
-    """Those of NumPy by the type's name, as it may not be loaded."""
+    """NumPy's are recognized by the type's name, as NumPy may not be loaded."""
     numpy = pytest.importorskip("numpy")
     assert is_still(numpy.arange(3))
     assert opmap(mode="thread", **QUIET)(same)(numpy.arange(3)) == [0, 1, 2]
@@ -410,7 +410,7 @@ def test_arrays_are_read_in_place():
 
 @pytest.mark.parametrize("way", ["thread", "process", "executor"])
 def test_a_sequence_is_read_by_the_caller(mapped):
-    """In place, without a thread."""
+    """It is read in place, without a thread."""
     row = Row(50)
     assert mapped()(row) == list(range(50))
     assert list(mapped().stream(row)) == list(range(50))
@@ -424,7 +424,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 @every_form
 @pytest.mark.parametrize("read_in", ["thread", "caller"])
 def test_an_iterator_sees_the_context_of_the_caller(mapped, form, read_in):
-    """And runs in one thread from its first line to its last, of the caller or of the map."""
+    """One thread, of the caller or the map, runs it from its first line to its last."""
     seen: list[tuple[str, int]] = []
 
     def source() -> Iterator[int]:
@@ -458,13 +458,13 @@ def rows() -> Iterator[Iterator[int]]:
 @every_way
 @every_form
 def test_input_that_is_bound_to_its_thread_is_read_there(mapped, form, rows):
-    """`read_in="caller"`; also where the map runs in another thread."""
+    """`read_in="caller"` does that, even where the map runs in another thread."""
     assert FORMS[form](mapped(read_in="caller"), rows) == list(range(50))
 
 
 @every_way
 def test_so_it_is_where_a_loop_runs_already(mapped, rows):
-    """As in a notebook."""
+    """A notebook has such a loop."""
 
     async def main() -> Any:
         return mapped(read_in="caller")(rows)
@@ -475,14 +475,14 @@ def test_so_it_is_where_a_loop_runs_already(mapped, rows):
 @every_way
 @pytest.mark.parametrize("form", ["call", "stream"])
 def test_a_cursor_of_sqlite_is_bound_to_its_thread(mapped, form):
-    """Everybody knows that."""
+    """The map knows such cursors."""
     with closing(sqlite3.connect(":memory:")) as connection:
         cursor = connection.execute("values (1), (2), (3)")
         assert FORMS[form](mapped(), cursor) == [(1,), (2,), (3,)]
 
 
 def test_who_reads_in_the_wrong_thread_is_told_the_right_one(core, rows):
-    """By a note of the exception."""
+    """A note of the exception says so."""
     with pytest.raises(sqlite3.ProgrammingError) as raised:
         opmap(mode="thread", **QUIET)(same)(rows)
     assert "read_in='caller'" in "".join(traceback.format_exception(raised.value))
@@ -492,7 +492,7 @@ def test_who_reads_in_the_wrong_thread_is_told_the_right_one(core, rows):
     "option", [{"read_in": "threads"}, {"read_in": 1}, {"read_ahead": 0}, {"read_ahead": "many"}]
 )
 def test_other_ways_to_read_are_refused(option):
-    """With what is allowed."""
+    """The error says what is allowed."""
     with pytest.raises((TypeError, ValueError), match=next(iter(option))):
         opmap(**option)(same)
 
@@ -542,7 +542,7 @@ def consume(stream: Any) -> None:
 @pytest.mark.parametrize("read_in", ["thread", "caller"])
 @pytest.mark.parametrize("end", ["close", "break", "consumer", "item"])
 def test_a_generator_is_closed_at_once_when_the_map_ends(mapped, read_in, end):
-    """Whatever the end is, in the thread that ran it, and though the caller holds it."""
+    """That holds for any end, in the thread that ran it, even if the caller holds it."""
     watched = Watched()
     source = watched.numbers()
     raises = "raise" if end == "item" else "return"
@@ -572,7 +572,7 @@ def test_a_generator_is_closed_at_once_when_the_map_ends(mapped, read_in, end):
 @every_way
 @pytest.mark.parametrize("end", ["close", "cancel", "item"])
 def test_so_it_is_from_a_coroutine(mapped, end):
-    """When the stream is closed, or the map is cancelled."""
+    """The stream is closed, or the map is cancelled."""
     watched = Watched()
 
     async def main() -> None:
@@ -597,7 +597,7 @@ def test_so_it_is_from_a_coroutine(mapped, end):
 
 
 def test_what_nobody_else_holds_is_let_go_by_the_reader(core):
-    """A generator behind `map` or `islice` ends with the map too."""
+    """A generator inside `map` or `islice` also ends with the map."""
     watched = Watched()
     stream = opmap(mode="thread", workers=2, **QUIET)(same).stream(map(int, watched.numbers()))
     next(stream)
@@ -617,7 +617,7 @@ def test_files_and_other_iterators_stay_open(core, tmp_path):
 
 
 def test_what_closing_raises_is_logged(core, caplog):
-    """As nobody waits for it."""
+    """Nobody waits for it."""
 
     def sticky() -> Iterator[int]:
         try:
@@ -636,7 +636,7 @@ def test_what_closing_raises_is_logged(core, caplog):
 @every_form
 @pytest.mark.parametrize("read_in", ["thread", "caller"])
 def test_what_the_input_raises_comes_after_the_results_before_it(mapped, form, read_in):
-    """With the line where it was raised, and without opero's."""
+    """The traceback shows the line that raised it, without opero's frames."""
 
     def source() -> Iterator[int]:
         yield from range(30)
@@ -666,7 +666,7 @@ def test_so_does_what_is_no_ordinary_exception(mapped, kind):
 
 
 class Broken:
-    """Cannot be iterated over."""
+    """An object that cannot be iterated over."""
 
     def __iter__(self) -> Iterator[int]:
         raise OSError("no such table")
@@ -675,14 +675,14 @@ class Broken:
 @every_form
 @pytest.mark.parametrize("way", ["thread", "async"])
 def test_what_begins_to_iterate_may_raise_too(mapped, form):
-    """It comes out of the map."""
+    """The map raises the same error."""
     with pytest.raises(OSError, match="no such table"):
         FORMS[form](mapped(), Broken())
 
 
 @every_way
 def test_input_that_does_not_answer_does_not_hold_up_the_end(mapped, monkeypatch):
-    """The map waits a while and goes; the generator is closed when it answers."""
+    """The map waits briefly and ends; the generator is closed once it answers."""
     monkeypatch.setattr("opero.map.driver.PATIENCE", 0.05)
     asked, released = threading.Semaphore(0), threading.Event()
     closed: list[int] = []
@@ -723,7 +723,7 @@ def test_input_that_does_not_answer_does_not_hold_up_the_end(mapped, monkeypatch
 
 @every_way
 def test_a_map_that_is_collected_ends_its_reader(mapped):
-    """Nobody has to close a stream."""
+    """Nobody needs to close a stream."""
     watched = Watched()
     stream = mapped().stream(watched.numbers())
     next(stream)
@@ -733,7 +733,7 @@ def test_a_map_that_is_collected_ends_its_reader(mapped):
 
 
 def test_nothing_is_read_before_the_first_result_is_asked_for(core):
-    """And no thread is started."""
+    """No thread starts either."""
     watched = Watched()
     before = threading.active_count()
     stream = opmap(mode="thread", **QUIET)(same).stream(watched.numbers())
@@ -782,7 +782,7 @@ except KeyboardInterrupt:
 
 
 def program(text: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, which has to come by itself."""
+    """Run a program that ends without help."""
     return subprocess.run(
         [sys.executable, "-c", text, *args],
         capture_output=True, text=True, timeout=60, check=False,
@@ -800,7 +800,7 @@ def program(text: str, *args: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_the_interpreter_ends_though_the_input_waits_for_ever(core, mode, end):
-    """Without a word, with the stream open or closed."""
+    """It prints nothing, whether the stream is open or closed."""
     done = program(BLOCKED + EXITS + end, core.name, mode)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 2\n", "")
 
@@ -810,7 +810,7 @@ def test_the_interpreter_ends_though_the_input_waits_for_ever(core, mode, end):
 @pytest.mark.parametrize("mode", ["thread", "process", "async", "async_process"])
 @pytest.mark.parametrize("form", ["call", "stream"])
 def test_ctrl_c_ends_a_map_whose_input_waits_for_ever(core, mode, form):
-    """It comes out where the map was called."""
+    """`KeyboardInterrupt` is raised where the map was called."""
     done = program(BLOCKED + INTERRUPTED, core.name, mode, form)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
@@ -820,7 +820,7 @@ def test_ctrl_c_ends_a_map_whose_input_waits_for_ever(core, mode, form):
 
 @every_way
 def test_a_stream_is_the_input_of_another(mapped):
-    """Three in a row, which end together."""
+    """Three streams in a row end together."""
     watched = Watched()
     stages = [mapped(), mapped(), mapped()]
     stream: Any = watched.numbers()
@@ -833,7 +833,7 @@ def test_a_stream_is_the_input_of_another(mapped):
 
 @pytest.mark.parametrize("way", ["process", "async"])
 def test_a_stream_whose_input_is_a_stream_ends_at_once(mapped, monkeypatch):
-    """Though that one waits for an attempt that takes for ever; its workers end, too."""
+    """The inner one waits for an endless attempt; its workers end too."""
     monkeypatch.setattr("opero.map.driver.PATIENCE", 10 * PATIENCE)
     begun = time.monotonic()
     inner = mapped(hang, ahang).stream(iter([1, 0, 2]))
@@ -846,7 +846,7 @@ def test_a_stream_whose_input_is_a_stream_ends_at_once(mapped, monkeypatch):
 
 @every_way
 def test_a_stream_of_one_mode_feeds_any_other(mapped):
-    """And is read to its end."""
+    """The other one reads it to its end."""
     source = opmap(mode="thread", workers=2, **QUIET)(same).stream(iter(range(200)))
     assert mapped()(source) == list(range(200))
     other = opmap(mode="async", workers=2, **QUIET)(asame)
@@ -857,7 +857,7 @@ def test_a_stream_of_one_mode_feeds_any_other(mapped):
 
 
 class Bell:
-    """Lets a driver wait for a reader."""
+    """A bell that lets a driver wait for a reader."""
 
     def __init__(self) -> None:
         self.rings = 0
@@ -873,7 +873,7 @@ class Bell:
 
 
 def drain(source: Any, bell: Bell, most: int = 1 << 20, count: int = 100) -> list[Any]:
-    """Take all there is, as a driver does."""
+    """Take everything, as a driver does."""
     values: list[Any] = []
     while True:
         source.allow(len(values) + most, 1 << 60)
@@ -888,7 +888,7 @@ def drain(source: Any, bell: Bell, most: int = 1 << 20, count: int = 100) -> lis
 @pytest.mark.parametrize("most", [1, 2, 7, 100, 1 << 20])
 @pytest.mark.parametrize("count", [1, 3, 1000])
 def test_a_reader_hands_over_everything_in_order(most, count):
-    """However little room there is, and however little is taken."""
+    """It may have little room, and its consumer may take little."""
     source, bell = Reader(map(int, range(3000))), Bell()
     source.begin(bell)
     assert drain(source, bell, most, count) == list(range(3000))
@@ -896,7 +896,7 @@ def test_a_reader_hands_over_everything_in_order(most, count):
 
 
 def test_a_reader_reads_no_further_than_it_may():
-    """And goes on when it may."""
+    """It continues when it may."""
     read = []
 
     def numbers() -> Iterator[int]:
@@ -919,7 +919,7 @@ def test_a_reader_reads_no_further_than_it_may():
 
 
 def test_a_quick_reader_is_not_waited_for_item_by_item():
-    """What is there goes over at once."""
+    """All items that are ready are handed over together."""
     source, bell = Reader(map(int, range(50_000))), Bell()
     source.begin(bell)
     takes = 0
@@ -937,7 +937,7 @@ def test_a_quick_reader_is_not_waited_for_item_by_item():
 
 
 def test_what_was_in_place_is_read_as_far_as_it_may_be():
-    """And its errors come in their place."""
+    """Its errors come in their place."""
     source = InPlace({1: 1, 2: 2})
     source.allow(1, 0)
     assert source.take(10).values == [1]
@@ -1019,7 +1019,7 @@ print("fine")
 
 @pytest.mark.parametrize(("library", "text"), [("gevent", GREENLETS), ("trio", TRIO)])
 def test_programs_of_other_loops_read_as_well(core, library, text):
-    """Greenlets in place of threads, and trio's loop around the call."""
+    """Greenlets may replace threads, and trio's loop may run around the call."""
     if find_spec(library) is None:  # it is not imported here: gevent changes what a call holds
         pytest.skip(f"{library} is not installed")
     done = program(text, core.name)

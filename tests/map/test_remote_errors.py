@@ -19,7 +19,7 @@ class Low(Exception):
 
 
 class High(Exception):
-    """Cannot be made from its `args`."""
+    """An error that cannot be made from its `args`."""
 
     def __init__(self, code, *, detail):
         super().__init__(f"code {code}")
@@ -27,7 +27,7 @@ class High(Exception):
 
 
 class Held(Exception):
-    """Cannot be pickled."""
+    """An error that cannot be pickled."""
 
     def __init__(self):
         super().__init__(threading.Lock())
@@ -43,7 +43,7 @@ def raised(make):
 
 
 def there_and_back(error):
-    """Return what comes back of an exception."""
+    """Return the exception that comes back from a round trip."""
     return unpack_error(pack_error(error))
 
 
@@ -61,7 +61,7 @@ def chained():
 
 
 def test_causes_and_contexts_come_back_as_they_were():
-    """And the text of all of them is behind the first."""
+    """The first one ends with the text of all of them."""
     error = there_and_back(raised(chained))
     assert (type(error), error.args, error.code, error.detail) == (High, ("code 7",), 7, {"a": 1})
     assert error.__notes__ == ["item 42"]
@@ -80,7 +80,7 @@ def test_causes_and_contexts_come_back_as_they_were():
 
 
 def test_what_from_none_hides_stays_hidden_and_is_there():
-    """It is not shown, as it would not be without opero."""
+    """It is not shown, as without opero."""
 
     def hide():
         try:
@@ -96,7 +96,7 @@ def test_what_from_none_hides_stays_hidden_and_is_there():
 
 
 def test_one_that_cannot_travel_takes_no_other_with_it():
-    """Something stands in for it."""
+    """A stand-in replaces it."""
     cause = Held()
     error = ValueError("fine")
     error.__cause__ = cause
@@ -109,7 +109,7 @@ def test_one_that_cannot_travel_takes_no_other_with_it():
 
 
 def test_groups_come_back_with_all_that_is_in_them():
-    """At any depth, with causes, notes, and their own attributes."""
+    """Members may be at any depth, with causes, notes and attributes."""
     inner = raised(chained)
     deep = ExceptionGroup("deep", [inner, Held()])
     deep.add_note("a note")
@@ -127,7 +127,7 @@ def test_groups_come_back_with_all_that_is_in_them():
 
 @pytest.mark.parametrize("kind", [AllFailedError, DeadlineExceeded])
 def test_errors_of_attempts_come_back_likewise(kind):
-    """The errors of opero carry others."""
+    """Errors of opero contain others."""
     error = kind("both failed", [raised(chained), Held()])
     error.__cause__ = error.errors[-1]
     error = there_and_back(error)
@@ -138,7 +138,7 @@ def test_errors_of_attempts_come_back_likewise(kind):
 
 
 def test_chains_that_are_long_or_lead_back_come_to_an_end():
-    """Some code sets them so."""
+    """Some code builds such chains."""
     one, other = ValueError(1), ValueError(2)
     one.__cause__, other.__cause__ = other, one
     error = there_and_back(one)
@@ -152,7 +152,7 @@ def test_chains_that_are_long_or_lead_back_come_to_an_end():
 
 
 def test_maps_return_them(tmp_path):
-    """The whole way, from a process and back."""
+    """They travel all the way from a process."""
     (error,) = opmap(workers=1, retries=1, progress=False)(fail)([tmp_path])
     assert type(error.__cause__) is KeyError
     assert type(error.__cause__.__context__) is Low

@@ -29,7 +29,7 @@ MIB = 2**20
 
 @pytest.fixture(autouse=True)
 def no_process_left():
-    """Each test begins without warm workers, and none leaves anything behind."""
+    """Begin each test without warm workers, and check that it leaves nothing behind."""
     pool.shut()
     yield
     pool.shut()
@@ -60,7 +60,7 @@ def registers(path: str, _: Any) -> int:
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("method", start.METHODS)
 def test_no_worker_has_more_items_than_it_may(mode, method):
-    """Whatever the chunks are, and all items are done."""
+    """The chunks may have any size, and all items are done."""
     function = who if mode == "process" else who_later
     options = {"mode": mode, "workers": 2, "start_method": method, **QUIET}
     pids = opmap(max_items_per_worker=6, **options)(function)(range(23))
@@ -72,14 +72,14 @@ def test_no_worker_has_more_items_than_it_may(mode, method):
 
 @pytest.mark.parametrize("chunk", [1, 3, 4])
 def test_what_a_worker_has_done_in_earlier_maps_counts(chunk):
-    """Its items, not its chunks or its maps."""
+    """The limit counts items, not chunks or maps."""
     mapped = opmap(workers=1, max_items_per_worker=4, chunk_size=chunk, **QUIET)(who)
     pids = [pid for _ in range(4) for pid in mapped(range(3))]
     assert max(Counter(pids).values()) <= 4
 
 
 def test_one_item_for_each_worker_is_a_process_for_each_item():
-    """In order, with failures in their places."""
+    """Results are in order, and failures are in their places."""
 
     def fails_at_two(value: int) -> int:
         if value == 2:
@@ -93,7 +93,7 @@ def test_one_item_for_each_worker_is_a_process_for_each_item():
 
 
 def test_a_worker_that_is_renewed_ends_as_others_do(tmp_path):
-    """Its `atexit` functions run, while the map goes on; the last ones' at the end."""
+    """Its `atexit` functions run while the map continues; the last workers' run at the end."""
     path = tmp_path / "ended"
     mapped = opmap(workers=2, max_items_per_worker=3, **QUIET)(partial(registers, str(path)))
     pids = set(mapped(range(12)))
@@ -102,7 +102,7 @@ def test_a_worker_that_is_renewed_ends_as_others_do(tmp_path):
 
 
 def test_a_crash_beside_a_renewal_costs_only_its_item():
-    """Nothing is lost, and nothing is made twice."""
+    """Nothing is lost, and nothing runs twice."""
 
     def dies_at_seven(value: int) -> int:
         if value == 7:
@@ -116,7 +116,7 @@ def test_a_crash_beside_a_renewal_costs_only_its_item():
 
 
 def test_successors_are_set_up_before_they_take_over(tmp_path):
-    """By `worker_init`, once each; while the old worker goes on."""
+    """`worker_init` runs once in each while the old worker continues."""
     path = tmp_path / "noted"
 
     def prepare() -> None:
@@ -155,7 +155,7 @@ def leaks(size: int, value: int, held: list[bytes] = []) -> tuple[int, int]:  # 
 
 @pytest.mark.slow
 def test_a_worker_that_takes_too_much_memory_is_renewed():
-    """Between two chunks; one that takes little is not."""
+    """That happens between two chunks; a small worker stays."""
     base = opmap(workers=1, **QUIET)(partial(leaks, 0))([1])[0][1]
     pool.shut()
     most = base + 60 * MIB
@@ -196,7 +196,7 @@ def worker_of(items: int = 0, busy: int = 0, memory: int = 0) -> Any:
 
 
 def test_a_successor_is_started_when_its_start_takes_as_long_as_what_is_left():
-    """By the measured pace of the worker, and the measured start of the last successor."""
+    """The worker's pace and the last successor's start are measured."""
     renewal = Renewal(100, 0)
     assert not renewal.is_due(worker_of(1))
     assert not renewal.is_due(worker_of(50, busy=50 * 10**9))  # 50 s are left
@@ -212,7 +212,7 @@ def test_a_successor_is_started_when_its_start_takes_as_long_as_what_is_left():
 
 
 def test_a_worker_over_its_memory_waits_for_its_successor_up_to_a_bound():
-    """A quarter more; a fresh one gets one chunk whatever it has."""
+    """The bound is a quarter more; a fresh worker gets one chunk in any case."""
     renewal = Renewal(0, 100)
     assert not renewal.is_over(worker_of(1, memory=99), 1, True)
     assert renewal.is_over(worker_of(1, memory=100), 1, True)

@@ -48,7 +48,7 @@ async def alook(item: int) -> tuple[int, int]:
 
 @pytest.fixture(params=["memory", "disk"])
 def cached(request, tmp_path):
-    """Make maps whose values are kept in memory, or on disk."""
+    """Make maps that keep their values in memory, or on disk."""
 
     def make(mode: str = "thread", **options: Any) -> Any:
         if request.param == "disk":
@@ -62,7 +62,7 @@ def cached(request, tmp_path):
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_a_value_near_its_end_is_served_and_renewed_by_the_map(core, cached, mode):
-    """The items get what is there; the next map gets the new values."""
+    """The items get the present values, and the next map gets the new ones."""
     mapped = cached(mode, cache_ttl=300, cache_refresh=60)
     told: list[Any] = []
     end = subscribe(told.append, "refresh")
@@ -88,7 +88,7 @@ def test_a_value_near_its_end_is_served_and_renewed_by_the_map(core, cached, mod
 
 
 def test_streams_hand_values_on_before_they_are_renewed(core, cached):
-    """A renewal comes when nothing else is to be done."""
+    """A renewal runs when the map has nothing else to do."""
     going = threading.Event()
     mapped = cached("thread", cache_ttl=300, cache_refresh=60)
     with manual_clock() as clock:
@@ -108,7 +108,7 @@ def test_streams_hand_values_on_before_they_are_renewed(core, cached):
 
 
 def test_a_renewal_that_fails_changes_nothing_but_is_told(core, cached):
-    """Its item has its value; no hit asks again for a while, and then one does."""
+    """Its item has its value; hits ask again only after a while."""
     mapped = cached(cache_ttl=300, cache_refresh=60)
     told: list[Any] = []
     end = subscribe(told.append, "refresh")
@@ -132,7 +132,7 @@ def test_a_renewal_that_fails_changes_nothing_but_is_told(core, cached):
 
 
 def test_what_is_forgotten_meanwhile_is_not_stored_again(core, cached):
-    """Neither by its key nor with all others."""
+    """That holds for one key and for all of them."""
     mapped = cached(cache_ttl=300, cache_refresh=60)
     with manual_clock() as clock:
         mapped([1, 2])
@@ -169,7 +169,7 @@ def test_the_end_of_a_stream_drops_what_was_to_be_renewed(core, cached):
 
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_outdated_values_are_served_for_items_that_fail(core, cached, mode):
-    """For as long as `cache_stale` says; and are misses."""
+    """They are served for as long as `cache_stale` allows, and count as misses."""
     mapped = cached(mode, cache_ttl=60, cache_stale=600)
     with manual_clock() as clock:
         mapped([1, 2])
@@ -188,7 +188,7 @@ def test_outdated_values_are_served_for_items_that_fail(core, cached, mode):
 def test_an_outdated_value_that_was_forgotten_is_not_served_for_an_item_that_fails(
     core, cached, mode
 ):
-    """Though the item had been looked up before; the others get theirs."""
+    """The item was looked up before; the other items get their values."""
     mapped = cached(mode, cache_ttl=60, cache_stale=600, workers=1)
     other = cached(mode, cache_ttl=60, cache_stale=600)
     with manual_clock() as clock:
@@ -208,7 +208,7 @@ def test_an_outdated_value_that_was_forgotten_is_not_served_for_an_item_that_fai
 def test_outdated_values_are_served_for_items_that_fail_while_the_store_is_gone(
     core, cached, mode, tmp_path
 ):
-    """Nobody can say that they were forgotten."""
+    """It is unknown whether they were forgotten."""
     mapped = cached(mode, cache_ttl=60, cache_stale=600, cache_dir=tmp_path / "gone")
 
     def fail() -> None:
@@ -243,7 +243,7 @@ def test_an_open_breaker_is_not_waited_for_where_an_outdated_value_stands_ready(
 
 
 def test_a_renewal_does_not_wait_for_a_breaker(core, cached):
-    """It has failed, as its value is there."""
+    """It fails, because its item already has a value."""
     breaker = Breaker(open_for=1000.0)
     mapped = cached(cache_ttl=300, cache_refresh=60, breaker=breaker)
     with manual_clock() as clock:

@@ -138,7 +138,7 @@ class Modules:
         self.names: list[str] = []
 
     def write(self, name: str, text: str) -> Path:
-        """Write a module's file, or write it anew."""
+        """Write or overwrite a module's file."""
         path = self.folder / f"{name}.py"
         path.write_text(text)
         importlib.invalidate_caches()
@@ -153,7 +153,7 @@ class Modules:
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch) -> Iterator[Modules]:
-    """Return an empty folder on the path; what is imported from it is forgotten afterwards."""
+    """Return an empty folder on the path; forget its modules afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     # files are looked at each time, however many modules the tests before have loaded
@@ -197,7 +197,7 @@ FUNCTIONS = (
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_reloaded_module_is_reloaded_in_warm_workers(modules, method):
-    """Code, defaults, constants, classes, caches, and closures that were made anew."""
+    """That covers code, defaults, constants, classes, caches and new closures."""
     lower = modules.load("reloaded_low", LOWER)
     for name in FUNCTIONS:
         assert mapped(getattr(lower, name), method=method) == [getattr(lower, name)(5)]
@@ -210,7 +210,7 @@ def test_a_reloaded_module_is_reloaded_in_warm_workers(modules, method):
 
 @pytest.mark.parametrize("name", ["by_module", "by_name", "inside"])
 def test_what_another_module_uses_is_reloaded_too(modules, name):
-    """By its module, by a name of its own, or imported when it runs."""
+    """It may use the module itself, a name from it, or an import at run time."""
     lower = modules.load("used_low", LOWER)
     upper = modules.load("used_up", UPPER.format(lower="used_low"))
     assert mapped(getattr(upper, name)) == [getattr(upper, name)(5)]
@@ -222,7 +222,7 @@ def test_what_another_module_uses_is_reloaded_too(modules, name):
 
 
 def test_a_module_that_is_imported_anew_is_another_one(modules):
-    """Functions of the old one go on as they were."""
+    """Functions of the old one continue unchanged."""
     before = modules.load("renewed_low", LOWER)
     assert mapped(before.calls) == [(5, "old")]
     del sys.modules["renewed_low"]
@@ -240,7 +240,7 @@ def test_a_module_that_is_imported_anew_is_another_one(modules):
 
 
 def test_a_reload_in_a_package_is_seen(modules):
-    """Of a module deep in it, whose package was not reloaded."""
+    """The module is deep in a package that is not reloaded."""
     folder = modules.folder / "reloaded_package" / "inner"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("from .inner import deep\n\nuse = deep.helper\n")
@@ -257,7 +257,7 @@ def test_a_reload_in_a_package_is_seen(modules):
 
 
 def test_items_shared_arguments_and_results_have_the_classes_of_the_program(modules):
-    """The old ones before a reload, the new ones after it."""
+    """They have the old classes before a reload, and the new ones after it."""
     lower = modules.load("classes_low", LOWER)
 
     def with_shared(item, price):
@@ -274,7 +274,7 @@ def test_items_shared_arguments_and_results_have_the_classes_of_the_program(modu
 
 
 def test_a_coroutine_of_a_reloaded_module_is_the_new_one(modules):
-    """In loops in processes."""
+    """The mode runs loops in processes."""
     text = "import reloaded_by_loop\n\nasync def ask(item):\n    return reloaded_by_loop.helper(item)\n"
     lower = modules.load("reloaded_by_loop", LOWER)
     upper = modules.load("coroutines", text)
@@ -291,7 +291,7 @@ def test_a_coroutine_of_a_reloaded_module_is_the_new_one(modules):
 @pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_file_that_has_changed_since_does_not_matter(modules, method, warm):
-    """Its functions go by value, then, in warm workers and in new ones."""
+    """Its functions then travel by value, to warm and new workers."""
     lower = modules.load("edited_low", LOWER)
     if warm:
         assert mapped(lower.calls, method=method) == [(5, "old")]
@@ -309,7 +309,7 @@ def test_a_file_that_has_changed_since_does_not_matter(modules, method, warm):
 
 @pytest.mark.parametrize("name", ["by_module", "by_name"])
 def test_what_uses_a_module_whose_file_has_changed_goes_by_value(modules, name):
-    """However it uses that; the file is not even read."""
+    """That holds for any kind of use; the file is not even read."""
     modules.load("changed_low", LOWER)
     upper = modules.load("changed_up", UPPER.format(lower="changed_low"))
     loaded_modules.look()
@@ -345,7 +345,7 @@ def asks(item):
 
 
 def test_a_changed_module_goes_by_value_without_what_cannot_travel(modules):
-    """It is missed only by what needs it, and is one namespace for all its functions."""
+    """Only its users miss that; all functions of the module share one namespace."""
     holds = modules.load("holding_low", HOLDS)
     loaded_modules.look()
     modules.write("holding_low", edited(HOLDS))
@@ -371,7 +371,7 @@ def test_a_changed_module_goes_by_value_without_what_cannot_travel(modules):
 
 
 def test_a_changed_module_that_is_imported_by_an_attempt_is_refused(modules):
-    """The error says what has changed, and what to do; the program's own state does not change."""
+    """The error names the change and the remedy; the program's state stays as it is."""
     modules.load("inside_low", LOWER)
     upper = modules.load("inside_up", UPPER.format(lower="inside_low"))
     loaded_modules.look()
@@ -389,7 +389,7 @@ def test_a_changed_module_that_is_imported_by_an_attempt_is_refused(modules):
 
 
 def test_a_file_that_changes_back_is_imported_again(modules):
-    """By its name, as before."""
+    """It is imported by name, as before."""
     lower = modules.load("returning_low", LOWER)
     assert mapped(lower.remembers, [1, 2]) == [1, 2]
     modules.write("returning_low", edited(LOWER))
@@ -471,7 +471,7 @@ def test_what_a_module_fills_itself_is_no_sign_of_another_file(modules):
 
 @pytest.mark.parametrize("others", [0, 1, 2])
 def test_a_module_that_was_patched_after_its_file_is_imported_again(modules, others):
-    """As `%autoreload` does: it puts new code into the old functions, and imports some modules."""
+    """`%autoreload` does so: it patches old functions, and imports some modules."""
     lower = modules.load("patched_low", LOWER)
     upper = modules.load("patched_up", UPPER.format(lower="patched_low"))
     assert mapped(upper.by_name) == [((5, "old"), 1)]
@@ -501,14 +501,14 @@ def test_a_module_that_was_patched_after_its_file_is_imported_again(modules, oth
     "patch", [("__defaults__", ("new",)), ("__code__", (lambda item, how="": "new").__code__)]
 )
 def test_a_function_that_was_patched_itself_goes_by_value(modules, patch):
-    """Its name leads to what the file has."""
+    """Its name leads to the function in the file."""
     lower = modules.load("patched_alone", LOWER)
     setattr(lower.with_default, *patch)
     assert mapped(lower.with_default) == ["new"]
 
 
 def test_what_was_compiled_within_the_same_second_is_not_run(modules, monkeypatch):
-    """Python looks at whole seconds and at the size of a file, where this one does not differ."""
+    """Python compares whole seconds and file sizes, which are the same here."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = modules.write("same_second", LOWER)
     long_ago = path.stat().st_mtime_ns // 10**9 * 10**9 - 3600 * 10**9
@@ -531,7 +531,7 @@ def test_what_was_compiled_within_the_same_second_is_not_run(modules, monkeypatc
 
 
 def test_workers_stay_warm_as_long_as_nothing_that_they_have_is_read_again(modules):
-    """New modules, and reloads of modules that no worker has, are no reason."""
+    """New modules, and reloads of modules that no worker has, change nothing."""
     lower = modules.load("warm_low", LOWER)
     other = modules.load("warm_other", LOWER)
     assert mapped(lower.remembers, [1, 2]) == [1, 2]
@@ -563,7 +563,7 @@ def test_a_worker_that_imported_a_module_first_stays(modules):
 
 
 def test_to_look_again_costs_no_more_than_a_few_comparisons(modules, monkeypatch):
-    """What is known is not read again, and files are looked at now and then."""
+    """Known modules are not read again, and files are checked only sometimes."""
     modules.load("looked_at", LOWER)
     loaded_modules.look()
     looks: list[str] = []
@@ -579,7 +579,7 @@ def test_to_look_again_costs_no_more_than_a_few_comparisons(modules, monkeypatch
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_executor_gets_what_was_read_again_by_value(modules, method):
-    """Nobody can renew its workers; what uses a reloaded module goes by value, too."""
+    """Its workers cannot be renewed, so what uses a reloaded module goes by value."""
     lower = modules.load("executor_low", LOWER)
     upper = modules.load("executor_up", UPPER.format(lower="executor_low"))
     context = multiprocessing.get_context(method)

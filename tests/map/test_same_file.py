@@ -80,7 +80,7 @@ def no_process_left():
 
 @pytest.fixture(autouse=True)
 def modules_are_forgotten(monkeypatch):
-    """Forget what a test has imported, and its path."""
+    """Forget the modules that a test has imported, and its path."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     before = set(sys.modules)
     yield
@@ -117,7 +117,7 @@ def mapped(function: Any, items: Any = (5,), method: str | None = None, **shared
 
 
 def check(tool: Any, method: str | None = None) -> None:
-    """Check that a worker has the program's module, whatever is asked for."""
+    """Check that a worker uses the program's module."""
     assert mapped(tool.direct, [2], method) == [tool.direct(2)]
     assert mapped(lambda item: tool.helper(item) + tool.FACTOR, [2], method) == [
         tool.helper(2) + tool.FACTOR
@@ -137,7 +137,7 @@ def check(tool: Any, method: str | None = None) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_another_file_of_the_same_name_that_comes_first_now_is_not_taken(method, tmp_path):
-    """Nor one that came first when another module was imported."""
+    """Nor is one that came first when another module was imported."""
     for folder, kind in (("a", "mine"), ("b", "another")):
         written(tmp_path / folder, "tool_first", kind)
         written(tmp_path / folder / "tool_pack", "inner", kind)
@@ -153,7 +153,7 @@ def test_another_file_of_the_same_name_that_comes_first_now_is_not_taken(method,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_path_that_is_gone_after_the_import_is_not_needed(method, tmp_path):
-    """It may have been there for a moment only."""
+    """The path may have existed only for a moment."""
     written(tmp_path / "lib", "tool_gone")
     written(tmp_path / "lib" / "tool_spaced" / "inner", "leaf")
     sys.path.insert(0, str(tmp_path / "lib"))
@@ -166,7 +166,7 @@ def test_a_path_that_is_gone_after_the_import_is_not_needed(method, tmp_path):
 
 
 def test_a_relative_path_means_the_folder_in_which_the_module_was_imported(tmp_path, monkeypatch):
-    """Another file may be at the same place in the folder of today."""
+    """The present folder may contain another file at that path."""
     written(tmp_path / "one" / "lib", "tool_relative", "one")
     written(tmp_path / "two" / "lib", "tool_relative", "two")
     monkeypatch.chdir(tmp_path / "one")
@@ -180,7 +180,7 @@ def test_a_relative_path_means_the_folder_in_which_the_module_was_imported(tmp_p
 @pytest.mark.parametrize("registered", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_module_that_was_loaded_from_a_file_is_that_file(method, registered, tmp_path):
-    """Whatever its name, whatever its suffix, and whether anybody can import it or not."""
+    """Its name and suffix do not matter, nor whether it can be imported."""
     check(from_file("tool_plugin", written(tmp_path, "a-plugin"), registered), method)
     loader = importlib.machinery.SourceFileLoader("tool_odd", str(tmp_path / "odd.plugin"))
     (tmp_path / "odd.plugin").write_text(TOOL.format(kind="odd", factor=7))
@@ -194,7 +194,7 @@ def test_a_module_that_was_loaded_from_a_file_is_that_file(method, registered, t
 
 
 def test_a_module_has_the_name_of_one_that_workers_have_from_elsewhere(tmp_path, monkeypatch):
-    """As a user's own module that is called like one of the standard library."""
+    """A user's own module may have the name of one in the standard library."""
     monkeypatch.delitem(sys.modules, "token")
     tool = from_file("token", written(tmp_path, "token", "mine"))
     text = "import token\n\n\ndef use(item):\n    return token.direct(item)\n"
@@ -212,7 +212,7 @@ def test_a_module_has_the_name_of_one_that_workers_have_from_elsewhere(tmp_path,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_module_without_a_file_goes_by_value(method, tmp_path):
-    """One made by hand, one whose file is gone, and what uses them."""
+    """It is made by hand, or its file is gone; what uses it goes by value too."""
     made = types.ModuleType("tool_made")
     sys.modules["tool_made"] = made
     exec(TOOL.format(kind="made", factor=4), vars(made))
@@ -233,14 +233,14 @@ def test_a_module_without_a_file_goes_by_value(method, tmp_path):
 
 
 def test_functions_of_a_file_that_runpy_has_run_travel(tmp_path):
-    """Its namespace is left when it has ended; there never was a module that keeps its name."""
+    """Their namespace remains, but no module keeps its name."""
     found = runpy.run_path(str(written(tmp_path, "program", "run")), run_name="tool_run")
     tool = types.SimpleNamespace(**found)
     check(tool)
 
 
 def test_a_module_in_an_archive_is_found_there(tmp_path):
-    """Also when the archive has left the path."""
+    """That holds even if the archive has left the path."""
     with zipfile.ZipFile(tmp_path / "tools.zip", "w") as archive:
         archive.writestr("tool_zipped.py", TOOL.format(kind="zipped", factor=3))
         archive.writestr("tool_box/__init__.py", "")
@@ -258,7 +258,7 @@ def test_a_module_in_an_archive_is_found_there(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_executor_does_not_take_another_file_either(method, tmp_path):
-    """The worker says that it has another one, and gets the program's by value."""
+    """The worker reports that its module differs, and gets the program's by value."""
     import multiprocessing
 
     for folder, kind in (("a", "mine"), ("b", "another")):
@@ -308,7 +308,7 @@ PYTEST = {
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["importlib", "prepend"])
 def test_functions_of_tests_travel_however_pytest_imports_them(mode, tmp_path):
-    """In two folders, with tests of the same name where the mode allows it."""
+    """Two folders have tests of the same name, where the import mode allows it."""
     for folder in ("one", "two")[: 2 if mode == "importlib" else 1]:
         for name, text in PYTEST.items():
             path = tmp_path / "tests" / folder / name

@@ -35,19 +35,19 @@ MILLISECOND = 10**6
 
 
 class Flop(Exception):
-    """What an attempt raises that is worth another."""
+    """An error that is worth a retry."""
 
 
 class Fatal(Exception):
-    """What an attempt raises that is not."""
+    """An error that is not worth a retry."""
 
 
 class Crash(Exception):
-    """What a worker's death is told as."""
+    """The error that reports a worker's death."""
 
 
 class Script(NamedTuple):
-    """What comes of the attempts of one item, in order; the last one repeats."""
+    """The outcomes of one item's attempts, in order; the last one repeats."""
 
     outcomes: tuple[str, ...]
 
@@ -57,7 +57,7 @@ class Script(NamedTuple):
 
 
 class World:
-    """Workers that exist only in time: each runs one job and says what the scripts say."""
+    """Simulated workers: each runs one job with the outcomes of the scripts."""
 
     def __init__(self, scheduler: Scheduler, scripts: list[Script], slots: int, dice: Any) -> None:
         self.scheduler = scheduler
@@ -104,7 +104,7 @@ class World:
         return self.results
 
     def feed(self, source: Any) -> int:
-        """Read as much input as is asked for."""
+        """Read as much input as the scheduler asks for."""
         count = self.scheduler.demand()
         if not count:
             return 0
@@ -118,7 +118,7 @@ class World:
         return 1
 
     def hand_out(self) -> int:
-        """Give every idle worker something to do."""
+        """Give every idle worker a job."""
         moved = 0
         now = self.clock.now()
         for slot in list(self.idle):
@@ -174,14 +174,14 @@ class World:
         self.scheduler.report(job, results, failures, self.dice.randrange(MILLISECOND))
 
     def note(self, value: Any) -> None:
-        """Remember when an item may be tried again at the earliest."""
+        """Note the earliest time at which an item may be retried."""
         call = self.scheduler.call
         self.earliest[value] = self.clock.now() + int(call.policy.min_delay * 1e9)
         self.latest.setdefault(value, self.begun[value] + (call.timeout or NEVER))
 
 
 def identity(x: Any) -> Any:
-    """Stand for the function; no worker ever calls it."""
+    """Pose as the function; no worker ever calls it."""
     return x
 
 
@@ -194,7 +194,7 @@ def new_scheduler(
 
 
 def gates_of(function: Any, workers: int = 0) -> MapGates | None:
-    """Return the gates of a map: those of each of some workers, or of all together."""
+    """Return the gates of a map, for each of some workers or for all together."""
     if not function.__opero__.queues:
         return None
     return MapGates(function.__opero__.queues, workers, function.__opero__.clock)
@@ -209,7 +209,7 @@ scripts = st.lists(
 
 
 def expected(script: Script, value: int, rounds: int) -> Any:
-    """Return what has to come of an item: its value, or the type of its failure."""
+    """Return the right outcome of an item: its value, or the type of its failure."""
     for attempt in range(rounds):
         outcome = script.outcome(attempt)
         if outcome == "ok":
@@ -238,7 +238,7 @@ def seen(outcome: Any) -> Any:
 def test_every_item_has_exactly_one_outcome(
     core, scripts, slots, window, ordered, retries, chunk, seed
 ):
-    """Whatever fails, crashes and comes late: the right one, in order, within the window."""
+    """Whatever fails, crashes or is late, outcomes are right, in order, within the window."""
     function = opero(retries=retries, retry_on=(Flop, Crash), min_delay=0.01)(identity)
     scheduler = new_scheduler(function, slots, window, ordered, chunk=chunk)
     items = list(range(len(scripts)))
@@ -274,7 +274,7 @@ def test_every_item_has_exactly_one_outcome(
 def test_equal_items_share_a_run_and_stored_ones_need_none(
     core, items, stored, scripts, slots, window, ordered, seed
 ):
-    """A success is run once and stored; a failure is shared by all that wait, and not stored."""
+    """A success is stored; all waiting items share a failure, which is not stored."""
     function = opero(retries=2, retry_on=(Flop,), min_delay=0.01, cache=True)(identity)
     for value in stored:
         function.__opero__.store.put(value, ("stored", value))
@@ -313,7 +313,7 @@ def test_equal_items_share_a_run_and_stored_ones_need_none(
     seed=st.integers(0, 2**32),
 )
 def test_permits_are_never_exceeded(core, scripts, slots, rate, burst, total, seed):
-    """Over any time w no more than burst + rate * w attempts start: in all, or for each worker."""
+    """In any time w, at most burst + rate * w attempts start, in all or per worker."""
     options = {"retries": 3, "retry_on": (Flop, Crash), "min_delay": 0, "max_delay": 0}
     function = opero(**options, rate_limit=rate, burst=burst)(identity)
     scheduler = new_scheduler(function, slots, 100, True, gates_of(function, 0 if total else slots))
@@ -368,7 +368,7 @@ def test_a_failure_of_arguments_that_do_not_fit_is_not_tried_again(core):
 
 
 def test_fallback_values_take_their_place_one_after_the_other(core):
-    """Without delay between them; the round fails when the last one has."""
+    """They follow without delay; the round fails when the last one has failed."""
 
     @opero(retries=2, min_delay=1, max_delay=1, arg_fallback={"model": ["b", "c"]})
     def ask(question, model="a"):
@@ -397,7 +397,7 @@ def test_fallback_values_take_their_place_one_after_the_other(core):
 
 
 def test_an_item_that_holds_no_fallback_values_fails_alone(core):
-    """The others run; no worker sees it."""
+    """The others run, and no worker sees it."""
 
     @opero(retries=2, arg_fallback="keys")
     def use(keys):
@@ -415,7 +415,7 @@ def test_an_item_that_holds_no_fallback_values_fails_alone(core):
 
 
 def test_a_worker_that_dies_between_two_items_costs_none(core):
-    """What it had not begun goes to another worker, what it had reported stays."""
+    """Its remaining items go to another worker, and reported results stay."""
     scheduler = new_scheduler(opero(retries=1)(identity), 2, 10, True, chunk=4)
     scheduler.feed([0, 1, 2, 3])
     scheduler.close()
@@ -440,7 +440,7 @@ def test_what_a_dead_worker_leaves_goes_before_what_is_in_line(core):
 
 
 def test_a_failure_that_no_attempt_can_mend_is_final(core):
-    """As when an executor is lost; it counts as a failed run."""
+    """A lost executor causes one; it counts as a failed run."""
     error = Flop()
     error.beyond_retry = True  # type: ignore[attr-defined]
     function = opero(retries=5)(identity)
@@ -452,7 +452,7 @@ def test_a_failure_that_no_attempt_can_mend_is_final(core):
 
 
 def test_retries_that_are_due_at_the_same_time_keep_their_order(core):
-    """Whatever else there is to compare."""
+    """Nothing else is compared."""
     scheduler = new_scheduler(opero(min_delay=1, max_delay=1)(identity), 1, 10, True, chunk=2)
     with standing_clock(core.clock):
         scheduler.feed([1, 2])
@@ -469,7 +469,7 @@ def test_retries_that_are_due_at_the_same_time_keep_their_order(core):
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize(("window", "bound"), [(20, 20), (1, 8), (0, 1000)])
 def test_reading_stops_where_the_window_ends(core, ordered, window, bound):
-    """Behind a slow item, or if nobody collects; and goes on when somebody does."""
+    """A slow item or an idle consumer stops it, and it continues later."""
     scheduler = new_scheduler(opero(identity), 2, window, ordered, chunk=1)
     scheduler.feed([0])
     slow = scheduler.assign(0, core.clock.now())
@@ -485,7 +485,7 @@ def test_reading_stops_where_the_window_ends(core, ordered, window, bound):
 
 
 def test_nothing_is_read_while_there_is_work_in_line(core):
-    """Or the input would run away from the workers."""
+    """Otherwise the input would run ahead of the workers."""
     scheduler = new_scheduler(opero(identity), 2, 0, True, chunk=3)
     assert scheduler.demand() == 3
     scheduler.feed([1, 2, 3])
@@ -497,14 +497,14 @@ def test_nothing_is_read_while_there_is_work_in_line(core):
 
 
 def test_what_has_been_read_is_told_to_the_sizer(core):
-    """It makes the last chunks small."""
+    """That makes the last chunks small."""
     sizer = hotpath.core.ChunkSizer(1, MILLISECOND, 0, 10)
     Scheduler(opero(identity).__opero__, {}, sizer, 0, True).feed([1, 2, 3])
     assert sizer.left == 7
 
 
 def test_a_report_tells_the_sizer_how_long_its_items_took(core):
-    """So that the next chunk is larger, or smaller."""
+    """The next chunk becomes larger or smaller."""
     scheduler = new_scheduler(opero(identity), 1, 0, True)
     scheduler.feed([1])
     scheduler.report(scheduler.assign(0, core.clock.now()), [1], [], 1000)
@@ -513,7 +513,7 @@ def test_a_report_tells_the_sizer_how_long_its_items_took(core):
 
 @pytest.mark.parametrize("options", [{"timeout": 5}, {"rate_limit": 5}], ids=str)
 def test_items_that_begin_when_they_are_handed_out_go_one_by_one(core, options):
-    """A deadline and a permit are not for those that wait behind others in a chunk."""
+    """Items that wait within a chunk may have neither a deadline nor a permit."""
     function = opero(**options)(identity)
     scheduler = new_scheduler(function, 2, 10, True, gates_of(function), chunk=3)
     assert scheduler.demand() == 1
@@ -523,7 +523,7 @@ def test_items_that_begin_when_they_are_handed_out_go_one_by_one(core, options):
 
 
 class Sour:
-    """A value that takes every comparison amiss."""
+    """A value that raises in every comparison."""
 
     def __init__(self, mood: int = 0) -> None:
         self.mood = mood
@@ -538,13 +538,13 @@ class Sour:
 
 
 class Nameless:
-    """A value of which no key can be made."""
+    """A value that cannot have a key."""
 
     __hash__ = None  # type: ignore[assignment]
 
 
 def key_of(x: Any) -> Any:
-    """Make a key of anything but a string."""
+    """Make a key of strings only."""
     if isinstance(x, str):
         raise Flop(x)
     return x
@@ -560,7 +560,7 @@ def key_of(x: Any) -> Any:
     ids=["cache_key", "the key of cache_key", "the item"],
 )
 def test_an_item_without_a_key_fails_alone(core, options, bad, kind):
-    """Nobody loses a batch over one bad item; no worker sees it."""
+    """The other items succeed, and no worker sees it."""
     function = opero(cache=True, **options)(identity)
     scheduler = new_scheduler(function, 1, 10, True, chunk=3)
     scheduler.feed([1, bad, 2])
@@ -588,7 +588,7 @@ def test_keys_that_do_not_let_themselves_be_compared_cost_only_their_items(core)
 
 
 def test_a_predicate_that_raises_fails_its_item_alone(core):
-    """What it raised is the item's failure, and tells of the attempt's."""
+    """Its error is the item's failure, and refers to the attempt's."""
 
     def worth(error):
         raise Fatal("which one?")
@@ -610,20 +610,20 @@ def test_a_predicate_that_raises_fails_its_item_alone(core):
 
 
 def run_one(scheduler: Scheduler, result: Any) -> None:
-    """Hand out one job and report this for each of its items."""
+    """Hand out one job, and report one outcome for each of its items."""
     job = scheduler.assign(0, scheduler.call.clock.now())
     scheduler.report(job, [result] * len(job.values), [], 1)
 
 
 async def aidentity(x: Any) -> Any:
-    """Stand for a coroutine function."""
+    """Pose as a coroutine function."""
     return x
 
 
 @pytest.mark.parametrize("function", [identity, aidentity], ids=["plain", "coroutine"])
 @pytest.mark.parametrize("by", ["key", "function", "nothing"])
 def test_what_is_invalidated_while_it_runs_is_not_stored(core, function, by):
-    """Nor given to items that come later; those before share it."""
+    """Later items do not get it either; earlier ones share it."""
     call = opero(cache=True)(function)
     scheduler = new_scheduler(call, 1, 20, True, chunk=2)
     scheduler.feed([1, 1])
@@ -647,7 +647,7 @@ def test_what_is_invalidated_while_it_runs_is_not_stored(core, function, by):
 
 @pytest.mark.parametrize("function", [identity, aidentity], ids=["plain", "coroutine"])
 def test_maps_at_the_same_time_do_not_wait_for_each_other_and_both_store(core, function):
-    """The end of one does not keep the other's value out, even if it fails."""
+    """One map's end, even by a failure, does not prevent the other's value."""
     call = opero(cache=True, retries=1)(function)
     one, other = (new_scheduler(call, 1, 10, True) for _ in range(2))
     for scheduler in (one, other):
@@ -663,7 +663,7 @@ def test_maps_at_the_same_time_do_not_wait_for_each_other_and_both_store(core, f
 
 
 def test_the_end_of_a_map_leaves_nothing_behind(core):
-    """No note of a run, no place in a line, no item."""
+    """No run, place in a line, or item remains."""
     limiter = RateLimiter(1)
     call = opero(cache=True, rate_limit=limiter)(identity)
     scheduler = new_scheduler(call, 1, 10, True, gates_of(call))
@@ -683,7 +683,7 @@ def test_the_end_of_a_map_leaves_nothing_behind(core):
 
 
 def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
-    """First come, first served: who comes later does not get the permit that it waits for."""
+    """A later caller does not get the permit that the map waits for."""
     limiter = RateLimiter(10)
     function = opero(rate_limit=limiter)(identity)
     scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
@@ -703,7 +703,7 @@ def test_a_map_stands_in_the_line_of_a_shared_limiter(core):
 
 
 def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
-    """A map without items does not keep the others waiting."""
+    """A map without items does not hold up the others."""
     limiter = RateLimiter(10)
     function = opero(rate_limit=limiter, timeout=0.15, retries=2, min_delay=0, max_delay=0)
     call = function(identity)
@@ -721,7 +721,7 @@ def test_a_permit_that_nobody_wants_any_more_goes_to_the_next(core):
 
 
 def test_each_worker_has_permits_of_its_own(core):
-    """Without `rate_limit_scope="total"`: one that has to wait leaves its item to another."""
+    """Without `rate_limit_scope="total"`, a waiting worker leaves its item to another."""
     function = opero(rate_limit=10)(identity)
     scheduler = new_scheduler(function, 2, 10, True, gates_of(function, 2))
     with standing_clock(core.clock):
@@ -733,7 +733,7 @@ def test_each_worker_has_permits_of_its_own(core):
 
 
 def test_a_wait_for_a_permit_counts_from_the_first_refusal_to_the_start(core):
-    """However often the worker asks in between."""
+    """It does not matter how often the worker asks meanwhile."""
     function = opero(rate_limit=10)(identity)
     scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
@@ -745,7 +745,7 @@ def test_a_wait_for_a_permit_counts_from_the_first_refusal_to_the_start(core):
 
 
 def test_a_permit_that_would_come_after_the_deadline_is_not_waited_for(core):
-    """The item fails at once, and the next one has its place."""
+    """The item fails immediately, and the next one gets its place."""
     function = opero(rate_limit=1, timeout=0.5, retries=2, min_delay=0, max_delay=0)(identity)
     scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
@@ -759,7 +759,7 @@ def test_a_permit_that_would_come_after_the_deadline_is_not_waited_for(core):
 
 
 def test_a_permit_is_for_one_attempt(core):
-    """A chunk that stands in line is handed out item by item."""
+    """A waiting chunk is handed out item by item."""
     function = opero(rate_limit=10, burst=2)(identity)
     scheduler = new_scheduler(function, 1, 10, True, gates_of(function))
     with standing_clock(core.clock):
@@ -774,7 +774,7 @@ def test_a_permit_is_for_one_attempt(core):
 
 
 def test_the_figures_mean_what_they_mean_for_single_calls(core):
-    """Items are calls; a wait is counted once it is over."""
+    """Items count as calls; a wait counts once it is over."""
     function = opero(retries=3, min_delay=0.5, max_delay=0.5, cache=True)(identity)
     scheduler = new_scheduler(function, 1, 10, True, chunk=4)
     with standing_clock(core.clock):
@@ -797,7 +797,7 @@ def test_the_figures_mean_what_they_mean_for_single_calls(core):
 
 
 def test_attempts_that_a_dead_worker_had_not_begun_are_not_counted(core):
-    """They are, once they begin."""
+    """They count once they begin."""
     function = opero(retries=1)(identity)
     scheduler = new_scheduler(function, 1, 10, True, chunk=4)
     scheduler.feed([0, 1, 2, 3])
@@ -815,7 +815,7 @@ def test_attempts_that_a_dead_worker_had_not_begun_are_not_counted(core):
 
 @pytest.mark.parametrize(("delay", "kind"), [(0.8, type(None)), (0.9, DeadlineExceeded)])
 def test_a_deadline_counts_from_the_first_attempt_on(core, delay, kind):
-    """A wait that would end at the deadline or later is not begun."""
+    """A wait that would end at the deadline or later does not begin."""
     function = opero(retries=2, min_delay=delay, max_delay=delay, timeout=1)(identity)
     scheduler = new_scheduler(function, 1, 10, True)
     with standing_clock(core.clock):
@@ -833,7 +833,7 @@ def test_a_deadline_counts_from_the_first_attempt_on(core, delay, kind):
 
 
 def test_an_attempt_that_is_cut_at_the_deadline_has_exceeded_it(core):
-    """Whatever `retries` and `retry_on` say; one that is cut before it has failed like any other."""
+    """`retries` and `retry_on` do not matter; an earlier cut is an ordinary failure."""
     function = opero(retries=2, retry_on=(AttemptTimeout,), min_delay=0, max_delay=0, timeout=1)
     scheduler = new_scheduler(function(identity), 1, 10, True)
     with standing_clock(core.clock):
@@ -856,13 +856,13 @@ def test_an_attempt_that_is_cut_at_the_deadline_has_exceeded_it(core):
 
 
 class Payload:
-    """Something that a weak reference can watch."""
+    """An object with weak references."""
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("options", [{}, {"cache": True, "cache_key": id}, {"retries": 2}], ids=str)
 def test_what_has_been_handed_on_is_let_go(core, monkeypatch, ordered, options):
-    """Items and results alike, failures too, without help of the garbage collector."""
+    """Items, results and failures are free without the garbage collector."""
     monkeypatch.setattr(get_logger(), "disabled", True)  # pytest keeps what is logged
     function = opero(min_delay=0, max_delay=0, **options)(identity)
     scheduler = new_scheduler(function, 1, 10, ordered, chunk=3)
@@ -921,7 +921,7 @@ def test_a_chunk_has_at_least_one_item_and_a_fair_share_at_most(core, paces, wor
 
 
 def test_an_input_of_known_length_ends_in_small_chunks(core):
-    """So that all workers end at about the same time."""
+    """So all workers end at about the same time."""
     sizer = hotpath.core.ChunkSizer(4, 2 * MILLISECOND, 0, 10_000)
     sizes = []
     while sizer.left:
@@ -934,7 +934,7 @@ def test_an_input_of_known_length_ends_in_small_chunks(core):
 
 
 def test_an_empty_report_changes_nothing(core):
-    """There is nothing to divide by."""
+    """It has no items to divide by."""
     sizer = hotpath.core.ChunkSizer(1, 1, 0, -1)
     sizer.observe(0, 5)
     assert (sizer.size(), sizer.pace) == (1, 0)
@@ -942,7 +942,7 @@ def test_an_empty_report_changes_nothing(core):
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_an_empty_input_is_over_at_once(core, ordered):
-    """And hands on nothing."""
+    """It hands on nothing."""
     scheduler = new_scheduler(opero(identity), 1, 10, ordered)
     scheduler.feed([])
     scheduler.close()
@@ -951,7 +951,7 @@ def test_an_empty_input_is_over_at_once(core, ordered):
 
 
 def test_known_items_are_looked_up_many_at_a_time(core):
-    """And new ones among them are still handed out in chunks of the measured size."""
+    """New items among them are still handed out in chunks of the measured size."""
     function = opero(cache=True, cache_maxsize=None)(identity)
     for known in range(10_000):
         function(known)
@@ -981,7 +981,7 @@ def test_known_items_are_looked_up_many_at_a_time(core):
 
 @pytest.mark.parametrize("width", [1, 16])
 def test_under_a_deadline_no_more_is_handed_out_than_begins_at_once(core, width):
-    """As the time of all of it begins then."""
+    """The time of a whole chunk begins when it is handed out."""
     function = opero(timeout=60)(identity)
     scheduler = Scheduler(
         function.__opero__, {}, hotpath.core.ChunkSizer(2, MILLISECOND, 0, -1), 0, True, None, width

@@ -34,7 +34,7 @@ def no_process_left():
 
 @pytest.fixture
 def restored():
-    """The settings of this process, as they were."""
+    """Restore the settings of this process."""
     before = surroundings.surroundings()
     yield
     surroundings.take_on(before)
@@ -83,7 +83,7 @@ def change_everything(folder: str) -> None:
 @pytest.mark.parametrize("method", start.METHODS)
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_worker_has_the_settings_of_the_program(method, warm, tmp_path, restored):
-    """As they are when the map is called, and as they are when the next one is."""
+    """It has those of the moment at which each map is called."""
     mapped = opmap(start_method=method, **QUIET)(own)
     if warm:
         opmap(start_method=method, **QUIET)(spoils)([1])
@@ -97,7 +97,7 @@ def test_a_worker_has_the_settings_of_the_program(method, warm, tmp_path, restor
 
 
 def test_coroutines_in_workers_have_the_decimal_context_of_the_program(restored):
-    """Each in a context of its own."""
+    """Each has its own context."""
 
     async def precision(_: Any) -> int:
         return decimal.getcontext().prec
@@ -110,7 +110,7 @@ def test_coroutines_in_workers_have_the_decimal_context_of_the_program(restored)
 
 
 def test_what_a_system_does_not_have_is_left_as_it_is(restored, tmp_path):
-    """A folder that is gone, a locale that nobody installed, a limit below what is in use."""
+    """The folder may be gone, the locale missing, or the limit below what is in use."""
     gone = {"folder": str(tmp_path / "gone"), "locale": "xx_YY.nothing", "recursion": 1}
     before = surroundings.surroundings()
     surroundings.take_on({**before, **gone})
@@ -140,7 +140,7 @@ assert len({each[0] for each in found}) == 1, found
 
 @pytest.mark.parametrize("method", start.METHODS)
 def test_the_default_timeout_of_sockets_is_not_for_ours(method, tmp_path):
-    """Neither a worker's start nor a wait for the next job ends for it."""
+    """It ends neither a worker's start nor its wait for the next job."""
     script = tmp_path / "program.py"
     script.write_text(TIMEOUT)
     done = subprocess.run(
@@ -154,7 +154,7 @@ def test_the_default_timeout_of_sockets_is_not_for_ours(method, tmp_path):
 
 
 def warned(value: Any) -> list[str]:
-    """Return what came of two warnings."""
+    """Return the outcomes of two warnings."""
     found = []
     for category in (Own, Inner):
         with warnings.catch_warnings(record=True) as seen:
@@ -185,7 +185,7 @@ class Inner(Own):
     ],
 )
 def test_filters_of_warnings_are_those_of_the_program(filters, expected):
-    """Their messages and categories, those of a script as well."""
+    """That includes messages and categories, even those of a script."""
     mapped = opmap(**QUIET)(warned)
     for _ in range(2):
         with warnings.catch_warnings():
@@ -196,7 +196,7 @@ def test_filters_of_warnings_are_those_of_the_program(filters, expected):
 
 
 def test_what_warns_when_it_is_imported_is_imported_under_strict_filters_too(tmp_path, monkeypatch):
-    """The program has imported it before; the filters hold for what the function does."""
+    """The program has imported it before; the filters apply to what the function does."""
     module = tmp_path / "warns_at_import.py"
     module.write_text(
         "import warnings\n"
@@ -254,7 +254,7 @@ for action in sys.argv[3:]:
 
 @pytest.mark.parametrize("method", start.METHODS)
 def test_a_script_silences_warnings_of_its_workers(method, tmp_path):
-    """Also of a category that no worker has imported yet."""
+    """The category may be one that no worker has imported yet."""
     (tmp_path / "late.py").write_text("class Late(UserWarning): pass\n")
     script = tmp_path / "program.py"
     script.write_text(SCRIPT)

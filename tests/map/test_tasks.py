@@ -46,7 +46,7 @@ Variable: contextvars.ContextVar[str] = contextvars.ContextVar("Variable", defau
 
 
 class Flop(Exception):
-    """What an attempt raises."""
+    """An error of an attempt."""
 
 
 async def amap(
@@ -57,7 +57,7 @@ async def amap(
     chunk: int = 0,
     **shared: Any,
 ) -> list[Any]:
-    """Map a decorated function: a small driver."""
+    """Map a decorated function with a small driver."""
     clock = hotpath.core.clock
     scheduler = Scheduler(
         function.__opero__, shared, ChunkSizer(workers, 10**6, chunk, -1), 10_000, True
@@ -106,12 +106,12 @@ async def amap(
 
 
 def once(function: Any) -> Any:
-    """Decorate a function with nothing."""
+    """Decorate a function without options."""
     return opero(retries=1)(function)
 
 
 def kinds(outcomes: list[Any]) -> list[Any]:
-    """Return the type of every exception, and every value as it is."""
+    """Return the type of every exception, and every other value as it is."""
     return [type(each) if isinstance(each, BaseException) else each for each in outcomes]
 
 
@@ -130,7 +130,7 @@ def new_job(*values: Any) -> Job:
 
 @pytest.mark.parametrize("chunk", [0, 1, 7])
 def test_results_come_in_order_whatever_each_item_does(chunk):
-    """Values, failures at once and later, items that suspend and such that do not."""
+    """Items return, fail sooner or later, and suspend or not."""
 
     @once
     async def mixed(x, plus):
@@ -168,7 +168,7 @@ def test_what_fails_is_tried_again_after_its_delay():
 
 
 def test_fallback_values_take_the_place_of_an_argument():
-    """The one attempt gets its own arguments."""
+    """Each attempt gets its own arguments."""
 
     @opero(retries=1, arg_fallback={"model": ["b", "c"]})
     async def ask(question, model="a", *, mark):
@@ -185,7 +185,7 @@ def test_fallback_values_take_the_place_of_an_argument():
 )
 @pytest.mark.parametrize("suspends", [True, False])
 def test_whatever_a_function_raises_is_the_failure_of_its_item(kind, suspends):
-    """The loop sees nothing of it."""
+    """The loop does not see the error."""
 
     @once
     async def fatal(x):
@@ -201,7 +201,7 @@ def test_whatever_a_function_raises_is_the_failure_of_its_item(kind, suspends):
 
 
 def test_a_ctrl_c_amid_a_function_is_not_taken_for_its_failure():
-    """Where `KeyboardInterrupt` is what a signal raises, it ends the loop."""
+    """Where a signal raises `KeyboardInterrupt`, it ends the loop."""
 
     async def stopped(x):
         await asyncio.sleep(0)
@@ -223,7 +223,7 @@ def test_a_ctrl_c_amid_a_function_is_not_taken_for_its_failure():
 
 
 def test_a_stop_iteration_becomes_a_runtime_error():
-    """As in any coroutine."""
+    """Every coroutine does that."""
 
     async def stops(x):
         raise StopIteration(x)
@@ -232,7 +232,7 @@ def test_a_stop_iteration_becomes_a_runtime_error():
 
 
 def test_any_awaitable_will_do():
-    """A future, a generator of the old kind, an object with `__await__`."""
+    """A future, an old-style generator, and an object with `__await__` work."""
 
     class Later:
         def __await__(self):
@@ -266,7 +266,7 @@ def test_any_awaitable_will_do():
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_failure_shows_the_function_and_holds_nothing(closes):
-    """Its traceback begins outside of the engine, and it goes when its last reference goes."""
+    """Its traceback begins outside the engine, and its last reference frees it."""
 
     async def deep():
         await asyncio.sleep(0)
@@ -305,7 +305,7 @@ def test_a_failure_shows_the_function_and_holds_nothing(closes):
 
 
 def test_there_is_no_task_per_item():
-    """A slot is one task from the beginning to the end."""
+    """A slot keeps one task from the beginning to the end."""
     seen = set()
     most = 0
 
@@ -323,7 +323,7 @@ def test_there_is_no_task_per_item():
 
 
 def test_a_long_job_lets_others_have_their_turn():
-    """Even if it never suspends."""
+    """It does so even if it never suspends."""
     ticks = 0
 
     async def tick():
@@ -349,7 +349,7 @@ def test_a_long_job_lets_others_have_their_turn():
 
 
 def test_the_wait_ends_in_time_and_lets_others_run():
-    """With or without a report."""
+    """That holds with and without a report."""
 
     async def main():
         gate = asyncio.Event()
@@ -374,7 +374,7 @@ def test_the_wait_ends_in_time_and_lets_others_run():
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks")
 def test_eager_tasks_change_nothing():
-    """Nothing runs inside of `start`."""
+    """Nothing runs inside `start`."""
 
     @once
     async def count(x):
@@ -393,7 +393,7 @@ def test_eager_tasks_change_nothing():
 
 @pytest.mark.parametrize("suspends", [True, False])
 def test_each_attempt_sees_the_context_of_the_map(suspends):
-    """And what it sets is seen by what it awaits and starts, but by no other item."""
+    """What it sets reaches what it awaits and starts, but no other item."""
 
     async def child():
         return Variable.get()
@@ -420,7 +420,7 @@ def test_each_attempt_sees_the_context_of_the_map(suspends):
 
 
 def test_the_function_is_called_inside_the_context_too():
-    """One that is no `async def` can set a variable before its coroutine begins."""
+    """A function without `async def` can set a variable before its coroutine begins."""
 
     async def get():
         return Variable.get()
@@ -445,7 +445,7 @@ def test_the_function_is_called_inside_the_context_too():
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_attempt_that_takes_too_long_is_cancelled(loop):
-    """It fails, the others do not, and its function can tidy up."""
+    """Only it fails, and its function can clean up."""
     tidied = []
 
     @once
@@ -468,7 +468,7 @@ def test_an_attempt_that_takes_too_long_is_cancelled(loop):
 
 
 def test_what_took_too_long_is_tried_again():
-    """The limit is for one attempt."""
+    """The limit applies to one attempt."""
     tried = itertools.count()
 
     @opero(retries=2, min_delay=0, max_delay=0)
@@ -480,7 +480,7 @@ def test_what_took_too_long_is_tried_again():
 
 
 def test_what_comes_of_a_cancelled_attempt_does_not_count():
-    """Be it another error, or a value."""
+    """It may be another error, or a value."""
 
     @once
     async def stubborn(x):
@@ -499,7 +499,7 @@ def test_what_comes_of_a_cancelled_attempt_does_not_count():
 
 
 def test_a_coroutine_that_blocks_is_not_cut():
-    """Its value is kept, though it came late."""
+    """Its value counts, though it came late."""
 
     @once
     async def blocks(x):
@@ -510,7 +510,7 @@ def test_a_coroutine_that_blocks_is_not_cut():
 
 
 def test_time_limits_of_the_function_itself_are_its_own():
-    """Neither takes the other's for its own."""
+    """Neither limit is mistaken for the other."""
 
     @once
     async def waits(x):
@@ -537,7 +537,7 @@ def test_asyncio_timeout_inside_an_attempt_works():
 
 
 def test_an_attempt_that_ends_when_its_time_does_is_reported_once():
-    """Whoever comes first: the item after it is not cancelled."""
+    """The item after it is not cancelled, whichever comes first."""
 
     @once
     async def close_call(x):
@@ -551,7 +551,7 @@ def test_an_attempt_that_ends_when_its_time_does_is_reported_once():
 
 
 def test_an_attempt_that_does_not_heed_its_cancellation_is_given_up(monkeypatch):
-    """The rest of its job is done by another task; it is cancelled again when the map is over."""
+    """Another task does the rest of its job; it is cancelled again at the end of the map."""
     monkeypatch.setattr(tasks, "_GRACE", 0.02)
     cancelled = 0
 
@@ -571,7 +571,7 @@ def test_an_attempt_that_does_not_heed_its_cancellation_is_given_up(monkeypatch)
 
 
 def test_one_that_takes_long_to_tidy_up_delays_no_other_time_limit(monkeypatch):
-    """There is one timer for all."""
+    """One timer serves all attempts."""
     monkeypatch.setattr(tasks, "_GRACE", 60)
     ended = set()
 
@@ -588,7 +588,7 @@ def test_one_that_takes_long_to_tidy_up_delays_no_other_time_limit(monkeypatch):
 
 
 def test_an_attempt_that_never_ends_is_left_to_the_loop(monkeypatch, caplog):
-    """With a warning."""
+    """A warning says so."""
     monkeypatch.setattr(tasks, "_GRACE", 0.02)
     gate = False
 
@@ -622,7 +622,7 @@ def test_an_attempt_that_never_ends_is_left_to_the_loop(monkeypatch, caplog):
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_an_attempt_that_never_ends_does_not_keep_a_map_from_returning(loop, monkeypatch, caplog):
-    """Neither where opero makes the loop, which it closes."""
+    """That includes maps whose loop opero makes and closes."""
     monkeypatch.setattr(tasks, "_GRACE", 0.02)
 
     @opmap(mode="async", workers=2, retries=1, attempt_timeout=0.01, loop=loop, progress=False)
@@ -650,7 +650,7 @@ def test_an_attempt_that_never_ends_does_not_keep_a_map_from_returning(loop, mon
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("limit", [None, 0.003])
 def test_a_map_that_is_cancelled_leaves_nothing(loop, limit):
-    """At any moment, over 100 repetitions on each loop: no task, no warning, no error."""
+    """No task, warning or error remains, over 100 repetitions on each loop."""
     dice = random.Random(repr((loop, limit)))
     inside = 0
 
@@ -694,7 +694,7 @@ def test_a_map_that_is_cancelled_leaves_nothing(loop, limit):
 
 
 def test_a_close_that_is_cancelled_passes_it_on():
-    """And still waits for the end."""
+    """It still waits for the end."""
     log = []
 
     async def slow_to_go(x):
@@ -750,12 +750,12 @@ def test_a_function_that_cancels_its_own_task_hits_no_other_item():
 
 
 def later(task: Any) -> None:
-    """Cancel a task by a timer that nobody disarms."""
+    """Cancel a task by a timer that nothing stops."""
     asyncio.get_running_loop().call_later(0.02, task.cancel)
 
 
 def from_a_thread(task: Any) -> None:
-    """Have another thread do so."""
+    """Cancel a task from another thread."""
     loop = asyncio.get_running_loop()
     threading.Timer(0.02, loop.call_soon_threadsafe, [task.cancel]).start()
 
@@ -764,7 +764,7 @@ def from_a_thread(task: Any) -> None:
 @pytest.mark.parametrize("cancels", [later, from_a_thread])
 @pytest.mark.parametrize("chunk", [1, 9])
 def test_what_was_meant_for_an_item_that_has_ended_hits_no_other(cancels, chunk):
-    """Its task is used no more, as somebody still knows it."""
+    """Its task ends, because something still refers to it."""
     known = []
 
     @once
@@ -781,7 +781,7 @@ def test_what_was_meant_for_an_item_that_has_ended_hits_no_other(cancels, chunk)
 
 @pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="this Python counts no references")
 def test_items_share_a_task_unless_it_is_kept():
-    """A new one costs as much as ten items."""
+    """A new task costs as much as ten items."""
     kept: list[Any] = []
 
     async def waits(x):
@@ -827,7 +827,7 @@ def test_an_engine_that_nobody_closes_does_not_keep_asyncio_run_from_ending(swal
 
 
 def test_an_engine_that_was_never_started_can_be_closed():
-    """Nor does it mind being closed twice."""
+    """Closing it twice is fine too."""
 
     async def main():
         engine = new_engine(asyncio.sleep, 3)
@@ -854,7 +854,7 @@ def module_of_the_loop() -> Callable[[], Any]:
 
 
 def test_uvloop_is_used_where_it_is_wanted_and_there(monkeypatch):
-    """An explicit wish that cannot be met is an error."""
+    """Asking for it where it is missing is an error."""
     name = module_of_the_loop()
     assert event_loops.run(name) == "uvloop"
     assert event_loops.run(name, "uvloop") == "uvloop"
@@ -866,7 +866,7 @@ def test_uvloop_is_used_where_it_is_wanted_and_there(monkeypatch):
 
 
 def test_uvloop_is_imported_only_where_it_is_wanted():
-    """Not with opero, and not for the other loop."""
+    """Neither opero itself nor the other loop imports it."""
     script = """
 import sys
 import opero.map.event_loops, opero.map.engines.tasks, opero.map.engines.processes.worker_loop
@@ -923,7 +923,7 @@ class Leftovers:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_run_leaves_nothing_over(loop, inside):
-    """Here, or in a helper thread where a loop is running; it sees the caller's context."""
+    """It may run in a helper thread beside a running loop; it sees the caller's context."""
 
     def call(*args: Any) -> tuple[Any, Leftovers]:
         leftovers = Leftovers()
@@ -969,7 +969,7 @@ def interrupt_soon(condition: Callable[[], Any]) -> Thread:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("inside", ["nothing", "asyncio.run", "a bare loop"])
 def test_ctrl_c_cancels_the_work_and_waits_for_its_end(loop, inside):
-    """In a helper thread too; nothing of it is left."""
+    """That includes a helper thread, and nothing remains."""
     log = []
 
     async def slow(x):
@@ -1010,7 +1010,7 @@ def test_ctrl_c_cancels_the_work_and_waits_for_its_end(loop, inside):
 
 
 def test_a_program_that_handles_ctrl_c_itself_is_left_alone():
-    """Its handler is called, and the map goes on."""
+    """Its handler is called, and the map continues."""
     log = []
 
     async def main() -> str:
@@ -1086,7 +1086,7 @@ def test_a_worker_runs_as_many_coroutines_at_once_as_it_may(coroutines):
 
 
 def test_a_worker_changes_its_loop_if_a_map_wants_another(coroutines):
-    """It is warm from the map before, which may have wanted the other one."""
+    """A warm worker may have the loop of an earlier map."""
 
     async def name(x):
         return type(asyncio.get_running_loop()).__module__.split(".")[0]
@@ -1096,7 +1096,7 @@ def test_a_worker_changes_its_loop_if_a_map_wants_another(coroutines):
 
 
 def test_a_worker_has_time_limits_and_fallback_arguments(coroutines):
-    """As the engine has."""
+    """The engine has them too."""
 
     async def work(x, plus=0):
         await asyncio.sleep(x)
@@ -1109,7 +1109,7 @@ def test_a_worker_has_time_limits_and_fallback_arguments(coroutines):
 
 
 def test_a_worker_gives_up_what_does_not_heed_its_cancellation(coroutines, monkeypatch):
-    """The other items are run, and are announced in the same way."""
+    """The other items run, and are announced in the same way."""
     monkeypatch.setattr(tasks, "_GRACE", 0.02)
     stop = False
     begun = []
@@ -1130,7 +1130,7 @@ def test_a_worker_gives_up_what_does_not_heed_its_cancellation(coroutines, monke
 
 
 def test_a_worker_survives_what_its_items_raise(coroutines):
-    """And a task that is cancelled by its own function."""
+    """It also survives a function that cancels its own task."""
 
     async def fatal(x):
         if x == 0:
@@ -1152,7 +1152,7 @@ def test_a_worker_survives_what_its_items_raise(coroutines):
 
 
 def test_an_error_of_the_worker_itself_comes_out(coroutines):
-    """If it cannot announce an attempt, nothing is made of it; it begins anew with the next job."""
+    """If it cannot announce an attempt, it reports nothing, and restarts with the next job."""
 
     async def work(x):
         await asyncio.sleep(0)
@@ -1190,7 +1190,7 @@ def test_a_forked_worker_makes_a_loop_of_its_own(coroutines):
 
 
 def test_python_310_counts_cancellations_as_later_versions_do():
-    """A slot's task can tell whether it was asked to end."""
+    """A slot's task can see whether it was asked to end."""
 
     async def main():
         async def wait() -> None:

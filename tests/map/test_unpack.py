@@ -63,7 +63,7 @@ ITEMS = [
 
 @every_way
 def test_a_row_gives_positional_and_a_dict_keyword_arguments(mode):
-    """In all forms; of the classes below them, too."""
+    """That holds in all forms, and for subclasses."""
     mapped = opmap(mode=mode, unpack=True, **QUIET)(WAYS[mode])
     items = [item for item, _ in ITEMS]
     expected = [result for _, result in ITEMS]
@@ -74,7 +74,7 @@ def test_a_row_gives_positional_and_a_dict_keyword_arguments(mode):
 
 @every_way
 def test_items_share_arguments_by_keyword(mode):
-    """Which an item must not have, too."""
+    """An item must not have the same argument."""
     mapped = opmap(mode=mode, unpack=True, chunk_size=3, **QUIET)(WAYS[mode])
     items = [(1,), {"a": 2, "d": 5}, (3, 4), {"a": 1, "c": 2}, (1, 2)]
     batch = mapped(items, c=7)
@@ -88,7 +88,7 @@ def test_items_share_arguments_by_keyword(mode):
 @every_way
 @pytest.mark.parametrize("wrong", [5, "ab", b"ab", None, {1, 2}, {1: 2}, {"a": 1, None: 2}])
 def test_a_wrong_item_fails_alone_and_says_which_it_is(mode, wrong):
-    """It is attempted never."""
+    """It is never attempted."""
     mapped = opmap(mode=mode, unpack=True, **QUIET)(WAYS[mode])
     batch = mapped([(1,), wrong, {"a": 2}])
     assert [batch[0][0], batch[2][0]] == [1, 2]
@@ -111,7 +111,7 @@ async def apair(a, b):
     [("thread", pair), ("process", pair), ("async", apair), ("async_process", apair)],
 )
 def test_arguments_that_do_not_fit_are_not_tried_again(mode, function):
-    """It is the function's own `TypeError`."""
+    """The function's own `TypeError` is the failure."""
     batch = opmap(mode=mode, unpack=True, **QUIET)(function)([(1, 2), (1,), (1, 2, 3), {"c": 1}])
     assert batch[0] == 3
     assert [type(each) for each in batch[1:]] == [TypeError] * 3
@@ -121,7 +121,7 @@ def test_arguments_that_do_not_fit_are_not_tried_again(mode, function):
 
 @every_way
 def test_what_fails_is_tried_again_with_its_arguments(mode):
-    """In the end the failure tells the item as it was given."""
+    """The final failure shows the item as it was given."""
     mapped = opmap(mode=mode, unpack=True, **QUIET)(WAYS[mode])
     batch = mapped([("bad", 3), {"a": "bad"}, ("good",)])
     assert [type(each) for each in batch] == [AllFailedError, AllFailedError, tuple]
@@ -136,7 +136,7 @@ _SEEN: list[object] = []
 @ways
 @pytest.mark.parametrize("backend", ["memory", "disk"])
 def test_equal_calls_share_a_run_and_a_cache_entry(mode, backend, tmp_path):
-    """However their arguments are spelled."""
+    """The spelling of their arguments does not matter."""
     seen = _SEEN
     seen.clear()
 
@@ -166,7 +166,7 @@ def test_equal_calls_share_a_run_and_a_cache_entry(mode, backend, tmp_path):
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_fallback_values_take_the_place_of_any_argument(mode):
-    """By position, by keyword, and of one that all items share."""
+    """The argument may be positional, by keyword, or shared by all items."""
     named = opmap(mode=mode, unpack=True, arg_fallback={"b": [8, 9]}, **{**QUIET, "retries": 1})
     batch = named(needs_nine)([(1, 2), (1,), {"a": 3, "b": 4}, {"a": 5}])
     assert batch == [(1, 9), (1, 9), (3, 9), (5, 9)]
@@ -197,7 +197,7 @@ def needs_nine_first(a, b=(1,)):
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_an_executor_gets_them_too(kind):
-    """In this process, and in others."""
+    """It may run in this process or in others."""
     with kind(2) as executor:
         mapped = opmap(executor=executor, unpack=True, **QUIET)(join)
         items = [item for item, _ in ITEMS if not isinstance(item, defaultdict)]
@@ -206,7 +206,7 @@ def test_an_executor_gets_them_too(kind):
 
 
 class Shop:
-    """Has mapped methods."""
+    """A class with mapped methods."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -221,7 +221,7 @@ class Shop:
 
 
 def test_methods_take_their_instance_first():
-    """The item holds the others."""
+    """The item contains the other arguments."""
     shop = Shop(10)
     assert shop.price([(2,), (2, 3), {"each": 4, "count": 1}], tax=1) == [21, 61, 41]
     assert shop.far([(2,), (2, 3), {"each": 4, "count": 1}]) == [20, 60, 40]
@@ -229,7 +229,7 @@ def test_methods_take_their_instance_first():
 
 @ways
 def test_pairs_have_the_item_as_it_was_given(mode):
-    """With a function of keyword-only arguments, too."""
+    """That includes functions with keyword-only arguments."""
 
     def only(*, a):
         return a
@@ -245,7 +245,7 @@ def test_pairs_have_the_item_as_it_was_given(mode):
 
 
 def test_what_the_function_does_not_take_is_refused_at_once():
-    """As without `unpack`."""
+    """Without `unpack` it is the same."""
     mapped = opmap(mode="thread", unpack=True, **QUIET)(pair)
     with pytest.raises(TypeError, match=r"pair\(\) got an unexpected keyword argument 'd'"):
         mapped([(1, 2)], d=3)
@@ -253,7 +253,7 @@ def test_what_the_function_does_not_take_is_refused_at_once():
 
 
 def test_rows_of_a_database_are_tuples():
-    """A usual source of such items."""
+    """Databases are a common source of such items."""
     with sqlite3.connect(":memory:") as connection:
         rows = connection.execute("values (1, 2), (3, 4)")
         assert opmap(mode="thread", unpack=True, **QUIET)(pair)(rows) == [3, 7]
@@ -268,7 +268,7 @@ def test_rows_of_a_database_are_tuples():
 
 
 def test_rows_of_a_file_are_lists():
-    """In their `csv.reader`, that is."""
+    """`csv.reader` yields such rows."""
     reader = csv.reader(io.StringIO("a,b\nc,d\ne\n"))
     first, second, short = opmap(mode="thread", unpack=True, **QUIET)(pair)(reader)
     assert (first, second, type(short)) == ("ab", "cd", TypeError)
@@ -289,7 +289,7 @@ class Torn(Sequence):
 @pytest.mark.parametrize("mode", ["thread", "async"])
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_row_that_cannot_be_read_fails_alone(mode, cache):
-    """Whatever it raises."""
+    """It may raise anything."""
     mapped = opmap(mode=mode, unpack=True, cache=cache, **QUIET)(WAYS[mode])
     first, torn, last = mapped([(1,), Torn(), (2,)])
     assert (first[0], type(torn), last[0]) == (1, OSError, 2)
@@ -305,6 +305,6 @@ def test_a_row_that_cannot_be_read_fails_alone(mode, cache):
     ],
 )
 def test_a_wrong_item_gets_told_what_to_give(wrong, remedy):
-    """One value, or something to read."""
+    """The error suggests a row or a dict."""
     (error,) = opmap(mode="thread", unpack=True, **QUIET)(join)([wrong])
     assert str(error).endswith(remedy)

@@ -17,7 +17,7 @@ HOLDS = HERE / "what_a_script_holds.py"
 
 
 def run(*args: str, typed: str | None = None, folder: Path | None = None) -> str:
-    """Run a program; return what it prints. It must end well and complain of nothing."""
+    """Run a program and return its output; it must succeed, and print no errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *args],
         input=typed, capture_output=True, text=True, timeout=200, check=False, cwd=folder,
@@ -29,7 +29,7 @@ def run(*args: str, typed: str | None = None, folder: Path | None = None) -> str
 
 @pytest.mark.parametrize(("method", "pure"), [(METHODS[0], "1"), *((each, "") for each in METHODS)])
 def test_what_scripts_hold_works_in_workers_and_comes_back_as_itself(method, pure, monkeypatch):
-    """Caches, slots, locks, context variables, enumerations, hooks of classes, files..."""
+    """The script has caches, slots, locks, context variables, enums, hooks and files."""
     monkeypatch.setenv("OPERO_PURE_PYTHON", pure)
     if pure:
         monkeypatch.delenv("OPERO_REQUIRE_COMPILED", raising=False)
@@ -37,12 +37,12 @@ def test_what_scripts_hold_works_in_workers_and_comes_back_as_itself(method, pur
 
 
 def test_the_same_holds_for_code_that_no_file_has():
-    """As from the standard input; the program is that of the test above."""
+    """The program of the test above comes from the standard input."""
     assert run("-", METHODS[0], typed=HOLDS.read_text()) == "that is all\n"
 
 
 def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
-    """Which global, of which function, and by which way it leads there."""
+    """The error names the global, the function, and the path between them."""
     text = run(str(HERE / "what_cannot_travel.py"), typed="", folder=tmp_path)
     said = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     remedy = "; create it in the function, or once in each worker with worker_init="
@@ -77,7 +77,7 @@ def test_what_cannot_travel_is_named_and_the_remedy(tmp_path):
 
 
 def test_tracebacks_and_warnings_show_the_file_and_the_line():
-    """Of functions and methods that travel by value; also where no file has the lines."""
+    """That holds for code that travels by value, even if no file has the lines."""
     program = HERE / "where_it_failed.py"
     done = subprocess.run(
         [sys.executable, str(program)],
@@ -100,7 +100,7 @@ def test_tracebacks_and_warnings_show_the_file_and_the_line():
 @pytest.mark.skipif(sys.platform == "win32", reason="what it shares by inheritance, it refuses")
 @pytest.mark.parametrize("method", METHODS)
 def test_what_multiprocessing_shares_is_shared_with_workers(method):
-    """Connections and sockets in all places; locks, values and queues where they are for all."""
+    """Connections and sockets work anywhere; locks, values and queues where items share them."""
     text = run(str(HERE / "what_processes_share.py"), method)
     said = [line for line in text.splitlines() if not line.startswith("refused")]
     numbers = [1, 2, 3, 4]
@@ -126,5 +126,5 @@ def test_what_multiprocessing_shares_is_shared_with_workers(method):
 
 
 def test_classes_of_libraries_are_the_same_ones_in_workers():
-    """Models of pydantic, attrs and msgspec that a script defines."""
+    """A script defines models of pydantic, attrs and msgspec."""
     assert run(str(HERE / "classes_of_libraries.py")) == "that is all\n"

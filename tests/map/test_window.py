@@ -81,7 +81,7 @@ class Count:
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("ahead", [1, 3, 50])
 def test_no_more_items_are_read_ahead_than_the_user_says(mode, ordered, ahead):
-    """From iterators of both kinds, whatever the size of chunks."""
+    """That holds for both kinds of iterators, and any size of chunks."""
     function = opmap(mode=mode, workers=2, ordered=ordered, read_ahead=ahead, **QUIET)(WAYS[mode])
     for make in (
         lambda count: count.drain(function.stream(count.source(60))),
@@ -96,7 +96,7 @@ def test_no_more_items_are_read_ahead_than_the_user_says(mode, ordered, ahead):
 
 @ways
 def test_a_list_of_results_waits_for_no_consumer(mode):
-    """There an item is done with when it has its result, and all of it is read."""
+    """An item with a result is done, and the whole input is read."""
     function = opmap(mode=mode, workers=2, read_ahead=2, **QUIET)(WAYS[mode])
     count = Count()
     assert function(count.source(200)) == [None] * 200
@@ -117,7 +117,7 @@ HEAVY: dict[str, Callable[[int], Any]] = {
 @pytest.mark.parametrize("make", HEAVY.values(), ids=HEAVY)
 @pytest.mark.parametrize("mode", ["thread", "async"])
 def test_no_more_than_64_mib_of_items_are_read_ahead(mode, make):
-    """Though 100 workers want more items."""
+    """The limit holds although 100 workers want more items."""
     function = opmap(mode=mode, workers=100, chunk_size=2, **QUIET)(WAYS[mode])
     count = Count()
     count.drain(function.stream(count.source(150, make)))
@@ -127,7 +127,7 @@ def test_no_more_than_64_mib_of_items_are_read_ahead(mode, make):
 
 @pytest.mark.parametrize("make", HEAVY.values(), ids=HEAVY)
 def test_the_window_is_filled_behind_a_slow_item(core, make):
-    """And no more than that is read, though workers are idle."""
+    """No more than that is read, though workers are idle."""
     count = Count()
     held = threading.Event()
 
@@ -157,7 +157,7 @@ def test_the_window_is_filled_behind_a_slow_item(core, make):
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("form", ["stream", "astream", "asynchronous"])
 def test_so_it_is_where_items_travel(mode, form):
-    """The window counts what stands in the parent."""
+    """The window counts what waits in the parent."""
     function = opmap(mode=mode, workers=2, chunk_size=64, **QUIET)(WAYS[mode])
     count = Count()
     if form == "stream":
@@ -172,7 +172,7 @@ def test_so_it_is_where_items_travel(mode, form):
 
 @pytest.mark.parametrize("form", ["call", "amap"])
 def test_a_list_is_bounded_in_bytes_too(core, form):
-    """What stands there are the items that have no result yet."""
+    """The bound covers items without a result."""
     held = threading.Event()
     most = read = done = 0
 
@@ -231,7 +231,7 @@ def test_the_items_of_a_list_are_let_go_when_they_have_their_results(core):
 @pytest.mark.slow
 @ways
 def test_one_item_that_is_larger_than_the_window_is_read_alone(mode):
-    """Nothing stands still."""
+    """The map does not stall."""
     function = opmap(mode=mode, workers=2, **QUIET)(WAYS[mode])
     count = Count()
     count.drain(function.stream(count.source(3, lambda number: bytes(70 * MIB))))
@@ -239,7 +239,7 @@ def test_one_item_that_is_larger_than_the_window_is_read_alone(mode):
 
 
 def test_idle_workers_for_want_of_room_are_told_of_once(core, caplog):
-    """With the option that changes it; the user may have meant them all to be at work."""
+    """The warning names the option that changes it."""
     function = opmap(mode="thread", workers=8, **QUIET)(nothing)
     with caplog.at_level("WARNING", get_logger().name):
         assert len(function(bytes(30 * MIB) for _ in range(12))) == 12
@@ -253,7 +253,7 @@ def test_idle_workers_for_want_of_room_are_told_of_once(core, caplog):
 
 
 def test_a_number_of_items_is_read_whatever_their_size(core):
-    """With `read_ahead=`, for those who have the memory."""
+    """`read_ahead=` allows that, for those who have the memory."""
     together = threading.Barrier(5)
 
     def meet(item: bytes) -> int:
@@ -268,7 +268,7 @@ def test_a_number_of_items_is_read_whatever_their_size(core):
 @pytest.mark.parametrize("first", ["thread", "process"])
 @pytest.mark.parametrize("second", ["thread", "async"])
 def test_streams_in_a_row_stay_within_their_windows(first, second):
-    """However slow the consumer is; each has one of its own."""
+    """Each stream has its own window, however slow the consumer is."""
     count = Count()
     inner = opmap(mode=first, workers=2, **QUIET)(len)
     outer = opmap(mode=second, workers=2, **QUIET)(WAYS[second])
@@ -284,7 +284,7 @@ def test_streams_in_a_row_stay_within_their_windows(first, second):
 
 
 def test_a_consumer_that_pauses_stops_the_reader(core):
-    """It does not run away in the background."""
+    """The reader does not run ahead in the background."""
     count = Count()
     stream = opmap(mode="thread", workers=2, **QUIET)(nothing).stream(count.source(10**6))
     next(stream)
@@ -297,7 +297,7 @@ def test_a_consumer_that_pauses_stops_the_reader(core):
 
 
 class Lazy(Sequence):  # type: ignore[type-arg]
-    """A sequence that makes its items when they are asked for."""
+    """A sequence that makes its items on access."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -313,7 +313,7 @@ class Lazy(Sequence):  # type: ignore[type-arg]
 
 
 def test_what_a_sequence_makes_when_it_is_asked_counts_too(core):
-    """It is read in place, but was not there before."""
+    """It is read in place, but its items did not exist before."""
     lazy = Lazy()
     most = taken = 0
     function = opmap(mode="thread", workers=4, chunk_size=40, **QUIET)(nothing)
@@ -343,7 +343,7 @@ class Plain:
 
 @dataclass(slots=True)
 class Slotted:
-    """A slotted one."""
+    """A dataclass with slots."""
 
     body: bytes
 
@@ -367,12 +367,12 @@ WEIGHTS: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize(("item", "about"), WEIGHTS.values(), ids=WEIGHTS)
 def test_an_item_is_weighed_with_what_it_holds(item, about):
-    """Give or take a quarter."""
+    """The weight is right to within a quarter."""
     assert about * 0.75 <= Scales().weigh(item) <= max(about * 1.25, about + 500)
 
 
 def test_arrays_and_frames_are_asked():
-    """Views count for what they show, and no cell is looked at."""
+    """Views count only what they show, and no cell is read."""
     numpy = pytest.importorskip("numpy")
     pandas = pytest.importorskip("pandas")
     big = numpy.zeros(10**6)
@@ -386,7 +386,7 @@ def test_arrays_and_frames_are_asked():
 
 
 def test_a_large_part_that_items_share_weighs_once():
-    """A table behind each row number keeps no worker idle."""
+    """A table shared by all rows keeps no worker idle."""
     table = list(range(100_000))
     scales = Scales()
     weights = [scales.weigh((number, table)) for number in range(5)]
@@ -395,7 +395,7 @@ def test_a_large_part_that_items_share_weighs_once():
 
 
 class Odd:
-    """Answers nothing right."""
+    """An object that answers nothing correctly."""
 
     def __sizeof__(self) -> int:
         raise OSError
@@ -406,7 +406,7 @@ class Odd:
 
 
 def test_an_item_that_cannot_be_weighed_counts_little():
-    """Nothing comes of what its class raises."""
+    """What its class raises has no effect."""
     assert Scales().weigh(Odd()) > 0
     assert Scales().weigh([Odd()] * 3) > 0
     circle: list[Any] = []
@@ -415,7 +415,7 @@ def test_an_item_that_cannot_be_weighed_counts_little():
 
 
 def test_light_items_are_only_looked_into_now_and_then():
-    """And a heavy one among them ends that."""
+    """A heavy item among them ends that."""
     scales = Scales()
     for _ in range(4):
         assert scales.weigh_all([(1, "x")] * 64) < 64 * 500
@@ -432,7 +432,7 @@ def test_light_items_are_only_looked_into_now_and_then():
     takes=st.lists(st.integers(1, 40), min_size=1, max_size=30),
 )
 def test_what_is_taken_weighs_in_all_what_was_read(core, sizes, takes):
-    """However it is divided; and nothing is left over."""
+    """Any division of the items gives the total, with nothing left over."""
     source = SequenceReader(tuple(bytes(size) for size in sizes))
     source.allow(1 << 20, 1 << 60)
     values: list[Any] = []
@@ -471,7 +471,7 @@ def test_sizes_are_estimated_where_python_does_not_tell_them(value):
 
 @given(sizes=st.lists(st.integers(0, 30), max_size=60), limit=st.integers(40, 120))
 def test_no_more_is_read_than_fits(core, sizes, limit):
-    """Going by the last item; one is always read if nothing else is there."""
+    """The last item is the estimate; one item is always read if there are no others."""
     source = Intake(None)
     before = 0
     for size in sizes:
@@ -488,7 +488,7 @@ def test_no_more_is_read_than_fits(core, sizes, limit):
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("streamed", [True, False])
 def test_the_scheduler_counts_bytes_until_they_are_gone(core, ordered, streamed):
-    """In a stream until they are handed on, else until their results are final."""
+    """Streams count until items are handed on, lists until results are final."""
     sizer = hotpath.core.ChunkSizer(2, 10**6, 1, -1)
     scheduler = Scheduler(opero(nothing).__opero__, {}, sizer, 100, ordered, streamed=streamed)
     now = core.clock.now()

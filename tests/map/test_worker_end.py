@@ -31,7 +31,7 @@ def run(tmp_path: Path, code: str, *args: str) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_worker_registers_for_its_end_runs(method, mode, tmp_path):
-    """At the end of the program; but not what the program has registered for its own end."""
+    """It runs at the end of the program; the program's own handlers do not run there."""
     code = """
         import atexit, logging.handlers, os, sys, tempfile, weakref
         from multiprocessing.util import Finalize
@@ -81,7 +81,7 @@ def test_what_a_worker_registers_for_its_end_runs(method, mode, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_end_that_fails_or_ends_early_is_told_and_holds_up_nobody(method, tmp_path):
-    """The others that are registered run all the same."""
+    """The other registered handlers still run."""
     code = """
         import atexit, os, sys
         from opero import opmap
@@ -122,7 +122,7 @@ def test_an_end_that_hangs_is_cut(tmp_path):
 
 
 def test_a_worker_that_has_been_idle_for_long_ends_in_the_same_way(tmp_path):
-    """While the program goes on."""
+    """The program continues meanwhile."""
     code = """
         import atexit, os, sys, time
         from pathlib import Path

@@ -52,7 +52,7 @@ def pids(noted: Path) -> list[str]:
 @pytest.mark.parametrize("mode", ["process", "async_process"])
 @pytest.mark.parametrize("method", start.METHODS)
 def test_each_worker_process_is_set_up_once_before_its_first_item(mode, method, noted):
-    """Also if several maps follow on each other."""
+    """That holds across several maps."""
     function = set_up.names if mode == "process" else set_up.names_later
     mapped = opmap(
         mode=mode, workers=2, start_method=method, chunk_size=1,
@@ -64,7 +64,7 @@ def test_each_worker_process_is_set_up_once_before_its_first_item(mode, method, 
 
 
 def test_a_worker_that_was_set_up_otherwise_does_not_serve_a_map(noted):
-    """Nor does one without `worker_init` get a worker that had one; all find theirs again."""
+    """A map without `worker_init` gets no such worker either; each finds its own again."""
     one = partial(set_up.note, str(noted), "one")
     two = partial(set_up.note, str(noted), "two")
     maps = {
@@ -84,7 +84,7 @@ def test_a_worker_that_was_set_up_otherwise_does_not_serve_a_map(noted):
 
 
 def test_each_thread_is_set_up_so_it_may_have_locals_of_its_own(noted):
-    """And context variables, which the items of the thread see."""
+    """Items of a thread also see its context variables."""
     mapped = opmap(
         mode="thread", workers=3, worker_init=partial(set_up.set_local, str(noted)), **QUIET
     )(set_up.uses_local)
@@ -95,7 +95,7 @@ def test_each_thread_is_set_up_so_it_may_have_locals_of_its_own(noted):
 
 
 def test_what_it_sets_stays_and_the_rest_is_the_program_s(monkeypatch):
-    """Levels of loggers, the environment, the recursion limit, context variables: map after map."""
+    """That covers log levels, environment, recursion limit and context variables."""
     mapped = opmap(workers=1, worker_init=set_up.settings, **QUIET)(set_up.uses_settings)
     made = ("/nowhere/set up", 2345, logging.DEBUG, "set")
     assert mapped([1]) == [("yes", None, *made)]
@@ -177,7 +177,7 @@ def test_the_functions_of_a_script_share_what_it_has_made(method, tmp_path):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_functions_without_a_module_share_what_it_has_made_too(wrapped, noted):
-    """As those of a document, or of a script that `runpy` runs."""
+    """Code of a document or of a script run by `runpy` has no module."""
     code = """
         model = None
 
@@ -209,7 +209,7 @@ def test_functions_without_a_module_share_what_it_has_made_too(wrapped, noted):
 @pytest.mark.parametrize("mode", ["thread", "process"])
 @pytest.mark.parametrize("form", ["call", "stream", "amap"])
 def test_one_that_raises_ends_the_map_with_its_error(mode, form, caplog):
-    """The cause, and where it was raised; what it has logged arrives too."""
+    """The error shows the cause and its place, and log records arrive too."""
     mapped = opmap(mode=mode, workers=2, worker_init=set_up.fails, **QUIET)(set_up.names)
     run = {
         "call": lambda: mapped(range(9)),
@@ -230,7 +230,7 @@ def test_one_that_raises_ends_the_map_with_its_error(mode, form, caplog):
 
 
 def test_one_that_exits_ends_the_map():
-    """By `sys.exit`, which no worker obeys."""
+    """Workers do not obey `sys.exit`."""
     mapped = opmap(workers=2, worker_init=set_up.exits, **QUIET)(set_up.names)
     with pytest.raises(OperoError, match="worker_init=exits failed in a worker: SystemExit: 3"):
         mapped(range(9))
@@ -240,7 +240,7 @@ def test_one_that_exits_ends_the_map():
     ("init", "how"), [("ends", "ended with exit code 7"), ("kills", "was ended by SIGKILL")]
 )
 def test_one_that_ends_its_process_ends_the_map(init, how, noted):
-    """After a few workers, not after all that can be started."""
+    """The map gives up after a few workers."""
     function = partial(set_up.ends, str(noted)) if init == "ends" else set_up.kills
     mapped = opmap(workers=2, worker_init=function, **QUIET)(set_up.names)
     with pytest.raises(
@@ -252,7 +252,7 @@ def test_one_that_ends_its_process_ends_the_map(init, how, noted):
 
 
 def test_one_that_hangs_is_stopped_where_attempts_have_a_limit(monkeypatch):
-    """It has ten times as long, a minute at least."""
+    """It has ten times as long, and at least a minute."""
     monkeypatch.setattr(engine, "_PATIENCE", 0.3)
     mapped = opmap(workers=1, worker_init=set_up.hangs, attempt_timeout=0.05, **QUIET)(set_up.names)
     with pytest.raises(OperoError, match=r"worker_init=hangs was still running after 0\.5 s"):
@@ -260,7 +260,7 @@ def test_one_that_hangs_is_stopped_where_attempts_have_a_limit(monkeypatch):
 
 
 def test_one_that_cannot_travel_is_refused_before_anything_starts():
-    """With its name, and why."""
+    """The error gives its name and the reason."""
     frame = sys._getframe()
 
     def prepare() -> None:
@@ -273,7 +273,7 @@ def test_one_that_cannot_travel_is_refused_before_anything_starts():
 
 @pytest.mark.slow
 def test_it_may_fail_again_and_again_and_nothing_is_left():
-    """No process, no open file."""
+    """No process and no open file remain."""
     mapped = opmap(workers=2, worker_init=set_up.exits, start_method="fork", **QUIET)(set_up.names)
     for _ in range(2):
         with pytest.raises(OperoError):
@@ -300,7 +300,7 @@ def test_workers_that_were_set_up_otherwise_each_time_do_not_pile_up(monkeypatch
 
 
 def test_what_is_large_is_sent_to_each_worker_and_counts(noted):
-    """A worker that was set up by another array does not serve."""
+    """A worker set up with another array does not serve."""
     numpy = pytest.importorskip("numpy")
     weights = numpy.arange(300_000)
     total = 0
@@ -353,7 +353,7 @@ def needs_one(argument: int) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_at_decoration(options, error, message):
-    """With what to do instead."""
+    """The error says what to do instead."""
 
     async def later(value: Any) -> Any:
         return value
@@ -364,7 +364,7 @@ def test_what_does_not_fit_is_refused_at_decoration(options, error, message):
 
 
 def test_a_thread_that_sets_a_worker_up_is_no_thread_left(noted):
-    """Threads end with the map, those that failed as well."""
+    """Threads end with the map, including those that failed."""
     before = threading.active_count()
     mapped = opmap(mode="thread", workers=4, worker_init=set_up.exits, **QUIET)(set_up.names)
     with pytest.raises(OperoError):

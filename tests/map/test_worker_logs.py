@@ -37,7 +37,7 @@ def no_process_left():
 
 
 class Kept(logging.Handler):
-    """Keeps its records."""
+    """A handler that keeps its records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def kept():
-    """A handler of the logger above those that the functions use, and levels as they were."""
+    """Add a handler above the functions' loggers, and restore levels afterwards."""
     handler = Kept()
     jobs = logging.getLogger("jobs")
     inner = logging.getLogger("jobs.inner")
@@ -69,7 +69,7 @@ def kept():
 
 @pytest.mark.parametrize("method", start.METHODS)
 def test_records_of_workers_reach_the_handlers_of_the_program(method, kept):
-    """With their arguments, and what says which process made them."""
+    """They have their arguments, and identify their process."""
     logging.getLogger("jobs").setLevel(logging.INFO)
     assert opmap(start_method=method, **QUIET)(logs.says)([1, 2]) == [1, 2]
     assert sorted(kept.texts) == [
@@ -88,14 +88,14 @@ def test_records_of_workers_reach_the_handlers_of_the_program(method, kept):
 
 
 def test_coroutines_in_workers_log_too(kept):
-    """As they would in the loop of the program."""
+    """They log as they would in the program's loop."""
     mapped = opmap(mode="async_process", **QUIET)(logs.says_later)
     assert mapped(range(5)) == list(range(5))
     assert sorted(kept.texts) == [f"WARNING warning {number}" for number in range(5)]
 
 
 def test_levels_are_those_of_the_program_when_the_map_is_called(kept):
-    """In a warm worker too; what is below them is not even made there."""
+    """That includes warm workers, which create no records below the levels."""
     mapped = opmap(**QUIET)(logs.enabled)
     jobs, inner = logging.getLogger("jobs"), logging.getLogger("jobs.inner")
     assert mapped([1]) == [[30, 40]]
@@ -112,7 +112,7 @@ def test_levels_are_those_of_the_program_when_the_map_is_called(kept):
 
 
 def test_a_level_that_is_raised_during_a_map_holds_for_records_on_their_way(kept):
-    """The program's logger is asked again."""
+    """The program's logger checks the level again."""
     results = opmap(chunk_size=1, **QUIET)(logs.says).stream(range(20))
     next(results)
     before = len(kept.records)
@@ -122,7 +122,7 @@ def test_a_level_that_is_raised_during_a_map_holds_for_records_on_their_way(kept
 
 
 def test_what_cannot_be_pickled_is_formatted_where_it_was_logged(kept):
-    """Arguments, the traceback, fields of `extra`; what can be pickled comes as it is."""
+    """Arguments, tracebacks and `extra` fields that can be pickled arrive as they are."""
     logging.getLogger("jobs").setLevel(logging.INFO)
     opmap(**QUIET)(logs.says_odd_things)([1])
     failed, info = (each for each in kept.records if each.getMessage() != "pickled")
@@ -136,7 +136,7 @@ def test_what_cannot_be_pickled_is_formatted_where_it_was_logged(kept):
 
 
 def test_what_is_logged_while_a_result_is_packed_arrives_before_it(kept):
-    """And nothing waits for itself."""
+    """Nothing waits for itself."""
     lost, fine = opmap(chunk_size=2, **QUIET)(logs.returns_loud)([1, 0])
     assert isinstance(lost, TypeError)
     assert fine == 0
@@ -145,14 +145,14 @@ def test_what_is_logged_while_a_result_is_packed_arrives_before_it(kept):
 
 
 def test_the_last_words_of_a_worker_that_crashes_arrive(kept):
-    """Each attempt's."""
+    """Each attempt's records arrive."""
     (crash,) = opmap(**{**QUIET, "retries": 3, "min_delay": 0})(logs.says_and_dies)([7])
     assert [type(error) for error in crash.errors] == [WorkerCrashedError] * 3
     assert kept.texts == ["ERROR the last words of 7"] * 3
 
 
 def test_a_worker_that_logs_much_waits_for_nobody_who_does_not_read(kept):
-    """It goes on while the consumer of a stream is busy, and all arrives in order."""
+    """It continues while a stream's consumer is busy, and all records arrive in order."""
     results = opmap(chunk_size=1, **QUIET)(logs.says_much).stream([1, 6000, 2])
     assert next(results) == 1
     time.sleep(0.3)
@@ -162,7 +162,7 @@ def test_a_worker_that_logs_much_waits_for_nobody_who_does_not_read(kept):
 
 
 def test_what_a_handler_or_a_filter_of_the_program_does_is_its_own_affair(kept, capsys):
-    """It may log, and it may fail: the map goes on."""
+    """It may log or fail, and the map continues."""
     logger = logging.getLogger("jobs.inner")
 
     def breaks(record: logging.LogRecord) -> bool:
@@ -181,7 +181,7 @@ def test_what_a_handler_or_a_filter_of_the_program_does_is_its_own_affair(kept, 
 
 
 def test_a_worker_with_a_handler_of_its_own_keeps_its_records(kept, tmp_path):
-    """One that the program has too is not asked a second time."""
+    """A handler that the program has too is not called a second time."""
     logging.getLogger("jobs").propagate = True
     logging.getLogger("jobs").setLevel(logging.INFO)
     path = str(tmp_path / "worker.log")
@@ -193,7 +193,7 @@ def test_a_worker_with_a_handler_of_its_own_keeps_its_records(kept, tmp_path):
 
 @pytest.mark.parametrize("method", start.METHODS)
 def test_a_handler_that_both_have_writes_once(method, tmp_path):
-    """Whether it was copied by a fork, or made again in the worker."""
+    """A fork may have copied it, or the worker may have made it again."""
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -221,7 +221,7 @@ def test_a_handler_that_both_have_writes_once(method, tmp_path):
 
 
 def test_where_nobody_has_configured_anything_warnings_go_to_standard_error(tmp_path):
-    """Once, as from the program itself."""
+    """They appear once, as if the program had logged them."""
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent("""
@@ -248,7 +248,7 @@ def test_a_child_that_the_function_forks_does_not_write_to_the_channel(kept, cap
 
 
 def test_warnings_that_the_program_logs_are_logged_from_workers_too(kept):
-    """By `logging.captureWarnings`, while it is on."""
+    """`logging.captureWarnings` applies while it is on."""
     warner = logging.getLogger("py.warnings")
     warner.addHandler(kept)
     mapped = opmap(**QUIET)(logs.warns)
