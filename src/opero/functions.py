@@ -112,9 +112,10 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
     method accepts the instance too, as `object` does, checkers mistake it for a method: they reject
     a call on an instance, and accept one on the class.
 
-    If the first parameter and the result are both typed `Self`, mypy infers `Never` for the
-    first parameter, which no instance matches. The overloads with `_AnyIfNever` exist only for
-    this case.
+    The overloads with `_AnyIfNever` are for mypy, which infers `Never` where the function has type
+    variables of its own, or is typed `Self`. Then `BoundTo` keeps the type variables. All other
+    methods become a `Bound`, which does not show the instance: so a decorated method may override
+    another, whose instance has another type.
     """
 
     @property
@@ -132,7 +133,7 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
 
     @overload
     def __get__(
-        self: _TakesFirst[type[T]], instance: T | None, owner: type[T], /
+        self: _TakesFirst[type[T]], instance: None, owner: type[T], /
     ) -> BoundTo[P, R_co]: ...
     @overload
     def __get__(
@@ -142,8 +143,20 @@ class Decorated(_Figures, Protocol, Generic[P, R_co]):
     def __get__(self, instance: None, owner: type, /) -> Decorated[P, R_co]: ...
     @overload
     def __get__(
-        self: _TakesFirst[S], instance: S, owner: type | None = ..., /
+        self: _Takes[type[T], Q, R], instance: _AnyIfNever[R], owner: type[T], /
     ) -> BoundTo[P, R_co]: ...
+    @overload
+    def __get__(self: _Takes[type[T], Q, R], instance: T, owner: type[T], /) -> Bound[Q, R]: ...
+    @overload
+    def __get__(
+        self: _TakesSecond[S, U], instance: _AnyIfNever[U], owner: type[S], /
+    ) -> BoundTo[P, R_co]: ...
+    @overload
+    def __get__(
+        self: _Takes[S, Q, R], instance: _AnyIfNever[R], owner: type[S], /
+    ) -> BoundTo[P, R_co]: ...
+    @overload
+    def __get__(self: _Takes[S, Q, R], instance: S, owner: type | None = ..., /) -> Bound[Q, R]: ...
     @overload
     def __get__(
         self: _TakesFirst[type[S]], instance: _AnyIfNever[S], owner: type[T], /
@@ -165,7 +178,7 @@ class Bound(_Figures, Protocol, Generic[P, R_co]):
         ...
 
     @property
-    def __func__(self) -> Any:  # with a better type, mypy would bind it again
+    def __func__(self) -> Decorated[..., R_co]:
         """The decorated function without it."""
         ...
 
@@ -187,6 +200,18 @@ class _TakesFirst(Protocol, Generic[S_contra]):
     """A function by its first parameter."""
 
     def __call__(self, first: S_contra, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class _Takes(Protocol, Generic[S_contra, Q, R_co]):
+    """A function by its first parameter, the rest of them, and its result."""
+
+    def __call__(self, first: S_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> R_co: ...
+
+
+class _TakesSecond(Protocol, Generic[S_contra, T_contra]):
+    """A function by its first two parameters."""
+
+    def __call__(self, first: S_contra, second: T_contra, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class _AnyIfNever(Protocol, Generic[S_contra]):
