@@ -233,6 +233,16 @@ def warn(template: str, *values: Any) -> None:
     _log(logging.WARNING, template, values, dict.fromkeys(_EXTRA))
 
 
+def is_heard() -> bool:
+    """Return whether a handler would get a warning; it has none before logging is set up."""
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 def inform(template: str, *values: Any) -> None:
     """Write a line at INFO that is not an event; takes the same arguments as `warn`."""
     _log(logging.INFO, template, values, dict.fromkeys(_EXTRA))

@@ -128,6 +128,30 @@ def test_without_a_usable_place_the_function_runs_each_time(case, home, monkeypa
     assert not (home / "~").exists()
 
 
+def test_the_warning_waits_until_logging_is_set_up(home, monkeypatch, caplog):
+    """Functions are decorated before `main` sets up logging, and nobody hears a warning then."""
+    options = damaged_key(home, monkeypatch)
+    root = logging.getLogger()
+    handlers = root.handlers
+    monkeypatch.setattr(root, "handlers", [])
+
+    @opero(cache=True, cache_backend="disk", retries=1, **options)
+    def double(x):
+        return 2 * x
+
+    @opmap(mode="thread", progress=False, retries=1, cache=True, cache_backend="disk", **options)
+    def square(x):
+        return x * x
+
+    assert double(1) == 2
+    assert not warnings_of(caplog)
+    monkeypatch.setattr(root, "handlers", handlers)
+    assert square([1, 2]) == [1, 4]
+    assert double(1) == 2
+    (told,) = warnings_of(caplog)
+    assert "the cache is off" in told
+
+
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_maps_and_caches_by_hand_go_on_as_well(case, home, monkeypatch, caplog):
     """What is put by hand is not there afterwards."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opero.clients.outages import Outage
@@ -14,10 +14,14 @@ from .open_store import OpenStore
 _WHAT = "a cache that is off"
 
 
-def open_nothing() -> OpenStore:
-    """Return a store that is never used."""
+def open_nothing(say: Callable[[], None]) -> OpenStore:
+    """Return a store that is never used.
+
+    Args:
+        say: Called at each use; it logs why the store is off, unless that was logged.
+    """
     nothing = Nothing()
-    return OpenStore(_WHAT, nothing, InThreads(nothing), NeverInOrder(_WHAT))
+    return OpenStore(_WHAT, nothing, InThreads(nothing), NeverInOrder(say))
 
 
 class NeverInOrder(Outage):
@@ -29,9 +33,15 @@ class NeverInOrder(Outage):
 
     failures: int
 
+    def __init__(self, say: Callable[[], None]) -> None:
+        """Take what to call at each operation."""
+        super().__init__(_WHAT)
+        self._say = say
+
     def enter(self, *_: Any) -> int:
         """Refuse the operation, and count it as a failure."""
         self.failures += 1
+        self._say()
         return 0
 
 

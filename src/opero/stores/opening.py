@@ -7,11 +7,12 @@ directory, turns the cache off, with one warning: the function runs without a ca
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from opero import forks
 from opero.locks import Lock
-from opero.logs import warn
+from opero.logs import is_heard, warn
 from opero.private_places import UnusablePlaceError
 
 from . import directories, secret
@@ -116,15 +117,26 @@ def _redis(plan: CacheOptions) -> OpenStore:
 
 
 def _nothing(why: str) -> OpenStore:
-    """Return a store that is off, and log why, once for each reason."""
+    """Return a store that is off, and log why."""
     from .off import open_nothing
 
+    _say(why)
+    return open_nothing(partial(_say, why))
+
+
+def _say(why: str) -> None:
+    """Log why a cache is off, once for each reason.
+
+    Most programs decorate their functions before they set up logging, so nobody hears it then; each
+    use of the cache says it again until somebody does.
+    """
+    if why in _reasons or not is_heard():
+        return
     with _lock:
         first = why not in _reasons
         _reasons.add(why)
     if first:
         warn("the cache is off, and calls go on without it: %s", why)
-    return open_nothing()
 
 
 def _after_fork() -> None:
