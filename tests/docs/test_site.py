@@ -164,6 +164,9 @@ def test_what_a_browser_would_fetch_from_another_host_is_seen(
         ('<a href="c.html#d">x</a>', "a.html: c.html#d leads to an anchor that does not exist"),
         ('<a href="#d">x</a>', "a.html: #d leads to an anchor that does not exist"),
         ('<img src="d.svg">', "a.html: d.svg leads nowhere"),
+        ('<a href="../LICENSE">x</a>', "a.html: ../LICENSE leads nowhere"),
+        ('<a href="/">x</a>', "a.html: / leads nowhere"),
+        ('<a href="folder/">x</a>', "a.html: folder/ leads nowhere"),
         ('<i id="e"></i><i id="e"></i>', "a.html: the anchor #e is there more than once"),
         ('<a href="c.html#c">x</a><a href="https://a.example">x</a><a href="#">x</a>', None),
     ],
@@ -172,9 +175,12 @@ def test_a_link_that_leads_nowhere_is_seen(
     tmp_path: Path, link: str, complaint: str | None
 ) -> None:
     """So is an image that is not there, and an anchor that is there twice."""
-    (tmp_path / "a.html").write_text(link, encoding="utf-8")
-    (tmp_path / "c.html").write_text('<i id="c"></i>', encoding="utf-8")
-    assert list(checks.of_links(tmp_path)) == ([complaint] if complaint else [])
+    (tmp_path / "LICENSE").touch()  # in the checkout, but not in the site
+    site = tmp_path / "site"
+    (site / "folder").mkdir(parents=True)
+    (site / "a.html").write_text(link, encoding="utf-8")
+    (site / "c.html").write_text('<i id="c"></i>', encoding="utf-8")
+    assert list(checks.of_links(site)) == ([complaint] if complaint else [])
 
 
 def test_language_models_get_a_list_of_all_pages_and_their_text(tmp_path: Path) -> None:

@@ -104,9 +104,12 @@ def of_navigation(nav: list[Any], docs: Path) -> list[str]:
 def of_links(site: Path) -> Iterator[str]:
     """What is wrong with links, images and anchors.
 
+    What a page refers to outside the site exists in a checkout only.
+
     Args:
         site: The built site.
     """
+    site = site.resolve()
     read = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     for path, page in sorted(read.items()):
         name = path.relative_to(site)
@@ -117,7 +120,9 @@ def of_links(site: Path) -> Iterator[str]:
         for target in dict.fromkeys(page.targets):
             file, _, anchor = unquote(target).partition("#")
             goal = (path.parent / file).resolve() if file else path
-            if not goal.exists():
+            if goal.is_dir():
+                goal /= "index.html"
+            if not (goal.exists() and goal.is_relative_to(site)):
                 yield f"{name}: {target} leads nowhere"
             elif anchor and goal in read and anchor not in read[goal].anchors:
                 yield f"{name}: {target} leads to an anchor that does not exist"
