@@ -152,6 +152,7 @@ def test_a_plain_installation_is_healthy(plain_tree: Path) -> None:
         "no C compiler was found (tried gcc)",
         "this is the wheel for any platform, built with build=plain",
         "CompileError: command '/usr/bin/gcc' failed with exit code 1",
+        "Command '['cc']' returned non-zero exit status 1.",
     ],
 )
 def test_a_plain_installation_says_why_it_was_built_so(plain_tree: Path, why: str) -> None:
@@ -163,7 +164,7 @@ def test_a_plain_installation_says_why_it_was_built_so(plain_tree: Path, why: st
     ran = run("doctor", tree=plain_tree)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     words = " ".join(ran.stdout.split())
-    assert f"plain: opero was built as plain Python: {why}. python" in words
+    assert f"plain: opero was built as plain Python: {why.rstrip('.')}. python" in words
 
 
 def test_a_compiled_installation_does_not_ask_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +244,14 @@ def test_a_part_whose_files_are_gone_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert doctor._version("orjson") == "1.2.3 in the metadata, but the module is missing"
 
 
+def test_damaged_metadata_have_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk that was full leaves them: `metadata.version` then returns None."""
+    monkeypatch.setattr(metadata, "version", lambda name: None)
+    parts = dict(doctor.examine().parts)
+    assert parts["xxhash"] == "installed, version unknown"
+    assert "None" not in " ".join(parts.values())
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     """`--version` prints it and ends with 0."""
     with pytest.raises(SystemExit) as ended:
@@ -306,3 +315,21 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     finally:
         os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell there closes it like this")
+def test_it_needs_no_output() -> None:
+    """`python -m opero --help >&-` prints no traceback."""
+    command = ["sh", "-c", 'exec "$0" -m opero --help >&-', sys.executable]
+    ran = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_letters_that_the_output_lacks_are_escaped(plain_tree: Path) -> None:
+    """An installation in a folder with other letters can be examined in an ASCII terminal."""
+    tree = plain_tree / "d\u00fcne"
+    tree.mkdir()
+    (plain_tree / "opero").rename(tree / "opero")
+    ran = run("doctor", tree=tree, PYTHONIOENCODING="ascii")
+    assert "d\\xfcne" in ran.stdout, ran.stderr
+    assert ran.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _to_the_end() -> int:
     """Run the command; end quietly if a reader such as `head` has seen enough."""
+    if sys.stdout is None:  # closed by a shell (`>&-`)
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    elif isinstance(sys.stdout, io.TextIOWrapper):  # paths may have letters that it cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return main()

@@ -167,7 +167,8 @@ def present() -> int:
 
 def _with_record(reason: str) -> str:
     """Return `reason`; if it is the build, add what the build recorded."""
-    record = build_record.why_plain() if reason.startswith(hotpath.BUILT_PLAIN) else ""
+    told = build_record.why_plain() if reason.startswith(hotpath.BUILT_PLAIN) else ""
+    record = told.rstrip(".")  # `reason` has a period
     return (
         reason.replace(hotpath.BUILT_PLAIN, f"{hotpath.BUILT_PLAIN}: {record}")
         if record
@@ -194,9 +195,12 @@ def _version(name: str) -> str:
         present = util.find_spec(name) is not None
     except (ImportError, ValueError):
         present = False
+    version: str | None
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
+        version = None
+    if version is None:  # also if the metadata is damaged
         return "installed, version unknown" if present else "not installed"
     return version if present else f"{version} in the metadata, but the module is missing"
 
