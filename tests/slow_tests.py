@@ -2,7 +2,7 @@
 
 A test marked `slow` endures, loads the machine, or builds. `pytest` alone leaves such tests out and
 ends with a line that says how many; `pytest --everything` runs them with the others, and
-`pytest -m slow` runs nothing else.
+`pytest -m slow` runs nothing else. A test named by its id, such as `tests/test_a.py::test_b`, runs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,35 @@ def _wanted(config: pytest.Config) -> bool:
     return config.getoption("everything") or "slow" in config.getoption("markexpr")
 
 
+def _is_named(item: pytest.Item, config: pytest.Config) -> bool:
+    """Return whether the command line names this test, and not only its file or folder."""
+    name = item.nodeid.partition("::")[2]
+    for word in config.args:
+        path, _, wanted = word.partition("::")
+        if (
+            wanted
+            and (name == wanted or name.startswith((f"{wanted}[", f"{wanted}::")))
+            and (config.invocation_params.dir / path).resolve() == item.path
+        ):
+            return True
+    return False
+
+
 @pytest.hookimpl(trylast=True)  # what -k and -m leave out is not counted
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the slow tests."""
-    slow = [] if _wanted(config) else [item for item in items if item.get_closest_marker("slow")]
+    if _wanted(config):
+        slow = set[pytest.Item]()
+    else:
+        slow = {
+            item
+            for item in items
+            if item.get_closest_marker("slow") and not _is_named(item, config)
+        }
     config.stash[LEFT_OUT] = len(slow)
     if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(trylast=True)
