@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,6 +59,8 @@ LEFT_BEHIND = shutil.ignore_patterns(
 def fresh_copy() -> Iterator[Path]:
     """Copy the source tree to a temporary directory, and remove it at the end.
 
+    The copy can be written to, even if the tree cannot.
+
     Yields:
         The path of the copy.
     """
@@ -70,6 +73,8 @@ def fresh_copy() -> Iterator[Path]:
                 shutil.copytree(source, copy / part, ignore=LEFT_BEHIND)
             elif source.exists():
                 shutil.copy2(source, copy / part)
+        for path in copy.rglob("*"):
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
         yield copy
 
 

@@ -496,3 +496,22 @@ class TestWheelCheck:
         """Whatever is missing, not wanted or under the wrong tag."""
         with pytest.raises(self.error, match="is not handed on"):
             self.check(*self.make(tmp_path, tag, *names), expected)
+
+
+def test_a_tree_that_is_read_only_can_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy that is built keeps modes, but it can always be written to."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    module = import_module("build_backend._tree")
+    folder = tmp_path / "src" / "opero"
+    folder.mkdir(parents=True)
+    (folder / "a.py").touch(0o444)
+    folder.chmod(0o555)
+    folder.parent.chmod(0o555)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with module.fresh_copy() as copy:
+        modes = [path.stat().st_mode & 0o200 for path in copy.rglob("*")]
+    assert modes == [0o200] * 3
+    folder.parent.chmod(0o755)
+    folder.chmod(0o755)
