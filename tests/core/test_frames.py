@@ -180,5 +180,5 @@ def test_a_frame_that_takes_too_long_is_refused(
         values += [pl.DataFrame({"a": range(11)}), pl.Series("a", ["a"] * 11)]
     for value in values:
         for make in (core.Freezer().probe, core.Canonical().encode):
-            with pytest.raises(CacheKeyError, match=r"would take too long; cache_key="):
+            with pytest.raises(CacheKeyError, match=r"would take too long; use cache_key="):
                 make(value)

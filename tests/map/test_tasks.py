@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -1007,6 +1008,44 @@ def test_ctrl_c_cancels_the_work_and_waits_for_its_end(loop, inside):
     assert time.monotonic() - begun < 10
     assert log == ["begun", "begun", "ended", "ended"]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_ctrl_c_just_before_a_wait_ends_it(loop):
+    """As it comes to a thread that does not wait, it does not interrupt the wait itself."""
+    log = []
+
+    async def slow(x):
+        log.append("begun")
+        await asyncio.sleep(60)
+
+    begun = time.monotonic()
+    interrupt_soon(lambda: len(log) == 2)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # so the other thread gets it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            event_loops.run(lambda: amap(once(slow), range(2), 2), loop)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    assert time.monotonic() - begun < 30
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_program_that_listens_for_signals_itself_goes_on_hearing_them():
+    """A toolkit for windows may have set the descriptor to which Python writes signals."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno())
+
+    async def interrupt(x):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with ours, theirs:
+        with pytest.raises(KeyboardInterrupt):
+            event_loops.run(lambda: amap(once(interrupt), range(1), 1), "asyncio")
+        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+        assert ours.recv(10) == bytes([signal.SIGINT])
 
 
 def test_a_program_that_handles_ctrl_c_itself_is_left_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import signal
+import socket
 import sys
 import threading
 from collections.abc import (
@@ -114,7 +115,8 @@ class Running:
             self.task = loop.create_task(self._make_main())
             if self.stopping:
                 self.task.cancel()
-            return loop.run_until_complete(self.task)
+            with _signals_wake(loop):
+                return loop.run_until_complete(self.task)
         finally:
             if self.task is not None and self.task.done() and not self.task.cancelled():
                 self.task.exception()  # looked at, so that nobody reports it as never retrieved
@@ -133,6 +135,40 @@ class Running:
     def _cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
+
+
+@contextmanager
+def _signals_wake(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let every signal end the loop's wait, also one that comes just before the wait begins.
+
+    Without this, asyncio's loop on Unix would handle such a signal only after its next event.
+    uvloop, and asyncio on Windows, do it themselves.
+    """
+    selects = sys.platform != "win32" and isinstance(loop, asyncio.SelectorEventLoop)
+    if not selects or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError:  # descriptors have run short
+        yield
+        return
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        if previous != -1:  # the program listens for signals itself
+            signal.set_wakeup_fd(previous)
+            yield
+            return
+        loop.add_reader(ours, ours.recv, 4096)
+        try:
+            yield
+        finally:
+            loop.remove_reader(ours)
+            now = signal.set_wakeup_fd(-1)
+            if now != theirs.fileno():  # the program has begun to listen
+                signal.set_wakeup_fd(now)
 
 
 _LOOK = 0.2
