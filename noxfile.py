@@ -24,7 +24,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 
 
 def runs(version: str) -> bool:
-    """Tell whether PATH has this CPython; one of pyenv's shims may lead nowhere."""
+    """Return whether PATH has this CPython; one of pyenv's shims may lead nowhere."""
     python = shutil.which(f"python{version}")
     return python is not None and call([python, "-c", ""], stderr=DEVNULL) == 0
 

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chart", description=__doc__)
-    parser.add_argument("page", type=Path, help="where the tables stand")
+    parser.add_argument("page", type=Path, help="where the tables are")
     parser.add_argument("out", type=Path, help="the file to draw")
     options = parser.parse_args(arguments)
     draw(*published.read(options.page.read_text(encoding="utf-8")), options.out)

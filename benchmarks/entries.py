@@ -7,8 +7,8 @@ place in the dictionary, the links or queues that say who is to go, the time at 
 *Counted*: `tracemalloc` sees what Python's allocators hand out, down to the byte, without what
 they need themselves and lose by rounding. A cache written in Rust allocates past them.
 
-*Resident*: the pages that the system gives a fresh interpreter for 200 such caches, whoever asks
-for them. `python -m benchmarks.entries SIDE CACHES` is that interpreter.
+*Resident*: the pages that the system gives a fresh interpreter for 200 such caches, no matter
+which code asks for them. `python -m benchmarks.entries SIDE CACHES` is that interpreter.
 
 One more row says what an instance with a cached method takes before it has any entry.
 """

@@ -1,4 +1,4 @@
-"""The row of unhashable arguments: a hit whose key has to be made from a nested dict."""
+"""The row of unhashable arguments: a hit whose key is made from a nested dict."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def private_names(content: bytes) -> set[str]:
 
 
 def is_elf(content: bytes) -> bool:
-    """Tell whether this is a file in the format of Linux."""
+    """Return whether this is a file in the format of Linux."""
     return content.startswith(b"\x7fELF")
 
 

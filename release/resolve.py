@@ -4,8 +4,8 @@
 
 A wheel spares people a compiler only if all that it requires has wheels too. So for each Python and
 each platform that a wheel is for, pip resolves its requirements from wheels alone, as on the oldest
-system of that platform. Nothing is installed, and none of those Pythons has to be here; the check
-takes the network, or whatever index pip is configured for.
+system of that platform. Nothing is installed, and you need none of those Pythons; the check
+needs the network, or the index that pip is configured for.
 
 pip evaluates markers for the Python that runs it. So this evaluates those of opero for the target.
 What opero requires is pure Python or requires nothing itself, so no other marker counts.

@@ -130,7 +130,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def _edited(folder: Path) -> bool:
-    """Tell whether a source is newer than a module that was compiled from it for this Python."""
+    """Return whether a source is newer than a module that was compiled from it for this Python."""
     modules = [each for ending in EXTENSION_SUFFIXES[:1] for each in folder.glob(f"*{ending}")]
     sources = [*folder.glob("*.p[xy][dxi]"), *folder.glob("../core/*.py")]
     compiled = min((path.stat().st_mtime for path in modules), default=0.0)

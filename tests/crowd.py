@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from opero.core.entry import UNDER_WAY
 
@@ -121,6 +124,40 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
         if time.monotonic() > end:
             raise AssertionError("it does not come about:\n" + where_all_stand())
         time.sleep(0.0005)
+
+
+def until_group_ends(group: int) -> None:
+    """Wait until no process is left of a group."""
+
+    def ended() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(ended)
+
+
+@contextmanager
+def hanging_start(name: str) -> Iterator[list[threading.Thread]]:
+    """Let the start of the threads of a name hang within the block; yields those that hang."""
+    go = threading.Event()
+    hung: list[threading.Thread] = []
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == name:
+            hung.append(thread)
+            go.wait(PATIENCE)
+        real(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        try:
+            yield hung
+        finally:
+            go.set()
 
 
 async def until_async(condition: Callable[[], Any]) -> None:

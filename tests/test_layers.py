@@ -2,7 +2,7 @@
 
 Every import counts: at the top of a module, in a function, for type checkers only, and those of the
 modules written for Cython. A module in a function's import is loaded later, but it is needed all
-the same: whoever reads or tests the one has to know the other.
+the same: to read or test the one, you must know the other.
 
 - Each room (a module or a package directly in `opero`) stands in one layer, and imports only rooms
   of lower layers.

@@ -1,7 +1,7 @@
 """Type checkers see what a decorated function takes, returns and offers, and refuse the rest.
 
 The files in `typing/` are checked as a user's files are: strictly, from outside the source tree,
-against the installed package. Each line that has to be refused says so behind `# E:`; every other
+against the installed package. Each line that checkers must refuse says so after `# E:`; every other
 line of every file has to pass. And the package itself has to tell the type of whatever it exports.
 """
 

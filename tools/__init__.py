@@ -1,1 +1,1 @@
-"""Programs for whoever changes opero; none of them is installed."""
+"""Programs for developers of opero; none of them is installed."""

@@ -23,7 +23,7 @@ COUNTED_SEEDS = (1, 8)
 """The same for instructions, of which one call more is enough to see, but for rows of tasks."""
 
 TRIES = 3
-"""How often a gate has to be red with the same seed."""
+"""How often a gate must be red with the same seed."""
 
 
 def in_counts() -> list[Verdict]:

@@ -14,7 +14,7 @@ it reads them.
     /backup    answers 200
     /slow      answers 200 after `SLOW` seconds
     /stall     says nothing for `STALL` seconds, or until the client hangs up
-    /limited   answers 429 to whoever comes faster than the limit it was told to keep
+    /limited   answers 429 to clients that come faster than the limit it was given
     /changing  the same, for a limit that `allow` changes at any time
     /service   answers 200, but 503 while `down` is set
     /stream    hangs up on the first `DEAF` requests for a key, then sends `TOKENS` line by line; a
@@ -322,7 +322,7 @@ class DemoServer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits for the server to start
+        except BaseException as error:  # noqa: BLE001 - reported to the thread that waits for the server to start
             self._failure = error
         finally:
             self._listening.set()

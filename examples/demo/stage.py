@@ -64,7 +64,7 @@ def timed(run: Callable[[], T]) -> tuple[T | BaseException, float]:
 
 
 def first_of(wrong: Sequence[object]) -> str:
-    """The first outcome that was not what it should be, for the eye of whoever mends it."""
+    """The first outcome that was not what it should be, to help find the cause."""
     return f"; first: {type(wrong[0]).__name__}: {wrong[0]}"[:160] if wrong else ""
 
 

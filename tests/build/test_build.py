@@ -49,7 +49,7 @@ NO_COMPILER = {"CC": "/nonexistent/cc", "PATH": ""}
 
 
 def compiler_is_missing() -> bool:
-    """Tell whether this machine cannot compile, nor is asked to."""
+    """Return whether this machine cannot compile, nor is asked to."""
     if sys.platform == "win32" or switches.is_on(switches.REQUIRE_COMPILED, os.environ):
         return False
     command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"

@@ -938,7 +938,7 @@ class TestRefusals:
 
 
 def _classes_live_for_ever() -> bool:
-    """Tell whether this interpreter keeps a class that nobody has: 3.13t does once it has threads."""
+    """Return whether this interpreter keeps a class that nobody has: 3.13t does once it has threads."""
     kept = weakref.ref(type("Short", (SharedCounters,), {}))
     gc.collect()
     return kept() is not None

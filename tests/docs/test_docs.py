@@ -129,7 +129,7 @@ def test_examples_run_and_print_what_they_say(
     logger: logging.Logger,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each example runs as it is printed, and prints what stands behind its `print` calls."""
+    """Each example runs as it is printed, and prints what the comments on its `print` calls say."""
     names: dict[str, Any] = {"__name__": "example", "__file__": str(chain[0].path)}
     url = REDIS
     if chain[0].mark == "with redis":

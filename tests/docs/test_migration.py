@@ -2,7 +2,7 @@
 
 A page holds pairs of blocks, marked `<!-- before: NAME -->` and `<!-- after: NAME -->`. Both print
 what comes of the same work, once done by the peer and once by opero; what they print is compared.
-That each block prints what stands behind its `print` calls is the business of the test that runs
+That each block prints what the comments on its `print` calls say is the business of the test that runs
 every example of the documentation.
 
 A page says which release of the peer it was checked against. A newer one that is installed is a warning

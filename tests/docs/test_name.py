@@ -86,7 +86,7 @@ def test_nobody_is_told_to_install_opero_from_an_index() -> None:
         "python -m pip install -q httpx opero",
         "pip install opero==3.0.0",
         "!pip install opero",
-        "RUN pip3 install opero && rm -rf /root/.cache",
+        "RUN pip3 install opero && pip3 cache purge",
         "uv add opero",
         "uv pip install opero",
         "uvx --from opero python",

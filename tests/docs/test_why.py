@@ -65,7 +65,7 @@ def installed(tool: str) -> str:
 
 @pytest.mark.parametrize("block", TODAY, ids=lambda block: f"{block.line}-{block.mark[7:]}")
 def test_the_tools_of_today_fail_as_the_page_says(block: Block, tmp_path: Path) -> None:
-    """Each program prints what stands behind its `print` calls, in one of three runs.
+    """Each program prints what the comments on its `print` calls say, in one of three runs.
 
     On a busy machine a hundred threads may not start within the time of one query.
     """

@@ -20,6 +20,7 @@ from typing import Any
 
 import demo
 import pytest
+from crowd import until_group_ends
 from demo import clients, library, maps, outages, play, scenes, stage
 from demo import server as demo_server
 from demo.__main__ import main
@@ -144,19 +145,7 @@ def test_the_demo_keeps_every_promise_in_a_process_of_its_own(half: str) -> None
     assert max(map(len, told.splitlines())) <= 100
     assert f"50 of {len(library.files()):,}, as asked" in told
     if hasattr(os, "killpg"):
-        assert no_process_is_left_of(ran.pid)
-
-
-def no_process_is_left_of(group: int) -> bool:
-    """Wait until no process is left of a group, for ten seconds at most."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
+        until_group_ends(ran.pid)
 
 
 def test_one_scene_can_be_played_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,12 @@ import re
 import runpy
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import until_group_ends
 from documents import DOCS, ROOT, Block, blocks
 
 import opero
@@ -65,20 +65,8 @@ def run(
         except BaseException:
             started.kill()
             raise
-    assert group_ends(started.pid)
+    until_group_ends(started.pid)
     return subprocess.CompletedProcess(words, started.returncode, out, err)
-
-
-def group_ends(group: int) -> bool:
-    """Wait until no process is left of a group, for ten seconds at most."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def kept(done: subprocess.CompletedProcess[str]) -> str:

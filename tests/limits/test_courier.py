@@ -6,7 +6,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from crowd import Job, until
+from crowd import Job, hanging_start, until
 
 from opero.limits import redis_breaker
 
@@ -31,28 +31,15 @@ class Record:
         self.exchanges += 1
 
 
-def test_a_start_that_hangs_keeps_nobody_waiting(courier, monkeypatch):
+def test_a_start_that_hangs_keeps_nobody_waiting(courier):
     """An exception thrown into a start may make it hang."""
-    go = threading.Event()
-    hung = []
-    real = threading.Thread.start
-
-    def start(thread):
-        if thread.name == "opero-breakers":
-            hung.append(thread)
-            go.wait(20)
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
     records = [Record(), Record()]
-    first = Job(courier.post, records[0])
-    until(lambda: hung)
-    try:
+    with hanging_start("opero-breakers") as hung:
+        first = Job(courier.post, records[0])
+        until(lambda: hung)
         Job(courier.post, records[1]).result()
         Job(courier.end).result()
         assert not first.over
-    finally:
-        go.set()
     first.result()
     until(lambda: courier._thread is None and not hung[0].is_alive())
     assert [record.exchanges for record in records] == [1, 1]

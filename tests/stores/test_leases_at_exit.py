@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from crowd import Job, until
+from crowd import Job, hanging_start, until
 
 from opero import opero
 from opero.stores import leases, renewer, secret
@@ -218,30 +218,17 @@ def test_where_no_thread_can_be_started_leases_are_held_all_the_same(keeper, mon
     assert store.released == ["name"]
 
 
-def test_a_start_that_hangs_keeps_nobody_waiting(keeper, monkeypatch):
+def test_a_start_that_hangs_keeps_nobody_waiting(keeper):
     """As after an exception that was thrown into it: leases expire, or the end gives them back."""
-    go = threading.Event()
-    hung = []
-    real = threading.Thread.start
-
-    def start(thread):
-        if thread.name == "opero-leases":
-            hung.append(thread)
-            go.wait(20)
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
     store = Slow()
-    first = Job(keeper.hold, store, "first", "t1")
-    until(lambda: hung)
-    try:
+    with hanging_start("opero-leases") as hung:
+        first = Job(keeper.hold, store, "first", "t1")
+        until(lambda: hung)
         Job(keeper.hold, store, "second", "t2").wait()
         Job(keeper.abandon, "t2").wait()
         Job(keeper.close).result()
         assert sorted(store.released) == ["first", "second"]
         assert not first.over
-    finally:
-        go.set()
     first.wait()
     until(lambda: keeper._thread is None and not hung[0].is_alive())
 

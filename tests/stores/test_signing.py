@@ -115,7 +115,7 @@ class Angry:
 
 
 def same(one: Any, two: Any) -> bool:
-    """Tell whether two values are of the same types and content, bit by bit and in order."""
+    """Return whether two values are of the same types and content, bit by bit and in order."""
     kind = type(one)
     if kind is not type(two):
         return False

@@ -56,7 +56,7 @@ class RedisContact:
 
     @contextmanager
     def _asking(self) -> Iterator[bool]:
-        """Tell whether the server may be asked, and note how that goes."""
+        """Yield whether the server may be asked, and note how that goes."""
         ticket = self._outage.enter()
         if not ticket:
             yield False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from . import configs
 from .configs import BreakerConfig, CacheConfig
@@ -56,6 +56,11 @@ def _readers(option: Option) -> str:
     return " and ".join(f"{each}()" for each in option.readers)
 
 
+def _near_or_all(said: str, near: str | None, known: Iterable[str]) -> str:
+    """Return a message that ends with the name that is near, or else with all that there are."""
+    return f"{said}; did you mean {near!r}?" if near else f"{said}; it has {', '.join(known)}"
+
+
 def no_field(config: type, name: str, known: Sequence[str]) -> str:
     """Return a message that a config object has no such field, and what to write instead.
 
@@ -72,7 +77,7 @@ def no_field(config: type, name: str, known: Sequence[str]) -> str:
             meant = f"backend_options={{{field!r}: ...}}" if option.backends else repr(field)
             return f"{said}; did you mean {meant}?"
     near = nearest(name, known)
-    return f"{said}; did you mean {near!r}?" if near else f"{said}; it has {', '.join(known)}"
+    return _near_or_all(said, near, known)
 
 
 def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
@@ -89,7 +94,7 @@ def no_parameter(kind: str, name: str, known: Sequence[str]) -> str:
     rows = fields_of(BreakerConfig) if kind == "Breaker" else OPTIONS
     meant = [each for each in known if each in rows and name.lower() in rows[each].also]
     near = meant[0] if meant else nearest(name, known)
-    return f"{said}; did you mean {near!r}?" if near else f"{said}; it has {', '.join(known)}"
+    return _near_or_all(said, near, known)
 
 
 def no_backend_option(field: object) -> str:
@@ -100,10 +105,8 @@ def no_backend_option(field: object) -> str:
         for name, option in options.items():
             if field == option.name or field.lower() in option.also:
                 return f"{said}; did you mean {name!r}?"
-        near = nearest(field, options)
-        if near:
-            return f"{said}; did you mean {near!r}?"
-    return f"{said}; it has {', '.join(options)}"
+    near = nearest(field, options) if isinstance(field, str) else None
+    return _near_or_all(said, near, options)
 
 
 configs.say_no_field = no_field

@@ -68,7 +68,7 @@ def noted(folder: Any) -> dict[str, list[int]]:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether such a program runs."""
+    """Return whether such a program runs."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
