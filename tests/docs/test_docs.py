@@ -96,10 +96,11 @@ def modules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget the modules that an example has written and imported, and their folder."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     before = set(sys.modules)
+    installed = (sys.prefix, str(Path(secret.__file__).parents[2]))  # may be temporary too
     yield
     for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and file.startswith(tempfile.gettempdir()):
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(tempfile.gettempdir()) and not file.startswith(installed):
             del sys.modules[name]
 
 
